@@ -1,0 +1,32 @@
+"""impq-opt: decide how many bits each part of a network gets, and prove that the decision is optimal."""
+
+from impq_opt.allocation import Allocation, Certificate, Diagnosis, Enumeration, Status, Stop
+from impq_opt.damage import DamageTable, PowerLaw
+from impq_opt.declaration import Group
+from impq_opt.errors import ImpqError
+from impq_opt.groups import Candidates, GroupNames
+from impq_opt.problem import Problem
+from impq_opt.solver import Claim, Control, Solver, allocate, solve
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Allocation",
+    "Candidates",
+    "Certificate",
+    "Claim",
+    "Control",
+    "DamageTable",
+    "Diagnosis",
+    "Enumeration",
+    "Group",
+    "GroupNames",
+    "ImpqError",
+    "PowerLaw",
+    "Problem",
+    "Solver",
+    "Status",
+    "Stop",
+    "allocate",
+    "solve",
+]

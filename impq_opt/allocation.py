@@ -1,0 +1,234 @@
+"""The answer: which precision each group gets, what is claimed about it, and what proves the claim."""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from impq_opt.arrays import ACTIVATION, WEIGHT
+from impq_opt.errors import AllocationError
+from impq_opt.problem import Problem
+
+__all__ = ["Allocation", "Certificate", "Diagnosis", "Enumeration", "Status", "Stop"]
+
+IntArray = npt.NDArray[np.int64]
+
+
+class Status(enum.Enum):
+    """What is known about the answer; set by :func:`impq_opt.solve` alone."""
+
+    OPTIMAL = "optimal"  # feasible, and a checked lower bound meets the objective
+    FEASIBLE = "feasible"  # feasible, and the gap is open
+    INFEASIBLE = "infeasible"  # proved: no allocation meets the limits
+    UNKNOWN = "unknown"  # no feasible allocation was found and none was ruled out
+
+
+class Stop(enum.Enum):
+    """Why a solver stopped."""
+
+    COMPLETED = "completed"
+    TIME_LIMIT = "time limit"
+    MEMORY_LIMIT = "memory limit"
+    STATE_LIMIT = "state limit"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True)
+class Enumeration:
+    """A claim that every assignment of a core was covered, in exact arithmetic.
+
+    Parameters
+    ----------
+    groups : int
+        Groups of the core: those with more than one choice whose reduced cost does not exceed the gap.
+    states : int
+        Partial assignments that were looked at.
+    """
+
+    groups: int
+    states: int
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What proves the lower bound.
+
+    ``dual_bound`` follows from ``multipliers`` alone: for any lambda >= 0 the sum over groups of
+    min_k (cost + lambda damage), less lambda times the bound, is below every feasible cost (Everett 1963).
+    Anything above it rests on ``enumeration``.
+
+    Parameters
+    ----------
+    multipliers : mapping of str to float
+        One per limit (``"bound"``, or the name of a budget), in ``quantum`` per unit of the limited quantity
+        (damage, or quanta of the budget); in damage per quantum where damage is minimised.
+    quantum : Fraction
+        What one integer of cost is worth in the cost's unit.
+    dual_bound : Fraction or float
+        In the objective's unit, rounding accounted for; -inf where there are no multipliers.
+    enumeration : Enumeration, optional
+    """
+
+    multipliers: Mapping[str, float]
+    quantum: Fraction
+    dual_bound: Fraction | float
+    enumeration: Enumeration | None = None
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Why nothing is feasible: the smallest reachable value of what is limited, and what holds it there."""
+
+    limit: str
+    smallest: float
+    allowed: float
+    held_by: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        text = f"the smallest reachable {self.limit} is {self.smallest:.6g}, above {self.allowed:.6g}"
+        return text + (f"; held there by {'; '.join(self.held_by)}" if self.held_by else "")
+
+
+@dataclass(frozen=True, eq=False)
+class Allocation:
+    """One answer to one problem.
+
+    Parameters
+    ----------
+    problem : Problem
+    status : Status
+    choice : ndarray of int64 (G,), optional
+        Column of the candidate that each group takes; None where there is no answer.
+    minimizes : {"cost", "damage"}
+    exact_cost : Fraction, optional
+        Of ``cost_weights``, in their unit.
+    exact_damage : Fraction, optional
+        Sum of the float64 damages without rounding.
+    lower_bound_exact : Fraction or float
+        No allocation has a smaller objective; -inf where nothing is known.
+    bound : Fraction, optional
+        Limit on damage.
+    budgets : mapping of str to Fraction
+        Limits on costs.
+    """
+
+    problem: Problem
+    status: Status
+    choice: IntArray | None
+    minimizes: str
+    cost_weights: Mapping[str, Fraction | int]
+    exact_cost: Fraction | None
+    exact_damage: Fraction | None
+    exact_lower_bound: Fraction | float
+    bound: Fraction | None
+    budgets: Mapping[str, Fraction]
+    certificate: Certificate | None = None
+    diagnosis: Diagnosis | None = None
+    solver: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    seconds: float = 0.0
+    stop: Stop = Stop.COMPLETED
+    statistics: Mapping[str, Any] = field(default_factory=dict)
+
+    def _need(self) -> IntArray:
+        if self.choice is None:
+            raise AllocationError(
+                f"there is no allocation: the status is {self.status.value}",
+                hint=str(self.diagnosis) if self.diagnosis else "",
+            )
+        return self.choice
+
+    @cached_property
+    def bits(self) -> npt.NDArray[np.float64] | IntArray:
+        """Precision (G,) of each group; integers where all candidates are whole."""
+        bits = self.problem.candidates.bits(self._need())
+        whole = all(float(b).is_integer() for one in self.problem.candidates.sets for b in one)
+        return bits.astype(np.int64) if whole else bits
+
+    @property
+    def exact_objective(self) -> Fraction | None:
+        """The minimised quantity, exactly."""
+        return self.exact_cost if self.minimizes == "cost" else self.exact_damage
+
+    @property
+    def objective(self) -> int | float:
+        """The minimised quantity: an int where it is whole, else the nearest float64."""
+        self._need()
+        assert self.exact_objective is not None
+        return number(self.exact_objective)
+
+    @property
+    def lower_bound(self) -> int | float:
+        """No allocation has a smaller objective; rounded down to a float64 where it is not whole."""
+        return number(self.exact_lower_bound)
+
+    @property
+    def gap(self) -> float:
+        """(objective - lower bound) / objective; 0 where they are equal, inf where nothing is known."""
+        objective, below = self.exact_objective, self.exact_lower_bound
+        if objective is None or below == -math.inf:
+            return math.inf
+        if self.status is Status.OPTIMAL or objective <= below:
+            return 0.0
+        return float((objective - Fraction(below)) / abs(objective)) if objective else math.inf
+
+    @property
+    def cost(self) -> int | float:
+        """The cost, in the unit of the problem's objective."""
+        self._need()
+        assert self.exact_cost is not None
+        return number(self.exact_cost)
+
+    @property
+    def damage(self) -> float:
+        """The exact sum of damages, rounded once to the nearest float64."""
+        self._need()
+        assert self.exact_damage is not None
+        return float(self.exact_damage)
+
+    @property
+    def effective_bits(self) -> tuple[float | None, float | None]:
+        """Sum N B / sum N over weight groups and over activation groups; None where there are none."""
+        kinds = self.problem.kinds
+        return self._effective(kinds, WEIGHT), self._effective(kinds, ACTIVATION)
+
+    def _effective(self, kinds: Any, kind: int) -> float | None:
+        if self.problem.candidates.numbered:
+            return None
+        sizes, bits = self.problem.sizes, self.bits
+        if kinds is None:
+            return float(np.dot(sizes, bits) / sizes.sum()) if kind == WEIGHT else None
+        inside = kinds == kind
+        if not inside.any():
+            return None
+        return float(np.dot(sizes[inside], bits[inside]) / sizes[inside].sum())
+
+    @property
+    def compression_ratio(self) -> float | None:
+        """16 sum N / sum N B over weight groups (IMPQ slides); None where there are no bits."""
+        effective = self.effective_bits[0]
+        return 16 / effective if effective else None
+
+    def __repr__(self) -> str:
+        if self.choice is None:
+            return f"Allocation({self.status.value}, {len(self.problem)} groups)"
+        return (
+            f"Allocation({self.status.value}, {len(self.problem)} groups, objective={self.objective}, "
+            f"lower_bound={self.lower_bound}, damage={self.damage:.6g})"
+        )
+
+
+def number(value: Fraction | float) -> int | float:
+    """Return an int where ``value`` is whole, else the nearest float64."""
+    if isinstance(value, Fraction):
+        return value.numerator if value.denominator == 1 else float(value)
+    return value

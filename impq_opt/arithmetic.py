@@ -1,0 +1,103 @@
+"""Sums without rounding, and roundings in a stated direction.
+
+Feasibility and bounds are decided here and nowhere else. A float64 is read as the exact binary number that it is,
+so a sum of damages is a :class:`fractions.Fraction` whose denominator is a power of two.
+"""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["ceil_float", "exact_int_sum", "exact_sum", "floor_float", "sum_rows_down"]
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+# Pieces of 26 and 27 bits: 2**26 of them still add up below 2**53, so float accumulation in bincount is exact.
+_LOW_BITS = 26
+_CHUNK = 1 << 25
+# Below this length math.fsum's machinery is not faster, but Python integers are: no array temporaries at all.
+_SMALL = 256
+
+
+def exact_sum(values: FloatArray) -> Fraction:
+    """Return the exact sum of finite float64 values, of any shape, as a fraction."""
+    flat = np.ascontiguousarray(values, dtype=np.float64).reshape(-1)
+    if flat.size <= _SMALL:
+        return _small_sum(flat.tolist())
+    total, shift = 0, 1074 + 53  # every term is an integer times 2**-shift
+    for start in range(0, flat.size, _CHUNK):
+        mantissa, exponent = np.frexp(flat[start : start + _CHUNK])
+        scaled = np.ldexp(mantissa, 53)  # an integer below 2**53
+        high = np.floor(np.ldexp(scaled, -_LOW_BITS))
+        low = scaled - np.ldexp(high, _LOW_BITS)
+        first = int(exponent.min())
+        exponent -= first
+        sums_high = np.bincount(exponent, weights=high)
+        sums_low = np.bincount(exponent, weights=low)
+        for offset in np.flatnonzero((sums_high != 0) | (sums_low != 0)).tolist():
+            piece = (int(sums_high[offset]) << _LOW_BITS) + int(sums_low[offset])
+            total += piece << (shift + first + offset - 53)
+    return Fraction(total, 1 << shift)
+
+
+def _small_sum(values: list[float]) -> Fraction:
+    numerator, denominator = 0, 1
+    for value in values:
+        top, bottom = value.as_integer_ratio()
+        if bottom > denominator:
+            numerator *= bottom // denominator
+            denominator = bottom
+        numerator += top * (denominator // bottom)
+    return Fraction(numerator, denominator)
+
+
+def exact_int_sum(values: IntArray) -> int:
+    """Return the exact sum of int64 values of any shape; it cannot overflow."""
+    flat = np.asarray(values, dtype=np.int64).reshape(-1)
+    if flat.size == 0:
+        return 0
+    largest = max(abs(int(flat.max())), abs(int(flat.min())))
+    if largest * flat.size < 1 << 62:
+        return int(flat.sum())
+    high = flat >> 32
+    return (int(high.sum()) << 32) + int((flat - (high << 32)).sum())
+
+
+def floor_float(value: Fraction) -> float:
+    """Return the largest float64 that is not above ``value``."""
+    nearest = _to_float(value)
+    if nearest == -math.inf or (nearest != math.inf and Fraction(nearest) <= value):
+        return nearest
+    return math.nextafter(nearest, -math.inf)
+
+
+def ceil_float(value: Fraction) -> float:
+    """Return the smallest float64 that is not below ``value``."""
+    return -floor_float(-value)
+
+
+def _to_float(value: Fraction) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def sum_rows_down(rows: FloatArray) -> FloatArray:
+    """Sum non-negative rows (members, K) over the first axis, each addition rounded down.
+
+    The result (K,) is never above the exact sum, so using it in place of the sum relaxes an upper bound on damage.
+    """
+    total = rows[0].copy()
+    for row in rows[1:]:
+        added = total + row
+        # Knuth's TwoSum gives the rounding error of an addition exactly.
+        part = added - total
+        error = (total - (added - part)) + (row - part)
+        total = np.where(error < 0, np.nextafter(added, -np.inf), added)
+    return total

@@ -1,0 +1,231 @@
+"""The cost terms that every problem can use: storage, activation memory, representational, and explicit tables."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from impq_opt.errors import OptionError, ProblemError, nearest
+
+if TYPE_CHECKING:
+    from impq_opt.problem import Problem
+
+__all__ = [
+    "COSTS",
+    "ActivationMemory",
+    "CostTerm",
+    "Pairs",
+    "Representational",
+    "Storage",
+    "TableCost",
+    "cost_named",
+]
+
+IntArray = npt.NDArray[np.int64]
+
+# Sums of costs stay below this, so that int64 arithmetic in the solvers cannot overflow.
+LARGEST_TOTAL = 1 << 61
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """A cost that couples two groups: ``coefficient[e] * B_left * B_right`` for each edge e.
+
+    left, right, coefficient : ndarray of int64 (E,)
+        Indices of groups, and whole units per bit and bit.
+    """
+
+    left: IntArray
+    right: IntArray
+    coefficient: IntArray
+
+
+class CostTerm(ABC):
+    """A cost by name: linear in the bits (``slope``), or a table, possibly with pairs on top.
+
+    A term is a sum over groups of ``slope[g] * B_g``, or of ``table[g, k] * quantum``, plus its pairs.
+    """
+
+    name: str
+    unit: str
+    source: str
+
+    @abstractmethod
+    def slope(self, problem: Problem) -> IntArray | None:
+        """Return whole units per bit (G,), or None where the term is a table."""
+
+    def table(self, problem: Problem) -> tuple[IntArray, Fraction]:
+        """Return (G, K) integers and the value of one of them in units."""
+        raise NotImplementedError
+
+    def pairs(self, problem: Problem) -> Pairs | None:
+        """Return the part that couples groups, if any."""
+        return None
+
+    def with_columns(self, take: Callable[[IntArray], IntArray]) -> CostTerm:
+        """Return the term for fewer candidates; ``take`` keeps the columns of a (G, K) table."""
+        return self
+
+    def canonical(self) -> Iterator[tuple[str, object]]:
+        """Yield what determines the term's values beside its name, for the problem's digest."""
+        yield from ()
+
+
+@dataclass(frozen=True)
+class Storage(CostTerm):
+    """Bits that hold the weights: the sum of N B over weight groups."""
+
+    name: ClassVar[str] = "storage"
+    unit: ClassVar[str] = "bit"
+    source: ClassVar[str] = "IMPQ (ICASSP 2022): sum N B over weight groups"
+
+    def slope(self, problem: Problem) -> IntArray:
+        return problem.sizes if problem.kinds is None else np.where(problem.kinds == 0, problem.sizes, 0)
+
+
+@dataclass(frozen=True)
+class ActivationMemory(CostTerm):
+    """Bits that hold the activations of one sample: the sum of N B over activation groups."""
+
+    name: ClassVar[str] = "activation-memory"
+    unit: ClassVar[str] = "bit"
+    source: ClassVar[str] = "sum N B over activation groups, one sample"
+
+    def slope(self, problem: Problem) -> IntArray:
+        return np.zeros_like(problem.sizes) if problem.kinds is None else np.where(problem.kinds == 1, problem.sizes, 0)
+
+
+@dataclass(frozen=True)
+class Representational(CostTerm):
+    """All weight bits plus all activation bits."""
+
+    name: ClassVar[str] = "representational"
+    unit: ClassVar[str] = "bit"
+    source: ClassVar[str] = "Sakr et al., ICML 2017: representational cost"
+
+    def slope(self, problem: Problem) -> IntArray:
+        return problem.sizes
+
+
+@dataclass(frozen=True, eq=False)
+class TableCost(CostTerm):
+    """An explicit cost for every group and candidate.
+
+    Parameters
+    ----------
+    values : ndarray of int64 (G, K)
+        Columns past a group's last candidate are ignored.
+    quantum : Fraction
+        What one integer is worth in ``unit``.
+    rounding : float
+        The largest difference, in ``unit``, between a given float and the multiple of ``quantum`` that stands for it;
+        0 where the scaling is exact.
+    """
+
+    values: IntArray
+    quantum: Fraction = Fraction(1)
+    name: str = "cost"
+    unit: str = ""
+    source: str = "given as a table"
+    rounding: float = 0.0
+
+    @classmethod
+    def from_array(
+        cls, values: npt.ArrayLike, *, name: str = "cost", unit: str = "", source: str = "given as a table"
+    ) -> TableCost:
+        """Read costs (G, K) of any real type; floats get an exact integer scaling, stated in ``quantum``."""
+        array = np.asarray(values)
+        if array.ndim != 2 or array.size == 0:
+            raise ProblemError(
+                "must be a non-empty array of shape (groups, candidates)",
+                where=f"costs.{name}",
+                value=array.shape,
+            )
+        if array.dtype.kind in "iu":
+            if array.dtype == np.uint64 and int(array.max()) >= LARGEST_TOTAL:
+                raise ProblemError("is too large for exact sums", where=f"costs.{name}", value=int(array.max()))
+            integers, quantum, rounding = array.astype(np.int64, copy=False), Fraction(1), 0.0
+        elif array.dtype.kind == "f":
+            integers, quantum, rounding = _integers(array.astype(np.float64, copy=False), f"costs.{name}")
+        else:
+            raise ProblemError("must hold real numbers", where=f"costs.{name}", value=str(array.dtype))
+        return cls(integers, quantum, name, unit, source, rounding)
+
+    def __post_init__(self) -> None:
+        low, high = int(self.values.min()), int(self.values.max())
+        if max(abs(low), abs(high)) * len(self.values) >= LARGEST_TOTAL:
+            raise ProblemError(
+                "costs are too large for exact 64-bit sums",
+                where=f"costs.{self.name}",
+                value=high,
+                hint="use a coarser unit",
+            )
+
+    def slope(self, problem: Problem) -> None:
+        return None
+
+    def table(self, problem: Problem) -> tuple[IntArray, Fraction]:
+        return self.values, self.quantum
+
+    def with_columns(self, take: Callable[[IntArray], IntArray]) -> TableCost:
+        return replace(self, values=take(self.values))
+
+    def canonical(self) -> Iterator[tuple[str, object]]:
+        yield "quantum", str(self.quantum)
+        yield "values", self.values
+
+
+def _integers(values: npt.NDArray[np.float64], where: str) -> tuple[IntArray, Fraction, float]:
+    """Return integers, a quantum and the largest rounding error that stand for float costs.
+
+    Tried in turn: decimals of up to nine places (0.1 is read as one tenth where every entry is the float64 nearest to
+    such a decimal); the floats' own binary value; and where that needs more than 64 bits, the finest power of two whose
+    sums still fit, with the rounding error stated.
+    """
+    finite = np.isfinite(values)
+    if not finite.all():
+        place = [int(i) for i in np.argwhere(~finite)[0]]
+        raise ProblemError("must be finite", where=f"{where}{place}", value=float(values[tuple(place)]))
+    largest = float(np.abs(values).max())
+    room = float(LARGEST_TOTAL) / max(largest, 1e-300) / len(values)
+    for places in range(10):
+        scale = 10.0**places
+        if scale >= room:
+            break
+        whole = np.rint(values * scale)
+        if np.abs(whole).max() < 2.0**53 and np.array_equal(whole / scale, values):
+            return whole.astype(np.int64), Fraction(1, 10**places), 0.0
+    shift = math.frexp(room)[1] - 2  # 2**shift <= room / 2
+    shift = min(shift, 1000)
+    scaled = np.ldexp(values, shift)
+    whole = np.rint(scaled)
+    rounding = float(np.ldexp(np.abs(scaled - whole).max(), -shift))
+    return whole.astype(np.int64), Fraction(2) ** -shift, rounding
+
+
+COSTS: dict[str, CostTerm] = {term.name: term for term in (Storage(), ActivationMemory(), Representational())}
+
+
+def cost_named(name: str, extra: tuple[CostTerm, ...] = ()) -> CostTerm:
+    """Return the built-in or declared cost term called ``name``."""
+    known = COSTS | {term.name: term for term in extra}
+    if name not in known:
+        raise OptionError("unknown cost", where="minimize", value=name, hint=nearest(name, known))
+    return known[name]
+
+
+def common_quantum(values: list[Fraction]) -> Fraction:
+    """Return the largest fraction of which all positive ``values`` are whole multiples."""
+    top, bottom = 0, 1
+    for value in values:
+        bottom = bottom * value.denominator // math.gcd(bottom, value.denominator)
+    for value in values:
+        top = math.gcd(top, value.numerator * (bottom // value.denominator))
+    return Fraction(top, bottom)

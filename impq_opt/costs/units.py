@@ -1,0 +1,73 @@
+"""Quantities with units, in and out, without rounding."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+from impq_opt.errors import OptionError, nearest
+
+__all__ = ["format_quantity", "parse_quantity"]
+
+_SI = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_IEC = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+
+# unit -> {suffix: number of units}
+_FACTORS: dict[str, dict[str, Fraction]] = {
+    "bit": {
+        **{f"{p}bit": Fraction(f) for p, f in (_SI | _IEC).items()},
+        **{f"{p}b": Fraction(f) for p, f in (_SI | _IEC).items()},
+        **{f"{p}B": Fraction(8 * f) for p, f in (_SI | _IEC).items()},
+    },
+    "bit-op": {
+        f"{p}{name}": Fraction(f) for p, f in _SI.items() for name in ("bit-op", "bit-OPs", "bitops", "BOPs", "bop")
+    },
+    "s": {"s": Fraction(1), "ms": Fraction(1, 10**3), "us": Fraction(1, 10**6)},
+    "J": {"J": Fraction(1), "mJ": Fraction(1, 10**3), "uJ": Fraction(1, 10**6)},
+}
+_NUMBER = re.compile(r"^\s*([0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?|\.[0-9]+)\s*([A-Za-z-]*)\s*$")
+
+
+def parse_quantity(text: str | float | Fraction, unit: str, where: str = "quantity") -> Fraction:
+    """Return ``text`` (``"100KiB"``, ``"1.5 Mbit"`` or a plain number of ``unit``) as an exact number of ``unit``.
+
+    Decimals are read as decimals: ``"0.1"`` is one tenth, not the nearest float64.
+    """
+    if isinstance(text, Fraction):
+        return text
+    match = _NUMBER.match(str(text))
+    if match is None:
+        raise OptionError(
+            "must be a non-negative number with an optional unit",
+            where=where,
+            value=text,
+            hint="for example 100KiB",
+        )
+    number, suffix = match.groups()
+    factors = _FACTORS.get(unit, {unit: Fraction(1)})
+    if suffix and suffix not in factors:
+        raise OptionError(
+            f"unknown unit for a quantity in {unit}", where=where, value=suffix, hint=nearest(suffix, factors)
+        )
+    return Fraction(number) * (factors[suffix] if suffix else 1)
+
+
+def format_quantity(value: Fraction | float, unit: str) -> str:
+    """Return ``value``, a number of ``unit``, for people: ``format_quantity(819200, "bit") == "100 KiB"``."""
+    number = float(value)
+    if unit == "bit":
+        for suffix in ("GiB", "MiB", "KiB", "B"):
+            factor = float(_FACTORS["bit"][suffix])
+            if (abs(number) >= factor and suffix != "B") or (suffix == "B" and number % 8 == 0):
+                return f"{number / factor:.4g} {suffix}"
+        return f"{number:g} bit"
+    if unit == "bit-op":
+        for prefix in ("T", "G", "M", "k"):
+            if abs(number) >= _SI[prefix]:
+                return f"{number / _SI[prefix]:.4g} {prefix}bit-OPs"
+        return f"{number:g} bit-OPs"
+    if unit in ("s", "J") and number:
+        for prefix, factor in (("", 1.0), ("m", 1e-3), ("u", 1e-6)):
+            if abs(number) >= factor or prefix == "u":
+                return f"{number / factor:.4g} {prefix}{unit}"
+    return f"{number:.6g} {unit}".rstrip()

@@ -1,0 +1,75 @@
+"""Damage laws: what a group at a precision does to the network, in one stated unit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from impq_opt.groups import Candidates
+
+__all__ = ["DamageTable", "PowerLaw"]
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class PowerLaw:
+    """Damage ``E_g 4^-B``: the step of a quantizer of B bits, squared, times the sensitivity (IMPQ slides).
+
+    Parameters
+    ----------
+    sensitivity : ndarray of float64 (G,)
+        E, normalised: the square of the quantizer's range is folded in.
+    stderr : ndarray of float64 (G,), optional
+        Standard error of E.
+    """
+
+    sensitivity: FloatArray
+    stderr: FloatArray | None = None
+
+    def __len__(self) -> int:
+        return len(self.sensitivity)
+
+    def scale(self, bits: Sequence[float]) -> FloatArray:
+        """Return ``4^-B`` for each precision."""
+        return np.exp2(-2.0 * np.asarray(bits, dtype=np.float64))
+
+    def at(self, groups: IntArray | slice, bits: Sequence[float]) -> FloatArray:
+        """Return the damage (n, K) of ``groups`` at ``bits``; the float64 product is the definition."""
+        return self.sensitivity[groups, None] * self.scale(bits)
+
+    def chosen(self, candidates: Candidates, choice: IntArray) -> FloatArray:
+        """Return the damage (G,) of a choice (G,)."""
+        return self.sensitivity * np.exp2(-2.0 * candidates.bits(choice))
+
+
+@dataclass(frozen=True, eq=False)
+class DamageTable:
+    """Damage of every group at every candidate, of any shape.
+
+    Parameters
+    ----------
+    values : ndarray of float64 (G, K)
+        Columns past a group's last candidate are ignored.
+    stderr : ndarray of float64 (G, K), optional
+        Standard errors of the values.
+    """
+
+    values: FloatArray
+    stderr: FloatArray | None = None
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def at(self, groups: IntArray | slice, bits: Sequence[float]) -> FloatArray:
+        """Return the damage (n, K) of ``groups`` at ``bits``, a view where it can."""
+        rows = self.values[groups]
+        return rows if rows.shape[1] == len(bits) else rows[:, : len(bits)]
+
+    def chosen(self, candidates: Candidates, choice: IntArray) -> FloatArray:
+        """Return the damage (G,) of a choice (G,)."""
+        return self.values[np.arange(len(choice)), choice]

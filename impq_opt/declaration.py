@@ -1,0 +1,241 @@
+"""Declaring a problem group by group, and revising it: pins, ties, fewer candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from impq_opt.arrays import float_array, int_array, kind_array
+from impq_opt.damage import DamageTable, PowerLaw
+from impq_opt.errors import InputError, ProblemError
+from impq_opt.groups import Candidates, GroupNames, gather_sets
+
+if TYPE_CHECKING:
+    from impq_opt.problem import Problem
+
+__all__ = ["Group", "from_groups", "pin", "restrict", "tie"]
+
+
+@dataclass(frozen=True)
+class Group:
+    """One group, for problems written by hand; see :meth:`Problem.declare`.
+
+    Parameters
+    ----------
+    name : str
+    size : int
+        Elements, N >= 1.
+    sensitivity : float, optional
+        E, range folded in. Either this or ``damage``.
+    damage : sequence of float, optional
+        Damage at each of ``bits``.
+    bits : sequence of float
+        Candidate precisions.
+    kind : {"weight", "activation"}
+    layer : str
+        The layer's name; the group's own where empty.
+    stderr : float, optional
+        Standard error of ``sensitivity``.
+    range : float, optional
+        Span of the quantizer, whose square is folded into ``sensitivity``.
+    macs : int
+        Multiply-accumulates per sample that use this weight group.
+    reads : str
+        Name of the activation group that this weight group reads.
+    """
+
+    name: str
+    size: int
+    sensitivity: float | None = None
+    damage: Sequence[float] | None = None
+    bits: Sequence[float] = (1, 2, 3, 4, 5, 6, 7, 8)
+    formats: Sequence[str] | None = None
+    kind: str = "weight"
+    layer: str = ""
+    stderr: float | None = None
+    range: float | None = None
+    macs: int = 0
+    reads: str = ""
+
+
+def from_groups(groups: Sequence[Group]) -> dict[str, Any]:
+    """Return the fields of a problem made of ``groups``."""
+    if not groups:
+        raise ProblemError("a problem needs at least one group", where="groups")
+    names = GroupNames.explicit([g.name for g in groups], [g.layer or g.name for g in groups])
+    formats = (
+        [tuple(g.formats or (f"{b:g}" for b in g.bits)) for g in groups] if any(g.formats for g in groups) else None
+    )
+    candidates = gather_sets([tuple(g.bits) for g in groups], formats)
+    macs = int_array([g.macs for g in groups], "macs") if any(g.macs for g in groups) else None
+    return {
+        "names": names,
+        "candidates": candidates,
+        "damage": _damage(groups, candidates.width),
+        "sizes": int_array([g.size for g in groups], "sizes"),
+        "kinds": kind_array([g.kind for g in groups]),
+        "ranges": _optional(groups, "range"),
+        "macs": macs,
+        "reads": _reads(groups, names),
+    }
+
+
+def _damage(groups: Sequence[Group], width: int) -> PowerLaw | DamageTable:
+    for place, group in enumerate(groups):
+        if (group.sensitivity is None) == (group.damage is None):
+            raise ProblemError("give either sensitivity or damage", where=f"groups[{place}]", value=group.name)
+        if group.damage is not None and len(group.damage) != len(group.bits):
+            raise ProblemError(
+                "must have one value per candidate",
+                where=f"groups[{place}].damage",
+                value=list(group.damage),
+                hint=f"bits = {list(group.bits)}",
+            )
+    if all(g.damage is None for g in groups):
+        return PowerLaw(float_array([g.sensitivity for g in groups], "sensitivity"), _optional(groups, "stderr"))
+    table = np.zeros((len(groups), width))
+    for row, group in zip(table, groups, strict=True):
+        if group.damage is not None:
+            row[: len(group.damage)] = group.damage
+        else:
+            law = PowerLaw(np.array([group.sensitivity], dtype=np.float64))
+            row[: len(group.bits)] = law.at(slice(None), group.bits)[0]
+    return DamageTable(table)
+
+
+def _optional(groups: Sequence[Group], name: str) -> Any:
+    values = [getattr(g, name) for g in groups]
+    if all(v is None for v in values):
+        return None
+    return float_array([np.nan if v is None else v for v in values], name)
+
+
+def _reads(groups: Sequence[Group], names: GroupNames) -> Any:
+    if not any(g.reads for g in groups):
+        return None
+    found = []
+    for place, group in enumerate(groups):
+        try:
+            found.append(names.index_of(group.reads) if group.reads else -1)
+        except ProblemError as error:
+            raise error.within(f"groups[{place}].reads") from None
+    return np.array(found, dtype=np.int64)
+
+
+def restrict(problem: Problem, bits: Iterable[float]) -> Problem:
+    """Keep only the candidates in ``bits``; a group left without one is an error."""
+    wanted = {float(b) for b in bits}
+    old = problem.candidates
+    keep = [[k for k, b in enumerate(one) if float(b) in wanted] for one in old.sets]
+    for number, columns in enumerate(keep):
+        members = old.members(number, len(problem))
+        if not columns and len(members):
+            raise ProblemError(
+                "no candidate is left",
+                where=f"{problem.names[int(members[0])]}.bits",
+                value=sorted(wanted),
+                hint=f"it has {list(old.sets[number])}",
+            )
+    return _with_columns(problem, [columns or [0] for columns in keep])
+
+
+def _with_columns(problem: Problem, keep: list[list[int]]) -> Problem:
+    """Return the problem with only the columns ``keep[s]`` of each candidate set s."""
+    old = problem.candidates
+    candidates = Candidates(
+        tuple(tuple(one[k] for k in columns) for one, columns in zip(old.sets, keep, strict=True)),
+        old.set_of,
+        tuple(tuple(one[k] for k in c) for one, c in zip(old.formats, keep, strict=True)) if old.formats else (),
+        old.numbered,
+    )
+    columns = np.zeros((len(old.sets), candidates.width), dtype=np.int64)
+    for row, kept in zip(columns, keep, strict=True):
+        row[: len(kept)] = kept
+
+    def take(table: Any) -> Any:
+        if len(columns) == 1:
+            return table[:, columns[0]]
+        assert old.set_of is not None
+        return np.take_along_axis(table, columns[old.set_of], axis=1)
+
+    damage = problem.damage
+    if isinstance(damage, DamageTable):
+        damage = DamageTable(take(damage.values), None if damage.stderr is None else take(damage.stderr))
+    pins = {}
+    for group, column in problem.pins.items():
+        kept = keep[0 if old.set_of is None else int(old.set_of[group])]
+        if column not in kept:
+            raise ProblemError("its pin is not among the candidates that are left", where=problem.names[group])
+        pins[group] = kept.index(column)
+    return replace(
+        problem,
+        candidates=candidates,
+        damage=damage,
+        costs=tuple(term.with_columns(take) for term in problem.costs),
+        pins=pins,
+    )
+
+
+def pin(problem: Problem, pins: Mapping[str, float | str]) -> Problem:
+    """Add pins, given as pattern to bits or format."""
+    found = dict(problem.pins)
+    for pattern, wanted in pins.items():
+        for group in _select(problem, pattern, f"pins.{pattern}").tolist():
+            number = 0 if problem.candidates.set_of is None else int(problem.candidates.set_of[group])
+            column = problem.candidates.position(number, wanted)
+            if column is None:
+                raise ProblemError(
+                    "is pinned to a precision that is not among its candidates",
+                    where=f"pins: {problem.names[group]}",
+                    value=wanted,
+                    hint="it may take " + ", ".join(problem.candidates.labels(number)),
+                )
+            if found.get(group, column) != column:
+                raise ProblemError("is pinned twice", where=f"pins: {problem.names[group]}", value=wanted)
+            found[group] = column
+    return replace(problem, pins=found)
+
+
+def tie(problem: Problem, ties: Iterable[Sequence[str]]) -> Problem:
+    """Add ties, each given as patterns; labels of one shape are tied element by element."""
+    found = list(problem.ties)
+    for place, patterns in enumerate(ties):
+        if isinstance(patterns, str) or not patterns:
+            raise ProblemError("must be a list of names", where=f"ties[{place}]", value=patterns)
+        chosen = [_select(problem, pattern, f"ties[{place}]") for pattern in patterns]
+        if len(chosen) > 1 and len({len(c) for c in chosen}) == 1:
+            found += [tuple(int(g) for g in row) for row in zip(*chosen, strict=True)]
+        else:
+            found.append(tuple(int(g) for g in np.concatenate(chosen)))
+    return replace(problem, ties=_merge(found))
+
+
+def _merge(ties: Iterable[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
+    """Join ties that share a group, so that every group is in one tie at most."""
+    parent: dict[int, int] = {}
+
+    def root(group: int) -> int:
+        parent.setdefault(group, group)
+        while parent[group] != group:
+            parent[group] = parent[parent[group]]
+            group = parent[group]
+        return group
+
+    for one in ties:
+        first = root(one[0])
+        for group in one[1:]:
+            parent[root(group)] = first
+    members: dict[int, list[int]] = {}
+    for group in sorted(parent):
+        members.setdefault(root(group), []).append(group)
+    return tuple(tuple(one) for one in members.values() if len(one) > 1)
+
+
+def _select(problem: Problem, pattern: str, where: str) -> Any:
+    try:
+        return problem.names.select(pattern)
+    except InputError as error:
+        raise error.within(where) from None

@@ -1,0 +1,111 @@
+"""Is anything feasible at all, and if not, what stands in the way? Answered before any solver runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+
+from impq_opt.allocation import Diagnosis
+from impq_opt.arithmetic import exact_int_sum, exact_sum
+from impq_opt.instance import Direction, Instance, RankOne
+from impq_opt.problem import Problem
+
+__all__ = ["diagnose", "smallest_damage"]
+
+
+def diagnose(instance: Instance) -> Diagnosis | None:
+    """Return why no choice meets one of the limits taken alone, or None where each can be met.
+
+    With one limit the answer is complete. With several, each may be reachable alone and not together.
+    """
+    if instance.direction is Direction.COST and instance.bound is not None:
+        if smallest_damage(instance) > instance.bound and _exact_smallest(instance) > instance.bound:
+            return _explain_damage(instance)
+    if instance.direction is Direction.DAMAGE and instance.limit is not None:
+        least = instance.base_cost + sum(exact_int_sum(_row_min(b.cost, b.widths)) for b in instance.blocks)
+        if least > instance.limit:
+            return Diagnosis(
+                "cost",
+                float(least * instance.quantum),
+                float(instance.limit * instance.quantum),
+                _holders(instance.problem),
+            )
+    for budget in instance.budgets:
+        least = budget.base + exact_int_sum(budget.table.min(axis=1))
+        if least > budget.limit:
+            return Diagnosis(
+                budget.name,
+                float(least * budget.quantum),
+                float(budget.limit * budget.quantum),
+                _holders(instance.problem),
+            )
+    return None
+
+
+def smallest_damage(instance: Instance) -> Fraction:
+    """Return the sum of every free group's smallest damage, exact but for the rounding of tied sums, and pins."""
+    return instance.base_damage + sum(
+        (exact_sum(_row_min(block.damage, block.widths)) for block in instance.blocks), Fraction(0)
+    )
+
+
+def _row_min(table, widths):  # type: ignore[no-untyped-def]
+    """Return the smallest entry (n,) of each row of a rank-one or full table."""
+    if isinstance(table, RankOne):
+        # left and right are not negative, so a row's smallest entry is at the smallest right.
+        return table.left * table.right.min()
+    if widths is not None:
+        columns = np.arange(table.shape[1])
+        large = np.iinfo(np.int64).max if table.dtype.kind == "i" else np.inf
+        table = np.where(columns < widths[:, None], table, large)
+    return table.min(axis=1)
+
+
+def _exact_smallest(instance: Instance) -> Fraction:
+    """Return the smallest reachable damage with tied sums exact."""
+    return instance.damage_of(instance.tables[1].argmin(axis=1))
+
+
+def _explain_damage(instance: Instance) -> Diagnosis:
+    problem = instance.problem
+    smallest = _exact_smallest(instance)
+    held = []
+    for field, name in (("pins", "pins"), ("ties", "ties")):
+        if getattr(problem, field):
+            without = replace(problem, **{field: type(getattr(problem, field))()} if field == "ties" else {field: {}})
+            reachable = _free_minimum(without)
+            if instance.bound is not None and reachable <= instance.bound < smallest:
+                held.append(f"the {name} (without them {float(reachable):.6g} is reachable)")
+    held += _largest(instance)
+    return Diagnosis("damage", float(smallest), float(instance.bound or 0), tuple(held))
+
+
+def _free_minimum(problem: Problem) -> Fraction:
+    from impq_opt.costs.rows import cost_row
+    from impq_opt.instance import compile_instance
+
+    row = cost_row(problem, problem.objective)
+    return _exact_smallest(compile_instance(problem, direction=Direction.COST, bound=None, cost=row))
+
+
+def _largest(instance: Instance) -> list[str]:
+    """Name the groups whose smallest damage weighs most."""
+    problem = instance.problem
+    choice = instance.lift(instance.tables[1].argmin(axis=1))
+    damage = problem.damage.chosen(problem.candidates, choice)
+    total = float(damage.sum())
+    worst = np.argsort(-damage, kind="stable")[:3]
+    sets = problem.candidates.set_of
+    return [
+        f"{problem.names[int(g)]} at {problem.candidates.labels(0 if sets is None else int(sets[g]))[int(choice[g])]}"
+        f"{'' if problem.candidates.numbered else ' bits'}{' (pinned)' if int(g) in problem.pins else ''}"
+        f" with {damage[g] / total:.0%} of it"
+        for g in worst
+        if total > 0
+    ]
+
+
+def _holders(problem: Problem) -> tuple[str, ...]:
+    return tuple(f"the {n} {w}" for n, w in ((len(problem.pins), "pins"), (len(problem.ties), "ties")) if n)

@@ -1,0 +1,119 @@
+"""Errors, each one sentence that says what, where and which value, and then a hint.
+
+::
+
+    ImpqError
+    ├── InputError (ValueError)
+    │   ├── ProblemError        a declaration that cannot be a problem
+    │   ├── AllocationError     an allocation that does not belong to its problem
+    │   ├── FileError           a file that is missing, foreign, truncated or unwritable
+    │   ├── OptionError         an unknown name or an option out of range
+    │   └── DataError           a network or a data set that cannot be measured
+    ├── UnsupportedError        the problem has a feature that the solver does not handle
+    ├── SolverError             a solver broke its contract (wrong shape, impossible bound)
+    └── MissingPackageError (ImportError)
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "AllocationError",
+    "DataError",
+    "FileError",
+    "ImpqError",
+    "InputError",
+    "MissingPackageError",
+    "OptionError",
+    "ProblemError",
+    "SolverError",
+    "UnsupportedError",
+    "nearest",
+]
+
+
+class ImpqError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class InputError(ImpqError, ValueError):
+    """Something given by the caller is wrong.
+
+    Parameters
+    ----------
+    what : str
+        The rule that was broken, e.g. ``"must be positive"``.
+    where : str
+        The place, e.g. ``"problem.toml: groups[3].size"``.
+    value : object
+        The offending value; left out of the message when not given.
+    hint : str
+        What to do about it.
+    """
+
+    def __init__(self, what: str, *, where: str = "", value: object = ..., hint: str = "") -> None:
+        self.what, self.where, self.value, self.hint = what, where, value, hint
+        message = f"{where}: {what}" if where else what
+        if value is not ...:
+            message += f", got {_brief(value)}"
+        if hint:
+            message += f" ({hint})"
+        super().__init__(message)
+
+    def within(self, place: str) -> InputError:
+        """Return the same error with ``place`` put before its location."""
+        where = f"{place}: {self.where}" if self.where else place
+        return type(self)(self.what, where=where, value=self.value, hint=self.hint)
+
+
+class ProblemError(InputError):
+    """A declaration that cannot be a problem."""
+
+
+class AllocationError(InputError):
+    """An allocation that does not belong to its problem."""
+
+
+class FileError(InputError):
+    """A file that is missing, foreign, truncated or cannot be written."""
+
+
+class OptionError(InputError):
+    """An unknown name, or an option outside its range."""
+
+
+class DataError(InputError):
+    """A network or a data set that cannot be measured."""
+
+
+class UnsupportedError(ImpqError):
+    """The problem has a feature that the chosen solver does not handle."""
+
+
+class SolverError(ImpqError):
+    """A solver broke its contract; its answer was thrown away."""
+
+
+class MissingPackageError(ImpqError, ImportError):
+    """An optional package is needed and not installed."""
+
+    def __init__(self, package: str, purpose: str, install: str) -> None:
+        super().__init__(f"{purpose} needs the package {package!r}: pip install {install}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return a hint naming the known names nearest to ``name``."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    if close:
+        return "did you mean " + " or ".join(repr(c) for c in close) + "?"
+    if len(names) > 12:
+        return f"known are {', '.join(names[:12])} and {len(names) - 12} more"
+    return f"known are {', '.join(names)}" if names else ""
+
+
+def _brief(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,134 @@
+"""Checking an answer without trusting whoever gave it. Imports no solver.
+
+Three things are recomputed from the problem alone: cost and damage of the choice (exactly), feasibility (exactly), and
+the lower bound that the multipliers prove (rounding accounted for).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+
+from impq_opt.arithmetic import exact_int_sum, exact_sum
+from impq_opt.errors import SolverError
+from impq_opt.instance import Direction, Instance
+
+__all__ = ["Assessment", "assess", "dual_bound"]
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+_EPS = 2.0**-53
+# Smaller than the largest float64: a product that overflows still gives a valid, lower, bound.
+_HUGE = 1e300
+# Groups per chunk: the temporaries of one chunk stay in the cache.
+_CHUNK = 1 << 14
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """What a choice costs and damages, exactly, and which limits it breaks."""
+
+    cost: int
+    damage: Fraction
+    broken: tuple[str, ...]
+
+    @property
+    def feasible(self) -> bool:
+        """Whether every limit is met."""
+        return not self.broken
+
+
+def assess(instance: Instance, choice: IntArray) -> Assessment:
+    """Recompute everything about a choice (size,) of the free groups; raise SolverError where it is none."""
+    if not isinstance(choice, np.ndarray) or choice.shape != (instance.size,) or choice.dtype.kind not in "iu":
+        raise SolverError(f"a choice must be {instance.size} integers, got {choice!r:.80}")
+    if choice.size and (int(choice.min()) < 0 or bool((choice >= instance.widths).any())):
+        raise SolverError("a choice is outside its group's candidates")
+    choice = choice.astype(np.int64, copy=False)
+    cost, damage = instance.cost_of(choice), instance.damage_of(choice)
+    broken = []
+    if instance.bound is not None and damage > instance.bound:
+        broken.append("bound")
+    if instance.limit is not None and cost > instance.limit:
+        broken.append("budget")
+    broken += [b.name for b in instance.budgets if instance.budget_of(b, choice) > b.limit]
+    return Assessment(cost, damage, tuple(broken))
+
+
+def dual_bound(instance: Instance, multipliers: Mapping[str, float]) -> Fraction | float:
+    """Return a lower bound on the objective that ``multipliers`` >= 0 prove; -inf where they prove nothing.
+
+    COST: sum_g min_k (cost + lambda damage + sum_r mu_r row_r) - lambda bound - sum_r mu_r limit_r, in quanta.
+    DAMAGE: sum_g min_k (damage + lambda cost + ...) - lambda limit - ..., in damage.
+
+    Every float64 operation rounds by at most a factor (1 +- 2^-53); all terms are made non-negative first (a row's
+    smallest cost is taken out exactly), so the computed minima are at most a known factor above the true ones.
+    """
+    for name, value in multipliers.items():
+        if not (math.isfinite(value) and value >= 0):
+            raise SolverError(f"multiplier {name!r} must be finite and >= 0, got {value}")
+    known = {"bound", "budget"} | {budget.name for budget in instance.budgets}
+    if not set(multipliers) <= known:
+        raise SolverError(f"unknown multipliers {sorted(set(multipliers) - known)}")
+    if instance.direction is Direction.DAMAGE and instance.limit is None:
+        return -math.inf
+    if instance.direction is Direction.COST:
+        lam = multipliers.get("bound", 0.0) if instance.bound is not None else 0.0
+    else:
+        lam = multipliers.get("budget", 0.0)
+    whole, minima = 0, []
+    for cost, damage, rows in _chunks(instance):
+        least = cost.min(axis=1)
+        excess = (cost - least[:, None]).astype(np.float64)
+        value = excess + lam * damage if instance.direction is Direction.COST else damage + lam * excess
+        shift = exact_int_sum(least)
+        whole_rows = 0 if instance.direction is Direction.DAMAGE else shift
+        part = Fraction(0)
+        if instance.direction is Direction.DAMAGE:
+            part += Fraction(lam) * shift
+        for budget, row in zip(instance.budgets, rows, strict=True):
+            mu = multipliers.get(budget.name, 0.0)
+            if mu:
+                lowest = row.min(axis=1)
+                value = value + mu * (row - lowest[:, None]).astype(np.float64)
+                part += Fraction(mu) * exact_int_sum(lowest)
+        whole += whole_rows
+        # int -> float, product and sum, and once more for each budget: each within a factor 1 + 2^-53.
+        factor = 1.0 - (4 + 3 * len(rows)) * _EPS
+        minima.append(exact_sum(np.minimum(value.min(axis=1), _HUGE) * factor) + part)
+    total = sum(minima, Fraction(whole))
+    # Damages so small that lambda times them underflows lose at most the smallest float64 each.
+    total -= Fraction(instance.size * (1 + len(instance.budgets)), 1 << 1074)
+    return total + _constants(instance, lam, multipliers)
+
+
+def _constants(instance: Instance, lam: float, multipliers: Mapping[str, float]) -> Fraction:
+    """Pinned groups, less the multipliers times the limits."""
+    if instance.direction is Direction.COST:
+        total = Fraction(instance.base_cost)
+        if instance.bound is not None:
+            total += Fraction(lam) * (instance.base_damage - instance.bound)
+    else:
+        assert instance.limit is not None
+        total = instance.base_damage + Fraction(lam) * (instance.base_cost - instance.limit)
+    for budget in instance.budgets:
+        total += Fraction(multipliers.get(budget.name, 0.0)) * (budget.base - budget.limit)
+    return total
+
+
+def _chunks(instance: Instance) -> Iterator[tuple[IntArray, FloatArray, list[IntArray]]]:
+    """Yield cost, damage and budget tables (n, K), a cache-sized part of the instance at a time."""
+    for block in instance.blocks:
+        count = len(np.arange(instance.size)[block.groups]) if isinstance(block.groups, slice) else len(block.groups)
+        for start in range(0, count, _CHUNK):
+            part = slice(start, min(start + _CHUNK, count))
+            places = part if isinstance(block.groups, slice) else block.groups[part]
+            cost, damage = block.part(part).tables()
+            rows = [budget.table[places][:, : cost.shape[1]] for budget in instance.budgets]
+            yield cost, damage, rows

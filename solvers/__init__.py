@@ -1,0 +1,17 @@
+"""The strategies, one a file. Each is loaded when it is asked for."""
+
+from __future__ import annotations
+
+__all__ = ["TABLE"]
+
+TABLE: dict[str, str] = {
+    "exact": "impq_opt.solvers.exact:Exact",
+    "lagrangian": "impq_opt.solvers.lagrangian:Lagrangian",
+    "greedy": "impq_opt.solvers.greedy:Greedy",
+    "iterative": "impq_opt.solvers.iterative:Iterative",
+    "noise-equalization": "impq_opt.solvers.noise_equalization:NoiseEqualization",
+    "uniform": "impq_opt.solvers.uniform:Uniform",
+    "milp": "impq_opt.solvers.milp:Milp",
+    "ilp": "impq_opt.solvers.ilp:Ilp",
+    "exhaustive": "impq_opt.solvers.exhaustive:Exhaustive",
+}

@@ -1,0 +1,78 @@
+"""Exhaustive search: every assignment, for small problems and for tests."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from impq_opt.allocation import Enumeration, Stop
+from impq_opt.errors import OptionError
+from impq_opt.instance import Direction, Instance
+from impq_opt.solver import Claim, Control, Solver
+
+__all__ = ["Exhaustive"]
+
+# Sums of n float64 in any order are within n 2^-53 of the exact sum; decide by exact sums what lies closer.
+_CLOSE = 1e-9
+
+
+@dataclass(frozen=True)
+class Exhaustive(Solver):
+    """Look at every assignment; what the other strategies are tested against.
+
+    Parameters
+    ----------
+    limit : int
+        Most assignments to look at; a larger problem returns no answer and says so.
+    """
+
+    name: ClassVar[str] = "exhaustive"
+    summary: ClassVar[str] = "every assignment; for small problems"
+    proves: ClassVar[str] = "optimal"
+    supports: ClassVar[frozenset[str]] = frozenset({"damage", "budgets"})
+
+    limit: int = 2_000_000
+
+    def __post_init__(self) -> None:
+        if self.limit < 1:
+            raise OptionError("must be positive", where="exhaustive.limit", value=self.limit)
+
+    def run(self, instance: Instance, control: Control) -> Claim:
+        widths = instance.widths.tolist()
+        states = math.prod(widths)
+        if states > self.limit:
+            return Claim(stop=Stop.STATE_LIMIT, statistics={"assignments": states, "limit": self.limit})
+        cost_table, damage_table = instance.tables
+        cost = np.zeros(1, dtype=np.int64)
+        damage = np.zeros(1)
+        for group, width in enumerate(widths):
+            cost = (cost[:, None] + cost_table[group, :width]).reshape(-1)
+            damage = (damage[:, None] + damage_table[group, :width]).reshape(-1)
+        by_cost = instance.direction is Direction.COST
+        first, second = (cost, damage) if by_cost else (damage, cost)
+        order = np.lexsort((np.arange(states), second, first))
+        if by_cost and instance.bound is not None:
+            order = order[damage[order] <= float(instance.bound - instance.base_damage) * (1 + _CLOSE) + 1e-300]
+        best, best_value = None, None
+        for number in order.tolist():
+            if best_value is not None and self._worse(first[number], best_value, by_cost, instance):
+                break
+            choice = np.array(np.unravel_index(number, widths), dtype=np.int64)
+            if not instance.is_feasible(choice):
+                continue
+            value = instance.cost_of(choice) if by_cost else instance.damage_of(choice)
+            if best_value is None or value < best_value:
+                best, best_value = choice, value
+        if best is None or best_value is None:
+            return Claim(lower_bound=math.inf, enumeration=Enumeration(len(widths), states))
+        return Claim(best, best_value, enumeration=Enumeration(len(widths), states))
+
+    @staticmethod
+    def _worse(value, best, by_cost, instance) -> bool:  # type: ignore[no-untyped-def]
+        """Return whether no later assignment can beat ``best``; for damages, beyond rounding."""
+        if by_cost:
+            return bool(int(value) + instance.base_cost >= best)
+        return bool(float(value) + float(instance.base_damage) > float(best) * (1 + _CLOSE))
