@@ -24,7 +24,7 @@ from impq_opt.diagnosis import diagnose
 from impq_opt.errors import OptionError, SolverError, UnsupportedError, nearest
 from impq_opt.instance import Direction, Instance, compile_instance
 from impq_opt.problem import Problem
-from impq_opt.verify import Assessment, assess, dual_bound
+from impq_opt.verification import Assessment, assess, dual_bound
 
 __all__ = ["Claim", "Control", "Solver", "allocate", "make_instance", "make_solver", "solve", "solver_names"]
 
@@ -42,7 +42,7 @@ class Claim:
     lower_bound : int, Fraction or float
         In quanta of cost (pinned groups included), or in damage; -inf where nothing is claimed.
     multipliers : mapping
-        See :func:`impq_opt.verify.dual_bound`; what the lower bound can be checked with.
+        See :func:`impq_opt.verification.dual_bound`; what the lower bound can be checked with.
     enumeration : Enumeration, optional
         Set only where ``lower_bound`` rests on a complete enumeration in exact arithmetic. A bound without
         multipliers or enumeration behind it is reported and not used.

@@ -18,7 +18,7 @@ from impq_opt.solver import Claim, Control, Solver
 from impq_opt.solvers._hull import hull_steps
 from impq_opt.solvers.greedy import fill
 from impq_opt.solvers.lagrangian import break_step, price
-from impq_opt.verify import dual_bound
+from impq_opt.verification import dual_bound
 
 __all__ = ["Exact"]
 
