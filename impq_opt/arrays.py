@@ -48,10 +48,12 @@ def exact_bound(value: object, where: str = "bound") -> Fraction:
 
 
 def float_array(values: npt.ArrayLike, where: str, dimensions: int = 1) -> FloatArray:
+    """Return a read-only float64 array; raise ProblemError at ``where`` unless it is numeric, full and of that rank."""
     return _array(values, np.float64, where, dimensions)
 
 
 def int_array(values: npt.ArrayLike, where: str) -> IntArray:
+    """Return a read-only int64 vector; floats are taken where they are whole."""
     array = np.asarray(values)
     if array.dtype.kind == "f" and array.size and np.isfinite(array).all() and (array == np.rint(array)).all():
         array = array.astype(np.int64)
@@ -79,12 +81,14 @@ def _array(values: npt.ArrayLike, dtype: type, where: str, dimensions: int) -> n
 
 
 def group_names(names: Sequence[str] | GroupNames | None, count: int) -> GroupNames:
+    """Return names as they are kept; numbered ones where none are given."""
     if isinstance(names, GroupNames):
         return names
     return GroupNames.numbered(count) if names is None else GroupNames.explicit(list(names))
 
 
 def kind_array(kinds: Sequence[str] | npt.ArrayLike | None) -> KindArray | None:
+    """Return 0 (weight) or 1 (activation) for each group, from words or numbers."""
     if kinds is None:
         return None
     array = np.asarray(kinds)
@@ -99,6 +103,7 @@ def kind_array(kinds: Sequence[str] | npt.ArrayLike | None) -> KindArray | None:
 
 
 def candidate_sets(bits: Sequence[float] | Sequence[Sequence[float]] | None, count: int, width: int) -> Candidates:
+    """Return the candidates of tables (count, width): one list for all, one a group, or the column numbers."""
     if bits is None:
         return Candidates((tuple(float(k) for k in range(width)),), numbered=True)
     rows = list(bits)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
+import numpy.typing as npt
 
 from impq_opt.allocation import Diagnosis
 from impq_opt.arithmetic import exact_int_sum, exact_sum
@@ -14,15 +15,16 @@ from impq_opt.problem import Problem
 
 __all__ = ["diagnose", "smallest_damage"]
 
+IntArray = npt.NDArray[np.int64]
+
 
 def diagnose(instance: Instance) -> Diagnosis | None:
     """Return why no choice meets one of the limits taken alone, or None where each can be met.
 
     With one limit the answer is complete. With several, each may be reachable alone and not together.
     """
-    if instance.direction is Direction.COST and instance.bound is not None:
-        if smallest_damage(instance) > instance.bound and _exact_smallest(instance) > instance.bound:
-            return _explain_damage(instance)
+    if instance.direction is Direction.COST and instance.bound is not None and _out_of_reach(instance):
+        return _explain_damage(instance)
     if instance.direction is Direction.DAMAGE and instance.limit is not None:
         least = instance.base_cost + sum(exact_int_sum(_row_min(b.cost, b.widths)) for b in instance.blocks)
         if least > instance.limit:
@@ -63,9 +65,37 @@ def _row_min(table, widths):  # type: ignore[no-untyped-def]
     return table.min(axis=1)
 
 
+def _out_of_reach(instance: Instance) -> bool:
+    """Return whether the smallest damage is above the bound, exactly."""
+    assert instance.bound is not None
+    smallest = smallest_damage(instance)
+    if smallest > instance.bound or not instance.ties:
+        return smallest > instance.bound
+    # Tied sums are rounded down, by far less than this.
+    return smallest * (1 + Fraction(1, 1 << 40)) > instance.bound and _exact_smallest(instance) > instance.bound
+
+
 def _exact_smallest(instance: Instance) -> Fraction:
     """Return the smallest reachable damage with tied sums exact."""
-    return instance.damage_of(instance.tables[1].argmin(axis=1))
+    return instance.damage_of(_least_damaging(instance))
+
+
+def _least_damaging(instance: Instance) -> IntArray:
+    """Return the choice (size,) of smallest damage; near candidates of ties are told apart exactly."""
+    table = instance.tables[1]
+    choice = table.argmin(axis=1)
+    problem = instance.problem
+    for tie in instance.ties:
+        for place, members in zip(tie.groups.tolist(), tie.members.tolist(), strict=True):
+            near = np.flatnonzero(table[place] <= table[place].min() * (1 + 1e-12))
+            rows = [problem.damage.at(slice(g, g + 1), problem.candidates.of(g))[0] for g in members]
+            sums = {
+                int(k): exact_sum(np.array([row[c[k]] for row, c in zip(rows, tie.columns, strict=True)]))
+                for k in near
+                if k < instance.widths[place]
+            }
+            choice[place] = min(sums, key=lambda k: (sums[k], k))
+    return choice
 
 
 def _explain_damage(instance: Instance) -> Diagnosis:
@@ -93,7 +123,7 @@ def _free_minimum(problem: Problem) -> Fraction:
 def _largest(instance: Instance) -> list[str]:
     """Name the groups whose smallest damage weighs most."""
     problem = instance.problem
-    choice = instance.lift(instance.tables[1].argmin(axis=1))
+    choice = instance.lift(_least_damaging(instance))
     damage = problem.damage.chosen(problem.candidates, choice)
     total = float(damage.sum())
     worst = np.argsort(-damage, kind="stable")[:3]

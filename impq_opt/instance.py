@@ -21,7 +21,7 @@ from impq_opt.costs.rows import CostRow
 from impq_opt.damage import DamageTable, PowerLaw
 from impq_opt.problem import Problem
 
-__all__ = ["Block", "Budget", "Direction", "Instance", "RankOne", "compile_instance"]
+__all__ = ["Block", "Budget", "Direction", "Instance", "RankOne", "TieBlock", "compile_instance"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -121,7 +121,7 @@ class Instance:
     budgets: tuple[Budget, ...]
     _fixed: IntArray = field(repr=False)
     _free: IntArray | None = field(repr=False)
-    _ties: tuple[_TieBlock, ...] = field(repr=False)
+    ties: tuple[TieBlock, ...] = field(repr=False)
 
     @property
     def quantum(self) -> Fraction:
@@ -182,7 +182,7 @@ class Instance:
             return choice
         full = self._fixed.copy()
         full[self._free] = choice
-        for tie in self._ties:
+        for tie in self.ties:
             # (ties, members) <- columns of each member for the tie's candidate
             full[tie.members] = np.take_along_axis(tie.columns[None], choice[tie.groups][:, None, None], axis=2)[
                 :, :, 0
@@ -194,7 +194,7 @@ class Instance:
         if self._free is None:
             return choice
         reduced = choice[self._free]
-        for tie in self._ties:
+        for tie in self.ties:
             first = choice[tie.members[:, 0]]
             reduced[tie.groups] = (tie.columns[0] == first[:, None]).argmax(axis=1)
         return reduced
@@ -221,7 +221,7 @@ class Instance:
 
 
 @dataclass(frozen=True, eq=False)
-class _TieBlock:
+class TieBlock:
     """Ties whose members have the same candidate sets.
 
     groups (T,): free groups that stand for the ties. members (T, m): groups of the problem.
@@ -274,7 +274,7 @@ def compile_instance(
         budgets=(),
         _fixed=fixed,
         _free=free,
-        _ties=tie_blocks,
+        ties=tie_blocks,
     )
     rows = tuple(_budget(instance, constant, name, row, most) for name, row, most in budgets)
     return replace(instance, budgets=rows) if rows else instance
@@ -311,7 +311,7 @@ def _constant_groups(is_free: npt.NDArray[np.bool_] | None, ties: list[tuple[int
     return np.flatnonzero(constant)
 
 
-def _place_ties(problem: Problem, ties: list[tuple[int, ...]], free: IntArray | None) -> tuple[_TieBlock, ...]:
+def _place_ties(problem: Problem, ties: list[tuple[int, ...]], free: IntArray | None) -> tuple[TieBlock, ...]:
     """Gather ties whose members have the same sets of candidates, so that each kind is merged in one go."""
     if not ties or free is None:
         return ()
@@ -325,7 +325,7 @@ def _place_ties(problem: Problem, ties: list[tuple[int, ...]], free: IntArray | 
         common = [b for b in sets[0] if all(b in one for one in sets[1:])]
         columns = np.array([[one.index(b) for b in common] for one in sets], dtype=np.int64)
         array = np.array(members, dtype=np.int64)
-        blocks.append(_TieBlock(np.searchsorted(free, array[:, 0]), array, columns))
+        blocks.append(TieBlock(np.searchsorted(free, array[:, 0]), array, columns))
     return tuple(blocks)
 
 
@@ -401,7 +401,7 @@ def _ragged_block(
     return Block(places, cost_table, damage_table, None if full else widths)
 
 
-def _merged_block(problem: Problem, cost: CostRow, tie: _TieBlock) -> Block:
+def _merged_block(problem: Problem, cost: CostRow, tie: TieBlock) -> Block:
     """Return the block of tied groups: costs added exactly, damages added downwards.
 
     A float64 cannot hold every sum of float64s. Rounded down, the sum relaxes the bound, so lower bounds stay valid;
@@ -419,8 +419,8 @@ def _merged_block(problem: Problem, cost: CostRow, tie: _TieBlock) -> Block:
 def _budget(instance: Instance, constant: IntArray | None, name: str, row: CostRow, limit: int) -> Budget:
     """Return a budget beside the objective, on the free groups."""
     problem = instance.problem
-    blocks = list(_plain_blocks(problem, row, instance._free, _tied(instance.size, instance._ties)))
-    blocks += [_merged_block(problem, row, tie) for tie in instance._ties]
+    blocks = list(_plain_blocks(problem, row, instance._free, _tied(instance.size, instance.ties)))
+    blocks += [_merged_block(problem, row, tie) for tie in instance.ties]
     table = np.empty((instance.size, int(instance.widths.max(initial=1))), dtype=np.int64)
     for block in blocks:
         part, _ = block.tables()
@@ -431,7 +431,7 @@ def _budget(instance: Instance, constant: IntArray | None, name: str, row: CostR
     return Budget(name, table, base, limit, row.quantum)
 
 
-def _tied(size: int, ties: tuple[_TieBlock, ...]) -> npt.NDArray[np.bool_] | None:
+def _tied(size: int, ties: tuple[TieBlock, ...]) -> npt.NDArray[np.bool_] | None:
     if not ties:
         return None
     tied = np.zeros(size, dtype=bool)

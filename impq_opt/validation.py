@@ -205,8 +205,7 @@ def canonical(problem: Problem) -> Iterator[tuple[str, Any]]:
         yield name, getattr(problem, name)
     for term in problem.costs:
         yield "cost", (term.name, term.unit)
-        for key, value in term.canonical():
-            yield key, value
+        yield from term.canonical()
     yield "objective", sorted((k, str(v)) for k, v in problem.objective.items())
     yield "bound", None if problem.bound is None else str(exact_bound(problem.bound))
     yield "budgets", sorted((k, str(v)) for k, v in problem.budgets.items())

@@ -1,0 +1,1 @@
+"""The gallery: declared problem families and shipped instances."""

@@ -86,7 +86,7 @@ def build_model(instance: Instance, tighten: float = 0.0) -> LinearModel:
 
 
 def multipliers(instance: Instance, model: LinearModel) -> dict[str, float]:
-    """Return multipliers for a dual bound: from the hulls where there is one limit, from the LP where there are more."""
+    """Return multipliers for a dual bound: from the hulls for one limit, from the LP for several."""
     if not instance.budgets:
         steps = hull_steps(*instance.tables)
         return price(instance, steps, break_step(instance, steps))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -44,7 +45,7 @@ class Ilp(Solver):
         def once(tighten: float):  # type: ignore[no-untyped-def]
             model = build_model(instance, tighten)
             program = pulp.LpProblem("allocation", pulp.LpMinimize)
-            x = [pulp.LpVariable(f"x{i}", cat=pulp.LpBinary) for i in range(len(model.group))]
+            x = [program.add_variable(f"x{i}", cat=pulp.LpBinary) for i in range(len(model.group))]
             program += pulp.LpAffineExpression(zip(x, model.objective.tolist(), strict=True))
             ends = np.searchsorted(model.group, np.arange(instance.size + 1))
             for first, last in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True):
@@ -64,7 +65,10 @@ class Ilp(Solver):
     def _backend(self, control: Control):  # type: ignore[no-untyped-def]
         limit = max(control.remaining, 0.01) if math.isfinite(control.deadline) else None
         if self.backend == "cbc":
-            return pulp.PULP_CBC_CMD(msg=False, timeLimit=limit, gapRel=0.0, gapAbs=0.0)
+            with warnings.catch_warnings():
+                # PuLP 3 ships this CBC and says that PuLP 4 will not; pyproject.toml stays below 4.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                return pulp.PULP_CBC_CMD(msg=False, timeLimit=limit, gapRel=0.0, gapAbs=0.0)
         backend = pulp.HiGHS(msg=False, timeLimit=limit, gapRel=0.0, gapAbs=0.0)
         if not backend.available():
             raise MissingPackageError("highspy", "ilp with backend='highs'", "highspy")

@@ -30,8 +30,8 @@ class Iterative(Solver):
     variant : {"paper", "authors-code"}
         ``paper``: the metric is the damage at the present precision, Delta^2 E; weights and activations are ranked
         together; exactly N groups lose a step. ``authors-code``: mean_h(E_h) range 2^-B for weights and
-        sum_h(E_h) range 2^-B for activations (first power of the step; the range stands in for the mean absolute weight,
-        which a problem does not hold), weights and activations in turn, and every group at or under the N-th smallest
+        sum_h(E_h) range 2^-B for activations (first power of the step; the range stands in for mean abs(w),
+        which a problem lacks), weights and activations in turn, and every group at or under the N-th smallest
         value loses a step, so N + 1 and ties.
     share : float
         N as a share of the groups that can still lose a step, in the first iterations.
@@ -127,7 +127,7 @@ class Iterative(Solver):
 
 
 def _valid_order(instance: Instance) -> IntArray:
-    """Return each group's candidates (size, K) from the least to the most precise; entries past its width are unused."""
+    """Return each group's candidates (size, K) from the least to the most precise; unused past its width."""
     bits = instance.bits.copy()
     bits[np.arange(bits.shape[1]) >= instance.widths[:, None]] = np.inf
     return np.argsort(bits, axis=1, kind="stable")

@@ -21,9 +21,9 @@ __all__ = ["Milp", "feasible_by_tightening"]
 class Milp(Solver):
     """HiGHS with gap 0 on rows scaled by their limits.
 
-    Its own word is not a proof: it works in floating point with tolerances. The answer is checked exactly, and the lower
-    bound is the Lagrangian one. Where the exact check fails, the limits are tightened by what was overshot and the model
-    is solved again.
+    Its own word is not a proof: it works in floating point with tolerances. The answer is checked exactly, and the
+    lower bound is the Lagrangian one. Where the exact check fails, the limits are tightened a little and the model is
+    solved again.
     """
 
     name: ClassVar[str] = "milp"

@@ -30,8 +30,7 @@ class NoiseEqualization(Solver):
         _, damage = instance.tables
         with np.errstate(divide="ignore"):
             level = np.log2(damage)
-        levels = np.where(damage > 0, level, np.nan)
-        anchor = np.nanmin(levels, axis=0) if (damage > 0).any() else np.zeros(1)
+        anchor = np.where(damage > 0, level, np.inf).min(axis=0)
         best, best_value = None, None
         for target in np.unique(anchor[np.isfinite(anchor)]).tolist() or [0.0]:
             distance = np.where(damage > 0, np.abs(level - target), np.inf)

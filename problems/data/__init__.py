@@ -1,0 +1,1 @@
+"""Shipped instances, each a problem file with its arrays beside it."""
