@@ -45,6 +45,12 @@ class Group:
         Multiply-accumulates per sample that use this weight group.
     reads : str
         Name of the activation group that this weight group reads.
+    also_reads : sequence of (str, int)
+        Further activation groups that it reads, each with its multiply-accumulates.
+    length : int
+        Length D of its dot products.
+    steps : (int, int), optional
+        First and last step of the execution at which this activation group is in memory.
     """
 
     name: str
@@ -59,6 +65,9 @@ class Group:
     range: float | None = None
     macs: int = 0
     reads: str = ""
+    also_reads: Sequence[tuple[str, int]] = ()
+    length: int = 0
+    steps: tuple[int, int] | None = None
 
 
 def from_groups(groups: Sequence[Group]) -> dict[str, Any]:
@@ -80,6 +89,9 @@ def from_groups(groups: Sequence[Group]) -> dict[str, Any]:
         "ranges": _optional(groups, "range"),
         "macs": macs,
         "reads": _reads(groups, names),
+        "also_reads": _also_reads(groups, names),
+        "lengths": int_array([g.length for g in groups], "lengths") if any(g.length for g in groups) else None,
+        "steps": _steps(groups),
     }
 
 
@@ -123,6 +135,23 @@ def _reads(groups: Sequence[Group], names: GroupNames) -> Any:
         except ProblemError as error:
             raise error.within(f"groups[{place}].reads") from None
     return np.array(found, dtype=np.int64)
+
+
+def _also_reads(groups: Sequence[Group], names: GroupNames) -> Any:
+    rows = []
+    for place, group in enumerate(groups):
+        for name, macs in group.also_reads:
+            try:
+                rows.append((place, names.index_of(name), macs))
+            except ProblemError as error:
+                raise error.within(f"groups[{place}].also_reads") from None
+    return np.array(rows, dtype=np.int64) if rows else None
+
+
+def _steps(groups: Sequence[Group]) -> Any:
+    if all(g.steps is None for g in groups):
+        return None
+    return np.array([g.steps or (-1, -1) for g in groups], dtype=np.int64)
 
 
 def restrict(problem: Problem, bits: Iterable[float]) -> Problem:

@@ -55,7 +55,14 @@ class Problem:
     macs : ndarray of int64 (G,), optional
         Multiply-accumulates per sample that use a weight group.
     reads : ndarray of int64 (G,), optional
-        The activation group that a weight group reads, or -1.
+        The activation group that a weight group reads, or -1: the network's input, at 8 bits.
+    also_reads : ndarray of int64 (E, 3), optional
+        Further reads as (weight group, activation group, multiply-accumulates): a weight shared by several layers, a
+        layer that reads several tensors. ``macs`` counts the multiply-accumulates of ``reads`` alone.
+    lengths : ndarray of int64 (G,), optional
+        Length D of the dot products of a weight group; 0 where unknown.
+    steps : ndarray of int64 (G, 2), optional
+        First and last step of the execution at which an activation group is in memory; -1 for weights.
     costs : tuple of CostTerm
         Declared cost terms beside the built-in ones.
     objective : mapping of str to number
@@ -82,6 +89,9 @@ class Problem:
     ranges: FloatArray | None = None
     macs: IntArray | None = None
     reads: IntArray | None = None
+    also_reads: IntArray | None = None
+    lengths: IntArray | None = None
+    steps: IntArray | None = None
     costs: tuple[CostTerm, ...] = ()
     objective: Mapping[str, Fraction | int] = field(default_factory=lambda: {"storage": 1})
     bound: float | Fraction | None = None

@@ -41,7 +41,7 @@ def validate(problem: Problem) -> None:
 
 
 def _lengths(problem: Problem, count: int) -> None:
-    for name in ("kinds", "ranges", "macs", "reads"):
+    for name in ("kinds", "ranges", "macs", "reads", "lengths", "steps"):
         array = getattr(problem, name)
         if array is not None and len(array) != count:
             raise ProblemError("one value per group", where=name, value=(len(array), count))
@@ -77,18 +77,37 @@ def _sizes(problem: Problem) -> None:
         )
     if float(problem.sizes.sum(dtype=np.float64)) * max(map(max, problem.candidates.sets)) >= _LARGEST_SIZE_SUM:
         raise ProblemError("sizes are too large for exact 64-bit sums", where="sizes")
-    if problem.macs is not None and int(problem.macs.min()) < 0:
-        worst = int(problem.macs.argmin())
-        raise ProblemError("must not be negative", where=_place(problem, worst, "macs"), value=int(problem.macs[worst]))
-    if problem.reads is not None:
-        wrong = (problem.reads < -1) | (problem.reads >= len(problem.sizes))
+    for name in ("macs", "lengths"):
+        values = getattr(problem, name)
+        if values is not None and int(values.min()) < 0:
+            worst = int(values.argmin())
+            raise ProblemError("must not be negative", where=_place(problem, worst, name), value=int(values[worst]))
+    _graph(problem)
+
+
+def _graph(problem: Problem) -> None:
+    """Check who reads what, and when it is in memory."""
+    count = len(problem.sizes)
+    reads, further, steps = problem.reads, problem.also_reads, problem.steps
+    if reads is not None:
+        wrong = (reads < -1) | (reads >= count) | (reads == np.arange(count))
         if wrong.any():
             worst = int(wrong.argmax())
             raise ProblemError(
-                "must be a group or -1",
-                where=_place(problem, worst, "reads"),
-                value=int(problem.reads[worst]),
+                "must be another group or -1", where=_place(problem, worst, "reads"), value=int(reads[worst])
             )
+    if further is not None:
+        if further.ndim != 2 or further.shape[1] != 3 or further.dtype != np.int64:
+            raise ProblemError("must be rows of (weight, activation, macs)", where="also_reads", value=further.shape)
+        ends = further[:, :2]
+        wrong = ((ends < 0) | (ends >= count)).any(axis=1) | (ends[:, 0] == ends[:, 1]) | (further[:, 2] < 0)
+        if wrong.any():
+            worst = int(wrong.argmax())
+            raise ProblemError(
+                "must name two groups and a count >= 0", where=f"also_reads[{worst}]", value=further[worst].tolist()
+            )
+    if steps is not None and (steps.shape != (count, 2) or bool((steps[:, 0] > steps[:, 1]).any())):
+        raise ProblemError("must be (first, last) with first <= last for each group", where="steps", value=steps.shape)
 
 
 def _damage(problem: Problem) -> None:
@@ -203,6 +222,9 @@ def canonical(problem: Problem) -> Iterator[tuple[str, Any]]:
         yield "damage", problem.damage.values
     for name in ("sizes", "kinds", "macs", "reads"):
         yield name, getattr(problem, name)
+    for name in ("also_reads", "lengths", "steps"):
+        if getattr(problem, name) is not None:
+            yield name, getattr(problem, name)
     for term in problem.costs:
         yield "cost", (term.name, term.unit)
         yield from term.canonical()
