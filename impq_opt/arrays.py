@@ -57,7 +57,7 @@ def int_array(values: npt.ArrayLike, where: str) -> IntArray:
     array = np.asarray(values)
     if array.dtype.kind == "f" and array.size and np.isfinite(array).all() and (array == np.rint(array)).all():
         array = array.astype(np.int64)
-    if array.dtype.kind not in "iu":
+    if array.dtype.kind not in "iu" and array.size:
         raise ProblemError("must hold whole numbers", where=where, value=array.dtype.name)
     return _array(array, np.int64, where, 1)
 
