@@ -60,6 +60,12 @@ class GroupNames(Sequence[str]):
                     hint="every group needs a name of its own",
                 )
             seen.add(label)
+        for place, (label, shape) in enumerate(zip(self.labels, self.shapes, strict=True)):
+            array = label.rpartition("[")[0]
+            if shape == () and label.endswith("]") and array in seen and self._element(label) is not None:
+                raise ProblemError(
+                    "is also the name of an element of another label", where=f"groups[{place}].name", value=label
+                )
 
     @classmethod
     def explicit(cls, names: Sequence[str], layers: Sequence[str] | None = None) -> GroupNames:
@@ -120,18 +126,25 @@ class GroupNames(Sequence[str]):
         position = self._position.get(name)
         if position is not None and self.shapes[position] == ():
             return int(self.offsets[position])
+        element = self._element(name)
+        if element is not None:
+            return element
+        raise ProblemError("no such group", value=name, hint=nearest(name, self.labels))
+
+    def _element(self, name: str) -> int | None:
+        """Return the index of an element such as ``"conv1[3]"`` of a label that stands for an array."""
         label, bracket, rest = name.rpartition("[")
         position = self._position.get(label)
-        if bracket and position is not None and rest.endswith("]"):
-            shape = self.shapes[position]
-            try:
-                place = tuple(int(part) for part in rest[:-1].split(","))
-            except ValueError:
-                place = ()
-            inside = len(place) == len(shape) > 0
-            if inside and all(0 <= p < n for p, n in zip(place, shape, strict=True)):
-                return int(self.offsets[position]) + int(np.ravel_multi_index(place, shape))
-        raise ProblemError("no such group", value=name, hint=nearest(name, self.labels))
+        if not bracket or position is None or not rest.endswith("]"):
+            return None
+        shape = self.shapes[position]
+        try:
+            place = tuple(int(part) for part in rest[:-1].split(","))
+        except ValueError:
+            return None
+        if not (len(place) == len(shape) > 0 and all(0 <= p < n for p, n in zip(place, shape, strict=True))):
+            return None
+        return int(self.offsets[position]) + int(np.ravel_multi_index(place, shape))
 
     def select(self, pattern: str) -> IntArray:
         """Return the indices of the groups that ``pattern`` means, in order.
@@ -142,6 +155,9 @@ class GroupNames(Sequence[str]):
         position = self._position.get(pattern)
         if position is not None:
             return np.arange(self.offsets[position], self.offsets[position + 1])
+        element = self._element(pattern)  # before the wildcards: to them "[3]" is a set of characters
+        if element is not None:
+            return np.array([element], dtype=np.int64)
         hits = [
             i
             for i, (label, layer) in enumerate(zip(self.labels, self.layers, strict=True))

@@ -36,6 +36,8 @@ def validate(problem: Problem) -> None:
     _goals(problem)
     _pins(problem)
     _ties(problem)
+    # One tie, one form: neither the digest nor the answer depends on the order in which it was written.
+    object.__setattr__(problem, "ties", tuple(sorted(tuple(sorted(int(g) for g in tie)) for tie in problem.ties)))
     for name in ("objective", "budgets", "pins", "provenance"):
         object.__setattr__(problem, name, MappingProxyType(dict(getattr(problem, name))))
 
@@ -232,5 +234,5 @@ def canonical(problem: Problem) -> Iterator[tuple[str, Any]]:
     yield "bound", None if problem.bound is None else str(exact_bound(problem.bound))
     yield "budgets", sorted((k, str(v)) for k, v in problem.budgets.items())
     yield "pins", sorted(problem.pins.items())
-    yield "ties", sorted(problem.ties)
+    yield "ties", problem.ties
     yield "metric", (problem.metric, problem.damage_unit)

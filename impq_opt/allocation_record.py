@@ -1,0 +1,351 @@
+"""What an allocation file says: the schema of allocation.json, version 1, and the way from and to an Allocation."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from impq_opt.allocation import Allocation, Certificate, Diagnosis, Enumeration, Status, Stop
+from impq_opt.errors import AllocationError, nearest
+from impq_opt.problem import Problem
+
+__all__ = ["AllocationRecord", "Revision", "allocation_from_record", "allocation_record"]
+
+FORMAT = "impq-opt allocation"
+
+Number = int | float
+# Fraction would write out an exponent such as e999999999 in full.
+_HUGE = re.compile(r"[eE][+-]?\d{4}")
+
+
+class Revision(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
+    """What was changed on the problem of a file before it was solved; see :meth:`impq_opt.Problem.revise`."""
+
+    pins: dict[str, Number | str] = {}
+    ties: list[list[str]] = []
+    bits: list[Number] | None = None
+    budgets: dict[str, str] = {}
+
+    def apply(self, problem: Problem) -> Problem:
+        """Return ``problem`` so revised."""
+        return problem.revise(pins=self.pins, ties=self.ties, bits=self.bits, budgets=self.budgets)
+
+    def __bool__(self) -> bool:
+        return bool(self.pins or self.ties or self.bits or self.budgets)
+
+
+class EffectiveBits(msgspec.Struct, forbid_unknown_fields=True):
+    """Sum N B / sum N, by kind."""
+
+    weight: float | None
+    activation: float | None
+
+
+class ExactRecord(msgspec.Struct, forbid_unknown_fields=True):
+    """The numbers as fractions, so that nothing is lost in decimals."""
+
+    cost: str | None
+    damage: str | None
+    lower_bound: str | None
+    bound: str | None
+
+
+class EnumerationRecord(msgspec.Struct, forbid_unknown_fields=True):
+    """See :class:`impq_opt.Enumeration`."""
+
+    groups: int
+    states: int
+
+
+class CertificateRecord(msgspec.Struct, forbid_unknown_fields=True):
+    """See :class:`impq_opt.Certificate`."""
+
+    multipliers: dict[str, float]
+    quantum: str
+    dual_bound: str | None
+    enumeration: EnumerationRecord | None = None
+
+
+class DiagnosisRecord(msgspec.Struct, forbid_unknown_fields=True):
+    """See :class:`impq_opt.Diagnosis`."""
+
+    limit: str
+    smallest: float
+    allowed: float
+    held_by: list[str]
+
+
+class AllocationRecord(msgspec.Struct, forbid_unknown_fields=True):
+    """All of an allocation file."""
+
+    format: str
+    format_version: Literal[1]
+    version: str
+    problem_digest: str
+    status: Literal["optimal", "feasible", "infeasible", "unknown"]
+    minimizes: Literal["cost", "damage"]
+    minimize: dict[str, Number | str]
+    objective: Number | None
+    lower_bound: Number | None
+    gap: float | None
+    cost: Number | None
+    damage: float | None
+    bound: float | None
+    budgets: dict[str, Number | str]
+    compression_ratio: float | None
+    effective_bits: EffectiveBits
+    solver: str
+    options: dict[str, Any]
+    seed: int
+    seconds: float
+    stop: str
+    exact: ExactRecord
+    certificate: CertificateRecord | None
+    diagnosis: DiagnosisRecord | None
+    statistics: dict[str, Any]
+    bits: dict[str, Number] | None
+    formats: dict[str, str] | None = None
+    revision: Revision | None = None
+
+
+NESTED = {
+    "effective_bits": EffectiveBits,
+    "exact": ExactRecord,
+    "certificate": CertificateRecord,
+    "enumeration": EnumerationRecord,
+    "diagnosis": DiagnosisRecord,
+    "revision": Revision,
+}
+
+
+def allocation_record(
+    allocation: Allocation, *, base: Problem | None = None, revision: Revision | None = None
+) -> dict[str, Any]:
+    """Return the document that stands for ``allocation``; the same is printed by ``--json``.
+
+    ``base`` is the problem of the file, where ``allocation`` answers it after ``revision``.
+    """
+    from impq_opt import __version__
+
+    found = allocation.choice is not None
+    weight, activation = allocation.effective_bits if found else (None, None)
+    record: dict[str, Any] = {
+        "format": FORMAT,
+        "format_version": 1,
+        "version": __version__,
+        "problem_digest": (base or allocation.problem).digest,
+        "status": allocation.status.value,
+        "minimizes": allocation.minimizes,
+        "minimize": {name: _exact(weight) for name, weight in allocation.cost_weights.items()},
+        "objective": allocation.objective if found else None,
+        "lower_bound": _finite(allocation.lower_bound),
+        "gap": _finite(allocation.gap),
+        "cost": allocation.cost if found else None,
+        "damage": allocation.damage if found else None,
+        "bound": None if allocation.bound is None else float(allocation.bound),
+        "budgets": {name: _exact(limit) for name, limit in allocation.budgets.items()},
+        "compression_ratio": allocation.compression_ratio if found else None,
+        "effective_bits": {"weight": weight, "activation": activation},
+        "solver": allocation.solver,
+        "options": _plain(allocation.options),
+        "seed": allocation.seed,
+        "seconds": allocation.seconds,
+        "stop": allocation.stop.value,
+        "exact": {
+            "cost": _text(allocation.exact_cost),
+            "damage": _text(allocation.exact_damage),
+            "lower_bound": _text(allocation.exact_lower_bound),
+            "bound": _text(allocation.bound),
+        },
+        "certificate": _certificate(allocation.certificate),
+        "diagnosis": _diagnosis(allocation.diagnosis),
+        "statistics": _plain(allocation.statistics),
+        "bits": dict(zip(allocation.problem.names, allocation.bits.tolist(), strict=True)) if found else None,
+    }
+    if found and allocation.problem.candidates.formats:
+        record["formats"] = dict(zip(allocation.problem.names, _formats(allocation), strict=True))
+    if revision:
+        record["revision"] = msgspec.to_builtins(revision)
+    return record
+
+
+def _exact(value: Fraction | float) -> int | float | str:
+    if isinstance(value, Fraction):
+        return value.numerator if value.denominator == 1 else str(value)
+    return int(value) if isinstance(value, (int, np.integer)) else float(value)
+
+
+def _finite(value: float) -> float | int | None:
+    return value if math.isfinite(value) else None
+
+
+def _text(value: Fraction | float | None) -> str | None:
+    return str(value) if isinstance(value, (Fraction, int)) else None
+
+
+def _plain(value: Any) -> Any:
+    """Return ``value`` in JSON's own types; what has none is written as text."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(v) for v in value]
+    if isinstance(value, (np.generic, np.ndarray)):
+        return _plain(value.tolist())
+    if value is None or isinstance(value, (str, bool)):
+        return value
+    if isinstance(value, float):
+        return _finite(value)
+    return value if isinstance(value, int) and abs(value) < 1 << 63 else str(value)
+
+
+def _certificate(certificate: Certificate | None) -> dict[str, Any] | None:
+    if certificate is None:
+        return None
+    enumeration = certificate.enumeration
+    return {
+        "multipliers": {name: float(value) for name, value in certificate.multipliers.items()},
+        "quantum": str(certificate.quantum),
+        "dual_bound": _text(certificate.dual_bound),
+        "enumeration": None if enumeration is None else {"groups": enumeration.groups, "states": enumeration.states},
+    }
+
+
+def _diagnosis(diagnosis: Diagnosis | None) -> dict[str, Any] | None:
+    if diagnosis is None:
+        return None
+    return {
+        "limit": diagnosis.limit,
+        "smallest": diagnosis.smallest,
+        "allowed": diagnosis.allowed,
+        "held_by": list(diagnosis.held_by),
+    }
+
+
+def _formats(allocation: Allocation) -> list[str]:
+    candidates = allocation.problem.candidates
+    assert allocation.choice is not None
+    sets = [0] * len(allocation.choice) if candidates.set_of is None else candidates.set_of.tolist()
+    return [candidates.formats[s][k] for s, k in zip(sets, allocation.choice.tolist(), strict=True)]
+
+
+# -- out of a file -----------------------------------------------------------------------------------------------
+
+
+def allocation_from_record(record: AllocationRecord, problem: Problem) -> Allocation:
+    """Return the allocation as it was claimed; raise AllocationError where it does not belong to ``problem``."""
+    if record.problem_digest != problem.digest:
+        raise AllocationError(
+            "answers another problem, or this one before it was changed",
+            where="problem_digest",
+            value=record.problem_digest[:12] + "...",
+            hint=f"this problem's digest is {problem.digest[:12]}...",
+        )
+    revised = record.revision.apply(problem) if record.revision else problem
+    lower = _fraction(record.exact.lower_bound, "exact.lower_bound")
+    return Allocation(
+        problem=revised,
+        status=Status(record.status),
+        choice=None if record.bits is None else _choice(record, revised),
+        minimizes=record.minimizes,
+        cost_weights={k: _weight(v, f"minimize.{k}") for k, v in record.minimize.items()},
+        exact_cost=_fraction(record.exact.cost, "exact.cost"),
+        exact_damage=_fraction(record.exact.damage, "exact.damage"),
+        exact_lower_bound=-math.inf if lower is None else lower,
+        bound=_fraction(record.exact.bound, "exact.bound"),
+        budgets={k: _need_fraction(v, f"budgets.{k}") for k, v in record.budgets.items()},
+        certificate=_read_certificate(record.certificate),
+        diagnosis=None
+        if record.diagnosis is None
+        else Diagnosis(
+            record.diagnosis.limit,
+            record.diagnosis.smallest,
+            record.diagnosis.allowed,
+            tuple(record.diagnosis.held_by),
+        ),
+        solver=record.solver,
+        options=record.options,
+        seed=record.seed,
+        seconds=record.seconds,
+        stop=_stop(record.stop),
+        statistics=record.statistics,
+    )
+
+
+def _fraction(text: str | None, where: str) -> Fraction | None:
+    return None if text is None else _need_fraction(text, where)
+
+
+def _need_fraction(value: Number | str, where: str) -> Fraction:
+    try:
+        if isinstance(value, str) and (len(value) > 10_000 or _HUGE.search(value)):
+            raise ValueError
+        return Fraction(value)
+    except (ValueError, ZeroDivisionError, OverflowError):
+        raise AllocationError("must be a fraction such as '3/4'", where=where, value=value) from None
+
+
+def _weight(value: Number | str, where: str) -> Fraction | int:
+    # A float weight stands for its shortest decimal, as it does where costs are combined.
+    return value if isinstance(value, int) else _need_fraction(str(value), where)
+
+
+def _stop(text: str) -> Stop:
+    try:
+        return Stop(text)
+    except ValueError:
+        raise AllocationError(
+            "unknown reason", where="stop", value=text, hint=nearest(text, [s.value for s in Stop])
+        ) from None
+
+
+def _read_certificate(record: CertificateRecord | None) -> Certificate | None:
+    if record is None:
+        return None
+    for name, value in record.multipliers.items():
+        if not 0 <= value < math.inf:
+            raise AllocationError("must be finite and >= 0", where=f"certificate.multipliers.{name}", value=value)
+    dual = _fraction(record.dual_bound, "certificate.dual_bound")
+    return Certificate(
+        multipliers=record.multipliers,
+        quantum=_need_fraction(record.quantum, "certificate.quantum"),
+        dual_bound=-math.inf if dual is None else dual,
+        enumeration=None
+        if record.enumeration is None
+        else Enumeration(record.enumeration.groups, record.enumeration.states),
+    )
+
+
+def _choice(record: AllocationRecord, problem: Problem) -> npt.NDArray[np.int64]:
+    """Return the column (G,) that each group's bits or format stand for."""
+    given: Mapping[str, Number | str] = record.formats if record.formats is not None else record.bits or {}
+    where = "formats" if record.formats is not None else "bits"
+    choice = np.empty(len(problem), dtype=np.int64)
+    candidates = problem.candidates
+    columns: dict[tuple[int, Number | str], int | None] = {}
+    for group, name in enumerate(problem.names):
+        if name not in given:
+            raise AllocationError("a group has no precision", where=where, value=name)
+        number = 0 if candidates.set_of is None else int(candidates.set_of[group])
+        key = (number, given[name])
+        if key not in columns:
+            columns[key] = candidates.position(*key)
+        column = columns[key]
+        if column is None:
+            raise AllocationError(
+                "is not among the group's candidates",
+                where=f"{where}.{name}",
+                value=given[name],
+                hint="they are " + ", ".join(candidates.labels(number)),
+            )
+        choice[group] = column
+    if len(given) != len(problem):
+        extra = next(name for name in given if name not in set(problem.names))
+        raise AllocationError("no such group", where=where, value=extra, hint=nearest(extra, problem.names.labels))
+    return choice

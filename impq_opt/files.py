@@ -1,0 +1,341 @@
+"""Files: a problem as TOML with an optional safetensors file beside it, an allocation as JSON.
+
+Everything is written to a temporary name, synced and renamed, so a file is either the old one or the new one. Nothing
+is pickled. Every file carries a format name and a version; what does not fit is told with its place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import safetensors.numpy
+from safetensors import SafetensorError
+
+from impq_opt import allocation_record as answers
+from impq_opt import problem_record as questions
+from impq_opt.allocation import Allocation
+from impq_opt.allocation_record import AllocationRecord, Revision, allocation_from_record
+from impq_opt.errors import FileError, InputError, nearest
+from impq_opt.problem import Problem
+from impq_opt.problem_record import ProblemRecord, problem_from_record
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # pragma: no cover - one of the two is there
+    import tomli as tomllib
+
+import tomli_w
+
+__all__ = [
+    "Revision",
+    "atomic_write",
+    "load_allocation",
+    "load_problem",
+    "save_allocation",
+    "save_problem",
+]
+
+Arrays = dict[str, npt.NDArray[Any]]
+Record = TypeVar("Record", bound=msgspec.Struct)
+
+# A place in a decoded document, as msgspec words it: "Expected `int`, got `str` - at `$.groups[0].size`".
+_PLACED = re.compile(r"^(?P<what>.*?)(?: - at `(?:key in )?\$(?P<place>.*)`)?$", re.DOTALL)
+_STEP = re.compile(r"\.([A-Za-z_]\w*)|\[(\d+|\.\.\.)\]")
+
+
+def atomic_write(path: str | os.PathLike[str], data: bytes | memoryview) -> None:
+    """Write ``data`` to ``path`` whole or not at all; what was there before stays until the new file is on the disk.
+
+    Raises
+    ------
+    FileError
+        With the reason where the file cannot be written; then nothing has changed.
+    """
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        if target.is_dir():
+            raise FileError("is a folder, not a file", where=str(path))
+        with _writing(path):  # a pipe or a terminal: nothing can be renamed onto it
+            target.write_bytes(data)
+        return
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    with _writing(path):
+        try:
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    _sync_folder(target.parent)
+
+
+@contextlib.contextmanager
+def _writing(path: str | os.PathLike[str]) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise FileError(
+            f"cannot be written: {error.strerror or error}",
+            where=os.fspath(path),
+            hint="is the folder there and writable?",
+        ) from None
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename last through a power cut; not every system can sync a folder."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+# -- problems ----------------------------------------------------------------------------------------------------
+
+
+def save_problem(problem: Problem, path: str | os.PathLike[str]) -> None:
+    """Write ``problem`` to ``path`` (TOML); arrays of large problems go to a safetensors file beside it.
+
+    A problem of up to 256 groups with names of their own is written group by group, to be read and edited by people.
+    Otherwise the TOML file names the arrays file and its SHA-256. Where an arrays file of another problem is in the
+    way, the new one gets a name of its own and the old one goes once nothing names it any more.
+    """
+    path = Path(path)
+    record, arrays = questions.problem_record(problem)
+    before = _named_arrays(path)
+    if arrays:
+        with _writing(path):
+            data = safetensors.numpy.save({k: np.ascontiguousarray(v) for k, v in arrays.items()})
+        digest = hashlib.sha256(data).hexdigest()
+        beside = path.with_suffix(".safetensors")
+        if beside.exists() and _sha256(beside) != digest:
+            beside = path.with_name(f"{path.stem}-{digest[:12]}.safetensors")
+        record["arrays"] |= {"file": beside.name, "sha256": digest}
+        atomic_write(beside, data)
+    atomic_write(path, _folded(tomli_w.dumps(record)).encode())
+    if before is not None and before.name != record.get("arrays", {}).get("file"):
+        with contextlib.suppress(OSError):
+            before.unlink(missing_ok=True)
+
+
+def _folded(text: str) -> str:
+    """Put lists that tomli_w writes one item a line on lines of up to 120 characters."""
+    lines: list[str] = []
+    open_: list[list[str]] = []
+    for line in text.splitlines():
+        # Strings never span lines here, so a line that ends in "[" opens a list and a lone "]" closes it.
+        if line.endswith("[") and not line.lstrip().startswith("#"):
+            open_.append([line if not open_ else line.strip()])
+        elif open_:
+            open_[-1].append(line.strip())
+            if line.strip() in ("]", "],"):
+                head, *items, end = open_.pop()
+                whole = head + " ".join(items).removesuffix(",") + end
+                if open_:
+                    open_[-1].append(whole)
+                elif len(whole) <= 120:
+                    lines.append(whole)
+                else:
+                    filled = textwrap.wrap(" ".join(items), 116, break_long_words=False, break_on_hyphens=False)
+                    lines += [head, *(f"    {part}" for part in filled), end]
+        else:
+            lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+def _named_arrays(path: Path) -> Path | None:
+    """Return the arrays file that the problem file at ``path`` names, if it was made for it."""
+    try:
+        name = tomllib.loads(path.read_text(encoding="utf-8"))["arrays"]["file"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    own = isinstance(name, str) and Path(name).name == name and name.startswith(path.stem)
+    return path.with_name(name) if own and name.endswith(".safetensors") else None
+
+
+def load_problem(path: str | os.PathLike[str]) -> Problem:
+    """Read a problem from a TOML file and the arrays file that it names.
+
+    Raises
+    ------
+    FileError
+        Where a file is missing, truncated, foreign or of a later version, or the arrays are not those it was written
+        with.
+    ProblemError
+        Where what it says cannot be a problem; with the place, such as ``problem.toml: groups[3].bits[2]``.
+    """
+    path = Path(path)
+    where = path.name
+    try:
+        document = tomllib.loads(_read(path).decode("utf-8"))
+    except UnicodeDecodeError:
+        raise FileError("is not a text file", where=str(path), hint="a problem file is TOML") from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise FileError(f"is not valid TOML: {error}", where=str(path)) from None
+    _check_format(document, questions.FORMAT, path)
+    record = _convert(document, ProblemRecord, where)
+    arrays = None if record.arrays is None else _load_arrays(path, record.arrays.file, record.arrays.sha256)
+    try:
+        return problem_from_record(record, arrays)
+    except InputError as error:
+        raise error.within(where) from None
+
+
+def _load_arrays(path: Path, name: str, digest: str) -> Arrays:
+    if Path(name).name != name:
+        raise FileError("must be a file beside the problem file", where=f"{path.name}: arrays.file", value=name)
+    beside = path.with_name(name)
+    data = _read(beside)
+    found = hashlib.sha256(data).hexdigest()
+    if found != digest:
+        raise FileError(
+            f"is not the arrays file that {path.name} was written with: its SHA-256 is {found[:12]}..., "
+            f"not {digest[:12]}...",
+            where=str(beside),
+            hint="truncated, changed, or from another problem; copy both files together",
+        )
+    try:
+        return dict(safetensors.numpy.load(data))
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise FileError(f"is not a safetensors file: {error}", where=str(beside)) from None
+
+
+# -- allocations -------------------------------------------------------------------------------------------------
+
+
+def save_allocation(
+    allocation: Allocation,
+    path: str | os.PathLike[str],
+    *,
+    base: Problem | None = None,
+    revision: Revision | None = None,
+) -> None:
+    """Write ``allocation`` to ``path`` as JSON.
+
+    Parameters
+    ----------
+    allocation : Allocation
+    path : path
+    base : Problem, optional
+        The problem as it stands in its file, where ``allocation`` answers a revision of it.
+    revision : Revision, optional
+        What was revised, so that the answer can be checked against the file of ``base``.
+    """
+    record = answers.allocation_record(allocation, base=base, revision=revision)
+    atomic_write(path, msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
+
+
+def load_allocation(path: str | os.PathLike[str], problem: Problem) -> Allocation:
+    """Read an answer to ``problem``. What it claims is kept as claimed: :func:`impq_opt.verify` checks it.
+
+    Raises
+    ------
+    FileError
+        Where the file is missing, truncated or foreign.
+    AllocationError
+        Where it is an answer to another problem, or names groups or precisions that ``problem`` does not have.
+    """
+    path = Path(path)
+    try:
+        document = msgspec.json.decode(_read(path))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise FileError(f"is not valid JSON: {error}", where=str(path)) from None
+    _check_format(document, answers.FORMAT, path)
+    record = _convert(document, AllocationRecord, path.name)
+    try:
+        return allocation_from_record(record, problem)
+    except InputError as error:
+        raise error.within(path.name) from None
+
+
+# -- shared ------------------------------------------------------------------------------------------------------
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise FileError("there is no such file", where=str(path)) from None
+    except IsADirectoryError:
+        raise FileError("is a folder, not a file", where=str(path)) from None
+    except (OSError, ValueError) as error:
+        raise FileError(f"cannot be read: {getattr(error, 'strerror', None) or error}", where=str(path)) from None
+
+
+def _sha256(path: Path) -> str:
+    state = hashlib.sha256()
+    with _writing(path), path.open("rb") as file:
+        while block := file.read(1 << 20):
+            state.update(block)
+    return state.hexdigest()
+
+
+def _check_format(document: Any, name: str, path: Path) -> None:
+    if not isinstance(document, dict) or document.get("format") != name:
+        found = document.get("format") if isinstance(document, dict) else None
+        raise FileError(
+            f"is not an {name} file",
+            where=str(path),
+            **({} if found is None else {"value": found}),
+            hint=f"such a file says format = {name!r} and format_version = 1",
+        )
+    version = document.get("format_version")
+    if isinstance(version, int) and version > 1:
+        raise FileError(
+            "was written by a later release: its format_version is not known here",
+            where=str(path),
+            value=version,
+            hint="upgrade impq-opt",
+        )
+
+
+def _convert(document: Any, kind: type[Record], where: str) -> Record:
+    try:
+        return msgspec.convert(document, kind)
+    except msgspec.ValidationError as error:
+        raise _placed(str(error), document, where, kind) from None
+    except (RecursionError, OverflowError) as error:
+        raise FileError(f"cannot be read: {error}", where=where) from None
+
+
+def _placed(message: str, document: Any, where: str, kind: type[msgspec.Struct]) -> FileError:
+    """Turn msgspec's words into ours: the place as in the file, the value found there, near names."""
+    match = _PLACED.match(message)
+    assert match is not None
+    what, place = match["what"], match["place"] or ""
+    value: Any = document
+    try:
+        for key, index in _STEP.findall(place):
+            value = value[key] if key else value[int(index)]
+    except (KeyError, IndexError, TypeError, ValueError):
+        value = ...
+    hint = ""
+    unknown = re.search(r"unknown field `(.*)`", what)
+    if unknown:
+        fields = kind.__struct_fields__
+        for key, _ in _STEP.findall(place):
+            fields = _FIELDS.get(key, fields)
+        what, value, hint = "unknown key", unknown[1], nearest(unknown[1], fields)
+    missing = re.search(r"missing required field `(.*)`", what)
+    if missing:
+        what, value = f"the key {missing[1]!r} is missing", ...
+    what = re.sub(r",? got `.*`$", "", what).replace("`", "").replace("Expected", "must be").replace(" | ", " or ")
+    return FileError(what, where=f"{where}: {place.lstrip('.')}" if place else where, value=value, hint=hint)
+
+
+_FIELDS = {key: kind.__struct_fields__ for key, kind in (questions.NESTED | answers.NESTED).items()}

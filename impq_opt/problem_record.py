@@ -1,0 +1,521 @@
+"""What a problem file says: the schema of problem.toml, version 1, and the way from and to a Problem.
+
+Two forms. *By group*: ``[[groups]]``, for people. *By array*: ``names``, ``candidates`` and named arrays, for many.
+Goals, pins and ties are written the same way in both; pins and ties of large problems are arrays as well.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Annotated, Any, Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from impq_opt.costs import COSTS, CostTerm, TableCost
+from impq_opt.damage import DamageTable, PowerLaw
+from impq_opt.declaration import Group, from_groups
+from impq_opt.errors import FileError, ProblemError
+from impq_opt.groups import Candidates, GroupNames
+from impq_opt.problem import Problem
+
+__all__ = ["ProblemRecord", "problem_from_record", "problem_record"]
+
+FORMAT = "impq-opt problem"
+# Up to here a problem is written group by group.
+_BY_GROUP = 256
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+Number = int | float
+Whole = Annotated[int, msgspec.Meta(le=2**55)]
+
+
+class _Struct(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    pass
+
+
+class GroupRecord(_Struct):
+    """One group; see :class:`impq_opt.Group`."""
+
+    name: str
+    size: Whole
+    sensitivity: float | None = None
+    damage: list[float] | None = None
+    bits: list[Number] | None = None
+    formats: list[str] | None = None
+    kind: Literal["weight", "activation"] | None = None
+    layer: str | None = None
+    stderr: float | list[float] | None = None
+    range: float | None = None
+    macs: Whole | None = None
+    reads: str | None = None
+    costs: dict[str, list[Number]] = {}
+
+
+class NamesRecord(_Struct):
+    """See :class:`impq_opt.GroupNames`."""
+
+    labels: list[str]
+    shapes: list[list[Whole]]
+    layers: list[str] = []
+
+
+class CandidatesRecord(_Struct):
+    """One set of candidates."""
+
+    bits: list[Number]
+    formats: list[str] = []
+
+
+class CostRecord(_Struct):
+    """A declared cost table; its numbers stand in the groups or in the array ``cost.NAME``."""
+
+    name: str
+    unit: str = ""
+    source: str = ""
+    quantum: str | None = None
+    rounding: float = 0.0
+
+
+class ArraysRecord(_Struct):
+    """The arrays file beside the problem file."""
+
+    file: str
+    sha256: str
+
+
+class ProblemRecord(_Struct):
+    """All of a problem file."""
+
+    format: str
+    format_version: Literal[1]
+    metric: str = "impq"
+    damage_unit: str | None = None
+    minimize: str | dict[str, Number | str] = "storage"
+    bound: Number | str | None = None
+    bits: list[Number] | None = None
+    formats: list[str] | None = None
+    numbered: bool = False
+    ties: list[list[str]] = []
+    budgets: dict[str, Number | str] = {}
+    pins: dict[str, Number | str] = {}
+    costs: list[CostRecord] = []
+    arrays: ArraysRecord | None = None
+    names: NamesRecord | None = None
+    candidates: list[CandidatesRecord] = []
+    provenance: dict[str, Any] = {}
+    groups: list[GroupRecord] = []
+
+
+NESTED = {
+    "groups": GroupRecord,
+    "names": NamesRecord,
+    "candidates": CandidatesRecord,
+    "costs": CostRecord,
+    "arrays": ArraysRecord,
+}
+
+
+# -- out of a file -----------------------------------------------------------------------------------------------
+
+
+def problem_from_record(record: ProblemRecord, arrays: Arrays | None) -> Problem:
+    """Build the problem that a decoded file and its arrays describe; raise InputError with the place."""
+    given: dict[str, Any] = {
+        "objective": {record.minimize: 1}
+        if isinstance(record.minimize, str)
+        else {k: _number(v, f"minimize.{k}") for k, v in record.minimize.items()},
+        "bound": None if record.bound is None else _number(record.bound, "bound"),
+        "metric": record.metric,
+        "provenance": record.provenance,
+    }
+    if record.damage_unit is not None:
+        given["damage_unit"] = record.damage_unit
+    if (arrays is None) == (not record.groups):
+        raise ProblemError("give either [[groups]] or [arrays]", where="groups", value=len(record.groups))
+    given |= _from_groups(record) if arrays is None else _from_arrays(record, arrays)
+    problem = Problem(**given)
+    budgets = {k: _fraction(v) or v for k, v in record.budgets.items()}
+    return problem.revise(budgets=budgets, pins=record.pins, ties=record.ties)
+
+
+def _number(value: Number | str, where: str) -> Number | Fraction:
+    if not isinstance(value, str):
+        return value
+    found = _fraction(value)
+    if found is None:
+        raise ProblemError("must be a number", where=where, value=value, hint="or a fraction such as '1/3'")
+    return found
+
+
+def _fraction(text: Number | str) -> Fraction | None:
+    """Read ``"p/q"``, or a decimal in quotes, exactly."""
+    if not isinstance(text, str) or not text.strip() or len(text) > 5000 or "e" in text.lower():
+        return None
+    try:
+        return Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        return None
+
+
+def _from_groups(record: ProblemRecord) -> dict[str, Any]:
+    for name in ("names", "candidates"):
+        if getattr(record, name):
+            raise ProblemError("goes with [arrays], not with [[groups]]", where=name)
+    groups = [_group(place, one, record) for place, one in enumerate(record.groups)]
+    found = from_groups(groups)
+    # What no group says is left out, as it is when a problem is built from arrays.
+    if all(one.kind is None for one in record.groups):
+        found["kinds"] = None
+    if any(one.macs is not None for one in record.groups):
+        found["macs"] = np.array([one.macs or 0 for one in record.groups], dtype=np.int64)
+    if isinstance(found["damage"], DamageTable):
+        found["damage"] = DamageTable(found["damage"].values, _stderr_table(record, found["damage"].values.shape))
+    if record.numbered:
+        one = found["candidates"]
+        found["candidates"] = Candidates(one.sets, one.set_of, one.formats, numbered=True)
+    found["costs"] = tuple(_cost_of_groups(record, one, found["candidates"]) for one in record.costs)
+    declared = {one.name for one in record.costs}
+    for place, group in enumerate(record.groups):
+        for name in group.costs:
+            if name not in declared:
+                raise ProblemError(
+                    "is not declared",
+                    where=f"groups[{place}].costs.{name}",
+                    hint="add [[costs]] with its name and unit",
+                )
+    return found
+
+
+def _group(place: int, one: GroupRecord, record: ProblemRecord) -> Group:
+    bits = one.bits if one.bits is not None else record.bits
+    for column, width in enumerate(bits or ()):
+        if not 0 <= width < math.inf:
+            where = f"groups[{place}].bits[{column}]" if one.bits is not None else f"bits[{column}]"
+            raise ProblemError("must be finite and not negative", where=where, value=width)
+    if bits is not None and not bits:
+        raise ProblemError("must name at least one precision", where=f"groups[{place}].bits", value=[])
+    formats = one.formats if one.formats is not None else (record.formats if one.bits is None else None)
+    if bits is not None and formats is not None and len(formats) != len(bits):
+        raise ProblemError("must have one name per candidate", where=f"groups[{place}].formats", value=formats)
+    if bits is not None and len(set(formats or map(float, bits))) != len(bits):
+        raise ProblemError("must be distinct", where=f"groups[{place}].bits", value=list(formats or bits))
+    if isinstance(one.stderr, list) and one.damage is None:
+        raise ProblemError("must be one number beside a sensitivity", where=f"groups[{place}].stderr", value=one.stderr)
+    if one.damage is not None and one.stderr is not None and not isinstance(one.stderr, list):
+        raise ProblemError("must have one value per candidate", where=f"groups[{place}].stderr", value=one.stderr)
+    return Group(
+        name=one.name,
+        size=one.size,
+        sensitivity=one.sensitivity,
+        damage=one.damage,
+        bits=tuple(float(b) for b in bits) if bits is not None else _DEFAULT_BITS,
+        formats=formats,
+        kind=one.kind or "weight",
+        layer=one.layer or "",
+        stderr=None if isinstance(one.stderr, list) else one.stderr,
+        range=one.range,
+        macs=one.macs or 0,
+        reads=one.reads or "",
+    )
+
+
+_DEFAULT_BITS = tuple(float(b) for b in Group("", 1).bits)
+
+
+def _stderr_table(record: ProblemRecord, shape: tuple[int, ...]) -> npt.NDArray[np.float64] | None:
+    """Return the standard errors (G, K) of explicit damages, NaN where none is given; None where none is at all."""
+    if all(one.stderr is None for one in record.groups):
+        return None
+    table = np.full(shape, np.nan)
+    for place, one in enumerate(record.groups):
+        if isinstance(one.stderr, list):
+            assert one.damage is not None
+            if len(one.stderr) != len(one.damage):
+                raise ProblemError(
+                    "must have one value per candidate", where=f"groups[{place}].stderr", value=one.stderr
+                )
+            table[place, : len(one.stderr)] = one.stderr
+    return table
+
+
+def _cost_of_groups(record: ProblemRecord, cost: CostRecord, candidates: Candidates) -> TableCost:
+    counts = candidates.counts(len(record.groups))
+    rows = []
+    for place, (group, count) in enumerate(zip(record.groups, counts.tolist(), strict=True)):
+        row = group.costs.get(cost.name)
+        where = f"groups[{place}].costs.{cost.name}"
+        if row is None or len(row) != count:
+            raise ProblemError(f"must have one value for each of the {count} candidates", where=where, value=row)
+        for column, value in enumerate(row):
+            if not abs(value) < 2**61:
+                raise ProblemError("must be finite and below 2^61", where=f"{where}[{column}]", value=value)
+        # A group's last cost fills the columns that it does not have: they are never read.
+        rows.append(row + [row[-1]] * (candidates.width - count))
+    return _table_cost(cost, np.array(rows))
+
+
+def _table_cost(cost: CostRecord, values: npt.NDArray[Any]) -> TableCost:
+    where = f"costs.{cost.name}"
+    if cost.name in COSTS:
+        raise ProblemError("is the name of a built-in cost", where=where, value=cost.name)
+    source = cost.source or "given as a table"
+    if cost.quantum is None:
+        return TableCost.from_array(values, name=cost.name, unit=cost.unit, source=source)
+    quantum = _fraction(cost.quantum)
+    if quantum is None or quantum <= 0:
+        raise ProblemError("must be a positive fraction", where=f"{where}.quantum", value=cost.quantum)
+    if values.dtype.kind != "i":
+        raise ProblemError("must be whole numbers of the quantum", where=where, value=values.dtype.name)
+    return TableCost(values.astype(np.int64), quantum, cost.name, cost.unit, source, cost.rounding)
+
+
+# name -> (type, dimensions) of the arrays that a file may hold, beside cost.NAME
+_ARRAYS: dict[str, tuple[str, int]] = {
+    "sizes": ("int64", 1),
+    "sensitivity": ("float64", 1),
+    "stderr": ("float64", 1),
+    "damage": ("float64", 2),
+    "damage_stderr": ("float64", 2),
+    "kinds": ("int8", 1),
+    "ranges": ("float64", 1),
+    "macs": ("int64", 1),
+    "reads": ("int64", 1),
+    "set_of": ("int64", 1),
+    "pins": ("int64", 2),
+    "tie_members": ("int64", 1),
+    "tie_starts": ("int64", 1),
+}
+
+
+def _from_arrays(record: ProblemRecord, arrays: Arrays) -> dict[str, Any]:
+    if record.names is None or not record.candidates:
+        missing = "names" if record.names is None else "candidates"
+        raise ProblemError(f"[arrays] needs {missing} beside it", where=missing)
+    costs = {f"cost.{one.name}": one for one in record.costs}
+    for name, array in arrays.items():
+        _check_array(name, array, ("int64", 2) if name in costs else _ARRAYS.get(name))
+        array.flags.writeable = False
+    found = {name: arrays.get(name) for name in ("kinds", "ranges", "macs", "reads")}
+    if "sizes" not in arrays or ("sensitivity" in arrays) == ("damage" in arrays):
+        raise ProblemError("must hold sizes, and either sensitivity or damage", where="arrays", value=sorted(arrays))
+    law: PowerLaw | DamageTable
+    if "sensitivity" in arrays:
+        law = PowerLaw(arrays["sensitivity"], arrays.get("stderr"))
+    else:
+        law = DamageTable(arrays["damage"], arrays.get("damage_stderr"))
+    lacking = sorted(set(costs) - set(arrays))
+    if lacking:
+        raise ProblemError("the arrays file lacks a cost", where="arrays", value=lacking[0])
+    names = record.names
+    return found | {
+        "names": GroupNames(tuple(names.labels), tuple(map(tuple, names.shapes)), tuple(names.layers)),
+        "candidates": _candidates(record, arrays.get("set_of")),
+        "damage": law,
+        "sizes": arrays["sizes"],
+        "costs": tuple(_table_cost(one, arrays[name]) for name, one in costs.items()),
+        "pins": _pins(arrays.get("pins")),
+        "ties": _ties(arrays.get("tie_members"), arrays.get("tie_starts")),
+    }
+
+
+def _check_array(name: str, array: npt.NDArray[Any], wanted: tuple[str, int] | None) -> None:
+    where = f"arrays: {name}"
+    if wanted is None:
+        raise ProblemError("unknown array", where=where, hint=f"known are {', '.join(_ARRAYS)} and cost.NAME")
+    if (array.dtype.name, array.ndim) != wanted or array.size == 0:
+        raise ProblemError(
+            f"must be a non-empty {wanted[0]} array of {wanted[1]} dimensions",
+            where=where,
+            value=(array.dtype.name, array.shape),
+        )
+
+
+def _candidates(record: ProblemRecord, set_of: npt.NDArray[np.int64] | None) -> Candidates:
+    sets = tuple(tuple(float(b) for b in one.bits) for one in record.candidates)
+    formats = tuple(tuple(one.formats) for one in record.candidates)
+    return Candidates(sets, set_of, formats if any(formats) else (), record.numbered)
+
+
+def _pins(pairs: npt.NDArray[np.int64] | None) -> dict[int, int]:
+    if pairs is None:
+        return {}
+    if pairs.shape[1] != 2 or len(np.unique(pairs[:, 0])) != len(pairs):
+        raise ProblemError("must be pairs of distinct group and column", where="arrays: pins", value=pairs.shape)
+    return dict(pairs.tolist())
+
+
+def _ties(members: npt.NDArray[np.int64] | None, starts: npt.NDArray[np.int64] | None) -> tuple[tuple[int, ...], ...]:
+    if members is None or starts is None:
+        return ()
+    if starts[0] != 0 or starts[-1] >= len(members) or (np.diff(starts) <= 0).any():
+        raise ProblemError("must rise from 0 and stay inside tie_members", where="arrays: tie_starts")
+    return tuple(tuple(part.tolist()) for part in np.split(members, starts[1:]))
+
+
+# -- into a file -------------------------------------------------------------------------------------------------
+
+
+def problem_record(problem: Problem) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
+    """Return the document and the arrays that stand for ``problem``; no arrays where it is written by group."""
+    for term in problem.costs:
+        if not isinstance(term, TableCost):
+            raise FileError(
+                "a cost of this kind has no file form", where=f"costs.{term.name}", value=type(term).__name__
+            )
+    head = _head(problem)
+    if len(problem) <= _BY_GROUP and all(shape == () for shape in problem.names.shapes):
+        record = head | _goals(problem) | _by_group(problem)
+        try:
+            same = problem_from_record(msgspec.convert(record, ProblemRecord), None).digest == problem.digest
+        except (ProblemError, msgspec.ValidationError):
+            same = False
+        if same:  # else something in it, such as an unused candidate set, has no form by group
+            return record, {}
+    record, arrays = _by_array(problem)
+    return head | {k: v for k, v in _goals(problem).items() if k not in ("pins", "ties")} | record, arrays
+
+
+def _head(problem: Problem) -> dict[str, Any]:
+    head: dict[str, Any] = {
+        "format": FORMAT,
+        "format_version": 1,
+        "metric": problem.metric,
+        "damage_unit": problem.damage_unit,
+    }
+    if problem.candidates.numbered:
+        head["numbered"] = True
+    if problem.provenance:
+        head["provenance"] = _plain(problem.provenance, "provenance")
+    return head
+
+
+def _plain(value: Any, where: str) -> Any:
+    """Return ``value`` in TOML's own types; None inside a mapping is left out."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v, f"{where}.{k}") for k, v in value.items() if v is not None}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v, f"{where}[{i}]") for i, v in enumerate(value)]
+    if isinstance(value, np.generic | np.ndarray):
+        return _plain(value.tolist(), where)
+    if isinstance(value, (str, bool, int, float)):
+        return value
+    raise FileError("must be text, a number, a list or a mapping", where=where, value=value)
+
+
+def _goals(problem: Problem) -> dict[str, Any]:
+    weights = {name: _exact(weight) for name, weight in problem.objective.items()}
+    goals: dict[str, Any] = {"minimize": next(iter(weights)) if list(weights.values()) == [1] else weights}
+    if problem.bound is not None:
+        goals["bound"] = _exact(problem.bound)
+    if problem.ties:
+        goals["ties"] = [[problem.names[g] for g in tie] for tie in problem.ties]
+    if problem.budgets:
+        goals["budgets"] = {name: _exact(limit) for name, limit in problem.budgets.items()}
+    if problem.pins:
+        goals["pins"] = {problem.names[g]: _called(problem.candidates, g, k) for g, k in sorted(problem.pins.items())}
+    return goals
+
+
+def _exact(value: Fraction | float) -> int | float | str:
+    """Return a number that reads back as the same number; a fraction as ``"p/q"``."""
+    if isinstance(value, Fraction):
+        return value.numerator if value.denominator == 1 else str(value)
+    if isinstance(value, (int, np.integer)):
+        return int(value)
+    return float(value)
+
+
+def _called(candidates: Candidates, group: int, column: int) -> int | float | str:
+    number = 0 if candidates.set_of is None else int(candidates.set_of[group])
+    return candidates.formats[number][column] if candidates.formats else _width(candidates.sets[number][column])
+
+
+def _width(bits: float) -> int | float:
+    return int(bits) if float(bits).is_integer() else float(bits)
+
+
+def _by_group(problem: Problem) -> dict[str, Any]:
+    number_of = (
+        np.zeros(len(problem), dtype=np.int64) if problem.candidates.set_of is None else problem.candidates.set_of
+    )
+    usual = int(np.bincount(number_of).argmax())
+    head: dict[str, Any] = {"bits": [_width(b) for b in problem.candidates.sets[usual]]}
+    if problem.candidates.formats:
+        head["formats"] = list(problem.candidates.formats[usual])
+    if problem.costs:
+        head["costs"] = [_cost_head(term) for term in problem.costs]
+    return head | {"groups": [_one_group(problem, g, int(number_of[g]), usual) for g in range(len(problem))]}
+
+
+def _cost_head(term: CostTerm) -> dict[str, Any]:
+    assert isinstance(term, TableCost)
+    head: dict[str, Any] = {"name": term.name, "unit": term.unit, "source": term.source, "quantum": str(term.quantum)}
+    return head | ({"rounding": term.rounding} if term.rounding else {})
+
+
+def _one_group(problem: Problem, group: int, number: int, usual: int) -> dict[str, Any]:
+    one: dict[str, Any] = {"name": problem.names[group], "size": int(problem.sizes[group])}
+    layer = problem.names.layers[int(problem.names.label_of[group])]
+    if layer != one["name"]:
+        one["layer"] = layer
+    if problem.kinds is not None:
+        one["kind"] = "activation" if problem.kinds[group] else "weight"
+    widths = problem.candidates.sets[number]
+    if number != usual:
+        one["bits"] = [_width(b) for b in widths]
+        if problem.candidates.formats:
+            one["formats"] = list(problem.candidates.formats[number])
+    damage = problem.damage
+    if isinstance(damage, PowerLaw):
+        one["sensitivity"] = float(damage.sensitivity[group])
+        if damage.stderr is not None and np.isfinite(damage.stderr[group]):
+            one["stderr"] = float(damage.stderr[group])
+    else:
+        one["damage"] = damage.values[group, : len(widths)].tolist()
+        if damage.stderr is not None and not np.isnan(damage.stderr[group, : len(widths)]).all():
+            one["stderr"] = damage.stderr[group, : len(widths)].tolist()
+    if problem.ranges is not None and np.isfinite(problem.ranges[group]):
+        one["range"] = float(problem.ranges[group])
+    if problem.macs is not None:
+        one["macs"] = int(problem.macs[group])
+    if problem.reads is not None and problem.reads[group] >= 0:
+        one["reads"] = problem.names[int(problem.reads[group])]
+    if problem.costs:
+        one["costs"] = {
+            t.name: t.values[group, : len(widths)].tolist() for t in problem.costs if isinstance(t, TableCost)
+        }
+    return one
+
+
+def _by_array(problem: Problem) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
+    candidates, names = problem.candidates, problem.names
+    sets: list[dict[str, Any]] = [{"bits": [_width(b) for b in one]} for one in candidates.sets]
+    for one, formats in zip(sets, candidates.formats, strict=False):
+        one["formats"] = list(formats)
+    record = {
+        "costs": [_cost_head(term) for term in problem.costs],
+        "names": {
+            "labels": list(names.labels),
+            "shapes": [list(s) for s in names.shapes],
+            "layers": list(names.layers),
+        },
+        "candidates": sets,
+        "arrays": {},
+    }
+    arrays: dict[str, Any] = {name: getattr(problem, name) for name in ("sizes", "kinds", "ranges", "macs", "reads")}
+    arrays["set_of"] = candidates.set_of
+    if isinstance(problem.damage, PowerLaw):
+        arrays |= {"sensitivity": problem.damage.sensitivity, "stderr": problem.damage.stderr}
+    else:
+        arrays |= {"damage": problem.damage.values, "damage_stderr": problem.damage.stderr}
+    arrays |= {f"cost.{term.name}": term.values for term in problem.costs if isinstance(term, TableCost)}
+    if problem.pins:
+        arrays["pins"] = np.array(sorted(problem.pins.items()), dtype=np.int64)
+    if problem.ties:
+        arrays["tie_members"] = np.concatenate([np.array(tie, dtype=np.int64) for tie in problem.ties])
+        arrays["tie_starts"] = np.cumsum([0] + [len(tie) for tie in problem.ties[:-1]]).astype(np.int64)
+    return record, {name: array for name, array in arrays.items() if array is not None}
