@@ -52,6 +52,9 @@ class GroupRecord(_Struct):
     range: float | None = None
     macs: Whole | None = None
     reads: str | None = None
+    also_reads: list[tuple[str, Whole]] = []
+    length: Whole | None = None
+    steps: tuple[Whole, Whole] | None = None
     costs: dict[str, list[Number]] = {}
 
 
@@ -172,6 +175,8 @@ def _from_groups(record: ProblemRecord) -> dict[str, Any]:
         found["kinds"] = None
     if any(one.macs is not None for one in record.groups):
         found["macs"] = np.array([one.macs or 0 for one in record.groups], dtype=np.int64)
+    if any(one.length is not None for one in record.groups):
+        found["lengths"] = np.array([one.length or 0 for one in record.groups], dtype=np.int64)
     if isinstance(found["damage"], DamageTable):
         found["damage"] = DamageTable(found["damage"].values, _stderr_table(record, found["damage"].values.shape))
     if record.numbered:
@@ -220,6 +225,9 @@ def _group(place: int, one: GroupRecord, record: ProblemRecord) -> Group:
         range=one.range,
         macs=one.macs or 0,
         reads=one.reads or "",
+        also_reads=one.also_reads,
+        length=one.length or 0,
+        steps=one.steps,
     )
 
 
@@ -284,11 +292,17 @@ _ARRAYS: dict[str, tuple[str, int]] = {
     "ranges": ("float64", 1),
     "macs": ("int64", 1),
     "reads": ("int64", 1),
+    "also_reads": ("int64", 2),
+    "lengths": ("int64", 1),
+    "steps": ("int64", 2),
     "set_of": ("int64", 1),
     "pins": ("int64", 2),
     "tie_members": ("int64", 1),
     "tie_starts": ("int64", 1),
 }
+
+
+_OPTIONAL = ("kinds", "ranges", "macs", "reads", "also_reads", "lengths", "steps")
 
 
 def _from_arrays(record: ProblemRecord, arrays: Arrays) -> dict[str, Any]:
@@ -299,7 +313,7 @@ def _from_arrays(record: ProblemRecord, arrays: Arrays) -> dict[str, Any]:
     for name, array in arrays.items():
         _check_array(name, array, ("int64", 2) if name in costs else _ARRAYS.get(name))
         array.flags.writeable = False
-    found = {name: arrays.get(name) for name in ("kinds", "ranges", "macs", "reads")}
+    found = {name: arrays.get(name) for name in _OPTIONAL}
     if "sizes" not in arrays or ("sensitivity" in arrays) == ("damage" in arrays):
         raise ProblemError("must hold sizes, and either sensitivity or damage", where="arrays", value=sorted(arrays))
     law: PowerLaw | DamageTable
@@ -484,6 +498,14 @@ def _one_group(problem: Problem, group: int, number: int, usual: int) -> dict[st
         one["macs"] = int(problem.macs[group])
     if problem.reads is not None and problem.reads[group] >= 0:
         one["reads"] = problem.names[int(problem.reads[group])]
+    if problem.also_reads is not None:
+        further = problem.also_reads[problem.also_reads[:, 0] == group].tolist()
+        if further:
+            one["also_reads"] = [[problem.names[activation], macs] for _, activation, macs in further]
+    if problem.lengths is not None:
+        one["length"] = int(problem.lengths[group])
+    if problem.steps is not None and problem.steps[group, 0] >= 0:
+        one["steps"] = problem.steps[group].tolist()
     if problem.costs:
         one["costs"] = {
             t.name: t.values[group, : len(widths)].tolist() for t in problem.costs if isinstance(t, TableCost)
@@ -506,7 +528,7 @@ def _by_array(problem: Problem) -> tuple[dict[str, Any], dict[str, npt.NDArray[A
         "candidates": sets,
         "arrays": {},
     }
-    arrays: dict[str, Any] = {name: getattr(problem, name) for name in ("sizes", "kinds", "ranges", "macs", "reads")}
+    arrays: dict[str, Any] = {name: getattr(problem, name) for name in ("sizes", *_OPTIONAL)}
     arrays["set_of"] = candidates.set_of
     if isinstance(problem.damage, PowerLaw):
         arrays |= {"sensitivity": problem.damage.sensitivity, "stderr": problem.damage.stderr}

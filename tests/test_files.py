@@ -18,10 +18,12 @@ GOLDEN = Path(__file__).parent / "golden"
 def by_group() -> Problem:
     """Return a problem with everything that can be written group by group."""
     groups = [
-        Group("conv1", size=432, sensitivity=0.8, stderr=0.1, range=1.5, macs=1000, reads="input", layer="stem"),
+        Group(
+            "conv1", size=432, sensitivity=0.8, stderr=0.1, range=1.5, macs=1000, reads="input", layer="stem", length=27
+        ),
         Group("q", size=640, sensitivity=0.1, bits=(2, 4, 8)),
-        Group("k", size=640, sensitivity=0.2, bits=(2, 4.5, 8)),
-        Group("input", size=784, sensitivity=0.3, kind="activation"),
+        Group("k", size=640, sensitivity=0.2, bits=(2, 4.5, 8), also_reads=[("input", 50)]),
+        Group("input", size=784, sensitivity=0.3, kind="activation", steps=(0, 1)),
     ]
     return Problem.declare(
         groups,
@@ -49,7 +51,10 @@ def by_array() -> Problem:
         kinds=(np.arange(35) % 3 == 0).astype(np.int8),
         ranges=rng.random(35),
         macs=rng.integers(0, 9, 35),
-        reads=rng.integers(-1, 35, 35),
+        reads=np.full(35, -1) + np.arange(35) % 2,
+        also_reads=np.array([[3, 4, 5], [7, 1, 0]]),
+        lengths=rng.integers(0, 9, 35),
+        steps=np.stack([np.arange(35), np.arange(35) + 2], axis=1),
         costs=(TableCost.from_array(rng.random((35, 3)).round(3), name="latency", unit="ms", source="measured"),),
         objective={"latency": 1, "storage": Fraction(1, 7)},
         bound=Fraction(1, 3),
