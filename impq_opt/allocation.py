@@ -124,7 +124,7 @@ class Allocation:
     status: Status
     choice: IntArray | None
     minimizes: str
-    cost_weights: Mapping[str, Fraction | int]
+    cost_weights: Mapping[str, Fraction | int | float]
     exact_cost: Fraction | None
     exact_damage: Fraction | None
     exact_lower_bound: Fraction | float

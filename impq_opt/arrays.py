@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -110,5 +110,5 @@ def candidate_sets(bits: Sequence[float] | Sequence[Sequence[float]] | None, cou
     if rows and not isinstance(rows[0], (int, float, np.integer, np.floating)):
         if len(rows) != count:
             raise ProblemError("must have one list per group", where="bits", value=len(rows))
-        return gather_sets([tuple(float(b) for b in row) for row in rows])  # type: ignore[union-attr]
+        return gather_sets([tuple(float(b) for b in cast(Sequence[float], row)) for row in rows])
     return Candidates((tuple(float(b) for b in rows),))  # type: ignore[arg-type]

@@ -107,7 +107,7 @@ def _damage(groups: Sequence[Group], width: int) -> PowerLaw | DamageTable:
                 hint=f"bits = {list(group.bits)}",
             )
     if all(g.damage is None for g in groups):
-        return PowerLaw(float_array([g.sensitivity for g in groups], "sensitivity"), _optional(groups, "stderr"))
+        return PowerLaw(float_array([g.sensitivity or 0.0 for g in groups], "sensitivity"), _optional(groups, "stderr"))
     table = np.zeros((len(groups), width))
     for row, group in zip(table, groups, strict=True):
         if group.damage is not None:

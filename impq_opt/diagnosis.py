@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -53,7 +54,7 @@ def smallest_damage(instance: Instance) -> Fraction:
     )
 
 
-def _row_min(table, widths):  # type: ignore[no-untyped-def]
+def _row_min(table: RankOne[Any] | npt.NDArray[Any], widths: IntArray | None) -> npt.NDArray[Any]:
     """Return the smallest entry (n,) of each row of a rank-one or full table."""
     if isinstance(table, RankOne):
         # left and right are not negative, so a row's smallest entry is at the smallest right.
@@ -69,8 +70,10 @@ def _out_of_reach(instance: Instance) -> bool:
     """Return whether the smallest damage is above the bound, exactly."""
     assert instance.bound is not None
     smallest = smallest_damage(instance)
-    if smallest > instance.bound or not instance.ties:
-        return smallest > instance.bound
+    if smallest > instance.bound:
+        return True
+    if not instance.ties:
+        return False
     # Tied sums are rounded down, by far less than this.
     return smallest * (1 + Fraction(1, 1 << 40)) > instance.bound and _exact_smallest(instance) > instance.bound
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
+from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,8 @@ __all__ = ["Block", "Budget", "Direction", "Instance", "RankOne", "TieBlock", "c
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
+Scalar = TypeVar("Scalar", np.int64, np.float64)
+
 
 class Direction(enum.Enum):
     """What is minimised."""
@@ -35,15 +38,19 @@ class Direction(enum.Enum):
 
 
 @dataclass(frozen=True, eq=False)
-class RankOne:
+class RankOne(Generic[Scalar]):
     """The table ``left[g] * right[k]``, kept as its two vectors (n,) and (K,)."""
 
-    left: npt.NDArray[np.int64] | FloatArray
-    right: npt.NDArray[np.int64] | FloatArray
+    left: npt.NDArray[Scalar]
+    right: npt.NDArray[Scalar]
 
-    def dense(self) -> npt.NDArray[np.int64] | FloatArray:
+    def dense(self) -> npt.NDArray[Scalar]:
         """Return the table (n, K)."""
-        return self.left[:, None] * self.right
+        table: npt.NDArray[Scalar] = self.left[:, None] * self.right
+        return table
+
+    def __getitem__(self, rows: slice) -> RankOne[Scalar]:
+        return RankOne(self.left[rows], self.right)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,8 +68,8 @@ class Block:
     """
 
     groups: slice | IntArray
-    cost: RankOne | IntArray
-    damage: RankOne | FloatArray
+    cost: RankOne[np.int64] | IntArray
+    damage: RankOne[np.float64] | FloatArray
     widths: IntArray | None = None
 
     @property
@@ -72,12 +79,8 @@ class Block:
 
     def part(self, rows: slice) -> Block:
         """Return the block of some of its groups."""
-
-        def cut(table):  # type: ignore[no-untyped-def]
-            return RankOne(table.left[rows], table.right) if isinstance(table, RankOne) else table[rows]
-
         places = rows if isinstance(self.groups, slice) else self.groups[rows]
-        return Block(places, cut(self.cost), cut(self.damage), None if self.widths is None else self.widths[rows])
+        return Block(places, self.cost[rows], self.damage[rows], None if self.widths is None else self.widths[rows])
 
     def tables(self) -> tuple[IntArray, FloatArray]:
         """Return cost and damage (n, K); columns past a group's width repeat its last candidate."""

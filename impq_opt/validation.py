@@ -55,7 +55,9 @@ def _lengths(problem: Problem, count: int) -> None:
             raise ProblemError("set_of is needed with several candidate sets", where="candidates")
     elif len(sets) != count or sets.min() < 0 or sets.max() >= len(problem.candidates.sets):
         raise ProblemError("one known set per group", where="candidates.set_of", value=len(sets))
-    tables = [("costs." + t.name, t.values) for t in problem.costs if isinstance(t, TableCost)]
+    tables: list[tuple[str, npt.NDArray[Any]]] = [
+        ("costs." + t.name, t.values) for t in problem.costs if isinstance(t, TableCost)
+    ]
     if isinstance(problem.damage, DamageTable):
         tables.append(("damage", problem.damage.values))
     for where, table in tables:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -61,6 +61,8 @@ def fill(instance: Instance, choice: IntArray) -> IntArray:
     saved = cost[rows, choice][:, None] - cost
     added = damage - damage[rows, choice][:, None]
     slack: Fraction | int
+    gain: npt.NDArray[Any]
+    need: npt.NDArray[Any]
     if instance.direction is Direction.COST:
         if instance.bound is None:
             return choice
