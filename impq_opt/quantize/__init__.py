@@ -1,0 +1,31 @@
+"""Quantizers, quantized copies of networks from allocations, and packed integer codes."""
+
+from impq_opt.quantize.network import (
+    QuantizedWeight,
+    activation_quantizers,
+    default_clip,
+    quantize,
+    quantized_weights,
+    state_of,
+    storage_bits,
+)
+from impq_opt.quantize.packing import PackedSize, Unpacked, pack, unpack, unpack_into
+from impq_opt.quantize.quantizers import ActivationQuantizer, WeightQuantizer, WeightRange
+
+__all__ = [
+    "ActivationQuantizer",
+    "PackedSize",
+    "QuantizedWeight",
+    "Unpacked",
+    "WeightQuantizer",
+    "WeightRange",
+    "activation_quantizers",
+    "default_clip",
+    "pack",
+    "quantize",
+    "quantized_weights",
+    "state_of",
+    "storage_bits",
+    "unpack",
+    "unpack_into",
+]

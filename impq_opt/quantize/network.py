@@ -1,0 +1,296 @@
+"""A quantized copy of a network from an allocation: parametrized weights, hooked or traced activations."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.utils import parametrize
+
+from impq_opt.allocation import Allocation
+from impq_opt.arrays import ACTIVATION
+from impq_opt.errors import AllocationError, DataError, nearest
+from impq_opt.problem import Problem
+from impq_opt.quantize.quantizers import ActivationQuantizer, WeightQuantizer, WeightRange
+
+__all__ = [
+    "QuantizedWeight",
+    "activation_quantizers",
+    "default_clip",
+    "insert_activation_quantizers",
+    "quantize",
+    "quantized_weights",
+    "state_of",
+    "storage_bits",
+]
+
+IntArray = npt.NDArray[np.int64]
+
+# The clip of an activation that no batch-norm precedes and no problem declares (IMPQ, authors' code).
+CLIP = 4.0
+_CHILD = "activation_quantizer"
+
+
+@dataclass(frozen=True)
+class QuantizedWeight:
+    """One quantized weight tensor of a network.
+
+    Parameters
+    ----------
+    name : str
+        The parameter's name in the float network.
+    latent : Tensor
+        The float weight that training moves.
+    quantizer : WeightQuantizer
+    """
+
+    name: str
+    latent: Tensor
+    quantizer: WeightQuantizer
+
+    @property
+    def value(self) -> Tensor:
+        """The quantized weight."""
+        with torch.no_grad():
+            value: Tensor = self.quantizer(self.latent)
+        return value
+
+
+def quantize(
+    network: nn.Module,
+    problem: Problem,
+    allocation: Allocation | npt.ArrayLike,
+    *,
+    scheme: WeightRange | None = None,
+) -> nn.Module:
+    """Return a copy of ``network`` whose weights and activations are rounded as allocated, ready to train on.
+
+    The network's own modules are not edited: weights become torch parametrizations, activations forward hooks, or nodes
+    of a traced copy where an activation is the output of a function or of a module that is called more than once.
+
+    Parameters
+    ----------
+    network : nn.Module
+    problem : Problem
+        As measured on ``network``: a weight label is the name of a parameter (``"conv1.weight"``) or of a module that
+        has a weight, its groups are consecutive runs of that weight in C order; an activation label is the name of a
+        module or of a node of the network's torch.fx graph, and its range is the clip value.
+    allocation : Allocation, or array of int (G,)
+        Precisions of the groups.
+    scheme : WeightRange, optional
+        What the weight quantizers span; the paper's choice unless given.
+
+    Raises
+    ------
+    DataError
+        The problem's groups are not those of this network.
+    AllocationError
+        Not one precision per group.
+    """
+    bits = allocation.bits if isinstance(allocation, Allocation) else np.asarray(allocation)
+    if bits.shape != (len(problem),):
+        raise AllocationError("must have one precision per group", where="allocation", value=bits.shape)
+    kinds = np.zeros(len(problem), dtype=np.int8) if problem.kinds is None else problem.kinds
+    copied = copy.deepcopy(network)
+    activations: dict[str, ActivationQuantizer] = {}
+    for label, groups in _labels(problem):
+        if (kinds[groups] == ACTIVATION).any():
+            clip = _clip(network, problem, groups, label)
+            activations[label] = ActivationQuantizer(_single(bits[groups], label), clip, label)
+        else:
+            _parametrize(copied, label, bits[groups], problem.sizes[groups], scheme)
+    return insert_activation_quantizers(copied, activations.values())
+
+
+def quantized_weights(network: nn.Module) -> dict[str, QuantizedWeight]:
+    """Return the quantized weights of a network by name; a weight shared by several modules comes once."""
+    found: dict[str, QuantizedWeight] = {}
+    seen: set[int] = set()
+    for prefix, module in network.named_modules():
+        for name, chain in _chains(module):
+            quantizer, latent = chain[0], chain.original
+            if isinstance(quantizer, WeightQuantizer) and id(latent) not in seen:
+                seen.add(id(latent))
+                full = f"{prefix}.{name}" if prefix else name
+                found[full] = QuantizedWeight(full, latent, quantizer)
+    return found
+
+
+def activation_quantizers(network: nn.Module) -> dict[str, ActivationQuantizer]:
+    """Return the activation quantizers of a network by the label of their group."""
+    return {module.label: module for module in network.modules() if isinstance(module, ActivationQuantizer)}
+
+
+def storage_bits(network: nn.Module) -> int:
+    """Return the bits that hold the quantized weights: the problem's storage cost, counted on the tensors."""
+    return sum(
+        int(np.dot(one.quantizer.group_bits, one.quantizer.group_sizes)) for one in quantized_weights(network).values()
+    )
+
+
+def state_of(network: nn.Module, *, latent: bool) -> dict[str, Tensor]:
+    """Return the state dict of the float network under a quantized one.
+
+    ``latent=True`` gives the weights that training moves, ``latent=False`` the quantized values. Names are those of the
+    float network.
+    """
+    weights = {id(one.latent): one for one in quantized_weights(network).values()}
+    state: dict[str, Tensor] = {}
+    for name, tensor in network.state_dict(keep_vars=True).items():
+        one = weights.get(id(tensor))
+        plain = name.replace(".parametrizations.", ".").removeprefix("parametrizations.").removesuffix(".original")
+        if one is None:
+            state[name] = tensor.detach()
+        else:
+            state[plain] = tensor.detach() if latent else one.value
+    return state
+
+
+def default_clip(network: nn.Module, label: str) -> float:
+    """Return the clip value of an activation: max over channels of (beta + 6 abs(gamma)) of the batch-norm before it.
+
+    4 where none is found before a layer with parameters (IMPQ, authors' code). After a residual add it is the nearest
+    batch-norm's, that of the main branch, as in the authors' code; what is added is not accounted for.
+    """
+    try:
+        graph = fx.symbolic_trace(network).graph
+    except Exception:  # tracing runs the user's code, which may raise anything
+        return CLIP
+    modules = dict(network.named_modules())
+    node = _nodes(graph).get(label)
+    front = [] if node is None else list(node.all_input_nodes)
+    seen: set[fx.Node] = set()
+    while front:
+        one = front.pop(0)
+        if one in seen:
+            continue
+        seen.add(one)
+        module = modules.get(str(one.target)) if one.op == "call_module" else None
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine:
+            clip = float((module.bias + 6 * module.weight.abs()).detach().max())
+            return clip if clip > 0 else CLIP
+        if module is None or not any(True for _ in module.parameters()):
+            front += one.all_input_nodes
+    return CLIP
+
+
+def insert_activation_quantizers(network: nn.Module, quantizers: Iterable[ActivationQuantizer]) -> nn.Module:
+    """Return ``network``, edited in place or traced, with each quantizer after the tensor that its label names."""
+    quantizers = tuple(quantizers)
+    if not quantizers:
+        return network
+    modules = dict(network.named_modules())
+    try:
+        traced: fx.GraphModule | None = fx.symbolic_trace(network)
+    except Exception:  # tracing runs the user's code, which may raise anything
+        traced = None
+    calls: dict[str, int] = {}
+    if traced is not None:
+        for node in traced.graph.nodes:
+            if node.op == "call_module":
+                calls[str(node.target)] = calls.get(str(node.target), 0) + 1
+    by_node = {}
+    for quantizer in quantizers:
+        label = quantizer.label
+        module = modules.get(label)
+        hooked = module is not None and not isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict))
+        if hooked and calls.get(label, 1) == 1:
+            assert module is not None
+            module.add_module(_CHILD, quantizer)
+            module.register_forward_hook(_quantize_output)
+        else:
+            by_node[label] = quantizer
+    if not by_node:
+        return network
+    if traced is None:
+        name = next(iter(by_node))
+        raise DataError(
+            "is no module that is called once, and the network cannot be traced by torch.fx",
+            where="activation group",
+            value=name,
+            hint=nearest(name, modules),
+        )
+    return _insert_nodes(traced, by_node)
+
+
+def _insert_nodes(traced: fx.GraphModule, quantizers: Mapping[str, ActivationQuantizer]) -> fx.GraphModule:
+    nodes = _nodes(traced.graph)
+    for number, (label, quantizer) in enumerate(quantizers.items()):
+        node = nodes.get(label)
+        if node is None:
+            raise DataError("no such activation in the network", value=label, hint=nearest(label, nodes))
+        name = f"{_CHILD}_{number}"
+        traced.add_submodule(name, quantizer)
+        with traced.graph.inserting_after(node):
+            after = traced.graph.call_module(name, (node,))
+        node.replace_all_uses_with(after, delete_user_cb=lambda user, keep=after: user is not keep)  # type: ignore[misc]
+    traced.recompile()
+    return traced
+
+
+def _nodes(graph: fx.Graph) -> dict[str, fx.Node]:
+    """Return the nodes of a graph by name, and by module where a module is called once."""
+    found: dict[str, fx.Node] = {}
+    for node in graph.nodes:
+        if node.op == "call_module":
+            found.setdefault(str(node.target), node)
+    return found | {node.name: node for node in graph.nodes}
+
+
+def _quantize_output(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+    value: Tensor = getattr(module, _CHILD)(output)
+    return value
+
+
+def _labels(problem: Problem) -> Iterator[tuple[str, slice]]:
+    offsets = problem.names.offsets
+    for place, label in enumerate(problem.names.labels):
+        yield label, slice(int(offsets[place]), int(offsets[place + 1]))
+
+
+def _single(bits: npt.NDArray[np.generic], label: str) -> float:
+    if len(bits) != 1:
+        raise DataError("an activation tensor has one precision", where=label, value=len(bits))
+    return float(bits[0])
+
+
+def _clip(network: nn.Module, problem: Problem, groups: slice, label: str) -> float:
+    clip = math.nan if problem.ranges is None else float(problem.ranges[groups.start])
+    return clip if math.isfinite(clip) and clip > 0 else default_clip(network, label)
+
+
+def _parametrize(
+    network: nn.Module,
+    label: str,
+    bits: npt.NDArray[np.generic],
+    sizes: IntArray,
+    scheme: WeightRange | None,
+) -> None:
+    """Put a quantizer on the weight that ``label`` names, in every module that shares it."""
+    parameters = dict(network.named_parameters(remove_duplicate=False))
+    weight = parameters.get(label, parameters.get(f"{label}.weight"))
+    if weight is None:
+        raise DataError("no such weight in the network", where="problem", value=label, hint=nearest(label, parameters))
+    if sizes.sum() != weight.numel():
+        raise DataError(
+            "the groups do not add up to the weight",
+            where=f"problem: {label}",
+            value=int(sizes.sum()),
+            hint=f"the network's weight has {weight.numel()} elements",
+        )
+    quantizer = WeightQuantizer(weight.shape, bits, sizes, scheme).to(weight.device)
+    for module in list(network.modules()):
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if parameter is weight:
+                parametrize.register_parametrization(module, name, quantizer)
+
+
+def _chains(module: nn.Module) -> Iterator[tuple[str, parametrize.ParametrizationList]]:
+    if parametrize.is_parametrized(module):
+        yield from module.parametrizations.items()  # type: ignore[union-attr, operator]

@@ -1,0 +1,274 @@
+"""Integer codes in their allocated bits, in one safetensors file, and back bit for bit."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from impq_opt.errors import DataError, FileError, OptionError, nearest
+from impq_opt.files import atomic_write
+from impq_opt.quantize.network import (
+    activation_quantizers,
+    insert_activation_quantizers,
+    quantized_weights,
+    storage_bits,
+)
+from impq_opt.quantize.quantizers import ActivationQuantizer, WeightQuantizer, WeightRange
+
+__all__ = ["PackedSize", "Unpacked", "pack", "pack_codes", "unpack", "unpack_codes", "unpack_into"]
+
+_FORMAT, _VERSION = "impq-opt packed network", "1"
+# Elements whose bits are spread out at a time: 8 bytes each at 8 bits.
+_CHUNK = 1 << 22
+
+
+@dataclass(frozen=True)
+class PackedSize:
+    """Where the bits of a packed file go; all in bits.
+
+    Parameters
+    ----------
+    codes : int
+        The weights in their allocated precisions: the problem's storage cost, exactly.
+    scales : int
+        One float32 per range, and one more where one-bit groups have a scale of their own.
+    widths : int
+        One byte per group: the allocation itself.
+    padding : int
+        Up to the next whole byte, less than 8 per weight tensor.
+    others : int
+        Biases, batch-norms and buffers, as they are.
+    header : int
+        Names, shapes and activation precisions.
+    """
+
+    codes: int
+    scales: int
+    widths: int
+    padding: int
+    others: int
+    header: int
+
+    @property
+    def total(self) -> int:
+        """The size of the file."""
+        return self.codes + self.scales + self.widths + self.padding + self.others + self.header
+
+
+@dataclass(frozen=True, eq=False)
+class Unpacked:
+    """What a packed file holds.
+
+    Parameters
+    ----------
+    state : mapping of str to Tensor
+        State dict of the float network with the quantized values.
+    bits : mapping of str to ndarray (G,)
+        Precision of the groups of each weight.
+    activations : tuple of ActivationQuantizer
+    """
+
+    state: Mapping[str, Tensor]
+    bits: Mapping[str, npt.NDArray[np.uint8]]
+    activations: tuple[ActivationQuantizer, ...]
+
+
+def pack_codes(codes: npt.NDArray[Any], bits: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Return ``codes`` (n,), of ``bits`` (n,) each, as one stream of bits in bytes, lowest bit first.
+
+    The stream is the concatenation of the codes without gaps; the last byte is filled up with zeros.
+    """
+    parts, rest = [], np.empty(0, dtype=np.uint8)
+    for start in range(0, len(codes), _CHUNK):
+        some = slice(start, start + _CHUNK)
+        widths = bits[some].astype(np.int64)
+        ends = np.cumsum(widths)
+        stream = np.zeros(int(ends[-1]), dtype=np.uint8)
+        for place in range(int(widths.max())):
+            long = widths > place
+            stream[(ends - widths)[long] + place] = (codes[some][long] >> place) & 1
+        stream = np.concatenate([rest, stream])
+        whole = len(stream) // 8 * 8
+        parts.append(np.packbits(stream[:whole], bitorder="little"))
+        rest = stream[whole:]
+    return np.concatenate([*parts, np.packbits(rest, bitorder="little")])
+
+
+def unpack_codes(stream: npt.NDArray[np.uint8], bits: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+    """Return the codes (n,) of ``bits`` (n,) each that :func:`pack_codes` wrote.
+
+    Raises
+    ------
+    FileError
+        The stream has not the length that ``bits`` asks for.
+    """
+    widths = bits.astype(np.int64)
+    ends = np.cumsum(widths)
+    if len(stream) != -(-int(ends[-1]) // 8):
+        raise FileError(
+            "truncated codes", where="packed", value=len(stream), hint=f"{-(-int(ends[-1]) // 8)} bytes expected"
+        )
+    codes = np.zeros(len(bits), dtype=np.int32)
+    for start in range(0, len(bits), _CHUNK):
+        some = slice(start, start + _CHUNK)
+        starts, local = (ends - widths)[some], widths[some]
+        first = int(starts[0]) // 8
+        flat = np.unpackbits(stream[first : -(-int(ends[some][-1]) // 8)], bitorder="little")
+        for place in range(int(local.max())):
+            long = local > place
+            codes[some][long] |= flat[starts[long] + place - 8 * first].astype(np.int32) << place
+    return codes
+
+
+def pack(network: nn.Module, path: str | Path) -> PackedSize:
+    """Write a quantized network's weights in their allocated bits; return where the bits of the file go.
+
+    Parameters
+    ----------
+    network : nn.Module
+        As :func:`impq_opt.quantize.quantize` returns it, trained or not.
+    path : path
+        A safetensors file; it is replaced whole or not at all.
+
+    Raises
+    ------
+    OptionError
+        The network has no quantized weight.
+    FileError
+        The file cannot be written.
+    """
+    weights = quantized_weights(network)
+    if not weights:
+        raise OptionError("has no quantized weight", where="pack", hint="quantize it with an allocation first")
+    tensors: dict[str, Tensor] = {}
+    described = []
+    sizes = {"scales": 0, "widths": 0, "padding": 0}
+    for name, one in weights.items():
+        parts = _packed_weight(one.latent, one.quantizer)
+        tensors |= {f"{name}#{part}": tensor for part, tensor in parts.items()}
+        described.append({"name": name, "shape": list(one.quantizer.shape), **asdict(one.quantizer.scheme)})
+        sizes["scales"] += 8 * sum(t.nbytes for part, t in parts.items() if part.startswith("scale"))
+        sizes["widths"] += 8 * sum(t.nbytes for part, t in parts.items() if part in ("bits", "runs"))
+        sizes["padding"] += 8 * parts["codes"].nbytes - int(np.dot(one.quantizer.group_bits, one.quantizer.group_sizes))
+    others = _other_state(network, set(weights))
+    activations = [{"label": a.label, "bits": a.bits, "clip": a.clip} for a in activation_quantizers(network).values()]
+    data = save(
+        tensors | others,
+        {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "weights": json.dumps(described),
+            "activations": json.dumps(activations),
+        },
+    )
+    atomic_write(Path(path), data)
+    kept = sum(t.nbytes for t in (tensors | others).values())
+    return PackedSize(
+        codes=storage_bits(network),
+        others=8 * sum(t.nbytes for t in others.values()),
+        header=8 * (len(data) - kept),
+        **sizes,
+    )
+
+
+def unpack(path: str | Path) -> Unpacked:
+    """Read what :func:`pack` wrote.
+
+    Raises
+    ------
+    FileError
+        The file is missing, foreign, truncated, or of a newer version.
+    """
+    path = Path(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except FileNotFoundError:
+        raise FileError("no such file", where=str(path)) from None
+    except (OSError, SafetensorError) as error:
+        raise FileError("cannot be read as safetensors", where=str(path), value=str(error)) from None
+    if metadata.get("format") != _FORMAT:
+        raise FileError("is not a packed network", where=str(path), hint="impq-opt pack writes them")
+    if metadata.get("version") != _VERSION:
+        raise FileError("unknown version", where=str(path), value=metadata.get("version"), hint=f"known is {_VERSION}")
+    try:
+        return _unpacked(metadata, tensors)
+    except FileError as error:
+        raise error.within(str(path)) from None
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise FileError("is damaged", where=str(path), value=str(error)) from None
+
+
+def unpack_into(network: nn.Module, path: str | Path) -> nn.Module:
+    """Return a copy of the float ``network`` that computes what the packed quantized network computes, bit for bit."""
+    unpacked = unpack(path)
+    copied = copy.deepcopy(network)
+    own = copied.state_dict()
+    for name, tensor in unpacked.state.items():
+        if name not in own or own[name].shape != tensor.shape:
+            raise DataError(
+                "does not fit the network",
+                where=f"{path}: {name}",
+                value=list(tensor.shape),
+                hint=nearest(name, own) if name not in own else f"the network's has shape {list(own[name].shape)}",
+            )
+    copied.load_state_dict(dict(unpacked.state), strict=False)
+    return insert_activation_quantizers(copied, unpacked.activations)
+
+
+def _packed_weight(latent: Tensor, quantizer: WeightQuantizer) -> dict[str, Tensor]:
+    codes = quantizer.codes(latent).cpu().numpy().reshape(-1)
+    sizes, bits = quantizer.group_sizes, quantizer.group_bits
+    scale, mean = quantizer.scales(latent)
+    parts = {
+        "codes": torch.from_numpy(pack_codes(codes, np.repeat(bits, sizes))),
+        "bits": torch.from_numpy(bits.astype(np.uint8)),
+        "scale": scale.cpu().contiguous(),
+    }
+    if (sizes != sizes[0]).any():
+        parts["runs"] = torch.from_numpy(sizes.copy())
+    if mean is not None:
+        parts["scale_one_bit"] = mean.cpu().contiguous()
+    return parts
+
+
+def _other_state(network: nn.Module, weights: set[str]) -> dict[str, Tensor]:
+    """Return what is not quantized, without the second names of shared tensors."""
+    others: dict[str, Tensor] = {}
+    latent = {one.latent.data_ptr() for one in quantized_weights(network).values()}
+    for name, tensor in network.state_dict().items():
+        if tensor.data_ptr() not in latent or tensor.numel() == 0:
+            others[name] = tensor.detach().cpu().clone().contiguous()
+    return others
+
+
+def _unpacked(metadata: Mapping[str, str], tensors: dict[str, Tensor]) -> Unpacked:
+    state, widths = {}, {}
+    for one in json.loads(metadata["weights"]):
+        name, shape = one["name"], tuple(one["shape"])
+        scheme = WeightRange(one["over"], one["statistic"], one["one_bit"])
+        bits = tensors.pop(f"{name}#bits").numpy()
+        runs = tensors.pop(f"{name}#runs", None)
+        sizes = np.full(len(bits), math.prod(shape) // len(bits)) if runs is None else runs.numpy()
+        codes = unpack_codes(tensors.pop(f"{name}#codes").numpy(), np.repeat(bits, sizes))
+        quantizer = WeightQuantizer(shape, bits, sizes, scheme)
+        scale, mean = tensors.pop(f"{name}#scale"), tensors.pop(f"{name}#scale_one_bit", None)
+        state[name] = quantizer.values(torch.from_numpy(codes).reshape(shape), scale, mean)
+        widths[name] = bits
+    activations = tuple(
+        ActivationQuantizer(one["bits"], one["clip"], one["label"]) for one in json.loads(metadata["activations"])
+    )
+    return Unpacked(state | tensors, widths, activations)

@@ -1,0 +1,1 @@
+"""Allocation alternated with retraining."""
