@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt.allocation import Allocation, Certificate, Diagnosis, Enumeration, Status, Stop
+from impq_opt.arithmetic import floor_float
 from impq_opt.arrays import exact_bound
 from impq_opt.costs import parse_quantity
 from impq_opt.costs.rows import CostRow, cost_row
@@ -337,8 +338,10 @@ def _checked_bound(
 ) -> tuple[Fraction | float, Certificate | None]:
     """Return the lower bound that may be believed, and what it rests on."""
     dual = dual_bound(instance, claim.multipliers) if claim.multipliers else -math.inf
-    if instance.direction is Direction.COST and dual != -math.inf:
-        dual = Fraction(math.ceil(dual))  # costs are whole
+    if isinstance(dual, Fraction):
+        # costs are whole, damages are not negative
+        whole = instance.direction is Direction.COST
+        dual = Fraction(math.ceil(dual) if whole else max(0.0, floor_float(dual)))
     lower = dual
     if claim.enumeration is not None and math.isfinite(claim.lower_bound):
         lower = max(lower, Fraction(claim.lower_bound))

@@ -88,11 +88,15 @@ class Exact(Solver):
         # Coarse groups first: they separate the states most.
         order = groups[np.argsort(-np.ptp(cost_table[groups], axis=1), kind="stable")]
         looked = 0
+        # what the groups still to come cost at least: below zero, a sum over the budget can come back under it
+        least = dict(zip(groups.tolist(), cost_table[groups].min(axis=1).tolist(), strict=True))
+        rest_cost = sum(least.values())
         for group in order.tolist():
             columns = np.flatnonzero(core[group])
             states = states.extend(group, columns, cost_table[group], damage_table[group], reduced[group])
             looked += len(states.cost)
-            states = states.prune(instance, room)
+            rest_cost -= least[group]
+            states = states.prune(instance, room, rest_cost)
             if len(states.cost) > self.states:
                 return None, looked, Stop.STATE_LIMIT
             if control.expired():
@@ -132,12 +136,12 @@ class _States:
             [*self.trail, (group, parent, column)],
         )
 
-    def prune(self, instance: Instance, room: float) -> _States:
+    def prune(self, instance: Instance, room: float, rest: int) -> _States:
         keep = self.reduced <= room * (1 + 1e-9)
         if instance.direction is Direction.COST and instance.bound is not None:
             keep &= self.damage <= np.longdouble(ceil_float(instance.bound))
         if instance.limit is not None:
-            keep &= self.cost <= instance.limit
+            keep &= self.cost + rest <= instance.limit
         live = np.flatnonzero(keep)
         live = live[np.lexsort((self.damage[live], self.cost[live]))]
         falling = np.minimum.accumulate(self.damage[live])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from strategies import bounds, restricted, tables
 
@@ -14,6 +14,12 @@ from impq_opt.arithmetic import exact_sum
 from impq_opt.solver import make_solver
 from impq_opt.testing import Case, check_strategy
 from impq_opt.testing.checks import permute
+
+# Costs below zero: a partial sum over the budget may still come back under it.
+FALLING = Problem.from_tables(
+    [[0, 0, 0], [0, -1, 0], [0, 0, 0], [0, 0, -1], [0, 2, 2]],
+    [[0.0, 0, 0], [0, 1, 0], [0, 0, 0], [0, 0, 0], [2, 0, 0]],
+)
 
 common = settings(max_examples=150, deadline=None)
 
@@ -26,6 +32,7 @@ def test_strategies_keep_the_rules(problem: Problem, bound: float, name: str) ->
 
 @common
 @given(problem=restricted(), share=st.floats(0, 1), name=st.sampled_from(["exact", "lagrangian", "greedy"]))
+@example(problem=FALLING, share=0.0, name="exact")
 def test_least_damage_under_a_budget(problem: Problem, share: float, name: str) -> None:
     cheapest = solve(problem, bound=1e300, solver="exhaustive").cost
     budget = Fraction(max(cheapest + share * max(10, abs(cheapest)), 1e-9))
