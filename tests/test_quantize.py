@@ -18,7 +18,6 @@ from impq_opt.quantize import (
     WeightQuantizer,
     WeightRange,
     activation_quantizers,
-    default_clip,
     pack,
     quantize,
     quantized_weights,
@@ -27,6 +26,7 @@ from impq_opt.quantize import (
     unpack,
     unpack_into,
 )
+from impq_opt.quantize.graph import CallGraph
 from impq_opt.quantize.packing import pack_codes, unpack_codes
 
 
@@ -158,6 +158,18 @@ def test_activations_are_rounded_to_the_levels_below_the_clip(bits):
     assert torch.equal(values.grad, torch.where(inside, upstream, 0))
 
 
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_signed_activations_span_both_sides(bits):
+    values = torch.linspace(-4, 4, 4001).requires_grad_()
+    rounded = ActivationQuantizer(bits, 5.0, signed=True)(values)
+    levels = np.arange(-(2 ** (bits - 1)), 2 ** (bits - 1)) * 5.0 * 2.0**-bits
+    plain = values.detach().double().numpy()
+    nearest = np.abs(plain[:, None] - levels).min(axis=1)
+    np.testing.assert_allclose(np.abs(rounded.detach().numpy() - plain), nearest, atol=1e-6)
+    rounded.sum().backward()
+    assert torch.equal(values.grad, ((values > -2.5) & (values < 2.5)).float())
+
+
 def test_activations_keep_bfloat16_and_memory_format():
     values = torch.rand(2, 3, 8, 8).to(memory_format=torch.channels_last)
     quantizer = ActivationQuantizer(3, 1.0)
@@ -194,7 +206,7 @@ def test_the_normal_range_has_the_least_error_for_normal_weights():
         (lambda: WeightQuantizer((2, 3), [0], [6]), "1 to 16 bits, got 0.0"),
         (lambda: WeightQuantizer((2, 3), [2], [5]), r"add up to the weight, got 5 \(the weight has shape \[2, 3\]"),
         (lambda: WeightRange(over="kernal"), "did you mean 'kernel'"),
-        (lambda: ActivationQuantizer(4, math.nan), "clip: must be positive"),
+        (lambda: ActivationQuantizer(4, math.nan), "span: must be positive"),
     ],
 )
 def test_bad_options_are_told(make, message):
@@ -214,9 +226,14 @@ def test_a_quantized_copy_leaves_the_network_alone_and_costs_what_the_problem_sa
     bits = dict(zip(declared.names, allocation.bits.tolist(), strict=True))
     for label in LABELS[3:]:
         assert activation_quantizers(quantized)[label].bits == bits[label]
-    clips = {label: one.clip for label, one in activation_quantizers(quantized).items()}
+    clips = {label: one.span for label, one in activation_quantizers(quantized).items()}
     # The problem gives none for "act": it comes from the batch-norm before it.
-    assert clips == {"relu": 5.0, "relu_1": 6.0, "act": pytest.approx(default_clip(network, "act")), "relu_2": 3.0}
+    assert clips == {
+        "relu": 5.0,
+        "relu_1": 6.0,
+        "act": pytest.approx(CallGraph(network).default_clip("act")),
+        "relu_2": 3.0,
+    }
 
 
 def test_the_copy_computes_what_quantizing_by_hand_computes():
@@ -237,7 +254,7 @@ def test_the_copy_computes_what_quantizing_by_hand_computes():
 
     y = rounded(functional.relu(by_hand.bn1(by_hand.conv1(x))), 0, 5.0)
     y = rounded(functional.relu(by_hand.bn2(by_hand.conv2(y)) + y), 1, 6.0)
-    y = rounded(functional.relu(y), 2, default_clip(network, "act"))
+    y = rounded(functional.relu(y), 2, CallGraph(network).default_clip("act"))
     y = rounded(functional.relu(y - 0.1), 3, 3.0)
     torch.testing.assert_close(quantized(x), by_hand.fc(y.mean((2, 3))), rtol=1e-4, atol=1e-5)
 
@@ -245,8 +262,8 @@ def test_the_copy_computes_what_quantizing_by_hand_computes():
 def test_the_default_clip_is_the_batch_norms():
     network = net()
     expected = float((network.bn2.bias + 6 * network.bn2.weight.abs()).detach().max())
-    assert default_clip(network, "relu_1") == pytest.approx(expected)
-    assert default_clip(nn.Sequential(nn.Linear(2, 2), nn.ReLU()), "1") == 4.0
+    assert CallGraph(network).default_clip("relu_1") == pytest.approx(expected)
+    assert CallGraph(nn.Sequential(nn.Linear(2, 2), nn.ReLU())).default_clip("1") == 4.0
 
 
 def test_shared_weights_are_quantized_together_and_counted_once():

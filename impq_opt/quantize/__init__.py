@@ -3,7 +3,6 @@
 from impq_opt.quantize.network import (
     QuantizedWeight,
     activation_quantizers,
-    default_clip,
     quantize,
     quantized_weights,
     state_of,
@@ -20,7 +19,6 @@ __all__ = [
     "WeightQuantizer",
     "WeightRange",
     "activation_quantizers",
-    "default_clip",
     "pack",
     "quantize",
     "quantized_weights",

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from impq_opt.allocation import Allocation
 from impq_opt.arrays import ACTIVATION
 from impq_opt.errors import AllocationError, DataError, nearest
 from impq_opt.problem import Problem
+from impq_opt.quantize.graph import CallGraph
 from impq_opt.quantize.quantizers import ActivationQuantizer, WeightQuantizer, WeightRange
 
 __all__ = [
     "QuantizedWeight",
     "activation_quantizers",
-    "default_clip",
     "insert_activation_quantizers",
     "quantize",
     "quantized_weights",
@@ -32,8 +32,6 @@ __all__ = [
 
 IntArray = npt.NDArray[np.int64]
 
-# The clip of an activation that no batch-norm precedes and no problem declares (IMPQ, authors' code).
-CLIP = 4.0
 _CHILD = "activation_quantizer"
 
 
@@ -79,8 +77,9 @@ def quantize(
     network : nn.Module
     problem : Problem
         As measured on ``network``: a weight label is the name of a parameter (``"conv1.weight"``) or of a module that
-        has a weight, its groups are consecutive runs of that weight in C order; an activation label is the name of a
-        module or of a node of the network's torch.fx graph, and its range is the clip value.
+        has a weight, its groups are consecutive runs of that weight in C order; an activation label is a name that
+        :class:`~impq_opt.quantize.graph.CallGraph` knows, and its range is the span of its quantizer (the clip value of
+        a rectifier's output).
     allocation : Allocation, or array of int (G,)
         Precisions of the groups.
     scheme : WeightRange, optional
@@ -98,14 +97,13 @@ def quantize(
         raise AllocationError("must have one precision per group", where="allocation", value=bits.shape)
     kinds = np.zeros(len(problem), dtype=np.int8) if problem.kinds is None else problem.kinds
     copied = copy.deepcopy(network)
-    activations: dict[str, ActivationQuantizer] = {}
+    graph, activations = CallGraph(network), []
     for label, groups in _labels(problem):
         if (kinds[groups] == ACTIVATION).any():
-            clip = _clip(network, problem, groups, label)
-            activations[label] = ActivationQuantizer(_single(bits[groups], label), clip, label)
+            activations.append(_activation_quantizer(graph, problem, groups, bits[groups], label))
         else:
             _parametrize(copied, label, bits[groups], problem.sizes[groups], scheme)
-    return insert_activation_quantizers(copied, activations.values())
+    return insert_activation_quantizers(copied, activations)
 
 
 def quantized_weights(network: nn.Module) -> dict[str, QuantizedWeight]:
@@ -152,79 +150,29 @@ def state_of(network: nn.Module, *, latent: bool) -> dict[str, Tensor]:
     return state
 
 
-def default_clip(network: nn.Module, label: str) -> float:
-    """Return the clip value of an activation: max over channels of (beta + 6 abs(gamma)) of the batch-norm before it.
-
-    4 where none is found before a layer with parameters (IMPQ, authors' code). After a residual add it is the nearest
-    batch-norm's, that of the main branch, as in the authors' code; what is added is not accounted for.
-    """
-    try:
-        graph = fx.symbolic_trace(network).graph
-    except Exception:  # tracing runs the user's code, which may raise anything
-        return CLIP
-    modules = dict(network.named_modules())
-    node = _nodes(graph).get(label)
-    front = [] if node is None else list(node.all_input_nodes)
-    seen: set[fx.Node] = set()
-    while front:
-        one = front.pop(0)
-        if one in seen:
-            continue
-        seen.add(one)
-        module = modules.get(str(one.target)) if one.op == "call_module" else None
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine:
-            clip = float((module.bias + 6 * module.weight.abs()).detach().max())
-            return clip if clip > 0 else CLIP
-        if module is None or not any(True for _ in module.parameters()):
-            front += one.all_input_nodes
-    return CLIP
-
-
 def insert_activation_quantizers(network: nn.Module, quantizers: Iterable[ActivationQuantizer]) -> nn.Module:
     """Return ``network``, edited in place or traced, with each quantizer after the tensor that its label names."""
     quantizers = tuple(quantizers)
     if not quantizers:
         return network
-    modules = dict(network.named_modules())
-    try:
-        traced: fx.GraphModule | None = fx.symbolic_trace(network)
-    except Exception:  # tracing runs the user's code, which may raise anything
-        traced = None
-    calls: dict[str, int] = {}
-    if traced is not None:
-        for node in traced.graph.nodes:
-            if node.op == "call_module":
-                calls[str(node.target)] = calls.get(str(node.target), 0) + 1
+    graph = CallGraph(network)
     by_node = {}
     for quantizer in quantizers:
-        label = quantizer.label
-        module = modules.get(label)
-        hooked = module is not None and not isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict))
-        if hooked and calls.get(label, 1) == 1:
-            assert module is not None
+        module = graph.module_called_once(quantizer.label)
+        if module is None:
+            by_node[quantizer.label] = quantizer
+        else:
             module.add_module(_CHILD, quantizer)
             module.register_forward_hook(_quantize_output)
-        else:
-            by_node[label] = quantizer
     if not by_node:
         return network
+    traced = graph.traced
     if traced is None:
-        name = next(iter(by_node))
-        raise DataError(
-            "is no module that is called once, and the network cannot be traced by torch.fx",
-            where="activation group",
-            value=name,
-            hint=nearest(name, modules),
-        )
-    return _insert_nodes(traced, by_node)
-
-
-def _insert_nodes(traced: fx.GraphModule, quantizers: Mapping[str, ActivationQuantizer]) -> fx.GraphModule:
-    nodes = _nodes(traced.graph)
-    for number, (label, quantizer) in enumerate(quantizers.items()):
-        node = nodes.get(label)
+        raise graph.unknown(next(iter(by_node)))
+    for number, (label, quantizer) in enumerate(by_node.items()):
+        node = graph.node(label)
         if node is None:
-            raise DataError("no such activation in the network", value=label, hint=nearest(label, nodes))
+            raise graph.unknown(label)
         name = f"{_CHILD}_{number}"
         traced.add_submodule(name, quantizer)
         with traced.graph.inserting_after(node):
@@ -232,15 +180,6 @@ def _insert_nodes(traced: fx.GraphModule, quantizers: Mapping[str, ActivationQua
         node.replace_all_uses_with(after, delete_user_cb=lambda user, keep=after: user is not keep)  # type: ignore[misc]
     traced.recompile()
     return traced
-
-
-def _nodes(graph: fx.Graph) -> dict[str, fx.Node]:
-    """Return the nodes of a graph by name, and by module where a module is called once."""
-    found: dict[str, fx.Node] = {}
-    for node in graph.nodes:
-        if node.op == "call_module":
-            found.setdefault(str(node.target), node)
-    return found | {node.name: node for node in graph.nodes}
 
 
 def _quantize_output(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
@@ -254,15 +193,15 @@ def _labels(problem: Problem) -> Iterator[tuple[str, slice]]:
         yield label, slice(int(offsets[place]), int(offsets[place + 1]))
 
 
-def _single(bits: npt.NDArray[np.generic], label: str) -> float:
+def _activation_quantizer(
+    graph: CallGraph, problem: Problem, groups: slice, bits: npt.NDArray[np.generic], label: str
+) -> ActivationQuantizer:
     if len(bits) != 1:
         raise DataError("an activation tensor has one precision", where=label, value=len(bits))
-    return float(bits[0])
-
-
-def _clip(network: nn.Module, problem: Problem, groups: slice, label: str) -> float:
-    clip = math.nan if problem.ranges is None else float(problem.ranges[groups.start])
-    return clip if math.isfinite(clip) and clip > 0 else default_clip(network, label)
+    span = math.nan if problem.ranges is None else float(problem.ranges[groups.start])
+    if not (math.isfinite(span) and span > 0):
+        span = graph.default_clip(label)
+    return ActivationQuantizer(float(bits[0]), span, label, signed=not graph.is_rectified(label))
 
 
 def _parametrize(

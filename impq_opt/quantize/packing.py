@@ -163,7 +163,10 @@ def pack(network: nn.Module, path: str | Path) -> PackedSize:
         sizes["widths"] += 8 * sum(t.nbytes for part, t in parts.items() if part in ("bits", "runs"))
         sizes["padding"] += 8 * parts["codes"].nbytes - int(np.dot(one.quantizer.group_bits, one.quantizer.group_sizes))
     others = _other_state(network, set(weights))
-    activations = [{"label": a.label, "bits": a.bits, "clip": a.clip} for a in activation_quantizers(network).values()]
+    activations = [
+        {"label": a.label, "bits": a.bits, "span": a.span, "signed": a.signed}
+        for a in activation_quantizers(network).values()
+    ]
     data = save(
         tensors | others,
         {
@@ -269,6 +272,7 @@ def _unpacked(metadata: Mapping[str, str], tensors: dict[str, Tensor]) -> Unpack
         state[name] = quantizer.values(torch.from_numpy(codes).reshape(shape), scale, mean)
         widths[name] = bits
     activations = tuple(
-        ActivationQuantizer(one["bits"], one["clip"], one["label"]) for one in json.loads(metadata["activations"])
+        ActivationQuantizer(one["bits"], one["span"], one["label"], signed=one["signed"])
+        for one in json.loads(metadata["activations"])
     )
     return Unpacked(state | tensors, widths, activations)

@@ -162,35 +162,39 @@ class WeightQuantizer(nn.Module):
 
 
 class ActivationQuantizer(nn.Module):
-    """Unsigned uniform quantizer of one activation tensor.
+    """Uniform quantizer of one activation tensor, with step = span 2^-B.
 
-    ``value = step * clamp(round(x / step), 0, 2^B - 1)`` with step = clip 2^-B, so that the top level is
-    clip (1 - 2^-B). The gradient passes where 0 < x < clip (IMPQ, authors' code).
+    Unsigned, ``value = step * clamp(round(x / step), 0, 2^B - 1)``: the span is the clip value, the top level is
+    clip (1 - 2^-B), the gradient passes where 0 < x < clip (IMPQ, authors' code). Signed, for tensors that are not the
+    output of a rectifier: codes from -2^(B-1) to 2^(B-1) - 1, gradient inside +- span / 2.
 
     Parameters
     ----------
     bits : int
-    clip : float
-        End of the represented interval, positive.
+    span : float
+        Length of the represented interval, positive.
     label : str
         The activation group that it quantizes.
+    signed : bool
     """
 
-    def __init__(self, bits: float, clip: float, label: str = "") -> None:
+    def __init__(self, bits: float, span: float, label: str = "", *, signed: bool = False) -> None:
         super().__init__()
-        self.label = label
-        self.bits = int(_whole_bits([bits])[0])
-        if not (math.isfinite(clip) and clip > 0):
-            raise OptionError("must be positive and finite", where="clip", value=clip)
-        self.clip = float(clip)
-        self.step = self.clip * 2.0**-self.bits
+        self.bits, self.label, self.signed = int(_whole_bits([bits])[0]), label, signed
+        if not (math.isfinite(span) and span > 0):
+            raise OptionError("must be positive and finite", where="span", value=span)
+        self.span = float(span)
+        self.step = self.span * 2.0**-self.bits
+        least = -(2 ** (self.bits - 1)) if signed else 0
+        self.codes = (least, least + 2**self.bits - 1)
+        self.inside = (-self.span / 2, self.span / 2) if signed else (0.0, self.span)
 
     def forward(self, values: Tensor) -> Tensor:
-        rounded: Tensor = _RoundActivation.apply(values, self.step, self.clip, 2**self.bits - 1)  # type: ignore[no-untyped-call]
+        rounded: Tensor = _RoundActivation.apply(values, self.step, self.codes, self.inside)  # type: ignore[no-untyped-call]
         return rounded
 
     def extra_repr(self) -> str:
-        return f"{self.bits} bits, clip {self.clip:g}"
+        return f"{self.bits} bits, span {self.span:g}" + ", signed" * self.signed
 
 
 class _RoundWeight(torch.autograd.Function):
@@ -212,24 +216,24 @@ class _RoundWeight(torch.autograd.Function):
 
 
 class _RoundActivation(torch.autograd.Function):
-    """Unsigned rounding whose gradient is that of a clamp to (0, clip)."""
+    """Uniform rounding whose gradient is that of a clamp to the interval ``inside``."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(values: Tensor, step: float, clip: float, top: int) -> Tensor:
+    def forward(values: Tensor, step: float, codes: tuple[int, int], inside: tuple[float, float]) -> Tensor:
         # In place, these four passes cost a tenth of torch.fake_quantize_per_tensor_affine on a CPU.
-        return (values.float() * (1 / step)).round_().clamp_(0, top).mul_(step).to(values.dtype)
+        return (values.float() * (1 / step)).round_().clamp_(*codes).mul_(step).to(values.dtype)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        values, _, ctx.clip, _ = inputs
+        values, _, _, ctx.inside = inputs
         ctx.save_for_backward(values)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         (values,) = ctx.saved_tensors
-        return torch.ops.aten.hardtanh_backward(gradients[0], values, 0.0, ctx.clip), None, None, None
+        return torch.ops.aten.hardtanh_backward(gradients[0], values, *ctx.inside), None, None, None
 
 
 def _codes(weight: Tensor, step: Tensor, half: Tensor) -> Tensor:
