@@ -11,7 +11,6 @@ import hashlib
 import os
 import re
 import sys
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,6 +27,7 @@ from impq_opt.allocation import Allocation
 from impq_opt.allocation_record import AllocationRecord, Revision, allocation_from_record
 from impq_opt.errors import FileError, InputError, nearest
 from impq_opt.problem import Problem
+from impq_opt.problem_document import problem_document
 from impq_opt.problem_record import ProblemRecord, problem_from_record
 
 if sys.version_info >= (3, 11):
@@ -116,7 +116,7 @@ def save_problem(problem: Problem, path: str | os.PathLike[str]) -> None:
     way, the new one gets a name of its own and the old one goes once nothing names it any more.
     """
     path = Path(path)
-    record, arrays = questions.problem_record(problem)
+    record, arrays = problem_document(problem)
     before = _named_arrays(path)
     if arrays:
         with _writing(path):
@@ -139,23 +139,30 @@ def _folded(text: str) -> str:
     open_: list[list[str]] = []
     for line in text.splitlines():
         # Strings never span lines here, so a line that ends in "[" opens a list and a lone "]" closes it.
-        if line.endswith("[") and not line.lstrip().startswith("#"):
-            open_.append([line if not open_ else line.strip()])
-        elif open_:
+        if line.endswith("["):
+            open_.append([line.strip()])
+        elif not open_:
+            lines.append(line)
+        else:
             open_[-1].append(line.strip())
             if line.strip() in ("]", "],"):
-                head, *items, end = open_.pop()
-                whole = head + " ".join(items).removesuffix(",") + end
+                part = open_.pop()
+                whole = part[0] + " ".join(part[1:-1]).removesuffix(",") + part[-1]
                 if open_:
                     open_[-1].append(whole)
-                elif len(whole) <= 120:
-                    lines.append(whole)
                 else:
-                    filled = textwrap.wrap(" ".join(items), 116, break_long_words=False, break_on_hyphens=False)
-                    lines += [head, *(f"    {part}" for part in filled), end]
-        else:
-            lines.append(line)
+                    lines += [whole] if len(whole) <= 120 else _filled(part)
     return "\n".join(lines) + "\n"
+
+
+def _filled(part: list[str]) -> list[str]:
+    """Break a list between its items; tables get a line each."""
+    lines = ["    "]
+    for item in part[1:-1]:
+        if lines[-1].strip() and (item.startswith("{") or len(lines[-1]) + len(item) >= 120):
+            lines.append("    ")
+        lines[-1] += item if not lines[-1].strip() else " " + item
+    return [part[0], *lines, part[-1]]
 
 
 def _named_arrays(path: Path) -> Path | None:

@@ -1,4 +1,4 @@
-"""What a problem file says: the schema of problem.toml, version 1, and the way from and to a Problem.
+"""What a problem file says: the schema of problem.toml, version 1, and the problem that it stands for.
 
 Two forms. *By group*: ``[[groups]]``, for people. *By array*: ``names``, ``candidates`` and named arrays, for many.
 Goals, pins and ties are written the same way in both; pins and ties of large problems are arrays as well.
@@ -15,18 +15,16 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.costs import COSTS, CostTerm, TableCost
+from impq_opt.costs import COSTS, TableCost
 from impq_opt.damage import DamageTable, PowerLaw
 from impq_opt.declaration import Group, from_groups
-from impq_opt.errors import FileError, ProblemError
+from impq_opt.errors import ProblemError
 from impq_opt.groups import Candidates, GroupNames
 from impq_opt.problem import Problem
 
-__all__ = ["ProblemRecord", "problem_from_record", "problem_record"]
+__all__ = ["FORMAT", "ProblemRecord", "problem_from_record"]
 
 FORMAT = "impq-opt problem"
-# Up to here a problem is written group by group.
-_BY_GROUP = 256
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 Number = int | float
@@ -120,9 +118,6 @@ NESTED = {
     "costs": CostRecord,
     "arrays": ArraysRecord,
 }
-
-
-# -- out of a file -----------------------------------------------------------------------------------------------
 
 
 def problem_from_record(record: ProblemRecord, arrays: Arrays | None) -> Problem:
@@ -282,7 +277,7 @@ def _table_cost(cost: CostRecord, values: npt.NDArray[Any]) -> TableCost:
 
 
 # name -> (type, dimensions) of the arrays that a file may hold, beside cost.NAME
-_ARRAYS: dict[str, tuple[str, int]] = {
+ARRAYS: dict[str, tuple[str, int]] = {
     "sizes": ("int64", 1),
     "sensitivity": ("float64", 1),
     "stderr": ("float64", 1),
@@ -302,7 +297,7 @@ _ARRAYS: dict[str, tuple[str, int]] = {
 }
 
 
-_OPTIONAL = ("kinds", "ranges", "macs", "reads", "also_reads", "lengths", "steps")
+OPTIONAL = ("kinds", "ranges", "macs", "reads", "also_reads", "lengths", "steps")
 
 
 def _from_arrays(record: ProblemRecord, arrays: Arrays) -> dict[str, Any]:
@@ -311,9 +306,9 @@ def _from_arrays(record: ProblemRecord, arrays: Arrays) -> dict[str, Any]:
         raise ProblemError(f"[arrays] needs {missing} beside it", where=missing)
     costs = {f"cost.{one.name}": one for one in record.costs}
     for name, array in arrays.items():
-        _check_array(name, array, ("int64", 2) if name in costs else _ARRAYS.get(name))
+        _check_array(name, array, ("int64", 2) if name in costs else ARRAYS.get(name))
         array.flags.writeable = False
-    found = {name: arrays.get(name) for name in _OPTIONAL}
+    found = {name: arrays.get(name) for name in OPTIONAL}
     if "sizes" not in arrays or ("sensitivity" in arrays) == ("damage" in arrays):
         raise ProblemError("must hold sizes, and either sensitivity or damage", where="arrays", value=sorted(arrays))
     law: PowerLaw | DamageTable
@@ -339,7 +334,7 @@ def _from_arrays(record: ProblemRecord, arrays: Arrays) -> dict[str, Any]:
 def _check_array(name: str, array: npt.NDArray[Any], wanted: tuple[str, int] | None) -> None:
     where = f"arrays: {name}"
     if wanted is None:
-        raise ProblemError("unknown array", where=where, hint=f"known are {', '.join(_ARRAYS)} and cost.NAME")
+        raise ProblemError("unknown array", where=where, hint=f"known are {', '.join(ARRAYS)} and cost.NAME")
     if (array.dtype.name, array.ndim) != wanted or array.size == 0:
         raise ProblemError(
             f"must be a non-empty {wanted[0]} array of {wanted[1]} dimensions",
@@ -368,176 +363,3 @@ def _ties(members: npt.NDArray[np.int64] | None, starts: npt.NDArray[np.int64] |
     if starts[0] != 0 or starts[-1] >= len(members) or (np.diff(starts) <= 0).any():
         raise ProblemError("must rise from 0 and stay inside tie_members", where="arrays: tie_starts")
     return tuple(tuple(part.tolist()) for part in np.split(members, starts[1:]))
-
-
-# -- into a file -------------------------------------------------------------------------------------------------
-
-
-def problem_record(problem: Problem) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
-    """Return the document and the arrays that stand for ``problem``; no arrays where it is written by group."""
-    for term in problem.costs:
-        if not isinstance(term, TableCost):
-            raise FileError(
-                "a cost of this kind has no file form", where=f"costs.{term.name}", value=type(term).__name__
-            )
-    head = _head(problem)
-    if len(problem) <= _BY_GROUP and all(shape == () for shape in problem.names.shapes):
-        record = head | _goals(problem) | _by_group(problem)
-        try:
-            same = problem_from_record(msgspec.convert(record, ProblemRecord), None).digest == problem.digest
-        except (ProblemError, msgspec.ValidationError):
-            same = False
-        if same:  # else something in it, such as an unused candidate set, has no form by group
-            return record, {}
-    record, arrays = _by_array(problem)
-    return head | {k: v for k, v in _goals(problem).items() if k not in ("pins", "ties")} | record, arrays
-
-
-def _head(problem: Problem) -> dict[str, Any]:
-    head: dict[str, Any] = {
-        "format": FORMAT,
-        "format_version": 1,
-        "metric": problem.metric,
-        "damage_unit": problem.damage_unit,
-    }
-    if problem.candidates.numbered:
-        head["numbered"] = True
-    if problem.provenance:
-        head["provenance"] = _plain(problem.provenance, "provenance")
-    return head
-
-
-def _plain(value: Any, where: str) -> Any:
-    """Return ``value`` in TOML's own types; None inside a mapping is left out."""
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v, f"{where}.{k}") for k, v in value.items() if v is not None}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v, f"{where}[{i}]") for i, v in enumerate(value)]
-    if isinstance(value, np.generic | np.ndarray):
-        return _plain(value.tolist(), where)
-    if isinstance(value, (str, bool, int, float)):
-        return value
-    raise FileError("must be text, a number, a list or a mapping", where=where, value=value)
-
-
-def _goals(problem: Problem) -> dict[str, Any]:
-    weights = {name: _exact(weight) for name, weight in problem.objective.items()}
-    goals: dict[str, Any] = {"minimize": next(iter(weights)) if list(weights.values()) == [1] else weights}
-    if problem.bound is not None:
-        goals["bound"] = _exact(problem.bound)
-    if problem.ties:
-        goals["ties"] = [[problem.names[g] for g in tie] for tie in problem.ties]
-    if problem.budgets:
-        goals["budgets"] = {name: _exact(limit) for name, limit in problem.budgets.items()}
-    if problem.pins:
-        goals["pins"] = {problem.names[g]: _called(problem.candidates, g, k) for g, k in sorted(problem.pins.items())}
-    return goals
-
-
-def _exact(value: Fraction | float) -> int | float | str:
-    """Return a number that reads back as the same number; a fraction as ``"p/q"``."""
-    if isinstance(value, Fraction):
-        return value.numerator if value.denominator == 1 else str(value)
-    if isinstance(value, (int, np.integer)):
-        return int(value)
-    return float(value)
-
-
-def _called(candidates: Candidates, group: int, column: int) -> int | float | str:
-    number = 0 if candidates.set_of is None else int(candidates.set_of[group])
-    return candidates.formats[number][column] if candidates.formats else _width(candidates.sets[number][column])
-
-
-def _width(bits: float) -> int | float:
-    return int(bits) if float(bits).is_integer() else float(bits)
-
-
-def _by_group(problem: Problem) -> dict[str, Any]:
-    number_of = (
-        np.zeros(len(problem), dtype=np.int64) if problem.candidates.set_of is None else problem.candidates.set_of
-    )
-    usual = int(np.bincount(number_of).argmax())
-    head: dict[str, Any] = {"bits": [_width(b) for b in problem.candidates.sets[usual]]}
-    if problem.candidates.formats:
-        head["formats"] = list(problem.candidates.formats[usual])
-    if problem.costs:
-        head["costs"] = [_cost_head(term) for term in problem.costs]
-    return head | {"groups": [_one_group(problem, g, int(number_of[g]), usual) for g in range(len(problem))]}
-
-
-def _cost_head(term: CostTerm) -> dict[str, Any]:
-    assert isinstance(term, TableCost)
-    head: dict[str, Any] = {"name": term.name, "unit": term.unit, "source": term.source, "quantum": str(term.quantum)}
-    return head | ({"rounding": term.rounding} if term.rounding else {})
-
-
-def _one_group(problem: Problem, group: int, number: int, usual: int) -> dict[str, Any]:
-    one: dict[str, Any] = {"name": problem.names[group], "size": int(problem.sizes[group])}
-    layer = problem.names.layers[int(problem.names.label_of[group])]
-    if layer != one["name"]:
-        one["layer"] = layer
-    if problem.kinds is not None:
-        one["kind"] = "activation" if problem.kinds[group] else "weight"
-    widths = problem.candidates.sets[number]
-    if number != usual:
-        one["bits"] = [_width(b) for b in widths]
-        if problem.candidates.formats:
-            one["formats"] = list(problem.candidates.formats[number])
-    damage = problem.damage
-    if isinstance(damage, PowerLaw):
-        one["sensitivity"] = float(damage.sensitivity[group])
-        if damage.stderr is not None and np.isfinite(damage.stderr[group]):
-            one["stderr"] = float(damage.stderr[group])
-    else:
-        one["damage"] = damage.values[group, : len(widths)].tolist()
-        if damage.stderr is not None and not np.isnan(damage.stderr[group, : len(widths)]).all():
-            one["stderr"] = damage.stderr[group, : len(widths)].tolist()
-    if problem.ranges is not None and np.isfinite(problem.ranges[group]):
-        one["range"] = float(problem.ranges[group])
-    if problem.macs is not None:
-        one["macs"] = int(problem.macs[group])
-    if problem.reads is not None and problem.reads[group] >= 0:
-        one["reads"] = problem.names[int(problem.reads[group])]
-    if problem.also_reads is not None:
-        further = problem.also_reads[problem.also_reads[:, 0] == group].tolist()
-        if further:
-            one["also_reads"] = [[problem.names[activation], macs] for _, activation, macs in further]
-    if problem.lengths is not None:
-        one["length"] = int(problem.lengths[group])
-    if problem.steps is not None and problem.steps[group, 0] >= 0:
-        one["steps"] = problem.steps[group].tolist()
-    if problem.costs:
-        one["costs"] = {
-            t.name: t.values[group, : len(widths)].tolist() for t in problem.costs if isinstance(t, TableCost)
-        }
-    return one
-
-
-def _by_array(problem: Problem) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
-    candidates, names = problem.candidates, problem.names
-    sets: list[dict[str, Any]] = [{"bits": [_width(b) for b in one]} for one in candidates.sets]
-    for one, formats in zip(sets, candidates.formats, strict=False):
-        one["formats"] = list(formats)
-    record = {
-        "costs": [_cost_head(term) for term in problem.costs],
-        "names": {
-            "labels": list(names.labels),
-            "shapes": [list(s) for s in names.shapes],
-            "layers": list(names.layers),
-        },
-        "candidates": sets,
-        "arrays": {},
-    }
-    arrays: dict[str, Any] = {name: getattr(problem, name) for name in ("sizes", *_OPTIONAL)}
-    arrays["set_of"] = candidates.set_of
-    if isinstance(problem.damage, PowerLaw):
-        arrays |= {"sensitivity": problem.damage.sensitivity, "stderr": problem.damage.stderr}
-    else:
-        arrays |= {"damage": problem.damage.values, "damage_stderr": problem.damage.stderr}
-    arrays |= {f"cost.{term.name}": term.values for term in problem.costs if isinstance(term, TableCost)}
-    if problem.pins:
-        arrays["pins"] = np.array(sorted(problem.pins.items()), dtype=np.int64)
-    if problem.ties:
-        arrays["tie_members"] = np.concatenate([np.array(tie, dtype=np.int64) for tie in problem.ties])
-        arrays["tie_starts"] = np.cumsum([0] + [len(tie) for tie in problem.ties[:-1]]).astype(np.int64)
-    return record, {name: array for name, array in arrays.items() if array is not None}

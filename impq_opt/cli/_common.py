@@ -1,0 +1,204 @@
+"""What the commands share: reading their arguments, and writing for people and for programs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import re
+import sys
+import typing
+from collections.abc import Iterable, Iterator, Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from cyclopts import Parameter
+from rich.console import Console
+from rich.table import Table
+
+from impq_opt import problems
+from impq_opt.costs import format_quantity, parse_quantity
+from impq_opt.errors import FileError, OptionError, nearest
+from impq_opt.files import load_problem
+from impq_opt.problem import Problem
+from impq_opt.solver import solver_class
+
+__all__ = [
+    "JsonFlag",
+    "Output",
+    "ProblemName",
+    "console",
+    "cost_text",
+    "find_problem",
+    "grid",
+    "number",
+    "parse_assignments",
+    "parse_bits",
+    "parse_bytes",
+    "parse_options",
+    "parse_tie",
+    "print_json",
+    "progress",
+    "write_output",
+]
+
+ProblemName = Annotated[str, Parameter(help="A name in the gallery (see `impq-opt problems`) or a problem file.")]
+JsonFlag = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON document.")]
+Output = Annotated[Path | None, Parameter(name=["--output", "-o"], help="Write the result to this file.")]
+
+
+# -- arguments ---------------------------------------------------------------------------------------------------
+
+
+def find_problem(name: str) -> Problem:
+    """Return the problem that ``name`` means: one of the gallery, or a file."""
+    known = problems.names()
+    if name in known:
+        return problems.load(name)
+    if Path(name).suffix or os.sep in name or Path(name).exists():
+        return load_problem(name)
+    raise OptionError(
+        "no such problem in the gallery and no such file",
+        value=name,
+        hint=nearest(name, known) or "the gallery is empty",
+    )
+
+
+def parse_bits(text: str) -> list[float]:
+    """Read ``"1:8"``, ``"2,4,8"`` or ``"1:4,8"``; a range includes both ends."""
+    found: list[float] = []
+    for part in text.split(","):
+        low, colon, high = part.partition(":")
+        try:
+            if colon:
+                ends = int(low), int(high)
+                if not 0 <= ends[0] <= ends[1] <= 64:
+                    raise ValueError
+                found += [float(b) for b in range(ends[0], ends[1] + 1)]
+            else:
+                found.append(float(part))
+        except ValueError:
+            raise OptionError(
+                "must be a range or a list of precisions", where="--bits", value=text, hint="for example 1:8 or 2,4,8"
+            ) from None
+    return found
+
+
+def parse_assignments(texts: Iterable[str], where: str) -> dict[str, str]:
+    """Read ``NAME=VALUE`` as often as it is given; the name may hold ``=`` itself."""
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.rpartition("=")
+        if not equals or not name or not value:
+            raise OptionError("must be NAME=VALUE", where=where, value=text)
+        if found.get(name, value) != value:
+            raise OptionError("is given twice", where=f"{where} {name}", value=f"{found[name]} and {value}")
+        found[name] = value
+    return found
+
+
+def parse_tie(text: str) -> list[str]:
+    """Read ``A,B``: names or patterns, split at the commas outside brackets (``conv[0,1],conv[0,2]``)."""
+    names = [part.strip() for part in re.split(r",(?![^\[]*\])", text)]
+    if not all(names):
+        raise OptionError("must be names with commas between them", where="--tie", value=text, hint="for example q,k,v")
+    return names
+
+
+def parse_bytes(text: str) -> int:
+    """Read ``"2GiB"``, or a plain number of bytes, as bytes."""
+    plain = re.fullmatch(r"\d+", text.strip())
+    found = Fraction(text.strip()) if plain else parse_quantity(text, "bit", "--memory-limit") / 8
+    if found < 1:
+        raise OptionError("must be positive", where="--memory-limit", value=text)
+    return int(found)
+
+
+def parse_options(solver: str, texts: Iterable[str]) -> dict[str, Any]:
+    """Read ``key=value`` options of a strategy, each in the type of its field."""
+    kind = solver_class(solver)
+    types = typing.get_type_hints(kind)
+    found: dict[str, Any] = {}
+    for name, text in parse_assignments(texts, "--option").items():
+        field = name.replace("-", "_")
+        if field not in kind.__dataclass_fields__:
+            known = nearest(name, kind.__dataclass_fields__) or "it has none"
+            raise OptionError(f"unknown option of solver {solver!r}", where="--option", value=name, hint=known)
+        try:
+            found[field] = msgspec.convert(_literal(text), types[field], strict=False)
+        except (msgspec.ValidationError, TypeError):
+            raise OptionError(
+                f"must be of type {getattr(types[field], '__name__', types[field])}",
+                where=f"--option {name}",
+                value=text,
+            ) from None
+    return found
+
+
+def _literal(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+# -- writing -----------------------------------------------------------------------------------------------------
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return a console; piped output is not cut to a terminal's width."""
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() or os.environ.get("COLUMNS") else 1000
+    return Console(stderr=stderr, highlight=False, width=width, soft_wrap=False)
+
+
+def print_json(document: Mapping[str, Any] | list[Any]) -> None:
+    """Print one JSON document."""
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n")
+
+
+def grid(*columns: str, title: str | None = None) -> Table:
+    """Return a plain table; a column whose heading begins with ``>`` is set flush right."""
+    table = Table(
+        box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", title=title, title_justify="left"
+    )
+    for column in columns:
+        right = column.startswith(">")
+        table.add_column(column.lstrip(">"), justify="right" if right else "left", no_wrap=right, overflow="fold")
+    return table
+
+
+def number(value: Fraction | float | None, digits: int = 4) -> str:
+    """Return a number for people; a dash where there is none."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return "-"
+    return f"{float(value):.{digits}g}"
+
+
+def cost_text(value: Fraction | float | None, unit: str) -> str:
+    """Return a cost with its unit for people; a dash where there is none."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return "-"
+    return format_quantity(value, unit)
+
+
+@contextlib.contextmanager
+def progress(what: str) -> Iterator[None]:
+    """Show that something is going on, where stderr is a terminal."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    with console(stderr=True).status(what):
+        yield
+
+
+def write_output(path: Path, write: typing.Callable[[Path], None]) -> None:
+    """Write a result; what cannot be written is told by name of the option."""
+    try:
+        write(path)
+    except FileError as error:
+        raise error.within("--output") from None
+    print(f"written to {path}", file=sys.stderr)

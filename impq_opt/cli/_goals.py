@@ -1,0 +1,106 @@
+"""The goals of a solve, as the commands ask for them: bound, budgets, pins, ties, candidates, strategy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from impq_opt.allocation import Allocation
+from impq_opt.allocation_record import Revision
+from impq_opt.cli._common import find_problem, parse_assignments, parse_bits, parse_tie
+from impq_opt.costs import cost_named
+from impq_opt.errors import OptionError
+from impq_opt.problem import Problem
+
+__all__ = ["Goals"]
+
+Many = Parameter(negative="", consume_multiple=False)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Goals:
+    """What is asked of a problem, on top of what its file says."""
+
+    bound: Annotated[float | None, Parameter(help="Largest damage allowed: the mismatch bound p_m.")] = None
+    budget: Annotated[
+        list[str],
+        Many,
+        Parameter(
+            help="Largest cost, such as 100KiB: asks for the least damage under it. NAME=VALUE, such as storage=2MiB, "
+            "is a further budget beside a bound. May be repeated."
+        ),
+    ] = field(default_factory=list)
+    minimize: Annotated[
+        list[str],
+        Many,
+        Parameter(help="Cost to minimize, such as storage. NAME=WEIGHT, repeated, is a weighted sum of several."),
+    ] = field(default_factory=list)
+    pin: Annotated[
+        list[str], Many, Parameter(help="NAME=B gives all groups that NAME means B bits. May be repeated.")
+    ] = field(default_factory=list)
+    tie: Annotated[list[str], Many, Parameter(help="A,B gives the groups equal bits. May be repeated.")] = field(
+        default_factory=list
+    )
+    bits: Annotated[str | None, Parameter(help="Keep only these candidates: 1:8, or 2,4,8.")] = None
+
+    def load(self, name: str) -> tuple[Problem, Problem, Revision]:
+        """Return the problem of the file, the problem as revised by these goals, and the revision."""
+        base = find_problem(name)
+        plain = [text for text in self.budget if "=" not in text]
+        if len(plain) > 1:
+            raise OptionError(
+                "more than one plain budget", where="--budget", value=plain, hint="name them: storage=2MiB"
+            )
+        budgets = parse_assignments([text for text in self.budget if "=" in text], "--budget")
+        for cost in budgets:
+            cost_named(cost, base.costs)
+        revision = Revision(
+            pins=dict(parse_assignments(self.pin, "--pin")),
+            ties=[parse_tie(text) for text in self.tie],
+            bits=None if self.bits is None else parse_bits(self.bits),
+            budgets=budgets,
+        )
+        return base, revision.apply(base) if revision else base, revision
+
+    def questions(self) -> dict[str, Any]:
+        """Return the keywords of :func:`impq_opt.solve` that stand for bound, budget and cost."""
+        plain = [text for text in self.budget if "=" not in text]
+        return {"bound": self.bound, "budget": plain[0] if plain else None, "minimize": self._minimize()}
+
+    def _minimize(self) -> str | dict[str, float] | None:
+        if not self.minimize:
+            return None
+        if len(self.minimize) == 1 and "=" not in self.minimize[0]:
+            return self.minimize[0]
+        weights = parse_assignments(self.minimize, "--minimize")
+        try:
+            return {name: float(weight) for name, weight in weights.items()}
+        except ValueError:
+            raise OptionError("a weight must be a number", where="--minimize", value=weights) from None
+
+
+def question_text(allocation: Allocation) -> str:
+    """Return the question that ``allocation`` answers, in one line."""
+    cost = " + ".join(
+        name if weight == 1 else f"{float(weight):g} {name}" for name, weight in allocation.cost_weights.items()
+    )
+    limits = [] if allocation.bound is None else [f"{damage_name(allocation.problem)} <= {float(allocation.bound):g}"]
+    limits += [f"{name} <= {limit_text(allocation.problem, name, limit)}" for name, limit in allocation.budgets.items()]
+    least = cost if allocation.minimizes == "cost" else damage_name(allocation.problem)
+    return f"least {least} with {' and '.join(limits)}"
+
+
+def damage_name(problem: Problem) -> str:
+    """Return what the damage is called: the mismatch bound, or the metric's name."""
+    return "mismatch bound" if problem.damage_unit == "mismatch probability bound" else f"damage ({problem.metric})"
+
+
+def limit_text(problem: Problem, name: str, limit: Any) -> str:
+    """Return a budget with its unit."""
+    from impq_opt.costs import format_quantity
+
+    units = {problem.cost(part).unit for part in name.split("+")}
+    return format_quantity(limit, units.pop() if len(units) == 1 else "")

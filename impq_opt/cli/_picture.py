@@ -1,0 +1,114 @@
+"""A compact picture of an allocation: one cell a layer, as many beside each other as the terminal holds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from rich.columns import Columns
+from rich.console import Console, Group, RenderableType
+from rich.text import Text
+
+from impq_opt.allocation import Allocation
+from impq_opt.arrays import KIND_NAMES
+
+__all__ = ["picture"]
+
+_BARS = "▁▂▃▄▅▆▇█"
+_LONGEST_NAME = 30
+_MOST_CELLS = 240
+_MOST_LEVELS = 16
+
+
+@dataclass(frozen=True)
+class _Cell:
+    name: str
+    groups: int
+    bits: str
+    bar: str
+
+
+def picture(allocation: Allocation, console: Console) -> RenderableType:
+    """Return bits per layer: a number and a bar for one group, mean and histogram where a layer has several."""
+    problem = allocation.problem
+    bits = np.asarray(allocation.bits, dtype=np.float64)
+    kinds = np.zeros(len(problem), dtype=np.int8) if problem.kinds is None else problem.kinds
+    levels = np.unique([width for one in problem.candidates.sets for width in one])
+    parts: list[RenderableType] = []
+    what = "candidate" if problem.candidates.numbered else "bits"
+    for kind, name in enumerate(KIND_NAMES):
+        inside = np.flatnonzero(kinds == kind)
+        if len(inside) == 0:
+            continue
+        cells = list(_cells(allocation, bits, inside, levels))
+        if len(cells) > _MOST_CELLS:
+            cells = [_cell(f"all {len(cells)} layers", problem.sizes[inside], bits[inside], levels)]
+        if parts:
+            parts.append(Text())
+        parts.append(Text(f"{what} of {name} groups by layer{_legend(cells, levels)}", style="bold"))
+        parts.append(_columns(cells, console))
+    return Group(*parts)
+
+
+def _cells(
+    allocation: Allocation,
+    bits: npt.NDArray[np.float64],
+    inside: npt.NDArray[np.int64],
+    levels: npt.NDArray[np.float64],
+) -> Iterator[_Cell]:
+    """Yield one cell for each layer with groups ``inside``, in the order of the problem."""
+    names, sizes = allocation.problem.names, allocation.problem.sizes
+    layer_numbers = {layer: number for number, layer in enumerate(dict.fromkeys(names.layers))}
+    layer_of_label = np.array([layer_numbers[layer] for layer in names.layers])
+    layer_of = layer_of_label[names.label_of[inside]]
+    order = np.argsort(layer_of, kind="stable")
+    starts = np.flatnonzero(np.diff(layer_of[order], prepend=-1))
+    layers = list(layer_numbers)
+    for part in np.split(order, starts[1:]):
+        groups = inside[part]
+        yield _cell(layers[int(layer_of[part[0]])], sizes[groups], bits[groups], levels)
+
+
+def _cell(
+    name: str, sizes: npt.NDArray[np.int64], bits: npt.NDArray[np.float64], levels: npt.NDArray[np.float64]
+) -> _Cell:
+    few = len(levels) <= _MOST_LEVELS
+    if len(bits) == 1:
+        length = int(np.searchsorted(levels, bits[0])) + 1
+        return _Cell(name, 1, f"{bits[0]:g}", ("█" * length).ljust(len(levels), "·") if few else "")
+    mean = f"{float(np.average(bits, weights=sizes)):.2f}"
+    if not few:
+        return _Cell(name, len(bits), mean, f"{bits.min():g} to {bits.max():g}")
+    counts = np.bincount(np.searchsorted(levels, bits), minlength=len(levels))
+    height = np.ceil(counts / counts.max() * (len(_BARS) - 1)).astype(int)
+    bars = "".join(_BARS[h] if n else "·" for h, n in zip(height, counts, strict=True))
+    return _Cell(name, len(bits), mean, bars)
+
+
+def _legend(cells: list[_Cell], levels: npt.NDArray[np.float64]) -> str:
+    if len(levels) > _MOST_LEVELS or all(cell.groups == 1 for cell in cells):
+        return ""
+    return f" (mean, and how many groups have {levels[0]:g} to {levels[-1]:g})"
+
+
+def _columns(cells: list[_Cell], console: Console) -> RenderableType:
+    longest = min(max(len(cell.name) for cell in cells), _LONGEST_NAME)
+    widest = max(len(cell.bits) for cell in cells)
+    texts = [
+        Text(f"{_short(c.name, longest):<{longest}} {c.bits:>{widest}} {c.bar}", no_wrap=True, end="") for c in cells
+    ]
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        return Text("\n").join(texts)  # piped: a line a layer
+    width = max(text.cell_len for text in texts)
+    return Columns(texts, width=min(width, console.width), padding=(0, 2, 0, 0), column_first=True)
+
+
+def _short(name: str, longest: int) -> str:
+    """Cut the middle out of a name that is too long: its ends tell most."""
+    if len(name) <= longest:
+        return name
+    head = (longest - 1) // 2
+    return name[:head] + "…" + name[len(name) - (longest - 1 - head) :]

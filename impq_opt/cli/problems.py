@@ -1,0 +1,89 @@
+"""``impq-opt problems``: the gallery."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from impq_opt import problems as gallery
+from impq_opt.cli._common import JsonFlag, console, find_problem, grid, print_json
+from impq_opt.problem import Problem
+
+__all__ = ["problems"]
+
+
+def problems(
+    name: Annotated[str | None, Parameter(help="Show one problem, with all of its provenance.")] = None,
+    /,
+    *,
+    json: JsonFlag = False,
+) -> int:
+    """List the gallery of problems that ship with the package, with where each comes from.
+
+    Example: `impq-opt problems resnet20-fashion-mnist`
+    """
+    wanted = gallery.names() if name is None else (name,)
+    found = [_summary(one, find_problem(one)) for one in wanted]
+    if json:
+        print_json(found if name is None else found[0])
+    elif name is not None:
+        _print_one(found[0])
+    elif not found:
+        console().print("the gallery is empty")
+    else:
+        table = grid("name", ">groups", ">weights", "bits", "damage", "what it is")
+        for one in found:
+            table.add_row(
+                one["name"] + (" (default)" if one["name"] == gallery.DEFAULT else ""),
+                f"{one['groups']:,}",
+                f"{one['weights']:,}",
+                one["bits"],
+                one["metric"],
+                str(one["provenance"].get("description", "")),
+            )
+        console().print(table)
+    return 0
+
+
+def _summary(name: str, problem: Problem) -> dict[str, Any]:
+    weights = problem.weights()
+    widths = sorted({width for one in problem.candidates.sets for width in one})
+    return {
+        "name": name,
+        "groups": len(problem),
+        "weight_groups": int(weights.sum()),
+        "activation_groups": int((~weights).sum()),
+        "weights": int(problem.sizes[weights].sum()),
+        "bits": f"{widths[0]:g} to {widths[-1]:g}" if len(widths) > 3 else ", ".join(f"{w:g}" for w in widths),
+        "metric": problem.metric,
+        "damage_unit": problem.damage_unit,
+        "bound": None if problem.bound is None else float(problem.bound),
+        "minimize": list(problem.objective),
+        "digest": problem.digest,
+        "provenance": dict(problem.provenance),
+    }
+
+
+def _print_one(one: Mapping[str, Any]) -> None:
+    table = grid("", "")
+    table.show_header = False
+    for key, value in one.items():
+        if key == "provenance":
+            continue
+        text = ", ".join(value) if isinstance(value, list) else f"{value:,}" if isinstance(value, int) else str(value)
+        table.add_row(key.replace("_", " "), "-" if value is None else text)
+    for key, value in _flat(one["provenance"]):
+        table.add_row(key, value)
+    console().print(table)
+
+
+def _flat(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    rows = []
+    for key, value in mapping.items():
+        if isinstance(value, Mapping):
+            rows += _flat(value, f"{prefix}{key}.")
+        else:
+            rows.append((f"{prefix}{key}", ", ".join(map(str, value)) if isinstance(value, list) else str(value)))
+    return rows

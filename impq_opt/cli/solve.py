@@ -1,0 +1,162 @@
+"""``impq-opt solve``: choose the bits of every group."""
+
+from __future__ import annotations
+
+import math
+import sys
+from fractions import Fraction
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from impq_opt import problems
+from impq_opt.allocation import Allocation, Status, Stop
+from impq_opt.allocation_record import allocation_record
+from impq_opt.cli._common import (
+    JsonFlag,
+    Output,
+    ProblemName,
+    console,
+    cost_text,
+    grid,
+    number,
+    parse_bytes,
+    parse_options,
+    print_json,
+    progress,
+    write_output,
+)
+from impq_opt.cli._goals import Goals, Many, damage_name, question_text
+from impq_opt.cli._picture import picture
+from impq_opt.files import save_allocation
+from impq_opt.solver import solve as solve_problem
+from impq_opt.solver import solver_class
+
+__all__ = ["print_allocation", "solve"]
+
+
+def solve(
+    problem: ProblemName = problems.DEFAULT,
+    /,
+    *,
+    goals: Goals = Goals(),  # noqa: B008 - frozen
+    solver: Annotated[str, Parameter(help="The strategy; see `impq-opt solvers`.")] = "exact",
+    option: Annotated[list[str] | None, Many, Parameter(help="KEY=VALUE, an option of the strategy.")] = None,
+    time_limit: Annotated[float | None, Parameter(help="Seconds; then the best answer so far, with its gap.")] = None,
+    memory_limit: Annotated[str | None, Parameter(help="Most memory of the strategy, such as 2GiB.")] = None,
+    seed: Annotated[int, Parameter(help="For strategies that draw random numbers.")] = 0,
+    json: JsonFlag = False,
+    output: Output = None,
+) -> int:
+    """Choose the bits of every group, check the answer exactly, and say what is proved.
+
+    Example: `impq-opt solve resnet20-fashion-mnist --bound 0.01 --pin conv1=8 -o allocation.json`
+
+    Exit status: 0 solved; 1 infeasible, or stopped before the proof; 2 wrong usage or bad input.
+    """
+    base, revised, revision = goals.load(problem)
+    options = parse_options(solver, option or [])
+    with progress(f"solving with {solver}"):
+        allocation = solve_problem(
+            revised,
+            **goals.questions(),
+            solver=solver,
+            time_limit=time_limit,
+            memory_limit=None if memory_limit is None else parse_bytes(memory_limit),
+            seed=seed,
+            **options,
+        )
+    if output is not None:
+        write_output(output, lambda path: save_allocation(allocation, path, base=base, revision=revision))
+    if json:
+        print_json(allocation_record(allocation, base=base, revision=revision))
+    else:
+        print_allocation(problem, allocation)
+    return exit_status(allocation)
+
+
+def exit_status(allocation: Allocation) -> int:
+    """Return 0 where the strategy gave what it promises: a proved optimum, or an answer within the limits."""
+    if allocation.choice is None:
+        return 1
+    complete = allocation.status is Status.OPTIMAL or solver_class(allocation.solver).proves != "optimal"
+    return 0 if complete and allocation.stop is Stop.COMPLETED else 1
+
+
+def print_allocation(name: str, allocation: Allocation) -> None:
+    """Print an allocation for people."""
+    out = console()
+    out.print(f"{name}: {len(allocation.problem)} groups, {question_text(allocation)}", soft_wrap=True)
+    if allocation.choice is None:
+        out.print(f"{allocation.solver}: [bold]{allocation.status.value}[/]")
+        _explain_nothing(allocation)
+        return
+    out.print()
+    table = grid("", "")
+    table.show_header = False
+    for row in _facts(allocation):
+        table.add_row(*row)
+    out.print(table)
+    out.print()
+    out.print(picture(allocation, out))
+
+
+def _explain_nothing(allocation: Allocation) -> None:
+    if allocation.diagnosis is not None:
+        print(f"impq-opt: nothing is feasible: {allocation.diagnosis}", file=sys.stderr)
+    else:
+        print(f"impq-opt: no answer within the limits was found ({allocation.stop.value})", file=sys.stderr)
+
+
+def _facts(allocation: Allocation) -> list[tuple[str, str]]:
+    problem = allocation.problem
+    units = {problem.cost(name).unit for name in allocation.cost_weights}
+    unit = units.pop() if len(units) == 1 else ""
+    by_cost = allocation.minimizes == "cost"
+    cost_name = " + ".join(allocation.cost_weights)
+    lower = allocation.lower_bound
+    facts = [(allocation.solver, f"[bold]{allocation.status.value}[/]" + _stopped(allocation))]
+    facts.append((cost_name, cost_text(allocation.cost, unit)))
+    if not by_cost:
+        facts.append((damage_name(problem), number(allocation.damage, 6)))
+    elif allocation.bound is not None:
+        used = f"{allocation.damage:.6g} of {float(allocation.bound):g}"
+        facts.append((damage_name(problem), f"{used} used ({_share(allocation.exact_damage, allocation.bound)})"))
+    for name, limit in allocation.budgets.items():
+        facts.append((f"budget {name}", _budget(allocation, name, limit)))
+    shown = cost_text(lower, unit) if by_cost else number(lower, 6)
+    facts.append(("lower bound", f"{shown}, gap {_percent(allocation.gap)}"))
+    weight, activation = allocation.effective_bits
+    effective = [f"{n} {v:.3f}" for n, v in (("weights", weight), ("activations", activation)) if v is not None]
+    if effective:
+        facts.append(("effective bits", ", ".join(effective)))
+    if allocation.compression_ratio is not None:
+        facts.append(("compression ratio", f"{allocation.compression_ratio:.2f} of the weights, against 16 bits"))
+    facts.append(
+        ("time", f"{allocation.seconds * 1e3:.3g} ms" if allocation.seconds < 1 else f"{allocation.seconds:.3g} s")
+    )
+    return facts
+
+
+def _stopped(allocation: Allocation) -> str:
+    return "" if allocation.stop is Stop.COMPLETED else f" (stopped: {allocation.stop.value})"
+
+
+def _percent(gap: float) -> str:
+    return "unknown" if gap == float("inf") else "0" if gap == 0 else f"{gap * 100:.2g} %"
+
+
+def _budget(allocation: Allocation, name: str, limit: Fraction) -> str:
+    from impq_opt.costs.rows import cost_row
+
+    problem = allocation.problem
+    weights = dict(allocation.cost_weights) if name == "+".join(allocation.cost_weights) else {name: 1}
+    row = cost_row(problem, weights)
+    assert allocation.choice is not None
+    value = row.total(problem.candidates, allocation.choice) * row.quantum
+    return f"{cost_text(value, row.unit)} of {cost_text(limit, row.unit)} used ({_share(value, limit)})"
+
+
+def _share(value: Fraction | None, limit: Fraction) -> str:
+    """Return value / limit in percent, rounded down: 100 % is the limit itself."""
+    return "-" if value is None or not limit else f"{math.floor(value / limit * 10_000) / 100:.2f} %"
