@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from impq_opt.arithmetic import exact_int_sum, exact_sum, sum_rows_down
 from impq_opt.costs.rows import CostRow
+from impq_opt.coupling import Coupling, Places, couple
 from impq_opt.damage import DamageTable, PowerLaw
 from impq_opt.problem import Problem
 
@@ -94,13 +95,18 @@ class Block:
 
 @dataclass(frozen=True, eq=False)
 class Budget:
-    """A limit on a cost beside the objective: sum of ``table[g, k]`` plus ``base`` <= ``limit``, in quanta."""
+    """A limit on a cost beside the objective: sum of ``table[g, k]`` and ``pairs``, plus ``base``, <= ``limit``.
+
+    All in quanta. ``term`` is the cost that is limited; a peak has a budget for each step.
+    """
 
     name: str
     table: IntArray
     base: int
     limit: int
     quantum: Fraction
+    pairs: Coupling | None = None
+    term: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +115,8 @@ class Instance:
 
     ``direction`` COST: minimise the cost subject to damage <= ``bound`` (where given) and the budgets.
     ``direction`` DAMAGE: minimise the damage subject to cost <= ``limit`` and the budgets.
-    Costs are whole numbers of ``quantum``, a fraction of the cost's unit.
+    Costs are whole numbers of ``quantum``, a fraction of the cost's unit. ``blocks`` and ``tables`` hold what belongs to
+    single groups, ``pairs`` what belongs to two.
     """
 
     problem: Problem
@@ -122,6 +129,7 @@ class Instance:
     bound: Fraction | None
     limit: int | None
     budgets: tuple[Budget, ...]
+    pairs: Coupling | None
     _fixed: IntArray = field(repr=False)
     _free: IntArray | None = field(repr=False)
     ties: tuple[TieBlock, ...] = field(repr=False)
@@ -132,9 +140,14 @@ class Instance:
         return self.row.quantum
 
     @property
+    def coupled(self) -> bool:
+        """Whether the objective or a limit has a cost that belongs to pairs of groups."""
+        return self.pairs is not None or any(budget.pairs is not None for budget in self.budgets)
+
+    @property
     def limits(self) -> dict[str, Fraction]:
         """Limits on costs, by name, in their units."""
-        limits = {budget.name: budget.limit * budget.quantum for budget in self.budgets}
+        limits = {budget.term or budget.name: budget.limit * budget.quantum for budget in self.budgets}
         if self.limit is not None:
             limits = {"+".join(self.row.weights): self.limit * self.quantum} | limits
         return limits
@@ -212,7 +225,8 @@ class Instance:
 
     def budget_of(self, budget: Budget, choice: IntArray) -> int:
         """Return the exact value of ``budget`` for a choice (size,), in its quanta."""
-        return budget.base + exact_int_sum(budget.table[np.arange(self.size), choice])
+        total = budget.base + exact_int_sum(budget.table[np.arange(self.size), choice])
+        return total if budget.pairs is None else total + exact_int_sum(budget.pairs.at(choice))
 
     def is_feasible(self, choice: IntArray) -> bool:
         """Return whether a choice (size,) meets the bound and all budgets, decided exactly."""
@@ -257,13 +271,16 @@ def compile_instance(
     free = None if is_free is None else np.flatnonzero(is_free)
     size = len(problem) if free is None else len(free)
     constant = _constant_groups(is_free, ties)
-    base_cost, base_damage = 0, Fraction(0)
-    if constant is not None:
-        base_cost = exact_int_sum(cost.chosen(problem.candidates, fixed)[constant])
-        base_damage = exact_sum(problem.damage.chosen(problem.candidates, fixed)[constant])
     tie_blocks = _place_ties(problem, ties, free)
-    blocks = list(_plain_blocks(problem, cost, free, _tied(size, tie_blocks)))
-    blocks += [_merged_block(problem, cost, tie) for tie in tie_blocks]
+    coupled = cost.coupled or any(row.coupled for _, row, _ in budgets)
+    places = _places(problem, fixed, free, tie_blocks) if coupled else None
+    linear, pairs, base_cost = _uncoupled(problem, cost, places)
+    base_damage = Fraction(0)
+    if constant is not None:
+        base_cost += exact_int_sum(linear.chosen(problem.candidates, fixed)[constant])
+        base_damage = exact_sum(problem.damage.chosen(problem.candidates, fixed)[constant])
+    blocks = list(_plain_blocks(problem, linear, free, _tied(size, tie_blocks)))
+    blocks += [_merged_block(problem, linear, tie) for tie in tie_blocks]
     instance = Instance(
         problem=problem,
         direction=direction,
@@ -275,12 +292,41 @@ def compile_instance(
         bound=bound,
         limit=limit,
         budgets=(),
+        pairs=pairs,
         _fixed=fixed,
         _free=free,
-        ties=tie_blocks,
+        _ties=tie_blocks,
     )
-    rows = tuple(_budget(instance, constant, name, row, most) for name, row, most in budgets)
+    rows = tuple(_budget(instance, constant, places, name, row, most) for name, row, most in budgets)
     return replace(instance, budgets=rows) if rows else instance
+
+
+def _uncoupled(problem: Problem, row: CostRow, places: Places | None) -> tuple[CostRow, Coupling | None, int]:
+    """Return the part of ``row`` that belongs to single groups, the pairs, and the constant."""
+    if places is None:
+        return (replace(row, constant=0) if row.constant else row), None, row.constant
+    return couple(problem, row, places)
+
+
+def _places(problem: Problem, fixed: IntArray, free: IntArray | None, ties: tuple[_TieBlock, ...]) -> Places:
+    """Return where the problem's groups are among the free ones."""
+    count = len(problem)
+    widths = problem.candidates.counts(count)
+    if free is None:
+        every = np.arange(count)
+        return Places(every, np.zeros(count, dtype=np.int64), None, widths, every)
+    place = np.full(count, -1)
+    place[free] = np.arange(len(free))
+    if not ties:
+        return Places(place, fixed, None, widths[free], free)
+    columns = np.minimum(np.arange(problem.candidates.width), widths[:, None] - 1)
+    widths = widths[free]
+    for tie in ties:
+        place[tie.members] = tie.groups[:, None]
+        widths[tie.groups] = tie.columns.shape[1]
+        padded = np.minimum(np.arange(columns.shape[1]), tie.columns.shape[1] - 1)
+        columns[tie.members] = tie.columns[:, padded]
+    return Places(place, fixed, columns, widths, free)
 
 
 def _reduce(problem: Problem) -> tuple[IntArray, npt.NDArray[np.bool_] | None, list[tuple[int, ...]]]:
@@ -419,19 +465,21 @@ def _merged_block(problem: Problem, cost: CostRow, tie: TieBlock) -> Block:
     return Block(tie.groups, np.sum(costs, axis=0), sum_rows_down(np.stack(damages)))
 
 
-def _budget(instance: Instance, constant: IntArray | None, name: str, row: CostRow, limit: int) -> Budget:
+def _budget(
+    instance: Instance, constant: IntArray | None, places: Places | None, name: str, full: CostRow, limit: int
+) -> Budget:
     """Return a budget beside the objective, on the free groups."""
     problem = instance.problem
+    row, pairs, base = _uncoupled(problem, full, places)
     blocks = list(_plain_blocks(problem, row, instance._free, _tied(instance.size, instance.ties)))
     blocks += [_merged_block(problem, row, tie) for tie in instance.ties]
     table = np.empty((instance.size, int(instance.widths.max(initial=1))), dtype=np.int64)
     for block in blocks:
         part, _ = block.tables()
         table[block.groups] = part[:, np.minimum(np.arange(table.shape[1]), part.shape[1] - 1)]
-    base = 0
     if constant is not None:
-        base = exact_int_sum(row.chosen(problem.candidates, instance._fixed)[constant])
-    return Budget(name, table, base, limit, row.quantum)
+        base += exact_int_sum(row.chosen(problem.candidates, instance._fixed)[constant])
+    return Budget(name, table, base, limit, row.quantum, pairs, "+".join(row.weights))
 
 
 def _tied(size: int, ties: tuple[TieBlock, ...]) -> npt.NDArray[np.bool_] | None:

@@ -20,7 +20,7 @@ from impq_opt.allocation import Allocation, Certificate, Diagnosis, Enumeration,
 from impq_opt.arithmetic import floor_float
 from impq_opt.arrays import exact_bound
 from impq_opt.costs import parse_quantity
-from impq_opt.costs.rows import CostRow, cost_row
+from impq_opt.costs.rows import CostRow, budget_rows, cost_row
 from impq_opt.diagnosis import diagnose
 from impq_opt.errors import OptionError, SolverError, UnsupportedError, nearest
 from impq_opt.instance import Direction, Instance, compile_instance
@@ -96,7 +96,8 @@ class Solver(ABC):
 
     ``summary`` is one line for people, ``proves`` is what an answer comes with, and ``supports`` names the features
     that the strategy handles beside the plain problem (least cost under a bound): ``"damage"`` (least damage under a
-    budget) and ``"budgets"`` (further budgets). A problem with any other feature is refused by name.
+    budget), ``"budgets"`` (further budgets) and ``"pairs"`` (costs that couple two groups). A problem with any other
+    feature is refused by name.
     """
 
     name: ClassVar[str]
@@ -229,7 +230,7 @@ def make_instance(
         )
     weights = {minimize: 1} if isinstance(minimize, str) else dict(minimize or problem.objective)
     row = cost_row(problem, weights)
-    extra = {name: (cost_row(problem, {name: 1}), most) for name, most in problem.budgets.items()}
+    extra = {name: (one, most) for term, most in problem.budgets.items() for name, one in budget_rows(problem, term)}
     direction, limit = Direction.COST, None
     exact = None if bound is None else _bound(bound)
     if budget is not None:
@@ -267,10 +268,16 @@ def _check_support(strategy: Solver, instance: Instance) -> None:
         needs.add("damage")
     if instance.budgets:
         needs.add("budgets")
+    if instance.coupled:
+        needs.add("pairs")
     missing = sorted(needs - strategy.supports)
     if missing:
         able = [n for n in solver_names() if needs <= solver_class(n).supports]
-        what = {"damage": "least damage under a budget", "budgets": "several budgets"}
+        what = {
+            "damage": "least damage under a budget",
+            "budgets": "several budgets",
+            "pairs": "costs that couple groups",
+        }
         raise UnsupportedError(
             f"solver {strategy.name!r} does not handle {' and '.join(what[m] for m in missing)}; "
             f"these do: {', '.join(able)}"

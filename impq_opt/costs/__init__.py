@@ -1,23 +1,33 @@
 """Cost terms: what a precision costs, declared by name, each with its unit and source."""
 
+from impq_opt.costs.lookup import LookupCost
+from impq_opt.costs.memory import PeakActivationMemory
+from impq_opt.costs.operations import INPUT_BITS, Adders, BitOperations, Slides
+from impq_opt.costs.registry import COSTS, cost_named
 from impq_opt.costs.terms import (
-    COSTS,
     ActivationMemory,
     CostTerm,
     Pairs,
+    PairTables,
     Representational,
     Storage,
     TableCost,
-    cost_named,
 )
 from impq_opt.costs.units import format_quantity, parse_quantity
 
 __all__ = [
     "COSTS",
+    "INPUT_BITS",
     "ActivationMemory",
+    "Adders",
+    "BitOperations",
     "CostTerm",
+    "LookupCost",
+    "PairTables",
     "Pairs",
+    "PeakActivationMemory",
     "Representational",
+    "Slides",
     "Storage",
     "TableCost",
     "cost_named",

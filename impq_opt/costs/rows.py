@@ -1,10 +1,10 @@
-"""Cost terms combined into one row of integers."""
+"""Cost terms combined into rows of integers."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -12,21 +12,24 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt.arithmetic import exact_int_sum
-from impq_opt.costs.terms import LARGEST_TOTAL, common_quantum
-from impq_opt.errors import ProblemError
+from impq_opt.costs.terms import LARGEST_TOTAL, CostTerm, Pairs, PairTables, common_quantum
+from impq_opt.errors import ProblemError, UnsupportedError
 from impq_opt.groups import Candidates
 
 if TYPE_CHECKING:
     from impq_opt.problem import Problem
 
-__all__ = ["CostRow", "cost_row"]
+__all__ = ["CostRow", "budget_rows", "cost_row"]
 
 IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
 class CostRow:
-    """A cost in whole numbers of ``quantum``: ``slope[g] * B * denominator``, or ``table[g, k]``, or their sum.
+    """A cost in whole numbers of ``quantum``.
+
+    The sum of ``slope[g] * level``, ``table[g, k]``, ``coefficient[e] * level * level`` over ``pairs``,
+    ``values[e, k, k]`` over each of ``lookups``, and ``constant``, where a level is a precision in 1/denominator bits.
 
     slope : ndarray of int64 (G,), optional
     table : ndarray of int64 (G, K), optional
@@ -34,6 +37,9 @@ class CostRow:
         Precisions are whole multiples of 1/denominator bits.
     weights : mapping
         The cost terms that the row combines.
+    pairs : Pairs, optional
+    lookups : tuple of PairTables
+        Their quantum is the row's.
     """
 
     quantum: Fraction
@@ -42,13 +48,28 @@ class CostRow:
     denominator: int
     weights: Mapping[str, Fraction | int | float]
     unit: str
+    constant: int = 0
+    pairs: Pairs | None = None
+    lookups: tuple[PairTables, ...] = ()
+
+    @property
+    def coupled(self) -> bool:
+        """Whether some of the cost belongs to pairs of groups."""
+        return self.pairs is not None or bool(self.lookups)
 
     def levels(self, bits: Sequence[float]) -> IntArray:
         """Return precisions (K,) as whole multiples of 1/denominator."""
         return np.array([_decimal(b) * self.denominator for b in bits], dtype=np.int64)
 
+    def level_table(self, candidates: Candidates) -> IntArray:
+        """Return the levels (sets, K) of all candidate sets, 0 past the end of a set."""
+        table = np.zeros((len(candidates.sets), candidates.width), dtype=np.int64)
+        for row, one in zip(table, candidates.sets, strict=True):
+            row[: len(one)] = self.levels(one)
+        return table
+
     def dense(self, groups: IntArray | slice, bits: Sequence[float]) -> IntArray:
-        """Return the cost (n, K) of ``groups``, all of whose candidates are ``bits``; a view where it can."""
+        """Return the uncoupled cost (n, K) of ``groups``, all of whose candidates are ``bits``; a view where it can."""
         if self.table is None:
             assert self.slope is not None
             return self.slope[groups, None] * self.levels(bits)
@@ -57,47 +78,104 @@ class CostRow:
         return rows if self.slope is None else rows + self.slope[groups, None] * self.levels(bits)
 
     def chosen(self, candidates: Candidates, choice: IntArray) -> IntArray:
-        """Return the cost (G,) of a choice (G,)."""
+        """Return the uncoupled cost (G,) of a choice (G,)."""
         total = None if self.table is None else self.table[np.arange(len(choice)), choice]
         if self.slope is not None:
-            levels = np.zeros((len(candidates.sets), candidates.width), dtype=np.int64)
-            for row, one in zip(levels, candidates.sets, strict=True):
-                row[: len(one)] = self.levels(one)
-            number = 0 if candidates.set_of is None else candidates.set_of
-            linear = self.slope * levels[number, choice]
+            linear = self.slope * self._chosen_levels(candidates, choice)
             total = linear if total is None else total + linear
         assert total is not None
         return total
 
+    def chosen_pairs(self, candidates: Candidates, choice: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+        """Return left, right and cost (E,) of every pair of groups for a choice (G,)."""
+        parts: list[tuple[IntArray, IntArray, IntArray]] = []
+        if self.pairs is not None:
+            level = self._chosen_levels(candidates, choice)
+            left, right = self.pairs.left, self.pairs.right
+            parts.append((left, right, self.pairs.coefficient * level[left] * level[right]))
+        for one in self.lookups:
+            values = one.values[np.arange(len(one.left)), choice[one.left], choice[one.right]]
+            parts.append((one.left, one.right, values))
+        if not parts:
+            return (np.empty(0, dtype=np.int64),) * 3
+        left, right, cost = (np.concatenate(p) for p in zip(*parts, strict=True))
+        return left, right, cost
+
+    def _chosen_levels(self, candidates: Candidates, choice: IntArray) -> IntArray:
+        number = 0 if candidates.set_of is None else candidates.set_of
+        levels: IntArray = self.level_table(candidates)[number, choice]
+        return levels
+
     def total(self, candidates: Candidates, choice: IntArray) -> int:
         """Return the exact cost of a choice (G,)."""
-        return exact_int_sum(self.chosen(candidates, choice))
+        total = self.constant + exact_int_sum(self.chosen(candidates, choice))
+        return total + exact_int_sum(self.chosen_pairs(candidates, choice)[2]) if self.coupled else total
 
 
 def cost_row(problem: Problem, weights: Mapping[str, Fraction | int | float]) -> CostRow:
     """Combine the named cost terms of ``problem``, each times its weight, into one integer row."""
-    denominator = math.lcm(*(_decimal(b).denominator for one in problem.candidates.sets for b in one))
+    peaks = [name for name in weights if problem.cost(name).peaks(problem) is not None]
+    if peaks:
+        raise UnsupportedError(
+            f"{peaks[0]!r} is the largest of several sums, so it can be a budget and not part of an objective"
+        )
+    return _row(problem, {name: (factor, problem.cost(name)) for name, factor in weights.items()}, weights)
+
+
+def budget_rows(problem: Problem, name: str) -> list[tuple[str, CostRow]]:
+    """Return the rows, by name, all of which a budget on cost ``name`` limits: one, or each that a peak is taken of."""
+    peaks = problem.cost(name).peaks(problem)
+    if peaks is None:
+        return [(name, cost_row(problem, {name: 1}))]
+    denominator = _denominator(problem)
+    unit = problem.cost(name).unit
+    return [(row, CostRow(Fraction(1, denominator), slope, None, denominator, {name: 1}, unit)) for row, slope in peaks]
+
+
+def _denominator(problem: Problem) -> int:
+    return math.lcm(*(_decimal(b).denominator for one in problem.candidates.sets for b in one))
+
+
+def _row(
+    problem: Problem,
+    terms: Mapping[str, tuple[Fraction | int | float, CostTerm]],
+    weights: Mapping[str, Fraction | int | float],
+) -> CostRow:
+    denominator = _denominator(problem)
     slopes: list[tuple[Fraction, IntArray]] = []
     tables: list[tuple[Fraction, IntArray]] = []
-    for name, weight in weights.items():
-        term, factor = problem.cost(name), _decimal(weight)
-        slope = term.slope(problem)
+    pairs: list[tuple[Fraction, Pairs]] = []
+    lookups: list[tuple[Fraction, PairTables]] = []
+    constant = Fraction(0)
+    for weight, term in terms.values():
+        factor = _decimal(weight)
+        slope, product, looked_up = term.slope(problem), term.pairs(problem), term.lookup(problem)
         if slope is not None:
             slopes.append((factor / denominator, slope))
         else:
             values, quantum = term.table(problem)
             tables.append((factor * quantum, values))
-    quantum = common_quantum([factor for factor, _ in slopes + tables])
-    slope, table = _combine(slopes, quantum), _combine(tables, quantum)
-    units = {problem.cost(name).unit for name in weights}
-    unit = units.pop() if len(units) == 1 else ""
-    row = CostRow(quantum, slope, table, denominator, weights, unit)
-    largest = 0.0
-    if slope is not None:
-        largest += float(slope.sum(dtype=np.float64)) * float(row.levels([max(map(max, problem.candidates.sets))])[0])
-    if table is not None and len(tables) + len(slopes) > 1:
-        largest += float(np.abs(table).max()) * len(table)
-    if largest >= LARGEST_TOTAL:
+        if product is not None:
+            pairs.append((factor / denominator**2, product))
+        if looked_up is not None:
+            lookups.append((factor * looked_up.quantum, looked_up))
+        constant += factor * term.constant(problem)
+    factors = [factor for factor, _ in (*slopes, *tables, *pairs, *lookups)]
+    quantum = common_quantum([*factors, *([constant] if constant else [])])
+    units = {term.unit for _, term in terms.values()}
+    row = CostRow(
+        quantum,
+        _combine(slopes, quantum),
+        _combine(tables, quantum),
+        denominator,
+        weights,
+        units.pop() if len(units) == 1 else "",
+        int(constant / quantum),
+        _combine_pairs(pairs, quantum),
+        tuple(replace(one, values=_scaled(one.values, factor / quantum), quantum=quantum) for factor, one in lookups),
+    )
+    # A single table has been checked when it was declared.
+    if (row.slope is not None or row.coupled or len(terms) > 1) and _largest(problem, row) >= LARGEST_TOTAL:
         raise ProblemError(
             "the weighted costs are too large for exact 64-bit sums",
             where="minimize",
@@ -107,19 +185,45 @@ def cost_row(problem: Problem, weights: Mapping[str, Fraction | int | float]) ->
     return row
 
 
+def _largest(problem: Problem, row: CostRow) -> float:
+    """Return a number that no sum of the row's parts exceeds."""
+    most = float(row.levels([max(map(max, problem.candidates.sets))])[0])
+    total = float(abs(row.constant))
+    if row.slope is not None:
+        total += float(row.slope.sum(dtype=np.float64)) * most
+    if row.table is not None:
+        total += float(np.abs(row.table).max()) * len(row.table)
+    if row.pairs is not None:
+        total += float(row.pairs.coefficient.sum(dtype=np.float64)) * most**2
+    return total + sum(float(np.abs(one.values).max(initial=0)) * len(one.values) for one in row.lookups)
+
+
+def _combine_pairs(parts: list[tuple[Fraction, Pairs]], quantum: Fraction) -> Pairs | None:
+    if not parts:
+        return None
+    return Pairs(
+        np.concatenate([one.left for _, one in parts]),
+        np.concatenate([one.right for _, one in parts]),
+        np.concatenate([_scaled(one.coefficient, factor / quantum) for factor, one in parts]),
+    )
+
+
 def _combine(parts: list[tuple[Fraction, IntArray]], quantum: Fraction) -> IntArray | None:
     total = None
     for factor, values in parts:
-        times = factor / quantum
-        if times * int(max(abs(int(values.max())), abs(int(values.min())), 1)) >= LARGEST_TOTAL:
-            raise ProblemError(
-                "a weighted cost is too large for exact 64-bit sums",
-                where="minimize",
-                hint="use weights with fewer digits",
-            )
-        scaled = values if times == 1 else values * int(times)
+        scaled = _scaled(values, factor / quantum)
         total = scaled if total is None else total + scaled
     return total
+
+
+def _scaled(values: IntArray, times: Fraction) -> IntArray:
+    if times * max(abs(int(values.max(initial=0))), abs(int(values.min(initial=0))), 1) >= LARGEST_TOTAL:
+        raise ProblemError(
+            "a weighted cost is too large for exact 64-bit sums",
+            where="minimize",
+            hint="use weights with fewer digits",
+        )
+    return values if times == 1 else values * int(times)
 
 
 def _decimal(value: float | Fraction) -> Fraction:

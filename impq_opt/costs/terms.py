@@ -12,20 +12,21 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.errors import OptionError, ProblemError, nearest
+from impq_opt.errors import ProblemError
 
 if TYPE_CHECKING:
     from impq_opt.problem import Problem
 
 __all__ = [
-    "COSTS",
     "ActivationMemory",
     "CostTerm",
+    "PairTables",
     "Pairs",
     "Representational",
     "Storage",
     "TableCost",
-    "cost_named",
+    "common_quantum",
+    "integers",
 ]
 
 IntArray = npt.NDArray[np.int64]
@@ -39,7 +40,7 @@ class Pairs:
     """A cost that couples two groups: ``coefficient[e] * B_left * B_right`` for each edge e.
 
     left, right, coefficient : ndarray of int64 (E,)
-        Indices of groups, and whole units per bit and bit.
+        Indices of groups, and whole units per bit and bit, not negative.
     """
 
     left: IntArray
@@ -47,10 +48,25 @@ class Pairs:
     coefficient: IntArray
 
 
-class CostTerm(ABC):
-    """A cost by name: linear in the bits (``slope``), or a table, possibly with pairs on top.
+@dataclass(frozen=True, eq=False)
+class PairTables:
+    """A cost looked up by the candidates of two groups: ``values[e, k_left, k_right] * quantum``.
 
-    A term is a sum over groups of ``slope[g] * B_g``, or of ``table[g, k] * quantum``, plus its pairs.
+    left, right : ndarray of int64 (E,)
+    values : ndarray of int64 (E, K, K)
+    """
+
+    left: IntArray
+    right: IntArray
+    values: IntArray
+    quantum: Fraction = Fraction(1)
+
+
+class CostTerm(ABC):
+    """A cost by name, a sum of parts, each of which may be missing.
+
+    ``slope[g] * B_g`` or ``table[g, k] * quantum`` over groups, ``pairs`` and ``lookup`` over pairs of groups, and a
+    ``constant``. A term with ``peaks`` is instead the largest of several linear rows.
     """
 
     name: str
@@ -62,11 +78,23 @@ class CostTerm(ABC):
         """Return whole units per bit (G,), or None where the term is a table."""
 
     def table(self, problem: Problem) -> tuple[IntArray, Fraction]:
-        """Return (G, K) integers and the value of one of them in units."""
+        """Return (G, K) integers and the value of one of them in units; asked for where there is no slope."""
         raise NotImplementedError
 
     def pairs(self, problem: Problem) -> Pairs | None:
-        """Return the part that couples groups, if any."""
+        """Return the part that multiplies the bits of two groups, if any."""
+        return None
+
+    def lookup(self, problem: Problem) -> PairTables | None:
+        """Return the part that is looked up by the candidates of two groups, if any."""
+        return None
+
+    def constant(self, problem: Problem) -> int:
+        """Return the part, in whole units, that does not depend on the precisions."""
+        return 0
+
+    def peaks(self, problem: Problem) -> tuple[tuple[str, IntArray], ...] | None:
+        """Return named slopes (G,) of which the term is the largest; None for a term that is a sum."""
         return None
 
     def with_columns(self, take: Callable[[IntArray], IntArray]) -> CostTerm:
@@ -153,7 +181,7 @@ class TableCost(CostTerm):
                 raise ProblemError("is too large for exact sums", where=f"costs.{name}", value=int(array.max()))
             integers, quantum, rounding = array.astype(np.int64, copy=False), Fraction(1), 0.0
         elif array.dtype.kind == "f":
-            integers, quantum, rounding = _integers(array.astype(np.float64, copy=False), f"costs.{name}")
+            integers, quantum, rounding = integers(array.astype(np.float64, copy=False), f"costs.{name}")
         else:
             raise ProblemError("must hold real numbers", where=f"costs.{name}", value=str(array.dtype))
         return cls(integers, quantum, name, unit, source, rounding)
@@ -182,7 +210,7 @@ class TableCost(CostTerm):
         yield "values", self.values
 
 
-def _integers(values: npt.NDArray[np.float64], where: str) -> tuple[IntArray, Fraction, float]:
+def integers(values: npt.NDArray[np.float64], where: str) -> tuple[IntArray, Fraction, float]:
     """Return integers, a quantum and the largest rounding error that stand for float costs.
 
     Tried in turn: decimals of up to nine places (0.1 is read as one tenth where every entry is the float64 nearest to
@@ -208,17 +236,6 @@ def _integers(values: npt.NDArray[np.float64], where: str) -> tuple[IntArray, Fr
     whole = np.rint(scaled)
     rounding = float(np.ldexp(np.abs(scaled - whole).max(), -shift))
     return whole.astype(np.int64), Fraction(2) ** -shift, rounding
-
-
-COSTS: dict[str, CostTerm] = {term.name: term for term in (Storage(), ActivationMemory(), Representational())}
-
-
-def cost_named(name: str, extra: tuple[CostTerm, ...] = ()) -> CostTerm:
-    """Return the built-in or declared cost term called ``name``."""
-    known = COSTS | {term.name: term for term in extra}
-    if name not in known:
-        raise OptionError("unknown cost", where="minimize", value=name, hint=nearest(name, known))
-    return known[name]
 
 
 def common_quantum(values: list[Fraction]) -> Fraction:

@@ -22,6 +22,7 @@ _FACTORS: dict[str, dict[str, Fraction]] = {
     "bit-op": {
         f"{p}{name}": Fraction(f) for p, f in _SI.items() for name in ("bit-op", "bit-OPs", "bitops", "BOPs", "bop")
     },
+    "FA": {f"{p}{name}": Fraction(f) for p, f in _SI.items() for name in ("FA", "adders")},
     "s": {"s": Fraction(1), "ms": Fraction(1, 10**3), "us": Fraction(1, 10**6)},
     "J": {"J": Fraction(1), "mJ": Fraction(1, 10**3), "uJ": Fraction(1, 10**6)},
 }
@@ -61,11 +62,12 @@ def format_quantity(value: Fraction | float, unit: str) -> str:
             if (abs(number) >= factor and suffix != "B") or (suffix == "B" and number % 8 == 0):
                 return f"{number / factor:.4g} {suffix}"
         return f"{number:g} bit"
-    if unit == "bit-op":
+    if unit in ("bit-op", "FA"):
+        name = "bit-OPs" if unit == "bit-op" else unit
         for prefix in ("T", "G", "M", "k"):
             if abs(number) >= _SI[prefix]:
-                return f"{number / _SI[prefix]:.4g} {prefix}bit-OPs"
-        return f"{number:g} bit-OPs"
+                return f"{number / _SI[prefix]:.4g} {prefix}{name}"
+        return f"{number:g} {name}"
     if unit in ("s", "J") and number:
         for prefix, factor in (("", 1.0), ("m", 1e-3), ("u", 1e-6)):
             if abs(number) >= factor or prefix == "u":

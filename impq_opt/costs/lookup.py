@@ -1,0 +1,215 @@
+"""Costs measured on hardware: a table of latency or energy by layer, weight bits and activation bits."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from impq_opt.costs.operations import INPUT_BITS
+from impq_opt.costs.terms import LARGEST_TOTAL, CostTerm, PairTables, common_quantum
+from impq_opt.errors import FileError, ProblemError, nearest
+
+if TYPE_CHECKING:
+    from impq_opt.problem import Problem
+
+__all__ = ["LookupCost"]
+
+IntArray = npt.NDArray[np.int64]
+
+_COLUMNS = ("layer", "weight_bits", "activation_bits", "value")
+_Table = dict[str, dict[tuple[Fraction, Fraction], Fraction]]
+
+
+@dataclass(frozen=True, eq=False)
+class LookupCost(CostTerm):
+    """A cost given for every layer, weight precision and activation precision; build it with :meth:`from_csv`.
+
+    A group that is part of a layer (a kernel) takes the layer's value at its own precision times its share of the
+    layer's elements. A group that reads the network's input takes the values at 8 activation bits.
+
+    Parameters
+    ----------
+    values : ndarray of int64 (G, K)
+        What weight groups that read the input cost; 0 elsewhere.
+    left, right : ndarray of int64 (E,)
+        Weight groups, and the activation groups that they read.
+    pair_values : ndarray of int64 (E, K, K)
+        Cost by the candidates of both.
+    quantum : Fraction
+        What one integer is worth in ``unit``.
+    """
+
+    values: IntArray
+    left: IntArray
+    right: IntArray
+    pair_values: IntArray
+    quantum: Fraction = Fraction(1)
+    name: str = "latency"
+    unit: str = "s"
+    source: str = "given as a table"
+
+    @classmethod
+    def from_csv(
+        cls, path: str | Path, problem: Problem, *, name: str = "latency", unit: str = "s", source: str = ""
+    ) -> LookupCost:
+        """Read a CSV file with the columns layer, weight_bits, activation_bits and value (in ``unit``).
+
+        Every layer of the problem's weight groups needs a value for every pair of candidates. Raise FileError with the
+        line of what cannot be read, and ProblemError with the first value that is missing.
+        """
+        path = Path(path)
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise FileError("cannot be read as a table", where=str(path), hint=str(error)) from None
+        return cls.from_table(
+            _read(text, str(path)), problem, name=name, unit=unit, source=source or f"table {path.name}"
+        )
+
+    @classmethod
+    def from_table(
+        cls, table: _Table, problem: Problem, *, name: str = "latency", unit: str = "s", source: str = "given as a table"
+    ) -> LookupCost:
+        """Read ``table[layer][weight bits, activation bits]``, exact numbers of ``unit``."""
+        weights = np.flatnonzero(problem.weights())
+        layers = [problem.names.layers[label] for label in problem.names.label_of[weights].tolist()]
+        unknown = sorted(set(table) - set(layers))
+        if unknown:
+            raise ProblemError(
+                "no such layer", where=f"costs.{name}", value=unknown[0], hint=nearest(unknown[0], set(layers))
+            )
+        shares = _shares(problem, weights, layers)
+        read = np.full(len(problem), -1) if problem.reads is None else problem.reads
+        parts = set(zip(layers, shares, strict=True))
+        worth = [v * share for one, share in parts for v in _of(table, one, name).values() if v]
+        quantum = common_quantum(worth) if worth else Fraction(1)
+        width = problem.candidates.width
+        values = np.zeros((len(problem), width), dtype=np.int64)
+        edges = [i for i, group in enumerate(weights.tolist()) if read[group] >= 0]
+        pair_values = np.zeros((len(edges), width, width), dtype=np.int64)
+        cells: dict[tuple[object, ...], IntArray] = {}
+        place = 0
+        for group, layer, share in zip(weights.tolist(), layers, shares, strict=True):
+            other = int(read[group])
+            rights = problem.candidates.of(other) if other >= 0 else (INPUT_BITS,)
+            key = (layer, share, problem.candidates.of(group), rights)
+            if key not in cells:
+                cells[key] = _cells(_of(table, layer, name), key[2], rights, share / quantum, f"costs.{name}: {layer}")
+            found = cells[key]
+            if other >= 0:
+                pair_values[place, : found.shape[0], : found.shape[1]] = found
+                place += 1
+            else:
+                values[group, : len(found)] = found[:, 0]
+        left = weights[edges]
+        return cls(values, left, read[left], pair_values, quantum, name, unit, source)
+
+    def __post_init__(self) -> None:
+        largest = max(int(np.abs(a).max(initial=0)) * len(a) for a in (self.values, self.pair_values))
+        if largest >= LARGEST_TOTAL:
+            raise ProblemError(
+                "values and shares need more than 64 bits to add exactly",
+                where=f"costs.{self.name}",
+                hint="give the values with fewer digits",
+            )
+
+    def slope(self, problem: Problem) -> None:
+        return None
+
+    def table(self, problem: Problem) -> tuple[IntArray, Fraction]:
+        return self.values, self.quantum
+
+    def lookup(self, problem: Problem) -> PairTables:
+        return PairTables(self.left, self.right, self.pair_values, self.quantum)
+
+    def with_columns(self, take: Callable[[IntArray], IntArray]) -> LookupCost:
+        # What is kept of a table of column numbers is the columns that are kept.
+        kept = take(np.tile(np.arange(self.values.shape[1]), (len(self.values), 1)))
+        rows = np.arange(len(self.left))[:, None, None]
+        pairs = self.pair_values[rows, kept[self.left][:, :, None], kept[self.right][:, None, :]]
+        return replace(self, values=take(self.values), pair_values=pairs)
+
+    def canonical(self) -> Iterator[tuple[str, object]]:
+        yield "quantum", str(self.quantum)
+        for key in ("values", "left", "right", "pair_values"):
+            yield key, getattr(self, key)
+
+
+def _read(text: str, where: str) -> _Table:
+    rows = csv.reader(io.StringIO(text))
+    header = [cell.strip() for cell in next(rows, [])]
+    missing = [column for column in _COLUMNS if column not in header]
+    if missing:
+        raise FileError(
+            f"has no column {missing[0]!r}", where=f"{where}: line 1", value=header, hint=f"needs {', '.join(_COLUMNS)}"
+        )
+    table: _Table = {}
+    for row in rows:
+        if not any(cell.strip() for cell in row):
+            continue
+        place = f"{where}: line {rows.line_num}"
+        if len(row) != len(header):
+            raise FileError(f"must have {len(header)} cells", where=place, value=len(row))
+        cells = dict(zip(header, (cell.strip() for cell in row), strict=True))
+        key = (_number(cells["weight_bits"], place), _number(cells["activation_bits"], place))
+        one = table.setdefault(cells["layer"], {})
+        if key in one:
+            raise FileError("gives a value twice", where=place, value=cells["layer"])
+        one[key] = _number(cells["value"], place)
+    return table
+
+
+def _number(text: str, where: str) -> Fraction:
+    try:
+        value = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        raise FileError("must be a number", where=where, value=text) from None
+    if value < 0:
+        raise FileError("must not be negative", where=where, value=text)
+    return value
+
+
+def _shares(problem: Problem, weights: IntArray, layers: list[str]) -> list[Fraction]:
+    total: dict[str, int] = {}
+    sizes = problem.sizes[weights].tolist()
+    for layer, size in zip(layers, sizes, strict=True):
+        total[layer] = total.get(layer, 0) + size
+    return [Fraction(size, total[layer]) for layer, size in zip(layers, sizes, strict=True)]
+
+
+def _of(table: _Table, layer: str, name: str) -> dict[tuple[Fraction, Fraction], Fraction]:
+    if layer not in table:
+        raise ProblemError("has no values for a layer", where=f"costs.{name}", value=layer, hint="every layer needs them")
+    return table[layer]
+
+
+def _cells(
+    values: dict[tuple[Fraction, Fraction], Fraction],
+    lefts: tuple[float, ...],
+    rights: tuple[float, ...],
+    factor: Fraction,
+    where: str,
+) -> IntArray:
+    """Return the integers (len(lefts), len(rights)) of one group."""
+    found = np.zeros((len(lefts), len(rights)), dtype=object)
+    for row, weight in enumerate(lefts):
+        for column, activation in enumerate(rights):
+            key = (Fraction(str(weight)), Fraction(str(activation)))
+            if key not in values:
+                raise ProblemError(
+                    f"has no value at {weight:g} weight bits and {activation:g} activation bits", where=where
+                )
+            found[row, column] = int(values[key] * factor)
+    if max(map(abs, found.reshape(-1))) >= LARGEST_TOTAL:
+        raise ProblemError(
+            "values and shares need more than 64 bits to add exactly", where=where, hint="give fewer digits"
+        )
+    return found.astype(np.int64)

@@ -1,0 +1,151 @@
+"""Costs of computing: what a multiply-accumulate costs depends on the bits of the weight and of what it reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from impq_opt.costs.terms import CostTerm, Pairs
+from impq_opt.errors import ProblemError
+
+if TYPE_CHECKING:
+    from impq_opt.problem import Problem
+
+__all__ = ["INPUT_BITS", "Adders", "BitOperations", "Reads", "Slides", "reads"]
+
+IntArray = npt.NDArray[np.int64]
+
+# A tensor without a group of its own is the network's input: an image of 8 bits (IMPQ, section on experiments).
+INPUT_BITS = 8
+# Found by fitting the slides' C_C column: with it on top of Sakr's adders five of the six uniform MobileNetV1 rows
+# come out to rounding.
+_PER_OUTPUT = 576
+
+
+class Reads(NamedTuple):
+    """Who reads what: E edges of weight group, activation group (-1: the input) and multiply-accumulates."""
+
+    weight: IntArray
+    activation: IntArray
+    macs: IntArray
+
+
+def reads(problem: Problem, cost: str) -> Reads:
+    """Return the edges with multiply-accumulates; raise ProblemError where none are declared."""
+    if problem.macs is None:
+        raise ProblemError(
+            "the problem has no multiply-accumulates",
+            where=f"costs.{cost}",
+            hint="declare macs (and reads) for the weight groups",
+        )
+    weight = np.flatnonzero(problem.macs)
+    activation = np.full(len(weight), -1) if problem.reads is None else problem.reads[weight]
+    macs = problem.macs[weight]
+    if problem.also_reads is not None:
+        further = problem.also_reads
+        weight, activation, macs = (
+            np.concatenate([first, further[:, column]])
+            for first, column in ((weight, 0), (activation, 1), (macs, 2))
+        )
+    return Reads(weight, activation, macs)
+
+
+def _product(problem: Problem, edges: Reads) -> Pairs | None:
+    inside = edges.activation >= 0
+    if not inside.any():
+        return None
+    return Pairs(edges.weight[inside], edges.activation[inside], edges.macs[inside])
+
+
+def _per_group(problem: Problem, groups: IntArray, values: IntArray) -> IntArray:
+    total = np.zeros(len(problem), dtype=np.int64)
+    np.add.at(total, groups, values)
+    return total
+
+
+@dataclass(frozen=True)
+class BitOperations(CostTerm):
+    """Multiply-accumulates times weight bits times activation bits, of one sample."""
+
+    name: ClassVar[str] = "bit-operations"
+    unit: ClassVar[str] = "bit-op"
+    source: ClassVar[str] = "sum MACs B_w B_a, one sample; the product convention of IMPQ's public code, HAWQ-V3 and MCT"
+
+    def slope(self, problem: Problem) -> IntArray:
+        edges = reads(problem, self.name)
+        outside = edges.activation < 0
+        return _per_group(problem, edges.weight[outside], INPUT_BITS * edges.macs[outside])
+
+    def pairs(self, problem: Problem) -> Pairs | None:
+        return _product(problem, reads(problem, self.name))
+
+
+@dataclass(frozen=True)
+class Adders(CostTerm):
+    """One-bit full adders of one sample.
+
+    Each dot product of length D takes D B_a B_w + (D - 1)(B_a + B_w + ceil(log2 D) - 1).
+    """
+
+    name: ClassVar[str] = "adders"
+    unit: ClassVar[str] = "FA"
+    source: ClassVar[str] = "Sakr et al., ICML 2017: computational cost in one-bit full adders, one sample"
+
+    def slope(self, problem: Problem) -> IntArray:
+        edges = reads(problem, self.name)
+        carried = edges.macs - _outputs(problem, edges, self.name)
+        outside = edges.activation < 0
+        total = _per_group(problem, edges.weight, carried + np.where(outside, INPUT_BITS * edges.macs, 0))
+        return total + _per_group(problem, edges.activation[~outside], carried[~outside])
+
+    def pairs(self, problem: Problem) -> Pairs | None:
+        return _product(problem, reads(problem, self.name))
+
+    def constant(self, problem: Problem) -> int:
+        edges = reads(problem, self.name)
+        outputs = _outputs(problem, edges, self.name)
+        length = edges.macs // outputs
+        # ceil(log2 D) is the number of bits of D - 1.
+        carries = np.frexp((length - 1).astype(np.float64))[1].astype(np.int64)
+        total = (edges.macs - outputs) * (carries - 1)
+        total += np.where(edges.activation < 0, INPUT_BITS * (edges.macs - outputs), 0)
+        return sum(total.tolist())
+
+
+@dataclass(frozen=True)
+class Slides(Adders):
+    """The C_C column of the IMPQ slides: Sakr's adders, and 576 for each output of a convolution.
+
+    A convolution is a weight group whose weights are used at more than one position.
+    """
+
+    name: ClassVar[str] = "slides"
+    unit: ClassVar[str] = "bit-op"
+    source: ClassVar[str] = (
+        "IMPQ slides, C_C: Sakr et al.'s adders plus 576 per convolution output; reproduces five of its six uniform "
+        "MobileNetV1 rows"
+    )
+
+    def constant(self, problem: Problem) -> int:
+        edges = reads(problem, self.name)
+        outputs = _outputs(problem, edges, self.name)
+        convolution = edges.macs > problem.sizes[edges.weight]
+        return super().constant(problem) + _PER_OUTPUT * sum(outputs[convolution].tolist())
+
+
+def _outputs(problem: Problem, edges: Reads, cost: str) -> IntArray:
+    """Return the dot products (E,) behind each edge; raise ProblemError where lengths do not say."""
+    length = np.zeros(len(edges.weight), dtype=np.int64) if problem.lengths is None else problem.lengths[edges.weight]
+    wrong = (length < 1) | (edges.macs % np.maximum(length, 1) != 0)
+    if wrong.any():
+        worst = int(wrong.argmax())
+        raise ProblemError(
+            f"its {int(edges.macs[worst])} multiply-accumulates are no whole number of dot products",
+            where=f"costs.{cost}: {problem.names[int(edges.weight[worst])]}.length",
+            value=int(length[worst]),
+            hint="declare the length of its dot products",
+        )
+    return edges.macs // length

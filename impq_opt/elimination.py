@@ -1,0 +1,117 @@
+"""The least sum of functions of one and two discrete variables, by eliminating variables (Bertele & Brioschi 1972).
+
+Exact where the tables that elimination makes stay small, which they do for trees; elsewhere a lower bound, by taking
+the minimum over parts of a bucket one by one (mini-buckets, Dechter & Rish 2003).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Factor", "least_sum", "strip_leaves"]
+
+IntArray = npt.NDArray[np.int64]
+# The variables of a function and its table, one axis a variable, in their order.
+Factor = tuple[tuple[int, ...], npt.NDArray[np.generic]]
+
+# Entries of the largest table: 2 MiB entries take 16 MiB.
+_LARGEST = 1 << 21
+
+
+def least_sum(factors: Sequence[Factor]) -> tuple[int | float, dict[int, int], bool]:
+    """Return the least value of the sum of ``factors``, an assignment, and whether that assignment attains it.
+
+    The value is the minimum, or where a table would grow too large a lower bound on it.
+    """
+    pool = list(factors)
+    constant: int | float = 0
+    trail: list[tuple[int, list[Factor]]] = []
+    exact = True
+    while True:
+        constant += sum(table.item() for scope, table in pool if not scope)
+        pool = [factor for factor in pool if factor[0]]
+        if not pool:
+            break
+        variable = _next(pool)
+        bucket = [factor for factor in pool if variable in factor[0]]
+        pool = [factor for factor in pool if variable not in factor[0]]
+        parts = _parts(bucket)
+        exact = exact and len(parts) == 1
+        trail.append((variable, parts))
+        for scope, table in parts:
+            axis = scope.index(variable)
+            pool.append((scope[:axis] + scope[axis + 1 :], table.min(axis=axis)))
+    return constant, _assign(trail), exact
+
+
+def _next(pool: list[Factor]) -> int:
+    """Return the variable with the fewest neighbours, the lowest of equals."""
+    neighbours: dict[int, set[int]] = {}
+    for scope, _ in pool:
+        for variable in scope:
+            neighbours.setdefault(variable, set()).update(scope)
+    return min(neighbours, key=lambda variable: (len(neighbours[variable]), variable))
+
+
+def _parts(bucket: list[Factor]) -> list[Factor]:
+    """Add up factors while the table stays small; start another part where it would not."""
+    parts: list[Factor] = []
+    for factor in sorted(bucket, key=lambda f: -f[1].size):
+        for place, part in enumerate(parts):
+            joined = _join(part, factor)
+            if joined is not None:
+                parts[place] = joined
+                break
+        else:
+            parts.append(factor)
+    return parts
+
+
+def _join(one: Factor, other: Factor) -> Factor | None:
+    scope = one[0] + tuple(v for v in other[0] if v not in one[0])
+    shape = dict(zip(one[0], one[1].shape, strict=True)) | dict(zip(other[0], other[1].shape, strict=True))
+    size = 1
+    for variable in scope:
+        size *= shape[variable]
+    if size > _LARGEST and len(scope) > max(len(one[0]), len(other[0])):
+        return None
+    return scope, _spread(one, scope) + _spread(other, scope)
+
+
+def _spread(factor: Factor, scope: tuple[int, ...]) -> npt.NDArray[np.generic]:
+    """Return the table with one axis for each variable of ``scope``."""
+    mine, table = factor
+    order = sorted(range(len(mine)), key=lambda axis: scope.index(mine[axis]))
+    present = [v in mine for v in scope]
+    shape = iter(table.transpose(order).shape)
+    return table.transpose(order).reshape([next(shape) if there else 1 for there in present])
+
+
+def _assign(trail: list[tuple[int, list[Factor]]]) -> dict[int, int]:
+    assignment: dict[int, int] = {}
+    for variable, parts in reversed(trail):
+        total: npt.NDArray[np.generic] | None = None
+        for scope, table in parts:
+            # An inner minimum of a split bucket can leave variables that are not assigned yet: take column 0 of those.
+            index = tuple(slice(None) if v == variable else assignment.get(v, 0) for v in scope)
+            total = table[index] if total is None else total + table[index]
+        assert total is not None
+        assignment[variable] = int(total.argmin())
+    return assignment
+
+
+def strip_leaves(size: int, left: IntArray, right: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+    """Return the edges (L,) that end in a leaf, their leaves (L,) and centres (L,), in the graph of all edges.
+
+    A leaf has one neighbour; of two groups that have only each other, the left one is the leaf.
+    """
+    degree = np.bincount(left, minlength=size) + np.bincount(right, minlength=size)
+    left_leaf = degree[left] == 1
+    right_leaf = (degree[right] == 1) & ~left_leaf
+    edges = np.flatnonzero(left_leaf | right_leaf)
+    leaf = np.where(left_leaf, left, right)[edges]
+    centre = np.where(left_leaf, right, left)[edges]
+    return edges, leaf, centre
