@@ -66,7 +66,7 @@ class Coupling:
 class Places:
     """Where the problem's groups are among the free ones.
 
-    free (G,): index of the free group that stands for a group, -1 for pinned ones. fixed (G,): columns of pinned groups.
+    free (G,): index of the free group that stands for a group, -1 for pinned ones. fixed (G,): columns of pinned ones.
     columns (G, K), optional: each group's own column for a column of its free group; the same where left out.
     widths (size,): candidates of each free group. representatives (size,): a group for each free one.
     """
@@ -162,7 +162,7 @@ class _Fold:
             return
         if self.extra is None:
             self.extra = np.zeros((len(self.problem), self.problem.candidates.width), dtype=np.int64)
-        np.add.at(self.extra, (groups, slice(None, rows.shape[1])), rows)
+        np.add.at(self.extra[:, : rows.shape[1]], groups, rows)
 
     def result(self) -> tuple[CostRow, Coupling | None, int]:
         row = self.row
@@ -195,15 +195,16 @@ class _Fold:
         ends = keys // size, keys % size
         if all(edge[3] is None for edge in self.edges):
             coefficient = np.zeros(len(keys), dtype=np.int64)
-            np.add.at(coefficient, place, np.concatenate([edge[2] for edge in self.edges]))  # type: ignore[misc]
+            np.add.at(coefficient, place, np.concatenate([edge[2] for edge in self.edges if edge[2] is not None]))
             return Coupling(*ends, levels, coefficient)
         tables = np.zeros((len(keys), width, width), dtype=np.int64)
         start = 0
-        for one, other, coefficient, values in self.edges:
+        for one, other, times, given in self.edges:
             stop = start + len(one)
+            values = given
             if values is None:
-                assert coefficient is not None
-                values = coefficient[:, None, None] * levels[one][:, :, None] * levels[other][:, None, :]
+                assert times is not None
+                values = times[:, None, None] * levels[one][:, :, None] * levels[other][:, None, :]
             values = values[:, :width, :width]
             flipped = swap[start:stop, None, None]
             np.add.at(tables, place[start:stop], np.where(flipped, values.transpose(0, 2, 1), values))

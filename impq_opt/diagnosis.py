@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
@@ -11,7 +12,8 @@ import numpy.typing as npt
 
 from impq_opt.allocation import Diagnosis
 from impq_opt.arithmetic import exact_int_sum, exact_sum
-from impq_opt.instance import Direction, Instance, RankOne
+from impq_opt.instance import Budget, Direction, Instance, RankOne
+from impq_opt.pricing import Prices, least_priced
 from impq_opt.problem import Problem
 
 __all__ = ["diagnose", "smallest_damage"]
@@ -27,7 +29,7 @@ def diagnose(instance: Instance) -> Diagnosis | None:
     if instance.direction is Direction.COST and instance.bound is not None and _out_of_reach(instance):
         return _explain_damage(instance)
     if instance.direction is Direction.DAMAGE and instance.limit is not None:
-        least = instance.base_cost + sum(exact_int_sum(_row_min(b.cost, b.widths)) for b in instance.blocks)
+        least = instance.base_cost + _least_cost(instance)
         if least > instance.limit:
             return Diagnosis(
                 "cost",
@@ -36,15 +38,28 @@ def diagnose(instance: Instance) -> Diagnosis | None:
                 _holders(instance.problem),
             )
     for budget in instance.budgets:
-        least = budget.base + exact_int_sum(budget.table.min(axis=1))
+        least = budget.base + _least_budget(instance, budget)
         if least > budget.limit:
             return Diagnosis(
-                budget.name,
+                budget.term or budget.name,
                 float(least * budget.quantum),
                 float(budget.limit * budget.quantum),
                 _holders(instance.problem),
             )
     return None
+
+
+def _least_cost(instance: Instance) -> int:
+    """Return a number that the cost of the free groups is never below; attained but for graphs with wide cycles."""
+    if instance.pairs is not None:
+        return math.ceil(least_priced(instance, Prices(1.0, 0.0, {})))
+    return sum(exact_int_sum(_row_min(b.cost, b.widths)) for b in instance.blocks)
+
+
+def _least_budget(instance: Instance, budget: Budget) -> int:
+    if budget.pairs is not None:
+        return math.ceil(least_priced(instance, Prices(0.0, 0.0, {budget.name: 1.0})))
+    return exact_int_sum(budget.table.min(axis=1))
 
 
 def smallest_damage(instance: Instance) -> Fraction:

@@ -7,6 +7,7 @@ the minimum over parts of a bucket one by one (mini-buckets, Dechter & Rish 2003
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ __all__ = ["Factor", "least_sum", "strip_leaves"]
 
 IntArray = npt.NDArray[np.int64]
 # The variables of a function and its table, one axis a variable, in their order.
-Factor = tuple[tuple[int, ...], npt.NDArray[np.generic]]
+Factor = tuple[tuple[int, ...], npt.NDArray[Any]]
 
 # Entries of the largest table: 2 MiB entries take 16 MiB.
 _LARGEST = 1 << 21
@@ -81,7 +82,7 @@ def _join(one: Factor, other: Factor) -> Factor | None:
     return scope, _spread(one, scope) + _spread(other, scope)
 
 
-def _spread(factor: Factor, scope: tuple[int, ...]) -> npt.NDArray[np.generic]:
+def _spread(factor: Factor, scope: tuple[int, ...]) -> npt.NDArray[Any]:
     """Return the table with one axis for each variable of ``scope``."""
     mine, table = factor
     order = sorted(range(len(mine)), key=lambda axis: scope.index(mine[axis]))
@@ -93,7 +94,7 @@ def _spread(factor: Factor, scope: tuple[int, ...]) -> npt.NDArray[np.generic]:
 def _assign(trail: list[tuple[int, list[Factor]]]) -> dict[int, int]:
     assignment: dict[int, int] = {}
     for variable, parts in reversed(trail):
-        total: npt.NDArray[np.generic] | None = None
+        total: npt.NDArray[Any] | None = None
         for scope, table in parts:
             # An inner minimum of a split bucket can leave variables that are not assigned yet: take column 0 of those.
             index = tuple(slice(None) if v == variable else assignment.get(v, 0) for v in scope)

@@ -115,8 +115,8 @@ class Instance:
 
     ``direction`` COST: minimise the cost subject to damage <= ``bound`` (where given) and the budgets.
     ``direction`` DAMAGE: minimise the damage subject to cost <= ``limit`` and the budgets.
-    Costs are whole numbers of ``quantum``, a fraction of the cost's unit. ``blocks`` and ``tables`` hold what belongs to
-    single groups, ``pairs`` what belongs to two.
+    Costs are whole numbers of ``quantum``, a fraction of the cost's unit. ``blocks`` and ``tables`` hold what belongs
+    to single groups, ``pairs`` what belongs to two.
     """
 
     problem: Problem
@@ -295,7 +295,7 @@ def compile_instance(
         pairs=pairs,
         _fixed=fixed,
         _free=free,
-        _ties=tie_blocks,
+        ties=tie_blocks,
     )
     rows = tuple(_budget(instance, constant, places, name, row, most) for name, row, most in budgets)
     return replace(instance, budgets=rows) if rows else instance
@@ -308,7 +308,7 @@ def _uncoupled(problem: Problem, row: CostRow, places: Places | None) -> tuple[C
     return couple(problem, row, places)
 
 
-def _places(problem: Problem, fixed: IntArray, free: IntArray | None, ties: tuple[_TieBlock, ...]) -> Places:
+def _places(problem: Problem, fixed: IntArray, free: IntArray | None, ties: tuple[TieBlock, ...]) -> Places:
     """Return where the problem's groups are among the free ones."""
     count = len(problem)
     widths = problem.candidates.counts(count)

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from impq_opt.arithmetic import exact_int_sum, exact_sum
 from impq_opt.errors import SolverError
 from impq_opt.instance import Direction, Instance
+from impq_opt.pricing import Prices, least_priced
 
 __all__ = ["Assessment", "assess", "dual_bound"]
 
@@ -66,6 +67,7 @@ def dual_bound(instance: Instance, multipliers: Mapping[str, float]) -> Fraction
 
     COST: sum_g min_k (cost + lambda damage + sum_r mu_r row_r) - lambda bound - sum_r mu_r limit_r, in quanta.
     DAMAGE: sum_g min_k (damage + lambda cost + ...) - lambda limit - ..., in damage.
+    Where costs couple groups the minimum is over all groups together (:func:`impq_opt.pricing.least_priced`).
 
     Every float64 operation rounds by at most a factor (1 +- 2^-53); all terms are made non-negative first (a row's
     smallest cost is taken out exactly), so the computed minima are at most a known factor above the true ones.
@@ -82,6 +84,10 @@ def dual_bound(instance: Instance, multipliers: Mapping[str, float]) -> Fraction
         lam = multipliers.get("bound", 0.0) if instance.bound is not None else 0.0
     else:
         lam = multipliers.get("budget", 0.0)
+    if instance.coupled:
+        by_cost = instance.direction is Direction.COST
+        prices = Prices(1.0 if by_cost else lam, lam if by_cost else 1.0, multipliers)
+        return least_priced(instance, prices) + _constants(instance, lam, multipliers)
     whole, minima = 0, []
     for cost, damage, rows in _chunks(instance):
         least = cost.min(axis=1)

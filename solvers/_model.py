@@ -14,6 +14,7 @@ import numpy.typing as npt
 from scipy import sparse
 from scipy.optimize import linprog
 
+from impq_opt.coupling import Coupling
 from impq_opt.instance import Direction, Instance
 from impq_opt.solvers._hull import hull_steps
 from impq_opt.solvers.lagrangian import break_step, price
@@ -26,9 +27,13 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class LinearModel:
-    """minimise objective @ x, rows @ x <= 1 each, exactly one x of each group.
+    """minimise objective @ z, rows @ z <= rights, equal @ z == equal_rights, 0 <= z <= 1.
 
-    group, column (V,): what each variable stands for. rows (R, V), scaled; names (R,) and scales (R,) of the rows.
+    z holds one x for each group and candidate, and where costs couple groups one y for each pair of candidates of each
+    pair of groups: y[e, k, l] = x[left, k] x[right, l] by its sums over k and over l, which is the tightest linear
+    form of a single product (Padberg 1989). Only x needs to be integer.
+
+    group, column (X,): what each x stands for. rows (R, Z), scaled; names (R,) and scales (R,) of the rows.
     """
 
     group: IntArray
@@ -38,13 +43,21 @@ class LinearModel:
     rights: FloatArray
     names: tuple[str, ...]
     scales: tuple[float, ...]
-    one_hot: sparse.csr_matrix
+    equal: sparse.csr_matrix
+    equal_rights: FloatArray
     objective_scale: float
 
-    def choice(self, x: FloatArray) -> IntArray:
+    @property
+    def integrality(self) -> FloatArray:
+        """1 for each x, 0 for each y."""
+        flags = np.zeros(len(self.objective))
+        flags[: len(self.group)] = 1
+        return flags
+
+    def choice(self, z: FloatArray) -> IntArray:
         """Return the candidate (size,) with the largest x of each group."""
-        table = np.full((self.one_hot.shape[0], int(self.column.max()) + 1), -1.0)
-        table[self.group, self.column] = x
+        table = np.full((int(self.group[-1]) + 1, int(self.column.max()) + 1), -1.0)
+        table[self.group, self.column] = z[: len(self.group)]
         return table.argmax(axis=1)
 
 
@@ -53,49 +66,103 @@ def build_model(instance: Instance, tighten: float = 0.0) -> LinearModel:
     widths = instance.widths
     group = np.repeat(np.arange(instance.size), widths)
     column = np.arange(len(group)) - np.repeat(np.cumsum(widths) - widths, widths)
-    cost, damage = (table[group, column] for table in instance.tables)
+    products = _Products(instance, group, column)
+    cost = np.concatenate([instance.tables[0][group, column].astype(np.float64), products.cost(instance.pairs)])
+    damage = np.concatenate([instance.tables[1][group, column], np.zeros(products.count)])
     limits: list[tuple[str, FloatArray, Fraction]] = []
     if instance.direction is Direction.COST:
-        objective = cost.astype(np.float64)
+        objective = cost
         if instance.bound is not None:
             limits.append(("bound", damage, instance.bound - instance.base_damage))
     else:
         assert instance.limit is not None
         objective = damage
-        limits.append(("budget", cost.astype(np.float64), Fraction(instance.limit - instance.base_cost)))
+        limits.append(("budget", cost, Fraction(instance.limit - instance.base_cost)))
     for budget in instance.budgets:
-        limits.append(
-            (budget.name, budget.table[group, column].astype(np.float64), Fraction(budget.limit - budget.base))
-        )
-    scales = [float(limit) if limit > 0 else 1.0 for _, _, limit in limits]
+        row = np.concatenate([budget.table[group, column].astype(np.float64), products.cost(budget.pairs)])
+        limits.append((budget.name, row, Fraction(budget.limit - budget.base)))
+    scales = [abs(float(limit)) or 1.0 for _, _, limit in limits]
     # An entry above its whole limit can never be chosen; capped, it stays so and the matrix stays well scaled.
     rows = [np.minimum(values / scale, 2.0) for (_, values, _), scale in zip(limits, scales, strict=True)]
-    rights = [(1.0 if limit > 0 else 0.0) * (1 - tighten) for _, _, limit in limits]
+    signs = [float((limit > 0) - (limit < 0)) for _, _, limit in limits]
+    rights = [sign - tighten * abs(sign) for sign in signs]
     size = float(np.abs(objective).max()) or 1.0
+    equal, equal_rights = products.equations(instance.size)
     return LinearModel(
         group=group,
         column=column,
         objective=objective / (size if instance.direction is Direction.DAMAGE else 1.0),
-        rows=np.array(rows).reshape(len(rows), len(group)),
+        rows=np.array(rows).reshape(len(rows), len(objective)),
         rights=np.array(rights),
         names=tuple(name for name, _, _ in limits),
         scales=tuple(scales),
-        one_hot=sparse.csr_matrix((np.ones(len(group)), (group, np.arange(len(group))))),
+        equal=equal,
+        equal_rights=equal_rights,
         objective_scale=size if instance.direction is Direction.DAMAGE else 1.0,
     )
 
 
+class _Products:
+    """The products y of an instance: edge, left and right column (Y,) of each."""
+
+    def __init__(self, instance: Instance, group: IntArray, column: IntArray) -> None:
+        self.group, self.column, self.size = group, column, instance.size
+        couplings = [instance.pairs, *(budget.pairs for budget in instance.budgets)]
+        keys = [one.left * self.size + one.right for one in couplings if one is not None]
+        self.keys = np.unique(np.concatenate(keys)) if keys else np.empty(0, dtype=np.int64)
+        self.ends = self.keys // self.size, self.keys % self.size
+        left, right = (instance.widths[end] for end in self.ends)
+        counts = left * right
+        self.edge = np.repeat(np.arange(len(self.keys)), counts)
+        number = np.arange(len(self.edge)) - np.repeat(np.cumsum(counts) - counts, counts)
+        self.left, self.right = number // right[self.edge], number % right[self.edge]
+        self.count = len(self.edge)
+
+    def cost(self, pairs: Coupling | None) -> FloatArray:
+        """Return the cost (Y,) of each product."""
+        values = np.zeros(self.count)
+        if pairs is None:
+            return values
+        place = np.full(len(self.keys), -1)
+        place[np.searchsorted(self.keys, pairs.left * self.size + pairs.right)] = np.arange(len(pairs))
+        inside = np.flatnonzero(place[self.edge] >= 0)
+        values[inside] = pairs.dense()[place[self.edge[inside]], self.left[inside], self.right[inside]]
+        return values
+
+    def equations(self, groups: int) -> tuple[sparse.csr_matrix, FloatArray]:
+        """Return the rows that make one x of each group 1, and tie every y to its two x."""
+        first = len(self.group)
+        total = first + self.count
+        one_hot = sparse.csr_matrix((np.ones(first), (self.group, np.arange(first))), shape=(groups, total))
+        parts, rights = [one_hot], [np.ones(groups)]
+        starts = np.searchsorted(self.group, np.arange(groups))
+        for end, columns in zip(self.ends, (self.left, self.right), strict=True):
+            if not self.count:
+                break
+            x = starts[end[self.edge]] + columns
+            # one row for each edge and candidate of its end
+            keys, row = np.unique(self.edge * total + x, return_inverse=True)
+            ones = np.ones(self.count)
+            sums = sparse.csr_matrix((ones, (row, first + np.arange(self.count))), shape=(len(keys), total))
+            single = sparse.csr_matrix(
+                (np.ones(len(keys)), (np.arange(len(keys)), keys % total)), shape=(len(keys), total)
+            )
+            parts.append(sums - single)
+            rights.append(np.zeros(len(keys)))
+        return sparse.csr_matrix(sparse.vstack(parts)), np.concatenate(rights)
+
+
 def multipliers(instance: Instance, model: LinearModel) -> dict[str, float]:
     """Return multipliers for a dual bound: from the hulls for one limit, from the LP for several."""
-    if not instance.budgets:
+    if not instance.budgets and not instance.coupled:
         steps = hull_steps(*instance.tables)
         return price(instance, steps, break_step(instance, steps))
     found = linprog(
         model.objective,
         A_ub=model.rows,
         b_ub=model.rights,
-        A_eq=model.one_hot,
-        b_eq=np.ones(instance.size),
+        A_eq=model.equal,
+        b_eq=model.equal_rights,
         method="highs",
     )
     if found.status != 0:

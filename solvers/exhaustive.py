@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from impq_opt.allocation import Enumeration, Stop
 from impq_opt.errors import OptionError
@@ -32,7 +33,7 @@ class Exhaustive(Solver):
     name: ClassVar[str] = "exhaustive"
     summary: ClassVar[str] = "every assignment; for small problems"
     proves: ClassVar[str] = "optimal"
-    supports: ClassVar[frozenset[str]] = frozenset({"damage", "budgets"})
+    supports: ClassVar[frozenset[str]] = frozenset({"damage", "budgets", "pairs"})
 
     limit: int = 2_000_000
 
@@ -51,6 +52,10 @@ class Exhaustive(Solver):
         for group, width in enumerate(widths):
             cost = (cost[:, None] + cost_table[group, :width]).reshape(-1)
             damage = (damage[:, None] + damage_table[group, :width]).reshape(-1)
+        if instance.pairs is not None:
+            pairs = instance.pairs
+            for one, other, table in zip(pairs.left.tolist(), pairs.right.tolist(), pairs.dense(), strict=True):
+                cost += table[self._column(widths, one), self._column(widths, other)]
         by_cost = instance.direction is Direction.COST
         first, second = (cost, damage) if by_cost else (damage, cost)
         order = np.lexsort((np.arange(states), second, first))
@@ -69,6 +74,12 @@ class Exhaustive(Solver):
         if best is None or best_value is None:
             return Claim(lower_bound=math.inf, enumeration=Enumeration(len(widths), states))
         return Claim(best, best_value, enumeration=Enumeration(len(widths), states))
+
+    @staticmethod
+    def _column(widths: list[int], group: int) -> npt.NDArray[np.int64]:
+        """Return the candidate of ``group`` in every assignment, in their order."""
+        inner = math.prod(widths[group + 1 :])
+        return np.tile(np.repeat(np.arange(widths[group]), inner), math.prod(widths[:group]))
 
     @staticmethod
     def _worse(value, best, by_cost, instance) -> bool:  # type: ignore[no-untyped-def]

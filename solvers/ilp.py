@@ -33,7 +33,7 @@ class Ilp(Solver):
     name: ClassVar[str] = "ilp"
     summary: ClassVar[str] = "PuLP with CBC (or HiGHS), rows scaled by their limits"
     proves: ClassVar[str] = "dual bound"
-    supports: ClassVar[frozenset[str]] = frozenset({"damage", "budgets"})
+    supports: ClassVar[frozenset[str]] = frozenset({"damage", "budgets", "pairs"})
 
     backend: str = "cbc"
 
@@ -46,10 +46,15 @@ class Ilp(Solver):
             model = build_model(instance, tighten)
             program = pulp.LpProblem("allocation", pulp.LpMinimize)
             x = [program.add_variable(f"x{i}", cat=pulp.LpBinary) for i in range(len(model.group))]
+            # A product of two binaries that its sums tie down needs no integrality.
+            x += [program.add_variable(f"y{i}", 0, 1) for i in range(len(model.objective) - len(model.group))]
             program += pulp.LpAffineExpression(zip(x, model.objective.tolist(), strict=True))
-            ends = np.searchsorted(model.group, np.arange(instance.size + 1))
-            for first, last in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True):
-                program += pulp.LpAffineExpression((v, 1) for v in x[first:last]) == 1
+            ends, entries = (
+                model.equal.indptr.tolist(),
+                list(zip(model.equal.indices.tolist(), model.equal.data.tolist(), strict=True)),
+            )
+            for first, last, right in zip(ends[:-1], ends[1:], model.equal_rights.tolist(), strict=True):
+                program += pulp.LpAffineExpression((x[i], value) for i, value in entries[first:last]) == right
             for row, right in zip(model.rows.tolist(), model.rights.tolist(), strict=True):
                 program += pulp.LpAffineExpression(zip(x, row, strict=True)) <= right
             program.solve(self._backend(control))

@@ -29,12 +29,12 @@ class Milp(Solver):
     name: ClassVar[str] = "milp"
     summary: ClassVar[str] = "scipy's HiGHS, gap 0, rows scaled by their limits"
     proves: ClassVar[str] = "dual bound"
-    supports: ClassVar[frozenset[str]] = frozenset({"damage", "budgets"})
+    supports: ClassVar[frozenset[str]] = frozenset({"damage", "budgets", "pairs"})
 
     def run(self, instance: Instance, control: Control) -> Claim:
         def once(tighten: float):  # type: ignore[no-untyped-def]
             model = build_model(instance, tighten)
-            limits = [LinearConstraint(model.one_hot, 1, 1)]
+            limits = [LinearConstraint(model.equal, model.equal_rights, model.equal_rights)]
             if len(model.rows):
                 limits.append(LinearConstraint(model.rows, -np.inf, model.rights))
             options = {"mip_rel_gap": 0.0}
@@ -44,7 +44,7 @@ class Milp(Solver):
                 model.objective,
                 constraints=limits,
                 bounds=Bounds(0, 1),
-                integrality=np.ones(len(model.group)),
+                integrality=model.integrality,
                 options=options,
             )
             reported = None if found.mip_dual_bound is None else found.mip_dual_bound * model.objective_scale

@@ -76,7 +76,13 @@ class LookupCost(CostTerm):
 
     @classmethod
     def from_table(
-        cls, table: _Table, problem: Problem, *, name: str = "latency", unit: str = "s", source: str = "given as a table"
+        cls,
+        table: _Table,
+        problem: Problem,
+        *,
+        name: str = "latency",
+        unit: str = "s",
+        source: str = "given as a table",
     ) -> LookupCost:
         """Read ``table[layer][weight bits, activation bits]``, exact numbers of ``unit``."""
         weights = np.flatnonzero(problem.weights())
@@ -187,7 +193,7 @@ def _shares(problem: Problem, weights: IntArray, layers: list[str]) -> list[Frac
 
 def _of(table: _Table, layer: str, name: str) -> dict[tuple[Fraction, Fraction], Fraction]:
     if layer not in table:
-        raise ProblemError("has no values for a layer", where=f"costs.{name}", value=layer, hint="every layer needs them")
+        raise ProblemError("lacks the values of a layer", where=f"costs.{name}", value=layer)
     return table[layer]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -24,9 +24,9 @@ IntArray = npt.NDArray[np.int64]
 class PeakActivationMemory(CostTerm):
     """The largest sum of N B over the activation groups in memory together, one sample."""
 
-    name: ClassVar[str] = "peak-activation-memory"
-    unit: ClassVar[str] = "bit"
-    source: ClassVar[str] = "largest sum of N B over the activations alive at one step of the execution, one sample"
+    name: str = "peak-activation-memory"
+    unit: str = "bit"
+    source: str = "largest sum of N B over the activations alive at one step of the execution, one sample"
 
     def slope(self, problem: Problem) -> IntArray:
         raise NotImplementedError("a peak is the largest of several rows")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -47,8 +47,7 @@ def reads(problem: Problem, cost: str) -> Reads:
     if problem.also_reads is not None:
         further = problem.also_reads
         weight, activation, macs = (
-            np.concatenate([first, further[:, column]])
-            for first, column in ((weight, 0), (activation, 1), (macs, 2))
+            np.concatenate([first, further[:, column]]) for first, column in ((weight, 0), (activation, 1), (macs, 2))
         )
     return Reads(weight, activation, macs)
 
@@ -70,9 +69,9 @@ def _per_group(problem: Problem, groups: IntArray, values: IntArray) -> IntArray
 class BitOperations(CostTerm):
     """Multiply-accumulates times weight bits times activation bits, of one sample."""
 
-    name: ClassVar[str] = "bit-operations"
-    unit: ClassVar[str] = "bit-op"
-    source: ClassVar[str] = "sum MACs B_w B_a, one sample; the product convention of IMPQ's public code, HAWQ-V3 and MCT"
+    name: str = "bit-operations"
+    unit: str = "bit-op"
+    source: str = "sum MACs B_w B_a, one sample; the product convention of IMPQ's public code, HAWQ-V3 and MCT"
 
     def slope(self, problem: Problem) -> IntArray:
         edges = reads(problem, self.name)
@@ -90,9 +89,9 @@ class Adders(CostTerm):
     Each dot product of length D takes D B_a B_w + (D - 1)(B_a + B_w + ceil(log2 D) - 1).
     """
 
-    name: ClassVar[str] = "adders"
-    unit: ClassVar[str] = "FA"
-    source: ClassVar[str] = "Sakr et al., ICML 2017: computational cost in one-bit full adders, one sample"
+    name: str = "adders"
+    unit: str = "FA"
+    source: str = "Sakr et al., ICML 2017: computational cost in one-bit full adders, one sample"
 
     def slope(self, problem: Problem) -> IntArray:
         edges = reads(problem, self.name)
@@ -122,9 +121,9 @@ class Slides(Adders):
     A convolution is a weight group whose weights are used at more than one position.
     """
 
-    name: ClassVar[str] = "slides"
-    unit: ClassVar[str] = "bit-op"
-    source: ClassVar[str] = (
+    name: str = "slides"
+    unit: str = "bit-op"
+    source: str = (
         "IMPQ slides, C_C: Sakr et al.'s adders plus 576 per convolution output; reproduces five of its six uniform "
         "MobileNetV1 rows"
     )

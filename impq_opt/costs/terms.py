@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ __all__ = [
     "Storage",
     "TableCost",
     "common_quantum",
-    "integers",
+    "to_integers",
 ]
 
 IntArray = npt.NDArray[np.int64]
@@ -110,9 +110,9 @@ class CostTerm(ABC):
 class Storage(CostTerm):
     """Bits that hold the weights: the sum of N B over weight groups."""
 
-    name: ClassVar[str] = "storage"
-    unit: ClassVar[str] = "bit"
-    source: ClassVar[str] = "IMPQ (ICASSP 2022): sum N B over weight groups"
+    name: str = "storage"
+    unit: str = "bit"
+    source: str = "IMPQ (ICASSP 2022): sum N B over weight groups"
 
     def slope(self, problem: Problem) -> IntArray:
         return problem.sizes if problem.kinds is None else np.where(problem.kinds == 0, problem.sizes, 0)
@@ -122,9 +122,9 @@ class Storage(CostTerm):
 class ActivationMemory(CostTerm):
     """Bits that hold the activations of one sample: the sum of N B over activation groups."""
 
-    name: ClassVar[str] = "activation-memory"
-    unit: ClassVar[str] = "bit"
-    source: ClassVar[str] = "sum N B over activation groups, one sample"
+    name: str = "activation-memory"
+    unit: str = "bit"
+    source: str = "sum N B over activation groups, one sample"
 
     def slope(self, problem: Problem) -> IntArray:
         return np.zeros_like(problem.sizes) if problem.kinds is None else np.where(problem.kinds == 1, problem.sizes, 0)
@@ -134,9 +134,9 @@ class ActivationMemory(CostTerm):
 class Representational(CostTerm):
     """All weight bits plus all activation bits."""
 
-    name: ClassVar[str] = "representational"
-    unit: ClassVar[str] = "bit"
-    source: ClassVar[str] = "Sakr et al., ICML 2017: representational cost"
+    name: str = "representational"
+    unit: str = "bit"
+    source: str = "Sakr et al., ICML 2017: representational cost"
 
     def slope(self, problem: Problem) -> IntArray:
         return problem.sizes
@@ -181,7 +181,7 @@ class TableCost(CostTerm):
                 raise ProblemError("is too large for exact sums", where=f"costs.{name}", value=int(array.max()))
             integers, quantum, rounding = array.astype(np.int64, copy=False), Fraction(1), 0.0
         elif array.dtype.kind == "f":
-            integers, quantum, rounding = integers(array.astype(np.float64, copy=False), f"costs.{name}")
+            integers, quantum, rounding = to_integers(array.astype(np.float64, copy=False), f"costs.{name}")
         else:
             raise ProblemError("must hold real numbers", where=f"costs.{name}", value=str(array.dtype))
         return cls(integers, quantum, name, unit, source, rounding)
@@ -210,7 +210,7 @@ class TableCost(CostTerm):
         yield "values", self.values
 
 
-def integers(values: npt.NDArray[np.float64], where: str) -> tuple[IntArray, Fraction, float]:
+def to_integers(values: npt.NDArray[np.float64], where: str) -> tuple[IntArray, Fraction, float]:
     """Return integers, a quantum and the largest rounding error that stand for float costs.
 
     Tried in turn: decimals of up to nine places (0.1 is read as one tenth where every entry is the float64 nearest to

@@ -1,0 +1,186 @@
+"""The least priced sum of an instance whose costs couple groups, never above the true one.
+
+For prices (one for cost, one for damage, one a budget) the priced sum over a choice is a function of one and two
+variables. Its minimum is taken in two steps: leaves of the graph into their only neighbours, all at once, and the rest
+by elimination. Floats are floored to whole numbers of a power of two first, so that no later sum rounds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+
+from impq_opt.arithmetic import exact_int_sum, exact_sum
+from impq_opt.coupling import Coupling
+from impq_opt.elimination import Factor, least_sum, strip_leaves
+from impq_opt.instance import Instance
+
+__all__ = ["Prices", "least_priced"]
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+_EPS = 2.0**-53
+# Smaller than the largest float64: what overflows still gives a valid, lower, bound.
+_HUGE = 1e290
+# Leaves a chunk: its tables (n, K, K) stay in the cache.
+_CHUNK = 1 << 12
+
+
+@dataclass(frozen=True)
+class Prices:
+    """What one quantum of cost, one unit of damage and one quantum of each budget weigh; all >= 0."""
+
+    cost: float
+    damage: float
+    budgets: Mapping[str, float]
+
+
+def least_priced(instance: Instance, prices: Prices) -> Fraction:
+    """Return a lower bound on the priced sum over all choices of the free groups, pins and constants left out."""
+    singles, shift = _singles(instance, prices)
+    couplings = [(instance.pairs, prices.cost)] + [(b.pairs, prices.budgets.get(b.name, 0.0)) for b in instance.budgets]
+    parts = [(pairs, price) for pairs, price in couplings if pairs is not None and price > 0]
+    for pairs, price in parts:
+        if pairs.tables is not None and pairs.tables.min(initial=0) < 0:
+            shift += Fraction(price) * exact_int_sum(np.minimum(pairs.tables.min(axis=(1, 2)), 0))
+    # Each part brings an int -> float, a shift, a product and a sum, on top of what the singles bring.
+    factor = 1.0 - (8 + 4 * len(couplings) + 3 * len(parts)) * _EPS
+    if not parts:
+        return shift + exact_sum(singles.min(axis=1) * factor)
+    left, right = _union([pairs for pairs, _ in parts], instance.size)
+    return shift + _least(singles, left, right, parts, factor) - Fraction(instance.size * len(couplings), 1 << 1074)
+
+
+def _singles(instance: Instance, prices: Prices) -> tuple[FloatArray, Fraction]:
+    """Return the priced table (size, K) of single groups, not negative, and the exact sum that was taken out of it."""
+    cost, damage = instance.tables
+    least = cost.min(axis=1)
+    values = prices.cost * (cost - least[:, None]).astype(np.float64) + prices.damage * damage
+    shift = Fraction(prices.cost) * exact_int_sum(least)
+    for budget in instance.budgets:
+        price = prices.budgets.get(budget.name, 0.0)
+        if price:
+            lowest = budget.table.min(axis=1)
+            values += price * (budget.table - lowest[:, None]).astype(np.float64)
+            shift += Fraction(price) * exact_int_sum(lowest)
+    return np.minimum(values, _HUGE), shift
+
+
+def _union(couplings: list[Coupling], size: int) -> tuple[IntArray, IntArray]:
+    """Return the distinct edges of several couplings."""
+    if len(couplings) == 1:
+        return couplings[0].left, couplings[0].right
+    keys = np.unique(np.concatenate([one.left * size + one.right for one in couplings]))
+    return keys // size, keys % size
+
+
+def _least(
+    singles: FloatArray,
+    left: IntArray,
+    right: IntArray,
+    parts: list[tuple[Coupling, float]],
+    factor: float,
+) -> Fraction:
+    size, width = singles.shape
+    leaf_edges, leaf, centre = strip_leaves(size, left, right)
+    inner = np.setdiff1d(np.arange(len(left)), leaf_edges)
+    is_leaf = np.zeros(size, dtype=bool)
+    is_leaf[leaf] = True
+    touched = np.zeros(size, dtype=bool)
+    touched[left] = touched[right] = True
+    alone = np.flatnonzero(~touched)
+    core = np.flatnonzero(touched & ~is_leaf)
+    messages = np.empty((len(leaf), width))
+    for start in range(0, len(leaf), _CHUNK):
+        at = slice(start, start + _CHUNK)
+        tables = _tables(parts, left, right, leaf_edges[at], leaf[at] == left[leaf_edges[at]], size, width)
+        messages[at] = (singles[leaf[at]][:, :, None] + tables).min(axis=1)
+    inner_tables = _tables(parts, left, right, inner, np.ones(len(inner), dtype=bool), size, width)
+    place = np.full(size, -1)
+    place[core] = np.arange(len(core))
+    rows = place[centre]
+    ends = place[left[inner]], place[right[inner]]
+    whole = _Whole(messages, singles[core], rows, inner_tables, ends, factor)
+    total = exact_sum(singles[alone].min(axis=1) * factor)
+    if len(inner) == 0:
+        return total + exact_int_sum(whole.unary.min(axis=1)) * whole.unit
+    factors: list[Factor] = [((i,), row) for i, row in enumerate(whole.unary)]
+    factors += [((a, b), table) for a, b, table in zip(ends[0].tolist(), ends[1].tolist(), whole.pairs, strict=True)]
+    return total + int(least_sum(factors)[0]) * whole.unit
+
+
+class _Whole:
+    """Unary (n, K) and pair (e, K, K) functions of the core in whole numbers of ``unit``, rounded down.
+
+    What is certainly above the minimum is lowered to a common ceiling, so that the unit can be small.
+    """
+
+    def __init__(
+        self,
+        messages: FloatArray,
+        core: FloatArray,
+        rows: IntArray,
+        pairs: FloatArray,
+        ends: tuple[IntArray, IntArray],
+        factor: float,
+    ) -> None:
+        floats = core.copy()
+        np.add.at(floats, rows, messages)
+        best = floats.argmin(axis=1)
+        # An assignment's value: the minimum is not above it. Doubling it covers the rounding of these sums.
+        between = pairs[np.arange(len(pairs)), best[ends[0]], best[ends[1]]]
+        ceiling = 2 * max(float(floats.min(axis=1).sum() + between.sum()), 1e-300)
+        count = len(core) + len(pairs) + 1
+        exponent = 60 - math.frexp(ceiling * 2 * (count if len(pairs) else 1))[1]
+        self.unit = Fraction(2) ** -exponent
+        high = floats > ceiling
+        unary = _down(np.minimum(core, ceiling), factor, exponent)
+        np.add.at(unary, rows, _down(np.minimum(messages, ceiling), factor, exponent))
+        unary[high] = _down(np.array([ceiling]), factor, exponent)[0]
+        self.unary = unary
+        self.pairs = _down(np.minimum(pairs, ceiling), factor, exponent)
+
+
+def _down(values: FloatArray, factor: float, exponent: int) -> IntArray:
+    return np.floor(np.ldexp(values * factor, exponent)).astype(np.int64)
+
+
+def _tables(
+    parts: list[tuple[Coupling, float]],
+    left: IntArray,
+    right: IntArray,
+    edges: IntArray,
+    left_first: npt.NDArray[np.bool_],
+    size: int,
+    width: int,
+) -> FloatArray:
+    """Return the priced tables (e, K, K) of some edges, not negative; the axes are left, right or turned round."""
+    total = np.zeros((len(edges), width, width))
+    for inside, tables in _present(parts, left, right, edges, size):
+        total[inside] += tables
+    if left_first.all():
+        return total
+    return np.where(left_first[:, None, None], total, total.transpose(0, 2, 1))
+
+
+def _present(
+    parts: list[tuple[Coupling, float]], left: IntArray, right: IntArray, edges: IntArray, size: int
+) -> Iterator[tuple[IntArray, FloatArray]]:
+    """Yield for each coupling the places among ``edges`` that it has, and its tables there."""
+    wanted = left[edges] * size + right[edges]
+    for pairs, price in parts:
+        keys = pairs.left * size + pairs.right  # sorted, as pairs are
+        found = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+        inside = np.flatnonzero(keys[found] == wanted)
+        if len(inside) == 0:
+            continue
+        tables = pairs.dense(found[inside])
+        if pairs.tables is not None:
+            tables = tables - np.minimum(tables.min(axis=(1, 2)), 0)[:, None, None]
+        yield inside, price * tables.astype(np.float64)

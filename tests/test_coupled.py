@@ -1,0 +1,204 @@
+"""Costs that couple groups: every strategy that takes them, against looking at everything."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from impq_opt import Group, Problem, Status, solve
+from impq_opt.costs import LookupCost
+from impq_opt.errors import InputError, ProblemError, UnsupportedError
+from impq_opt.instance import Direction
+from impq_opt.solver import make_instance
+from impq_opt.verification import dual_bound
+from tests.graphs import SHAPES, brute_force, graph, slow_cost
+
+SOLVERS = ("exhaustive", "milp", "ilp")
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("cost", ["storage", "bit-operations", "adders", "slides"])
+def test_costs_follow_their_formulas(shape, cost):
+    problem = graph(shape, bits=(2, 4.25, 8))
+    instance = make_instance(problem, bound=1.0, minimize=cost)
+    random = np.random.default_rng(1)
+    for _ in range(5):
+        choice = random.integers(0, instance.widths)
+        bits = problem.candidates.bits(instance.lift(choice))
+        assert instance.cost_of(choice) * instance.quantum == slow_cost(problem, bits.tolist(), cost)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("pinned", [False, True])
+def test_the_parts_of_an_instance_add_up_to_the_cost(shape, pinned):
+    problem = graph(shape, seed=3)
+    if pinned:
+        problem = problem.revise(pins={"a1": 3, "w0": 2})
+    instance = make_instance(problem.revise(budgets={"adders": 10**9}), bound=1.0)
+    budget = instance.budgets[0]
+    random = np.random.default_rng(2)
+    for _ in range(5):
+        choice = random.integers(0, instance.widths)
+        rows = np.arange(instance.size)
+        parts = instance.base_cost + int(instance.tables[0][rows, choice].sum())
+        if instance.pairs is not None:
+            parts += int(instance.pairs.at(choice).sum())
+        assert parts == instance.cost_of(choice)
+        bits = problem.candidates.bits(instance.lift(choice)).tolist()
+        assert instance.budget_of(budget, choice) * budget.quantum == slow_cost(problem, bits, "adders")
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_the_least_bit_operations_are_found(shape, solver):
+    problem = graph(shape)
+    for bound in (0.02, 0.1):
+        best = brute_force(problem, bound)
+        found = solve(problem, bound=bound, solver=solver)
+        assert found.exact_cost == best
+        assert found.exact_lower_bound <= best
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("minimize", ["adders", "slides", "storage"])
+def test_budgets_on_coupled_costs_hold(shape, minimize):
+    problem = graph(shape, seed=5)
+    free = solve(problem, bound=0.05, minimize=minimize, solver="exhaustive")
+    middle = solve(problem, bound=0.05, solver="exhaustive")
+    bits = [float(b) for b in free.bits]
+    limits = {
+        "bit-operations": (slow_cost(problem, bits, "bit-operations") + middle.exact_cost) / 2,
+        "peak-activation-memory": slow_cost(problem, bits, "peak-activation-memory"),
+    }
+    best = brute_force(problem, 0.05, limits, minimize)
+    for solver in SOLVERS:
+        found = solve(problem.revise(budgets=limits), bound=0.05, minimize=minimize, solver=solver)
+        assert found.exact_cost == best, solver
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_no_multiplier_proves_too_much(shape):
+    """Weak duality, with rounding: any prices >= 0 stay below every feasible objective."""
+    problem = graph(shape, seed=7).revise(budgets={"storage": 500, "adders": 10**5, "peak-activation-memory": 600})
+    random = np.random.default_rng(3)
+    for goal in ({"bound": 0.05}, {"budget": 3000}):
+        instance = make_instance(problem, **goal)
+        names = [budget.name for budget in instance.budgets]
+        best = _least(instance)
+        for _ in range(20):
+            limit = "bound" if instance.direction is Direction.COST else "budget"
+            prices = {limit: float(10 ** random.uniform(-6, 6))} | {n: float(random.uniform(0, 3)) for n in names}
+            below = dual_bound(instance, prices)
+            assert best is None or below <= best
+
+
+def _least(instance):
+    best = None
+    for number in range(int(np.prod(instance.widths))):
+        choice = np.array(np.unravel_index(number, instance.widths))
+        if instance.is_feasible(choice):
+            by_cost = instance.direction is Direction.COST
+            value = instance.cost_of(choice) if by_cost else instance.damage_of(choice)
+            best = value if best is None else min(best, value)
+    return best
+
+
+def test_the_dual_bound_is_the_priced_minimum():
+    """Not only below: at any prices it is the minimum over all choices, to the last quantum."""
+    for shape in SHAPES:
+        instance = make_instance(graph(shape, seed=11), bound=0.05)
+        lam = 1e4
+        every = (np.array(np.unravel_index(n, instance.widths)) for n in range(int(np.prod(instance.widths))))
+        least = min(instance.cost_of(c) + Fraction(lam) * instance.damage_of(c) for c in every)
+        found = dual_bound(instance, {"bound": lam}) + Fraction(lam) * Fraction(0.05)
+        assert found <= least
+        assert float(least - found) <= 1e-9 * float(least)
+
+
+def test_least_damage_under_bit_operations():
+    problem = graph("branch", seed=2)
+    found = {solver: solve(problem, budget=2000, solver=solver) for solver in SOLVERS}
+    assert len({answer.exact_damage for answer in found.values()}) == 1
+    assert all(answer.exact_cost <= 2000 for answer in found.values())
+
+
+def test_an_unreachable_budget_on_bit_operations_is_infeasible_at_once():
+    problem = graph("residual").revise(budgets={"bit-operations": 10})
+    found = solve(problem, bound=0.1, minimize="storage", solver="milp")
+    assert found.status is Status.INFEASIBLE
+    assert "bit-operations" in str(found.diagnosis)
+
+
+def test_a_solver_without_pairs_says_which_have_them():
+    with pytest.raises(UnsupportedError, match=r"costs that couple groups; these do: .*exhaustive"):
+        solve(graph("chain"), bound=0.1, solver="greedy")
+
+
+def test_operations_need_declared_counts():
+    plain = Problem.from_sensitivities([4, 5], [0.1, 0.2])
+    with pytest.raises(ProblemError, match="no multiply-accumulates"):
+        solve(plain, bound=0.1, minimize="bit-operations")
+    short = Problem.declare([Group("w", 4, 0.1, macs=7, length=2)])
+    with pytest.raises(ProblemError, match=r"w\.length.*got 2"):
+        solve(short, bound=0.1, minimize="adders")
+
+
+def test_a_peak_is_no_objective():
+    with pytest.raises(UnsupportedError, match="budget"):
+        solve(graph("chain"), bound=0.1, minimize="peak-activation-memory")
+
+
+def _csv(problem, path, leave_out=None):
+    lines = ["layer,weight_bits,activation_bits,value"]
+    layers = sorted({problem.names.layers[i] for i in np.flatnonzero(problem.weights())})
+    for number, layer in enumerate(layers):
+        for b_w in (2, 3, 5, 8):
+            for b_a in (2, 3, 5, 8):
+                if (layer, b_w, b_a) != leave_out:
+                    lines.append(f"{layer},{b_w},{b_a},{0.001 * (number + 1) * b_w + 0.0005 * b_a * b_a:.4f}")
+    path.write_text("\n".join(lines))
+    return path
+
+
+@pytest.mark.parametrize("shape", ["chain", "residual", "branch", "input"])
+def test_latency_tables_from_csv(shape, tmp_path):
+    problem = graph(shape, seed=13)
+    term = LookupCost.from_csv(_csv(problem, tmp_path / "latency.csv"), problem)
+    problem = Problem(**{**problem.__dict__, "costs": (term,), "objective": {"latency": 1}})
+    found = {s: solve(problem, bound=0.05, solver=s) for s in SOLVERS}
+    assert len({answer.exact_cost for answer in found.values()}) == 1
+    answer = found["exhaustive"]
+    layers = sorted({problem.names.layers[i] for i in np.flatnonzero(problem.weights())})
+    expected = Fraction(0)
+    for group in np.flatnonzero(problem.weights()):
+        b_w = answer.bits[group]
+        b_a = answer.bits[problem.reads[group]] if problem.reads[group] >= 0 else 8
+        number = layers.index(problem.names.layers[group])
+        expected += Fraction(f"{0.001 * (number + 1) * b_w + 0.0005 * b_a * b_a:.4f}")
+    assert answer.exact_cost == expected
+    assert answer.status is Status.OPTIMAL
+
+
+def test_kernels_share_their_layers_latency(tmp_path):
+    problem = graph("chain", kernels=2, bits=(2, 5))
+    term = LookupCost.from_csv(_csv(problem, tmp_path / "latency.csv"), problem)
+    problem = Problem(**{**problem.__dict__, "costs": (term,), "objective": {"latency": 1}})
+    uniform = solve(problem, bound=10.0, solver="exhaustive")
+    assert set(uniform.bits.tolist()) == {2}
+    assert uniform.exact_cost == Fraction("0.004") + Fraction("0.006")
+    fewer = problem.revise(bits=[5])
+    assert solve(fewer, bound=10.0, solver="exhaustive").exact_cost == Fraction("0.0175") + Fraction("0.0225")
+
+
+def test_bad_tables_say_where(tmp_path):
+    problem = graph("chain")
+    with pytest.raises(ProblemError, match=r"latency: w1: has no value at 3 weight bits and 5 activation bits"):
+        LookupCost.from_csv(_csv(problem, tmp_path / "a.csv", ("w1", 3, 5)), problem)
+    (tmp_path / "b.csv").write_text("layer,weight_bits,activation_bits,value\nw0,2,2,fast")
+    with pytest.raises(InputError, match=r"line 2: must be a number, got 'fast'"):
+        LookupCost.from_csv(tmp_path / "b.csv", problem)
+    (tmp_path / "c.csv").write_text("layer,bits\n")
+    with pytest.raises(InputError, match="line 1: has no column 'weight_bits'"):
+        LookupCost.from_csv(tmp_path / "c.csv", problem)
