@@ -1,0 +1,140 @@
+"""Intel AutoRound: AutoScheme's score caches in, ``layer_config`` out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from impq_opt.allocation import Allocation
+from impq_opt.costs import TableCost
+from impq_opt.damage import DamageTable
+from impq_opt.errors import FileError
+from impq_opt.exchange.base import Layer, Precision, Reader, Writer, field, read_json, shifted
+from impq_opt.exchange.fused import fused_ties
+from impq_opt.groups import Candidates, GroupNames
+from impq_opt.problem import Problem
+
+__all__ = ["AutoRound"]
+
+# The fields of a scheme that a layer_config entry takes.
+_FIELDS = (
+    "bits", "group_size", "sym", "data_type", "act_bits", "act_group_size", "act_sym", "act_data_type", "act_dynamic",
+    "super_bits", "super_group_size",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class AutoRound(Reader, Writer):
+    """Reads the caches of a scoring run, one file a scheme; writes ``{layer: {"bits": 4, "group_size": 128}}``.
+
+    A cache holds, for each layer, all its bits in that scheme (scales and zero points counted by AutoRound) and the
+    change of the loss. Problems that were read from caches are written with the very schemes that they hold.
+
+    Parameters
+    ----------
+    group_size : int
+        For plain bits: elements that share a scale of 16 bits and a zero point of the weights' bits.
+    """
+
+    name: ClassVar[str] = "autoround"
+    summary: ClassVar[str] = "AutoScheme score caches in, layer_config out"
+    source: ClassVar[str] = "https://github.com/intel/auto-round (auto_scheme/delta_loss.py, version 1, per_op)"
+    package: ClassVar[str] = "auto-round"
+    limits: ClassVar[str] = "one scheme a layer, 2 to 8 bits, inputs of 4, 8 or 16 bits, fused layers agree"
+    fused: ClassVar[bool] = True
+    inputs: ClassVar[tuple[int, ...]] = (4, 8, 16)
+
+    group_size: int = 128
+
+    # -- in ----------------------------------------------------------------------------------------------------------
+
+    def load(self, paths: Sequence[Path]) -> list[Any]:
+        files = [file for path in paths for file in (sorted(path.glob("*.json")) if path.is_dir() else [path])]
+        if not files:
+            raise FileError("holds no score cache", where=", ".join(map(str, paths)), hint="one .json a scheme")
+        return [read_json(file) for file in files]
+
+    def problem(self, scores: Sequence[Any]) -> Problem:
+        """Return the problem of several caches, one a scheme, over the same layers."""
+        for place, cache in enumerate(scores):
+            if not _is_cache(cache):
+                raise FileError("is not a score cache of version 1 per operator", where=f"autoround: file {place + 1}")
+        tables = [field(c, "layer_scores", dict, f"autoround: file {k + 1}") for k, c in enumerate(scores)]
+        layers = list(tables[0])
+        for place, table in enumerate(tables):
+            odd = sorted(set(table) ^ set(layers))
+            if odd:
+                raise FileError("does not score the same layers", where=f"autoround: file {place + 1}", value=odd[0])
+        schemes = [{k: v for k, v in field(c, "scheme", dict, "autoround").items() if v is not None} for c in scores]
+        labels = [_label(scheme) for scheme in schemes]
+        bits = np.array([[int(table[layer][0]) for table in tables] for layer in layers], dtype=np.int64)
+        damage, offset = shifted(np.array([[float(table[layer][1]) for table in tables] for layer in layers]))
+        sizes = _sizes(bits, schemes)
+        widths = [float(w) for w in np.round(bits.sum(axis=0) / sizes.sum(), 6)]
+        problem = Problem(
+            names=GroupNames.explicit(layers),
+            candidates=Candidates((tuple(widths),), None, (tuple(labels),)),
+            damage=DamageTable(damage),
+            sizes=sizes,
+            costs=(TableCost.from_array(bits, name="bits", unit="bit", source="AutoRound: weights, scales, zeros"),),
+            objective={"bits": 1},
+            metric="autoround",
+            damage_unit="loss above the best of each layer",
+            provenance={"damage_offset": offset, "schemes": dict(zip(labels, schemes, strict=True))},
+        )
+        return problem.revise(ties=fused_ties(problem.names))
+
+    # -- out ---------------------------------------------------------------------------------------------------------
+
+    def precisions(self) -> tuple[Precision, ...]:
+        size = self.group_size
+        stored = [Precision(str(b), b, {"bits": b, "group_size": size}, size, 16 + b) for b in (2, 3, 4, 5, 6, 7, 8)]
+        return (*stored, Precision("16", 16, {"bits": 16}))
+
+    def config(self, allocation: Allocation) -> dict[str, dict[str, Any]]:
+        layers = self.layers(allocation, _schemes(allocation.problem) + self.precisions())
+        return {layer.name.removesuffix(".weight"): _entry(layer) for layer in layers}
+
+
+def _schemes(problem: Problem) -> tuple[Precision, ...]:
+    """Return the schemes that the problem was read with."""
+    known = problem.provenance.get("schemes", {})
+    return tuple(
+        Precision(label, int(scheme.get("bits", 16)), {key: scheme[key] for key in _FIELDS if key in scheme})
+        for label, scheme in known.items()
+    )
+
+
+def _entry(layer: Layer) -> dict[str, Any]:
+    inputs = {"act_bits": int(layer.input_bits)} if layer.input_bits is not None and layer.input_bits < 16 else {}
+    return dict(layer.weight.entry) | inputs
+
+
+def _is_cache(document: Any) -> bool:
+    return (
+        isinstance(document, Mapping) and document.get("version") == 1 and document.get("score_granularity") == "per_op"
+    )
+
+
+def _label(scheme: Mapping[str, Any]) -> str:
+    """Return a name such as ``W4A16-g128``; AutoRound's own presets have the first part."""
+    kind = str(scheme.get("data_type", "int"))
+    text = f"W{scheme.get('bits', 16)}A{scheme.get('act_bits', 16)}-g{scheme.get('group_size', -1)}"
+    return text + ("" if scheme.get("sym", True) else "-asym") + ("" if kind == "int" else f"-{kind}")
+
+
+def _sizes(bits: Any, schemes: Sequence[Mapping[str, Any]]) -> Any:
+    """Return the number of weights of each layer, from its bits in the scheme with the fewest assumptions.
+
+    AutoRound counts ``bits N`` and, for each group of g, a scale of 16 bits and a zero point of ``bits``.
+    """
+    plain = [k for k, s in enumerate(schemes) if s.get("bits", 16) >= 16]
+    column = plain[0] if plain else 0
+    scheme = schemes[column]
+    width, group = int(scheme.get("bits", 16)), int(scheme.get("group_size", 0) or 0)
+    total = width if width >= 16 or group <= 0 else width + (16 + width) / group
+    return np.maximum(np.rint(bits[:, column] / total).astype(np.int64), 1)

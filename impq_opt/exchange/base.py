@@ -1,0 +1,214 @@
+"""What every format has: a name, what it cannot express, and a way in (Reader), out (Writer) or both."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from impq_opt.allocation import Allocation
+from impq_opt.errors import AllocationError, FileError, MissingPackageError
+from impq_opt.exchange.fused import fused_ties, layer_ties
+from impq_opt.exchange.restate import Precision, restate
+from impq_opt.problem import Problem
+
+__all__ = ["Format", "Layer", "Precision", "Reader", "Writer", "field", "need", "read_json", "shifted"]
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What an allocation says about one layer: its weights' precision, and its input's where that is a group."""
+
+    name: str
+    weight: Precision
+    input_bits: float | None = None
+
+
+class Format(ABC):
+    """A file format or in-memory configuration of another tool.
+
+    Formats are frozen dataclasses: their fields are the options.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    source: ClassVar[str]  # where the format is defined
+    package: ClassVar[str] = ""  # what to install for the native objects
+
+
+class Reader(Format):
+    """A format whose scores become a problem."""
+
+    @abstractmethod
+    def problem(self, scores: Any) -> Problem:
+        """Return the problem that ``scores``, in the tool's own shape, declare."""
+
+    def load(self, paths: Sequence[Path]) -> Any:
+        """Return the scores that the files at ``paths`` hold; JSON unless the format says otherwise."""
+        return read_json(self.only(paths))
+
+    def read(self, *paths: str | Path) -> Problem:
+        """Return the problem that the files at ``paths`` declare."""
+        found = [Path(path) for path in paths]
+        problem = self.problem(self.load(found))
+        origin = {"format": self.name, "files": [path.name for path in found]}
+        return replace(problem, provenance=origin | dict(problem.provenance))
+
+    def only(self, paths: Sequence[Path]) -> Path:
+        """Return the one path there is."""
+        if len(paths) != 1:
+            raise FileError(f"{self.name} scores are one file", value=[str(path) for path in paths])
+        return paths[0]
+
+
+class Writer(Format):
+    """A format that an allocation is written in."""
+
+    limits: ClassVar[str]  # the allocations that the target cannot express
+    layerwise: ClassVar[bool] = True  # one precision a layer
+    fused: ClassVar[bool] = False  # q/k/v and gate/up must agree
+    inputs: ClassVar[tuple[int, ...]] = ()  # bits that a layer's input may have; () where inputs are never quantized
+
+    @abstractmethod
+    def precisions(self) -> tuple[Precision, ...]:
+        """Return what the target stores; the first of a number of bits stands for plain bits."""
+
+    @abstractmethod
+    def config(self, allocation: Allocation) -> Any:
+        """Return the configuration in the target's own shape, of plain JSON types."""
+
+    def native(self, allocation: Allocation) -> Any:
+        """Return what the target's own functions take; its package is imported where it has types of its own."""
+        return self.config(allocation)
+
+    def dump(self, allocation: Allocation) -> bytes:
+        """Return the configuration as the bytes of a file."""
+        return (json.dumps(self.config(allocation), indent=2) + "\n").encode()
+
+    def layers(self, allocation: Allocation, table: Sequence[Precision] | None = None) -> list[Layer]:
+        """Return the precision of each layer with weights, in the order of the problem.
+
+        Parameters
+        ----------
+        table
+            The precisions to choose from; :meth:`precisions` where left out.
+
+        Raises
+        ------
+        AllocationError
+            Where the target cannot express the allocation: kernels of one layer differ, a precision is unknown to it,
+            or an activation has a precision that it does not offer.
+        """
+        problem, bits = allocation.problem, np.asarray(allocation.bits, dtype=np.float64)
+        activations = np.flatnonzero(~problem.weights())
+        if len(activations) and not self.inputs:
+            raise self._refusal("stores weights only", problem.names[int(activations[0])], "is an activation")
+        labels = _labels(allocation)
+        found: dict[str, tuple[str, float]] = {}
+        inputs: dict[str, float | None] = {}
+        for group in np.flatnonzero(problem.weights()).tolist():
+            layer = problem.names.layers[int(problem.names.label_of[group])]
+            said = (labels[group], float(bits[group]))
+            if found.setdefault(layer, said) != said:
+                raise self._refusal(
+                    "stores one precision a layer",
+                    layer,
+                    f"has groups at {found[layer][0]} and {said[0]}",
+                    f"tie the groups of a layer before solving: --tie {layer!r}",
+                )
+            read = -1 if problem.reads is None else int(problem.reads[group])
+            inputs[layer] = None if read < 0 else float(bits[read])
+        return [
+            Layer(layer, self._precision(layer, *said, table or self.precisions()), self._input(layer, inputs[layer]))
+            for layer, said in found.items()
+        ]
+
+    def _precision(self, layer: str, label: str, bits: float, table: Sequence[Precision]) -> Precision:
+        for one in table:
+            if label.casefold() == one.name.casefold():
+                return one
+        for one in table:
+            if one.bits == bits:
+                return one
+        known = ", ".join(dict.fromkeys(f"{one.name}" for one in table))
+        raise self._refusal(f"stores {known}", layer, f"has {label}", f"prepare the problem: --for {self.name}")
+
+    def _input(self, layer: str, bits: float | None) -> float | None:
+        if bits is not None and bits not in self.inputs:
+            offered = ", ".join(map(str, self.inputs))
+            raise self._refusal(f"offers inputs of {offered} bits", layer, f"reads an input of {bits:g} bits")
+        return bits
+
+    def _refusal(self, offers: str, where: str, what: str, hint: str = "") -> AllocationError:
+        return AllocationError(f"{what}, and {self.name} {offers}", where=where, hint=hint or self.limits)
+
+    def prepare(self, problem: Problem) -> Problem:
+        """Return the problem as the target sees it: what it stores, at its true bits an element, fused layers tied.
+
+        A candidate of B bits becomes every precision of B bits that the target stores. Damage is read at B, storage
+        costs the precision's ``width``: scales and zero points count.
+
+        Raises
+        ------
+        ProblemError
+            Where a group, or a pin, is left without a precision.
+        """
+        inputs = tuple(Precision(str(bits), bits) for bits in self.inputs)
+        prepared = restate(problem, self.precisions(), inputs, self.name)
+        ties = layer_ties(problem) if self.layerwise else []
+        return prepared.revise(ties=ties + (fused_ties(problem.names) if self.fused else []))
+
+
+def _labels(allocation: Allocation) -> list[str]:
+    candidates, choice = allocation.problem.candidates, allocation._need()
+    names = [candidates.labels(number) for number in range(len(candidates.sets))]
+    numbers = np.zeros(len(choice), dtype=np.int64) if candidates.set_of is None else candidates.set_of
+    return [names[int(number)][int(column)] for number, column in zip(numbers, choice, strict=True)]
+
+
+def shifted(damage: FloatArray) -> tuple[FloatArray, float]:
+    """Return damage (G, K) with each group's smallest value at 0 where it was negative, and the sum taken off.
+
+    A measured loss can fall. A constant a group changes no comparison of allocations.
+    """
+    lowest = np.minimum(damage.min(axis=1), 0.0)
+    return damage - lowest[:, None], float(lowest.sum())
+
+
+def read_json(path: Path) -> Any:
+    """Return the JSON document at ``path``; raise FileError where it is missing or none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileError("there is no such file", where=str(path)) from None
+    except OSError as error:
+        raise FileError(f"cannot be read: {error.strerror}", where=str(path)) from None
+    except ValueError as error:
+        raise FileError(f"is not JSON: {error}", where=str(path)) from None
+
+
+def field(document: Any, key: str, kind: type | tuple[type, ...], where: str) -> Any:
+    """Return ``document[key]``; raise FileError unless it is there and of ``kind``."""
+    if not isinstance(document, Mapping) or key not in document:
+        raise FileError(f"has no {key!r}", where=where, hint="is it a file of this format?")
+    value = document[key]
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise FileError("is of the wrong type", where=f"{where}.{key}", value=value)
+    return value
+
+
+def need(module: str, purpose: str, install: str) -> Any:
+    """Return an optional package's module; raise MissingPackageError with the install line where it is absent."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingPackageError(module, f"{purpose} ({error})", install) from error

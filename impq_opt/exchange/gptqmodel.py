@@ -1,0 +1,43 @@
+"""GPTQModel: the ``dynamic`` field of a QuantizeConfig."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from impq_opt.allocation import Allocation
+from impq_opt.exchange.base import Precision, Writer
+
+__all__ = ["GptqModel"]
+
+
+@dataclass(frozen=True)
+class GptqModel(Writer):
+    """``{"+:^layer$": {"bits": 4, "group_size": 128}, "-:^lm_head$": {}}``: a ``-`` leaves a layer as it is.
+
+    Parameters
+    ----------
+    group_size : int
+        Elements that share a scale of 16 bits and a zero point of the weights' bits.
+    """
+
+    name: ClassVar[str] = "gptqmodel"
+    summary: ClassVar[str] = "dynamic field of GPTQModel's QuantizeConfig"
+    source: ClassVar[str] = "https://github.com/ModelCloud/GPTQModel#dynamic-quantization"
+    limits: ClassVar[str] = "one precision a layer of 2, 3, 4 or 8 bits, weights only; q/k/v and gate/up agree in vLLM"
+    fused: ClassVar[bool] = True
+
+    group_size: int = 128
+
+    def precisions(self) -> tuple[Precision, ...]:
+        size = self.group_size
+        stored = [Precision(str(b), b, {"bits": b, "group_size": size}, size, 16 + b) for b in (2, 3, 4, 8)]
+        return (*stored, Precision("16", 16))
+
+    def config(self, allocation: Allocation) -> dict[str, Any]:
+        found = {}
+        for layer in self.layers(allocation):
+            sign = "-" if layer.weight.entry is None else "+"
+            found[f"{sign}:^{re.escape(layer.name.removesuffix('.weight'))}$"] = layer.weight.entry or {}
+        return {"dynamic": found}

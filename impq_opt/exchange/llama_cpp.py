@@ -1,0 +1,89 @@
+"""llama.cpp: a file for ``llama-quantize --tensor-type-file``."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import ClassVar
+
+from impq_opt.allocation import Allocation
+from impq_opt.errors import AllocationError
+from impq_opt.exchange.base import Precision, Writer
+
+__all__ = ["LlamaCpp"]
+
+# Block sizes and bytes a block of ggml's types (ggml-common.h): scales, minima and codebooks included.
+_TYPES = (
+    # name, nominal bits, elements of a block, bytes of a block
+    ("q2_k", 2, 256, 84),
+    ("iq2_s", 2, 256, 82),
+    ("iq2_xs", 2, 256, 74),
+    ("iq2_xxs", 2, 256, 66),
+    ("q3_k", 3, 256, 110),
+    ("iq3_s", 3, 256, 110),
+    ("iq3_xxs", 3, 256, 98),
+    ("q4_k", 4, 256, 144),
+    ("iq4_xs", 4, 256, 136),
+    ("q4_0", 4, 32, 18),
+    ("q4_1", 4, 32, 20),
+    ("iq4_nl", 4, 32, 18),
+    ("q5_k", 5, 256, 176),
+    ("q5_0", 5, 32, 22),
+    ("q5_1", 5, 32, 24),
+    ("q6_k", 6, 256, 210),
+    ("q8_0", 8, 32, 34),
+    ("bf16", 16, 1, 2),
+    ("f16", 16, 1, 2),
+    ("f32", 32, 1, 4),
+)
+
+# Names of Llama-like models in Hugging Face's form, and in GGUF's (gguf-py/gguf/tensor_mapping.py).
+_BLOCK = re.compile(r"^(?:model\.)?layers\.(\d+)\.(.+)$")
+_IN_BLOCK = {
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+_OUTSIDE = {"model.embed_tokens": "token_embd", "lm_head": "output"}
+_GGUF = re.compile(r"^(blk\.\d+\.[a-z0-9_]+|token_embd|output)$")
+
+
+@dataclass(frozen=True)
+class LlamaCpp(Writer):
+    r"""One line a tensor, ``^blk\.0\.attn_q\.weight$=q4_k``: a regular expression, and the first that matches wins."""
+
+    name: ClassVar[str] = "llama.cpp"
+    summary: ClassVar[str] = "tensor types for llama-quantize --tensor-type-file"
+    source: ClassVar[str] = "https://github.com/ggml-org/llama.cpp/tree/master/tools/quantize"
+    limits: ClassVar[str] = "one type a tensor, weights only, rows a multiple of the block (256 for k-quants)"
+
+    def precisions(self) -> tuple[Precision, ...]:
+        return tuple(Precision(name, bits, name, block, size * 8 - bits * block) for name, bits, block, size in _TYPES)
+
+    def config(self, allocation: Allocation) -> dict[str, str]:
+        """Return tensor name (GGUF) to type."""
+        return {gguf_name(layer.name): layer.weight.entry for layer in self.layers(allocation)}
+
+    def dump(self, allocation: Allocation) -> bytes:
+        lines = [f"^{re.escape(name)}$={kind}\n" for name, kind in self.config(allocation).items()]
+        return "".join(lines).encode()
+
+
+def gguf_name(layer: str) -> str:
+    """Return the GGUF tensor that holds the weights of ``layer``, named by GGUF or by Hugging Face."""
+    stem = layer.removesuffix(".weight")
+    block = _BLOCK.match(stem)
+    if block and block[2] in _IN_BLOCK:
+        return f"blk.{block[1]}.{_IN_BLOCK[block[2]]}.weight"
+    stem = _OUTSIDE.get(stem, stem)
+    if not _GGUF.match(stem):
+        raise AllocationError(
+            "is not a name that llama.cpp is known to give a tensor",
+            where=layer,
+            hint="name the groups as the GGUF file does, such as blk.0.attn_q.weight",
+        )
+    return f"{stem}.weight"

@@ -1,0 +1,162 @@
+"""NVIDIA ModelOpt: auto_quantize's scores in, ``quant_cfg`` out, or its own search state with our answer in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from impq_opt.allocation import Allocation
+from impq_opt.costs import TableCost
+from impq_opt.damage import DamageTable
+from impq_opt.errors import AllocationError, FileError
+from impq_opt.exchange.base import Precision, Reader, Writer, field, need, read_json
+from impq_opt.groups import GroupNames, gather_sets
+from impq_opt.problem import Problem
+
+__all__ = ["ModelOpt"]
+
+_SUFFIX = ".quant_recipe"
+# ModelOpt measures sizes in weights of 16 bits; costs here are bits.
+_UNCOMPRESSED_BITS = 16
+
+
+@dataclass(frozen=True)
+class ModelOpt(Reader, Writer):
+    """Takes the place of the search step of ``auto_quantize``: same scores, same costs, a certified answer.
+
+    Read the search state that ``auto_quantize`` returns (:meth:`problem`) or its checkpoint (:meth:`read`), solve with
+    ``budget=effective_bits * problem.sizes.sum()``, and give :meth:`solved` to ``get_auto_quantize_config``. Groups
+    are ModelOpt's own: it has merged fused layers already. For allocations from elsewhere :meth:`config` writes a
+    ``quant_cfg`` from nothing; the last entry that matches wins, so the first turns everything off.
+    """
+
+    name: ClassVar[str] = "modelopt"
+    summary: ClassVar[str] = "auto_quantize scores in, quant_cfg for mtq.quantize out"
+    source: ClassVar[str] = "https://github.com/NVIDIA/Model-Optimizer (torch/quantization/algorithms.py)"
+    package: ClassVar[str] = "nvidia-modelopt"
+    limits: ClassVar[str] = "one format a layer: 2 to 8 bits, FP8 or NVFP4, inputs of 8 or 16 bits, fused layers agree"
+    fused: ClassVar[bool] = True
+    inputs: ClassVar[tuple[int, ...]] = (8, 16)
+
+    # -- in ----------------------------------------------------------------------------------------------------------
+
+    def load(self, paths: Sequence[Path]) -> Any:
+        """Return a search state from a checkpoint, or from a JSON file whose formats are written as text."""
+        path = self.only(paths)
+        if path.suffix == ".json":
+            return read_json(path)
+        quantization = need("modelopt.torch.quantization.algorithms", "a ModelOpt checkpoint", "nvidia-modelopt")
+        torch = need("torch", "a ModelOpt checkpoint", "torch")
+        try:
+            # Only the types that a search state holds are let in.
+            with torch.serialization.safe_globals([quantization.QuantRecipe]):
+                return need("modelopt.torch.utils", "a ModelOpt checkpoint", "nvidia-modelopt").safe_load(path)
+        except FileNotFoundError:
+            raise FileError("there is no such file", where=str(path)) from None
+        except Exception as error:  # torch raises RuntimeError, UnpicklingError and more
+            raise FileError(f"is not a ModelOpt checkpoint: {str(error).splitlines()[0]}", where=str(path)) from None
+
+    def problem(self, scores: Mapping[str, Any]) -> Problem:
+        """Return the problem of a search state."""
+        stats = field(scores, "candidate_stats", Mapping, self.name)
+        if not stats:
+            raise FileError("has no scores", where=f"{self.name}: candidate_stats")
+        rows = [_row(name, one) for name, one in stats.items()]
+        width = max(len(bits) for _, bits, _, _ in rows)
+        cost = np.array([_padded(bits, width) for _, bits, _, _ in rows], dtype=np.float64)
+        sizes = [round(float(one.get("uncompressed_cost", max(one["costs"])))) for one in stats.values()]
+        widths = [tuple(b / size for b in bits) for (_, bits, _, _), size in zip(rows, sizes, strict=True)]
+        return Problem(
+            names=GroupNames.explicit([name.removesuffix(_SUFFIX) for name in stats], [row[0] for row in rows]),
+            candidates=gather_sets(widths, [labels for _, _, _, labels in rows]),
+            damage=DamageTable(np.array([_padded(damage, width) for _, _, damage, _ in rows], dtype=np.float64)),
+            sizes=np.array(sizes, dtype=np.int64),
+            costs=(TableCost.from_array(_whole(cost), name="bits", unit="bit", source="ModelOpt: effective bits"),),
+            objective={"bits": 1},
+            metric=f"modelopt {scores.get('method', '')}".strip(),
+            damage_unit="auto_quantize score",
+        )
+
+    # -- out ---------------------------------------------------------------------------------------------------------
+
+    def solved(self, state: Mapping[str, Any], allocation: Allocation) -> dict[str, Any]:
+        """Return the search state that the allocation was read from, with the allocation as its best recipe."""
+        stats = state["candidate_stats"]
+        names = [name.removesuffix(_SUFFIX) for name in stats]
+        if names != list(allocation.problem.names):
+            raise AllocationError("does not belong to this search state", where=self.name)
+        choice = allocation._need().tolist()
+        recipe = {name: one["formats"][k] for (name, one), k in zip(stats.items(), choice, strict=True)}
+        bits = sum(one["costs"][k] for one, k in zip(stats.values(), choice, strict=True)) * _UNCOMPRESSED_BITS
+        best = {
+            "recipe": recipe,
+            "constraints": {"effective_bits": bits / int(allocation.problem.sizes.sum())},
+            "score": allocation.damage,
+            "is_satisfied": True,
+        }
+        return dict(state) | {"best": best}
+
+    def precisions(self) -> tuple[Precision, ...]:
+        return (
+            *(Precision(str(b), b, {"num_bits": b, "axis": 0}) for b in range(2, 9)),
+            Precision("FP8", 8, {"num_bits": [4, 3], "axis": None}),
+            Precision("NVFP4", 4, {"num_bits": [2, 1], "block_sizes": _NVFP4}, 16, 8),
+            Precision("16", 16),
+        )
+
+    def config(self, allocation: Allocation) -> dict[str, Any]:
+        entries: list[dict[str, Any]] = [{"quantizer_name": "*", "enable": False}]
+        for layer in self.layers(allocation):
+            module = layer.name.removesuffix(".weight")
+            if layer.weight.entry is not None:
+                entries.append(
+                    {"quantizer_name": f"{module}.weight_quantizer", "cfg": layer.weight.entry, "enable": True}
+                )
+            if layer.input_bits == 8:
+                cfg = {"num_bits": 8, "axis": None}
+                entries.append({"quantizer_name": f"{module}.input_quantizer", "cfg": cfg, "enable": True})
+        return {"quant_cfg": entries, "algorithm": "max"}
+
+    def native(self, allocation: Allocation) -> Any:
+        """Return the configuration as ``modelopt.torch.quantization.config.QuantizeConfig`` has validated it."""
+        peer = need("modelopt.torch.quantization.config", "a QuantizeConfig", "nvidia-modelopt")
+        config = self.config(allocation)
+        for entry in config["quant_cfg"]:
+            if "cfg" in entry:
+                entry["cfg"] = _typed(entry["cfg"])
+        return peer.QuantizeConfig(**config).model_dump(exclude_unset=True)
+
+
+_NVFP4 = {"-1": 16, "type": "dynamic", "scale_bits": [4, 3]}
+
+
+def _typed(value: Any) -> Any:
+    """Return JSON with what it lacks: exponent and mantissa as a tuple, axes as integers."""
+    if isinstance(value, dict):
+        return {int(k) if k.lstrip("-").isdigit() else k: _typed(one) for k, one in value.items()}
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _row(name: str, one: Mapping[str, Any]) -> tuple[str, list[float], list[float], tuple[str, ...]]:
+    """Return layer, bits, scores and labels of one group of modules."""
+    where = f"modelopt: {name}"
+    costs = [float(c) * _UNCOMPRESSED_BITS for c in field(one, "costs", (list, tuple), where)]
+    scores = [float(s) for s in field(one, "scores", (list, tuple), where)]
+    formats = [re.sub(r"\(effective-bits.*\)$", "", str(f)) for f in field(one, "formats", (list, tuple), where)]
+    if not len(costs) == len(scores) == len(formats) > 0:
+        raise FileError("must have as many costs as scores as formats", where=where, value=len(costs))
+    modules = one.get("module_names") or [name.removesuffix(_SUFFIX)]
+    return modules[0] if len(modules) == 1 else name.removesuffix(_SUFFIX), costs, scores, tuple(formats)
+
+
+def _padded(values: list[float], width: int) -> list[float]:
+    return values + [values[-1]] * (width - len(values))
+
+
+def _whole(table: Any) -> Any:
+    return table.astype(np.int64) if (table == np.rint(table)).all() else table

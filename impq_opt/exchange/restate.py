@@ -1,0 +1,133 @@
+"""A problem as a target sees it: its precisions in place of plain bits, at the bits that they really take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from impq_opt.damage import DamageTable
+from impq_opt.errors import ProblemError
+from impq_opt.groups import Candidates
+from impq_opt.problem import Problem
+
+__all__ = ["Precision", "restate"]
+
+FloatArray = npt.NDArray[np.float64]
+Take = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Precision:
+    """One precision that a target stores.
+
+    Parameters
+    ----------
+    name : str
+        What the target calls it.
+    bits : int
+        Bits of one element; 16 and more are not quantized.
+    entry : object
+        What stands in the target's configuration; None where the layer is left alone.
+    block : int
+        Elements that share a scale (and zero point); 0 where a whole output channel or tensor shares one, which costs
+        the same at every precision and is left out.
+    overhead : int
+        Bits of scale and zero point for each block.
+    """
+
+    name: str
+    bits: int
+    entry: Any = None
+    block: int = 0
+    overhead: int = 0
+
+    @property
+    def width(self) -> Fraction:
+        """Bits per element, scales and zero points included."""
+        return self.bits + (Fraction(self.overhead, self.block) if self.block else Fraction(0))
+
+
+def restate(problem: Problem, weights: Sequence[Precision], inputs: Sequence[Precision], target: str) -> Problem:
+    """Return ``problem`` with each candidate replaced by the target's precisions of the same name or bits.
+
+    Parameters
+    ----------
+    weights, inputs
+        What the target stores for weights and for activations.
+    target : str
+        For messages.
+    """
+    old = problem.candidates
+    old_sets = np.zeros(len(problem), dtype=np.int64) if old.set_of is None else old.set_of
+    keys = old_sets * 2 + ~problem.weights()
+    kept, set_of = np.unique(keys, return_inverse=True)
+    rows = []
+    for number, key in enumerate(kept.tolist()):
+        row = _matches(old, key // 2, inputs if key % 2 else weights)
+        if not row:
+            group = int(np.argmax(set_of == number))
+            what = ("an input of a layer may have" if inputs else "activations") if key % 2 else "it stores"
+            raise ProblemError(
+                f"no candidate is one that {target} can store",
+                where=f"{problem.names[group]}.bits",
+                value=list(old.labels(key // 2)),
+                hint=f"{what} {', '.join(p.name for p in (inputs if key % 2 else weights)) or 'are not quantized'}",
+            )
+        rows.append(row)
+    candidates = Candidates(
+        tuple(tuple(float(precision.width) for _, precision in row) for row in rows),
+        None if len(rows) == 1 else set_of,
+        tuple(tuple(precision.name for _, precision in row) for row in rows),
+    )
+    columns = np.array([[row[min(k, len(row) - 1)][0] for k in range(candidates.width)] for row in rows])
+    index = columns[set_of]  # (G, K) columns of the old tables
+
+    def take(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return np.take_along_axis(values, index, axis=1)
+
+    return replace(
+        problem,
+        candidates=candidates,
+        damage=_damage(problem, take),
+        costs=tuple(term.with_columns(take) for term in problem.costs),
+        pins={group: _pinned(problem, group, column, index, target) for group, column in problem.pins.items()},
+    )
+
+
+def _matches(old: Candidates, number: int, table: Sequence[Precision]) -> list[tuple[int, Precision]]:
+    """Return (old column, precision) for each precision that stands for a candidate of set ``number``.
+
+    Of several that stand for one candidate at one width only the first is kept: nothing here tells them apart.
+    """
+    labels = [label.casefold() for label in old.labels(number)]
+    found: dict[tuple[int, Fraction], Precision] = {}
+    for precision in table:
+        for column, (label, bits) in enumerate(zip(labels, old.sets[number], strict=True)):
+            plain = not old.formats and not old.numbered and precision.bits == bits
+            if plain or precision.name.casefold() == label:
+                found.setdefault((column, precision.width), precision)
+    return [(column, precision) for (column, _), precision in found.items()]
+
+
+def _damage(problem: Problem, take: Take) -> DamageTable:
+    if isinstance(problem.damage, DamageTable):
+        errors = problem.damage.stderr
+        return DamageTable(take(problem.damage.values), None if errors is None else take(errors))
+    law, old = problem.damage, problem.candidates
+    scale = np.zeros((len(problem), old.width))
+    for number, one in enumerate(old.sets):
+        scale[old.members(number, len(problem)), : len(one)] = law.scale(one)
+    scale = take(scale)
+    return DamageTable(law.sensitivity[:, None] * scale, None if law.stderr is None else law.stderr[:, None] * scale)
+
+
+def _pinned(problem: Problem, group: int, column: int, index: npt.NDArray[np.int64], target: str) -> int:
+    found = np.flatnonzero(index[group] == column)
+    if not len(found):
+        raise ProblemError(f"is pinned to a precision that {target} does not store", where=problem.names[group])
+    return int(found[0])

@@ -1,0 +1,267 @@
+"""Plain tables: a CSV or Parquet file with one row a candidate in, one row a group (or a candidate) out."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from impq_opt.allocation import Allocation
+from impq_opt.arrays import KIND_NAMES
+from impq_opt.costs import TableCost
+from impq_opt.costs.rows import cost_row
+from impq_opt.damage import DamageTable, PowerLaw
+from impq_opt.errors import FileError, nearest
+from impq_opt.exchange.base import Precision, Reader, Writer, need
+from impq_opt.groups import Candidates, GroupNames, gather_sets
+from impq_opt.problem import Problem
+
+__all__ = ["Csv", "Parquet"]
+
+_COLUMNS = {
+    "group": "name of the group",
+    "layer": "layer that it belongs to; the group where left out",
+    "kind": "weight or activation",
+    "size": "elements",
+    "bits": "precision of the candidate",
+    "format": "name of the candidate",
+    "cost": "cost of the candidate; size times bits where left out",
+    "damage": "damage of the candidate",
+    "sensitivity": "instead of damage: E, where damage is E 4^-bits",
+    "chosen": "written only: 1 where the allocation takes the candidate",
+}
+
+
+@dataclass(frozen=True)
+class Csv(Reader, Writer):
+    """Rows ``group,bits,damage`` with optional ``layer, kind, size, format, cost``, or ``group,size,sensitivity``.
+
+    Parameters
+    ----------
+    candidates : bool
+        Write a row for every candidate with a column ``chosen``, which reads back as the same problem; otherwise a row
+        a group.
+    """
+
+    name: ClassVar[str] = "csv"
+    summary: ClassVar[str] = "plain table: a row a candidate in, a row a group out"
+    source: ClassVar[str] = "RFC 4180; the columns are " + ", ".join(_COLUMNS)
+    limits: ClassVar[str] = "none: every allocation can be written"
+    layerwise: ClassVar[bool] = False
+
+    candidates: bool = False
+
+    def precisions(self) -> tuple[Precision, ...]:
+        return ()
+
+    def prepare(self, problem: Problem) -> Problem:
+        return problem
+
+    # -- in ----------------------------------------------------------------------------------------------------------
+
+    def load(self, paths: Sequence[Path]) -> Mapping[str, Sequence[Any]]:
+        path = self.only(paths)
+        try:
+            with path.open(newline="", encoding="utf-8-sig") as file:
+                rows = list(csv.reader(file, strict=True))
+        except OSError as error:
+            raise FileError(f"cannot be read: {error.strerror}", where=str(path)) from None
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise FileError(f"is not CSV: {error}", where=str(path)) from None
+        rows = [row for row in rows if row]
+        if len(rows) < 2:
+            raise FileError("has no rows", where=str(path))
+        for number, row in enumerate(rows[1:], start=2):
+            if len(row) != len(rows[0]):
+                raise FileError(f"must have {len(rows[0])} values", where=f"{path}: row {number}", value=len(row))
+        return {name.strip(): column for name, *column in zip(*rows, strict=True)}
+
+    def problem(self, scores: Mapping[str, Sequence[Any]]) -> Problem:
+        """Return the problem of the columns ``scores``, by name."""
+        for column in scores:
+            if column not in _COLUMNS:
+                raise FileError("unknown column", where=self.name, value=column, hint=nearest(column, _COLUMNS))
+        for column in ("group",):
+            if column not in scores:
+                raise FileError(f"has no column {column!r}", where=self.name)
+        if ("damage" in scores) == ("sensitivity" in scores):
+            raise FileError("must have a column damage or a column sensitivity", where=self.name)
+        return _by_sensitivity(scores) if "sensitivity" in scores else _by_candidate(scores)
+
+    # -- out ---------------------------------------------------------------------------------------------------------
+
+    def config(self, allocation: Allocation) -> dict[str, list[Any]]:
+        """Return the columns by name."""
+        rows = list(_rows(allocation, every=self.candidates))
+        return {column: [row[column] for row in rows] for column in rows[0]}
+
+    def dump(self, allocation: Allocation) -> bytes:
+        columns = self.config(allocation)
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+        return text.getvalue().encode()
+
+
+@dataclass(frozen=True)
+class Parquet(Csv):
+    """The same table as a Parquet file; needs pyarrow."""
+
+    name: ClassVar[str] = "parquet"
+    summary: ClassVar[str] = "the same table as Parquet (needs pyarrow)"
+    source: ClassVar[str] = "https://parquet.apache.org; columns as for csv"
+    package: ClassVar[str] = "pyarrow"
+
+    def load(self, paths: Sequence[Path]) -> Mapping[str, Sequence[Any]]:
+        path = self.only(paths)
+        parquet = need("pyarrow.parquet", "Parquet", "pyarrow")
+        try:
+            table: dict[str, list[Any]] = parquet.read_table(path).to_pydict()
+        except OSError as error:
+            raise FileError(f"cannot be read: {error.strerror or error}", where=str(path)) from None
+        except ValueError as error:  # pyarrow.ArrowInvalid
+            raise FileError(f"is not Parquet: {error}", where=str(path)) from None
+        return table
+
+    def dump(self, allocation: Allocation) -> bytes:
+        arrow = need("pyarrow", "Parquet", "pyarrow")
+        sink = arrow.BufferOutputStream()
+        need("pyarrow.parquet", "Parquet", "pyarrow").write_table(arrow.table(self.config(allocation)), sink)
+        return bytes(sink.getvalue())
+
+
+def _numbers(scores: Mapping[str, Sequence[Any]], column: str, whole: bool = False) -> list[Any]:
+    found = []
+    for number, value in enumerate(scores[column], start=2):
+        try:
+            read = float(value)
+            if not math.isfinite(read) or (whole and not read.is_integer()):
+                raise ValueError
+        except (TypeError, ValueError):
+            kind = "a whole number" if whole else "a finite number"
+            raise FileError(f"must be {kind}", where=f"row {number}: {column}", value=value) from None
+        found.append(int(read) if whole else read)
+    return found
+
+
+def _first(rows: Mapping[str, list[int]], values: Sequence[Any], column: str) -> list[Any]:
+    """Return one value a group; its rows must agree."""
+    found = []
+    for group, members in rows.items():
+        odd = [row for row in members if values[row] != values[members[0]]]
+        if odd:
+            raise FileError(
+                f"differs between the rows of {group!r}", where=f"row {odd[0] + 2}: {column}", value=values[odd[0]]
+            )
+        found.append(values[members[0]])
+    return found
+
+
+def _common(scores: Mapping[str, Sequence[Any]], rows: Mapping[str, list[int]]) -> dict[str, Any]:
+    layers = _first(rows, scores["layer"], "layer") if "layer" in scores else list(rows)
+    kinds = _first(rows, scores["kind"], "kind") if "kind" in scores else ["weight"] * len(rows)
+    for group, kind in zip(rows, kinds, strict=True):
+        if kind not in KIND_NAMES:
+            raise FileError("must be weight or activation", where=f"row {rows[group][0] + 2}: kind", value=kind)
+    sizes = _first(rows, _numbers(scores, "size", whole=True), "size") if "size" in scores else [1] * len(rows)
+    names = GroupNames.explicit(list(rows), [str(layer) or group for layer, group in zip(layers, rows, strict=True)])
+    codes = np.array([KIND_NAMES.index(kind) for kind in kinds], dtype=np.int8)
+    return {
+        "names": names,
+        "kinds": codes if codes.any() else None,
+        "sizes": np.array(sizes, dtype=np.int64),
+    }
+
+
+def _by_sensitivity(scores: Mapping[str, Sequence[Any]]) -> Problem:
+    rows = _grouped(scores)
+    twice = next((group for group, members in rows.items() if len(members) > 1), None)
+    if twice is not None:
+        raise FileError("a table of sensitivities has one row a group", where=f"row {rows[twice][1] + 2}", value=twice)
+    return Problem(
+        candidates=Candidates((tuple(float(b) for b in range(1, 9)),)),
+        damage=PowerLaw(np.array(_numbers(scores, "sensitivity"))),
+        **_common(scores, rows),
+    )
+
+
+def _by_candidate(scores: Mapping[str, Sequence[Any]]) -> Problem:
+    rows = _grouped(scores)
+    damage = _numbers(scores, "damage")
+    numbered = "bits" not in scores
+    place = {row: k for members in rows.values() for k, row in enumerate(members)}
+    bits = [float(place[row]) for row in range(len(damage))] if numbered else _numbers(scores, "bits")
+    formats = [str(value) for value in scores["format"]] if "format" in scores else None
+    candidates = gather_sets(
+        [tuple(bits[row] for row in members) for members in rows.values()],
+        None if formats is None else [tuple(formats[row] for row in members) for members in rows.values()],
+    )
+    if numbered:
+        candidates = Candidates(candidates.sets, candidates.set_of, candidates.formats, numbered=True)
+    fields: dict[str, Any] = {}
+    if "cost" in scores:
+        cost = _padded(_numbers(scores, "cost"), rows)
+        whole = np.abs(cost).max() < 2.0**53 and (cost == np.rint(cost)).all()
+        fields["costs"] = (TableCost.from_array(cost.astype(np.int64) if whole else cost, source="the table's cost"),)
+        fields["objective"] = {"cost": 1}
+    elif numbered or "size" not in scores:
+        raise FileError("needs a column cost, or both size and bits", where="columns", value=list(scores))
+    return Problem(
+        candidates=candidates,
+        damage=DamageTable(_padded(damage, rows)),
+        metric="table",
+        damage_unit="",
+        **fields,
+        **_common(scores, rows),
+    )
+
+
+def _grouped(scores: Mapping[str, Sequence[Any]]) -> dict[str, list[int]]:
+    rows: dict[str, list[int]] = {}
+    for row, group in enumerate(scores["group"]):
+        rows.setdefault(str(group), []).append(row)
+    return rows
+
+
+def _padded(values: Sequence[float], rows: Mapping[str, list[int]]) -> Any:
+    """Return the values (G, K) of each group's rows; the last is repeated."""
+    width = max(map(len, rows.values()))
+    return np.array([[values[members[min(k, len(members) - 1)]] for k in range(width)] for members in rows.values()])
+
+
+def _rows(allocation: Allocation, *, every: bool) -> Iterable[dict[str, Any]]:
+    """Yield a row for each group, or for each candidate of each group."""
+    problem, choice = allocation.problem, allocation._need()
+    candidates = problem.candidates
+    row = cost_row(problem, allocation.cost_weights)
+    columns = [(k, np.minimum(k, candidates.counts(len(problem)) - 1)) for k in range(candidates.width)]
+    shown = columns if every else [(-1, choice)]
+    cost = np.stack([row.chosen(candidates, column) for _, column in shown], axis=1)
+    damage = np.stack([problem.damage.chosen(candidates, column) for _, column in shown], axis=1)
+    labels = [candidates.labels(number) for number in range(len(candidates.sets))]
+    weights = problem.weights()
+    for group, name in enumerate(problem.names):
+        number = 0 if candidates.set_of is None else int(candidates.set_of[group])
+        chosen = int(choice[group])
+        for place, k in enumerate(range(len(labels[number])) if every else [chosen]):
+            yield {
+                "group": name,
+                "layer": problem.names.layers[int(problem.names.label_of[group])],
+                "kind": KIND_NAMES[0 if weights[group] else 1],
+                "size": int(problem.sizes[group]),
+                "bits": candidates.sets[number][k],
+                "format": labels[number][k],
+                "cost": _plain(int(cost[group, place]) * row.quantum),
+                "damage": float(damage[group, place]),
+            } | ({"chosen": int(k == chosen)} if every else {})
+
+
+def _plain(value: Any) -> int | float:
+    return int(value) if value.denominator == 1 else float(value)

@@ -1,0 +1,435 @@
+"""Every exchange format: what comes in, what goes out, and what is refused. Peers' own parsers: test_exchange_peers."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from impq_opt import Group, Problem, solve
+from impq_opt.errors import AllocationError, FileError, ImpqError, OptionError, ProblemError
+from impq_opt.exchange import Reader, Writer, format_names, fused_ties, make_format
+from impq_opt.exchange.registry import format_class
+
+LAYERS = [
+    f"model.layers.{block}.{part}"
+    for block in range(2)
+    for part in (
+        "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
+        "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj",
+    )
+] + ["lm_head"]  # fmt: skip
+
+WRITERS = [name for name in format_names(writes=True) if name != "parquet"]
+WEIGHTS_ONLY = ["gptqmodel", "llama.cpp", "mlx"]
+
+
+def llama(bits=(2, 3, 4, 5, 6, 8), seed=0):
+    rng = np.random.default_rng(seed)
+    groups = [
+        Group(name, size=256 * int(rng.integers(1, 40)), sensitivity=float(10 ** rng.uniform(-3, 1)), bits=bits)
+        for name in LAYERS
+    ]
+    return Problem.declare(groups, bound=0.05)
+
+
+def read_back(name, data):
+    """Return layer -> (name of the precision or bits), read from a file by rules written here once more."""
+    if name == "llama.cpp":
+        lines = [line.split("=") for line in data.decode().split()]
+        return {pattern: kind for pattern, kind in lines}
+    config = json.loads(data)
+    if name == "mlx":
+        section = config["quantization"]
+        return {k: (v["bits"] if v else 16) for k, v in section.items() if k not in ("bits", "group_size")}
+    if name == "gptqmodel":
+        found = {}
+        for layer in LAYERS:
+            for pattern, entry in config["dynamic"].items():
+                if re.match(pattern[2:], layer):
+                    found[layer] = 16 if pattern.startswith("-:") else entry["bits"]
+                    break
+        return found
+    if name == "compressed-tensors":
+        found = dict.fromkeys(config["ignore"], 16)
+        for group in config["config_groups"].values():
+            found |= dict.fromkeys(group["targets"], group["weights"]["num_bits"])
+        return found
+    if name == "autoround":
+        return {layer: entry["bits"] for layer, entry in config.items()}
+    if name == "torchao":
+        entries = config["_data"]["fqn_to_config"]
+        return {k: 16 if v is None else int(v["_data"]["weight_dtype"]["_data"][3:]) for k, v in entries.items()}
+    if name == "modelopt":
+        found = dict.fromkeys(LAYERS, 16)
+        for entry in config["quant_cfg"][1:]:
+            bits = entry["cfg"]["num_bits"]  # an integer, or exponent and mantissa
+            found[entry["quantizer_name"].removesuffix(".weight_quantizer")] = (
+                1 + sum(bits) if isinstance(bits, list) else bits
+            )
+        return found
+    assert name == "onnxruntime"
+    overrides = config["TensorQuantOverrides"]
+    return {k.removesuffix(".weight"): int(v[0]["quant_type"].removeprefix("QInt")) for k, v in overrides.items()}
+
+
+@pytest.mark.parametrize("name", [name for name in WRITERS if name not in ("csv", "llama.cpp")])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_written_file_says_what_the_allocation_says(name, seed):
+    target = make_format(name)
+    # two pins, so that every answer has two precisions and a mix-up would show
+    problem = llama(seed=seed, bits=(2, 3, 4, 5, 6, 8, 16)).revise(pins={LAYERS[3]: 8, LAYERS[13]: 4})
+    problem = target.prepare(problem)
+    found = solve(problem)
+    said = read_back(name, target.dump(found))
+    table = {precision.name: precision.bits for precision in target.precisions()}
+    labels = [problem.candidates.labels(0)[k] for k in found.choice]
+    expected = {layer: table[label] for layer, label in zip(LAYERS, labels, strict=True)}
+    assert said == expected
+    assert (expected[LAYERS[3]], expected[LAYERS[13]]) == (8, 4)
+
+
+def test_llama_cpp_patterns_match_their_own_tensor_only():
+    target = make_format("llama.cpp")
+    found = solve(target.prepare(llama()))
+    patterns = read_back("llama.cpp", target.dump(found))
+    tensors = target.config(found)
+    assert len(tensors) == len(LAYERS)
+    for tensor, kind in tensors.items():
+        hits = [p for p in patterns if re.search(p, tensor)]
+        assert [patterns[p] for p in hits] == [kind]
+    assert "blk.1.ffn_down.weight" in tensors
+    assert "output.weight" in tensors
+
+
+def test_llama_cpp_widths_are_ggml_block_sizes():
+    widths = {p.name: float(p.width) for p in make_format("llama.cpp").precisions()}
+    # bits per weight as llama.cpp's own documentation of the types gives them
+    known = {"q2_k": 2.625, "q3_k": 3.4375, "q4_k": 4.5, "q5_k": 5.5, "q6_k": 6.5625, "q8_0": 8.5, "iq4_xs": 4.25,
+             "iq2_xxs": 2.0625, "iq3_xxs": 3.0625, "q4_0": 4.5, "q5_1": 6.0}  # fmt: skip
+    assert {name: widths[name] for name in known} == known
+
+
+@pytest.mark.parametrize("name", [n for n in WRITERS if n != "csv"])
+def test_prepared_costs_count_scales_and_zero_points(name):
+    target = make_format(name)
+    problem = target.prepare(llama(bits=(2, 3, 4, 5, 6, 8, 16)))
+    found = solve(problem, bound=1.0)
+    by_name = {precision.name: precision for precision in target.precisions()}
+    labels = [problem.candidates.labels(0)[k] for k in found.choice]
+    by_hand = sum(int(n) * by_name[label].width for n, label in zip(problem.sizes, labels, strict=True))
+    assert found.exact_cost == by_hand
+    damage = [float(llama().damage.sensitivity[g]) * 4.0 ** -by_name[label].bits for g, label in enumerate(labels)]
+    assert found.damage == pytest.approx(sum(damage), rel=1e-12)
+
+
+@pytest.mark.parametrize("name", [n for n in WRITERS if n != "csv"])
+def test_fused_projections_are_tied_where_the_target_fuses_them(name):
+    target = make_format(name)
+    problem = target.prepare(llama(bits=(4, 8)))
+    tied = {tuple(problem.names[g] for g in tie) for tie in problem.ties}
+    expected = {tuple(LAYERS[7 * b : 7 * b + 3]) for b in range(2)} | {
+        tuple(LAYERS[7 * b + 4 : 7 * b + 6]) for b in range(2)
+    }
+    assert tied == (expected if target.fused else set())
+
+
+def test_experts_and_linear_attention_are_fused():
+    names = [f"model.layers.0.mlp.experts.{e}.{p}" for e in range(3) for p in ("gate_proj", "up_proj", "down_proj")]
+    names += ["model.layers.1.linear_attn.in_proj_qkv", "model.layers.1.linear_attn.in_proj_z", "other.q_proj"]
+    ties = fused_ties(Problem.from_sensitivities([1] * 12, [1.0] * 12, names=names).names)
+    assert sorted(map(len, ties)) == [2, 3, 6]
+
+
+@pytest.mark.parametrize("name", [n for n in WRITERS if n not in ("csv",)])
+def test_kernels_of_different_bits_are_refused_in_one_sentence(name):
+    from impq_opt import GroupNames
+
+    names = GroupNames(("blk.0.attn_q", "blk.0.attn_k"), ((3,), ()), ("blk.0.attn_q", "blk.0.attn_k"))
+    problem = Problem.from_sensitivities([256] * 4, [100.0, 1.0, 1e-3, 1.0], names=names, bits=(4, 8), bound=0.1)
+    target = make_format(name)
+    with pytest.raises(AllocationError, match=r"blk\.0\.attn_q: has groups at"):
+        target.dump(solve(problem))
+    assert len(set(solve(target.prepare(problem), bound=0.5).bits[:3].tolist())) == 1
+
+
+@pytest.mark.parametrize("name", [n for n in WRITERS if n not in ("csv",)])
+def test_precisions_that_the_target_lacks_are_refused(name):
+    problem = Problem.declare([Group("blk.0.attn_q", size=256, sensitivity=1.0, bits=(0.5, 12))], bound=1.0)
+    with pytest.raises(AllocationError, match=r"blk\.0\.attn_q: has .* stores"):
+        make_format(name).dump(solve(problem))
+    with pytest.raises(ProblemError, match="can store"):
+        make_format(name).prepare(problem)
+
+
+def with_activations(input_bits):
+    groups = [
+        Group("conv", size=432, sensitivity=1.0, bits=(4, 8), reads="image"),
+        Group("image", size=3072, sensitivity=0.5, bits=input_bits, kind="activation"),
+    ]
+    return Problem.declare(groups, bound=0.01)
+
+
+@pytest.mark.parametrize("name", WEIGHTS_ONLY)
+def test_activations_are_not_dropped_silently(name):
+    with pytest.raises(AllocationError, match="stores weights only"):
+        make_format(name).dump(solve(with_activations((8,))))
+
+
+@pytest.mark.parametrize("name", [n for n in WRITERS if n not in ("csv", "onnxruntime", *WEIGHTS_ONLY)])
+def test_input_precisions_are_checked(name):
+    target = make_format(name)
+    eight = target.dump(solve(with_activations((8,))))
+    none = target.dump(solve(with_activations((16,))))
+    assert eight != none
+    with pytest.raises(AllocationError, match="inputs of"):
+        target.dump(solve(with_activations((7,))))
+
+
+def test_pins_survive_preparing():
+    problem = llama(bits=(2, 4, 8)).revise(pins={"lm_head": 8})
+    prepared = make_format("llama.cpp").prepare(problem)
+    assert prepared.candidates.labels(0)[prepared.pins[len(LAYERS) - 1]] == "q8_0"
+    with pytest.raises(ProblemError, match="pinned to a precision that compressed-tensors does not store"):
+        make_format("compressed-tensors").prepare(problem.revise(pins={LAYERS[3]: 2}))
+
+
+# -- readers -------------------------------------------------------------------------------------------------------
+
+
+def test_exllamav3_measurements(tmp_path):
+    document = {
+        "base": {"dir": "b", "bpw": 2.0},
+        "alts": [{"dir": "c", "bpw": 3.0}, {"dir": "d", "bpw": 4.0}],
+        "base_kld": 0.5,
+        "groups": [
+            {"idx": 0, "layers": ["l.0.q", "l.0.k"], "candidates": [{"dkld": -0.1, "dbits": 100}, {"dkld": -0.2, "dbits": 200}]},
+            {"idx": 1, "layers": ["l.1"], "candidates": [{"dkld": 0.01, "dbits": 10}, {"dkld": -0.05, "dbits": 30}]},
+        ],
+    }  # fmt: skip
+    path = tmp_path / "measurement.json"
+    path.write_text(json.dumps(document))
+    problem = make_format("exllamav3").read(path)
+    found = solve(problem, budget=130)
+    assert found.choice.tolist() == [1, 2]  # 130 bits: -0.1 - 0.05 beats everything else
+    assert found.damage + problem.provenance["damage_offset"] == pytest.approx(-0.15)
+    assert list(problem.names) == ["l.0.q + l.0.k", "l.1"]
+
+
+def autoround_caches(folder, seed=0):
+    """Write caches as AutoScheme writes them, one a scheme."""
+    rng = np.random.default_rng(seed)
+    sizes = {name: 128 * int(rng.integers(8, 64)) for name in LAYERS}
+    worst = {name: float(rng.uniform(0.01, 1)) for name in LAYERS}
+    paths = []
+    for place, (bits, group) in enumerate([(2, 128), (4, 128), (8, 128), (16, -1)]):
+        extra = 0 if bits == 16 else (16 + bits) // 1
+        scores = {
+            n: [bits * s + (s // group * extra if bits < 16 else 0), worst[n] * 4.0**-bits] for n, s in sizes.items()
+        }
+        cache = {
+            "version": 1, "score_granularity": "per_op", "cache_key": "0", "cache_config": {}, "scheme_index": place,
+            "scheme": {"bits": bits, "group_size": group, "sym": True, "data_type": "int", "act_bits": 16, "super_bits": None},
+            "layer_scores": scores, "total_loss_for_scheme": 1.0, "total_params": sum(sizes.values()),
+        }  # fmt: skip
+        paths.append(folder / f"scheme_{place:02d}_0.json")
+        paths[-1].write_text(json.dumps(cache))
+    return paths, sizes
+
+
+def test_autoround_caches_in_and_layer_config_out(tmp_path):
+    paths, sizes = autoround_caches(tmp_path)
+    target = make_format("autoround")
+    problem = target.read(*paths)
+    assert list(problem.names) == LAYERS
+    assert problem.sizes.tolist() == list(sizes.values())
+    found = solve(problem, budget=4.5 * sum(sizes.values()))
+    config = target.config(found)
+    for layer, column, label in zip(
+        LAYERS, found.choice, [problem.candidates.labels(0)[k] for k in found.choice], strict=True
+    ):
+        assert config[layer]["bits"] == [2, 4, 8, 16][column]
+        assert label.startswith(f"W{config[layer]['bits']}A16")
+    q, k, v = (config[f"model.layers.0.self_attn.{p}_proj"]["bits"] for p in "qkv")
+    assert q == k == v
+    # the cost is AutoRound's own count, scales and zero points included
+    written = [json.loads(path.read_text())["layer_scores"] for path in paths]
+    assert found.cost == sum(written[column][layer][0] for layer, column in zip(LAYERS, found.choice, strict=True))
+    folder = make_format("autoround").read(tmp_path)
+    assert folder.digest == problem.digest
+
+
+def test_modelopt_scores_as_json(tmp_path):
+    stats = {
+        f"{name}.quant_recipe": {
+            "formats": ["NVFP4(effective-bits: 4.5)", "FP8(effective-bits: 8.0)", "NONE(effective-bits: 16.0)"],
+            "scores": [score, score / 10, 0],
+            "costs": [1000 * 4.5 / 16, 500.0, 1000.0],
+            "module_names": [name],
+            "uncompressed_cost": 1000.0,
+        }
+        for name, score in (("a", 1.0), ("b", 2.0), ("c", 1e-9))
+    }
+    path = tmp_path / "state.json"
+    path.write_text(json.dumps({"method": "gradient", "candidate_stats": stats}))
+    problem = make_format("modelopt").read(path)
+    found = solve(problem, budget=6.0 * 3000)
+    assert found.status.value == "optimal"
+    assert [problem.candidates.labels(0)[k] for k in found.choice] == ["NVFP4", "FP8", "NVFP4"]
+    assert found.damage == pytest.approx(1.2)
+    config = make_format("modelopt").config(found)["quant_cfg"]
+    assert config[0] == {"quantizer_name": "*", "enable": False}
+    assert config[2]["cfg"]["num_bits"] == [4, 3]
+
+
+# -- tables --------------------------------------------------------------------------------------------------------
+
+
+def table_formats():
+    return ["csv"] + (["parquet"] if _has("pyarrow") else [])
+
+
+def _has(package):
+    import importlib.util
+
+    return importlib.util.find_spec(package) is not None
+
+
+@pytest.mark.parametrize("name", ["csv", "parquet"])
+def test_tables_round_trip(name, tmp_path):
+    if name == "parquet" and not _has("pyarrow"):
+        pytest.skip("pyarrow is not installed")
+    problem = llama(bits=(2, 4, 8))
+    found = solve(problem)
+    target = make_format(name, candidates=True)
+    path = tmp_path / f"table.{name}"
+    path.write_bytes(target.dump(found))
+    again = target.read(path)
+    assert list(again.names) == list(problem.names)
+    assert again.sizes.tolist() == problem.sizes.tolist()
+    np.testing.assert_array_equal(again.damage.values, problem.damage.at(slice(None), (2, 4, 8)))
+    np.testing.assert_array_equal(solve(again, bound=0.05).choice, found.choice)
+    assert solve(again, bound=0.05).cost == found.cost
+    chosen = target.load([path])["chosen"]
+    assert [k % 3 for k, one in enumerate(chosen) if int(one)] == found.choice.tolist()
+
+
+def test_ragged_and_coupled_tables_round_trip(tmp_path):
+    groups = [
+        Group("conv[0]", size=9, damage=[0.1, 0.05], bits=(2, 8), layer="conv"),
+        Group("conv[1]", size=9, damage=[0.3, 0.02, 0.01], bits=(1, 4, 8), layer="conv"),
+        Group("relu", size=100, damage=[0.2], bits=(8,), kind="activation"),
+    ]
+    problem = Problem.declare(groups, bound=1.0, minimize={"storage": 1, "activation-memory": 0.5})
+    target = make_format("csv", candidates=True)
+    path = tmp_path / "t.csv"
+    path.write_bytes(target.dump(solve(problem)))
+    again = target.read(path)
+    for bound in (1.0, 0.4, 0.27, 0.2601):
+        one, other = solve(problem, bound=bound), solve(again, bound=bound)
+        assert (one.cost, one.status) == (other.cost, other.status)
+    assert again.names.layers == ("conv", "conv", "relu")
+
+
+def test_a_plain_table_has_one_row_a_group(tmp_path):
+    found = solve(llama())
+    rows = make_format("csv").dump(found).decode().splitlines()
+    assert len(rows) == 1 + len(LAYERS)
+    bits = [float(row.split(",")[4]) for row in rows[1:]]
+    assert bits == found.bits.tolist()
+
+
+def test_sensitivities_as_a_table(tmp_path):
+    path = tmp_path / "e.csv"
+    path.write_text("group,size,sensitivity\na,10,0.5\nb,1000,0.001\n")
+    problem = make_format("csv").read(path)
+    assert solve(problem, bound=0.01).status.value == "optimal"
+    assert problem.damage.sensitivity.tolist() == [0.5, 0.001]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "has no rows"),
+        ("group,damage\n", "has no rows"),
+        ("group,bits,damage\na,2\n", r"row 2: must have 3 values, got 2"),
+        ("grp,bits,damage\na,2,3\n", r"unknown column, got 'grp' \(did you mean 'group'"),
+        ("group,bits,size\na,2,3\n", "column damage or a column sensitivity"),
+        ("group,bits,damage\na,2,3\n", "needs a column cost"),
+        ("group,bits,size,damage\na,2,3,x\n", r"row 2: damage: must be a finite number, got 'x'"),
+        ("group,bits,size,damage\na,2,3,nan\n", "must be a finite number"),
+        ("group,bits,size,damage\na,2,3.5,1\n", "must be a whole number"),
+        ("group,bits,size,damage\na,2,3,1\na,4,5,1\n", r"row 3: size: differs between the rows of 'a'"),
+        ("group,bits,size,damage,kind\na,2,3,1,wait\n", r"row 2: kind: must be weight or activation"),
+        ("group,bits,size,damage\na,2,3,1\na,2,3,1\n", "candidates must be distinct"),
+        ("group,bits,size,damage\na,2,3,-1\n", "must be finite and not negative"),
+        ("group,size,sensitivity\na,2,3\na,2,3\n", "one row a group"),
+        ('group,bits,size,damage\n"a,2,3,1\n', "is not CSV"),
+        ("group,bits,size,damage\na,2,3,\x00\n", "row|CSV"),
+    ],
+)
+def test_bad_tables_say_what_and_where(text, says, tmp_path):
+    path = tmp_path / "bad.csv"
+    path.write_text(text)
+    with pytest.raises(ImpqError, match=says):
+        make_format("csv").read(path)
+
+
+@pytest.mark.parametrize("name", [n for n in format_names(reads=True) if n not in ("csv", "parquet")])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "3", "null", '{"groups": 3}', '{"candidate_stats": {"a": 1}}', '{"version": 1}',
+             '{"version": 1, "score_granularity": "per_op", "layer_scores": 4}', '{"groups": [{"layers": []}]}',
+             '{"candidate_stats": {"a": {"costs": [1], "scores": [], "formats": []}}}']
+)  # fmt: skip
+def test_foreign_json_is_told_in_one_sentence(name, text, tmp_path):
+    path = tmp_path / "scores.json"
+    path.write_text(text)
+    with pytest.raises(ImpqError) as caught:
+        make_format(name).read(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", format_names(reads=True))
+def test_missing_files_are_told(name, tmp_path):
+    if name == "parquet" and not _has("pyarrow"):
+        pytest.skip("pyarrow is not installed")
+    with pytest.raises(FileError, match=r"no such file|cannot be read|No such file"):
+        make_format(name).read(tmp_path / "nothing.json")
+
+
+# -- the registry --------------------------------------------------------------------------------------------------
+
+
+def test_every_format_describes_itself():
+    for name in format_names():
+        kind = format_class(name)
+        assert kind.name == name
+        assert kind.summary
+        assert kind.source
+        assert kind.__doc__
+        if issubclass(kind, Writer):
+            assert kind.limits
+    assert set(format_names(reads=True)) | set(format_names(writes=True)) == set(format_names())
+    assert all(issubclass(format_class(name), Reader) for name in format_names(reads=True))
+
+
+def test_unknown_formats_and_options_have_near_matches():
+    with pytest.raises(OptionError, match="did you mean 'torchao'"):
+        make_format("torch-ao")
+    with pytest.raises(OptionError, match="did you mean 'group_size'"):
+        make_format("mlx", groupsize=32)
+    with pytest.raises(OptionError, match=r"mlx\.group_size: must be 32, 64 or 128"):
+        make_format("mlx", group_size=33)
+
+
+def test_listing_formats_imports_no_peer():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from impq_opt.exchange import format_names, make_format;"
+        "[make_format(n) for n in format_names()];"
+        "bad = {'torch', 'torchao', 'modelopt', 'auto_round', 'onnx', 'onnxruntime', 'pyarrow'} & set(sys.modules);"
+        "raise SystemExit(str(bad) if bad else 0)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,428 @@
+"""Exchange formats against the tools themselves: their parsers read what is written, their engines run it.
+
+Each test needs one peer and is skipped where that is not installed.
+"""
+
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+
+from impq_opt import Group, GroupNames, Problem, Status, solve
+from impq_opt.exchange import make_format
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # peers warn of their own affairs
+
+
+def needs(*packages):
+    missing = [package for package in packages if importlib.util.find_spec(package) is None]
+    return pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
+
+
+@pytest.fixture(autouse=True)
+def mixed_torch_installation():
+    """Peers import torchvision by way of transformers; see impq_opt.vision."""
+    if importlib.util.find_spec("torchvision") is not None:
+        from impq_opt.vision import torchvision_module
+
+        torchvision_module()
+
+
+def mlp(seed=0):
+    import torch
+
+    torch.manual_seed(seed)
+    return torch.nn.Sequential(
+        torch.nn.Linear(64, 128), torch.nn.ReLU(), torch.nn.Linear(128, 96), torch.nn.ReLU(), torch.nn.Linear(96, 10)
+    )
+
+
+def mlp_problem(bits=(2, 4, 8), inputs=()):
+    rng = np.random.default_rng(0)
+    weights = [("0", 8192, "a"), ("2", 12288, "b"), ("4", 960, "c")]
+    groups = [
+        Group(name, size=size, sensitivity=float(rng.uniform(0.1, 3)), bits=bits, reads=read if inputs else "")
+        for name, size, read in weights
+    ]
+    groups += [Group(read, size=64, sensitivity=1e-3, bits=(bit,), kind="activation") for bit, (_, _, read) in zip(inputs, weights, strict=False)]  # fmt: skip
+    return Problem.declare(groups, bound=0.1)
+
+
+# -- torchao -------------------------------------------------------------------------------------------------------
+
+
+@needs("torch", "torchao")
+def test_torchao_quantizes_and_runs_a_model_as_allocated():
+    import torch
+    from torchao.quantization import quantize_
+
+    target = make_format("torchao", group_size=32)
+    problem = target.prepare(mlp_problem().revise(pins={"4": 8}))
+    found = solve(problem, bound=0.2)
+    bits = [int(problem.candidates.labels(0)[k]) for k in found.choice]
+    assert len(set(bits)) > 1
+    model, x = mlp(), torch.randn(256, 64)
+    before = model(x)
+    quantize_(model, target.native(found), filter_fn=None)
+    after = model(x)
+    assert torch.isfinite(after).all()
+    for name, b in zip(("0", "2", "4"), bits, strict=True):
+        weight = model.get_submodule(name).weight
+        assert weight.target_dtype == getattr(torch, f"int{b}")
+        assert weight.block_size == (1, 32)
+        assert int(weight.qdata.max()) <= 2 ** (b - 1) - 1
+        assert int(weight.qdata.min()) >= -(2 ** (b - 1))
+    assert not torch.equal(before, after)
+
+
+@needs("torch", "torchao")
+def test_torchao_reads_dynamic_inputs_and_layers_left_alone():
+    from torchao.core.config import config_from_dict, config_to_dict
+
+    target = make_format("torchao")
+    config = target.config(
+        solve(mlp_problem(bits=(4, 16), inputs=(8, 16, 16)).revise(pins={"2": 16, "4": 4}), bound=9.0)
+    )
+    read = config_from_dict(json.loads(json.dumps(config)))
+    kinds = [type(value).__name__ for value in read.fqn_to_config.values()]
+    assert kinds == ["Int8DynamicActivationIntxWeightConfig", "NoneType", "IntxWeightOnlyConfig"]
+    assert config_to_dict(read)["_data"]["fqn_to_config"]["4"]["_data"]["weight_dtype"]["_data"] == "int4"
+
+
+@needs("torch", "torchao")
+def test_torchao_quantizes_convolutions():
+    import torch
+    from torchao.quantization import quantize_
+
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 4, 3)).eval()
+    problem = Problem.declare(
+        [Group("0", size=216, sensitivity=1.0, bits=(4,)), Group("2", size=288, sensitivity=1.0, bits=(6,))]
+    )
+    quantize_(model, make_format("torchao").native(solve(problem, bound=1.0)), filter_fn=None)
+    assert [str(model[i].weight.target_dtype) for i in (0, 2)] == ["torch.int4", "torch.int6"]
+
+
+# -- AutoRound -----------------------------------------------------------------------------------------------------
+
+
+@needs("torch", "auto_round", "transformers")
+def test_autoround_reads_the_same_caches_and_takes_the_layer_config(tmp_path):
+    from dataclasses import asdict
+
+    from auto_round.auto_scheme.delta_loss import _load_autoscheme_scores, _save_autoscheme_scores
+    from auto_round.schemes import PRESET_SCHEMES, QuantizationScheme
+
+    sizes = {"0": 8192, "2": 12288, "4": 96 * 128}
+    paths = []
+    for place, name in enumerate(("W2A16", "W4A16", "W8A16", "BF16")):
+        scheme = PRESET_SCHEMES[name]
+        extra = 0 if scheme.bits >= 16 else 16 + scheme.bits
+        scores = {
+            n: [scheme.bits * s + s // 128 * extra, 4.0**-scheme.bits * (k + 1)]
+            for k, (n, s) in enumerate(sizes.items())
+        }
+        paths.append(tmp_path / f"scheme_{place:02d}.json")
+        _save_autoscheme_scores(
+            str(paths[-1]), "key", place, asdict(scheme), scores, 1.0, sum(sizes.values()), {"model": "x"}
+        )
+        assert _load_autoscheme_scores(str(paths[-1])) is not None
+    target = make_format("autoround")
+    problem = target.read(*paths)
+    assert problem.sizes.tolist() == list(sizes.values())
+    found = solve(problem, budget=5 * sum(sizes.values()))
+    assert found.status is Status.OPTIMAL
+    for entry in target.config(found).values():
+        scheme = QuantizationScheme.from_dict(entry)
+        assert scheme.bits in (2, 4, 8, 16)
+
+
+@needs("torch", "auto_round", "transformers")
+def test_autoround_own_search_is_never_better(tmp_path):
+    from auto_round.auto_scheme.delta_loss import choose_bits_per_layer_with_path
+
+    rng = np.random.default_rng(3)
+    names = [f"l{k}" for k in range(12)]
+    sizes = {name: 128 * int(rng.integers(4, 80)) for name in names}
+    caches, table = [], {name: [] for name in names}
+    for place, bits in enumerate((2, 4, 8)):
+        scores = {
+            n: [bits * s + s // 128 * (16 + bits), float(rng.uniform(0.5, 1.5) * 4.0**-bits)] for n, s in sizes.items()
+        }
+        for name, (cost, loss) in scores.items():
+            table[name].append((place, cost, loss, [name]))
+        scheme = {"bits": bits, "group_size": 128, "sym": True, "data_type": "int", "act_bits": 16}
+        caches.append({"version": 1, "score_granularity": "per_op", "scheme": scheme, "layer_scores": scores})
+    budget = int(4.4 * sum(sizes.values()))
+    loss, path = choose_bits_per_layer_with_path(table, budget)
+    assert path is not None
+    target = make_format("autoround")
+    found = solve(target.problem(caches), budget=budget)
+    assert found.status is Status.OPTIMAL
+    assert found.damage + found.problem.provenance["damage_offset"] <= loss * (1 + 1e-12)
+
+
+# -- compressed-tensors --------------------------------------------------------------------------------------------
+
+
+@needs("torch", "compressed_tensors")
+def test_compressed_tensors_reads_and_applies_the_config_groups():
+    import torch
+    from compressed_tensors.quantization import apply_quantization_config
+
+    target = make_format("compressed-tensors", group_size=32)
+    problem = target.prepare(mlp_problem(bits=(4, 8, 16)).revise(pins={"0": 8, "2": 4, "4": 16}))
+    config = target.native(solve(problem, bound=9.0))
+    model = mlp()
+    apply_quantization_config(model, config)
+    schemes = [getattr(model[i], "quantization_scheme", None) for i in (0, 2, 4)]
+    assert [s and s.weights.num_bits for s in schemes] == [8, 4, None]
+    assert schemes[0].weights.group_size == 32
+    assert isinstance(model[4], torch.nn.Linear)
+
+
+@needs("torch", "compressed_tensors")
+def test_compressed_tensors_reads_dynamic_inputs():
+    config = make_format("compressed-tensors").native(solve(mlp_problem(bits=(8,), inputs=(8, 8, 8)), bound=9.0))
+    (group,) = config.config_groups.values()
+    assert group.input_activations.num_bits == 8
+    assert group.input_activations.dynamic
+
+
+# -- ModelOpt ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    """Run ModelOpt's own auto_quantize on a small network; return its search state and checkpoint."""
+    import torch
+    from impq_opt.vision import torchvision_module
+
+    torchvision_module()
+    quantization = pytest.importorskip("modelopt.torch.quantization")
+    torch.manual_seed(0)
+    weights = {"quantizer_name": "*weight_quantizer"}
+    formats = [
+        {"quant_cfg": [weights | {"cfg": {"num_bits": b, "axis": 0}}, {"quantizer_name": "*input_quantizer", "enable": False}],
+         "algorithm": "max"}
+        for b in (2, 4, 8)
+    ]  # fmt: skip
+    data = [(torch.randn(64, 64), torch.randint(0, 10, (64,))) for _ in range(4)]
+    checkpoint = tmp_path_factory.mktemp("modelopt") / "state.pth"
+    _, state = quantization.auto_quantize(
+        mlp(),
+        constraints={"effective_bits": 4.5},
+        quantization_formats=formats,
+        data_loader=data,
+        forward_step=lambda model, batch: model(batch[0]),
+        loss_func=lambda output, batch: torch.nn.functional.cross_entropy(output, batch[1]),
+        num_calib_steps=2,
+        num_score_steps=4,
+        verbose=False,
+        checkpoint=str(checkpoint),
+    )
+    return state, checkpoint
+
+
+@needs("torch", "modelopt")
+@pytest.mark.parametrize("effective_bits", [2.5, 3.0, 4.5, 6.0, 8.0])
+def test_modelopt_search_step_is_replaced_and_never_worse(searched, effective_bits):
+    from modelopt.torch.quantization.algorithms import _resolve_best_recipe
+
+    state, _ = searched
+    target = make_format("modelopt")
+    problem = target.problem(state)
+    found = solve(problem, budget=effective_bits * int(problem.sizes.sum()))
+    assert found.status is Status.OPTIMAL
+    stats = state["candidate_stats"]
+    theirs = _resolve_best_recipe(state, {"effective_bits": effective_bits})
+    columns = [one["formats"].index(theirs[name]) for name, one in stats.items()]
+    bits = sum(one["costs"][k] for one, k in zip(stats.values(), columns, strict=True)) * 16
+    score = sum(one["scores"][k] for one, k in zip(stats.values(), columns, strict=True))
+    assert found.cost <= effective_bits * int(problem.sizes.sum())
+    if bits <= effective_bits * int(problem.sizes.sum()):
+        assert found.damage <= score * (1 + 1e-12)
+
+
+@needs("torch", "modelopt")
+def test_modelopt_applies_the_answer(searched):
+    import torch
+    from modelopt.torch import quantization
+
+    state, _ = searched
+    target = make_format("modelopt")
+    problem = target.problem(state)
+    found = solve(problem, budget=5 * int(problem.sizes.sum()))
+    config = quantization.get_auto_quantize_config(target.solved(state, found))
+    model = quantization.quantize(mlp(), config, lambda m: m(torch.randn(64, 64)))
+    wanted = [
+        stat["formats"][k].num_bits for stat, k in zip(state["candidate_stats"].values(), found.choice, strict=True)
+    ]
+    quantizers = [model[i].weight_quantizer for i in (0, 2, 4)]
+    assert [q.num_bits if q.is_enabled else 16 for q in quantizers] == wanted
+    assert len(set(wanted)) > 1
+    assert torch.isfinite(model(torch.randn(8, 64))).all()
+
+
+@needs("torch", "modelopt")
+def test_modelopt_checkpoints_are_read(searched):
+    state, checkpoint = searched
+    target = make_format("modelopt")
+    assert target.read(checkpoint).digest == target.problem(state).digest
+
+
+@needs("torch", "modelopt")
+def test_modelopt_runs_a_configuration_written_from_nothing():
+    import torch
+    from modelopt.torch import quantization
+
+    problem = mlp_problem(bits=(3, 8, 16), inputs=(8, 16, 16)).revise(pins={"0": 3, "2": 16, "4": 8})
+    config = make_format("modelopt").native(solve(problem, bound=9.0))
+    model = quantization.quantize(mlp(), config, lambda m: m(torch.randn(64, 64)))
+    assert model[0].weight_quantizer.num_bits == 3
+    assert model[0].input_quantizer.is_enabled
+    assert not model[2].weight_quantizer.is_enabled
+    assert model[4].weight_quantizer.num_bits == 8
+    weight = model[0].weight_quantizer(model[0].weight)
+    assert max(len(torch.unique(row)) for row in weight) <= 2**3
+
+
+@needs("torch", "modelopt")
+def test_modelopt_reads_its_floating_formats():
+    import torch
+    from modelopt.torch import quantization
+
+    groups = [
+        Group("0", size=8192, sensitivity=1.0, bits=(4.5,), formats=("NVFP4",)),
+        Group("2", size=12288, sensitivity=1.0, bits=(8.0,), formats=("FP8",)),
+    ]
+    config = make_format("modelopt").native(solve(Problem.declare(groups), bound=9.0))
+    model = quantization.quantize(mlp(), config, lambda m: m(torch.randn(64, 64)))
+    assert model[0].weight_quantizer.num_bits == (2, 1)
+    assert model[0].weight_quantizer.block_sizes[-1] == 16
+    assert model[2].weight_quantizer.num_bits == (4, 3)
+
+
+# -- ONNX Runtime --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def resnet(tmp_path_factory):
+    """Export ResNet-20 to ONNX; return the network, the file and a batch."""
+    import torch
+
+    for package in ("onnx", "onnxruntime", "onnxscript"):
+        pytest.importorskip(package)
+    from impq_opt.networks.resnet import resnet20
+
+    torch.manual_seed(0)
+    network, batch = resnet20().eval(), torch.randn(16, 3, 32, 32)
+    path = tmp_path_factory.mktemp("onnx") / "resnet20.onnx"
+    torch.onnx.export(network, (batch,), path, dynamo=True, external_data=False, verbose=False)
+    return network, path, batch
+
+
+def quantize_onnx(path, allocation, batch, folder):
+    """Quantize with ONNX Runtime as allocated; return the quantized model's logits and its graph."""
+    import onnx
+    import onnxruntime
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Reader(CalibrationDataReader):
+        def __init__(self):
+            self.feeds = iter([{name: batch.numpy()}])
+
+        def get_next(self):
+            return next(self.feeds, None)
+
+    name = onnx.load(path).graph.input[0].name
+    out = folder / "quantized.onnx"
+    options = make_format("onnxruntime", model=str(path)).native(allocation)
+    quantize_static(
+        path, out, Reader(), quant_format=QuantFormat.QDQ, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+        op_types_to_quantize=["Conv", "Gemm", "MatMul"], extra_options=options | {"WeightSymmetric": True, "UseQDQContribOps": True},
+    )  # fmt: skip
+    session = onnxruntime.InferenceSession(out)
+    return session.run(None, {name: batch.numpy()})[0], onnx.load(out).graph
+
+
+def stored(graph):
+    """Return weight tensor -> (ONNX element type, integers as they are stored)."""
+    from onnx import TensorProto, numpy_helper
+
+    found = {}
+    for one in graph.initializer:
+        if one.name.endswith(".weight_quantized"):
+            found[one.name.removesuffix("_quantized")] = (
+                TensorProto.DataType.Name(one.data_type),
+                numpy_helper.to_array(one).astype(np.int32),
+            )
+    return found
+
+
+def resnet_layers(path):
+    import onnx
+
+    initializers = onnx.load(path).graph.initializer
+    return {i.name.removesuffix(".weight"): tuple(i.dims) for i in initializers if i.name.endswith(".weight")}
+
+
+@needs("torch", "onnx", "onnxruntime", "onnxscript")
+def test_onnxruntime_quantizes_and_runs_resnet20_as_allocated(resnet, tmp_path):
+    network, path, batch = resnet
+    layers = resnet_layers(path)
+    assert len(layers) == 20
+    rng = np.random.default_rng(0)
+    groups = [
+        Group(n, size=int(np.prod(s)), sensitivity=float(rng.uniform(0.1, 9)), bits=(4, 8)) for n, s in layers.items()
+    ]
+    found = solve(Problem.declare(groups, bound=0.1))
+    logits, graph = quantize_onnx(path, found, batch, tmp_path)
+    kinds = stored(graph)
+    assert {name: kinds[f"{name}.weight"][0] for name in layers} == {
+        name: f"INT{bits}" for name, bits in zip(layers, found.bits, strict=True)
+    }
+    assert set(found.bits) == {4, 8}
+    reference = network(batch).detach().numpy()
+    assert np.corrcoef(logits.ravel(), reference.ravel())[0, 1] > 0.9
+
+
+@needs("torch", "onnx", "onnxruntime", "onnxscript")
+def test_onnxruntime_gives_every_kernel_its_own_bits(resnet, tmp_path):
+    network, path, batch = resnet
+    layers = resnet_layers(path)
+    convolutions = {name: shape for name, shape in layers.items() if len(shape) == 4}
+    rng = np.random.default_rng(1)
+    names = GroupNames(tuple(convolutions), tuple((shape[0],) for shape in convolutions.values()))
+    sizes = np.concatenate([np.full(s[0], int(np.prod(s[1:]))) for s in convolutions.values()])
+    problem = Problem.from_sensitivities(
+        sizes, rng.uniform(0.01, 30, len(sizes)), names=names, bits=range(2, 9), bound=1.0
+    )
+    found = solve(problem)
+    _, graph = quantize_onnx(path, found, batch, tmp_path)
+    tensors = stored(graph)
+    for place, (name, shape) in enumerate(convolutions.items()):
+        bits = found.bits[names.offsets[place] : names.offsets[place + 1]]
+        kind, values = tensors[f"{name}.weight"]
+        assert kind == ("INT4" if max(bits) <= 4 else "INT8")
+        peaks = np.abs(values.reshape(shape[0], -1)).max(axis=1)
+        np.testing.assert_array_equal(peaks, 2 ** (bits - 1) - 1)  # the largest weight sits on the last level
+
+
+@needs("torch", "onnx", "onnxruntime", "onnxscript")
+def test_onnxruntime_gives_activations_their_bits(resnet, tmp_path):
+    _, path, batch = resnet
+    layers = resnet_layers(path)
+    first, second = list(layers)[1:3]
+    groups = [
+        Group(first, size=2304, sensitivity=1.0, bits=(8,), reads="a"),
+        Group(second, size=2304, sensitivity=1.0, bits=(8,), reads="b"),
+        Group("a", size=16384, sensitivity=1.0, bits=(8,), kind="activation"),
+        Group("b", size=16384, sensitivity=1.0, bits=(16,), kind="activation"),
+    ]
+    found = solve(Problem.declare(groups, bound=9.0))
+    options = make_format("onnxruntime", model=str(path)).config(found)["TensorQuantOverrides"]
+    assert sorted(rows[0]["quant_type"] for rows in options.values()) == ["QInt8", "QInt8", "QUInt16", "QUInt8"]
+    _, graph = quantize_onnx(path, found, batch, tmp_path)
+    points = {i.name: i.data_type for i in graph.initializer if i.name.endswith("_zero_point")}
+    assert 4 in points.values()  # onnx.TensorProto.UINT16
