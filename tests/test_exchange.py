@@ -33,11 +33,11 @@ def llama(bits=(2, 3, 4, 5, 6, 8), seed=0):
     return Problem.declare(groups, bound=0.05)
 
 
-def read_back(name, data):
+def read_back(name, data):  # noqa: PLR0911 - one way a format
     """Return layer -> (name of the precision or bits), read from a file by rules written here once more."""
     if name == "llama.cpp":
         lines = [line.split("=") for line in data.decode().split()]
-        return {pattern: kind for pattern, kind in lines}
+        return dict(lines)
     config = json.loads(data)
     if name == "mlx":
         section = config["quantization"]
@@ -197,16 +197,20 @@ def test_pins_survive_preparing():
 # -- readers -------------------------------------------------------------------------------------------------------
 
 
+def changes(*pairs):
+    return [{"dkld": kld, "dbits": bits} for kld, bits in pairs]
+
+
 def test_exllamav3_measurements(tmp_path):
     document = {
         "base": {"dir": "b", "bpw": 2.0},
         "alts": [{"dir": "c", "bpw": 3.0}, {"dir": "d", "bpw": 4.0}],
         "base_kld": 0.5,
         "groups": [
-            {"idx": 0, "layers": ["l.0.q", "l.0.k"], "candidates": [{"dkld": -0.1, "dbits": 100}, {"dkld": -0.2, "dbits": 200}]},
-            {"idx": 1, "layers": ["l.1"], "candidates": [{"dkld": 0.01, "dbits": 10}, {"dkld": -0.05, "dbits": 30}]},
+            {"idx": 0, "layers": ["l.0.q", "l.0.k"], "candidates": changes((-0.1, 100), (-0.2, 200))},
+            {"idx": 1, "layers": ["l.1"], "candidates": changes((0.01, 10), (-0.05, 30))},
         ],
-    }  # fmt: skip
+    }
     path = tmp_path / "measurement.json"
     path.write_text(json.dumps(document))
     problem = make_format("exllamav3").read(path)
@@ -229,7 +233,7 @@ def autoround_caches(folder, seed=0):
         }
         cache = {
             "version": 1, "score_granularity": "per_op", "cache_key": "0", "cache_config": {}, "scheme_index": place,
-            "scheme": {"bits": bits, "group_size": group, "sym": True, "data_type": "int", "act_bits": 16, "super_bits": None},
+            "scheme": {"bits": bits, "group_size": group, "sym": True, "data_type": "int", "super": None},
             "layer_scores": scores, "total_loss_for_scheme": 1.0, "total_params": sum(sizes.values()),
         }  # fmt: skip
         paths.append(folder / f"scheme_{place:02d}_0.json")

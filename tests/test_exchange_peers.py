@@ -45,7 +45,8 @@ def mlp_problem(bits=(2, 4, 8), inputs=()):
         Group(name, size=size, sensitivity=float(rng.uniform(0.1, 3)), bits=bits, reads=read if inputs else "")
         for name, size, read in weights
     ]
-    groups += [Group(read, size=64, sensitivity=1e-3, bits=(bit,), kind="activation") for bit, (_, _, read) in zip(inputs, weights, strict=False)]  # fmt: skip
+    for bit, (_, _, read) in zip(inputs, weights, strict=False):
+        groups.append(Group(read, size=64, sensitivity=1e-3, bits=(bit,), kind="activation"))
     return Problem.declare(groups, bound=0.1)
 
 
@@ -202,11 +203,10 @@ def searched(tmp_path_factory):
     quantization = pytest.importorskip("modelopt.torch.quantization")
     torch.manual_seed(0)
     weights = {"quantizer_name": "*weight_quantizer"}
+    inputs = {"quantizer_name": "*input_quantizer", "enable": False}
     formats = [
-        {"quant_cfg": [weights | {"cfg": {"num_bits": b, "axis": 0}}, {"quantizer_name": "*input_quantizer", "enable": False}],
-         "algorithm": "max"}
-        for b in (2, 4, 8)
-    ]  # fmt: skip
+        {"quant_cfg": [weights | {"cfg": {"num_bits": b, "axis": 0}}, inputs], "algorithm": "max"} for b in (2, 4, 8)
+    ]
     data = [(torch.randn(64, 64), torch.randint(0, 10, (64,))) for _ in range(4)]
     checkpoint = tmp_path_factory.mktemp("modelopt") / "state.pth"
     _, state = quantization.auto_quantize(
@@ -339,9 +339,15 @@ def quantize_onnx(path, allocation, batch, folder):
     out = folder / "quantized.onnx"
     options = make_format("onnxruntime", model=str(path)).native(allocation)
     quantize_static(
-        path, out, Reader(), quant_format=QuantFormat.QDQ, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
-        op_types_to_quantize=["Conv", "Gemm", "MatMul"], extra_options=options | {"WeightSymmetric": True, "UseQDQContribOps": True},
-    )  # fmt: skip
+        path,
+        out,
+        Reader(),
+        quant_format=QuantFormat.QDQ,
+        op_types_to_quantize=["Conv", "Gemm", "MatMul"],
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        extra_options=options | {"WeightSymmetric": True, "UseQDQContribOps": True},
+    )
     session = onnxruntime.InferenceSession(out)
     return session.run(None, {name: batch.numpy()})[0], onnx.load(out).graph
 
@@ -389,7 +395,7 @@ def test_onnxruntime_quantizes_and_runs_resnet20_as_allocated(resnet, tmp_path):
 
 @needs("torch", "onnx", "onnxruntime", "onnxscript")
 def test_onnxruntime_gives_every_kernel_its_own_bits(resnet, tmp_path):
-    network, path, batch = resnet
+    _, path, batch = resnet
     layers = resnet_layers(path)
     convolutions = {name: shape for name, shape in layers.items() if len(shape) == 4}
     rng = np.random.default_rng(1)

@@ -32,8 +32,11 @@ class Command(NamedTuple):
 # A command is added by a file of its own and one line here.
 COMMANDS: tuple[Command, ...] = (
     Command("solve", "solve:solve", "Allocate", "Choose the bits of every group, with a proof."),
+    Command("import", "import_:import_", "Exchange", "Turn another tool's scores into a problem."),
+    Command("export", "export:export", "Exchange", "Write an allocation as another tool's configuration."),
     Command("problems", "problems:problems", "Look up", "The gallery of problems, with where they come from."),
     Command("solvers", "solvers:solvers", "Look up", "The strategies, and what each one proves."),
+    Command("formats", "formats:formats", "Look up", "The formats of other tools, and what each cannot express."),
 )
 
 

@@ -38,6 +38,7 @@ __all__ = [
     "parse_assignments",
     "parse_bits",
     "parse_bytes",
+    "parse_fields",
     "parse_options",
     "parse_tie",
     "print_json",
@@ -119,14 +120,18 @@ def parse_bytes(text: str) -> int:
 
 def parse_options(solver: str, texts: Iterable[str]) -> dict[str, Any]:
     """Read ``key=value`` options of a strategy, each in the type of its field."""
-    kind = solver_class(solver)
+    return parse_fields(solver_class(solver), f"solver {solver!r}", texts)
+
+
+def parse_fields(kind: Any, what: str, texts: Iterable[str]) -> dict[str, Any]:
+    """Read ``key=value`` options of ``what``, each in the type of the field of the dataclass ``kind``."""
     types = typing.get_type_hints(kind)
     found: dict[str, Any] = {}
     for name, text in parse_assignments(texts, "--option").items():
         field = name.replace("-", "_")
         if field not in kind.__dataclass_fields__:
             known = nearest(name, kind.__dataclass_fields__) or "it has none"
-            raise OptionError(f"unknown option of solver {solver!r}", where="--option", value=name, hint=known)
+            raise OptionError(f"unknown option of {what}", where="--option", value=name, hint=known)
         try:
             found[field] = msgspec.convert(_literal(text), types[field], strict=False)
         except (msgspec.ValidationError, TypeError):

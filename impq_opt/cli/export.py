@@ -1,0 +1,46 @@
+"""``impq-opt export``: an allocation becomes another tool's configuration."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from impq_opt.cli._common import JsonFlag, Output, ProblemName, find_problem, print_json, write_output
+from impq_opt.cli._goals import Many
+from impq_opt.cli.import_ import format_options
+from impq_opt.errors import OptionError
+from impq_opt.exchange import Writer, format_names, make_format
+from impq_opt.files import atomic_write, load_allocation
+
+__all__ = ["export"]
+
+
+def export(
+    problem: ProblemName,
+    allocation: Annotated[Path, Parameter(help="An allocation file of that problem.")],
+    /,
+    *,
+    to: Annotated[str, Parameter(help="The format to write; see `impq-opt formats`.")],
+    option: Annotated[list[str] | None, Many, Parameter(help="KEY=VALUE, an option of the format.")] = None,
+    json: JsonFlag = False,
+    output: Output = None,
+) -> int:
+    """Write an allocation as another tool's configuration; an allocation that the tool cannot express is refused.
+
+    Example: `impq-opt export problem.toml allocation.json --to torchao -o torchao.json`
+    """
+    writer = make_format(to, **format_options(to, option))
+    if not isinstance(writer, Writer):
+        raise OptionError("is not written", where="--to", value=to, hint=", ".join(format_names(writes=True)))
+    data = writer.dump(load_allocation(allocation, find_problem(problem)))
+    if output is not None:
+        write_output(output, lambda path: atomic_write(path, data))
+    if json:
+        print_json({"format": to, "limits": writer.limits, "bytes": len(data), "output": output and str(output)})
+    elif output is None:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+    return 0

@@ -1,0 +1,60 @@
+"""``impq-opt formats``: the formats of other tools."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from impq_opt.cli._common import JsonFlag, console, grid, print_json
+from impq_opt.exchange import Reader, Writer, format_names
+from impq_opt.exchange.registry import format_class
+
+__all__ = ["formats"]
+
+
+def formats(
+    name: Annotated[str | None, Parameter(help="Show one format, with its options and what it stores.")] = None,
+    /,
+    *,
+    json: JsonFlag = False,
+) -> int:
+    """List the formats that can be imported and exported, with what each cannot express.
+
+    Example: `impq-opt formats torchao`
+    """
+    found = [_summary(one) for one in (format_names() if name is None else (name,))]
+    if json:
+        print_json(found if name is None else found[0])
+    elif name is None:
+        table = grid("name", "in", "out", "what it is", "limits")
+        for one in found:
+            ways = ("yes" if one["reads"] else "", "yes" if one["writes"] else "")
+            table.add_row(one["name"], *ways, one["summary"], one["limits"])
+        console().print(table)
+    else:
+        table = grid("", "")
+        table.show_header = False
+        for key, value in found[0].items():
+            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            table.add_row(key, {"True": "yes", "False": "no", "": "-"}.get(text, text))
+        console().print(table)
+    return 0
+
+
+def _summary(name: str) -> dict[str, Any]:
+    kind = format_class(name)
+    found: dict[str, Any] = {
+        "name": name,
+        "summary": kind.summary,
+        "reads": issubclass(kind, Reader),
+        "writes": issubclass(kind, Writer),
+        "limits": kind.limits if issubclass(kind, Writer) else "",
+        "package": kind.package,
+        "source": kind.source,
+        "options": [f"{f.name}={f.default!r}" for f in dataclasses.fields(kind)],  # type: ignore[arg-type]
+    }
+    if issubclass(kind, Writer):
+        found["precisions"] = [f"{p.name} ({float(p.width):g} bits)" for p in kind().precisions()]
+    return found

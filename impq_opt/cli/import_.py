@@ -1,0 +1,104 @@
+"""``impq-opt import``: another tool's scores become a problem."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from impq_opt.cli._common import JsonFlag, Output, console, find_problem, grid, parse_fields, print_json, write_output
+from impq_opt.cli._goals import Many
+from impq_opt.errors import OptionError
+from impq_opt.exchange import Reader, Writer, format_names, make_format
+from impq_opt.exchange.registry import format_class
+from impq_opt.files import save_problem
+from impq_opt.problem import Problem
+
+__all__ = ["format_options", "import_"]
+
+
+def import_(
+    scores: Annotated[str, Parameter(help="A file of scores, or a problem where only --for is asked.")],
+    /,
+    *more: Annotated[str, Parameter(help="Further files, where a format has several.")],
+    source: Annotated[
+        str | None, Parameter(name="--from", help="The format of the scores; see `impq-opt formats`.")
+    ] = None,
+    target: Annotated[
+        str | None,
+        Parameter(
+            name="--for", help="Restate the problem for this target: its precisions at their true bits, its ties."
+        ),
+    ] = None,
+    option: Annotated[list[str] | None, Many, Parameter(help="KEY=VALUE, an option of the --for target.")] = None,
+    json: JsonFlag = False,
+    output: Output = None,
+) -> int:
+    """Turn another tool's scores into a problem, or a problem into one that a target can store.
+
+    Example: `impq-opt import scheme_00.json scheme_01.json --from autoround -o problem.toml`
+
+    Example: `impq-opt import problem.toml --for llama.cpp -o problem-gguf.toml`
+    """
+    problem = _read(scores, more, source)
+    if target is not None:
+        writer = make_format(target, **format_options(target, option))
+        if not isinstance(writer, Writer):
+            raise OptionError("is not written", where="--for", value=target, hint=", ".join(format_names(writes=True)))
+        problem = writer.prepare(problem)
+    elif option:
+        raise OptionError("options belong to a target", where="--option", value=option, hint="name it with --for")
+    if output is not None:
+        write_output(output, lambda path: save_problem(problem, path))
+    if json:
+        print_json(_summary(problem))
+    else:
+        _print(problem)
+    return 0
+
+
+def format_options(name: str, texts: list[str] | None) -> dict[str, Any]:
+    """Return the options ``KEY=VALUE`` of a format."""
+    return parse_fields(format_class(name), f"format {name!r}", texts or [])
+
+
+def _read(scores: str, more: tuple[str, ...], source: str | None) -> Problem:
+    if source is None:
+        by_suffix = {".csv": "csv", ".parquet": "parquet"}
+        source = by_suffix.get(Path(scores).suffix)
+    if source is None:
+        if Path(scores).suffix not in ("", ".toml"):
+            known = ", ".join(format_names(reads=True))
+            raise OptionError("say what the file is", where="--from", value=scores, hint=f"one of {known}")
+        return find_problem(scores)
+    reader = make_format(source)
+    if not isinstance(reader, Reader):
+        raise OptionError("is not read", where="--from", value=source, hint=", ".join(format_names(reads=True)))
+    return reader.read(scores, *more)
+
+
+def _summary(problem: Problem) -> dict[str, Any]:
+    return {
+        "groups": len(problem),
+        "ties": len(problem.ties),
+        "candidates": [list(problem.candidates.labels(number)) for number in range(len(problem.candidates.sets))],
+        "minimize": list(problem.objective),
+        "metric": problem.metric,
+        "damage_unit": problem.damage_unit,
+        "digest": problem.digest,
+        "provenance": dict(problem.provenance),
+    }
+
+
+def _print(problem: Problem) -> None:
+    table = grid("", "")
+    table.show_header = False
+    for key, value in _summary(problem).items():
+        if key == "candidates":
+            table.add_row(
+                key, "; ".join(", ".join(labels) for labels in value[:4]) + (" ..." if len(value) > 4 else "")
+            )
+        elif key != "provenance":
+            table.add_row(key.replace("_", " "), ", ".join(value) if isinstance(value, list) else str(value))
+    console().print(table)
