@@ -1,6 +1,7 @@
 """impq-opt: decide how many bits each part of a network gets, and prove that the decision is optimal."""
 
 from impq_opt.allocation import Allocation, Certificate, Diagnosis, Enumeration, Status, Stop
+from impq_opt.audit import Check, Verdict, Verification, verify
 from impq_opt.damage import DamageTable, PowerLaw
 from impq_opt.declaration import Group
 from impq_opt.errors import ImpqError
@@ -14,6 +15,7 @@ __all__ = [
     "Allocation",
     "Candidates",
     "Certificate",
+    "Check",
     "Claim",
     "Control",
     "DamageTable",
@@ -27,6 +29,9 @@ __all__ = [
     "Solver",
     "Status",
     "Stop",
+    "Verdict",
+    "Verification",
     "allocate",
     "solve",
+    "verify",
 ]
