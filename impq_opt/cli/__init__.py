@@ -21,23 +21,77 @@ __all__ = ["COMMANDS", "Command", "main", "make_app", "run"]
 
 
 class Command(NamedTuple):
-    """One command: its name, ``module:function`` in this package, the group it is listed in, and one line of help."""
+    """One command: its name, ``module:function`` in this package, where it is listed, a line of help, an example."""
 
     name: str
     function: str
     group: str
     help: str
+    example: str = ""
 
 
-# A command is added by a file of its own and one line here.
+# A command is added by a file of its own and one entry here.
 COMMANDS: tuple[Command, ...] = (
-    Command("solve", "solve:solve", "Allocate", "Choose the bits of every group, with a proof."),
-    Command("import", "import_:import_", "Exchange", "Turn another tool's scores into a problem."),
-    Command("export", "export:export", "Exchange", "Write an allocation as another tool's configuration."),
-    Command("problems", "problems:problems", "Look up", "The gallery of problems, with where they come from."),
-    Command("solvers", "solvers:solvers", "Look up", "The strategies, and what each one proves."),
-    Command("formats", "formats:formats", "Look up", "The formats of other tools, and what each cannot express."),
+    Command(
+        "solve",
+        "solve:solve",
+        "Allocate",
+        "Choose the bits of every group, check the answer exactly, and say what is proved.",
+        "impq-opt solve resnet20-fashion-mnist --bound 0.01 --pin conv1=8 -o allocation.json",
+    ),
+    Command(
+        "compare",
+        "compare:compare",
+        "Allocate",
+        "Run all strategies on one problem, in one table.",
+        "impq-opt compare resnet20-fashion-mnist --bound 0.01 --time-limit 10",
+    ),
+    Command(
+        "verify",
+        "verify:verify",
+        "Check",
+        "Recompute what an allocation states: what is proved, only claimed, or wrong.",
+        "impq-opt verify resnet20-fashion-mnist allocation.json",
+    ),
+    Command(
+        "import",
+        "import_:import_",
+        "Exchange",
+        "Turn another tool's scores into a problem.",
+        "impq-opt import scheme_00.json scheme_01.json --from autoround -o problem.toml",
+    ),
+    Command(
+        "export",
+        "export:export",
+        "Exchange",
+        "Write an allocation as another tool's configuration.",
+        "impq-opt export problem.toml allocation.json --to torchao -o torchao.json",
+    ),
+    Command(
+        "problems",
+        "problems:problems",
+        "Look up",
+        "The gallery of problems, with where they come from.",
+        "impq-opt problems resnet20-fashion-mnist",
+    ),
+    Command(
+        "solvers",
+        "solvers:solvers",
+        "Look up",
+        "The strategies, what each one proves, and its options.",
+        "impq-opt solvers exact",
+    ),
+    Command(
+        "formats",
+        "formats:formats",
+        "Look up",
+        "The formats of other tools, and what each cannot express.",
+        "impq-opt formats torchao",
+    ),
 )
+
+
+_STATUSES = "Exit status: 0 solved; 1 infeasible, unproven or a failed check; 2 wrong usage or bad input."
 
 
 def make_app() -> App:
@@ -52,10 +106,16 @@ def make_app() -> App:
         print_error=False,
         suppress_keyboard_interrupt=False,
         result_action="return_value",
-        help_epilogue="Example: `impq-opt solve --bound 0.01`",
+        help_epilogue=f"Example: `impq-opt solve --bound 0.01`\n\n{_STATUSES}",
     )
     for command in COMMANDS:
-        app.command(f"impq_opt.cli.{command.function}", name=command.name, group=command.group, help=command.help)
+        app.command(
+            f"impq_opt.cli.{command.function}",
+            name=command.name,
+            group=command.group,
+            help=command.help,
+            help_epilogue=f"Example: `{command.example}`\n\n{_STATUSES}",
+        )
     return app
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -10,11 +11,11 @@ from cyclopts import Parameter
 from impq_opt.allocation import Allocation
 from impq_opt.allocation_record import Revision
 from impq_opt.cli._common import find_problem, parse_assignments, parse_bits, parse_tie
-from impq_opt.costs import cost_named
+from impq_opt.costs import cost_named, format_quantity
 from impq_opt.errors import OptionError
 from impq_opt.problem import Problem
 
-__all__ = ["Goals"]
+__all__ = ["Goals", "Many", "cost_unit", "damage_name", "limit_text", "percent", "question_text"]
 
 Many = Parameter(negative="", consume_multiple=False)
 
@@ -93,6 +94,17 @@ def question_text(allocation: Allocation) -> str:
     return f"least {least} with {' and '.join(limits)}"
 
 
+def cost_unit(allocation: Allocation) -> str:
+    """Return the unit of the minimised cost; none where costs of several units are added."""
+    units = {allocation.problem.cost(name).unit for name in allocation.cost_weights}
+    return units.pop() if len(units) == 1 else ""
+
+
+def percent(gap: float) -> str:
+    """Return a gap for people."""
+    return "unknown" if gap == math.inf else "0" if gap == 0 else f"{gap * 100:.2g} %"
+
+
 def damage_name(problem: Problem) -> str:
     """Return what the damage is called: the mismatch bound, or the metric's name."""
     return "mismatch bound" if problem.damage_unit == "mismatch probability bound" else f"damage ({problem.metric})"
@@ -100,7 +112,5 @@ def damage_name(problem: Problem) -> str:
 
 def limit_text(problem: Problem, name: str, limit: Any) -> str:
     """Return a budget with its unit."""
-    from impq_opt.costs import format_quantity
-
     units = {problem.cost(part).unit for part in name.split("+")}
     return format_quantity(limit, units.pop() if len(units) == 1 else "")

@@ -20,10 +20,7 @@ def problems(
     *,
     json: JsonFlag = False,
 ) -> int:
-    """List the gallery of problems that ship with the package, with where each comes from.
-
-    Example: `impq-opt problems resnet20-fashion-mnist`
-    """
+    """List the gallery of problems that ship with the package, with where each comes from."""
     wanted = gallery.names() if name is None else (name,)
     found = [_summary(one, find_problem(one)) for one in wanted]
     if json:

@@ -26,7 +26,7 @@ from impq_opt.cli._common import (
     progress,
     write_output,
 )
-from impq_opt.cli._goals import Goals, Many, damage_name, question_text
+from impq_opt.cli._goals import Goals, Many, cost_unit, damage_name, percent, question_text
 from impq_opt.cli._picture import picture
 from impq_opt.files import save_allocation
 from impq_opt.solver import solve as solve_problem
@@ -48,12 +48,7 @@ def solve(
     json: JsonFlag = False,
     output: Output = None,
 ) -> int:
-    """Choose the bits of every group, check the answer exactly, and say what is proved.
-
-    Example: `impq-opt solve resnet20-fashion-mnist --bound 0.01 --pin conv1=8 -o allocation.json`
-
-    Exit status: 0 solved; 1 infeasible, or stopped before the proof; 2 wrong usage or bad input.
-    """
+    """Choose the bits of every group, check the answer exactly, and say what is proved."""
     base, revised, revision = goals.load(problem)
     options = parse_options(solver, option or [])
     with progress(f"solving with {solver}"):
@@ -110,8 +105,7 @@ def _explain_nothing(allocation: Allocation) -> None:
 
 def _facts(allocation: Allocation) -> list[tuple[str, str]]:
     problem = allocation.problem
-    units = {problem.cost(name).unit for name in allocation.cost_weights}
-    unit = units.pop() if len(units) == 1 else ""
+    unit = cost_unit(allocation)
     by_cost = allocation.minimizes == "cost"
     cost_name = " + ".join(allocation.cost_weights)
     lower = allocation.lower_bound
@@ -125,7 +119,7 @@ def _facts(allocation: Allocation) -> list[tuple[str, str]]:
     for name, limit in allocation.budgets.items():
         facts.append((f"budget {name}", _budget(allocation, name, limit)))
     shown = cost_text(lower, unit) if by_cost else number(lower, 6)
-    facts.append(("lower bound", f"{shown}, gap {_percent(allocation.gap)}"))
+    facts.append(("lower bound", f"{shown}, gap {percent(allocation.gap)}"))
     weight, activation = allocation.effective_bits
     effective = [f"{n} {v:.3f}" for n, v in (("weights", weight), ("activations", activation)) if v is not None]
     if effective:
@@ -140,10 +134,6 @@ def _facts(allocation: Allocation) -> list[tuple[str, str]]:
 
 def _stopped(allocation: Allocation) -> str:
     return "" if allocation.stop is Stop.COMPLETED else f" (stopped: {allocation.stop.value})"
-
-
-def _percent(gap: float) -> str:
-    return "unknown" if gap == float("inf") else "0" if gap == 0 else f"{gap * 100:.2g} %"
 
 
 def _budget(allocation: Allocation, name: str, limit: Fraction) -> str:

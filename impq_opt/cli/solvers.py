@@ -22,10 +22,7 @@ def solvers(
     *,
     json: JsonFlag = False,
 ) -> int:
-    """List the strategies: what each one proves, what it handles, and its options.
-
-    Example: `impq-opt solvers exact`
-    """
+    """List the strategies: what each one proves, what it handles, and its options."""
     found = [_describe(one) for one in (solver_names() if name is None else (name,))]
     if json:
         print_json(found if name is None else found[0])

@@ -1,0 +1,191 @@
+"""``impq-opt compare``: all strategies on one problem, in one table."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Annotated, Any
+
+import numpy as np
+from cyclopts import Parameter
+from rich.table import Table
+
+from impq_opt import problems
+from impq_opt.allocation import Allocation, Status, number
+from impq_opt.cli._common import (
+    JsonFlag,
+    ProblemName,
+    console,
+    cost_text,
+    grid,
+    parse_bytes,
+    print_json,
+    progress,
+)
+from impq_opt.cli._common import number as number_text
+from impq_opt.cli._goals import Goals, Many, cost_unit, damage_name, percent, question_text
+from impq_opt.errors import ImpqError, OptionError
+from impq_opt.problem import Problem
+from impq_opt.solver import solve, solver_class, solver_names
+
+__all__ = ["compare"]
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One strategy's answer, or why there is none."""
+
+    solver: str
+    allocation: Allocation | None
+    reason: str
+    seconds: float
+
+    @property
+    def value(self) -> Fraction | None:
+        return None if self.allocation is None else self.allocation.exact_objective
+
+
+def compare(
+    problem: ProblemName = problems.DEFAULT,
+    /,
+    *,
+    goals: Goals = Goals(),  # noqa: B008 - frozen
+    solver: Annotated[list[str] | None, Many, Parameter(help="Only these strategies; may be repeated.")] = None,
+    time_limit: Annotated[float, Parameter(help="Seconds for each strategy.")] = 60.0,
+    memory_limit: Annotated[str | None, Parameter(help="Most memory of each strategy, such as 2GiB.")] = None,
+    seed: Annotated[int, Parameter(help="For strategies that draw random numbers.")] = 0,
+    json: JsonFlag = False,
+) -> int:
+    """Run all strategies on one problem: cost, bits, compression, mismatch, gap to the best proved bound, time."""
+    _, revised, _ = goals.load(problem)
+    names = tuple(solver) if solver else solver_names()
+    for name in names:
+        solver_class(name)
+    memory = None if memory_limit is None else parse_bytes(memory_limit)
+    rows = []
+    for name in names:
+        with progress(f"running {name}"):
+            rows.append(_run(revised, goals, name, time_limit=time_limit, memory_limit=memory, seed=seed))
+    best = max((row.allocation.exact_lower_bound for row in rows if row.allocation is not None), default=-math.inf)
+    if json:
+        print_json({"problem": problem, "best_bound": _plain(best), "rows": [_record(row, rows, best) for row in rows]})
+    else:
+        _print(problem, rows, best)
+    return 0 if any(row.value is not None for row in rows) else 1
+
+
+def _run(problem: Problem, goals: Goals, name: str, **limits: Any) -> _Row:
+    started = time.perf_counter()
+    try:
+        allocation = solve(problem, **goals.questions(), solver=name, **limits)
+    except OptionError:
+        raise  # the question itself is wrong, for every strategy
+    except ImpqError as error:
+        return _Row(name, None, str(error), time.perf_counter() - started)
+    except MemoryError:
+        return _Row(name, None, "there is not enough memory", time.perf_counter() - started)
+    reason = ""
+    if allocation.choice is None:
+        found = "proved infeasible" if allocation.status is Status.INFEASIBLE else "found nothing within the limits"
+        reason = str(allocation.diagnosis) if allocation.diagnosis else f"{found} ({allocation.stop.value})"
+    return _Row(name, allocation, reason, allocation.seconds)
+
+
+def _gap(row: _Row, best: Fraction | float) -> float:
+    """Return (objective - best bound) / objective: the best bound that any strategy proved."""
+    if row.value is None or best == -math.inf:
+        return math.inf
+    by_damage = row.allocation is not None and row.allocation.minimizes == "damage"
+    if row.value <= best or (by_damage and float(row.value) <= float(best)):  # damages as they are reported
+        return 0.0
+    return float((row.value - Fraction(best)) / abs(row.value)) if row.value else math.inf
+
+
+def _reference(rows: list[_Row]) -> _Row | None:
+    """Return the answer that the others are counted against: the exact strategy's, else the best."""
+    answers = [row for row in rows if row.value is not None]
+    exact = [row for row in answers if row.solver == "exact"]
+    return exact[0] if exact else min(answers, key=lambda row: row.value or 0, default=None)
+
+
+def _changed(row: _Row, rows: list[_Row]) -> int | None:
+    reference = _reference(rows)
+    if row.value is None or reference is None or reference is row:
+        return None
+    assert row.allocation is not None and reference.allocation is not None
+    mine, theirs = row.allocation.choice, reference.allocation.choice
+    assert mine is not None and theirs is not None
+    return int(np.count_nonzero(mine != theirs))
+
+
+def _record(row: _Row, rows: list[_Row], best: Fraction | float) -> dict[str, Any]:
+    record: dict[str, Any] = {"solver": row.solver, "reason": row.reason, "seconds": row.seconds}
+    answer = row.allocation
+    record["status"] = "failed" if answer is None else answer.status.value
+    if answer is None or answer.choice is None:
+        return record
+    gap = _gap(row, best)
+    return record | {
+        "objective": answer.objective,
+        "cost": answer.cost,
+        "damage": answer.damage,
+        "lower_bound": _plain(answer.exact_lower_bound),
+        "gap": None if gap == math.inf else gap,
+        "effective_bits": dict(zip(("weight", "activation"), answer.effective_bits, strict=True)),
+        "compression_ratio": answer.compression_ratio,
+        "groups_changed": _changed(row, rows),
+    }
+
+
+def _plain(value: Fraction | float) -> float | None:
+    return None if value == -math.inf else number(value)
+
+
+def _print(name: str, rows: list[_Row], best: Fraction | float) -> None:
+    out = console()
+    answers = [row.allocation for row in rows if row.allocation is not None]
+    if answers:
+        out.print(f"{name}: {len(answers[0].problem)} groups, {question_text(answers[0])}\n", soft_wrap=True)
+    reference = _reference(rows)
+    if reference is not None:
+        assert reference.allocation is not None
+        out.print(_table(rows, best, narrow=out.width < 100))
+        against = f"diff: groups that differ from {reference.solver}"
+        of = damage_name(reference.allocation.problem)
+        out.print(f"\ndamage: {of}; gap: to the best proved bound, or optimal where proved; {against}")
+    reasons: dict[str, list[str]] = {}
+    for row in rows:
+        if row.reason:
+            reasons.setdefault(row.reason, []).append(row.solver)
+    for reason, names in reasons.items():
+        out.print(f"{'all strategies' if len(names) == len(rows) > 1 else ', '.join(names)}: {reason}", soft_wrap=True)
+
+
+def _table(rows: list[_Row], best: Fraction | float, *, narrow: bool) -> Table:
+    table = grid("solver", ">cost", ">w bits", ">a bits", ">ratio", ">damage", ">gap", ">time", ">diff")
+    table.padding = (0, 1 if narrow else 3, 0, 0)
+    for row in rows:
+        answer = row.allocation
+        if answer is None or answer.choice is None:
+            continue
+        weight, activation = (("-" if b is None else f"{b:.3f}") for b in answer.effective_bits)
+        changed = _changed(row, rows)
+        table.add_row(
+            row.solver,
+            cost_text(answer.cost, cost_unit(answer)),
+            weight,
+            activation,
+            "-" if answer.compression_ratio is None else f"{answer.compression_ratio:.2f}",
+            number_text(answer.damage, 3),
+            "optimal" if answer.status is Status.OPTIMAL else percent(_gap(row, best)),
+            seconds_text(row.seconds),
+            "-" if changed is None else str(changed),
+        )
+    return table
+
+
+def seconds_text(seconds: float) -> str:
+    """Return a time for people."""
+    return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
