@@ -24,7 +24,7 @@ from impq_opt.recount import Outcome, Recount, prove_bound
 from impq_opt.solver import make_instance
 from impq_opt.verification import Assessment, assess, dual_bound
 
-__all__ = ["Check", "Verdict", "Verification", "verify"]
+__all__ = ["Check", "Verdict", "Verification", "question", "verify"]
 
 IntArray = npt.NDArray[np.int64]
 
@@ -105,7 +105,7 @@ def verify(problem: Problem, allocation: Allocation, *, states: int = 1_000_000)
             value=allocation.problem.digest[:12],
             hint=f"this problem's digest is {problem.digest[:12]}",
         )
-    instance = _instance(problem, allocation)
+    instance = question(problem, allocation)
     checks = list(_limits_kept(problem, allocation))
     found = None
     if allocation.choice is not None:
@@ -115,7 +115,7 @@ def verify(problem: Problem, allocation: Allocation, *, states: int = 1_000_000)
     return Verification((*checks, *bound_checks), lower)
 
 
-def _instance(problem: Problem, allocation: Allocation) -> Instance:
+def question(problem: Problem, allocation: Allocation) -> Instance:
     """Return the question that the allocation says it answers, compiled anew."""
     budgets = dict(allocation.budgets)
     weights: Mapping[str, float] = allocation.cost_weights  # type: ignore[assignment]

@@ -54,6 +54,13 @@ COMMANDS: tuple[Command, ...] = (
         "impq-opt verify resnet20-fashion-mnist allocation.json",
     ),
     Command(
+        "explain",
+        "explain:explain",
+        "Check",
+        "Why a group has its bits, what one bit more or less costs and saves, and what would change them.",
+        "impq-opt explain resnet20-fashion-mnist allocation.json layer1.0.conv1",
+    ),
+    Command(
         "import",
         "import_:import_",
         "Exchange",

@@ -61,7 +61,7 @@ def format_quantity(value: Fraction | float, unit: str) -> str:
             factor = float(_FACTORS["bit"][suffix])
             if (abs(number) >= factor and suffix != "B") or (suffix == "B" and number % 8 == 0):
                 return f"{number / factor:.4g} {suffix}"
-        return f"{number:g} bit"
+        return f"{number:.4g} bit"
     if unit in ("bit-op", "FA"):
         name = "bit-OPs" if unit == "bit-op" else unit
         for prefix in ("T", "G", "M", "k"):

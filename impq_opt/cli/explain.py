@@ -1,0 +1,166 @@
+"""``impq-opt explain``: why a group has its bits, and what would change them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from fractions import Fraction
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from impq_opt.allocation import Allocation, number
+from impq_opt.cli._common import JsonFlag, ProblemName, console, cost_text, find_problem, grid, print_json, progress
+from impq_opt.cli._common import number as number_text
+from impq_opt.cli._goals import cost_unit, damage_name, question_text
+from impq_opt.cli.verify import AllocationFile
+from impq_opt.explain import Alternative, Change, Explanation, Overview, overview
+from impq_opt.explain import explain as explain_group
+from impq_opt.files import load_allocation
+
+__all__ = ["explain"]
+
+
+def explain(
+    problem: ProblemName,
+    allocation: AllocationFile,
+    group: Annotated[str | None, Parameter(help="A group; without one, the groups closest to changing.")] = None,
+    /,
+    *,
+    count: Annotated[int, Parameter(help="How many groups to list when none is named.")] = 20,
+    solve_again: Annotated[bool, Parameter(help="Solve the changed problems, not only the prices.")] = True,
+    json: JsonFlag = False,
+) -> int:
+    """Say why a group has its bits, what one bit more or less costs and saves, and what would change them."""
+    answer = load_allocation(allocation, find_problem(problem))
+    with progress("solving changed problems"):
+        if group is None:
+            found: Any = overview(answer.problem, answer, count=count)
+        else:
+            found = explain_group(answer.problem, answer, group, solve_again=solve_again)
+    if json:
+        print_json(_plain(dataclasses.asdict(found)))
+    elif isinstance(found, Overview):
+        _print_overview(found, answer)
+    else:
+        _print_group(found, answer)
+    return 0
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    if isinstance(value, Fraction):
+        return number(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+# -- for people --------------------------------------------------------------------------------------------------
+
+
+class _Words:
+    """Amounts of what is minimised and of what is limited, in their units."""
+
+    def __init__(self, answer: Allocation) -> None:
+        self.answer = answer
+        self.unit = cost_unit(answer)
+        self.by_cost = answer.minimizes == "cost"
+        self.cost_name = " + ".join(answer.cost_weights)
+        self.bits = "" if answer.problem.candidates.numbered or answer.problem.candidates.formats else " bits"
+
+    def cost(self, value: float) -> str:
+        return cost_text(value, self.unit)
+
+    def damage(self, value: float) -> str:
+        bound = self.answer.bound
+        share = f" ({value / float(bound):.2g} of the bound)" if bound else ""
+        return f"{number_text(value)}{share}"
+
+    def objective(self, value: float) -> str:
+        return self.cost(value) if self.by_cost else number_text(value)
+
+    def price(self, price: float) -> str:
+        if not price:
+            return "the limit is not what holds the bits up: its price is 0"
+        if self.by_cost:
+            part = float(self.answer.bound or 1) / 100
+            return f"a hundredth of the bound is worth {self.cost(price * part)} of {self.cost_name}"
+        step = 8192 if self.unit == "bit" else 1
+        return f"{self.cost(step)} of {self.cost_name} is worth {number_text(price * step)} of damage"
+
+
+def _print_overview(found: Overview, answer: Allocation) -> None:
+    words, out = _Words(answer), console()
+    out.print(f"{len(answer.problem)} groups, {question_text(answer)}", soft_wrap=True)
+    out.print(f"price: {words.price(found.price)}", soft_wrap=True)
+    slack = "unknown" if math.isinf(found.slack) else words.objective(found.slack)
+    out.print(
+        f"near-ties: {found.near_ties} of {found.free_groups} groups have another candidate that is behind by at most "
+        f"the {slack} between the answer and its dual bound",
+        soft_wrap=True,
+    )
+    if not found.rows:
+        return
+    out.print("\nclosest to changing, by multipliers:", style="bold")
+    table = grid("group", ">bits", ">next", ">behind", "")
+    for name, label, other, behind, near in found.rows:
+        table.add_row(name, label, other, words.objective(behind), "near-tie" if near else "")
+    out.print(table)
+
+
+def _print_group(found: Explanation, answer: Allocation) -> None:
+    words, out = _Words(answer), console()
+    out.print(f"[bold]{found.name}[/]: {found.label}{words.bits}{f' ({found.held})' if found.held else ''}")
+    if not found.candidates:
+        out.print("It has no choice.")
+        return
+    out.print(f"price: {words.price(found.price)}", soft_wrap=True)
+    out.print(f"why:   {_why(found, words)}\n", soft_wrap=True)
+    table = grid(">bits", f">{words.cost_name}", ">damage", ">behind the best", "")
+    for one in found.candidates:
+        note = "chosen" if one.chosen else "near-tie" if one.near_tie else ""
+        table.add_row(one.label, words.cost(one.cost), number_text(one.damage), words.objective(one.reduced_cost), note)
+    out.print(table)
+    out.print()
+    for step in found.alternatives:
+        out.print(f"{step.label}{words.bits} instead: {_step(step, words)}", soft_wrap=True)
+    for change in found.changes:
+        out.print(_change(change, words), soft_wrap=True)
+
+
+def _why(found: Explanation, words: _Words) -> str:
+    best, chosen = found.best, next(c for c in found.candidates if c.chosen)
+    assert best is not None
+    if best.chosen:
+        near = [c.label for c in found.candidates if c.near_tie]
+        text = f"at this price {chosen.label}{words.bits} is the best that the group can do by itself"
+        return text + (f"; {', '.join(near)} would be within the gap" if near else "")
+    behind = words.objective(chosen.reduced_cost)
+    text = f"by itself it would take {best.label}{words.bits} at this price"
+    return f"{text}; {chosen.label}{words.bits} is {behind} behind, and fits better with the other groups' choices"
+
+
+def _step(step: Alternative, words: _Words) -> str:
+    cost = f"{'costs' if step.cost_change >= 0 else 'saves'} {words.cost(abs(step.cost_change))}"
+    damage = f"{'adds' if step.damage_change >= 0 else 'takes off'} {words.damage(abs(step.damage_change))} of damage"
+    text = f"{cost}, {damage}"
+    if math.isnan(step.increase):
+        return text
+    if step.objective is None:
+        return f"{text}; nothing keeps the limits then (solved again)"
+    change = "worse" if step.increase > 0 else "better"
+    total = f"{words.objective(abs(step.increase))} {change}" if step.increase else "as good as now"
+    return f"{text}; the best around it is {total} (solved again{'' if step.proved else ', not proved'})"
+
+
+def _change(change: Change, words: _Words) -> str:
+    by_bound = change.limit == "bound"
+    value = number_text(change.value) if by_bound else words.cost(change.value)
+    now = words.answer.bound if by_bound else words.answer.budgets[change.limit]
+    name = f"the {damage_name(words.answer.problem)}" if by_bound else f"the {change.limit} budget"
+    moves = "falls" if now is not None and change.value < now else "rises"
+    text = f"{change.label}{words.bits} once {name} {moves} to about {value} (by multipliers"
+    again = "" if change.solved_again is None else f"; solved again there: {change.solved_again}{words.bits}"
+    return f"{text}{again})"
