@@ -167,15 +167,9 @@ def pack(network: nn.Module, path: str | Path) -> PackedSize:
         {"label": a.label, "bits": a.bits, "span": a.span, "signed": a.signed}
         for a in activation_quantizers(network).values()
     ]
-    data = save(
-        tensors | others,
-        {
-            "format": _FORMAT,
-            "version": _VERSION,
-            "weights": json.dumps(described),
-            "activations": json.dumps(activations),
-        },
-    )
+    about = {"format": _FORMAT, "version": _VERSION, "weights": described, "activations": activations}
+    # One entry, because safetensors writes several in random order.
+    data = save(tensors | others, {"impq-opt": json.dumps(about)})
     atomic_write(Path(path), data)
     kept = sum(t.nbytes for t in (tensors | others).values())
     return PackedSize(
@@ -197,18 +191,18 @@ def unpack(path: str | Path) -> Unpacked:
     path = Path(path)
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+            about = json.loads((file.metadata() or {}).get("impq-opt", "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except FileNotFoundError:
         raise FileError("no such file", where=str(path)) from None
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, ValueError) as error:
         raise FileError("cannot be read as safetensors", where=str(path), value=str(error)) from None
-    if metadata.get("format") != _FORMAT:
+    if not isinstance(about, dict) or about.get("format") != _FORMAT:
         raise FileError("is not a packed network", where=str(path), hint="impq-opt pack writes them")
-    if metadata.get("version") != _VERSION:
-        raise FileError("unknown version", where=str(path), value=metadata.get("version"), hint=f"known is {_VERSION}")
+    if about.get("version") != _VERSION:
+        raise FileError("unknown version", where=str(path), value=about.get("version"), hint=f"known is {_VERSION}")
     try:
-        return _unpacked(metadata, tensors)
+        return _unpacked(about, tensors)
     except FileError as error:
         raise error.within(str(path)) from None
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -258,9 +252,9 @@ def _other_state(network: nn.Module, weights: set[str]) -> dict[str, Tensor]:
     return others
 
 
-def _unpacked(metadata: Mapping[str, str], tensors: dict[str, Tensor]) -> Unpacked:
+def _unpacked(about: Mapping[str, Any], tensors: dict[str, Tensor]) -> Unpacked:
     state, widths = {}, {}
-    for one in json.loads(metadata["weights"]):
+    for one in about["weights"]:
         name, shape = one["name"], tuple(one["shape"])
         scheme = WeightRange(one["over"], one["statistic"], one["one_bit"])
         bits = tensors.pop(f"{name}#bits").numpy()
@@ -273,6 +267,6 @@ def _unpacked(metadata: Mapping[str, str], tensors: dict[str, Tensor]) -> Unpack
         widths[name] = bits
     activations = tuple(
         ActivationQuantizer(one["bits"], one["span"], one["label"], signed=one["signed"])
-        for one in json.loads(metadata["activations"])
+        for one in about["activations"]
     )
     return Unpacked(state | tensors, widths, activations)

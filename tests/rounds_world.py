@@ -1,0 +1,85 @@
+"""A tiny world for the tests of rounds: a network of three layers, noisy stripes to tell apart, exact sensitivities."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from impq_opt import GroupNames, Problem
+from impq_opt.rounds import Hyper, Schedule, Splits
+
+
+class Stripes:
+    """Images (n, 1, 8, 8) of one of four orientations of stripes, under noise."""
+
+    def __init__(self, count, seed):
+        generator = torch.Generator().manual_seed(seed)
+        self.labels = torch.randint(4, (count,), generator=generator)
+        grid = torch.arange(8.0)
+        waves = [grid[:, None] + 0 * grid, 0 * grid[:, None] + grid, grid[:, None] + grid, grid[:, None] - grid]
+        phase = 6.3 * torch.rand(count, 1, 1, generator=generator)
+        clean = torch.sin(torch.stack(waves)[self.labels] * 1.57 + phase)
+        self.inputs = (clean + 0.7 * torch.randn(count, 8, 8, generator=generator)).unsqueeze(1)
+
+    def __len__(self):
+        return len(self.labels)
+
+    def rows(self, index):
+        return self.inputs[index], self.labels[index]
+
+
+class Small(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.bn1, self.relu1 = nn.Conv2d(1, 6, 3, bias=False), nn.BatchNorm2d(6), nn.ReLU()
+        self.conv2, self.bn2, self.relu2 = nn.Conv2d(6, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU()
+        self.drop = nn.Dropout(0.1)
+        self.fc = nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = self.relu1(self.bn1(self.conv1(x)))
+        x = self.relu2(self.bn2(self.conv2(x)))
+        return self.fc(self.drop(x.mean((2, 3))))
+
+
+def small(seed=0):
+    torch.manual_seed(seed)
+    return Small()
+
+
+def splits():
+    return Splits(Stripes(256, 0), Stripes(200, 1), Stripes(200, 2))
+
+
+def hyper(**changes):
+    values = {"rounds": 3, "epochs": 1, "batch": 32, "rate": 0.05, "start_epochs": 3, "augment": "none"}
+    if changes.get("strategy", "exact") not in ("iterative", "authors-code"):
+        values["budget"] = Schedule("geometric", 3.0, 1.5)
+    return Hyper(**(values | changes))
+
+
+def measure(network, data, seed, samples=24):
+    """E by its definition: one backward pass per sample and class (IMPQ slides), kernel-wise."""
+    network = network.eval()
+    rows = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:samples]
+    images, _ = data.rows(rows)
+    weights = [network.conv1.weight, network.conv2.weight, network.fc.weight]
+    spans = [2 * w.detach().flatten(1).abs().amax(1).double() for w in weights]
+    sums = [torch.zeros(len(w), dtype=torch.float64) for w in weights]
+    for image in images:
+        logits = network(image[None])[0]
+        winner = int(logits.argmax())
+        for other in set(range(4)) - {winner}:
+            margin = logits[other] - logits[winner]
+            for total, gradient in zip(sums, torch.autograd.grad(margin, weights, retain_graph=True), strict=True):
+                total.add_(gradient.flatten(1).double().square().sum(1) / (12 * float(margin.detach()) ** 2) / samples)
+    values = torch.cat([e * s**2 for e, s in zip(sums, spans, strict=True)]).numpy()
+    clips = [float((b.bias + 6 * b.weight.abs()).detach().max()) for b in (network.bn1, network.bn2)]
+    return Problem.from_sensitivities(
+        [w[0].numel() for w in weights for _ in w] + [6 * 36, 8 * 16],
+        np.concatenate([values, [1.0, 1.0]]),
+        names=GroupNames(("conv1", "conv2", "fc", "relu1", "relu2"), ((6,), (8,), (4,), (), ())),
+        kinds=[0] * 18 + [1] * 2,
+        ranges=np.concatenate([torch.cat(spans).numpy(), clips]),
+    )
+
+
