@@ -168,8 +168,10 @@ def _filled(part: list[str]) -> list[str]:
 def _named_arrays(path: Path) -> Path | None:
     """Return the arrays file that the problem file at ``path`` names, if it was made for it."""
     try:
+        if not path.is_file():
+            return None
         name = tomllib.loads(path.read_text(encoding="utf-8"))["arrays"]["file"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     own = isinstance(name, str) and Path(name).name == name and name.startswith(path.stem)
     return path.with_name(name) if own and name.endswith(".safetensors") else None
@@ -274,6 +276,8 @@ def load_allocation(path: str | os.PathLike[str], problem: Problem) -> Allocatio
 
 
 def _read(path: Path) -> bytes:
+    if path.is_char_device() or path.is_block_device():
+        raise FileError("is a device, not a file", where=str(path))  # it may never end
     try:
         return path.read_bytes()
     except FileNotFoundError:

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import time
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
+import strategies
+from hypothesis import given, settings
 
 import impq_opt
-from impq_opt import Candidates, DamageTable, Group, GroupNames, Problem, files
+from impq_opt import Candidates, DamageTable, Group, GroupNames, ImpqError, Problem, files
 from impq_opt.costs import TableCost
 
 GOLDEN = Path(__file__).parent / "golden"
+ROOT = Path(__file__).parents[1]
 
 
 def by_group() -> Problem:
@@ -115,3 +129,381 @@ def test_allocation_round_trip(make, tmp_path):
         assert getattr(loaded, name) == getattr(allocation, name), name
     for name in ("solver", "seed", "seconds", "stop", "minimizes", "diagnosis"):
         assert getattr(loaded, name) == getattr(allocation, name), name
+
+
+@given(problem=strategies.restricted(), bound=strategies.bounds)
+@settings(max_examples=60, deadline=None)
+def test_any_problem_comes_back(problem, bound):
+    problem = problem.revise(bound=bound)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "p.toml"
+        files.save_problem(problem, path)
+        loaded = files.load_problem(path)
+        same(problem, loaded)
+        answer = impq_opt.solve(problem, solver="greedy")
+        files.save_allocation(answer, Path(folder) / "a.json")
+        again = files.load_allocation(Path(folder) / "a.json", loaded)
+        assert again.status is answer.status
+        if answer.choice is not None:
+            np.testing.assert_array_equal(again.choice, answer.choice)
+
+
+# -- places ------------------------------------------------------------------------------------------------------
+
+HEAD = 'format = "impq-opt problem"\nformat_version = 1\n'
+GROUP = '[[groups]]\nname = "a"\nsize = 10\nsensitivity = 0.5\n'
+
+BAD = {
+    "empty": ("", "is not an impq-opt problem file"),
+    "other toml": ("[project]\nname = 'x'\n", "is not an impq-opt problem file"),
+    "not toml": ("{]", "is not valid TOML"),
+    "later version": (HEAD.replace("1", "2") + GROUP, "later release"),
+    "version type": (HEAD.replace("1", '"1"') + GROUP, "bad.toml: format_version: must be"),
+    "no groups": (HEAD, "give either [[groups]] or [arrays]"),
+    "unknown key": (HEAD + "bond = 1\n" + GROUP, "unknown key, got 'bond' (did you mean 'bound'"),
+    "unknown group key": (HEAD + GROUP + "sizes = 3\n", "bad.toml: groups[0]: unknown key, got 'sizes' (did you mean"),
+    "missing name": (HEAD + "[[groups]]\nsize = 1\n", "bad.toml: groups[0]: the key 'name' is missing"),
+    "size text": (HEAD + GROUP.replace("10", '"ten"'), "bad.toml: groups[0].size: must be int, got 'ten'"),
+    "size fraction": (HEAD + GROUP.replace("10", "1.5"), "bad.toml: groups[0].size: must be int, got 1.5"),
+    "size zero": (HEAD + GROUP.replace("10", "0"), "bad.toml: groups[0].size (a): must be positive, got 0"),
+    "size huge": (HEAD + GROUP.replace("10", "1" + "0" * 30), "bad.toml: groups[0].size: must be int <="),
+    "nan": (HEAD + GROUP.replace("0.5", "nan"), "bad.toml: groups[0].sensitivity (a): must be finite and not neg"),
+    "infinite": (HEAD + GROUP.replace("0.5", "inf"), "bad.toml: groups[0].sensitivity (a): must be finite"),
+    "negative": (HEAD + GROUP.replace("0.5", "-0.5"), "bad.toml: groups[0].sensitivity (a): must be finite"),
+    "twice": (HEAD + GROUP + GROUP, "bad.toml: groups[1].name: duplicate name, got 'a'"),
+    "empty name": (HEAD + GROUP.replace('"a"', '""'), "bad.toml: groups[0].name: a name must be a non-empty"),
+    "bits text": (HEAD + GROUP + 'bits = [2, 4, "x"]', "bad.toml: groups[0].bits[2]: must be"),
+    "bits negative": (HEAD + GROUP + "bits = [2, -4]", "bad.toml: groups[0].bits[1]: must be finite and not neg"),
+    "bits nan": (HEAD + GROUP + "bits = [2, nan]", "bad.toml: groups[0].bits[1]: must be finite"),
+    "bits twice": (HEAD + GROUP + "bits = [2, 2.0]", "bad.toml: groups[0].bits: must be distinct"),
+    "bits empty": (HEAD + GROUP + "bits = []", "bad.toml: groups[0].bits: must name at least one precision"),
+    "formats short": (HEAD + GROUP + 'bits = [2, 4]\nformats = ["x"]', "bad.toml: groups[0].formats: must have one"),
+    "damage short": (
+        HEAD + GROUP.replace("sensitivity = 0.5", "damage = [1]\nbits = [1, 2]"),
+        "bad.toml: groups[0].damage: must have one value per candidate",
+    ),
+    "both": (HEAD + GROUP + "damage = [1]\nbits = [1]", "bad.toml: groups[0]: give either sensitivity or damage"),
+    "kind": (HEAD + GROUP + 'kind = "bias"', "bad.toml: groups[0].kind: Invalid enum value"),
+    "stderr": (HEAD + GROUP + "stderr = [0.1]", "bad.toml: groups[0].stderr: must be one number"),
+    "reads": (HEAD + GROUP + 'reads = "b"', "bad.toml: groups[0].reads: no such group, got 'b'"),
+    "bound zero": (HEAD + "bound = 0\n" + GROUP, "bad.toml: bound: must be positive"),
+    "bound nan": (HEAD + "bound = nan\n" + GROUP, "bad.toml: bound: must be finite"),
+    "bound text": (HEAD + 'bound = "much"\n' + GROUP, "bad.toml: bound: must be a number, got 'much'"),
+    "bound list": (HEAD + "bound = [1]\n" + GROUP, "bad.toml: bound: must be"),
+    "minimize": (
+        HEAD + 'minimize = "storge"\n' + GROUP,
+        "bad.toml: minimize: unknown cost, got 'storge' (did you mean",
+    ),
+    "weight": (HEAD + "minimize = {storage = -1}\n" + GROUP, "bad.toml: minimize.storage: a weight must be positive"),
+    "budget unit": (HEAD + 'budgets = {storage = "1 KiX"}\n' + GROUP, "bad.toml: budgets.storage: unknown unit"),
+    "budget name": (HEAD + "budgets = {latency = 1}\n" + GROUP, "unknown cost, got 'latency'"),
+    "budget zero": (HEAD + "budgets = {storage = 0}\n" + GROUP, "bad.toml: budgets.storage: must be positive"),
+    "pin name": (HEAD + "pins = {b = 1}\n" + GROUP, "bad.toml: pins.b: no such group, got 'b'"),
+    "pin bits": (HEAD + "pins = {a = 9}\n" + GROUP, "bad.toml: pins: a: is pinned to a precision that is not among"),
+    "tie name": (HEAD + 'ties = [["a", "b"]]\n' + GROUP, "bad.toml: ties[0]: no such group, got 'b'"),
+    "tie text": (HEAD + 'ties = ["a"]\n' + GROUP, "bad.toml: ties[0]: must be array, got 'a'"),
+    "disjoint tie": (
+        HEAD + 'ties = [["a", "b"]]\n' + GROUP + "bits = [1]\n" + GROUP.replace('"a"', '"b"') + "bits = [2]\n",
+        "bad.toml: ties[0]: the tied groups have no candidate in common",
+    ),
+    "pins against tie": (
+        HEAD + 'ties = [["a", "b"]]\npins = {a = 1, b = 2}\n' + GROUP + GROUP.replace('"a"', '"b"'),
+        "bad.toml: ties[0]: tied groups are pinned to different bits",
+    ),
+    "cost undeclared": (HEAD + GROUP + "costs = {ms = [1]}\nbits = [1]", "groups[0].costs.ms: is not declared"),
+    "cost short": (
+        HEAD + 'costs = [{name = "ms"}]\n' + GROUP + "costs = {ms = [1]}\nbits = [1, 2]",
+        "bad.toml: groups[0].costs.ms: must have one value for each of the 2 candidates",
+    ),
+    "cost nan": (
+        HEAD + 'costs = [{name = "ms"}]\n' + GROUP + "costs = {ms = [1, nan]}\nbits = [1, 2]",
+        "bad.toml: groups[0].costs.ms[1]: must be finite",
+    ),
+    "cost name": (
+        HEAD + 'costs = [{name = "storage"}]\n' + GROUP + "costs = {storage = [1]}\nbits = [1]",
+        "is the name of a built-in cost",
+    ),
+    "arrays outside": (
+        HEAD + 'arrays = {file = "../x.safetensors", sha256 = ""}\n',
+        "bad.toml: arrays.file: must be a file beside the problem file",
+    ),
+    "arrays absent": (
+        HEAD + 'arrays = {file = "no.safetensors", sha256 = ""}\n',
+        "no.safetensors: there is no such file",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_problem_is_told_with_its_place(case, tmp_path):
+    text, expected = BAD[case]
+    path = tmp_path / "bad.toml"
+    path.write_text(text)
+    with pytest.raises(ImpqError) as caught:
+        files.load_problem(path)
+    message = str(caught.value)
+    assert expected in message
+    assert "\n" not in message.strip() or case == "not toml"
+
+
+def test_hand_written_problem(tmp_path):
+    path = tmp_path / "hand.toml"
+    path.write_text(
+        HEAD
+        + """
+minimize = "latency"
+bound = 0.01
+bits = [2, 4, 8]
+ties = [["blocks.0.*"]]
+pins = {"blocks.1.*" = 8}
+costs = [{name = "latency", unit = "ms"}]
+groups = [
+    {name = "blocks.0.q", size = 100, sensitivity = 0.02, costs.latency = [0.1, 0.15, 0.3]},
+    {name = "blocks.0.k", size = 100, sensitivity = 0.03, costs.latency = [0.1, 0.15, 0.3]},
+    {name = "blocks.1.q", size = 50, sensitivity = 0.01, costs.latency = [0.1, 0.1, 0.1]},
+    {name = "head", size = 10, bits = [4, 8], damage = [0.001, 0], costs.latency = [0.05, 0.1]},
+]
+budgets = {storage = "1 KiB"}
+"""
+    )
+    problem = files.load_problem(path)
+    assert problem.ties == ((0, 1),)
+    assert dict(problem.pins) == {2: 2}
+    assert problem.budgets == {"storage": 8192}
+    assert problem.costs[0].quantum == Fraction(1, 100)
+    allocation = impq_opt.solve(problem, solver="exhaustive")
+    assert allocation.status is impq_opt.Status.OPTIMAL
+    assert allocation.bits.tolist() == [2, 2, 8, 4]
+    assert allocation.exact_cost == Fraction("0.35")
+
+
+# -- damaged and foreign files -----------------------------------------------------------------------------------
+
+TOKENS = [
+    b"nan",
+    b"inf",
+    b"-1",
+    b"0",
+    b"1e999",
+    b'""',
+    b"[]",
+    b"{}",
+    b"true",
+    b"10" * 20,
+    b"1979-05-27",
+    b"\xff",
+    b"\n",
+]
+
+
+def mutated(data: bytes, seed: int) -> bytes:
+    """Return ``data`` with one to three seeded damages: cut, flipped, doubled, or with another token."""
+    rng = random.Random(seed)
+    for _ in range(rng.randint(1, 3)):
+        start = rng.randrange(len(data) + 1)
+        stop = min(len(data), start + rng.randint(0, 12))
+        kind = rng.randrange(5)
+        if kind == 0:
+            data = data[:start]
+        elif kind == 1:
+            data = data[:start] + data[stop:]
+        elif kind == 2:
+            data = data[:start] + bytes([rng.randrange(256)]) + data[start + 1 :]
+        elif kind == 3:
+            data = data[:stop] + data[start:]
+        else:
+            numbers = list(re.finditer(rb"[0-9.]+|\"[^\"]*\"", data))
+            spot = rng.choice(numbers).span() if numbers else (start, stop)
+            data = data[: spot[0]] + rng.choice(TOKENS) + data[spot[1] :]
+        if not data:
+            break
+    return data
+
+
+@pytest.mark.parametrize("name", ["by-group", "by-array"])
+def test_damaged_problem_files_raise_our_errors_only(name, tmp_path):
+    for file in GOLDEN.glob(f"problem-1-{name}.*"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    path = tmp_path / f"problem-1-{name}.toml"
+    original, told = path.read_bytes(), 0
+    for seed in range(400):
+        path.write_bytes(mutated(original, seed))
+        try:
+            files.load_problem(path)
+        except ImpqError:
+            told += 1
+    assert told > 200  # else the damage does no damage
+
+
+def test_damaged_arrays_are_told(tmp_path):
+    toml, arrays = GOLDEN / "problem-1-by-array.toml", GOLDEN / "problem-1-by-array.safetensors"
+    path = tmp_path / toml.name
+    text, original = toml.read_text(), arrays.read_bytes()
+    digest = hashlib.sha256(original).hexdigest()
+    for seed in range(150):
+        data = mutated(original, seed)
+        (tmp_path / arrays.name).write_bytes(data)
+        path.write_text(text)
+        if data != original:
+            with pytest.raises(ImpqError, match=r"is not the arrays file that .* was written with"):
+                files.load_problem(path)
+        # With a digest that fits, what is inside must still be told in our words.
+        path.write_text(text.replace(digest, hashlib.sha256(data).hexdigest()))
+        with contextlib.suppress(ImpqError):
+            files.load_problem(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda a: a | {"extra": np.zeros(3)}, "arrays: extra: unknown array"),
+        (lambda a: a | {"sizes": a["sizes"].astype(np.float64)}, "arrays: sizes: must be a non-empty int64"),
+        (lambda a: a | {"sizes": a["sizes"][:-1]}, "one name per group"),
+        (lambda a: a | {"pins": np.array([[0, 9]])}, "no such candidate"),
+        (lambda a: a | {"pins": np.array([[99, 0]])}, "no such group"),
+        (lambda a: a | {"tie_starts": np.array([1, 2])}, "tie_starts"),
+        (lambda a: a | {"set_of": a["set_of"] + 7}, "candidates.set_of"),
+        (lambda a: {k: v for k, v in a.items() if k != "damage"}, "must hold sizes, and either"),
+        (lambda a: {k: v for k, v in a.items() if k != "cost.latency"}, "lacks a cost"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_told(change, expected, tmp_path):
+    toml = GOLDEN / "problem-1-by-array.toml"
+    original = (GOLDEN / "problem-1-by-array.safetensors").read_bytes()
+    data = safetensors.numpy.save(change(safetensors.numpy.load(original)))
+    (tmp_path / "problem-1-by-array.safetensors").write_bytes(data)
+    digests = [hashlib.sha256(one).hexdigest() for one in (original, data)]
+    (tmp_path / toml.name).write_text(toml.read_text().replace(*digests))
+    with pytest.raises(ImpqError, match=re.escape(expected)):
+        files.load_problem(tmp_path / toml.name)
+
+
+@pytest.mark.parametrize("name", ["by-group", "by-array"])
+def test_damaged_allocation_files_raise_our_errors_only(name, tmp_path):
+    problem = files.load_problem(GOLDEN / f"problem-1-{name}.toml")
+    original = (GOLDEN / f"allocation-1-{name}.json").read_bytes()
+    path, told = tmp_path / "a.json", 0
+    for seed in range(400):
+        path.write_bytes(mutated(original, seed))
+        try:
+            allocation = files.load_allocation(path, problem)
+            impq_opt.verify(allocation.problem, allocation, states=1000)
+        except ImpqError:
+            told += 1
+    assert told > 200
+
+
+def test_allocation_of_another_problem_is_told(tmp_path):
+    problem = by_group()
+    other = problem.revise(pins={"conv1": 4})
+    files.save_allocation(impq_opt.solve(problem, solver="milp"), tmp_path / "a.json")
+    with pytest.raises(ImpqError, match=r"a\.json: problem_digest: answers another problem"):
+        files.load_allocation(tmp_path / "a.json", other)
+
+
+def test_revision_is_kept(tmp_path):
+    base = by_group()
+    revision = files.Revision(pins={"conv1": "4"}, ties=[["conv1", "input"]], bits=[2, 4, 8])
+    with pytest.raises(ImpqError):  # input is pinned to 8
+        revision.apply(base)
+    revision = files.Revision(pins={"conv1": "4"}, bits=[2, 4, 8])
+    answer = impq_opt.solve(revision.apply(base), solver="milp")
+    files.save_allocation(answer, tmp_path / "a.json", base=base, revision=revision)
+    loaded = files.load_allocation(tmp_path / "a.json", base)
+    assert loaded.problem.digest == answer.problem.digest
+    np.testing.assert_array_equal(loaded.choice, answer.choice)
+
+
+def test_bits_that_are_no_candidates_are_told(tmp_path):
+    problem = by_group()
+    files.save_allocation(impq_opt.solve(problem, solver="milp"), tmp_path / "a.json")
+    document = json.loads((tmp_path / "a.json").read_text())
+    for change, expected in (
+        ({"conv1": 99}, r"bits\.conv1: is not among the group's candidates, got 99"),
+        ({"conv9": 8}, r"bits: no such group, got 'conv9' \(did you mean 'conv1'"),
+    ):
+        (tmp_path / "b.json").write_text(json.dumps(document | {"bits": document["bits"] | change}))
+        with pytest.raises(ImpqError, match=expected):
+            files.load_allocation(tmp_path / "b.json", problem)
+    del document["bits"]["q"]
+    (tmp_path / "b.json").write_text(json.dumps(document))
+    with pytest.raises(ImpqError, match="a group has no precision, got 'q'"):
+        files.load_allocation(tmp_path / "b.json", problem)
+
+
+# -- writing -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", ["missing/p.toml", "file/p.toml", ".", "/dev/full"])
+def test_unwritable_places_are_told(place, tmp_path):
+    (tmp_path / "file").write_text("")
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(ImpqError, match=r"cannot be written|is a folder"):
+        files.save_problem(by_group(), tmp_path / place)
+    with pytest.raises(ImpqError, match=r"cannot be written|is a folder"):
+        files.save_allocation(impq_opt.solve(by_group(), solver="milp"), tmp_path / place)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_device_is_not_read():
+    with pytest.raises(ImpqError, match="is a device"):
+        files.load_problem("/dev/zero")
+
+
+@pytest.mark.parametrize("broken", ["fsync", "replace"])
+@pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_failed_write_leaves_what_was_there(broken, failure, tmp_path, monkeypatch):
+    path = tmp_path / "p.toml"
+    files.save_problem(by_group(), path)
+    before = {f.name: f.read_bytes() for f in tmp_path.iterdir()}
+
+    def fail(*_args):
+        raise failure
+
+    monkeypatch.setattr(*((os, "fsync") if broken == "fsync" else (Path, "replace")), fail)
+    with pytest.raises(ImpqError if isinstance(failure, OSError) else KeyboardInterrupt):
+        files.save_problem(by_array(), path)
+    assert {f.name: f.read_bytes() for f in tmp_path.iterdir()} == before
+
+
+def test_a_link_is_written_through(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link.toml").symlink_to(tmp_path / "real" / "p.toml")
+    files.save_problem(by_group(), tmp_path / "link.toml")
+    assert (tmp_path / "link.toml").is_symlink()
+    same(by_group(), files.load_problem(tmp_path / "real" / "p.toml"))
+
+
+WRITER = """
+import sys, numpy as np
+from impq_opt import Problem, files
+problems = [
+    Problem.from_sensitivities(np.full(5000, n), np.full(5000, 0.5), names=None, bound=float(n)) for n in (1, 2)
+]
+print("ready", flush=True)
+while True:
+    for problem in problems:
+        files.save_problem(problem, sys.argv[1])
+"""
+
+
+def test_killed_while_writing_the_problem_is_old_or_new(tmp_path):
+    path = tmp_path / "p.toml"
+    rng = random.Random(5)
+    for _ in range(8):
+        process = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(path)],
+            stdout=subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )
+        assert process.stdout is not None
+        process.stdout.readline()
+        while not path.exists():
+            time.sleep(0.001)
+        time.sleep(rng.random() * 0.02)
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        problem = files.load_problem(path)
+        assert problem.bound in (1.0, 2.0)
+        assert (problem.sizes == problem.bound).all()
