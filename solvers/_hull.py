@@ -26,7 +26,7 @@ class Steps:
     group: IntArray
     to: IntArray
     cost: IntArray
-    damage: FloatArray
+    damage: FloatArray | IntArray
     ratio: FloatArray
 
     def choice(self, count: int) -> IntArray:
@@ -37,13 +37,15 @@ class Steps:
         return choice
 
 
-def hull_steps(cost: IntArray, damage: FloatArray) -> Steps:
+def hull_steps(cost: IntArray, damage: FloatArray | IntArray) -> Steps:
     """Return the hull steps of tables (G, K), ties broken by group and candidate."""
     rows = np.arange(len(cost))
     cheapest = cost == cost.min(axis=1)[:, None]
-    start = np.where(cheapest, damage, np.inf).argmin(axis=1)
+    # Damages may be integers too (the core's fixed-point needs), and then have to stay exact.
+    largest = np.iinfo(np.int64).max if damage.dtype.kind == "i" else np.inf
+    start = np.where(cheapest, damage, largest).argmin(axis=1)
     at, active = start.copy(), rows
-    parts: list[tuple[IntArray, IntArray, IntArray, FloatArray]] = []
+    parts: list[tuple[IntArray, IntArray, IntArray, FloatArray | IntArray]] = []
     while len(active):
         here = at[active]
         more = cost[active] - cost[active, here][:, None]

@@ -1,39 +1,72 @@
-"""Exact: the Lagrangian bound fixes nearly all groups, dynamic programming settles the rest."""
+"""Exact: a bracketed multiplier settles nearly all groups, and dynamic programming the core that is left.
+
+1. A sample brackets the multiplier, one pass settles every group that the bracket cannot change, and the rest is
+   priced the same way until its hulls can be sorted (:mod:`._exact_price`).
+2. The end of the hull there is filled up greedily.
+3. A choice whose reduced cost exceeds the gap is in no better answer (Ingargiola & Korsh 1979; Dyer, Kayal & Walker
+   1984). The groups with another choice left, closest first, make a growing core (Pisinger 1995), solved over integers
+   (:mod:`._exact_core`); each answer narrows the gap, until the core holds all of them.
+4. Where the gap is wider than what the pass kept, one more pass at the final multiplier.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from impq_opt.allocation import Enumeration, Stop
-from impq_opt.arithmetic import ceil_float, exact_sum, floor_float
+from impq_opt.diagnosis import smallest_damage
 from impq_opt.errors import OptionError
-from impq_opt.instance import Direction, Instance
+from impq_opt.instance import Instance
 from impq_opt.solver import Claim, Control, Solver
-from impq_opt.solvers._hull import hull_steps
-from impq_opt.solvers.greedy import fill
-from impq_opt.solvers.lagrangian import break_step, price
-from impq_opt.verification import dual_bound
+from impq_opt.solvers._exact_core import Found, search
+from impq_opt.solvers._exact_fill import fill
+from impq_opt.solvers._exact_model import Model, RelativeCore
+from impq_opt.solvers._exact_price import Goal, find_price, narrow
+from impq_opt.solvers._exact_scan import (
+    GUARD,
+    LARGEST_PRICE,
+    PROHIBITIVE,
+    Pool,
+    everything,
+    scan,
+    two_best,
+    values_at,
+)
+from impq_opt.solvers._exact_wide import search_wide
 
 __all__ = ["Exact"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
+# Up to this many groups no pass is needed: all of them are priced and kept.
+_SMALL = 16384
+# Share of the groups that the first pass keeps because a second choice comes close.
+_SHARE = 0.015
+_FIRST_CORE, _GROWTH = 48, 4
+# States of a core that is only one step of the growth.
+_TRIAL_STATES = 200_000
+_FILL_GROUPS = 2048
+
 
 @dataclass(frozen=True)
 class Exact(Solver):
-    """Prove the optimum: multiplier, incumbent, reduced-cost fixing, then all undominated states of what is open.
+    """Prove the optimum of any table shape, from a handful of groups to tens of millions.
+
+    Prefer it always where there is one limit; it returns the best answer with its bound where time, memory or states
+    run out. Strongly correlated or equal-ratio tables are what it finds hard.
 
     Parameters
     ----------
     states : int
-        Most states to keep; beyond it the incumbent is returned with the dual bound.
+        Most states of the core's dynamic programming to keep at once; beyond it the best answer so far is returned
+        with the dual bound.
     """
 
     name: ClassVar[str] = "exact"
@@ -48,170 +81,284 @@ class Exact(Solver):
             raise OptionError("must be positive", where="exact.states", value=self.states)
 
     def run(self, instance: Instance, control: Control) -> Claim:
-        steps = hull_steps(*instance.tables)
-        count = break_step(instance, steps)
-        prices = price(instance, steps, count)
-        incumbent = fill(instance, steps.choice(count))
-        dual = dual_bound(instance, prices)
-        value = _value(instance, incumbent)
-        if dual != -math.inf and _closed(instance, value, dual):
-            return Claim(incumbent, dual, prices, statistics={"core_groups": 0})
-        core = _open_choices(instance, prices, float(value - dual) if dual != -math.inf else math.inf)
-        groups = np.flatnonzero(core.sum(axis=1) > 1)
-        states, looked, stop = self._enumerate(instance, prices, incumbent, core, groups, control)
-        statistics = {"core_groups": len(groups), "states": looked}
-        if states is None:
-            return Claim(incumbent, dual, prices, stop=stop, statistics=statistics)
-        best, lower = _first_feasible(instance, incumbent, value, states)
-        return Claim(best, lower, prices, Enumeration(len(groups), looked), Stop.COMPLETED, statistics)
+        search = _Search(instance, control, self.states)
+        try:
+            search.run()
+        except KeyboardInterrupt:
+            search.stop = Stop.INTERRUPTED
+        return search.claim()
 
-    def _enumerate(
-        self,
-        instance: Instance,
-        prices: dict[str, float],
-        incumbent: IntArray,
-        core: npt.NDArray[np.bool_],
-        groups: IntArray,
-        control: Control,
-    ) -> tuple[_States | None, int, Stop]:
-        """Return every undominated assignment of the core that could beat the incumbent."""
-        cost_table, damage_table = instance.tables
-        fixed = core.argmax(axis=1)
-        rest = np.setdiff1d(np.arange(instance.size), groups)
-        states = _States.start(
-            instance.base_cost + int(cost_table[rest, fixed[rest]].sum()),
-            instance.base_damage + exact_sum(damage_table[rest, fixed[rest]]),
+
+class _Search:
+    """One run: the base allocation, the best answer, and what is left of the gap.
+
+    ``gap`` is an upper bound on best - dual bound, in cost: where damage is minimised, damage times the price.
+    """
+
+    def __init__(self, instance: Instance, control: Control, states: int) -> None:
+        self.instance, self.control, self.states = instance, control, states
+        self.model = Model(instance)
+        self.by_cost = self.model.by_cost
+        self.goal = Goal(self.by_cost, self.model.capacity)
+        self.best: npt.NDArray[np.uint16] | None = None
+        self.better = Fraction(0)  # how far the best answer's objective is below the base's
+        self.price: float | None = None
+        self.proved: Fraction | None = None  # lower bound minus the base's objective
+        self.infeasible = False
+        self.stop = Stop.COMPLETED
+        self.statistics: dict[str, Any] = {"core_groups": 0, "states": 0, "passes": 0}
+
+    # -- the relaxation ------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        self._relax()
+        if self.best is None and not self._reachable():
+            self.infeasible = True
+            return
+        self._fill()
+        self._grow()
+
+    def _relax(self) -> None:
+        """Find the price, the base, and the pool of groups that may differ from it."""
+        size = self.instance.size
+        rng = np.random.default_rng(0)
+        if size <= _SMALL:
+            pool, threshold = everything(self.instance.blocks, size), math.inf
+            base, low, high = np.empty(size, dtype=np.uint16), 0.0, LARGEST_PRICE
+            cost, damage = 0, Fraction(0)
+        else:
+            found, passes = narrow(self.instance.blocks, size, self.goal, _SHARE, rng)
+            pool, threshold, base = found.pool, found.threshold, found.columns
+            cost, damage, low, high = found.cost, found.damage, found.low, found.high
+            self.statistics["passes"] += passes
+        priced = find_price(pool, self.goal.less(cost, damage), rng)
+        self.price = min(max(priced.price, low), high)
+        base[pool.places] = priced.columns
+        self.base = base
+        self._set_pool(pool, threshold)
+        self.base_cost = cost + int(pool.chosen(priced.columns)[0].sum())
+        if self.instance.ties:
+            self.base_damage = self.instance.damage_of(base.astype(np.int64)) - self.instance.base_damage
+        else:
+            self.base_damage = damage + self.model.damage_of(pool.places, pool, priced.columns)
+        self.slack = self.goal.capacity - (self.base_damage if self.by_cost else self.base_cost)
+        if self.slack >= 0:
+            self.best = base
+        self._measure_gap()
+
+    def _set_pool(self, pool: Pool, threshold: float) -> None:
+        """Keep the pool: all groups with a second choice within ``threshold`` of the best at the price, or more."""
+        assert self.price is not None
+        self.pool, self.threshold = pool, threshold
+        first, second = two_best(pool, self.price)
+        self.first = first
+        with np.errstate(invalid="ignore"):
+            self.behind = np.nan_to_num(second * GUARD - first, nan=-1.0, posinf=np.inf)
+        self.base_columns = self.base[pool.places].astype(np.int64)
+
+    def _measure_gap(self) -> None:
+        """Set the base's objective minus the dual bound, in cost, rounding taken off the bound."""
+        cost, damage = self.pool.chosen(self.base_columns)
+        assert self.price is not None
+        with np.errstate(over="ignore", invalid="ignore"):
+            value = (cost - self.pool.cost.min(axis=1)).astype(np.float64) + self.price * damage
+            excess = float(np.nan_to_num(value - self.first, nan=np.inf).sum() + 2.0**-48 * value.sum())
+        slack = float(self.slack) * (self.price if self.by_cost else 1.0)
+        self.base_gap = excess + slack + 2.0**-48 * abs(slack)
+
+    @property
+    def gap(self) -> float:
+        """The best answer's objective minus the dual bound, in cost, at most; inf where there is none."""
+        if self.best is None:
+            return math.inf
+        assert self.price is not None
+        better = float(self.better) * (1.0 if self.by_cost else self.price)
+        return self.base_gap - better + 2.0**-48 * (self.base_gap + better)
+
+    def _reachable(self) -> bool:
+        """Return whether the relaxation has any answer: no rounding of tied sums hides that it has none."""
+        if not self.by_cost:
+            return False  # the base is the cheapest allocation
+        return self.instance.bound is None or smallest_damage(self.instance) <= self.instance.bound
+
+    # -- the answer ----------------------------------------------------------------------------------------------
+
+    def _fill(self) -> None:
+        """Use up what the base leaves of the capacity, with the groups whose choice is closest."""
+        if self.best is None or self.gap <= 0:
+            return
+        assert self.price is not None
+        rows = self._closest(self.gap, _FILL_GROUPS)
+        pool = self.pool.take(rows)
+        columns = fill(pool, self.base_columns[rows], self.by_cost, self.slack)
+        self._adopt(rows, columns)
+
+    def _closest(self, limit: float, most: int) -> IntArray:
+        """Return at most ``most`` rows of the pool, those with the closest second choice within ``limit``."""
+        rows = np.flatnonzero(self.behind <= limit)
+        if len(rows) > most:
+            nearest = np.argsort(self.behind[rows], kind="stable")[:most]
+            rows = np.sort(rows[nearest])
+        return rows
+
+    def _adopt(self, rows: IntArray, columns: IntArray) -> bool:
+        """Take the base with other ``columns`` in some rows of the pool if that is feasible and better."""
+        base = self.base_columns[rows]
+        changed = rows[columns != base]
+        columns, base = columns[columns != base], base[columns != base]
+        part, places = self.pool.take(changed), self.pool.places[changed]
+        saved = int((part.chosen(base)[0] - part.chosen(columns)[0]).sum())
+        less = self.model.damage_of(places, part, base) - self.model.damage_of(places, part, columns)
+        fits = self.slack + (less if self.by_cost else saved) >= 0
+        better = Fraction(saved) if self.by_cost else less
+        if not fits or (self.best is not None and better <= self.better):
+            return False
+        self.better = better
+        self.best = self.base.copy()
+        self.best[places] = columns
+        return True
+
+    # -- the proof -----------------------------------------------------------------------------------------------
+
+    def _limit(self) -> float:
+        """Return the reduced cost that no choice of a better answer exceeds."""
+        return self.gap - 1.0 if self.by_cost else self.gap
+
+    def _grow(self) -> None:
+        """Solve growing cores until one holds every group that a better answer could change."""
+        size = _FIRST_CORE
+        while True:
+            limit = self._limit()
+            if (self.by_cost and limit < 0) or (not self.by_cost and self.gap <= 0):
+                self.proved = -self.better
+                return
+            complete = limit <= self.threshold
+            rows = self._closest(limit, len(self.pool))
+            if not complete and size >= len(rows):
+                self._pass_again(limit)
+                continue
+            if len(rows) == 0:  # no choice but the base's is left to a better answer
+                self.proved = -self.better
+                return
+            whole = complete and len(rows) <= size + size // 2
+            if not whole:
+                rows = self._closest(limit, size)
+            found, core = self._solve_core(rows, limit, self.states if whole else min(_TRIAL_STATES, self.states))
+            if whole or self.stop is not Stop.COMPLETED:
+                self._finish(rows, limit, found, core)
+                return
+            size *= _GROWTH
+
+    def _pass_again(self, limit: float) -> None:
+        assert self.price is not None
+        found = scan(self.instance.blocks, self.instance.size, self.price, self.price, limit)
+        self.statistics["passes"] += 1
+        self._set_pool(found.pool, limit)
+
+    def _core_of(self, rows: IntArray, limit: float) -> _Rows:
+        """Return some groups of the pool with the choices within ``limit``."""
+        assert self.price is not None
+        pool = self.pool.take(rows)
+        values = values_at(pool.cost, pool.damage, self.price)
+        with np.errstate(invalid="ignore"):
+            behind = values * GUARD - self.first[rows][:, None]
+            kept = ~(behind > limit)
+        kept &= pool.cost - pool.cost.min(axis=1)[:, None] < PROHIBITIVE
+        return _Rows(rows, self.pool.places[rows], pool, self.base_columns[rows], kept, np.maximum(behind, 0.0))
+
+    def _solve_core(self, rows: IntArray, limit: float, states: int) -> tuple[Found, RelativeCore]:
+        """Search the core of some groups, and take its answer if it is better."""
+        part = self._core_of(rows, limit)
+        better = self.better if self.best is not None else None
+        core = self.model.core(part.places, part.pool, part.base, part.kept, self.slack, better)
+        found = search(core.core, states, self.control)
+        self.statistics["core_groups"] = len(rows)
+        self.statistics["states"] += found.states
+        if found.stop in (Stop.TIME_LIMIT, Stop.MEMORY_LIMIT):
+            self.stop = found.stop
+        # A choice that is ruled out has the numbers of the base's.
+        index = np.arange(len(rows))
+        for columns in (found.columns, found.doubtful):
+            if columns is not None:
+                self._adopt(rows, np.where(part.kept[index, columns], columns, part.base))
+        return found, core
+
+    def _finish(self, rows: IntArray, limit: float, found: Found, core: RelativeCore) -> None:
+        """Draw the conclusion from a search of the whole core."""
+        if found.stop is not Stop.COMPLETED:
+            self.stop = found.stop
+            return
+        if self.by_cost:
+            if found.doubtful is None or self.better == -found.doubtful_gain:
+                self.proved = -self.better
+                return
+        elif found.gain is None:
+            self.proved = -self.better
+            return
+        else:
+            self.proved = min(core.offset + found.gain / Fraction(2) ** core.shift, -self.better)
+            base = self.base_damage + self.instance.base_damage
+            if float(base + self.proved) == float(base - self.better):
+                return
+        self._finish_wide(rows, min(limit, self._limit()))
+
+    def _finish_wide(self, rows: IntArray, limit: float) -> None:
+        """Settle by exact arithmetic what 64 bits could not."""
+        rows = rows[self.behind[rows] <= limit]
+        part = self._core_of(rows, limit)
+        better = self.better if self.best is not None else None
+        core, _ = self.model.wide_core(
+            part.places, part.pool, part.base, part.kept, part.reduced, limit * (1 + 2.0**-30), self.slack, better
         )
-        reduced = _reduced(instance, prices)
-        value = _value(instance, incumbent)
-        room = float(value - dual_bound(instance, prices)) if prices else math.inf
-        # Coarse groups first: they separate the states most.
-        order = groups[np.argsort(-np.ptp(cost_table[groups], axis=1), kind="stable")]
-        looked = 0
-        # what the groups still to come cost at least: below zero, a sum over the budget can come back under it
-        least = dict(zip(groups.tolist(), cost_table[groups].min(axis=1).tolist(), strict=True))
-        rest_cost = sum(least.values())
-        for group in order.tolist():
-            columns = np.flatnonzero(core[group])
-            states = states.extend(group, columns, cost_table[group], damage_table[group], reduced[group])
-            looked += len(states.cost)
-            rest_cost -= least[group]
-            states = states.prune(instance, room, rest_cost)
-            if len(states.cost) > self.states:
-                return None, looked, Stop.STATE_LIMIT
-            if control.expired():
-                return None, looked, Stop.TIME_LIMIT
-        states.fixed = fixed
-        return states, looked, Stop.COMPLETED
+        found = search_wide(core, self.states, self.control)
+        self.statistics["states"] += found.states
+        if found.stop is not Stop.COMPLETED:
+            self.stop = found.stop
+            return
+        if found.columns is not None:
+            self._adopt(rows, np.array(found.columns, dtype=np.int64))
+        self.proved = -self.better
 
+    # -- the claim -----------------------------------------------------------------------------------------------
 
-class _States:
-    """Partial assignments: exact integer cost, damage rounded down, reduced cost, and how each was reached."""
-
-    def __init__(self, cost, damage, reduced, trail) -> None:  # type: ignore[no-untyped-def]
-        self.cost: IntArray = cost
-        self.damage: npt.NDArray[np.longdouble] = damage
-        self.reduced: FloatArray = reduced
-        self.trail: list[tuple[int, IntArray, IntArray]] = trail
-        self.fixed: IntArray = np.empty(0, dtype=np.int64)
-
-    @classmethod
-    def start(cls, cost: int, damage: Fraction) -> _States:
-        low = floor_float(damage)
-        return cls(
-            np.array([cost]),
-            np.array([low], dtype=np.longdouble) + np.longdouble(floor_float(damage - Fraction(low))),
-            np.zeros(1),
-            [],
+    def claim(self) -> Claim:
+        """Return what was found and proved."""
+        done = Enumeration(self.statistics["core_groups"], self.statistics["states"])
+        if self.infeasible or (self.best is None and self.proved is not None):
+            return Claim(lower_bound=math.inf, enumeration=done, statistics=self.statistics)
+        choice = None if self.best is None else self.best.astype(np.int64)
+        lower: Fraction | float = -math.inf
+        if self.proved is not None:
+            base = self.base_cost + self.instance.base_cost if self.by_cost else self.base_damage
+            lower = base + self.proved + (0 if self.by_cost else self.instance.base_damage)
+        return Claim(
+            choice,
+            lower,
+            self._multipliers(),
+            None if self.proved is None else done,
+            self.stop,
+            self.statistics,
         )
 
-    def extend(self, group: int, columns: IntArray, cost, damage, reduced) -> _States:  # type: ignore[no-untyped-def]
-        parent = np.repeat(np.arange(len(self.cost)), len(columns))
-        column = np.tile(columns, len(self.cost))
-        return _States(
-            self.cost[parent] + cost[column],
-            # one rounding a group, taken off again: never above the exact sum
-            (self.damage[parent] + damage[column]) * (1 - np.longdouble(2) ** -62),
-            self.reduced[parent] + reduced[column],
-            [*self.trail, (group, parent, column)],
-        )
-
-    def prune(self, instance: Instance, room: float, rest: int) -> _States:
-        keep = self.reduced <= room * (1 + 1e-9)
-        if instance.direction is Direction.COST and instance.bound is not None:
-            keep &= self.damage <= np.longdouble(ceil_float(instance.bound))
-        if instance.limit is not None:
-            keep &= self.cost + rest <= instance.limit
-        live = np.flatnonzero(keep)
-        live = live[np.lexsort((self.damage[live], self.cost[live]))]
-        falling = np.minimum.accumulate(self.damage[live])
-        first = np.ones(len(live), dtype=bool)
-        first[1:] = self.damage[live][1:] < falling[:-1]
-        live = live[first]
-        group, parent, column = self.trail[-1]
-        return _States(
-            self.cost[live],
-            self.damage[live],
-            self.reduced[live],
-            [*self.trail[:-1], (group, parent[live], column[live])],
-        )
-
-    def choice(self, number: int) -> IntArray:
-        """Return the whole choice (size,) that state ``number`` stands for."""
-        choice = self.fixed.copy()
-        for group, parent, column in reversed(self.trail):
-            choice[group] = column[number]
-            number = int(parent[number])
-        return choice
+    def _multipliers(self) -> dict[str, float]:
+        if self.price is None:
+            return {}
+        if self.by_cost:
+            return {} if self.instance.bound is None else {"bound": self.price}
+        return {"budget": 0.0 if self.price >= LARGEST_PRICE else 1.0 / max(self.price, 1.0 / LARGEST_PRICE)}
 
 
-def _first_feasible(
-    instance: Instance, incumbent: IntArray, value: Fraction | int, states: _States
-) -> tuple[IntArray, Fraction | int]:
-    """Return the best exactly feasible assignment and what the enumeration proves."""
-    by_cost = instance.direction is Direction.COST
-    order = np.argsort(states.cost if by_cost else states.damage, kind="stable")
-    lower: Fraction | int | None = None
-    for number in order.tolist():
-        relaxed = int(states.cost[number]) if by_cost else _fraction(states.damage[number])
-        if relaxed >= value:
-            break
-        lower = relaxed if lower is None else lower
-        choice = states.choice(number)
-        if instance.is_feasible(choice):
-            found = _value(instance, choice)
-            if found < value:
-                return choice, lower
-    return incumbent, value if lower is None else lower
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """Some groups of the pool.
 
+    rows (n,) in it, places (n,) in the instance, tables, base (n,), the choices (n, K) that are kept, and their reduced
+    costs, rounded down.
+    """
 
-def _fraction(value: np.longdouble) -> Fraction:
-    high = float(value)
-    return Fraction(high) + Fraction(float(value - np.longdouble(high)))
-
-
-def _value(instance: Instance, choice: IntArray) -> Fraction | int:
-    return instance.cost_of(choice) if instance.direction is Direction.COST else instance.damage_of(choice)
-
-
-def _closed(instance: Instance, value: Fraction | int, dual: Fraction | float) -> bool:
-    if instance.direction is Direction.COST:
-        return math.ceil(dual) >= value
-    return float(dual) >= float(value)
-
-
-def _reduced(instance: Instance, prices: dict[str, float]) -> FloatArray:
-    cost, damage = instance.tables
-    if instance.direction is Direction.COST:
-        value = (cost - cost.min(axis=1)[:, None]) + prices["bound"] * damage
-    else:
-        value = damage + prices["budget"] * (cost - cost.min(axis=1)[:, None])
-    return value - value.min(axis=1)[:, None]
-
-
-def _open_choices(instance: Instance, prices: dict[str, float], gap: float) -> npt.NDArray[np.bool_]:
-    """Return which candidates (size, K) an answer better than the incumbent could use; padding is closed."""
-    reduced = _reduced(instance, prices)
-    scale = np.abs(reduced).max(initial=0.0) * 2.0**-45
-    open_ = reduced <= gap * (1 + 1e-9) + scale
-    return open_ & (np.arange(reduced.shape[1]) < instance.widths[:, None])
+    rows: IntArray
+    places: IntArray
+    pool: Pool
+    base: IntArray
+    kept: npt.NDArray[np.bool_]
+    reduced: FloatArray

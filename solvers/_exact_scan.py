@@ -1,0 +1,213 @@
+"""One pass over the tables, to find the groups that a bracket of multipliers can still change.
+
+Reduced costs are differences of linear functions of the multiplier. Where one candidate beats all others of its group
+by more than a threshold at both ends of a bracket it does so everywhere inside, and the group is settled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+
+from impq_opt.arithmetic import exact_int_sum, exact_sum
+from impq_opt.instance import Block, RankOne
+
+__all__ = [
+    "GUARD",
+    "LARGEST_PRICE",
+    "PROHIBITIVE",
+    "Pool",
+    "Scan",
+    "everything",
+    "gather",
+    "scan",
+    "two_best",
+    "values_at",
+]
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+ColumnArray = npt.NDArray[np.uint16]
+
+# A float64 value of a candidate (three roundings, all terms >= 0) times this is below its true value.
+GUARD = 1.0 - 2.0**-48
+# Multipliers stay below this, so that they can be multiplied by any cost.
+LARGEST_PRICE = 1e280
+# On top of the cost of a column that stands for no candidate; above all sums of costs, and far from overflow.
+PROHIBITIVE = np.int64(1 << 60)
+# Groups per chunk: the temporaries of one chunk stay in the cache.
+_CHUNK = 1 << 13
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """Some groups with their tables; what an open group looks like once it is copied out.
+
+    places (n,): where the groups stand in what they were copied from. cost, damage (n, K): columns past a group's
+    width repeat its last candidate at a prohibitive cost.
+    """
+
+    places: IntArray
+    cost: IntArray
+    damage: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @property
+    def block(self) -> Block:
+        """The pool as a block of its own."""
+        return Block(slice(None), self.cost, self.damage)
+
+    def take(self, rows: IntArray) -> Pool:
+        """Return the pool of some of its rows, numbered by their row."""
+        return Pool(rows, self.cost[rows], self.damage[rows])
+
+    def chosen(self, columns: npt.NDArray[np.integer]) -> tuple[IntArray, FloatArray]:
+        """Return cost and damage (n,) of one candidate a group."""
+        index = columns.astype(np.intp)[:, None]
+        return np.take_along_axis(self.cost, index, 1)[:, 0], np.take_along_axis(self.damage, index, 1)[:, 0]
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """What a pass found.
+
+    columns (size,): the best candidate at the low end. pool: the open groups; at_high (n,): their best candidate at
+    the high end. cost, damage: exact sums over the settled groups. The rest says what the pass was asked for.
+    """
+
+    columns: ColumnArray
+    pool: Pool
+    at_high: ColumnArray
+    cost: int
+    damage: Fraction
+    low: float
+    high: float
+    threshold: float
+
+
+def scan(blocks: Sequence[Block], size: int, low: float, high: float, threshold: float) -> Scan:
+    """Settle what can be settled for every multiplier in [low, high] (cost per damage) within ``threshold`` of cost."""
+    columns = np.empty(size, dtype=np.uint16)
+    cost, damage = 0, Fraction(0)
+    pools, highs = [], []
+    for block in blocks:
+        best, rows, best_high, part_cost, part_damage = _scan_block(block, low, high, threshold)
+        columns[block.groups] = best
+        cost, damage = cost + part_cost, damage + part_damage
+        places = rows if isinstance(block.groups, slice) else block.groups[rows]
+        pools.append(Pool(places, *_rows(block, rows)))
+        highs.append(best_high)
+    return Scan(columns, _joined(pools), np.concatenate(highs), cost, damage, low, high, threshold)
+
+
+def _scan_block(
+    block: Block, low: float, high: float, threshold: float
+) -> tuple[ColumnArray, IntArray, ColumnArray, int, Fraction]:
+    """Return best columns at the low end, open rows, their best columns at the high end, and sums of the settled."""
+    count = block_length(block)
+    columns = np.empty(count, dtype=np.uint16)
+    rows, highs, cost, damage = [], [], 0, Fraction(0)
+    for start in range(0, count, _CHUNK):
+        part = block.part(slice(start, min(start + _CHUNK, count)))
+        part_cost, part_damage = part.tables()
+        at_low, at_high = values_at(part_cost, part_damage, low), values_at(part_cost, part_damage, high)
+        best = at_low.argmin(axis=1)
+        least_low, least_high = at_low.min(axis=1) + threshold, at_high.min(axis=1) + threshold
+        out = (at_low * GUARD > least_low[:, None]) & (at_high * GUARD > least_high[:, None])
+        if part.widths is not None:
+            out |= np.arange(out.shape[1]) >= part.widths[:, None]
+        is_open = out.sum(axis=1) < out.shape[1] - 1
+        columns[start : start + len(best)] = best
+        opened, settled = np.flatnonzero(is_open), np.flatnonzero(~is_open)
+        rows.append(opened + start)
+        highs.append(at_high[opened].argmin(axis=1).astype(np.uint16))
+        cost += exact_int_sum(part_cost[settled, best[settled]])
+        damage += exact_sum(part_damage[settled, best[settled]])
+    return columns, np.concatenate(rows), np.concatenate(highs), cost, damage
+
+
+def values_at(cost: IntArray, damage: FloatArray, price: float) -> FloatArray:
+    """Return cost - least cost of the group + price * damage (n, K), each rounded at most three times."""
+    with np.errstate(over="ignore"):
+        return (cost - cost.min(axis=1)[:, None]).astype(np.float64) + price * damage
+
+
+def block_length(block: Block) -> int:
+    """Return the number of groups of a block."""
+    return len(block.cost.left) if block.structured else len(block.cost)  # type: ignore[union-attr,arg-type]
+
+
+def _rows(block: Block, rows: IntArray | slice) -> tuple[IntArray, FloatArray]:
+    """Return the tables of some rows of a block; columns past a width repeat the last at a prohibitive cost."""
+    part = block.part(rows) if isinstance(rows, slice) else _picked(block, rows)
+    cost, damage = part.tables()
+    if part.widths is not None:
+        cost = cost + PROHIBITIVE * (np.arange(cost.shape[1]) >= part.widths[:, None])
+    return cost, damage
+
+
+def _picked(block: Block, rows: IntArray) -> Block:
+    def pick(table):  # type: ignore[no-untyped-def]
+        return RankOne(table.left[rows], table.right) if isinstance(table, RankOne) else table[rows]
+
+    return Block(rows, pick(block.cost), pick(block.damage), None if block.widths is None else block.widths[rows])
+
+
+def everything(blocks: Sequence[Block], size: int) -> Pool:
+    """Return the pool of all groups; views of the instance's tables where it has one block of them."""
+    pools = [
+        Pool(np.arange(size) if isinstance(block.groups, slice) else block.groups, *_rows(block, slice(None)))
+        for block in blocks
+    ]
+    if len(pools) == 1 and isinstance(blocks[0].groups, slice):
+        return pools[0]
+    joined = _joined(pools)
+    order = np.argsort(joined.places, kind="stable")
+    return Pool(joined.places[order], joined.cost[order], joined.damage[order])
+
+
+def gather(blocks: Sequence[Block], size: int, places: IntArray) -> Pool:
+    """Return the pool of some ``places`` (sorted) of the instance."""
+    pools = []
+    for block in blocks:
+        if isinstance(block.groups, slice):
+            rows, found = places, places
+        else:
+            # groups of a block are sorted, or few: look the places up
+            order = np.argsort(block.groups, kind="stable")
+            where = np.searchsorted(block.groups, places, sorter=order)
+            inside = where < len(order)
+            rows = order[np.minimum(where, len(order) - 1)]
+            inside &= block.groups[rows] == places
+            rows, found = rows[inside], places[inside]
+        pools.append(Pool(found, *_rows(block, rows)))
+    return _joined(pools)
+
+
+def _joined(pools: list[Pool]) -> Pool:
+    if len(pools) == 1:
+        return pools[0]
+    width = max(pool.cost.shape[1] for pool in pools)
+
+    def widened(pool: Pool) -> tuple[IntArray, FloatArray]:
+        past = np.maximum(np.arange(width) - pool.cost.shape[1] + 1, 0) > 0
+        columns = np.minimum(np.arange(width), pool.cost.shape[1] - 1)
+        return pool.cost[:, columns] + PROHIBITIVE * past, pool.damage[:, columns]
+
+    costs, damages = zip(*(widened(pool) for pool in pools), strict=True)
+    return Pool(np.concatenate([pool.places for pool in pools]), np.concatenate(costs), np.concatenate(damages))
+
+
+def two_best(pool: Pool, price: float) -> tuple[FloatArray, FloatArray]:
+    """Return the least and the second least value (n,) of each group at ``price``; see :func:`values_at`."""
+    values = values_at(pool.cost, pool.damage, price)
+    if values.shape[1] == 1:
+        return values[:, 0], np.full(len(values), np.inf)
+    lowest = np.partition(values, 1, axis=1)
+    return lowest[:, 0], lowest[:, 1]
