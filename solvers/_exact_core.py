@@ -7,7 +7,7 @@ relaxation cannot beat the best assignment known. Every state is also completed 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,9 @@ IntArray = npt.NDArray[np.int64]
 
 # Roundings of a bound are less than this share of the terms it is made of.
 _MARGIN = 2.0**-44
+# Up to this many groups it does not pay to look for equal ones.
+_FEW = 512
+_MOST_DOUBTFUL = 1 << 14
 # Bytes a state takes while it is made and sorted, and after that.
 _WORKING, _KEPT = 96, 8
 
@@ -34,43 +37,59 @@ class Core:
     gain, need : ndarray of int64 (n, K)
     room : int
         Most need allowed.
-    doubt : int
-        Needs are rounded down, all together by at most this much: an assignment within ``room - doubt`` surely fits.
     target : int
         Gains above it are of no interest.
+    doubt, blur : int
+        Needs, or gains, of an assignment are rounded down by at most this much. An assignment within ``room - doubt``
+        surely fits.
     """
 
     gain: IntArray
     need: IntArray
     room: int
-    doubt: int
     target: int
+    doubt: int = 0
+    blur: int = 0
 
 
 @dataclass(eq=False)
 class Found:
-    """What the search proves: no assignment that fits has a gain at most ``target`` and below ``gain``.
+    """What a search found.
 
-    columns (n,) of the best assignment that surely fits, or None. doubtful (n,), of ``doubtful_gain``: the best of the
-    better ones that fit if rounding allows, or None.
+    gain, columns (n,): the assignment of least gain that surely fits, if any has a gain at most ``target``.
+    doubtful: assignments of less gain that fit if rounding allows, by rising gain. The search proves that every other
+    assignment that fits is worse, but for the rounding of gains.
     """
 
     gain: int | None = None
     columns: IntArray | None = None
-    doubtful: IntArray | None = None
-    doubtful_gain: int = 0
+    doubtful: list[tuple[int, IntArray]] = field(default_factory=list)
     states: int = 0
     stop: Stop = Stop.COMPLETED
 
 
-def search(core: Core, most: int, control: Control) -> Found:
-    """Solve a core; where more than ``most`` states are needed, or time is over, the result says so in ``stop``."""
+def search(core: Core, most: int, control: Control, *, refine: bool = False) -> Found:
+    """Solve a core; where more than ``most`` states are needed, or time is over, the result says so in ``stop``.
+
+    With ``refine``, ``doubtful`` holds all assignments that rounding might make the best, so that exact sums can settle
+    which one is.
+    """
+    if len(core.gain) <= _FEW and not refine:
+        return _search(core, most, control, refine)
+    bundles = Bundles.of(core)
+    found = _search(bundles.core, most, control, refine)
+    found.columns = None if found.columns is None else bundles.spread(found.columns)
+    found.doubtful = [(gain, bundles.spread(columns)) for gain, columns in found.doubtful]
+    return found
+
+
+def _search(core: Core, most: int, control: Control, refine: bool) -> Found:
     steps = hull_steps(core.gain, core.need)
     # Coarse groups first: the fine ones that remain then complete every state closely.
     rank = np.argsort(-np.ptp(core.gain, axis=1), kind="stable")
     stage_of = np.empty_like(rank)
     stage_of[rank] = np.arange(len(rank))
-    states = _States(core, steps)
+    states = _States(core, steps, refine)
     found = states.found
     states.complete(_Completions(steps, stage_of[steps.group], -1))
     for stage, group in enumerate(rank.tolist()):
@@ -80,9 +99,81 @@ def search(core: Core, most: int, control: Control) -> Found:
         found.stop = _stopped(states, most, control)
         if found.stop is not Stop.COMPLETED:
             return found
-    if len(states.gain):
-        found.doubtful, found.doubtful_gain = states.columns(0, 0), int(states.gain[0])
+    possible = np.flatnonzero((states.gain <= states.target) & (states.over <= 0))
+    if len(possible) > _MOST_DOUBTFUL:
+        found.stop = Stop.STATE_LIMIT
+        return found
+    found.doubtful = [(int(states.gain[place]), states.columns(place, 0)) for place in possible.tolist()]
     return found
+
+
+@dataclass(frozen=True, eq=False)
+class Bundles:
+    """A core whose equal groups are taken together.
+
+    Any number of equal groups with two choices can be changed by changing bundles of 1, 2, 4, ... of them.
+
+    core: its groups are bundles. order (n,): groups of the original core, bundle after bundle. times (bundles,): groups
+    of each bundle.
+    """
+
+    core: Core
+    order: IntArray
+    times: IntArray
+
+    @classmethod
+    def of(cls, core: Core) -> Bundles:
+        """Find the equal groups of ``core``."""
+        table = np.concatenate([core.gain, core.need], axis=1)
+        # Equal rows have equal hashes; rows of one hash that differ are left alone.
+        odd = np.random.default_rng(0).integers(1 << 62, size=table.shape[1]) * 2 + 1
+        _, first, kind, count = np.unique(table @ odd, return_index=True, return_inverse=True, return_counts=True)
+        alike = np.ones(len(first), dtype=bool)
+        alike[kind[(table != table[first[kind]]).any(axis=1)]] = False
+        order = np.argsort(kind, kind="stable")
+        starts, times = [], []
+        for number in np.flatnonzero(count > 1).tolist():
+            row = first[number]
+            if not alike[number] or len(_undominated(core.gain[row], core.need[row])) > 2:
+                continue
+            start = int(count[:number].sum())
+            for size in _binary(int(count[number])):
+                starts.append(start)
+                times.append(size)
+                start += size
+        covered = np.zeros(len(table), dtype=bool)
+        for start, size in zip(starts, times, strict=True):
+            covered[start : start + size] = True
+        singles = np.flatnonzero(~covered)
+        all_starts = np.concatenate([np.array(starts, dtype=np.int64), singles])
+        all_times = np.concatenate([np.array(times, dtype=np.int64), np.ones(len(singles), dtype=np.int64)])
+        rows = order[all_starts]
+        bundled = Core(
+            core.gain[rows] * all_times[:, None],
+            core.need[rows] * all_times[:, None],
+            core.room,
+            core.target,
+            core.doubt,
+            core.blur,
+        )
+        pieces = np.repeat(all_starts - np.concatenate([[0], np.cumsum(all_times)[:-1]]), all_times)
+        return cls(bundled, order[pieces + np.arange(len(table))], all_times)
+
+    def spread(self, columns: IntArray) -> IntArray:
+        """Return the column of each group for one column a bundle."""
+        found = np.empty(len(self.order), dtype=np.int64)
+        found[self.order] = np.repeat(columns, self.times)
+        return found
+
+
+def _binary(count: int) -> list[int]:
+    """Return sizes that add up to ``count`` and of which some add up to every smaller number."""
+    sizes, size = [], 1
+    while count > 0:
+        sizes.append(min(size, count))
+        count -= sizes[-1]
+        size *= 2
+    return sizes
 
 
 def _stopped(states: _States, most: int, control: Control) -> Stop:
@@ -137,8 +228,8 @@ class _States:
     gain, over (n,): gain, and need beyond the room, when the undecided groups take their least gain.
     """
 
-    def __init__(self, core: Core, steps: Steps) -> None:
-        self.doubt, self.steps, self.found = core.doubt, steps, Found()
+    def __init__(self, core: Core, steps: Steps, refine: bool) -> None:
+        self.core, self.steps, self.refine, self.found = core, steps, refine, Found()
         rows = np.arange(len(core.gain))
         least, its_need = core.gain[rows, steps.start], core.need[rows, steps.start]
         self.group_gain, self.group_need = core.gain - least[:, None], core.need - its_need[:, None]
@@ -163,10 +254,7 @@ class _States:
         gains = np.concatenate([self.gain + gain[k] for k in columns])
         overs = np.concatenate([self.over + need[k] for k in columns])
         order = np.lexsort((overs, gains))
-        falling = np.minimum.accumulate(overs[order])
-        first = np.ones(len(order), dtype=bool)
-        first[1:] = overs[order][1:] < falling[:-1]
-        live = order[first]
+        live = order[self._undominated(gains[order], overs[order])]
         self.gain, self.over = gains[live], overs[live]
         self.trail.append((group, (live % count).astype(np.int32), np.array(columns, dtype=np.uint16)[live // count]))
         self.inside = completions.inside
@@ -175,9 +263,19 @@ class _States:
         self._prune(completions)
         self.kept += len(self.gain)
 
+    def _undominated(self, gains: IntArray, overs: IntArray) -> npt.NDArray[np.bool_]:
+        """Return which of the states, by rising gain and need, no other one beats; for sure, where refining."""
+        falling = np.minimum.accumulate(overs)
+        if self.refine and self.core.blur:
+            before = np.searchsorted(gains, gains - self.core.blur, side="right")
+            return (before == 0) | (overs < falling[np.maximum(before - 1, 0)])
+        first = np.ones(len(overs), dtype=bool)
+        first[1:] = overs[1:] < falling[:-1] + (self.core.doubt if self.refine else 0)
+        return first
+
     def complete(self, completions: _Completions) -> None:
         """Complete every state greedily, and keep the best result."""
-        count = completions.counts(self.over + self.doubt)
+        count = completions.counts(self.over + self.core.doubt)
         possible = count < len(completions.saved)
         if not possible.any():
             return
@@ -187,7 +285,10 @@ class _States:
         if whole[place] <= self.target:
             self.found.gain = int(whole[place])
             self.found.columns = self.columns(place, int(count[place]))
-            self._lower_target(self.found.gain - 1)
+            if not self.refine or not self.core.blur:
+                self._lower_target(self.found.gain - 1)
+            elif self.found.gain + self.core.blur < self.target:
+                self.target = self.found.gain + self.core.blur
 
     def columns(self, place: int, count: int) -> IntArray:
         """Return the assignment (n,) of a state whose undecided groups take ``count`` hull steps."""

@@ -15,7 +15,6 @@ from impq_opt.arithmetic import ceil_float, exact_int_sum, exact_sum
 from impq_opt.instance import Direction, Instance
 from impq_opt.solvers._exact_core import Core
 from impq_opt.solvers._exact_scan import Pool
-from impq_opt.solvers._exact_wide import WideCore
 
 __all__ = ["Model", "RelativeCore"]
 
@@ -31,11 +30,12 @@ _CLAMP = 1 << 61
 class RelativeCore:
     """A core in integers relative to the base, and how to read its gains.
 
-    One unit is worth 2**-shift of damage; ``offset`` is the damage that a relative gain of 0 stands for, where damage
-    is minimised.
+    kept (n, K): the choices that are not ruled out; the others have the numbers of the base's. One unit is worth
+    2**-shift of damage; ``offset`` is the damage that a relative gain of 0 stands for, where damage is minimised.
     """
 
     core: Core
+    kept: npt.NDArray[np.bool_]
     shift: int
     offset: Fraction
 
@@ -94,6 +94,7 @@ class Model:
         kept: npt.NDArray[np.bool_],
         slack: Fraction,
         better: Fraction | None,
+        most: Fraction | None,
     ) -> RelativeCore:
         """Return the integer core of some groups.
 
@@ -105,10 +106,12 @@ class Model:
             What the base leaves of the capacity.
         better : Fraction, optional
             Only answers whose objective is below the base's by more than this are of interest.
+        most : Fraction, optional
+            No answer of interest does more damage.
         """
         kept = kept.copy()
-        if self.by_cost:
-            kept &= pool.damage <= ceil_float(max(self.capacity, Fraction(0)))
+        if most is not None:
+            kept &= pool.damage <= ceil_float(max(most, Fraction(0)))
         rows = np.arange(len(pool))
         kept[rows, base] = True
         units, shift, inexact = self._units(places, pool, kept)
@@ -120,46 +123,10 @@ class Model:
         if self.by_cost:
             target = _CLAMP if better is None else math.ceil(-better) - 1
             room = math.floor(slack * Fraction(2) ** shift + lost)
-            return RelativeCore(Core(costs, damages, _clamped(room), inexact, target), shift, Fraction(0))
+            return RelativeCore(Core(costs, damages, _clamped(room), target, doubt=inexact), kept, shift, Fraction(0))
         target = _CLAMP if better is None else math.ceil(lost - better * Fraction(2) ** shift) - 1
-        core = Core(damages, costs, _clamped(math.floor(slack)), 0, _clamped(target))
-        return RelativeCore(core, shift, -lost / Fraction(2) ** shift)
-
-    def wide_core(
-        self,
-        places: IntArray,
-        pool: Pool,
-        base: IntArray,
-        kept: npt.NDArray[np.bool_],
-        reduced: FloatArray,
-        limit: float,
-        slack: Fraction,
-        better: Fraction | None,
-    ) -> tuple[WideCore, Fraction]:
-        """Return the core in integers without limit, and what one unit of damage is worth; see :meth:`core`."""
-        exact = [
-            [(column, self._exact_damage(places, pool, row, column)) for column in np.flatnonzero(kept[row]).tolist()]
-            for row in range(len(pool))
-        ]
-        unit = max((d.denominator for row in exact for _, d in row), default=1)  # all are powers of two
-        scale = max(unit, slack.denominator, 1 if better is None else better.denominator)
-        options = []
-        for row, choices in enumerate(exact):
-            at = dict(choices)[int(base[row])]
-            options.append([])
-            for column, damage in choices:
-                cost = int(pool.cost[row, column]) - int(pool.cost[row, base[row]])
-                change = int((damage - at) * scale)
-                gain, need = (cost, change) if self.by_cost else (change, cost)
-                options[-1].append((column, gain, need, float(reduced[row, column])))
-        in_cost, in_damage = Fraction(1), Fraction(1, scale)
-        gain_unit, need_unit = (in_cost, in_damage) if self.by_cost else (in_damage, in_cost)
-        target = None if better is None else math.ceil(-better / gain_unit) - 1
-        return WideCore(options, math.floor(slack / need_unit), target, limit), gain_unit
-
-    def _exact_damage(self, places: IntArray, pool: Pool, row: int, column: int) -> Fraction:
-        exact = self.damage_at(int(places[row]), column)
-        return Fraction(float(pool.damage[row, column])) if exact is None else exact
+        core = Core(damages, costs, _clamped(math.floor(slack)), _clamped(target), blur=inexact)
+        return RelativeCore(core, kept, shift, -lost / Fraction(2) ** shift)
 
     def _units(self, places: IntArray, pool: Pool, kept: npt.NDArray[np.bool_]) -> tuple[IntArray, int, int]:
         """Return damages (n, K) in units of 2**-shift, rounded down, the shift, and how many groups were rounded."""

@@ -6,6 +6,7 @@ by more than a threshold at both ends of a bracket it does so everywhere inside,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -211,3 +212,19 @@ def two_best(pool: Pool, price: float) -> tuple[FloatArray, FloatArray]:
         return values[:, 0], np.full(len(values), np.inf)
     lowest = np.partition(values, 1, axis=1)
     return lowest[:, 0], lowest[:, 1]
+
+
+def common_divisor(blocks: Sequence[Block]) -> int:
+    """Return the greatest common divisor of all differences of costs inside a group, 0 where there are none."""
+    found = 0
+    for block in blocks:
+        for start in range(0, block_length(block), _CHUNK):
+            part = block.part(slice(start, start + _CHUNK))
+            cost, _ = part.tables()
+            steps = np.diff(cost, axis=1)
+            # Once a divisor is known, a remainder is rare and cheaper to look for.
+            if found == 0 or (steps % found).any():
+                found = math.gcd(found, int(np.gcd.reduce(steps, axis=None)))
+            if found == 1:
+                return 1
+    return found

@@ -33,12 +33,12 @@ from impq_opt.solvers._exact_scan import (
     LARGEST_PRICE,
     PROHIBITIVE,
     Pool,
+    common_divisor,
     everything,
     scan,
     two_best,
     values_at,
 )
-from impq_opt.solvers._exact_wide import search_wide
 
 __all__ = ["Exact"]
 
@@ -105,6 +105,7 @@ class _Search:
         self.price: float | None = None
         self.proved: Fraction | None = None  # lower bound minus the base's objective
         self.infeasible = False
+        self.lattice: int | None = None  # divides all differences of costs
         self.stop = Stop.COMPLETED
         self.statistics: dict[str, Any] = {"core_groups": 0, "states": 0, "passes": 0}
 
@@ -220,15 +221,38 @@ class _Search:
 
     # -- the proof -----------------------------------------------------------------------------------------------
 
-    def _limit(self) -> float:
-        """Return the reduced cost that no choice of a better answer exceeds."""
-        return self.gap - 1.0 if self.by_cost else self.gap
+    def _limit(self, lattice: int = 1) -> float:
+        """Return the reduced cost that no choice of a better answer exceeds.
+
+        ``lattice`` divides the cost of every such answer less the base's.
+        """
+        if not self.by_cost or self.best is None:
+            return self.gap
+        better = int(self.better)
+        return self.gap - (lattice - better % lattice)
+
+    def _limit_on_lattice(self) -> float:
+        """Return the limit, with the lattice of the groups within it where the pool holds all of those."""
+        limit = self._limit()
+        if not self.by_cost or self.best is None or limit < 0:
+            return limit
+        if limit > self.threshold:
+            if self.lattice is None:
+                self.lattice = common_divisor(self.instance.blocks)
+            limit = self._limit(self.lattice)
+        while 0 <= limit <= self.threshold:
+            rows = self._closest(limit, len(self.pool))
+            tighter = self._limit(common_divisor([self.pool.take(rows).block]) or 1 << 60) if len(rows) else -1.0
+            if tighter >= limit:
+                break
+            limit = tighter
+        return limit
 
     def _grow(self) -> None:
         """Solve growing cores until one holds every group that a better answer could change."""
         size = _FIRST_CORE
         while True:
-            limit = self._limit()
+            limit = self._limit_on_lattice()
             if (self.by_cost and limit < 0) or (not self.by_cost and self.gap <= 0):
                 self.proved = -self.better
                 return
@@ -264,23 +288,30 @@ class _Search:
             behind = values * GUARD - self.first[rows][:, None]
             kept = ~(behind > limit)
         kept &= pool.cost - pool.cost.min(axis=1)[:, None] < PROHIBITIVE
-        return _Rows(rows, self.pool.places[rows], pool, self.base_columns[rows], kept, np.maximum(behind, 0.0))
+        return _Rows(self.pool.places[rows], pool, self.base_columns[rows], kept)
 
-    def _solve_core(self, rows: IntArray, limit: float, states: int) -> tuple[Found, RelativeCore]:
-        """Search the core of some groups, and take its answer if it is better."""
+    def _solve_core(
+        self, rows: IntArray, limit: float, states: int, *, refine: bool = False
+    ) -> tuple[Found, RelativeCore]:
+        """Search the core of some groups, and take its answers if they are better."""
         part = self._core_of(rows, limit)
-        better = self.better if self.best is not None else None
-        core = self.model.core(part.places, part.pool, part.base, part.kept, self.slack, better)
-        found = search(core.core, states, self.control)
+        better, most = self.better if self.best is not None else None, self.goal.capacity
+        if not self.by_cost:
+            most = self.base_damage - self.better
+        core = self.model.core(part.places, part.pool, part.base, part.kept, self.slack, better, most)
+        found = search(core.core, states, self.control, refine=refine)
         self.statistics["core_groups"] = len(rows)
         self.statistics["states"] += found.states
         if found.stop in (Stop.TIME_LIMIT, Stop.MEMORY_LIMIT):
             self.stop = found.stop
         # A choice that is ruled out has the numbers of the base's.
         index = np.arange(len(rows))
-        for columns in (found.columns, found.doubtful):
-            if columns is not None:
-                self._adopt(rows, np.where(part.kept[index, columns], columns, part.base))
+        if found.columns is not None:
+            self._adopt(rows, np.where(core.kept[index, found.columns], found.columns, part.base))
+        for _, columns in found.doubtful:
+            adopted = self._adopt(rows, np.where(core.kept[index, columns], columns, part.base))
+            if adopted and self.by_cost:
+                break
         return found, core
 
     def _finish(self, rows: IntArray, limit: float, found: Found, core: RelativeCore) -> None:
@@ -288,36 +319,29 @@ class _Search:
         if found.stop is not Stop.COMPLETED:
             self.stop = found.stop
             return
-        if self.by_cost:
-            if found.doubtful is None or self.better == -found.doubtful_gain:
-                self.proved = -self.better
-                return
-        elif found.gain is None:
+        if self._settled(found, core):
+            return
+        # 64 bits cannot tell some assignments apart: keep them all, and compare them exactly.
+        limit = min(limit, self._limit() + 1.0) if self.by_cost else min(limit, self.gap)
+        found, _ = self._solve_core(rows[self.behind[rows] <= limit], limit, self.states, refine=True)
+        if found.stop is Stop.COMPLETED:
             self.proved = -self.better
-            return
         else:
-            self.proved = min(core.offset + found.gain / Fraction(2) ** core.shift, -self.better)
-            base = self.base_damage + self.instance.base_damage
-            if float(base + self.proved) == float(base - self.better):
-                return
-        self._finish_wide(rows, min(limit, self._limit()))
-
-    def _finish_wide(self, rows: IntArray, limit: float) -> None:
-        """Settle by exact arithmetic what 64 bits could not."""
-        rows = rows[self.behind[rows] <= limit]
-        part = self._core_of(rows, limit)
-        better = self.better if self.best is not None else None
-        core, _ = self.model.wide_core(
-            part.places, part.pool, part.base, part.kept, part.reduced, limit * (1 + 2.0**-30), self.slack, better
-        )
-        found = search_wide(core, self.states, self.control)
-        self.statistics["states"] += found.states
-        if found.stop is not Stop.COMPLETED:
             self.stop = found.stop
-            return
-        if found.columns is not None:
-            self._adopt(rows, np.array(found.columns, dtype=np.int64))
-        self.proved = -self.better
+
+    def _settled(self, found: Found, core: RelativeCore) -> bool:
+        """Set what a complete search proves, and return whether that closes the gap."""
+        least = found.doubtful[0][0] if found.doubtful else found.gain
+        if least is None:
+            self.proved = -self.better
+        elif self.by_cost:
+            self.proved = Fraction(least)
+        else:
+            self.proved = min(core.offset + least / Fraction(2) ** core.shift, -self.better)
+        if self.by_cost:
+            return self.proved == -self.better
+        base = self.base_damage + self.instance.base_damage
+        return float(base + self.proved) == float(base - self.better)
 
     # -- the claim -----------------------------------------------------------------------------------------------
 
@@ -352,13 +376,10 @@ class _Search:
 class _Rows:
     """Some groups of the pool.
 
-    rows (n,) in it, places (n,) in the instance, tables, base (n,), the choices (n, K) that are kept, and their reduced
-    costs, rounded down.
+    places (n,) in the instance, tables, base (n,), and the choices (n, K) that are kept.
     """
 
-    rows: IntArray
     places: IntArray
     pool: Pool
     base: IntArray
     kept: npt.NDArray[np.bool_]
-    reduced: FloatArray
