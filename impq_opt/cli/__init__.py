@@ -61,6 +61,20 @@ COMMANDS: tuple[Command, ...] = (
         "impq-opt explain resnet20-fashion-mnist allocation.json layer1.0.conv1",
     ),
     Command(
+        "frontier",
+        "frontier:frontier",
+        "Show",
+        "Sweep the whole trade-off: every breakpoint of the convex hull, exact points, uniform precisions.",
+        "impq-opt frontier resnet20-fashion-mnist --exact 0.01 -o frontier.csv",
+    ),
+    Command(
+        "report",
+        "report:report",
+        "Show",
+        "Write one self-contained page about an allocation or a run, and its figures as pictures.",
+        "impq-opt report allocation.json -o report.html --figures figures",
+    ),
+    Command(
         "import",
         "import_:import_",
         "Exchange",

@@ -1,0 +1,201 @@
+"""``impq-opt frontier``: the whole trade-off between cost and damage."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from cyclopts import Parameter
+
+from impq_opt import problems
+from impq_opt.allocation import Allocation
+from impq_opt.cli._common import (
+    JsonFlag,
+    Output,
+    ProblemName,
+    console,
+    cost_text,
+    grid,
+    number,
+    print_json,
+    progress,
+    write_output,
+)
+from impq_opt.cli._goals import Goals, Many, damage_name
+from impq_opt.errors import ImpqError, OptionError, UnsupportedError
+from impq_opt.files import atomic_write
+from impq_opt.problem import Problem
+from impq_opt.report.curve import knee, thin
+from impq_opt.report.figures import Figure, Series
+from impq_opt.report.pictures import picture_bytes
+from impq_opt.report.sweep import Sweep, sweep
+from impq_opt.solver import solve, solver_class
+
+__all__ = ["frontier"]
+
+_PICTURES = (".png", ".svg", ".pdf")
+
+
+@dataclass(frozen=True)
+class _Point:
+    """One answer beside the hull, or one uniform precision."""
+
+    kind: str
+    label: str
+    cost: float
+    damage: float
+    status: str = ""
+
+
+def frontier(
+    problem: ProblemName = problems.DEFAULT,
+    /,
+    *,
+    goals: Goals = Goals(),  # noqa: B008 - frozen
+    exact: Annotated[
+        list[float] | None, Many, Parameter(help="A bound to solve to a proved optimum. May be repeated.")
+    ] = None,
+    solver: Annotated[
+        list[str] | None, Many, Parameter(help="A strategy to put beside the exact points. May be repeated.")
+    ] = None,
+    json: JsonFlag = False,
+    output: Output = None,
+) -> int:
+    """Sweep the whole trade-off: every breakpoint of the convex hull, exact points where asked, uniform precisions.
+
+    The file to write is CSV, or by its name a picture (.png, .svg, .pdf).
+    """
+    _, revised, _ = goals.load(problem)
+    questions = goals.questions()
+    if questions["bound"] is not None or questions["budget"] is not None:
+        raise OptionError("the frontier has every bound", where="--bound", hint="--exact B solves at the bound B")
+    for name in solver or []:
+        solver_class(name)
+    try:
+        with progress("sweeping"):
+            hull = sweep(revised, questions["minimize"])
+    except UnsupportedError:
+        if not exact:
+            raise
+        hull = None
+    points = _solved(revised, questions["minimize"], exact or [], ["exact", *(solver or [])])
+    if hull is not None:
+        points += _uniform(hull)
+    if output is not None:
+        _write(output, revised, hull, points)
+    if json:
+        print_json(_record(problem, hull, points))
+    else:
+        _print(problem, revised, hull, points)
+    return 0 if all(not point.status.startswith("failed") for point in points) else 1
+
+
+def _solved(problem: Problem, minimize: Any, bounds: list[float], solvers: list[str]) -> list[_Point]:
+    found = []
+    for bound in bounds:
+        for name in dict.fromkeys(solvers):
+            with progress(f"solving with {name} at {bound:g}"):
+                found.append(_answer(problem, minimize, bound, name))
+    return found
+
+
+def _answer(problem: Problem, minimize: Any, bound: float, name: str) -> _Point:
+    kind, label = ("exact", f"at {bound:g}") if name == "exact" else ("strategy", f"{name} at {bound:g}")
+    try:
+        answer: Allocation = solve(problem, bound=bound, minimize=minimize, solver=name)
+    except OptionError:
+        raise
+    except ImpqError as error:
+        return _Point(kind, label, float("nan"), float("nan"), f"failed: {error}")
+    if answer.choice is None:
+        return _Point(kind, label, float("nan"), float("nan"), answer.status.value)
+    return _Point(kind, label, float(answer.cost), answer.damage, answer.status.value)
+
+
+def _uniform(hull: Sweep) -> list[_Point]:
+    """Return each precision that every group may take (pinned groups keep theirs), as a point."""
+    instance = hull.instance
+    found = []
+    for level in np.unique(instance.bits).tolist():
+        inside = instance.bits == level
+        if inside.any(axis=1).all():
+            choice = inside.argmax(axis=1)
+            cost, damage = float(instance.cost_of(choice) * instance.quantum), float(instance.damage_of(choice))
+            found.append(_Point("uniform", f"{level:g} bits", cost, damage))
+    return found
+
+
+def _hull_rows(hull: Sweep) -> list[tuple[float, float, str]]:
+    return [(float(c), float(d), hull.moved(k)) for k, (c, d) in enumerate(zip(hull.cost, hull.damage, strict=True))]
+
+
+def _record(name: str, hull: Sweep | None, points: list[_Point]) -> dict[str, Any]:
+    def point(one: _Point) -> dict[str, Any]:
+        known = one.cost == one.cost
+        return {"kind": one.kind, "label": one.label, "cost": one.cost if known else None,
+                "damage": one.damage if known else None, "status": one.status}  # fmt: skip
+
+    record: dict[str, Any] = {"problem": name, "points": [point(one) for one in points]}
+    if hull is not None:
+        record["unit"] = hull.instance.row.unit
+        record["hull"] = [{"cost": c, "damage": d, "moved": m} for c, d, m in _hull_rows(hull)]
+        record["knee"] = knee(hull.cost, hull.damage)
+    return record
+
+
+def _print(name: str, problem: Problem, hull: Sweep | None, points: list[_Point]) -> None:
+    out = console()
+    unit = "" if hull is None else hull.instance.row.unit
+    table = grid(">cost", f">{damage_name(problem)}", "point")
+    rows = [(one.cost, one.damage, " ".join(filter(None, (one.kind, one.label, one.status)))) for one in points]
+    if hull is not None:
+        bend = knee(hull.cost, hull.damage)
+        shown = {*thin(hull.damage, 16).tolist(), bend}
+        rows += [(float(hull.cost[k]), float(hull.damage[k]), "hull, the knee" if k == bend else "hull") for k in shown]
+        said = f"{len(hull):,} breakpoints of the convex hull, of which {len(shown)} are shown"
+        out.print(f"{name}: {said}", soft_wrap=True)
+    for cost, damage, what in sorted(rows, key=lambda row: (row[0] != row[0], row[0], -row[1])):
+        style = "" if what.startswith("hull") and "knee" not in what else "bold"
+        table.add_row(cost_text(cost, unit), number(damage, 6), what, style=style)
+    out.print(table)
+
+
+def _write(path: Path, problem: Problem, hull: Sweep | None, points: list[_Point]) -> None:
+    if path.suffix.lower() in _PICTURES:
+        data = picture_bytes(_figure(problem, hull, points), path.suffix.lower()[1:])
+    else:
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["kind", "cost", "damage", "label", "status"])
+        if hull is not None:
+            writer.writerows(["hull", repr(c), repr(d), m, ""] for c, d, m in _hull_rows(hull))
+        writer.writerows([p.kind, repr(p.cost), repr(p.damage), p.label, p.status] for p in points)
+        data = text.getvalue().encode()
+    write_output(path, lambda where: atomic_write(where, data))
+
+
+def _figure(problem: Problem, hull: Sweep | None, points: list[_Point]) -> Figure:
+    series = []
+    if hull is not None:
+        inside = hull.damage > 0
+        series.append(Series("convex hull", hull.damage[inside].tolist(), hull.cost[inside].tolist(), "line"))
+    for kind, style in (("exact", "ring"), ("strategy", "dots"), ("uniform", "dots")):
+        some = [one for one in points if one.kind == kind and one.damage > 0]
+        if some:
+            x, y = [one.damage for one in some], [one.cost for one in some]
+            series.append(Series(kind, x, y, style, [one.label for one in some]))
+    unit = "" if hull is None else hull.instance.row.unit
+    cost = " + ".join(problem.objective if hull is None else hull.instance.row.weights)
+    return Figure(
+        "frontier",
+        "Cost against damage",
+        "",
+        damage_name(problem),
+        f"{cost} [{unit}]" if unit else cost,
+        series,
+        x_log=True,
+    )

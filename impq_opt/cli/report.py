@@ -1,0 +1,204 @@
+"""``impq-opt report``: an allocation or a run as one page to read."""
+
+from __future__ import annotations
+
+import json as json_module
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from cyclopts import Parameter
+
+from impq_opt import problems
+from impq_opt.allocation import Allocation
+from impq_opt.cli._common import JsonFlag, Output, find_problem, print_json, progress, write_output
+from impq_opt.errors import FileError, ImpqError, InputError, OptionError, UnsupportedError
+from impq_opt.files import atomic_write, load_allocation
+from impq_opt.problem import Problem
+from impq_opt.report import Measured, Report, Strategy, render_page, write_pictures
+from impq_opt.report.curve import Curve, curve
+from impq_opt.report.sweep import sweep
+from impq_opt.solver import solve, solver_class, solver_names
+
+__all__ = ["report"]
+
+_LOG = "log.jsonl"
+# Strategies beside the answer's own: the quick ones on any size.
+_QUICK = ("uniform", "noise-equalization", "greedy", "lagrangian")
+# Factors on the answer's own damage at which exact points are marked on the frontier.
+_AROUND = (0.1, 0.3, 3.0, 10.0)
+
+
+def report(
+    what: Annotated[Path, Parameter(help="An allocation file, or the folder of a run.")],
+    /,
+    *,
+    problem: Annotated[
+        str | None, Parameter(help="The problem of the allocation; looked for beside it and in the gallery.")
+    ] = None,
+    measured: Annotated[Path | None, Parameter(help="What `impq-opt validate --json` printed.")] = None,
+    figures: Annotated[Path | None, Parameter(help="Write the figures to this folder too, as PNG and SVG.")] = None,
+    json: JsonFlag = False,
+    output: Output = None,
+) -> int:
+    """Write one self-contained page about an allocation or a run; it needs no network and no server."""
+    if output is None and figures is None:
+        raise OptionError("nothing is written", where="--output", hint="-o report.html, or --figures FOLDER")
+    with progress("gathering"):
+        found = _gather(what, problem, [] if measured is None else _read_measured(measured))
+    if output is not None:
+        page = render_page(found).encode()
+        write_output(output, lambda path: atomic_write(path, page))
+    pictures = [] if figures is None else write_pictures(found, figures)
+    if json:
+        print_json({"output": output and str(output), "figures": [str(path) for path in pictures]})
+    return 0
+
+
+def _gather(what: Path, name: str | None, measured: Sequence[Measured]) -> Report:
+    records: list[Mapping[str, Any]] = []
+    if what.is_dir():
+        records = _read_log(what / _LOG)
+        allocation, title = _of_run(what, records)
+    else:
+        declared = find_problem(name) if name is not None else _problem_beside(what)
+        allocation, title = load_allocation(what, declared), _title(declared, what)
+    others = () if allocation.choice is None else _strategies(allocation)
+    frontier = None if allocation.choice is None else _curve(allocation)
+    return Report(title, allocation, frontier, others, measured, records, {"read from": what.name})
+
+
+def _title(declared: Problem, path: Path) -> str:
+    provenance = declared.provenance
+    return str(provenance.get("title") or provenance.get("description") or provenance.get("network") or path.stem)
+
+
+# -- reading -------------------------------------------------------------------------------------------------------
+
+
+def _problem_beside(path: Path) -> Problem:
+    """Return the problem that the allocation at ``path`` names by its digest."""
+    try:
+        digest = json_module.loads(path.read_text(encoding="utf-8"))["problem_digest"]
+    except OSError as error:
+        raise FileError(f"cannot be read: {error.strerror}", where=str(path)) from None
+    except (ValueError, KeyError, TypeError):
+        raise FileError("is not an allocation file", where=str(path), hint="impq-opt solve -o writes one") from None
+    for name in (*(str(p) for p in sorted(path.resolve().parent.glob("*.toml"))), *problems.names()):
+        try:
+            found = find_problem(name)
+        except InputError:
+            continue  # some other file
+        if found.digest == digest:
+            return found
+    raise OptionError(
+        "is needed: no problem with the allocation's digest is beside it or in the gallery",
+        where="--problem",
+        value=digest[:16],
+    )
+
+
+def _read_log(path: Path) -> list[Mapping[str, Any]]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        records: list[Mapping[str, Any]] = [json_module.loads(line) for line in lines if line]
+    except OSError as error:
+        raise FileError(f"cannot be read: {error.strerror}", where=str(path), hint="is it a run's folder?") from None
+    except ValueError as error:
+        raise FileError(f"is not a run's log: {error}", where=str(path)) from None
+    if not records or not all(isinstance(r, dict) and {"round", "bits"} <= set(r) for r in records):
+        raise FileError("has no finished round", where=str(path))
+    return records
+
+
+def _of_run(folder: Path, records: Sequence[Mapping[str, Any]]) -> tuple[Allocation, str]:
+    """Return the last round's answer: its bits on the problem that was measured for it."""
+    last = records[-1]
+    declared = find_problem(str(folder / f"round-{last['round']:02}.problem.toml"))
+    bits = np.asarray(last["bits"], dtype=np.float64)
+    if len(bits) != len(declared):
+        raise FileError("does not belong to the run's problem", where=f"{folder.name}/{_LOG}", value=len(bits))
+    pins = {}
+    for group, wanted in enumerate(bits.tolist()):
+        candidates = [float(b) for b in declared.candidates.of(group)]
+        if wanted not in candidates:
+            raise FileError("is not a candidate", where=f"{_LOG}: {declared.names[group]}", value=wanted)
+        pins[group] = candidates.index(wanted)
+    from dataclasses import replace
+
+    # Everything is pinned to what the round had, so that "solving" only recomputes its cost and damage.
+    pinned = replace(declared, pins=pins, ties=(), bound=None, budgets={})
+    answer = solve(pinned, bound=float("1e300"))
+    free = replace(
+        answer, problem=replace(declared, bound=None, budgets={}), solver=str(last.get("strategy", "rounds"))
+    )
+    return free, f"{folder.name}, round {last['round']}"
+
+
+def _read_measured(path: Path) -> list[Measured]:
+    """Return the rows of a validation: a JSON object with ``rows``, or a list of them."""
+    try:
+        document = json_module.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise FileError(f"cannot be read: {error.strerror}", where=str(path)) from None
+    except ValueError as error:
+        raise FileError(f"is not JSON: {error}", where=str(path)) from None
+    rows = document.get("rows", [document]) if isinstance(document, dict) else document
+    try:
+        return [
+            Measured(
+                str(row.get("label", path.stem)),
+                float(row["bound"]),
+                float(row["mismatch"]),
+                float(row.get("stderr", 0.0)),
+                None if row.get("accuracy") is None else float(row["accuracy"]),
+            )
+            for row in rows
+        ]
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise FileError(f"has no bound and measured mismatch: {error}", where=str(path)) from None
+
+
+# -- beside the answer ---------------------------------------------------------------------------------------------
+
+
+def _question(allocation: Allocation) -> dict[str, Any]:
+    """Return the keywords that ask :func:`solve` what ``allocation`` answers."""
+    minimize = {name: float(weight) for name, weight in allocation.cost_weights.items()}
+    name = "+".join(allocation.cost_weights)
+    if allocation.minimizes == "damage":
+        return {"minimize": minimize, "budget": allocation.budgets.get(name)}
+    return {"minimize": minimize, "bound": allocation.bound or allocation}
+
+
+def _strategies(allocation: Allocation) -> list[Strategy]:
+    found = [Strategy(allocation.solver, allocation)]
+    names = ["exact", *_QUICK] if allocation.solver not in solver_names() else list(_QUICK)
+    for name in names:
+        if name == allocation.solver or name not in solver_names():
+            continue
+        needs = {"damage"} if allocation.minimizes == "damage" else set()
+        if not needs <= solver_class(name).supports:
+            continue
+        try:
+            found.append(Strategy(name, solve(allocation.problem, **_question(allocation), solver=name, time_limit=20)))
+        except ImpqError:
+            continue  # a strategy that cannot take this problem is not in the table
+    return found
+
+
+def _curve(allocation: Allocation) -> Curve | None:
+    weights = {name: float(weight) for name, weight in allocation.cost_weights.items()}
+    try:
+        found = sweep(allocation.problem, weights)
+    except UnsupportedError:
+        return None
+    exact = []
+    for factor in _AROUND:
+        bound = allocation.damage * factor
+        if found.damage[-1] < bound < found.damage[0]:
+            answer = solve(allocation.problem, bound=bound, minimize=weights, time_limit=10)
+            if answer.status.value == "optimal":
+                exact.append(answer)
+    return curve(allocation, found, exact)

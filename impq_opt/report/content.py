@@ -1,0 +1,121 @@
+"""What a report says, gathered before anything is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from impq_opt.allocation import Allocation
+from impq_opt.errors import AllocationError
+from impq_opt.report.curve import Curve
+from impq_opt.report.figures import (
+    Figure,
+    Series,
+    bits_figure,
+    depth_figure,
+    mismatch_figure,
+    size_figure,
+    spread_figure,
+)
+from impq_opt.report.layers import Layer, layers_of, sensitivity_name
+
+__all__ = ["Measured", "Report", "Strategy"]
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """One strategy's answer to the same question."""
+
+    name: str
+    allocation: Allocation
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A measured mismatch beside the bound: how often the quantized network decides otherwise than the float one."""
+
+    label: str
+    bound: float
+    mismatch: float
+    stderr: float
+    accuracy: float | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that the page and the pictures show.
+
+    Parameters
+    ----------
+    title : str
+    allocation : Allocation
+        With an answer.
+    curve : Curve, optional
+        The frontier.
+    strategies : sequence of Strategy
+    measured : sequence of Measured
+    rounds : sequence of mapping
+        Records of a run, as ``log.jsonl`` has them.
+    """
+
+    title: str
+    allocation: Allocation
+    curve: Curve | None = None
+    strategies: Sequence[Strategy] = ()
+    measured: Sequence[Measured] = ()
+    rounds: Sequence[Mapping[str, Any]] = ()
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.allocation.choice is None:
+            raise AllocationError(
+                f"there is nothing to report: the status is {self.allocation.status.value}",
+                hint=str(self.allocation.diagnosis or ""),
+            )
+
+    @cached_property
+    def layers(self) -> list[Layer]:
+        """What each layer gets."""
+        return layers_of(self.allocation)
+
+    @cached_property
+    def figures(self) -> dict[str, Figure]:
+        """The figures by key, in the order of the page."""
+        what = sensitivity_name(self.allocation.problem)
+        found = [bits_figure(self.layers), spread_figure(self.layers), depth_figure(self.layers, what)]
+        found.append(size_figure(self.layers, what))
+        if self.curve is not None:
+            found.append(self.curve.figure(self.allocation, self.strategies))
+        if self.measured:
+            found.append(mismatch_figure([(m.label, m.bound, m.mismatch, m.stderr) for m in self.measured]))
+        if self.rounds:
+            found.append(_rounds_figure(self.rounds))
+        return {figure.key: figure for figure in found if figure is not None and figure.series}
+
+
+def _rounds_figure(records: Sequence[Mapping[str, Any]]) -> Figure:
+    series = []
+    for part in ("validation", "test"):
+        rows = [
+            r for r in records if (r.get("accuracy") or {}).get(part) is not None and r["effective_bits"]["weights"]
+        ]
+        if rows:
+            series.append(
+                Series(
+                    f"{part} accuracy",
+                    [float(r["effective_bits"]["weights"]) for r in rows],
+                    [100 * float(r["accuracy"][part]) for r in rows],
+                    "line",
+                    [f"round {r['round']}" for r in rows],
+                )
+            )
+    return Figure(
+        "accuracy-by-bits",
+        "Accuracy against bits, round by round",
+        "Each point is a round of allocation and retraining; bits fall from right to left.",
+        "effective bits of the weights",
+        "accuracy [%]",
+        series,
+    )

@@ -1,0 +1,345 @@
+"""The report as one page of HTML: no network, no framework, readable without its script."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+
+from impq_opt import __version__
+from impq_opt.allocation import Allocation
+from impq_opt.costs import format_quantity
+from impq_opt.report.content import Report
+from impq_opt.report.figures import Figure
+from impq_opt.report.layers import Layer, sensitivity_name
+
+__all__ = ["render_page"]
+
+# Nothing may be loaded from anywhere: the page says so to the browser.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
+_MOST_ROWS = 400
+
+
+def render_page(report: Report) -> str:
+    """Return the page; the same report gives the same text."""
+    sections = [
+        ("summary", "Summary", _summary(report)),
+        ("certificate", "What is proved", _certificate(report.allocation)),
+        ("bits", "Bits by layer", _bits(report)),
+        ("sensitivity", "Sensitivity by layer", _sensitivity(report)),
+        ("frontier", "The whole trade-off", _frontier(report)),
+        ("strategies", "Strategies", _strategies(report)),
+        ("mismatch", "Bound and measured mismatch", _mismatch(report)),
+        ("rounds", "Rounds", _rounds(report)),
+        ("provenance", "Provenance", _provenance(report)),
+    ]
+    sections = [one for one in sections if one[2]]
+    links = "".join(f'<a href="#{key}">{title}</a>' for key, title, _ in sections)
+    body = "".join(
+        f'<section id="{key}" aria-labelledby="h-{key}"><h2 id="h-{key}">{title}</h2>{text}</section>'
+        for key, title, text in sections
+    )
+    here = files("impq_opt.report")
+    style, script = ((here / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    title = _text(report.title)
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{title} - impq-opt</title><style>{style}</style></head><body>"
+        '<a class="skip" href="#summary">Skip to the summary</a>'
+        f'<header><h1>{title}</h1>{_headline(report)}<nav aria-label="Sections">{links}</nav></header>'
+        f"<main>{body}</main><footer>Written by impq-opt {__version__}.</footer>"
+        f'<script type="application/json" id="data">{_data(report)}</script><script>{script}</script></body></html>\n'
+    )
+
+
+def _data(report: Report) -> str:
+    curve = report.curve
+    start = 0 if curve is None else int(np.abs(curve.cost - float(report.allocation.cost)).argmin())
+    document = {
+        "figures": {key: figure.as_dict() for key, figure in report.figures.items()},
+        "curve": None if curve is None else curve.as_dict(),
+        "start": start,
+    }
+    # "</" would end the element that the data stands in.
+    return json.dumps(document, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
+
+
+def _text(value: object) -> str:
+    return html.escape(str(value))
+
+
+def _number(value: float | None, digits: int = 4) -> str:
+    return "-" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.{digits}g}"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.3g} %"
+
+
+def _cost(allocation: Allocation, value: Any) -> str:
+    units = {allocation.problem.cost(name).unit for name in allocation.cost_weights}
+    return format_quantity(value, units.pop() if len(units) == 1 else "")
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], label: str) -> str:
+    """Return a table of HTML cells; a heading with ``>`` is set flush right, one with ``~`` is left out on a phone."""
+    classes = ["n" * h.startswith(">") + " wide" * ("~" in h[:2]) for h in head]
+    names = [h.lstrip(">~") for h in head]
+    top = "".join(f'<th scope="col" class="{c}">{_text(n)}</th>' for n, c in zip(names, classes, strict=True))
+    body = "".join(
+        "<tr>" + "".join(_cell(cell, c) for cell, c in zip(row, classes, strict=True)) + "</tr>" for row in rows
+    )
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{_text(label)}"><table>'
+        f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _cell(cell: str, classes: str) -> str:
+    return cell if cell.startswith("<td") else f'<td class="{classes}">{cell}</td>'
+
+
+def _chart(figure: Figure | None) -> str:
+    if figure is None:
+        return ""
+    return (
+        f'<figure><h3>{_text(figure.title)}</h3><div class="chart" data-figure="{figure.key}"></div>'
+        f"<figcaption>{_text(figure.caption)}</figcaption>{_numbers(figure)}</figure>"
+    )
+
+
+def _numbers(figure: Figure) -> str:
+    """Return the figure's numbers as a table to fold out."""
+    rows = [
+        (_text(s.name), _text(s.labels[k] if k < len(s.labels) else ""), _number(float(x), 6), _number(float(y), 6))
+        for s in figure.series
+        for k, (x, y) in enumerate(zip(s.x, s.y, strict=True))
+        if s.style != "stack" or y
+    ]
+    more = f"<p>{len(rows) - _MOST_ROWS} more are left out.</p>" if len(rows) > _MOST_ROWS else ""
+    head = ("series", "", ">" + figure.x, ">" + figure.y)
+    return f"<details><summary>Numbers</summary>{_table(head, rows[:_MOST_ROWS], figure.title)}{more}</details>"
+
+
+# -- sections ------------------------------------------------------------------------------------------------------
+
+
+def _headline(report: Report) -> str:
+    found = report.allocation
+    least = " + ".join(found.cost_weights) if found.minimizes == "cost" else "damage"
+    limits = [] if found.bound is None else [f"damage at most {float(found.bound):g}"]
+    limits += [f"{name} at most {_cost(found, value)}" for name, value in found.budgets.items()]
+    status = found.status.value
+    return (
+        f'<p><span class="badge {status}">{status}</span> least {_text(least)} with {_text(" and ".join(limits))}, '
+        f"over {len(found.problem):,} groups.</p>"
+    )
+
+
+def _summary(report: Report) -> str:
+    found = report.allocation
+    weight, activation = found.effective_bits
+    lower = found.lower_bound
+    shown = _cost(found, lower) if found.minimizes == "cost" else _number(float(lower))
+    tiles = [(" + ".join(found.cost_weights), _cost(found, found.cost), "")]
+    if found.bound is None:
+        tiles.append(("damage", _number(found.damage), ""))
+    else:
+        used = found.exact_damage / found.bound if found.exact_damage is not None else 0
+        tiles.append(("damage", _number(found.damage), f"{float(used):.2%} of {float(found.bound):g}"))
+    gap = "unknown" if found.gap == float("inf") else "0" if found.gap == 0 else _percent(found.gap)
+    tiles.append(("gap", gap, "no lower bound" if lower == float("-inf") else f"lower bound {shown}"))
+    if weight is not None:
+        ratio = found.compression_ratio
+        tiles.append(("bits a weight", f"{weight:.3f}", f"{ratio:.2f} times smaller than 16 bits" if ratio else ""))
+    if activation is not None:
+        tiles.append(("bits an activation", f"{activation:.3f}", ""))
+    tiles.append(("solver", found.solver, f"{found.seconds:.3g} s"))
+    items = "".join(
+        f"<div><dt>{_text(name)}</dt><dd>{_text(value)}{f'<small>{_text(note)}</small>' if note else ''}</dd></div>"
+        for name, value, note in tiles
+    )
+    return f'<dl class="tiles">{items}</dl>'
+
+
+def _certificate(found: Allocation) -> str:
+    unit = "".join({found.problem.cost(name).unit for name in found.cost_weights})
+    lines = [
+        f"It costs {found.cost:,} {unit} and does a damage of {found.damage:.17g}: exact sums, each rounded once to be "
+        "shown. The limits were checked on the sums, without a tolerance."
+    ]
+    proof = found.certificate
+    if proof is None:
+        lines.append("Nothing is proved about how much better an allocation could be.")
+    else:
+        if proof.multipliers:
+            said = ", ".join(f"{name} = {value:.6g}" for name, value in proof.multipliers.items())
+            dual = _cost(found, proof.dual_bound) if found.minimizes == "cost" else _number(float(proof.dual_bound))
+            lines.append(
+                f"The multipliers {said} alone prove that nothing is below {dual}: anyone can check it by one sum over "
+                "the groups (Everett 1963)."
+            )
+        if proof.enumeration is not None:
+            lines.append(
+                "The rest of the bound stands on the solver's own complete enumeration of "
+                f"{proof.enumeration.groups:,} groups in {proof.enumeration.states:,} states, in exact arithmetic."
+            )
+    if found.status.value == "optimal":
+        lines.append("So the allocation is optimal: no other that meets the limits is better.")
+    lines.append(
+        "The damage is what the metric says it is. For the mismatch bound it is a bound over random rounding noise, "
+        "and no promise for one deterministic rounding: compare it with measured mismatch."
+    )
+    return "".join(f"<p>{_text(line)}</p>" for line in lines)
+
+
+def _bits(report: Report) -> str:
+    layers, figures = report.layers, report.figures
+    most = max(float(max(map(max, report.allocation.problem.candidates.sets))), 1e-9)
+    spread = any(len(layer.shares) > 1 for layer in layers)
+    head = ["layer", "bits", ">mean", ">~groups", ">~elements", ">of cost", ">of damage"]
+    rows = [_layer_row(layer, most) for layer in layers[:_MOST_ROWS]]
+    text = _table(head, rows, "Bits by layer")
+    if len(layers) > _MOST_ROWS:
+        text += f"<p>{len(layers) - _MOST_ROWS} more layers are left out of the table.</p>"
+    note = "Each bar is as long as the mean precision. " + (
+        "Where a layer holds several precisions its second line shows their shares, darker for more bits."
+        if spread
+        else ""
+    )
+    return f"<p>{note}</p>{_chart(figures.get('bits-by-depth'))}{_chart(figures.get('spread-inside-layers'))}{text}"
+
+
+def _layer_row(layer: Layer, most: float) -> list[str]:
+    bar = f'<span class="track {layer.kind}"><i style="width:{100 * layer.bits / most:.2f}%"></i></span>'
+    if len(layer.shares) > 1:
+        parts = "".join(
+            f'<i style="width:{100 * share:.2f}%;background:color-mix(in srgb, rgb(var(--shade1)) '
+            f'{100 * level / most:.0f}%, rgb(var(--shade0)))" title="{level:g} bits: {_percent(share)}"></i>'
+            for level, share in layer.shares.items()
+        )
+        said = ", ".join(f"{level:g} bits {_percent(share)}" for level, share in layer.shares.items())
+        bar += f'<span class="track" role="img" aria-label="{said}">{parts}</span>'
+    pinned = " <small>(pinned)</small>" if layer.pinned else ""
+    kind = "" if layer.kind == "weight" else ' <small class="soft">activation</small>'
+    return [
+        f'<td class="name">{_text(layer.name)}{kind}{pinned}</td>',
+        f'<td class="bar">{bar}</td>',
+        f"{layer.bits:.4g}",
+        f"{layer.groups:,}",
+        f"{layer.size:,}",
+        _percent(layer.cost),
+        _percent(layer.damage),
+    ]
+
+
+def _sensitivity(report: Report) -> str:
+    what, layers = sensitivity_name(report.allocation.problem), report.layers
+    top = sorted(layers, key=lambda layer: -layer.sensitivity / layer.size)[:3]
+    total = sum(layer.sensitivity for layer in layers) or 1.0
+    lines = [
+        f"{layer.name} ({layer.kind}, {layer.size:,} elements) carries {_percent(layer.sensitivity / total)} of the "
+        f"{what} and gets {layer.bits:.3g} bits"
+        for layer in top
+    ]
+    text = f"<p>Most sensitive for each element: {_text('; '.join(lines))}.</p>"
+    return text + _chart(report.figures.get("sensitivity-by-depth")) + _chart(report.figures.get("sensitivity-by-size"))
+
+
+def _frontier(report: Report) -> str:
+    if report.curve is None:
+        return ""
+    return (
+        "<p>Move the slider, or click on the curve, to see the allocation at that bound.</p>"
+        '<div class="control"><label for="point">point</label>'
+        '<input type="range" id="point" min="0" max="1" value="0" step="1">'
+        '<button type="button" id="back">this allocation</button></div>'
+        '<p id="said" aria-live="polite"></p>'
+        f"{_chart(report.figures.get('frontier'))}<h3>Bits by layer at this point</h3>"
+        '<div class="cells" id="cells"></div>'
+        "<noscript><p>The slider needs JavaScript; the numbers stand in the table.</p></noscript>"
+    )
+
+
+def _strategies(report: Report) -> str:
+    if not report.strategies:
+        return ""
+    rows = []
+    for one in report.strategies:
+        found = one.allocation
+        if found.choice is None:
+            rows.append([_text(one.name), found.status.value, "-", "-", "-", "-", f"{found.seconds:.3g} s"])
+            continue
+        weight = found.effective_bits[0]
+        gap = "-" if found.gap == float("inf") else _percent(found.gap)
+        cells = [_cost(found, found.cost), _number(found.damage), gap, "-" if weight is None else f"{weight:.3f}"]
+        rows.append([_text(one.name), found.status.value, *cells, f"{found.seconds:.3g} s"])
+    head = ["strategy", "status", ">cost", ">damage", ">gap it proves", ">~bits a weight", ">~time"]
+    return "<p>The same question, put to each strategy.</p>" + _table(head, rows, "Strategies")
+
+
+def _mismatch(report: Report) -> str:
+    if not report.measured:
+        return ""
+    rows = [
+        [
+            _text(m.label),
+            _number(m.bound),
+            f"{m.mismatch:.4g} &plusmn; {m.stderr:.2g}",
+            "-" if m.accuracy is None else f"{100 * m.accuracy:.2f} %",
+        ]
+        for m in report.measured
+    ]
+    head = ["allocation", ">bound", ">measured", ">accuracy"]
+    return _table(head, rows, "Bound and measured") + _chart(report.figures.get("bound-and-measured-mismatch"))
+
+
+def _rounds(report: Report) -> str:
+    if not report.rounds:
+        return ""
+    rows = []
+    for one in report.rounds:
+        accuracy = one.get("accuracy") or {}
+        bits = one.get("effective_bits") or {}
+        shown = [accuracy.get("validation"), accuracy.get("test")]
+        rows.append(
+            [
+                _number(one["round"]),
+                _text(one.get("status", "")),
+                _number(bits.get("weights")),
+                _number(bits.get("activations")),
+                _number(one.get("damage")),
+                *("-" if value is None else f"{100 * value:.2f} %" for value in shown),
+            ]
+        )
+    head = [">round", "status", ">bits a weight", ">~bits an activation", ">damage", ">validation", ">test"]
+    return _chart(report.figures.get("accuracy-by-bits")) + _table(head, rows, "Rounds")
+
+
+def _provenance(report: Report) -> str:
+    problem, found = report.allocation.problem, report.allocation
+    facts: list[tuple[str, str]] = [
+        ("problem digest", problem.digest),
+        ("metric", f"{problem.metric} ({problem.damage_unit})" if problem.damage_unit else problem.metric),
+        ("cost", ", ".join(f"{n}: {problem.cost(n).source}" for n in found.cost_weights)),
+        ("solver", f"{found.solver} {json.dumps(dict(found.options), default=str)}, seed {found.seed}"),
+        ("stopped", found.stop.value),
+        *((name, str(value)) for name, value in report.origin.items()),
+        *_flat(problem.provenance),
+    ]
+    items = "".join(f"<dt>{_text(name)}</dt><dd>{_text(value)}</dd>" for name, value in facts)
+    return f'<dl class="facts">{items}</dl>'
+
+
+def _flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+    for key, value in mapping.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", str(value)

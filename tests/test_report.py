@@ -1,0 +1,370 @@
+"""The frontier and the report: their numbers, the page in a real browser, and the pictures."""
+
+import csv
+import html.parser
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+import pytest
+
+from impq_opt import Group, GroupNames, Problem, solve
+from impq_opt.cli import run
+from impq_opt.errors import AllocationError
+from impq_opt.files import save_allocation, save_problem
+from impq_opt.report import Measured, Report, Strategy, render_page
+from impq_opt.report.curve import curve, knee, thin
+from impq_opt.report.layers import layers_of
+from impq_opt.report.sweep import sweep
+
+
+def network(seed=0, groups=4):
+    """Return a kernel-wise problem with activations."""
+    rng = np.random.default_rng(seed)
+    names = GroupNames(("conv</script>1", "layer1.conv", "relu"), ((groups,), (2 * groups,), ()))
+    sizes = np.concatenate([np.full(groups, 27), np.full(2 * groups, 36), [1024]])
+    kinds = np.concatenate([np.zeros(3 * groups, dtype=int), [1]])
+    sensitivities = 10 ** rng.uniform(-2, 1, len(sizes))
+    return Problem.from_sensitivities(
+        sizes, sensitivities, names=names, kinds=kinds, bound=0.05, objective={"representational": 1}
+    )
+
+
+def report_of(problem):
+    found = solve(problem)
+    rounds = [
+        {"round": k, "bits": [], "status": "optimal", "effective_bits": {"weights": 4.0 - k, "activations": None},
+         "damage": 0.1 * k, "accuracy": {"validation": 0.9 - 0.01 * k, "test": None}}
+        for k in range(3)
+    ]  # fmt: skip
+    return Report(
+        "<b>A title</b>",
+        found,
+        curve(found, sweep(problem), [solve(problem, bound=0.5)]),
+        [Strategy("exact", found), Strategy("uniform", solve(problem, solver="uniform"))],
+        [Measured("at 0.05", 0.05, 0.01, 0.001, 0.9), Measured("none", 0.01, 0.0, 0.0)],
+        rounds,
+    )
+
+
+# -- the frontier --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_hull_points_are_optimal_at_their_own_damage(seed):
+    rng = np.random.default_rng(seed)
+    cost, damage = rng.integers(1, 50, (5, 3)), rng.uniform(0, 1, (5, 3))
+    hull = sweep(Problem.from_tables(cost, damage))
+    rows = np.arange(5)
+    every = [(int(cost[rows, c].sum()), float(damage[rows, c].sum())) for c in product(range(3), repeat=5)]
+    assert len(hull) > 1
+    for place in range(len(hull)):
+        choice = hull.choice(place)
+        assert hull.cost[place] == cost[rows, choice].sum()
+        assert hull.damage[place] == pytest.approx(damage[rows, choice].sum(), rel=1e-12)
+        assert not [c for c, d in every if d <= hull.damage[place] * (1 - 1e-12) and c < hull.cost[place]]
+    assert (np.diff(hull.cost) > 0).all()
+    assert (np.diff(hull.damage) < 0).all()
+
+
+def test_the_hull_respects_pins_and_ties():
+    problem = network().revise(pins={"relu": 3}, ties=[["layer1.conv"]])
+    hull = sweep(problem)
+    for place in (0, len(hull) // 2, len(hull) - 1):
+        bits = problem.candidates.bits(hull.choice(place))
+        assert bits[-1] == 3
+        assert len(set(bits[4:12].tolist())) == 1
+    names = {hull.moved(k).rpartition("=")[0] for k in range(1, len(hull))}
+    assert "relu" not in names
+    assert "layer1.conv[0]" in names
+
+
+def test_small_damages_keep_their_digits():
+    hull = sweep(Problem.from_sensitivities([1, 1], [1e12, 1e-9], bits=(1, 30)))
+    assert hull.damage[-1] == pytest.approx(1e12 * 4.0**-30 + 1e-9 * 4.0**-30, rel=1e-12)
+
+
+def test_thinning_keeps_the_ends_and_the_order():
+    places = thin(np.geomspace(100, 1e-6, 5000), 50)
+    assert len(places) <= 50
+    assert (places[0], places[-1]) == (0, 4999)
+    assert (np.diff(places) > 0).all()
+    assert thin(np.array([1.0, 0.0])).tolist() == [0, 1]
+
+
+def test_the_knee_is_where_the_curve_bends():
+    damage = np.array([1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6])
+    cost = np.array([10.0, 11, 12, 13, 30, 60, 100])
+    assert knee(cost, damage) == 3
+
+
+@pytest.fixture
+def files(tmp_path):
+    problem = network()
+    save_problem(problem, tmp_path / "problem.toml")
+    save_allocation(solve(problem), tmp_path / "allocation.json")
+    return tmp_path
+
+
+def test_frontier_command(files, capsys):
+    name, out = str(files / "problem.toml"), files / "frontier.csv"
+    arguments = ["frontier", name, "--exact", "0.05", "--exact", "0.5", "--solver", "greedy", "-o", str(out)]
+    assert run([*arguments, "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    with out.open() as file:
+        rows = list(csv.DictReader(file))
+    hull = sweep(network())
+    assert [float(row["cost"]) for row in rows if row["kind"] == "hull"] == hull.cost.tolist()
+    assert [float(row["damage"]) for row in rows if row["kind"] == "hull"] == hull.damage.tolist()
+    assert len(record["hull"]) == len(hull)
+    exact = [one for one in record["points"] if one["kind"] == "exact"]
+    assert [one["cost"] for one in exact] == [solve(network(), bound=b).cost for b in (0.05, 0.5)]
+    assert {one["label"] for one in record["points"] if one["kind"] == "uniform"} == {f"{b} bits" for b in range(1, 9)}
+    assert run(["frontier", name]) == 0
+    assert "the knee" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
+def test_frontier_pictures(suffix, files):
+    pytest.importorskip("matplotlib")
+    out = files / f"frontier.{suffix}"
+    assert run(["frontier", str(files / "problem.toml"), "-o", str(out)]) == 0
+    first = out.read_bytes()
+    assert first[:4] in (b"\x89PNG", b"<?xm", b"%PDF")
+    assert run(["frontier", str(files / "problem.toml"), "-o", str(out)]) == 0
+    assert out.read_bytes() == first
+
+
+def test_the_frontier_of_coupled_costs_is_refused_in_one_sentence(files, capsys):
+    groups = [
+        Group("conv", size=9, sensitivity=1.0, macs=100, reads="x"),
+        Group("x", size=10, sensitivity=1.0, kind="activation"),
+    ]
+    save_problem(Problem.declare(groups, minimize="bit-operations", bound=0.1), files / "coupled.toml")
+    assert run(["frontier", str(files / "coupled.toml")]) == 2
+    assert "couples them; ask for exact points" in capsys.readouterr().err
+
+
+# -- what the report says ------------------------------------------------------------------------------------------
+
+
+def test_layers_add_up():
+    problem = network()
+    layers = layers_of(solve(problem))
+    assert [layer.groups for layer in layers] == [4, 8, 1]
+    assert sum(layer.size for layer in layers) == problem.sizes.sum()
+    assert sum(layer.cost for layer in layers) == pytest.approx(1)
+    assert sum(layer.damage for layer in layers) == pytest.approx(1)
+    for layer in layers:
+        assert sum(layer.shares.values()) == pytest.approx(1)
+        assert layer.bits == pytest.approx(sum(bits * share for bits, share in layer.shares.items()))
+
+
+class Page(html.parser.HTMLParser):
+    """Checks that elements are closed in order, and collects what could reach for the network."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.ids, self.links, self.texts = [], [], [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in ("meta", "input", "br"):
+            self.open.append(tag)
+        attributes = dict(attrs)
+        self.ids += [attributes["id"]] if "id" in attributes else []
+        self.links += [attributes[k] for k in ("href", "src") if k in attributes]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in ("script", "style"):
+            self.texts.append(data)
+
+
+def test_the_page_is_whole_and_reaches_for_nothing():
+    text = render_page(report_of(network()))
+    page = Page(text)
+    assert len(set(page.ids)) == len(page.ids)
+    assert page.links
+    assert all(link.startswith("#") and link[1:] in page.ids for link in page.links)
+    assert not re.search(r"url\(|@import|fetch\(|XMLHttpRequest|WebSocket", text)
+    assert "default-src 'none'" in text
+    assert "<b>A title</b>" in page.texts  # escaped, so that it is text
+
+
+def test_the_same_report_gives_the_same_page():
+    report = report_of(network())
+    assert render_page(report) == render_page(report)
+
+
+def test_the_page_says_what_was_found():
+    report = replace(report_of(network()), curve=None)
+    words = " ".join(Page(render_page(report)).texts)
+    found = report.allocation
+    assert f"{found.cost:,}" in words
+    assert f"{found.damage:.17g}" in words
+    assert "the allocation is optimal" in words
+    assert 'id="point"' not in render_page(report)
+
+
+def test_an_answer_without_allocation_is_not_reported():
+    with pytest.raises(AllocationError, match="nothing to report: the status is infeasible"):
+        Report("x", solve(network(), bound=1e-12))
+
+
+def test_report_command_finds_the_problem_by_its_digest(files, capsys):
+    pytest.importorskip("matplotlib")
+    out, figures = files / "report.html", files / "figures"
+    arguments = ["report", str(files / "allocation.json"), "-o", str(out), "--figures", str(figures)]
+    assert run(arguments) == 0
+    Page(out.read_text())
+    keys = ["bits-by-depth", "frontier", "sensitivity-by-depth", "sensitivity-by-size", "spread-inside-layers"]
+    assert sorted(path.name for path in figures.iterdir()) == sorted(f"{k}.{s}" for k in keys for s in ("png", "svg"))
+    (files / "problem.toml").unlink()
+    capsys.readouterr()
+    assert run(arguments) == 2
+    assert "--problem: is needed" in capsys.readouterr().err
+
+
+def test_report_of_a_run(files):
+    folder = files / "run"
+    folder.mkdir()
+    problem = replace(network(), bound=None)
+    records = []
+    for number, bound in enumerate((0.01, 0.1)):
+        save_problem(problem, folder / f"round-{number:02}.problem.toml")
+        found = solve(problem, bound=bound)
+        records.append(
+            {"round": number, "strategy": "exact", "bits": [int(b) for b in found.bits], "damage": found.damage,
+             "effective_bits": {"weights": found.effective_bits[0], "activations": 8.0},
+             "accuracy": {"validation": 0.9, "test": 0.89}}
+        )  # fmt: skip
+    (folder / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    out = files / "run.html"
+    assert run(["report", str(folder), "-o", str(out)]) == 0
+    words = " ".join(Page(out.read_text()).texts)
+    assert "Rounds" in words
+    assert "89.00 %" in words
+    assert f"{solve(problem, bound=0.1).cost:,}" in words
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("a.json", None, "cannot be read"),
+        ("a.json", "{", "is not an allocation file"),
+        ("a.json", '{"problem_digest": "0"}', "--problem: is needed"),
+        ("run/log.jsonl", "", "has no finished round"),
+        ("run/log.jsonl", "{}\n", "has no finished round"),
+        ("run/other", "", "is it a run's folder?"),
+    ],
+)
+def test_foreign_input_is_told_in_one_sentence(name, text, says, tmp_path, capsys):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    if text is not None:
+        path.write_text(text)
+    assert run(["report", str(path if path.suffix == ".json" else path.parent), "-o", str(tmp_path / "r.html")]) == 2
+    printed = capsys.readouterr().err
+    assert says in printed
+    assert printed.count("\n") == 1
+    assert not (tmp_path / "r.html").exists()
+
+
+# -- in a browser --------------------------------------------------------------------------------------------------
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+PROBE = """<script>
+window.problems = [];
+addEventListener("error", (event) => problems.push(event.message));
+addEventListener("securitypolicyviolation", (event) => problems.push("blocked " + event.blockedURI));
+</script>"""
+
+ASK = """<script>
+const range = document.getElementById("point"), told = document.getElementById("said"), steps = [];
+const step = () => steps.push([+range.value, told.textContent, document.querySelectorAll("#cells em")[0].textContent]);
+step();
+for (const value of [range.max, 0]) { range.value = value; range.dispatchEvent(new Event("input")); step(); }
+const plot = document.querySelector('[data-figure=frontier] svg'), frame = plot.getBoundingClientRect();
+const click = (x) => { plot.dispatchEvent(new MouseEvent("click", { clientX: x, clientY: frame.top + 20 })); step(); };
+click(frame.left + frame.width - 15);
+click(frame.left + 70);
+document.getElementById("back").click(); step();
+const answer = document.createElement("pre");
+answer.id = "answer";
+answer.textContent = JSON.stringify({
+  problems, steps, width: document.documentElement.clientWidth, needs: document.documentElement.scrollWidth,
+  charts: [...document.querySelectorAll(".chart")].map((c) => c.querySelectorAll("rect, path, circle").length),
+  paper: getComputedStyle(document.body).backgroundColor,
+});
+document.body.append(answer);
+</script>"""
+
+
+def browse(path, *flags):
+    """Open a page in headless Chromium and return what its probe says."""
+    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=4000", *flags]
+    done = subprocess.run(
+        [*command, "--dump-dom", path.as_uri()], capture_output=True, text=True, timeout=120, check=False
+    )
+    found = re.search(r'<pre id="answer">(.*?)</pre>', done.stdout, re.DOTALL)
+    assert found, done.stderr[-2000:]
+    return json.loads(found[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    if BROWSER is None:
+        pytest.skip("Chromium is not installed")
+    text = render_page(report_of(network()))
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    path.write_text(text.replace("<style>", PROBE + "<style>", 1).replace("</body>", ASK + "</body>"))
+    return path
+
+
+def test_the_page_works_in_a_browser(page):
+    found = browse(page, "--window-size=1200,900")
+    assert found["problems"] == []
+    assert all(count > 0 for count in found["charts"])
+    assert len(found["charts"]) == 7
+    assert found["needs"] <= found["width"]
+    hull = sweep(network())
+    start, last, first, clicked_right, clicked_left, back = found["steps"]
+    assert last[0] == len(thin(hull.damage)) - 1
+    assert f"{hull.cost[-1]:,.0f}" in last[1]
+    assert f"{hull.cost[0]:,.0f}" in first[1]
+    assert float(first[2]) < float(last[2])
+    assert clicked_right[0] < clicked_left[0]
+    assert back == start
+
+
+def test_the_page_fits_a_phone(page):
+    """Put the page in a frame of 360 pixels, since a headless window is not made that narrow."""
+    frame, inner = page.with_name("phone.html"), page.with_name("inner.html")
+    inner.write_text(
+        page.read_text().replace("document.body.append(answer);", "parent.postMessage(answer.textContent, '*');")
+    )
+    frame.write_text(
+        '<!doctype html><iframe src="inner.html" style="width:360px;height:800px;border:0"></iframe><script>'
+        "addEventListener('message', (e) => { const p = document.createElement('pre'); p.id = 'answer';"
+        "p.textContent = e.data; document.body.append(p); });</script>"
+    )
+    found = browse(frame)
+    assert found["problems"] == []
+    assert found["width"] <= 360
+    assert found["needs"] <= found["width"]
+
+
+def test_the_page_is_dark_where_the_reader_is(page):
+    light, dark = browse(page), browse(page, "--force-dark-mode")
+    assert light["paper"] == "rgb(251, 251, 250)"
+    assert dark["paper"] == "rgb(20, 23, 27)"
+    assert dark["problems"] == []
