@@ -204,9 +204,13 @@ def _bound_checks(
         return [_infeasible(instance, allocation, states)], -math.inf
     by_cost = instance.direction is Direction.COST
     unit = instance.quantum if by_cost else Fraction(1)
-    multipliers = dict(allocation.certificate.multipliers) if allocation.certificate else {}
+    stated, checks = allocation.exact_lower_bound, []
+    given = dict(allocation.certificate.multipliers) if allocation.certificate else {}
+    known = {"bound", "budget"} | {budget.name for budget in instance.budgets}
+    multipliers = {name: value for name, value in given.items() if name in known}
+    if given.keys() - known:
+        checks.append(Check("multipliers", Verdict.WRONG, f"no such limit: {', '.join(sorted(given.keys() - known))}"))
     below = _dual(instance, multipliers)
-    checks, stated = [], allocation.exact_lower_bound
     claimed_dual = allocation.certificate.dual_bound if allocation.certificate else -math.inf
     if claimed_dual != -math.inf:
         checks.append(_dual_check(below, claimed_dual, unit))
@@ -223,9 +227,11 @@ def _bound_checks(
 
 
 def _dual(instance: Instance, multipliers: Mapping[str, float]) -> Fraction | float:
-    """Return the bound in quanta or damage, rounded up where costs are whole."""
+    """Return the bound in quanta, rounded up to a whole one, or in damage, which is never negative."""
     below = dual_bound(instance, multipliers) if multipliers else -math.inf
-    return Fraction(math.ceil(below)) if instance.direction is Direction.COST and below != -math.inf else below
+    if instance.direction is Direction.DAMAGE:
+        return max(Fraction(0), Fraction(below)) if below != -math.inf else Fraction(0)
+    return Fraction(math.ceil(below)) if below != -math.inf else below
 
 
 def _dual_check(below: Fraction | float, claimed: Fraction | float, unit: Fraction) -> Check:

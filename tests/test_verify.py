@@ -1,0 +1,204 @@
+"""verify: what is proved is true, what is wrong is found, and no strategy is asked."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import subprocess
+import sys
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import bounds, restricted
+
+import impq_opt
+from impq_opt import Certificate, Enumeration, ImpqError, Problem, Status, Verdict, solve, verify
+from impq_opt.audit import question
+from impq_opt.recount import Outcome, prove_bound
+
+
+def drawn(seed: int, count: int = 30, kinds: bool = False) -> Problem:
+    rng = np.random.default_rng(seed)
+    return Problem.from_sensitivities(
+        rng.integers(50, 5000, count),
+        np.exp(2 * rng.normal(size=count)),
+        kinds=["weight", "activation"] * (count // 2) if kinds else None,
+    )
+
+
+def verdicts(problem: Problem, allocation: impq_opt.Allocation) -> dict[str, Verdict]:
+    return {check.name: check.verdict for check in verify(problem, allocation).checks}
+
+
+@given(problem=restricted(), bound=bounds, by_budget=st.booleans(), name=st.sampled_from(["exact", "exhaustive"]))
+@settings(max_examples=150, deadline=None)
+def test_true_answers_are_proved(problem, bound, by_budget, name):
+    goals = {"budget": Fraction(bound)} if by_budget else {"bound": bound}
+    allocation = solve(problem, solver=name, **goals)
+    found = verify(problem, allocation)
+    assert found.ok, found
+    if allocation.status in (Status.OPTIMAL, Status.INFEASIBLE):
+        assert found.proved, found
+
+
+@given(problem=restricted(), bound=bounds, by_budget=st.booleans(), multiplier=st.floats(0, 1e6))
+@settings(max_examples=150, deadline=None)
+def test_enumeration_finds_the_optimum_whatever_the_multipliers(problem, bound, by_budget, multiplier):
+    goals = {"budget": Fraction(bound)} if by_budget else {"bound": bound}
+    truth = solve(problem, solver="exhaustive", **goals)
+    if truth.choice is None or truth.status is not Status.OPTIMAL:
+        return
+    instance = question(problem, truth)
+    unit = instance.quantum if truth.minimizes == "cost" else 1
+    optimum = truth.exact_objective / unit
+    above = optimum + (1 if truth.minimizes == "cost" else Fraction(1, 2**1074))
+    multipliers = {"budget" if by_budget else "bound": multiplier}
+    if instance.size == 0:
+        return
+    assert prove_bound(instance, multipliers, optimum).outcome is Outcome.PROVED
+    refuted = prove_bound(instance, multipliers, above)
+    assert refuted.outcome is Outcome.REFUTED
+    assert instance.is_feasible(refuted.better)
+
+
+def test_a_core_too_large_stays_a_claim():
+    problem = drawn(1, 200)
+    allocation = solve(problem, bound=0.1)
+    assert allocation.status is Status.OPTIMAL
+    found = verify(problem, allocation, states=10)
+    assert found.ok
+    assert not found.proved
+    claimed = {check.name for check in found.checks if check.verdict is Verdict.CLAIMED}
+    assert claimed == {"lower bound", "status"}
+    assert found.lower_bound == allocation.certificate.dual_bound
+    assert verify(problem, allocation).proved
+
+
+LIES = {
+    "cost": lambda a: {"exact_cost": a.exact_cost - 1},
+    "damage": lambda a: {"exact_damage": a.exact_damage * Fraction(2**60 - 1, 2**60)},
+    "limits": lambda a: {"bound": a.exact_damage * Fraction(2**70 - 1, 2**70)},
+    "dual bound": lambda a: {
+        "certificate": dataclasses.replace(a.certificate, dual_bound=a.certificate.dual_bound + 9999)
+    },
+    "lower bound": lambda a: {"exact_lower_bound": a.exact_lower_bound + 1},
+    "status": lambda a: {"exact_lower_bound": a.certificate.dual_bound},
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_every_lie_is_found(lie):
+    problem = drawn(2)
+    truth = solve(problem, bound=0.5)
+    assert truth.status is Status.OPTIMAL
+    assert truth.certificate.dual_bound < truth.exact_objective
+    assert verify(problem, truth).proved
+    found = verdicts(problem, dataclasses.replace(truth, **LIES[lie](truth)))
+    assert found[lie] is Verdict.WRONG
+
+
+def test_a_worse_answer_called_optimal_is_found():
+    problem = drawn(3)
+    truth = solve(problem, bound=0.5)
+    worse = solve(problem, bound=0.5, solver="uniform")
+    lie = dataclasses.replace(
+        worse,
+        status=Status.OPTIMAL,
+        exact_lower_bound=worse.exact_cost,
+        certificate=Certificate(
+            truth.certificate.multipliers, Fraction(1), truth.certificate.dual_bound, Enumeration(9, 9)
+        ),
+    )
+    found = verify(problem, lie)
+    assert not found.ok
+    wrong = {check.name: check.text for check in found.checks if check.verdict is Verdict.WRONG}
+    assert "can be reached" in wrong["lower bound"]
+
+
+def test_infeasible_is_proved_or_refuted():
+    problem = drawn(4, 6)
+    truth = solve(problem, bound=1e-9)
+    assert truth.status is Status.INFEASIBLE
+    assert verify(problem, truth).proved
+    lie = dataclasses.replace(truth, bound=Fraction(1))
+    assert verdicts(problem, lie)["status"] is Verdict.WRONG
+
+
+def test_infeasible_only_together_is_enumerated():
+    problem = Problem.from_sensitivities([10, 10], [1.0, 1.0], bits=[1, 2]).revise(budgets={"storage": 30})
+    truth = solve(problem, bound=0.2, solver="exhaustive")  # 0.125 needs 40 bits of storage
+    assert truth.status is Status.INFEASIBLE
+    assert truth.diagnosis is None
+    assert verify(problem, truth).proved
+    assert verdicts(problem, dataclasses.replace(truth, bound=Fraction(1, 2)))["status"] is Verdict.WRONG
+
+
+def test_pins_and_ties_are_checked():
+    problem = drawn(5, 8).revise(pins={"group[0]": 8}, ties=[["group[1]", "group[2]"]])
+    truth = solve(problem, bound=1.0)
+    assert verify(problem, truth).proved
+    for group in (0, 1):
+        choice = truth.choice.copy()
+        choice[group] = (choice[group] + 1) % 8
+        assert verdicts(problem, dataclasses.replace(truth, choice=choice))["pins and ties"] is Verdict.WRONG
+
+
+def test_a_dropped_budget_is_found():
+    problem = drawn(6, 8, kinds=True).revise(budgets={"activation-memory": "3 KiB"})
+    truth = solve(problem, bound=1.0, solver="milp")
+    assert truth.choice is not None
+    assert verify(problem, truth).ok
+    loose = dataclasses.replace(truth, budgets={})
+    assert verdicts(problem, loose)["budget activation-memory"] is Verdict.WRONG
+
+
+def test_a_choice_out_of_range_is_found():
+    problem = drawn(7, 4)
+    truth = solve(problem, bound=1.0)
+    for choice in (np.array([0, 0, 0, 8]), np.array([0, 0, 0, -1]), np.array([0, 0, 0]), np.zeros(4)):
+        assert verdicts(problem, dataclasses.replace(truth, choice=choice))["choice"] is Verdict.WRONG
+
+
+def test_another_problem_is_told():
+    with pytest.raises(ImpqError, match="answers another problem"):
+        verify(drawn(8, 4), solve(drawn(9, 4), bound=1.0))
+
+
+def test_no_question_is_told():
+    truth = solve(drawn(8, 4), bound=1.0)
+    with pytest.raises(ImpqError, match="states no bound"):
+        verify(truth.problem, dataclasses.replace(truth, bound=None))
+    with pytest.raises(ImpqError, match="states no budget"):
+        verify(truth.problem, dataclasses.replace(truth, minimizes="damage"))
+
+
+def test_lower_bound_is_in_the_objectives_unit():
+    rng = np.random.default_rng(0)
+    problem = Problem.from_tables(rng.integers(0, 900, (20, 4)) / 1000, rng.random((20, 4)), unit="s")
+    truth = solve(problem, bound=4.0)
+    assert truth.status is Status.OPTIMAL
+    found = verify(problem, truth)
+    assert found.proved
+    assert found.lower_bound == truth.exact_cost
+    assert math.isclose(float(found.lower_bound), truth.cost)
+
+
+def test_no_strategy_is_loaded():
+    code = """
+import sys, impq_opt, dataclasses
+from fractions import Fraction
+problem = impq_opt.Problem.from_sensitivities([9, 5], [1.0, 2.0])
+answer = impq_opt.Allocation(
+    problem=problem, status=impq_opt.Status.OPTIMAL, choice=__import__("numpy").array([3, 3]), minimizes="cost",
+    cost_weights={"storage": 1}, exact_cost=Fraction(56), exact_damage=Fraction(3, 256),
+    exact_lower_bound=Fraction(56), bound=Fraction(3, 256), budgets={})
+print(impq_opt.verify(problem, answer))
+assert impq_opt.verify(problem, answer).proved
+loaded = [name for name in sys.modules if name.startswith(("impq_opt.solvers", "scipy", "pulp", "torch"))]
+assert not loaded, loaded
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr + done.stdout
