@@ -23,6 +23,7 @@ __all__ = [
     "group_names",
     "int_array",
     "kind_array",
+    "positive",
 ]
 
 FloatArray = npt.NDArray[np.float64]
@@ -35,7 +36,11 @@ KIND_NAMES = ("weight", "activation")
 
 def exact_bound(value: object, where: str = "bound") -> Fraction:
     """Return a bound on damage as an exact number; raise ProblemError unless it is finite and positive."""
-    hint = "a bound is a number above 0, such as 0.01"
+    return positive(value, where, "a bound is a number above 0, such as 0.01")
+
+
+def positive(value: object, where: str, hint: str = "") -> Fraction:
+    """Return a number exactly, a float as the binary number that it is; raise ProblemError unless finite and > 0."""
     if isinstance(value, bool) or not isinstance(value, (int, float, Fraction, np.floating, np.integer)):
         raise ProblemError("must be a number", where=where, value=value, hint=hint)
     if not isinstance(value, Fraction):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.arrays import exact_bound
+from impq_opt.arrays import exact_bound, positive
 from impq_opt.costs import TableCost, cost_named
 from impq_opt.damage import DamageTable, PowerLaw
 from impq_opt.errors import InputError, OptionError, ProblemError
@@ -152,8 +152,7 @@ def _goals(problem: Problem) -> None:
         raise ProblemError("cost names must be distinct", where="costs", value=names)
     for name, weight in problem.objective.items():
         _known(problem, name, "minimize")
-        if not weight > 0:
-            raise ProblemError("a weight must be positive", where=f"minimize.{name}", value=weight)
+        positive(weight, f"minimize.{name}")
     for name, limit in problem.budgets.items():
         _known(problem, name, "budgets")
         if not limit > 0:

@@ -194,7 +194,7 @@ BAD = {
         HEAD + 'minimize = "storge"\n' + GROUP,
         "bad.toml: minimize: unknown cost, got 'storge' (did you mean",
     ),
-    "weight": (HEAD + "minimize = {storage = -1}\n" + GROUP, "bad.toml: minimize.storage: a weight must be positive"),
+    "weight": (HEAD + "minimize = {storage = -1}\n" + GROUP, "bad.toml: minimize.storage: must be positive"),
     "budget unit": (HEAD + 'budgets = {storage = "1 KiX"}\n' + GROUP, "bad.toml: budgets.storage: unknown unit"),
     "budget name": (HEAD + "budgets = {latency = 1}\n" + GROUP, "unknown cost, got 'latency'"),
     "budget zero": (HEAD + "budgets = {storage = 0}\n" + GROUP, "bad.toml: budgets.storage: must be positive"),

@@ -49,7 +49,7 @@ def small(**fields: Any) -> Problem:
         (lambda: small(bound="x"), r"bound: must be a number, got 'x'"),
         (lambda: small(bound=True), r"bound: must be a number"),
         (lambda: small(objective={"speed": 1}), r"minimize: unknown cost, got 'speed'"),
-        (lambda: small(objective={"storage": -1}), r"minimize.storage: a weight must be positive"),
+        (lambda: small(objective={"storage": -1}), r"minimize.storage: must be positive"),
         (lambda: small().revise(budgets={"storage": "2 parsecs"}), r"budgets.storage: unknown unit"),
         (lambda: small().revise(pins={"a": 9}), r"pins: a: is pinned to a precision that is not among"),
         (lambda: small().revise(pins={"d": 2}), r"pins.d: no such group, got 'd'"),

@@ -6,6 +6,7 @@ or bad input, told in one sentence.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -177,4 +178,7 @@ def _fail(sentence: str, status: int) -> int:
 
 def main() -> NoReturn:
     """Run the command line and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without block characters shows others
     sys.exit(run())

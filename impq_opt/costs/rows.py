@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt.arithmetic import exact_int_sum
+from impq_opt.arrays import positive
 from impq_opt.costs.terms import LARGEST_TOTAL, CostTerm, Pairs, PairTables, common_quantum
 from impq_opt.errors import ProblemError, UnsupportedError
 from impq_opt.groups import Candidates
@@ -114,6 +115,8 @@ class CostRow:
 
 def cost_row(problem: Problem, weights: Mapping[str, Fraction | int | float]) -> CostRow:
     """Combine the named cost terms of ``problem``, each times its weight, into one integer row."""
+    for name, weight in weights.items():
+        positive(weight, f"minimize.{name}")
     peaks = [name for name in weights if problem.cost(name).peaks(problem) is not None]
     if peaks:
         raise UnsupportedError(
