@@ -21,12 +21,13 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt.allocation import Allocation, Status
+from impq_opt.arithmetic import ceil_float
 from impq_opt.audit import question
 from impq_opt.coupling import Coupling
-from impq_opt.errors import AllocationError, ImpqError
+from impq_opt.errors import AllocationError, ImpqError, UnsupportedError
 from impq_opt.instance import Direction, Instance
 from impq_opt.problem import Problem
-from impq_opt.solver import solve, solver_class
+from impq_opt.solver import solve
 
 __all__ = ["Alternative", "Candidate", "Change", "Explanation", "Overview", "explain", "overview"]
 
@@ -299,7 +300,7 @@ class _View:
         here = bits[int(self.choice[place])]
         order = np.argsort(bits, kind="stable")
         lower, higher = order[bits[order] < here], order[bits[order] > here]
-        return [int(lower[-1])] * bool(len(lower)) + [int(higher[0])] * bool(len(higher))
+        return [int(column) for column in (*lower[-1:], *higher[:1])]
 
 
 def _label(problem: Problem, group: int, column: int) -> str:
@@ -334,19 +335,19 @@ def _prices(problem: Problem, allocation: Allocation) -> tuple[dict[str, float],
 # -- solving again -----------------------------------------------------------------------------------------------
 
 
-def _again(problem: Problem, allocation: Allocation, *, solver: str = "", scale: Fraction | None = None) -> Allocation:
-    """Solve the allocation's question for ``problem``; ``scale`` is another bound, or another budget."""
+def _again(problem: Problem, allocation: Allocation, *, solver: str = "", limit: Fraction | None = None) -> Allocation:
+    """Solve the allocation's question for ``problem``; ``limit`` is another bound, or another budget."""
     weights: Any = allocation.cost_weights
     budgets = dict(allocation.budgets)
-    goals: dict[str, Any] = {"bound": scale or allocation.bound}
+    goals: dict[str, Any] = {"bound": limit or allocation.bound}
     if allocation.minimizes == "damage":
-        limit = budgets.pop("+".join(weights))
-        goals = {"budget": scale or limit}
+        stated = budgets.pop("+".join(weights))
+        goals = {"budget": limit or stated}
     changed = replace(problem, budgets=budgets)
-    needs = {"budgets"} if budgets else set()
-    needs |= {"damage"} if allocation.minimizes == "damage" else set()
-    strategy = solver or ("exact" if needs <= solver_class("exact").supports else "milp")
-    return solve(changed, minimize=weights, solver=strategy, **goals)
+    try:
+        return solve(changed, minimize=weights, solver=solver or "exact", **goals)
+    except UnsupportedError:
+        return solve(changed, minimize=weights, solver="milp", **goals)
 
 
 def _alternative(view: _View, group: str, place: int, column: int, solve_again: bool) -> Alternative:
@@ -400,17 +401,18 @@ def _change(view: _View, group: str, place: int, column: int, price: float, sign
     """Return the limit that is used up by everybody's best choice at ``price``, ties to the side of ``sign``."""
     instance = view.instance
     main, limited = (view.cost, view.damage) if view.by_cost else (view.damage, view.cost)
-    value = np.where(view.inside, main + price * limited, np.inf)
-    least = value.min(axis=1, keepdims=True)
+    priced = np.where(view.inside, main + price * limited, np.inf)
+    least = priced.min(axis=1, keepdims=True)
     # Of candidates that are equal at this price (but for rounding) the one on the far side of it.
-    equal = view.inside & (value <= least + np.abs(least) * 2**-40)
+    equal = view.inside & (priced <= least + np.abs(least) * 2**-40)
     choice = np.where(equal, limited * sign, np.inf).argmin(axis=1)
     choice[place] = column
     exact = instance.damage_of(choice) if view.by_cost else instance.cost_of(choice) * instance.quantum
+    value = ceil_float(Fraction(exact))  # rounded up, so that the choice keeps it
     solved = None
-    if solve_again and exact > 0:
-        found = _again(instance.problem, view.allocation, scale=Fraction(exact))
+    if solve_again and value > 0:
+        found = _again(instance.problem, view.allocation, limit=Fraction(value))
         index = instance.problem.names.index_of(group)
         solved = None if found.choice is None else _label(instance.problem, index, int(found.choice[index]))
     name = "bound" if view.by_cost else "+".join(view.allocation.cost_weights)
-    return Change(view.label(place, column), name, float(exact), solved)
+    return Change(view.label(place, column), name, value, solved)
