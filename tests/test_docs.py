@@ -1,0 +1,71 @@
+"""The documentation: its examples run in order, and it builds without a warning."""
+
+import importlib.util
+import os
+import re
+import shlex
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from impq_opt import problems
+from impq_opt.cli import run
+
+DOCS = Path(__file__).parent.parent / "docs"
+PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md") if "_build" not in path.parts)
+BLOCK = re.compile(r"^```(python|console)([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page):
+    """Return (line, language, code) of the examples of a page that are meant to run."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    return [
+        (text.count("\n", 0, match.start()) + 2, match[1], match[3])
+        for match in BLOCK.finditer(text)
+        if "no-run" not in match[2]
+    ]
+
+
+def missing(page):
+    """Return what a page needs and what is not there."""
+    found = re.match(r"---\nneeds: \[(.*?)\]\n---", (DOCS / page).read_text(encoding="utf-8"))
+    wanted = [name.strip() for name in found[1].split(",")] if found else []
+    there = {"gallery": bool(problems.names())}
+    return [name for name in wanted if not there.get(name, importlib.util.find_spec(name) is not None)]
+
+
+@pytest.mark.filterwarnings("ignore")  # the tools that examples call warn of their own affairs
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)])
+def test_examples_run(page, tmp_path, monkeypatch, capsys):
+    if missing(page):
+        pytest.skip(f"needs {', '.join(missing(page))}")
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "example"}
+    for line, language, code in blocks(page):
+        if language == "python":
+            # Line numbers of the page, so that a failure is found.
+            exec(compile("\n" * (line - 1) + textwrap.dedent(code), str(DOCS / page), "exec"), names)
+            continue
+        for command in re.findall(r"^\$ impq-opt (.*)$", code, re.MULTILINE):
+            assert run(shlex.split(command)) == 0, (command, capsys.readouterr().err)
+
+
+def test_every_page_is_reached():
+    text = "\n".join((DOCS / page).read_text(encoding="utf-8") for page in PAGES)
+    trees = re.findall(r"^```\{toctree\}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    listed = {line for tree in trees for line in tree.splitlines() if line and not line.startswith(":")}
+    assert listed == {page.removesuffix(".md") for page in PAGES} - {"index"}
+
+
+def test_the_documentation_builds_without_a_warning(tmp_path):
+    for package in ("sphinx", "myst_parser", "numpydoc", "furo"):
+        pytest.importorskip(package)
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", str(DOCS), str(tmp_path)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert (tmp_path / "index.html").exists()
