@@ -1,0 +1,15 @@
+"""Data sets by name or path, as one small type that yields batches.
+
+===================  ===============================================================================
+``fashion-mnist``    torchvision's folder, Debian's, or downloaded
+``cifar10``          torchvision's folder, or downloaded
+``digits``           scikit-learn's 1,797 digits of 8x8
+a folder             one sub-folder of pictures per class (torchvision's ImageFolder)
+a file ``*.npz``     arrays ``images`` (n, ...) and ``labels`` (n,), or ``images_test`` and so on
+===================  ===============================================================================
+"""
+
+from impq_opt.data.dataset import Dataset
+from impq_opt.data.sources import DATA_NAMES, load_data
+
+__all__ = ["DATA_NAMES", "Dataset", "load_data"]

@@ -1,0 +1,130 @@
+"""Squared per-sample gradients of weights, from a layer's input and the gradient of its output.
+
+For sample s a layer with unfolded input U (L positions, D inputs) and output gradient G (L, O) has the weight gradient
+W = G'U (O, D). Two ways lead to the squared norms of its rows, the output kernels:
+
+* directly: L D O multiplications, then squares and sums;
+* by the ghost norm, |W_j|^2 = g_j' (U U') g_j: L^2 (D + O), without W (Goodfellow 2015, arXiv:1510.01799, for linear layers;
+  Bu et al. 2022, arXiv:2205.10683, for convolutions).
+
+The cheaper of the two is taken, layer by layer. Samples go in portions so that what is unfolded stays in the cache.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from impq_opt.measure.graph import Use
+
+__all__ = ["kernel_norms", "weight_gradient", "weight_squares"]
+
+_PORTION = 1 << 21  # elements unfolded at once: 8 MiB of float32
+
+
+def kernel_norms(grad: Tensor, x: Tensor, weight: tuple[int, ...], use: Use) -> Tensor:
+    """Return the squared norms (n, out) of the per-sample gradients of every output kernel.
+
+    Parameters
+    ----------
+    grad : Tensor
+        Gradient (n, out, *space) of a convolution's output, (n, *positions, out) of a linear layer's.
+    x : Tensor
+        The layer's input.
+    weight : tuple of int
+        Shape of the weights (out, in / groups, *kernel).
+    use : Use
+    """
+    pieces = []
+    for u, g in _portions(grad, x, weight, use):  # (n, G, L, D), (n, G, L, O)
+        length, inputs, outputs = u.shape[2], u.shape[3], g.shape[3]
+        if length * (inputs + outputs) < inputs * outputs:
+            gram = u @ u.transpose(2, 3)  # (n, G, L, L)
+            norms = ((gram @ g) * g).sum(2)
+        else:
+            norms = _direct(g, u).square().sum(3)
+        pieces.append(norms.flatten(1))
+    return torch.cat(pieces)
+
+
+def weight_gradient(grad: Tensor, x: Tensor, weight: tuple[int, ...], use: Use) -> Tensor:
+    """Return the per-sample gradients (n, out, in / groups * prod(kernel)) of every weight, in the weights' order."""
+    pieces = [_direct(g, u).flatten(1, 2) for u, g in _portions(grad, x, weight, use)]
+    return _weight_order(torch.cat(pieces), weight)
+
+
+def weight_squares(grad: Tensor, x: Tensor, weight: tuple[int, ...], use: Use) -> Tensor:
+    """Return the squares, summed over samples, (out, in / groups * prod(kernel)) of the per-sample gradients."""
+    total: Tensor | None = None
+    for u, g in _portions(grad, x, weight, use):
+        if u.shape[2] == 1:  # an outer product: its squares are the outer product of squares
+            part = torch.einsum("nglo,ngld->god", g.square(), u.square())
+        else:
+            part = _direct(g, u).square().sum(0)
+        total = part if total is None else total + part
+    assert total is not None
+    return _weight_order(total.flatten(0, 1), weight)
+
+
+def _direct(g: Tensor, u: Tensor) -> Tensor:
+    """Return W = G'U (n, G, O, D); depthwise layers have O = 1, where a product and a sum beat a matrix product."""
+    if g.shape[3] == 1 and g.shape[1] > 1:
+        return (g * u).sum(2).unsqueeze(2)
+    return g.transpose(2, 3) @ u
+
+
+def _weight_order(values: Tensor, weight: tuple[int, ...]) -> Tensor:
+    """Unfolding puts channels last: bring (..., kernel * in) into the weights' order (..., in * kernel)."""
+    taps = math.prod(weight[2:])
+    if taps == 1:
+        return values
+    return values.unflatten(-1, (taps, weight[1])).transpose(-1, -2).flatten(-2)
+
+
+def _portions(grad, x, weight, use):  # type: ignore[no-untyped-def]
+    """Yield the unfolded input (n, G, L, D) and the gradient (n, G, L, O) of a few samples at a time."""
+    per_sample = math.prod(weight[1:]) * use.groups * (grad[0].numel() // weight[0])
+    step = max(1, _PORTION // max(1, per_sample))
+    for rows in range(0, len(grad), step):
+        yield _unfold(x[rows : rows + step], weight, use), _positions(grad[rows : rows + step], use)
+
+
+def _positions(grad: Tensor, use: Use) -> Tensor:
+    """Return gradients as (n, G, L, O)."""
+    if not use.dimensions:
+        return grad.flatten(1, -2).unsqueeze(1) if grad.ndim > 2 else grad[:, None, None, :]
+    flat = grad.movedim(1, -1).flatten(1, -2)  # (n, L, out)
+    return flat.unflatten(2, (use.groups, -1)).transpose(1, 2)
+
+
+def _unfold(x: Tensor, weight: tuple[int, ...], use: Use) -> Tensor:
+    """Return the inputs of every dot product (n, G, L, D), channels innermost."""
+    if not use.dimensions:
+        return x.flatten(1, -2).unsqueeze(1) if x.ndim > 2 else x[:, None, None, :]
+    kernel = weight[2:]
+    if any(p for pair in use.padding for p in pair):
+        x = functional.pad(x, [p for pair in reversed(use.padding) for p in pair])
+    x = x.movedim(1, -1)  # (n, *space, C): a view of a channels-last tensor
+    space = [
+        (size - d * (k - 1) - 1) // s + 1
+        for size, k, s, d in zip(x.shape[1:-1], kernel, use.stride, use.dilation, strict=True)
+    ]
+    strides = x.stride()
+    windows = x.as_strided(
+        (len(x), *space, *kernel, x.shape[-1]),
+        (
+            strides[0],
+            *(a * b for a, b in zip(strides[1:-1], use.stride, strict=True)),
+            *(a * b for a, b in zip(strides[1:-1], use.dilation, strict=True)),
+            strides[-1],
+        ),
+        x.storage_offset(),
+    )
+    n, length, taps = len(x), math.prod(space), math.prod(kernel)
+    if use.groups == 1:
+        return windows.reshape(n, 1, length, taps * x.shape[-1])
+    grouped = windows.reshape(n, length, taps, use.groups, weight[1])
+    return grouped.permute(0, 3, 1, 2, 4).flatten(3)

@@ -1,0 +1,452 @@
+"""The network as a graph: which tensors a quantizer would see, who reads them, and how to run it with taps.
+
+Any module that ``torch.export`` accepts becomes a graph of ATen calls, so that nothing hangs on class names, and the same weight
+used twice is one weight. Weights are those of convolutions and linear layers. Activations are the tensors that these layers
+read, followed back through operations that only move or pool values; the network's own input is not among them.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import networkx as nx
+import torch
+from torch import Tensor, fx, nn
+
+from impq_opt.errors import DataError, OptionError
+
+__all__ = ["ActivationSite", "Network", "RESIDUAL", "Use", "WeightSite", "trace"]
+
+aten = torch.ops.aten
+RESIDUAL = ("tie", "accumulate")
+
+_WEIGHT_OPS = {"conv1d": 1, "conv2d": 2, "conv3d": 3, "linear": 0}
+# These move, drop, pool or repeat values; a quantizer in front of them serves who reads their output as well.
+_TRANSPARENT = frozenset(
+    """adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool2d alias avg_pool1d avg_pool2d avg_pool3d
+    chunk clone constant_pad_nd contiguous detach dropout expand flatten index_select lift_fresh_copy max_pool1d max_pool2d
+    max_pool3d mean movedim narrow pad permute pixel_shuffle pixel_unshuffle reflection_pad2d repeat reshape roll select slice
+    split split_with_sizes squeeze transpose t to type_as unbind unflatten unsqueeze upsample_nearest2d view _to_copy
+    _unsafe_view""".split()
+)
+_ADDS = frozenset(("add", "add_"))
+# In-place calls are replaced by their pure twins, so that a tensor that was kept for the gradient stays what it was.
+_IN_PLACE = frozenset(
+    """relu_ relu6_ hardtanh_ hardswish_ hardsigmoid_ silu_ gelu_ elu_ leaky_relu_ sigmoid_ tanh_ mish_ celu_ selu_ add_ mul_
+    sub_ div_ clamp_ clamp_min_ dropout_""".split()
+)
+
+
+@dataclass(frozen=True)
+class Use:
+    """One call of a convolution or linear layer.
+
+    Parameters
+    ----------
+    node : str
+        Name of the call in the graph.
+    dimensions : int
+        Spatial dimensions; 0 for a linear layer.
+    stride, dilation : tuple of int
+        Of a convolution.
+    padding : tuple of (int, int)
+        Before and after, per spatial dimension.
+    groups : int
+    reads : tuple of str
+        Nodes of the activation sites that this call reads; empty where it reads the network's input.
+    macs : int
+        Multiply-accumulates per sample.
+    """
+
+    node: str
+    dimensions: int
+    stride: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    dilation: tuple[int, ...]
+    groups: int
+    reads: tuple[str, ...]
+    macs: int
+
+
+@dataclass(frozen=True)
+class WeightSite:
+    """A weight tensor (out, in / groups, *kernel): its name, the parameter, and every call that uses it."""
+
+    name: str
+    parameter: str
+    shape: tuple[int, ...]
+    uses: tuple[Use, ...]
+
+    @property
+    def length(self) -> int:
+        """Length of its dot products."""
+        return math.prod(self.shape[1:])
+
+
+@dataclass(frozen=True)
+class ActivationSite:
+    """A tensor that a quantizer would see: name, node, shape per sample, and the clip that its batch-norm implies.
+
+    ``clip`` is the largest over channels of ``beta + 6 |gamma|`` for a rectifier right behind a batch-norm (the rule of
+    the IMPQ authors' code), at most 6 for ReLU6; NaN where no rule holds and the range must be measured.
+    ``steps`` are the first and last call at which the tensor is in memory.
+    """
+
+    name: str
+    node: str
+    shape: tuple[int, ...]
+    clip: float
+    steps: tuple[int, int]
+
+
+class Network:
+    """A traced classifier.
+
+    Attributes
+    ----------
+    weights : tuple of WeightSite
+    activations : tuple of ActivationSite
+    ties : tuple of tuple of str
+        Names of activation sites that share one quantizer, because a residual addition adds them.
+    graph : networkx.DiGraph
+        Calls as nodes (attributes ``op``, ``module``, ``shape``), edges from producer to reader.
+    skipped : tuple of str
+        Parameters of convolutions or linear layers that could not be measured (transposed, or computed on the fly).
+    classes : int
+    """
+
+    def __init__(self, module: fx.GraphModule, residual: str) -> None:
+        if residual not in RESIDUAL:
+            raise OptionError("unknown treatment", where="residual", value=residual, hint="known are tie and accumulate")
+        self.module = module
+        self._nodes = {node.name: node for node in module.graph.nodes}
+        self._live = _depends_on_input(module.graph)
+        self._order = {node: place for place, node in enumerate(self._live)}
+        self.tensors = {
+            node.name: _attribute(module, str(node.target)) for node in module.graph.nodes if node.op == "get_attr"
+        }
+        self.graph = self._networkx()
+        self._names = _call_names(module.graph)
+        self.ties: tuple[tuple[str, ...], ...] = ()
+        self.weights, self.skipped = self._find_weights()
+        self.activations = self._find_activations(residual)
+        output = next(n for n in module.graph.nodes if n.op == "output").args[0]
+        while isinstance(output, (tuple, list)) and len(output) == 1:
+            output = output[0]
+        shape = _shape(output) if isinstance(output, fx.Node) else ()
+        if len(shape) != 2:
+            raise DataError(
+                "is not a classifier: its output must be one tensor of logits (samples, classes)",
+                where="network",
+                value=shape or type(output).__name__,
+                hint="wrap it in a module that returns the logits",
+            )
+        if shape[1] < 2:
+            raise DataError("needs at least two classes", where="network", value=shape[1])
+        self.classes = shape[1]
+
+    def run(self, x: Tensor, visit: Callable[[str, Tensor, tuple[Any, ...]], Tensor] | None = None,
+            tensors: dict[str, Tensor] | None = None, watch: frozenset[str] = frozenset()) -> Tensor:
+        """Return the logits (n, classes) of inputs ``x`` (n, ...).
+
+        Parameters
+        ----------
+        visit : callable (node, output, inputs) -> Tensor, optional
+            Called after each node named in ``watch``; what it returns goes on in place of the output.
+        tensors : dict, optional
+            Values in place of parameters, by node.
+        """
+        out = _Runner(self.module, visit, {**self.tensors, **(tensors or {})}, watch).run(x)
+        while isinstance(out, (tuple, list)):
+            out = out[0]
+        return out  # type: ignore[no-any-return]
+
+    def to(self, device: torch.device) -> None:
+        """Move all parameters."""
+        self.module.to(device)
+        self.tensors = {n: t.to(device) for n, t in self.tensors.items()}
+
+    def weight_tensor(self, site: WeightSite) -> Tensor:
+        """Return the weights (out, in / groups, *kernel) of a site."""
+        return self.tensors[self.weight_node(site)[0]]
+
+    def weight_node(self, site: WeightSite) -> tuple[str, ...]:
+        """Return the names of the nodes that hold the weights of a site."""
+        tensor = _attribute(self.module, site.parameter)
+        return tuple(name for name, held in self.tensors.items() if held.data_ptr() == tensor.data_ptr())
+
+    # -- finding the sites ---------------------------------------------------------------------------------------
+
+    def _networkx(self) -> nx.DiGraph:
+        graph: nx.DiGraph = nx.DiGraph()
+        for node in self._live:
+            graph.add_node(node.name, op=_op(node), module=_module(node), shape=_shape(node)[1:])
+            graph.add_edges_from((source.name, node.name) for source in node.all_input_nodes if source in self._live)
+        return graph
+
+    def _find_weights(self) -> tuple[tuple[WeightSite, ...], tuple[str, ...]]:
+        sites: dict[int, WeightSite] = {}
+        skipped: list[str] = []
+        for node in self._live:
+            if "conv_transpose" in _op(node) or "bilinear" in _op(node):
+                skipped.append(self._names[node])
+            if _op(node) not in _WEIGHT_OPS:
+                continue
+            weight = node.args[1]
+            if not isinstance(weight, fx.Node) or weight.op != "get_attr":
+                skipped.append(self._names[node])
+                continue
+            tensor = self.tensors[weight.name]
+            use = self._use(node, tensor)
+            parameter = str(weight.target)
+            site = sites.get(id(tensor)) or WeightSite(parameter.removesuffix(".weight"), parameter, tuple(tensor.shape), ())
+            sites[id(tensor)] = WeightSite(site.name, site.parameter, site.shape, (*site.uses, use))
+        if not sites:
+            raise DataError("has no convolution or linear layer to measure", where="network")
+        return tuple(sites.values()), tuple(skipped)
+
+    def _use(self, node: fx.Node, weight: Tensor) -> Use:
+        dimensions = _WEIGHT_OPS[_op(node)]
+        positions = math.prod(_shape(node)[1:]) // weight.shape[0]
+        source = node.args[0]
+        assert isinstance(source, fx.Node)
+        reads = tuple(dict.fromkeys(s.name for s in self._resolve(source) if s.op != "placeholder"))
+        macs = positions * weight.numel()
+        if not dimensions:
+            return Use(node.name, 0, (), (), (), 1, reads, macs)
+        bound = dict(zip(("stride", "padding", "dilation", "groups"), node.args[3:], strict=False)) | dict(node.kwargs)
+        stride, dilation = (_tuple(bound.get(key, 1), dimensions) for key in ("stride", "dilation"))
+        padding = _padding(bound.get("padding", 0), weight.shape[2:], dilation)
+        return Use(node.name, dimensions, stride, padding, dilation, int(bound.get("groups", 1)), reads, macs)  # type: ignore[call-overload]
+
+    def _resolve(self, node: fx.Node) -> Iterator[fx.Node]:
+        """Yield the tensors that ``node`` only moves, pools or concatenates."""
+        if _op(node) == "cat" or _op(node) == "concat":
+            for source in node.all_input_nodes:
+                if source in self._live:
+                    yield from self._resolve(source)
+        elif _op(node) in _TRANSPARENT or node.target is operator.getitem:
+            yield from self._resolve(node.all_input_nodes[0])
+        elif node in self._live:
+            yield node
+
+    def _find_activations(self, residual: str) -> tuple[ActivationSite, ...]:
+        found = {name for site in self.weights for use in site.uses for name in use.reads}
+        tied: nx.Graph = nx.Graph()
+        for node in self._live if residual == "tie" else ():
+            pair = self._summands(node)
+            if pair:
+                found.update(part.name for part in pair)
+                tied.add_edge(pair[0].name, pair[1].name)
+        sites = {n.name: self._activation(n) for n in self._live if n.name in found}
+        self.ties = tuple(
+            tuple(sites[n].name for n in sites if n in part) for part in nx.connected_components(tied) if len(part) > 1
+        )
+        return tuple(sites.values())
+
+    def _summands(self, node: fx.Node) -> tuple[fx.Node, fx.Node] | None:
+        """Return the two tensors that a residual addition adds, or None."""
+        if _op(node) not in _ADDS or len(node.all_input_nodes) != 2:
+            return None
+        first, second = node.all_input_nodes
+        if first not in self._live or second not in self._live or _shape(first)[1:] != _shape(second)[1:]:
+            return None
+        parts = [list(self._resolve(part)) for part in (first, second)]
+        if any(len(p) != 1 or p[0].op == "placeholder" for p in parts) or parts[0] == parts[1]:
+            return None
+        return parts[0][0], parts[1][0]
+
+    def _activation(self, node: fx.Node) -> ActivationSite:
+        name = self._names[node]
+        if any(site.name == name for site in self.weights):
+            name += ".output"
+        readers = [self._order[user] for user in self._readers(node) if user in self._order]
+        return ActivationSite(name, node.name, _shape(node)[1:], self._clip(node), (self._order[node], max(readers)))
+
+    def _readers(self, node: fx.Node) -> Iterator[fx.Node]:
+        """Yield the calls that need the tensor, through those that only view it."""
+        yield node
+        for user in node.users:
+            yield user
+            if _op(user) in ("view", "reshape", "flatten", "permute", "transpose", "slice", "unsqueeze", "squeeze", "clone"):
+                yield from self._readers(user)
+
+    def _clip(self, node: fx.Node) -> float:
+        if _op(node) not in ("relu", "relu6", "hardtanh"):
+            return math.nan
+        low, high = (node.args[1], node.args[2]) if _op(node) == "hardtanh" and len(node.args) == 3 else (0.0, 6.0)
+        top = math.inf if _op(node) == "relu" else float(high) if low == 0 else math.nan  # type: ignore[arg-type]
+        before = node.all_input_nodes[0]
+        if "batch_norm" in _op(before) and all(isinstance(a, fx.Node) for a in before.args[1:3]):
+            gamma, beta = (self.tensors[a.name] for a in before.args[1:3])  # type: ignore[union-attr]
+            top = min(top, float((beta + 6 * gamma.abs()).max()))
+        return top if 0 < top < math.inf else math.nan
+
+
+class _Runner(fx.Interpreter):
+    """Runs the graph on given parameters and shows chosen calls to a visitor."""
+
+    def __init__(self, module: fx.GraphModule, visit: Any, tensors: dict[str, Tensor], watch: frozenset[str]) -> None:
+        super().__init__(module)
+        self._visit, self._tensors, self._watch = visit, tensors, watch
+
+    def run_node(self, n: fx.Node) -> Any:
+        if n.op == "get_attr":
+            return self._tensors[n.name]
+        if n.name not in self._watch:
+            return super().run_node(n)
+        args, kwargs = self.fetch_args_kwargs_from_env(n)
+        return self._visit(n.name, getattr(self, n.op)(n.target, args, kwargs), args)
+
+
+def trace(network: nn.Module, example: Tensor, *, residual: str = "tie") -> Network:
+    """Return the graph of a classifier, in eval mode: dropout is off and batch-norm keeps samples apart.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Takes one tensor (n, ...) and returns logits (n, classes). Left as it was.
+    example : Tensor
+        At least one input.
+    residual : {"tie", "accumulate"}
+        What a residual addition reads. ``"tie"``: both summands are quantized, by one quantizer, as where the sum is
+        computed on integers. ``"accumulate"``: sums are kept at the accumulator's precision, as in the IMPQ paper; only what
+        convolutions and linear layers read is quantized.
+
+    Raises
+    ------
+    DataError
+        The network cannot be traced, or is not a classifier.
+    """
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    example = torch.cat([example, example])[:2]  # a batch of one would be taken for a constant
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch.export deprecates its own internals
+            exported = torch.export.export(network, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+            module = exported.module(check_guards=False)
+        with torch.no_grad():
+            expected = network(example)
+    except Exception as error:  # torch.export raises many kinds, all of which mean the same here
+        raise DataError(
+            "cannot be traced by torch.export",
+            where="network",
+            value=(str(error).strip().splitlines() or [type(error).__name__])[0],
+            hint="its forward must take one tensor (n, ...), for any n, without branching on values",
+        ) from error
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+    assert isinstance(module, fx.GraphModule)
+    _make_pure(module.graph)
+    module.recompile()
+    traced = Network(_unshare(module), residual)
+    with torch.no_grad():
+        got = traced.run(example)
+    if not torch.allclose(got, expected, rtol=1e-3, atol=1e-4, equal_nan=True):
+        raise DataError("computes something else when traced", where="network", hint="does it write into views in place?")
+    return traced
+
+
+def _unshare(module: fx.GraphModule) -> fx.GraphModule:
+    """Detach the graph's parameters from the network's, so that turning their gradients off does not reach it."""
+    for parent in list(module.modules()):
+        for name, parameter in list(parent._parameters.items()):
+            if parameter is not None:
+                del parent._parameters[name]
+                parent.register_buffer(name, parameter.detach())
+    return module
+
+
+def _make_pure(graph: fx.Graph) -> None:
+    for node in list(graph.nodes):
+        if _op(node) not in _IN_PLACE:
+            continue
+        source = node.args[0]
+        if not isinstance(source, fx.Node) or _op(source) in _TRANSPARENT or source.op != "call_function":
+            continue  # writing into a view, or into a parameter, is left alone
+        packet = getattr(aten, _op(node).removesuffix("_"))
+        node.target = getattr(packet, node.target._overloadname, packet.default)
+        later = set()
+        for user in reversed(graph.nodes):
+            if user is node:
+                break
+            later.add(user)
+        source.replace_all_uses_with(node, delete_user_cb=later.__contains__)
+    graph.lint()
+
+
+def _depends_on_input(graph: fx.Graph) -> dict[fx.Node, None]:
+    """Return, in order, the nodes that carry a tensor computed from the input."""
+    live: dict[fx.Node, None] = {}
+    for node in graph.nodes:
+        tensor = isinstance(node.meta.get("val"), (Tensor, tuple, list))
+        if node.op == "placeholder" or (node.op == "call_function" and tensor and any(s in live for s in node.all_input_nodes)):
+            live[node] = None
+    return live
+
+
+def _call_names(graph: fx.Graph) -> dict[fx.Node, str]:
+    """Name calls after their module: by the module alone where it makes only calls of one kind, and for its last call;
+    else with the operation. Repeats get #2, #3."""
+    calls = [node for node in graph.nodes if node.op == "call_function"]
+    kinds: dict[str, set[str]] = {}
+    for node in calls:
+        kinds.setdefault(_module(node), set()).add(_op(node))
+    last = {_module(node): node for node in calls}
+    names: dict[fx.Node, str] = {}
+    seen: dict[str, int] = {}
+    for node in calls:
+        module = _module(node)
+        alone = module and (last[module] is node or len(kinds[module]) == 1)
+        name = module if alone else f"{module}.{_op(node)}".lstrip(".")
+        seen[name] = seen.get(name, 0) + 1
+        names[node] = name if seen[name] == 1 else f"{name}#{seen[name]}"
+    return names
+
+
+def _op(node: fx.Node) -> str:
+    if node.op != "call_function":
+        return node.op
+    schema = getattr(node.target, "_schema", None)
+    return schema.name.partition("::")[2] if schema else getattr(node.target, "__name__", str(node.target))
+
+
+def _module(node: fx.Node) -> str:
+    """Return the path of the innermost module that made the call."""
+    entries = list((node.meta.get("nn_module_stack") or {}).values())
+    return str(entries[-1][0]) if entries else ""
+
+
+def _shape(node: fx.Node) -> tuple[int, ...]:
+    """Return the shape that the node's output had, the batch as 0."""
+    value = node.meta.get("val")
+    if not isinstance(value, Tensor):
+        return ()
+    return tuple(s if isinstance(s, int) else 0 for s in value.shape)
+
+
+def _attribute(module: nn.Module, path: str) -> Tensor:
+    parent, _, name = path.rpartition(".")
+    tensor: Tensor = getattr(module.get_submodule(parent), name)
+    return tensor
+
+
+def _tuple(value: Any, dimensions: int) -> tuple[int, ...]:
+    values = tuple(value) if isinstance(value, (list, tuple)) else (value,)
+    return values * dimensions if len(values) == 1 else values
+
+
+def _padding(value: Any, kernel: tuple[int, ...], dilation: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    if value == "valid":
+        value = 0
+    if value == "same":  # torch puts the odd one behind
+        totals = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+        return tuple((total // 2, total - total // 2) for total in totals)
+    return tuple((p, p) for p in _tuple(value, len(kernel)))

@@ -1,0 +1,83 @@
+"""Margins of logits, and the random combinations of them whose squared gradients add up to E.
+
+A combination is a matrix of coefficients A (n, classes): the scalar ``sum(A * Z)`` is propagated back. Row x of ``A`` holds
+``v_i / (Z_y - Z_i)`` for the classes i that count, and minus their sum at the predicted class y, so that it stands for
+``sum_i v_i (Z_i - Z_y) / |Z_i - Z_y|`` with margins held fixed (IMPQ slides; science in the README).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from impq_opt.errors import DataError
+
+__all__ = ["Margins", "margins", "one_by_one", "random_signs", "top"]
+
+
+@dataclass(frozen=True)
+class Margins:
+    """Predicted class (n,), inverse margins (n, classes), zero at the predicted class, and how many were ties.
+
+    A tie, ``Z_i = Z_y`` exactly, has no inverse: whatever the precision, any rounding decides it. Ties are left out of E and counted.
+    """
+
+    predicted: Tensor
+    inverse: Tensor
+    ties: int
+
+    def combine(self, signs: Tensor) -> Tensor:
+        """Return the coefficients (n, classes) for factors ``signs`` (n, classes)."""
+        coefficients = signs * self.inverse
+        coefficients.scatter_(1, self.predicted[:, None], -coefficients.sum(1, keepdim=True))
+        return coefficients
+
+
+def margins(logits: Tensor) -> Margins:
+    """Return the margins of logits (n, classes).
+
+    Raises
+    ------
+    DataError
+        A logit is not a number.
+    """
+    logits = logits.detach().float()
+    if not bool(torch.isfinite(logits).all()):
+        row = int((~torch.isfinite(logits)).any(1).nonzero()[0])
+        raise DataError(
+            "the network's logits must be finite",
+            where=f"network: sample {row} of a batch",
+            value=[float(z) for z in logits[row, :4]],
+            hint="check the weights and the scaling of the inputs",
+        )
+    best, predicted = logits.max(1)
+    gap = best[:, None] - logits
+    others = torch.ones_like(gap, dtype=torch.bool).scatter_(1, predicted[:, None], False)
+    tied = others & (gap == 0)
+    inverse = torch.where(others & ~tied, 1 / gap, torch.zeros(()))
+    return Margins(predicted, inverse, int(tied.sum()))
+
+
+def random_signs(found: Margins, generator: torch.Generator) -> Tensor:
+    """Return coefficients with one independent sign per sample and class."""
+    shape = found.inverse.shape
+    signs = torch.randint(0, 2, shape, generator=generator, dtype=torch.int8).to(found.inverse.device) * 2 - 1
+    return found.combine(signs.to(found.inverse.dtype))
+
+
+def one_by_one(found: Margins) -> Iterator[Tensor]:
+    """Yield coefficients for one margin of every sample at a time, until each other class had its turn."""
+    yield from top(found, found.inverse.shape[1] - 1)
+
+
+def top(found: Margins, count: int) -> Iterator[Tensor]:
+    """Yield coefficients for the smallest margin of every sample, then the next, up to ``count``."""
+    # Ties and the winner have inverse 0 and come last.
+    order = found.inverse.argsort(dim=1, descending=True, stable=True)
+    for place in range(min(count, found.inverse.shape[1] - 1)):
+        chosen = torch.zeros_like(found.inverse).scatter_(1, order[:, place : place + 1], 1.0)
+        if bool((chosen * found.inverse).any()):
+            yield found.combine(chosen)

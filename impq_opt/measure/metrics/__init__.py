@@ -1,0 +1,73 @@
+"""Metrics: each fills a damage table, in a named unit, from chunks of samples.
+
+A new metric is a class with the members of :class:`Metric` and one entry in ``METRICS``, or in the entry-point group
+``impq_opt.metrics`` of another package.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from impq_opt.damage import DamageTable, PowerLaw
+from impq_opt.errors import OptionError, nearest
+from impq_opt.measure.survey import Survey
+
+__all__ = ["METRICS", "Metric", "load_metric"]
+
+FloatArray = npt.NDArray[np.float64]
+
+
+class Metric(Protocol):
+    """What the measuring loop asks of a metric.
+
+    Attributes
+    ----------
+    unit : str
+        Of the damage.
+    labels : bool
+        Whether samples need labels.
+    """
+
+    unit: str
+    labels: bool
+
+    def chunk(self, survey: Survey, x: Tensor, labels: Tensor | None, generator: torch.Generator) -> FloatArray:
+        """Return what one chunk of samples says of every group, (G, C); its mean over chunks is the measurement."""
+        ...
+
+    def law(self, survey: Survey, mean: FloatArray, stderr: FloatArray) -> PowerLaw | DamageTable:
+        """Turn the mean (G, C) and its standard error into damages."""
+        ...
+
+
+# One line a metric: name, where it lives, what it says.
+METRICS = {
+    "impq": ("impq_opt.measure.metrics.impq:Impq", "4^-B E, E with 1/12 (IMPQ slides)"),
+    "sakr": ("impq_opt.measure.metrics.impq:Sakr", "4^-B E, E with 1/24 (Sakr et al. 2017)"),
+    "impq-code": ("impq_opt.measure.metrics.impq_code:ImpqCode", "first power of the step, as in the IMPQ authors' code"),
+    "gaussian": ("impq_opt.measure.metrics.gaussian:Gaussian", "linearised Gaussian tail of every margin"),
+    "measured-error": ("impq_opt.measure.metrics.measured_error:MeasuredError", "E times the rounding error as measured"),
+    "hawq": ("impq_opt.measure.metrics.hawq:Hawq", "mean Hessian trace times squared rounding error (HAWQ-V2)"),
+    "fit": ("impq_opt.measure.metrics.fit:Fit", "empirical Fisher trace times squared step (FIT)"),
+    "loss-delta": ("impq_opt.measure.metrics.loss_delta:LossDelta", "rise of the loss with one group quantized"),
+}
+
+
+def load_metric(name: str) -> Metric:
+    """Return a new instance of the metric called ``name``; raise OptionError with near matches."""
+    path = METRICS[name][0] if name in METRICS else ""
+    for entry in () if path else entry_points(group="impq_opt.metrics"):
+        if entry.name == name:
+            path = entry.value
+    if not path:
+        raise OptionError("unknown metric", where="metric", value=name, hint=nearest(name, METRICS))
+    module, _, attribute = path.partition(":")
+    metric: Any = getattr(import_module(module), attribute)()
+    return metric  # type: ignore[no-any-return]

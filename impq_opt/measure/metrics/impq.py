@@ -1,0 +1,35 @@
+"""The mismatch bound of IMPQ, and Sakr et al.'s tighter constant."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from impq_opt.damage import PowerLaw
+from impq_opt.measure.metrics import FloatArray
+from impq_opt.measure.survey import Survey
+
+__all__ = ["Impq", "Sakr"]
+
+
+class Impq:
+    """Damage ``4^-B E``, with ``E = range^2 / 12 mean_x sum_i sum_h |d(Z_i - Z_y)/dh|^2 / (Z_i - Z_y)^2`` (IMPQ slides).
+
+    A union bound over classes of Chebyshev's inequality for uniform rounding noise of variance ``step^2 / 12``.
+    """
+
+    unit = "mismatch probability bound"
+    labels = False
+    constant = 12.0
+
+    def chunk(self, survey: Survey, x: Tensor, labels: Tensor | None, generator: torch.Generator) -> FloatArray:
+        return survey.fold(survey.squares(x, generator)) / self.constant
+
+    def law(self, survey: Survey, mean: FloatArray, stderr: FloatArray) -> PowerLaw:
+        return PowerLaw(mean[:, 0].copy(), stderr[:, 0].copy())
+
+
+class Sakr(Impq):
+    """As :class:`Impq` with 24 for 12: noise symmetric about zero crosses a margin on one side only (Sakr et al. 2017)."""
+
+    constant = 24.0

@@ -1,0 +1,109 @@
+"""One forward pass with taps, and backward passes that leave squared per-sample gradients behind.
+
+Only gradients of tensors are propagated, none of parameters: the weights' squared gradients are formed in hooks, as each
+layer's output gradient arrives, and the gradient is freed again. So a pass holds the tensors of a forward pass and one layer's
+gradient, less than a training step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from impq_opt.measure.contraction import kernel_norms, weight_gradient, weight_squares
+from impq_opt.measure.graph import Network, Use, WeightSite
+
+__all__ = ["Taps"]
+
+
+class Taps:
+    """The sites of one batch.
+
+    Parameters
+    ----------
+    network : Network
+    fine : bool
+        Weights get the sums over the batch of squared gradients of each weight, (out, in / groups * prod(kernel)); else they get
+        the squared norms of each sample and output kernel, (n, out).
+    whole : bool
+        The batch is one sample: gradients are summed over it before they are squared (per-batch probes).
+    """
+
+    def __init__(self, network: Network, *, fine: bool = False, whole: bool = False) -> None:
+        self.network, self.fine, self.whole = network, fine, whole
+        self.weights: dict[str, Tensor] = {}
+        self.activations: dict[str, Tensor] = {}
+        self._partial: dict[str, tuple[int, Tensor]] = {}
+        self._calls = {use.node: (site, use) for site in network.weights for use in site.uses}
+        self._sites = {site.node: site for site in network.activations}
+        self.watch = frozenset(self._calls) | frozenset(self._sites)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (n, classes) that carry the graph of the taps."""
+
+        def visit(node: str, out: Tensor, inputs: tuple[Any, ...]) -> Tensor:
+            if not out.requires_grad:  # before the first tap: the gradient need not go further back
+                out = out.detach().requires_grad_()
+            if node in self._calls:
+                site, use = self._calls[node]
+                out.register_hook(self._weight_hook(site, use, inputs[0].detach()))
+            if node in self._sites:
+                out.register_hook(self._activation_hook(self._sites[node].name))
+            return out
+
+        return self.network.run(x, visit, watch=self.watch)
+
+    def backward(self, scalar: Tensor, *, keep: bool = False) -> None:
+        """Propagate ``scalar``; ``weights`` and ``activations`` then hold its squared gradients, by name.
+
+        Sites that the scalar does not depend on are absent. ``keep`` allows another backward pass.
+        """
+        self.weights, self.activations, self._partial = {}, {}, {}
+        if scalar.requires_grad:
+            torch.autograd.backward(scalar, retain_graph=keep)
+
+    def _weight_hook(self, site: WeightSite, use: Use, x: Tensor) -> Callable[[Tensor], None]:
+        def hook(grad: Tensor) -> None:
+            grad, inputs = grad.detach(), x.to(grad.dtype)
+            if self.whole:
+                self._sum_up(site, _batch_gradient(grad, inputs, site.shape, use))
+            elif len(site.uses) > 1:
+                self._sum_up(site, weight_gradient(grad, inputs, site.shape, use))
+            elif self.fine:
+                self.weights[site.name] = weight_squares(grad, inputs, site.shape, use)
+            else:
+                self.weights[site.name] = kernel_norms(grad, inputs, site.shape, use)
+
+        return hook
+
+    def _sum_up(self, site: WeightSite, gradient: Tensor) -> None:
+        """Add the gradients (n, out, inputs) of a shared weight over its uses before squaring them."""
+        uses, total = self._partial.get(site.name, (0, None))  # type: ignore[assignment]
+        total = gradient if total is None else total + gradient
+        self._partial[site.name] = uses + 1, total
+        self.weights[site.name] = total.square().sum(0 if self.fine else 2)
+
+    def _activation_hook(self, name: str) -> Callable[[Tensor], None]:
+        def hook(grad: Tensor) -> None:
+            self.activations[name] = grad.detach().flatten(1).float().square().sum(1)
+
+        return hook
+
+
+def _batch_gradient(grad: Tensor, x: Tensor, weight: tuple[int, ...], use: Use) -> Tensor:
+    """Return the gradient (1, out, inputs) summed over the batch, from torch's own backward."""
+    if not use.dimensions:
+        total = grad.flatten(0, -2).T @ x.flatten(0, -2)
+    else:
+        before = [p[0] for p in use.padding]
+        if any(p[0] != p[1] for p in use.padding):  # torch pads evenly: pad here instead
+            x = torch.nn.functional.pad(x, [p for pair in reversed(use.padding) for p in pair])
+            before = [0] * use.dimensions
+        total = torch.ops.aten.convolution_backward(
+            grad, x, x.new_empty(weight), None, use.stride, before, use.dilation, False, [0] * use.dimensions,
+            use.groups, [False, True, False],
+        )[1]
+    return total.reshape(1, weight[0], -1)
