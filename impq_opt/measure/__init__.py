@@ -1,0 +1,21 @@
+"""Measuring how sensitive a trained network's decisions are to the precision of its parts. Needs torch."""
+
+from impq_opt.measure.api import measure, survey_of
+from impq_opt.measure.estimators import ESTIMATORS, Estimator
+from impq_opt.measure.graph import Network, trace
+from impq_opt.measure.grouping import GROUPINGS, Grouping
+from impq_opt.measure.metrics import METRICS
+from impq_opt.measure.replicates import Sampling
+
+__all__ = [
+    "ESTIMATORS",
+    "GROUPINGS",
+    "METRICS",
+    "Estimator",
+    "Grouping",
+    "Network",
+    "Sampling",
+    "measure",
+    "survey_of",
+    "trace",
+]

@@ -1,16 +1,15 @@
-"""Estimators of E from a chunk of samples. Each is without bias for the mean over the chunk (``top`` for its own sum).
+"""Estimators of E from weighted samples. Each is without bias (``top`` for its own sum).
 
 ==============  =========================================================================================================
-``importance``  random signs at samples drawn in proportion to ``sum_i 1 / margin_i^2``, which a forward pass tells
+``importance``  random signs at samples drawn in proportion to ``sum_i 1 / margin_i^2``, which a forward pass over all tells
 ``signs``       random signs at every sample, one backward pass for all classes
 ``batch``       random signs, squared after summing over a batch: the least work and the most noise
 ``exact``       one backward pass per class: the definition
 ``top``         one backward pass for each of the smallest margins, like the IMPQ authors' code
 ==============  =========================================================================================================
 
-The second moment of random signs is the sum of squares (Hutchinson 1990), so one pass replaces ``classes - 1``. The
-inverse square of the margin lets 1 % of the samples carry most of E; drawing those more often, and weighing them less, takes that out of
-the variance and leaves the pool's own, which forward passes reduce (importance sampling with a uniform part that bounds the weights).
+The second moment of random signs is the sum of squares (Hutchinson 1990), so one pass replaces ``classes - 1``. Which samples are
+drawn, and with which weights, is decided in :mod:`impq_opt.measure.pool`.
 """
 
 from __future__ import annotations
@@ -26,28 +25,25 @@ from impq_opt.measure.graph import Network
 from impq_opt.measure.margins import Margins, margins, one_by_one, random_signs, top
 from impq_opt.measure.taps import Taps
 
-__all__ = ["ESTIMATORS", "Estimator", "Squares"]
+__all__ = ["ESTIMATORS", "Estimator", "Squares", "propagate"]
 
 ESTIMATORS = ("importance", "signs", "batch", "exact", "top")
-_UNIFORM = 0.2  # share of draws that ignore the margins: no weight exceeds 1 / _UNIFORM
 
 
 @dataclass
 class Squares:
-    """Mean over samples of squared gradients: per weight site (out,) or (out, inputs), per activation site a number."""
+    """Weighted sums over samples of squared gradients: per weight site (out,) or (out, inputs), per activation a number."""
 
     weights: dict[str, Tensor]
     activations: dict[str, float]
-    ties: int = 0
 
-    def add(self, taps: Taps, rows: int) -> None:
-        """Add what a backward pass left in ``taps``, divided by ``rows``."""
+    def add(self, taps: Taps) -> None:
+        """Add what a backward pass left in ``taps``."""
         for name, squares in taps.weights.items():
-            part = (squares if taps.fine else squares.sum(0)).double() / rows
+            part = (squares if taps.fine else squares.sum(0)).double()
             self.weights[name] = self.weights[name] + part if name in self.weights else part
         for name, squares in taps.activations.items():
-            part_sum = float(squares.double().sum()) / rows
-            self.activations[name] = self.activations.get(name, 0.0) + part_sum
+            self.activations[name] = self.activations.get(name, 0.0) + float(squares.double().sum())
 
 
 @dataclass(frozen=True)
@@ -59,7 +55,7 @@ class Estimator:
     name : str
         One of :data:`ESTIMATORS`.
     draws : int
-        ``importance``: backward passes per chunk.
+        ``importance``: samples drawn per replicate.
     probes : int
         ``signs``, ``batch``: independent sets of signs per sample.
     margins : int
@@ -81,17 +77,17 @@ class Estimator:
             if getattr(self, option) < 1:
                 raise OptionError("must be at least 1", where=f"estimator.{option}", value=getattr(self, option))
 
-    def estimate(self, network: Network, x: Tensor, generator: torch.Generator, *, fine: bool) -> Squares:
-        """Return the mean over the chunk ``x`` (n, ...) of the squared gradients of its margins."""
-        if self.name == "importance":
-            return self._importance(network, x, generator, fine)
+    def estimate(
+        self, network: Network, x: Tensor, weights: Tensor, generator: torch.Generator, *, fine: bool
+    ) -> Squares:
+        """Return the sum over samples ``x`` (n, ...), times ``weights`` (n,), of the squared gradients of their margins."""
         total = Squares({}, {})
         taps = Taps(network, fine=fine, whole=self.name == "batch")
-        for part in x.split(self.batch):
+        for part, factors in zip(x.split(self.batch), weights.sqrt().split(self.batch), strict=True):
             logits = taps.forward(part)
-            found = margins(logits)
-            total.ties += found.ties
-            _propagate(taps, logits, self._coefficients(found, generator), total, len(x))
+            scale = factors.to(logits.device, torch.float32)[:, None]
+            combinations = (scale * one for one in self._coefficients(margins(logits), generator))
+            propagate(taps, logits, combinations, total)
         return total
 
     def _coefficients(self, found: Margins, generator: torch.Generator) -> Iterator[Tensor]:
@@ -103,38 +99,12 @@ class Estimator:
             for _ in range(self.probes):
                 yield random_signs(found, generator) / self.probes**0.5
 
-    def _importance(self, network: Network, x: Tensor, generator: torch.Generator, fine: bool) -> Squares:
-        with torch.no_grad():
-            pool = [margins(network.run(part)) for part in x.split(self.batch)]
-        total = Squares({}, {}, sum(found.ties for found in pool))
-        weight = torch.cat([found.inverse.square().sum(1) for found in pool]).double().cpu()
-        if not bool(weight.any()):
-            return total
-        chance = (1 - _UNIFORM) * weight / weight.sum() + _UNIFORM / len(x)
-        draws = min(self.draws, len(x))
-        rows = _systematic(chance, draws, generator)
-        factors = (1 / (draws * chance[rows])).sqrt().float()  # squared gradients weigh 1 / (draws n chance); n comes below
-        taps = Taps(network, fine=fine)
-        for part, factor in zip(rows.split(self.batch), factors.split(self.batch), strict=True):
-            logits = taps.forward(x[part.to(x.device)])
-            signs = random_signs(margins(logits), generator) * factor.to(logits.device)[:, None]
-            _propagate(taps, logits, iter([signs]), total, len(x))
-        return total
 
-
-def _propagate(taps: Taps, logits: Tensor, combinations: Iterator[Tensor], total: Squares, rows: int) -> None:
-    """Add the squared gradients of each combination of ``logits`` to ``total``."""
+def propagate(taps: Taps, logits: Tensor, combinations: Iterator[Tensor], total: Squares) -> None:
+    """Add the squared gradients of each combination (n, classes) of ``logits`` to ``total``."""
     current = next(combinations, None)
     while current is not None:
         following = next(combinations, None)
         taps.backward((logits * current.to(logits.dtype)).sum(), keep=following is not None)
-        total.add(taps, rows)
+        total.add(taps)
         current = following
-
-
-def _systematic(chance: Tensor, draws: int, generator: torch.Generator) -> Tensor:
-    """Return ``draws`` rows, row i expected ``draws * chance_i`` times (systematic resampling), in random order."""
-    start = torch.rand((), generator=generator, dtype=torch.float64)
-    ticks = (torch.arange(draws, dtype=torch.float64) + start) / draws
-    edges = chance.cumsum(0)
-    return torch.searchsorted(edges / edges[-1], ticks).clamp_(max=len(chance) - 1)

@@ -1,9 +1,9 @@
 """The measuring loop: independent chunks, their mean and standard error, stopping, resuming and sharing.
 
-The unit of everything is the chunk: one portion of samples with its own seed, an independent replicate of the estimate. Means
-and standard errors are over chunks; a run stops between chunks; it resumes after the last chunk; and machines take
-chunks in turn. Results are folded in the order of chunks, wherever they were computed, so the numbers do not depend on how
-many processes there were.
+The unit of everything is the chunk: one portion of samples, or of draws from the pool, with its own seed, an independent replicate
+of the estimate. Means and standard errors are over chunks; a run stops between chunks; it resumes after the last chunk; and
+machines take chunks in turn. Results are folded in the order of chunks, wherever they were computed, so the numbers do not
+depend on how many processes there were.
 """
 
 from __future__ import annotations
@@ -11,25 +11,26 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from impq_opt.data.dataset import Dataset
 from impq_opt.errors import DataError, FileError, OptionError
 from impq_opt.files import atomic_write
 from impq_opt.measure.metrics import Metric
+from impq_opt.measure.pool import Chunk, Pool, gather, prepare, world
 from impq_opt.measure.survey import Survey
 
-__all__ = ["Progress", "Replicates", "Sampling", "replicate"]
+__all__ = ["Chunks", "Progress", "Replicates", "Sampling", "replicate"]
 
 FloatArray = npt.NDArray[np.float64]
-Progress = Callable[[int, int, float], None]  # samples done, samples at most, relative error
+Progress = Callable[[int, int, float], None]  # chunks done, chunks at most, relative error
 
 _LEAST_CHUNKS = 8  # a standard error from fewer is not trusted to stop on
 
@@ -41,24 +42,32 @@ class Sampling:
     Parameters
     ----------
     samples : int, optional
-        At most so many; all of the data unless given.
+        Size of the pool; all of the data unless given.
     chunk : int, optional
-        Samples per replicate: a sixteenth of the samples, at most 256, unless given.
+        Samples per replicate, where every sample of the pool is taken once: a sixteenth of the pool, at most 256, unless
+        given. Draws per replicate are an option of the estimator.
+    replicates : int, optional
+        At most so many: one for each chunk of the pool or, drawing by importance, as many as make an eighth of the pool and at
+        least 32, unless given.
     relative_error : float, optional
         Stop when the standard error of ``quantile`` of the groups is below this share of their value.
     quantile : float
+    concede : float
+        Share of the pool, with the smallest margins, that is given up; see :mod:`impq_opt.measure.pool`.
     seed : int
         Of the order of the samples, of signs and of draws.
     """
 
     samples: int | None = None
     chunk: int | None = None
+    replicates: int | None = None
     relative_error: float | None = None
     quantile: float = 0.95
+    concede: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("samples", "chunk"):
+        for name in ("samples", "chunk", "replicates"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise OptionError("must be at least 1", where=name, value=value)
@@ -66,18 +75,53 @@ class Sampling:
             raise OptionError("must be above 0", where="relative-error", value=self.relative_error)
         if not 0 < self.quantile <= 1:
             raise OptionError("must be in (0, 1]", where="quantile", value=self.quantile)
+        if not 0 <= self.concede < 1:
+            raise OptionError("must be at least 0 and below 1", where="concede", value=self.concede)
 
-    def rows(self, data: Dataset) -> list[torch.Tensor]:
-        """Return the rows of each chunk."""
+    def rows(self, data: Dataset) -> Tensor:
+        """Return the rows of the pool, in random order."""
         total = min(len(data), self.samples or len(data))
-        size = self.chunk or max(1, min(256, total // 16))
-        order = torch.randperm(len(data), generator=torch.Generator().manual_seed(self.seed))[:total]
-        return list(order.split(size))
+        return torch.randperm(len(data), generator=torch.Generator().manual_seed(self.seed))[:total]
 
     def generator(self, chunk: int) -> torch.Generator:
         """Return the random numbers of a chunk: independent of all others, the same wherever it is computed."""
         state = np.random.SeedSequence([self.seed, chunk]).generate_state(2, np.uint32)
         return torch.Generator().manual_seed(int(state[0]) << 32 | int(state[1]))
+
+
+class Chunks:
+    """The chunks of a measurement, by number.
+
+    Parameters
+    ----------
+    draws : int
+        Per chunk by importance; 0 takes every kept sample of the pool once.
+    """
+
+    def __init__(self, data: Dataset, pool: Pool, sampling: Sampling, draws: int) -> None:
+        self.data, self.pool, self.sampling, self.draws = data, pool, sampling, draws
+        if draws:
+            self.count = sampling.replicates or max(32, len(pool) // (8 * draws))
+            return
+        size = sampling.chunk or max(1, min(256, len(pool) // 16))
+        self._parts = pool.kept.split(size)[: sampling.replicates]
+        self.count = len(self._parts)
+
+    def samples(self, chunk: int) -> int:
+        """Return how many samples a chunk propagates; chunks count in proportion to it."""
+        return self.draws or len(self._parts[chunk])
+
+    def get(self, chunk: int, device: torch.device) -> Chunk:
+        """Return the samples, weights and random numbers of a chunk."""
+        generator = self.sampling.generator(chunk)
+        if self.draws:
+            places, weights = self.pool.draw(self.draws, generator)
+        else:
+            places = self._parts[chunk]
+            share = len(self.pool.kept) / len(self.pool)
+            weights = torch.full((len(places),), share / len(places), dtype=torch.float64)
+        x, labels = self.data.rows(self.pool.rows[places])
+        return Chunk(prepare(x, device), None if labels is None else labels.to(device), weights, generator)
 
 
 class Replicates:
@@ -155,9 +199,8 @@ class Replicates:
 
 def replicate(
     survey: Survey,
-    data: Dataset,
+    chunks: Chunks,
     metric: Metric,
-    sampling: Sampling,
     *,
     columns: int,
     identity: str = "",
@@ -165,7 +208,7 @@ def replicate(
     progress: Progress | None = None,
     autocast: bool = False,
 ) -> Replicates:
-    """Measure chunk after chunk until the samples are used up or the error is small enough.
+    """Measure chunk after chunk until there are no more or the error is small enough.
 
     Under ``torchrun`` every process takes every n-th chunk.
 
@@ -174,40 +217,33 @@ def replicate(
     identity : str
         What distinguishes this run, for ``checkpoint``: a file written after every round and removed by the caller.
     """
-    rank, world = _world()
-    rows = sampling.rows(data)
-    fingerprint = hashlib.sha256(f"{identity}|{sampling}|{len(data)}|{columns}".encode()).hexdigest()
-    result = Replicates((len(survey), columns))
+    rank, _ = world()
+    sampling = chunks.sampling
+    shape = (len(survey), columns)
+    fingerprint = hashlib.sha256(f"{identity}|{sampling}|{len(chunks.data)}|{columns}".encode()).hexdigest()
+    result = Replicates(shape)
     if checkpoint is not None and checkpoint.exists():
         result.restore(checkpoint, fingerprint)
     device = next(iter(survey.network.tensors.values())).device
+    if metric.labels and chunks.data.rows(chunks.pool.rows[:1])[1] is None:
+        raise DataError("has no labels, which this metric needs", where=f"data {chunks.data.name}", value=metric.unit)
 
     def compute(chunk: int) -> FloatArray:
-        x, labels = data.rows(rows[chunk])
-        if metric.labels and labels is None:
-            raise DataError("has no labels, which this metric needs", where=f"data {data.name}", value=metric.unit)
+        if chunk >= chunks.count:
+            return np.zeros(shape)
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-            x = prepare(x, device)
-            return metric.chunk(survey, x, None if labels is None else labels.to(device), sampling.generator(chunk))
+            return metric.chunk(survey, chunks.get(chunk, device))
 
-    total = sum(len(r) for r in rows)
-    while result.chunks < len(rows) and not _enough(result, sampling):
+    while result.chunks < chunks.count and not _enough(result, sampling):
         first = result.chunks
-        mine = compute(first + rank) if first + rank < len(rows) else np.zeros((len(survey), columns))
-        for chunk, value in enumerate(_gather(mine, world), first):
-            if chunk < len(rows) and not _enough(result, sampling):
-                result.add(value, len(rows[chunk]))
+        for chunk, value in enumerate(gather(compute(first + rank)), first):
+            if chunk < chunks.count and not _enough(result, sampling):
+                result.add(value, chunks.samples(chunk))
         if checkpoint is not None and rank == 0:
             result.save(checkpoint, fingerprint)
-        if progress is not None:
-            progress(result.samples, total, result.relative_error(sampling.quantile))
+        if progress is not None and rank == 0:
+            progress(result.chunks, chunks.count, result.relative_error(sampling.quantile))
     return result
-
-
-def prepare(x: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Move a batch to the device, pictures channels last."""
-    x = x.to(device)
-    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
 
 
 def _enough(result: Replicates, sampling: Sampling) -> bool:
@@ -215,27 +251,3 @@ def _enough(result: Replicates, sampling: Sampling) -> bool:
     return (
         wanted is not None and result.chunks >= _LEAST_CHUNKS and result.relative_error(sampling.quantile) <= wanted
     )
-
-
-def _world() -> tuple[int, int]:
-    """Return rank and number of processes, joining the group that ``torchrun`` prepared."""
-    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
-        return 0, 1
-    import torch.distributed as dist
-
-    if not dist.is_initialized():
-        dist.init_process_group("gloo")  # what is exchanged is float64 on the CPU
-    return dist.get_rank(), dist.get_world_size()
-
-
-def _gather(value: FloatArray, world: int) -> Iterator[FloatArray]:
-    """Yield every process's array, in the order of ranks."""
-    if world == 1:
-        yield value
-        return
-    import torch.distributed as dist
-
-    mine = torch.from_numpy(np.ascontiguousarray(value))
-    parts = [torch.empty_like(mine) for _ in range(world)]
-    dist.all_gather(parts, mine)
-    yield from (part.numpy() for part in parts)

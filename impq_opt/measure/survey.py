@@ -131,9 +131,9 @@ class Survey:
         """Range (out,) of the quantizer of every output kernel, by weight site."""
         return {site.name: kernel_ranges(self.network.weight_tensor(site)) for site in self.network.weights}
 
-    def squares(self, x: Tensor, generator: torch.Generator) -> Squares:
-        """Return the estimated mean over ``x`` (n, ...) of the squared gradients of the margins."""
-        return self.estimator.estimate(self.network, x, generator, fine=self.grouping.fine)
+    def squares(self, x: Tensor, weights: Tensor, generator: torch.Generator) -> Squares:
+        """Return the estimated sum over ``x`` (n, ...), times ``weights`` (n,), of squared gradients of the margins."""
+        return self.estimator.estimate(self.network, x, weights, generator, fine=self.grouping.fine)
 
     def fold(
         self,
@@ -162,8 +162,8 @@ class Survey:
             if found is None:  # the logits do not depend on this layer
                 rows.append(np.zeros((math.prod(self.grouping.shape(site)), factors.shape[1])))
                 continue
-            scaled = found.movedim(0, -1) * factors.to(found.device).T.reshape(-1, *(1,) * (found.ndim - 1), len(found))
-            scaled = scaled.movedim(-1, 1)  # (C, out) or (C, out, inputs)
+            per_kernel = factors.to(found).T.reshape(-1, len(found), *(1,) * (found.ndim - 1))
+            scaled = per_kernel * found  # (C, out) or (C, out, inputs)
             rows.append(self.grouping.sum(site, scaled).T.cpu().numpy())
         for node in self.network.activations:
             column = [self.ranges[node.name].span ** 2] if activation is None else activation(node)

@@ -12,11 +12,9 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
-
 from impq_opt.damage import DamageTable, PowerLaw
 from impq_opt.errors import OptionError, nearest
+from impq_opt.measure.pool import Chunk
 from impq_opt.measure.survey import Survey
 
 __all__ = ["METRICS", "Metric", "load_metric"]
@@ -33,13 +31,21 @@ class Metric(Protocol):
         Of the damage.
     labels : bool
         Whether samples need labels.
+    margins : bool
+        Whether it adds up squared gradients of margins: then samples are drawn by their margins, and those with the smallest
+        can be conceded. Otherwise all samples count alike.
     """
 
     unit: str
     labels: bool
+    margins: bool
 
-    def chunk(self, survey: Survey, x: Tensor, labels: Tensor | None, generator: torch.Generator) -> FloatArray:
-        """Return what one chunk of samples says of every group, (G, C); its mean over chunks is the measurement."""
+    def columns(self, survey: Survey) -> int:
+        """Return C, the numbers that each chunk tells of a group."""
+        ...
+
+    def chunk(self, survey: Survey, part: Chunk) -> FloatArray:
+        """Return the weighted sum over one chunk of what samples say of every group, (G, C)."""
         ...
 
     def law(self, survey: Survey, mean: FloatArray, stderr: FloatArray) -> PowerLaw | DamageTable:

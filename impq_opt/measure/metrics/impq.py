@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
 from impq_opt.damage import PowerLaw
 from impq_opt.measure.metrics import FloatArray
+from impq_opt.measure.pool import Chunk
 from impq_opt.measure.survey import Survey
 
 __all__ = ["Impq", "Sakr"]
@@ -20,10 +18,14 @@ class Impq:
 
     unit = "mismatch probability bound"
     labels = False
+    margins = True
     constant = 12.0
 
-    def chunk(self, survey: Survey, x: Tensor, labels: Tensor | None, generator: torch.Generator) -> FloatArray:
-        return survey.fold(survey.squares(x, generator)) / self.constant
+    def columns(self, survey: Survey) -> int:
+        return 1
+
+    def chunk(self, survey: Survey, part: Chunk) -> FloatArray:
+        return survey.fold(survey.squares(part.x, part.weights, part.generator)) / self.constant
 
     def law(self, survey: Survey, mean: FloatArray, stderr: FloatArray) -> PowerLaw:
         return PowerLaw(mean[:, 0].copy(), stderr[:, 0].copy())

@@ -1,0 +1,229 @@
+"""Measuring in one call."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import impq_opt
+from impq_opt.data.dataset import Dataset
+from impq_opt.errors import DataError
+from impq_opt.measure.assemble import assemble
+from impq_opt.measure.estimators import Estimator
+from impq_opt.measure.graph import trace
+from impq_opt.measure.grouping import Grouping
+from impq_opt.measure.metrics import Metric, load_metric
+from impq_opt.measure.pool import Pool, look_at, prepare
+from impq_opt.measure.replicates import Chunks, Progress, Replicates, Sampling, replicate
+from impq_opt.measure.survey import Survey, calibrate
+from impq_opt.problem import Problem
+
+__all__ = ["measure", "survey_of", "tensors"]
+
+CALIBRATION = 512  # samples that tell the ranges of activations
+Batches = Dataset | Iterable[Any]
+
+
+def measure(
+    network: nn.Module,
+    data: Batches,
+    *,
+    groups: str | Grouping = "layer",
+    metric: str = "impq",
+    estimator: str | Estimator = "importance",
+    sampling: Sampling | None = None,
+    bits: Sequence[float] = range(1, 9),
+    residual: str = "tie",
+    device: str = "cpu",
+    bf16: bool = False,
+    checkpoint: Path | None = None,
+    progress: Progress | None = None,
+    provenance: dict[str, Any] | None = None,
+) -> Problem:
+    """Measure what every precision of every group does to a trained classifier, and declare the problem.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Takes one tensor (n, ...), returns logits (n, classes). Measured in eval mode, left as it was.
+    data : Dataset or iterable
+        Of batches: inputs, or pairs of inputs and labels. An iterable is read until there are enough samples.
+    groups : str or Grouping
+        ``"layer"``, ``"kernel"``, ``"slice"``, or ``"block"``.
+    metric : str
+        A name of :data:`~impq_opt.measure.metrics.METRICS`.
+    estimator : str or Estimator
+        A name of :data:`~impq_opt.measure.estimators.ESTIMATORS`.
+    sampling : Sampling, optional
+        How many samples, when to stop, and the seed.
+    bits : sequence of number
+        Candidates of every group.
+    residual : {"tie", "accumulate"}
+        See :func:`~impq_opt.measure.graph.trace`.
+    device : str
+    bf16 : bool
+        Propagate in bfloat16; what that changes on the first chunk is measured and stored.
+    checkpoint : Path, optional
+        Where to keep finished chunks, so that an interrupted measurement resumes; removed at the end.
+    progress : callable, optional
+        Told chunks done, chunks at most and the relative error, after every round.
+    provenance : dict, optional
+        Further entries for the problem's provenance.
+
+    Returns
+    -------
+    Problem
+        With standard errors over independent chunks, ranges, and in ``provenance`` what was done.
+
+    Raises
+    ------
+    DataError
+        A network that is not a classifier, logits that are not numbers or never differ, or no samples.
+    """
+    sampling = sampling or Sampling()
+    dataset = tensors(data, sampling.samples)
+    chosen = load_metric(metric)
+    survey = survey_of(
+        network, dataset, groups=groups, estimator=estimator, bits=bits, residual=residual, device=device, seed=sampling.seed
+    )
+    chunks = chunks_of(survey, dataset, chosen, sampling)
+    columns = chosen.columns(survey)
+    identity = f"{metric}|{survey.grouping}|{survey.estimator}|{survey.bits}|{bf16}|{_digest(survey)}"
+    result = replicate(
+        survey, chunks, chosen,
+        columns=columns, identity=identity, checkpoint=checkpoint, progress=progress, autocast=bf16,
+    )  # fmt: skip
+    if not result.mean.any():
+        raise DataError(
+            "no group has any effect on any decision",
+            where="network",
+            hint="do its logits depend on its weights, and differ between classes?",
+        )
+    record = _record(survey, chunks, result, metric)
+    if bf16:
+        record["bf16_bias"] = _bias(survey, dataset, chosen, sampling, columns)
+    problem = assemble(
+        survey, chosen.law(survey, result.mean, result.stderr),
+        metric=metric, unit=chosen.unit, provenance=record | (provenance or {}),
+    )  # fmt: skip
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    return problem
+
+
+def tensors(data: Batches, samples: int | None) -> Dataset:
+    """Return ``data`` as a data set, reading an iterable of batches until there are ``samples``."""
+    if isinstance(data, Dataset):
+        return data
+    inputs: list[Tensor] = []
+    labels: list[Tensor] = []
+    for batch in data:
+        x, y = batch if isinstance(batch, (tuple, list)) and len(batch) == 2 else (batch, None)
+        if not isinstance(x, Tensor) or x.ndim < 2:
+            raise DataError("a batch must be a tensor (n, ...), or a pair of inputs and labels", where="data", value=x)
+        inputs.append(x)
+        labels += [] if y is None else [torch.as_tensor(y)]
+        if samples is not None and sum(map(len, inputs)) >= samples:
+            break
+    if not inputs:
+        raise DataError("holds no samples", where="data", hint="the iterable of batches is empty")
+    complete = len(labels) == len(inputs)
+    return Dataset(torch.cat(inputs), torch.cat(labels) if complete else None, name="batches")
+
+
+def survey_of(
+    network: nn.Module,
+    data: Dataset,
+    *,
+    groups: str | Grouping = "layer",
+    estimator: str | Estimator = "importance",
+    bits: Sequence[float] = range(1, 9),
+    residual: str = "tie",
+    device: str = "cpu",
+    seed: int = 0,
+) -> Survey:
+    """Trace a network and find the ranges of its activations on the first :data:`CALIBRATION` samples."""
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:CALIBRATION]
+    example, _ = data.rows(order[:1])
+    traced = trace(network, prepare(example, next(network.parameters()).device), residual=residual)
+    place = torch.device(device)
+    traced.to(place)
+    batches = (prepare(data.rows(rows)[0], place) for rows in order.split(32))
+    return Survey(
+        traced,
+        groups if isinstance(groups, Grouping) else Grouping(groups),
+        estimator if isinstance(estimator, Estimator) else Estimator(estimator),
+        calibrate(traced, batches),
+        tuple(float(b) for b in bits),
+    )
+
+
+def chunks_of(survey: Survey, data: Dataset, metric: Metric, sampling: Sampling) -> Chunks:
+    """Return the pool's chunks; where the metric adds up margins, after a look at those of all samples."""
+    rows = sampling.rows(data)
+    importance = metric.margins and survey.estimator.name == "importance"
+    if importance or (metric.margins and sampling.concede):
+        pool = look_at(survey.network, data, rows, concede=sampling.concede)
+    else:
+        pool = Pool(rows, torch.empty(0), torch.zeros(len(rows), dtype=torch.bool))
+    return Chunks(data, pool, sampling, survey.estimator.draws if importance else 0)
+
+
+def _record(survey: Survey, chunks: Chunks, result: Replicates, metric: str) -> dict[str, Any]:
+    """Return what was done, as plain values that a problem file can hold."""
+    rules = [survey.ranges[site.name].rule for site in survey.network.activations]
+    pool, sampling = chunks.pool, chunks.sampling
+    record: dict[str, Any] = {
+        "source": "measured",
+        "metric": metric,
+        "data": chunks.data.name,
+        "samples": len(pool),
+        "propagated": result.samples,
+        "chunks": result.chunks,
+        "seed": sampling.seed,
+        "conceded": sampling.concede,
+        "estimator": survey.estimator.name,
+        "estimator_options": {k: v for k, v in asdict(survey.estimator).items() if k != "name"},
+        "groups": survey.grouping.kind if survey.grouping.kind != "block" else f"block of {survey.grouping.size}",
+        "relative_error": {
+            "median": result.relative_error(0.5),
+            "p95": result.relative_error(0.95),
+            "meaning": "quantiles over groups of the standard error over independent chunks; "
+            + ("of the mean over these samples" if chunks.draws else "of the mean over samples like these"),
+        },
+        "weight_ranges": "2 max |w| of each output kernel",
+        "activation_ranges": f"{rules.count('batch-norm')} by batch-norm (beta + 6 |gamma|), "
+        f"{rules.count('measured')} by the largest of {min(CALIBRATION, len(chunks.data))} samples",
+        "classes": survey.network.classes,
+        "made_with": f"impq-opt {impq_opt.__version__}, torch {torch.__version__}",
+    }
+    if len(pool.tail):
+        record["tail"] = {"of_the_top_1_percent": pool.tail_share(0.01), "of_the_top_sample": pool.tail_share(0), "ties": pool.ties}
+    if survey.network.skipped:
+        record["not_measured"] = list(survey.network.skipped)
+    return record
+
+
+def _bias(survey: Survey, data: Dataset, metric: Any, sampling: Sampling, columns: int) -> dict[str, float]:
+    """Compare bfloat16 with float32 on the first chunk, same seeds: relative differences over groups."""
+    chunks = chunks_of(survey, data, metric, replace(sampling, replicates=1, relative_error=None))
+    half, full = (replicate(survey, chunks, metric, columns=columns, autocast=autocast).mean for autocast in (True, False))
+    alive = full > 0
+    relative = (half[alive] - full[alive]) / full[alive]
+    return {"median": float(np.median(relative)), "largest": float(np.abs(relative).max())}
+
+
+def _digest(survey: Survey) -> str:
+    state = hashlib.sha256()
+    for name, tensor in survey.network.tensors.items():
+        state.update(name.encode())
+        state.update(tensor.detach().cpu().contiguous().float().numpy().tobytes())
+    return state.hexdigest()

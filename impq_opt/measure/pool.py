@@ -1,0 +1,159 @@
+"""Which samples are looked at, how often, and with which weight.
+
+With margins of positive density at zero the mean of ``1 / margin^2`` has no limit: over N samples it grows like N, and a single sample
+carries most of it. So E belongs to a stated pool of samples, and two things make it useful:
+
+* *Drawing by importance.* A forward pass over the pool tells ``sum_i 1 / margin_i^2`` of every sample. Samples are drawn for the
+  backward pass in proportion to it, with a uniform part that bounds the weights, and weighed by the inverse: unbiased for the pool.
+* *Conceding.* The share q of the pool with the smallest margins is left out of E and counted as lost whatever the precision:
+  the mismatch is at most ``q + sum_g 4^-B_g E_g``, still a bound, and one whose variance is finite.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from impq_opt.data.dataset import Dataset
+from impq_opt.errors import DataError, OptionError
+from impq_opt.measure.graph import Network
+from impq_opt.measure.margins import margins
+
+__all__ = ["Chunk", "Pool", "look_at", "prepare", "world"]
+
+FloatArray = npt.NDArray[np.float64]
+_UNIFORM = 0.2  # share of draws that ignore the margins: no weight exceeds 1 / (_UNIFORM N)
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """Samples of one replicate: inputs (n, ...), labels (n,), weights (n,) that make sums means, random numbers."""
+
+    x: Tensor
+    labels: Tensor | None
+    weights: Tensor
+    generator: torch.Generator
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """The samples that E is the mean over.
+
+    Parameters
+    ----------
+    rows : Tensor (N,) int64
+        Rows of the data set, in random order.
+    tail : Tensor (N,) float64
+        ``sum_i 1 / margin_i^2`` of each; empty where margins were not looked at.
+    conceded : Tensor (N,) bool
+        Those left out.
+    ties : int
+        Margins that are exactly zero; they are left out too.
+    """
+
+    rows: Tensor
+    tail: Tensor
+    conceded: Tensor
+    ties: int = 0
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def kept(self) -> Tensor:
+        """Places (n,) in the pool of the samples that are not conceded."""
+        return (~self.conceded).nonzero()[:, 0]
+
+    def tail_share(self, share: float) -> float:
+        """Return how much of ``sum 1 / margin^2`` the given share of the kept samples carries."""
+        ordered = self.tail[self.kept].sort(descending=True).values
+        total = float(ordered.sum())
+        return float(ordered[: max(1, round(share * len(ordered)))].sum()) / total if total else 0.0
+
+    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw places (count,) by importance; return them with weights (count,) that make sums means over the pool.
+
+        Systematic resampling: a sample of chance p is expected ``count * p`` times.
+        """
+        kept = self.kept
+        tail = self.tail[kept]
+        chance = (1 - _UNIFORM) * tail / tail.sum() + _UNIFORM / len(kept)
+        start = torch.rand((), generator=generator, dtype=torch.float64)
+        ticks = (torch.arange(count, dtype=torch.float64) + start) / count
+        edges = chance.cumsum(0)
+        chosen = torch.searchsorted(edges / edges[-1], ticks).clamp_(max=len(kept) - 1)
+        return kept[chosen], 1 / (count * chance[chosen] * len(self))
+
+
+def look_at(network: Network, data: Dataset, rows: Tensor, *, concede: float = 0.0, batch: int = 64) -> Pool:
+    """Return the pool of ``rows`` after a forward pass over it, shared among processes.
+
+    Raises
+    ------
+    DataError
+        Logits that are not finite, or that are equal for all classes of every sample.
+    """
+    if not 0 <= concede < 1:
+        raise OptionError("must be a share of the samples, at least 0 and below 1", where="concede", value=concede)
+    device = next(iter(network.tensors.values())).device
+    rank, processes = world()
+    found = torch.zeros(len(rows), 3, dtype=torch.float64)  # sum 1 / m^2, smallest margin, ties
+    for place in range(rank * batch, len(rows), processes * batch):
+        x, _ = data.rows(rows[place : place + batch])
+        with torch.no_grad():
+            one = margins(network.run(prepare(x, device)))
+        found[place : place + batch, 0] = one.inverse.double().square().sum(1)
+        found[place : place + batch, 1] = 1 / one.inverse.double().amax(1)
+        found[place, 2] = one.ties
+    _sum(found)
+    tail, smallest, ties = found[:, 0], found[:, 1], int(found[:, 2].sum())
+    if not bool(tail.any()):
+        raise DataError("all logits of every sample are equal", where="network", hint="it decides nothing to measure")
+    conceded = torch.zeros(len(rows), dtype=torch.bool)
+    conceded[smallest.argsort(stable=True)[: int(concede * len(rows))]] = True
+    return Pool(rows, tail, conceded, ties)
+
+
+def prepare(x: Tensor, device: torch.device) -> Tensor:
+    """Move a batch to the device, pictures channels last."""
+    x = x.to(device)
+    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+
+
+def world() -> tuple[int, int]:
+    """Return rank and number of processes, joining the group that ``torchrun`` prepared."""
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        return 0, 1
+    import torch.distributed as dist
+
+    if not dist.is_initialized():
+        dist.init_process_group("gloo")  # what is exchanged is float64 on the CPU
+    return dist.get_rank(), dist.get_world_size()
+
+
+def _sum(values: Tensor) -> None:
+    """Add up, in place, what the processes found; each row is zero but in one of them."""
+    if world()[1] > 1:
+        import torch.distributed as dist
+
+        dist.all_reduce(values)
+
+
+def gather(value: FloatArray) -> Iterator[FloatArray]:
+    """Yield every process's array, in the order of ranks."""
+    processes = world()[1]
+    if processes == 1:
+        yield value
+        return
+    import torch.distributed as dist
+
+    mine = torch.from_numpy(np.ascontiguousarray(value))
+    parts = [torch.empty_like(mine) for _ in range(processes)]
+    dist.all_gather(parts, mine)
+    yield from (part.numpy() for part in parts)
