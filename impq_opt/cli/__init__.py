@@ -76,6 +76,13 @@ COMMANDS: tuple[Command, ...] = (
         "impq-opt report allocation.json -o report.html --figures figures",
     ),
     Command(
+        "measure",
+        "measure:measure",
+        "Measure",
+        "Measure how sensitive a trained network is, and write the problem.",
+        "impq-opt measure resnet20-fashion-mnist --data fashion-mnist --groups kernel --samples 4096 -o problem.toml",
+    ),
+    Command(
         "import",
         "import_:import_",
         "Exchange",

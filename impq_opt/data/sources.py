@@ -153,4 +153,6 @@ def _npz(path: Path, split: str) -> Dataset:
     inputs = torch.from_numpy(images.astype(np.float32))
     if not bool(torch.isfinite(inputs).all()):
         raise DataError("images must be finite", where=str(path))
-    return Dataset(inputs, None if labels is None else torch.from_numpy(labels.astype(np.int64)), f"{path.name}/{split}")
+    return Dataset(
+        inputs, None if labels is None else torch.from_numpy(labels.astype(np.int64)), f"{path.name}/{split}"
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -92,7 +91,14 @@ def measure(
     dataset = tensors(data, sampling.samples)
     chosen = load_metric(metric)
     survey = survey_of(
-        network, dataset, groups=groups, estimator=estimator, bits=bits, residual=residual, device=device, seed=sampling.seed
+        network,
+        dataset,
+        groups=groups,
+        estimator=estimator,
+        bits=bits,
+        residual=residual,
+        device=device,
+        seed=sampling.seed,
     )
     chunks = chunks_of(survey, dataset, chosen, sampling)
     columns = chosen.columns(survey)
@@ -156,7 +162,7 @@ def survey_of(
     traced = trace(network, prepare(example, next(network.parameters()).device), residual=residual)
     place = torch.device(device)
     traced.to(place)
-    batches = (prepare(data.rows(rows)[0], place) for rows in order.split(32))
+    batches = (prepare(data.rows(rows)[0], place) for rows in order.split(32))  # type: ignore[no-untyped-call]
     return Survey(
         traced,
         groups if isinstance(groups, Grouping) else Grouping(groups),
@@ -206,7 +212,11 @@ def _record(survey: Survey, chunks: Chunks, result: Replicates, metric: str) -> 
         "made_with": f"impq-opt {impq_opt.__version__}, torch {torch.__version__}",
     }
     if len(pool.tail):
-        record["tail"] = {"of_the_top_1_percent": pool.tail_share(0.01), "of_the_top_sample": pool.tail_share(0), "ties": pool.ties}
+        record["tail"] = {
+            "of_the_top_1_percent": pool.tail_share(0.01),
+            "of_the_top_sample": pool.tail_share(0),
+            "ties": pool.ties,
+        }
     if survey.network.skipped:
         record["not_measured"] = list(survey.network.skipped)
     return record
@@ -215,7 +225,9 @@ def _record(survey: Survey, chunks: Chunks, result: Replicates, metric: str) -> 
 def _bias(survey: Survey, data: Dataset, metric: Any, sampling: Sampling, columns: int) -> dict[str, float]:
     """Compare bfloat16 with float32 on the first chunk, same seeds: relative differences over groups."""
     chunks = chunks_of(survey, data, metric, replace(sampling, replicates=1, relative_error=None))
-    half, full = (replicate(survey, chunks, metric, columns=columns, autocast=autocast).mean for autocast in (True, False))
+    half, full = (
+        replicate(survey, chunks, metric, columns=columns, autocast=autocast).mean for autocast in (True, False)
+    )
     alive = full > 0
     relative = (half[alive] - full[alive]) / full[alive]
     return {"median": float(np.median(relative)), "largest": float(np.abs(relative).max())}

@@ -4,7 +4,8 @@ For sample s a layer with unfolded input U (L positions, D inputs) and output gr
 W = G'U (O, D). Two ways lead to the squared norms of its rows, the output kernels:
 
 * directly: L D O multiplications, then squares and sums;
-* by the ghost norm, |W_j|^2 = g_j' (U U') g_j: L^2 (D + O), without W (Goodfellow 2015, arXiv:1510.01799, for linear layers;
+* by the ghost norm, |W_j|^2 = g_j' (U U') g_j: L^2 (D + O), without W (Goodfellow 2015, arXiv:1510.01799, for linear
+layers;
   Bu et al. 2022, arXiv:2205.10683, for convolutions).
 
 The cheaper of the two is taken, layer by layer. Samples go in portions so that what is unfolded stays in the cache.
@@ -13,6 +14,7 @@ The cheaper of the two is taken, layer by layer. Samples go in portions so that 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -81,10 +83,10 @@ def _weight_order(values: Tensor, weight: tuple[int, ...]) -> Tensor:
     taps = math.prod(weight[2:])
     if taps == 1:
         return values
-    return values.unflatten(-1, (taps, weight[1])).transpose(-1, -2).flatten(-2)
+    return values.unflatten(-1, (taps, weight[1])).transpose(-1, -2).flatten(-2)  # type: ignore[no-untyped-call]
 
 
-def _portions(grad, x, weight, use):  # type: ignore[no-untyped-def]
+def _portions(grad: Tensor, x: Tensor, weight: tuple[int, ...], use: Use) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the unfolded input (n, G, L, D) and the gradient (n, G, L, O) of a few samples at a time."""
     per_sample = math.prod(weight[1:]) * use.groups * (grad[0].numel() // weight[0])
     step = max(1, _PORTION // max(1, per_sample))
@@ -97,7 +99,7 @@ def _positions(grad: Tensor, use: Use) -> Tensor:
     if not use.dimensions:
         return grad.flatten(1, -2).unsqueeze(1) if grad.ndim > 2 else grad[:, None, None, :]
     flat = grad.movedim(1, -1).flatten(1, -2)  # (n, L, out)
-    return flat.unflatten(2, (use.groups, -1)).transpose(1, 2)
+    return flat.unflatten(2, (use.groups, -1)).transpose(1, 2)  # type: ignore[no-untyped-call]
 
 
 def _unfold(x: Tensor, weight: tuple[int, ...], use: Use) -> Tensor:

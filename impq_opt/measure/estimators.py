@@ -1,15 +1,15 @@
 """Estimators of E from weighted samples. Each is without bias (``top`` for its own sum).
 
-==============  =========================================================================================================
-``importance``  random signs at samples drawn in proportion to ``sum_i 1 / margin_i^2``, which a forward pass over all tells
+==============  =================================================================================
+``importance``  random signs at samples drawn in proportion to ``sum_i 1 / margin_i^2``
 ``signs``       random signs at every sample, one backward pass for all classes
 ``batch``       random signs, squared after summing over a batch: the least work and the most noise
 ``exact``       one backward pass per class: the definition
 ``top``         one backward pass for each of the smallest margins, like the IMPQ authors' code
-==============  =========================================================================================================
+==============  =================================================================================
 
-The second moment of random signs is the sum of squares (Hutchinson 1990), so one pass replaces ``classes - 1``. Which samples are
-drawn, and with which weights, is decided in :mod:`impq_opt.measure.pool`.
+The second moment of random signs is the sum of squares (Hutchinson 1990), so one pass replaces ``classes - 1``. Which
+samples are drawn, and with which weights, is decided in :mod:`impq_opt.measure.pool`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ ESTIMATORS = ("importance", "signs", "batch", "exact", "top")
 
 @dataclass
 class Squares:
-    """Weighted sums over samples of squared gradients: per weight site (out,) or (out, inputs), per activation a number."""
+    """Weighted sums over samples of squared gradients.
+
+    Per weight site (out,) or (out, inputs), per activation site a number.
+    """
 
     weights: dict[str, Tensor]
     activations: dict[str, float]
@@ -72,7 +75,9 @@ class Estimator:
 
     def __post_init__(self) -> None:
         if self.name not in ESTIMATORS:
-            raise OptionError("unknown estimator", where="estimator", value=self.name, hint=nearest(self.name, ESTIMATORS))
+            raise OptionError(
+                "unknown estimator", where="estimator", value=self.name, hint=nearest(self.name, ESTIMATORS)
+            )
         for option in ("draws", "probes", "margins", "batch"):
             if getattr(self, option) < 1:
                 raise OptionError("must be at least 1", where=f"estimator.{option}", value=getattr(self, option))
@@ -80,10 +85,10 @@ class Estimator:
     def estimate(
         self, network: Network, x: Tensor, weights: Tensor, generator: torch.Generator, *, fine: bool
     ) -> Squares:
-        """Return the sum over samples ``x`` (n, ...), times ``weights`` (n,), of the squared gradients of their margins."""
+        """Return the sum over samples ``x`` (n, ...) of ``weights`` (n,) times the squared gradients of margins."""
         total = Squares({}, {})
         taps = Taps(network, fine=fine, whole=self.name == "batch")
-        for part, factors in zip(x.split(self.batch), weights.sqrt().split(self.batch), strict=True):
+        for part, factors in zip(x.split(self.batch), weights.sqrt().split(self.batch), strict=True):  # type: ignore[no-untyped-call]
             logits = taps.forward(part)
             scale = factors.to(logits.device, torch.float32)[:, None]
             combinations = (scale * one for one in self._coefficients(margins(logits), generator))

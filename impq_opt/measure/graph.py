@@ -1,8 +1,9 @@
 """The network as a graph: which tensors a quantizer would see, who reads them, and how to run it with taps.
 
-Any module that ``torch.export`` accepts becomes a graph of ATen calls, so that nothing hangs on class names, and the same weight
-used twice is one weight. Weights are those of convolutions and linear layers. Activations are the tensors that these layers
-read, followed back through operations that only move or pool values; the network's own input is not among them.
+Any module that ``torch.export`` accepts becomes a graph of ATen calls, so that nothing hangs on class names, and the
+same weight used twice is one weight. Weights are those of convolutions and linear layers. Activations are the tensors
+that these layers read, followed back through operations that only move or pool values; the network's own input is not
+among them.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch import Tensor, fx, nn
 
 from impq_opt.errors import DataError, OptionError
 
-__all__ = ["ActivationSite", "Network", "RESIDUAL", "Use", "WeightSite", "trace"]
+__all__ = ["RESIDUAL", "ActivationSite", "Network", "Use", "WeightSite", "trace"]
 
 aten = torch.ops.aten
 RESIDUAL = ("tie", "accumulate")
@@ -28,17 +29,83 @@ RESIDUAL = ("tie", "accumulate")
 _WEIGHT_OPS = {"conv1d": 1, "conv2d": 2, "conv3d": 3, "linear": 0}
 # These move, drop, pool or repeat values; a quantizer in front of them serves who reads their output as well.
 _TRANSPARENT = frozenset(
-    """adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool2d alias avg_pool1d avg_pool2d avg_pool3d
-    chunk clone constant_pad_nd contiguous detach dropout expand flatten index_select lift_fresh_copy max_pool1d max_pool2d
-    max_pool3d mean movedim narrow pad permute pixel_shuffle pixel_unshuffle reflection_pad2d repeat reshape roll select slice
-    split split_with_sizes squeeze transpose t to type_as unbind unflatten unsqueeze upsample_nearest2d view _to_copy
-    _unsafe_view""".split()
+    [
+        "adaptive_avg_pool1d",
+        "adaptive_avg_pool2d",
+        "adaptive_avg_pool3d",
+        "adaptive_max_pool2d",
+        "alias",
+        "avg_pool1d",
+        "avg_pool2d",
+        "avg_pool3d",
+        "chunk",
+        "clone",
+        "constant_pad_nd",
+        "contiguous",
+        "detach",
+        "dropout",
+        "expand",
+        "flatten",
+        "index_select",
+        "lift_fresh_copy",
+        "max_pool1d",
+        "max_pool2d",
+        "max_pool3d",
+        "mean",
+        "movedim",
+        "narrow",
+        "pad",
+        "permute",
+        "pixel_shuffle",
+        "pixel_unshuffle",
+        "reflection_pad2d",
+        "repeat",
+        "reshape",
+        "roll",
+        "select",
+        "slice",
+        "split",
+        "split_with_sizes",
+        "squeeze",
+        "transpose",
+        "t",
+        "to",
+        "type_as",
+        "unbind",
+        "unflatten",
+        "unsqueeze",
+        "upsample_nearest2d",
+        "view",
+        "_to_copy",
+        "_unsafe_view",
+    ]
 )
 _ADDS = frozenset(("add", "add_"))
 # In-place calls are replaced by their pure twins, so that a tensor that was kept for the gradient stays what it was.
 _IN_PLACE = frozenset(
-    """relu_ relu6_ hardtanh_ hardswish_ hardsigmoid_ silu_ gelu_ elu_ leaky_relu_ sigmoid_ tanh_ mish_ celu_ selu_ add_ mul_
-    sub_ div_ clamp_ clamp_min_ dropout_""".split()
+    [
+        "relu_",
+        "relu6_",
+        "hardtanh_",
+        "hardswish_",
+        "hardsigmoid_",
+        "silu_",
+        "gelu_",
+        "elu_",
+        "leaky_relu_",
+        "sigmoid_",
+        "tanh_",
+        "mish_",
+        "celu_",
+        "selu_",
+        "add_",
+        "mul_",
+        "sub_",
+        "div_",
+        "clamp_",
+        "clamp_min_",
+        "dropout_",
+    ]
 )
 
 
@@ -122,7 +189,9 @@ class Network:
 
     def __init__(self, module: fx.GraphModule, residual: str) -> None:
         if residual not in RESIDUAL:
-            raise OptionError("unknown treatment", where="residual", value=residual, hint="known are tie and accumulate")
+            raise OptionError(
+                "unknown treatment", where="residual", value=residual, hint="known are tie and accumulate"
+            )
         self.module = module
         self._nodes = {node.name: node for node in module.graph.nodes}
         self._live = _depends_on_input(module.graph)
@@ -150,8 +219,13 @@ class Network:
             raise DataError("needs at least two classes", where="network", value=shape[1])
         self.classes = shape[1]
 
-    def run(self, x: Tensor, visit: Callable[[str, Tensor, tuple[Any, ...]], Tensor] | None = None,
-            tensors: dict[str, Tensor] | None = None, watch: frozenset[str] = frozenset()) -> Tensor:
+    def run(
+        self,
+        x: Tensor,
+        visit: Callable[[str, Tensor, tuple[Any, ...]], Tensor] | None = None,
+        tensors: dict[str, Tensor] | None = None,
+        watch: frozenset[str] = frozenset(),
+    ) -> Tensor:
         """Return the logits (n, classes) of inputs ``x`` (n, ...).
 
         Parameters
@@ -164,7 +238,7 @@ class Network:
         out = _Runner(self.module, visit, {**self.tensors, **(tensors or {})}, watch).run(x)
         while isinstance(out, (tuple, list)):
             out = out[0]
-        return out  # type: ignore[no-any-return]
+        return out
 
     def to(self, device: torch.device) -> None:
         """Move all parameters."""
@@ -204,7 +278,9 @@ class Network:
             tensor = self.tensors[weight.name]
             use = self._use(node, tensor)
             parameter = str(weight.target)
-            site = sites.get(id(tensor)) or WeightSite(parameter.removesuffix(".weight"), parameter, tuple(tensor.shape), ())
+            site = sites.get(id(tensor)) or WeightSite(
+                parameter.removesuffix(".weight"), parameter, tuple(tensor.shape), ()
+            )
             sites[id(tensor)] = WeightSite(site.name, site.parameter, site.shape, (*site.uses, use))
         if not sites:
             raise DataError("has no convolution or linear layer to measure", where="network")
@@ -219,10 +295,12 @@ class Network:
         macs = positions * weight.numel()
         if not dimensions:
             return Use(node.name, 0, (), (), (), 1, reads, macs)
-        bound = dict(zip(("stride", "padding", "dilation", "groups"), node.args[3:], strict=False)) | dict(node.kwargs)
+        bound: dict[str, Any] = dict(
+            zip(("stride", "padding", "dilation", "groups"), node.args[3:], strict=False)
+        ) | dict(node.kwargs)
         stride, dilation = (_tuple(bound.get(key, 1), dimensions) for key in ("stride", "dilation"))
         padding = _padding(bound.get("padding", 0), weight.shape[2:], dilation)
-        return Use(node.name, dimensions, stride, padding, dilation, int(bound.get("groups", 1)), reads, macs)  # type: ignore[call-overload]
+        return Use(node.name, dimensions, stride, padding, dilation, int(bound.get("groups", 1)), reads, macs)
 
     def _resolve(self, node: fx.Node) -> Iterator[fx.Node]:
         """Yield the tensors that ``node`` only moves, pools or concatenates."""
@@ -273,7 +351,17 @@ class Network:
         yield node
         for user in node.users:
             yield user
-            if _op(user) in ("view", "reshape", "flatten", "permute", "transpose", "slice", "unsqueeze", "squeeze", "clone"):
+            if _op(user) in (
+                "view",
+                "reshape",
+                "flatten",
+                "permute",
+                "transpose",
+                "slice",
+                "unsqueeze",
+                "squeeze",
+                "clone",
+            ):
                 yield from self._readers(user)
 
     def _clip(self, node: fx.Node) -> float:
@@ -315,8 +403,8 @@ def trace(network: nn.Module, example: Tensor, *, residual: str = "tie") -> Netw
         At least one input.
     residual : {"tie", "accumulate"}
         What a residual addition reads. ``"tie"``: both summands are quantized, by one quantizer, as where the sum is
-        computed on integers. ``"accumulate"``: sums are kept at the accumulator's precision, as in the IMPQ paper; only what
-        convolutions and linear layers read is quantized.
+        computed on integers. ``"accumulate"``: sums are kept at the accumulator's precision, as in the IMPQ paper;
+        only what convolutions and linear layers read is quantized.
 
     Raises
     ------
@@ -350,7 +438,9 @@ def trace(network: nn.Module, example: Tensor, *, residual: str = "tie") -> Netw
     with torch.no_grad():
         got = traced.run(example)
     if not torch.allclose(got, expected, rtol=1e-3, atol=1e-4, equal_nan=True):
-        raise DataError("computes something else when traced", where="network", hint="does it write into views in place?")
+        raise DataError(
+            "computes something else when traced", where="network", hint="does it write into views in place?"
+        )
     return traced
 
 
@@ -387,14 +477,18 @@ def _depends_on_input(graph: fx.Graph) -> dict[fx.Node, None]:
     live: dict[fx.Node, None] = {}
     for node in graph.nodes:
         tensor = isinstance(node.meta.get("val"), (Tensor, tuple, list))
-        if node.op == "placeholder" or (node.op == "call_function" and tensor and any(s in live for s in node.all_input_nodes)):
+        if node.op == "placeholder" or (
+            node.op == "call_function" and tensor and any(s in live for s in node.all_input_nodes)
+        ):
             live[node] = None
     return live
 
 
 def _call_names(graph: fx.Graph) -> dict[fx.Node, str]:
-    """Name calls after their module: by the module alone where it makes only calls of one kind, and for its last call;
-    else with the operation. Repeats get #2, #3."""
+    """Name calls after their module; repeats get #2, #3.
+
+    The module alone names its last call, and all of them where they are of one kind; else the operation follows.
+    """
     calls = [node for node in graph.nodes if node.op == "call_function"]
     kinds: dict[str, set[str]] = {}
     for node in calls:

@@ -27,15 +27,16 @@ class Grouping:
     Parameters
     ----------
     kind : {"layer", "kernel", "slice", "block"}
-        All weights; those of one output channel; those from one input to one output channel; ``size`` in a row in C order.
+        All weights; those of one output channel; those from one input to one output channel; ``size`` in a row in C
+        order.
     size : int
         Weights per block; the last block of a layer may hold fewer.
 
     Notes
     -----
-    Whatever the groups are, the quantizer of a weight spans ``2 max |w|`` over its *output kernel* (IMPQ authors' code), and each
-    weight's share of E carries the square of that. A group's stored range is the root mean square over its weights: for
-    kernels and slices, exactly the quantizer's.
+    Whatever the groups are, the quantizer of a weight spans ``2 max |w|`` over its *output kernel* (IMPQ authors'
+    code), and each weight's share of E carries the square of that. A group's stored range is the root mean square
+    over its weights: for kernels and slices, exactly the quantizer's.
     """
 
     kind: str = "layer"
@@ -79,7 +80,7 @@ class Grouping:
             return squares.reshape(*lead, site.shape[0] * site.shape[1], -1).sum(-1)
         flat = squares.flatten(-2)
         missing = -flat.shape[-1] % self.size
-        return torch.nn.functional.pad(flat, (0, missing)).unflatten(-1, (-1, self.size)).sum(-1)
+        return torch.nn.functional.pad(flat, (0, missing)).unflatten(-1, (-1, self.size)).sum(-1)  # type: ignore[no-untyped-call]
 
     def ranges(self, site: WeightSite, weight: Tensor) -> FloatArray:
         """Return the root mean square, over the weights of each group, of their quantizers' ranges."""

@@ -1,8 +1,8 @@
 """Margins of logits, and the random combinations of them whose squared gradients add up to E.
 
-A combination is a matrix of coefficients A (n, classes): the scalar ``sum(A * Z)`` is propagated back. Row x of ``A`` holds
-``v_i / (Z_y - Z_i)`` for the classes i that count, and minus their sum at the predicted class y, so that it stands for
-``sum_i v_i (Z_i - Z_y) / |Z_i - Z_y|`` with margins held fixed (IMPQ slides; science in the README).
+A combination is a matrix of coefficients A (n, classes): the scalar ``sum(A * Z)`` is propagated back. Row x of ``A``
+holds ``v_i / (Z_y - Z_i)`` for the classes i that count, and minus their sum at the predicted class y, so that it
+stands for ``sum_i v_i (Z_i - Z_y) / |Z_i - Z_y|`` with margins held fixed (IMPQ slides; science in the README).
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ __all__ = ["Margins", "margins", "one_by_one", "random_signs", "top"]
 class Margins:
     """Predicted class (n,), inverse margins (n, classes), zero at the predicted class, and how many were ties.
 
-    A tie, ``Z_i = Z_y`` exactly, has no inverse: whatever the precision, any rounding decides it. Ties are left out of E and counted.
+    A tie, ``Z_i = Z_y`` exactly, has no inverse: whatever the precision, any rounding decides it. Ties are left out
+    of E and counted.
     """
 
     predicted: Tensor

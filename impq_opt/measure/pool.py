@@ -1,11 +1,14 @@
 """Which samples are looked at, how often, and with which weight.
 
-With margins of positive density at zero the mean of ``1 / margin^2`` has no limit: over N samples it grows like N, and a single sample
-carries most of it. So E belongs to a stated pool of samples, and two things make it useful:
+With margins of positive density at zero the mean of ``1 / margin^2`` has no limit: over N samples it grows like N,
+and a single sample carries most of it. So E belongs to a stated pool of samples, and two things make it useful:
 
-* *Drawing by importance.* A forward pass over the pool tells ``sum_i 1 / margin_i^2`` of every sample. Samples are drawn for the
-  backward pass in proportion to it, with a uniform part that bounds the weights, and weighed by the inverse: unbiased for the pool.
-* *Conceding.* The share q of the pool with the smallest margins is left out of E and counted as lost whatever the precision:
+* *Drawing by importance.* A forward pass over the pool tells ``sum_i 1 / margin_i^2`` of every sample. Samples are
+drawn for the
+  backward pass in proportion to it, with a uniform part that bounds the weights, and weighed by the inverse: unbiased
+  for the pool.
+* *Conceding.* The share q of the pool with the smallest margins is left out of E and counted as lost whatever the
+precision:
   the mismatch is at most ``q + sum_g 4^-B_g E_g``, still a bound, and one whose variance is finite.
 """
 

@@ -1,9 +1,9 @@
 """The measuring loop: independent chunks, their mean and standard error, stopping, resuming and sharing.
 
-The unit of everything is the chunk: one portion of samples, or of draws from the pool, with its own seed, an independent replicate
-of the estimate. Means and standard errors are over chunks; a run stops between chunks; it resumes after the last chunk; and
-machines take chunks in turn. Results are folded in the order of chunks, wherever they were computed, so the numbers do not
-depend on how many processes there were.
+The unit of everything is the chunk: one portion of samples, or of draws from the pool, with its own seed, an
+independent replicate of the estimate. Means and standard errors are over chunks; a run stops between chunks; it
+resumes after the last chunk; and machines take chunks in turn. Results are folded in the order of chunks, wherever
+they were computed, so the numbers do not depend on how many processes there were.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ class Sampling:
     samples : int, optional
         Size of the pool; all of the data unless given.
     chunk : int, optional
-        Samples per replicate, where every sample of the pool is taken once: a sixteenth of the pool, at most 256, unless
-        given. Draws per replicate are an option of the estimator.
+        Samples per replicate, where every sample of the pool is taken once: a sixteenth of the pool, at most 256,
+        unless given. Draws per replicate are an option of the estimator.
     replicates : int, optional
-        At most so many: one for each chunk of the pool or, drawing by importance, as many as make an eighth of the pool and at
-        least 32, unless given.
+        At most so many: one for each chunk of the pool or, drawing by importance, as many as make an eighth of the
+        pool and at least 32, unless given.
     relative_error : float, optional
         Stop when the standard error of ``quantile`` of the groups is below this share of their value.
     quantile : float
@@ -104,7 +104,7 @@ class Chunks:
             self.count = sampling.replicates or max(32, len(pool) // (8 * draws))
             return
         size = sampling.chunk or max(1, min(256, len(pool) // 16))
-        self._parts = pool.kept.split(size)[: sampling.replicates]
+        self._parts = pool.kept.split(size)[: sampling.replicates]  # type: ignore[no-untyped-call]
         self.count = len(self._parts)
 
     def samples(self, chunk: int) -> int:
@@ -162,7 +162,7 @@ class Replicates:
         return error
 
     def relative_error(self, quantile: float) -> float:
-        """Return the standard error that ``quantile`` of the groups with damage stay below, as a share of their mean."""
+        """Return the relative standard error that ``quantile`` of the groups with damage stay below."""
         mean, stderr = self.mean[:, 0], self.stderr[:, 0]
         alive = mean > 0
         if self.chunks < 2:
@@ -248,6 +248,4 @@ def replicate(
 
 def _enough(result: Replicates, sampling: Sampling) -> bool:
     wanted = sampling.relative_error
-    return (
-        wanted is not None and result.chunks >= _LEAST_CHUNKS and result.relative_error(sampling.quantile) <= wanted
-    )
+    return wanted is not None and result.chunks >= _LEAST_CHUNKS and result.relative_error(sampling.quantile) <= wanted

@@ -35,8 +35,8 @@ class ActivationRange:
         The clip value of an unsigned quantizer on [0, span]; the full width of a symmetric one on [-span/2, span/2].
     signed : bool
     rule : {"batch-norm", "measured"}
-        Where it comes from: the largest ``beta + 6 |gamma|`` of the batch-norm in front of the rectifier, or the largest value
-        of the calibration samples.
+        Where it comes from: the largest ``beta + 6 |gamma|`` of the batch-norm in front of the rectifier, or the
+        largest value of the calibration samples.
     """
 
     span: float
@@ -47,7 +47,8 @@ class ActivationRange:
 def calibrate(network: Network, batches: Iterable[Tensor]) -> dict[str, ActivationRange]:
     """Return the range of every activation site by name, from samples and from the network's batch-norms.
 
-    A tensor that was never negative gets an unsigned quantizer. One that was always zero keeps range 1: its group is dead.
+    A tensor that was never negative gets an unsigned quantizer. One that was always zero keeps range 1: its group is
+    dead.
     """
     low = dict.fromkeys((site.node for site in network.activations), math.inf)
     high = dict.fromkeys(low, -math.inf)

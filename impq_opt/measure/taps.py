@@ -1,8 +1,8 @@
 """One forward pass with taps, and backward passes that leave squared per-sample gradients behind.
 
-Only gradients of tensors are propagated, none of parameters: the weights' squared gradients are formed in hooks, as each
-layer's output gradient arrives, and the gradient is freed again. So a pass holds the tensors of a forward pass and one layer's
-gradient, less than a training step.
+Only gradients of tensors are propagated, none of parameters: the weights' squared gradients are formed in hooks, as
+each layer's output gradient arrives, and the gradient is freed again. So a pass holds the tensors of a forward pass
+and one layer's gradient, less than a training step.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Taps:
     ----------
     network : Network
     fine : bool
-        Weights get the sums over the batch of squared gradients of each weight, (out, in / groups * prod(kernel)); else they get
-        the squared norms of each sample and output kernel, (n, out).
+        Weights get the sums over the batch of squared gradients of each weight, (out, in / groups * prod(kernel));
+        else they get the squared norms of each sample and output kernel, (n, out).
     whole : bool
         The batch is one sample: gradients are summed over it before they are squared (per-batch probes).
     """
@@ -49,9 +49,9 @@ class Taps:
                 out = out.detach().requires_grad_()
             if node in self._calls:
                 site, use = self._calls[node]
-                out.register_hook(self._weight_hook(site, use, inputs[0].detach()))
+                out.register_hook(self._weight_hook(site, use, inputs[0].detach()))  # type: ignore[no-untyped-call]
             if node in self._sites:
-                out.register_hook(self._activation_hook(self._sites[node].name))
+                out.register_hook(self._activation_hook(self._sites[node].name))  # type: ignore[no-untyped-call]
             return out
 
         return self.network.run(x, visit, watch=self.watch)
@@ -81,7 +81,7 @@ class Taps:
 
     def _sum_up(self, site: WeightSite, gradient: Tensor) -> None:
         """Add the gradients (n, out, inputs) of a shared weight over its uses before squaring them."""
-        uses, total = self._partial.get(site.name, (0, None))  # type: ignore[assignment]
+        uses, total = self._partial.get(site.name, (0, None))
         total = gradient if total is None else total + gradient
         self._partial[site.name] = uses + 1, total
         self.weights[site.name] = total.square().sum(0 if self.fine else 2)
@@ -103,7 +103,16 @@ def _batch_gradient(grad: Tensor, x: Tensor, weight: tuple[int, ...], use: Use) 
             x = torch.nn.functional.pad(x, [p for pair in reversed(use.padding) for p in pair])
             before = [0] * use.dimensions
         total = torch.ops.aten.convolution_backward(
-            grad, x, x.new_empty(weight), None, use.stride, before, use.dilation, False, [0] * use.dimensions,
-            use.groups, [False, True, False],
+            grad,
+            x,
+            x.new_empty(weight),
+            None,
+            use.stride,
+            before,
+            use.dilation,
+            False,
+            [0] * use.dimensions,
+            use.groups,
+            [False, True, False],
         )[1]
     return total.reshape(1, weight[0], -1)

@@ -45,10 +45,11 @@ def load_network(
     Parameters
     ----------
     name : str
-        A trained network that ships with the package (``resnet20-fashion-mnist``), one of :data:`FACTORIES`, a classifier of
-        torchvision (``resnet18``), or ``package.module:factory``, called without arguments.
+        A trained network that ships with the package (``resnet20-fashion-mnist``), one of :data:`FACTORIES`, a
+        classifier of torchvision (``resnet18``), or ``package.module:factory``, called without arguments.
     weights : str or Path, optional
-        A state dict (``.pt``, ``.pth``, ``.bin``) or a ``.safetensors`` file, or ``"pretrained"`` for those torchvision offers.
+        A state dict (``.pt``, ``.pth``, ``.bin``) or a ``.safetensors`` file, or ``"pretrained"`` for those
+        torchvision offers.
     classes, channels : int, optional
         For :data:`FACTORIES`, and ``classes`` for torchvision; the weights tell where they are left out.
     untrained : bool

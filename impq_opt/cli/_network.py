@@ -1,0 +1,85 @@
+"""The options that name a network and its data, shared by the commands that run one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from impq_opt.errors import MissingPackageError, OptionError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from impq_opt.data import Dataset
+
+__all__ = ["DataOptions", "NetworkOptions", "need_torch"]
+
+NETWORK_HELP = (
+    "A shipped network (resnet20-fashion-mnist), one of resnet20, resnet8, vgg-small, mobilenet-v1 and small-cnn, a "
+    "classifier of torchvision such as resnet18, or package.module:factory."
+)
+DATA_HELP = "fashion-mnist, cifar10, digits, a folder with one sub-folder of pictures per class, or an .npz file."
+
+
+def need_torch(purpose: str) -> None:
+    """Raise MissingPackageError where torch is not installed."""
+    try:
+        import torch  # noqa: F401
+    except ModuleNotFoundError:
+        raise MissingPackageError("torch", purpose, "'impq-opt[torch]'") from None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class NetworkOptions:
+    """How a network is built and run."""
+
+    weights: Annotated[
+        str | None, Parameter(help="A state dict or safetensors file, never unpickled; or 'pretrained' (torchvision).")
+    ] = None
+    classes: Annotated[int | None, Parameter(help="Classes, where the weights do not tell.")] = None
+    channels: Annotated[int | None, Parameter(help="Input channels, where the weights do not tell.")] = None
+    device: Annotated[str, Parameter(help="Where torch computes: cpu, cuda, cuda:1.")] = "cpu"
+    threads: Annotated[int | None, Parameter(help="Threads of torch; with 1, repeated runs are equal to the bit.")] = (
+        None
+    )
+
+    def load(self, name: str) -> nn.Module:
+        """Return the network called ``name``, on its device."""
+        need_torch("a network")
+        import torch
+
+        from impq_opt.networks import load_network
+
+        if self.threads is not None:
+            if self.threads < 1:
+                raise OptionError("must be at least 1", where="--threads", value=self.threads)
+            torch.set_num_threads(self.threads)
+        try:
+            torch.empty(0, device=self.device)
+        except (RuntimeError, AssertionError) as error:
+            first = (str(error).splitlines() or [""])[0]
+            raise OptionError("cannot be used here", where="--device", value=self.device, hint=first) from None
+        network = load_network(name, weights=self.weights, classes=self.classes, channels=self.channels)
+        return network.to(self.device)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class DataOptions:
+    """Which samples."""
+
+    data: Annotated[str, Parameter(help=DATA_HELP)]
+    split: Annotated[str | None, Parameter(help="train, validation or test.")] = None
+    root: Annotated[Path | None, Parameter(help="Where torchvision keeps data sets.")] = None
+    size: Annotated[int, Parameter(help="Side in pixels of the pictures of a folder.")] = 224
+
+    def load(self, split: str) -> Dataset:
+        """Return the data; ``split`` where none is named."""
+        need_torch("data")
+        from impq_opt.data import load_data
+
+        return load_data(self.data, self.split or split, root=self.root, size=self.size)

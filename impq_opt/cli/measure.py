@@ -1,0 +1,172 @@
+"""``impq-opt measure``: from a trained network and data to a problem file."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from impq_opt.cli._common import JsonFlag, console, grid, number, parse_bits, print_json, write_output
+from impq_opt.cli._network import NETWORK_HELP, DataOptions, NetworkOptions, need_torch
+from impq_opt.errors import OptionError
+from impq_opt.files import save_problem
+from impq_opt.problem import Problem
+
+__all__ = ["measure"]
+
+
+def measure(
+    network: Annotated[str, Parameter(help=NETWORK_HELP)],
+    /,
+    *,
+    data: DataOptions,
+    output: Annotated[Path, Parameter(name=["--output", "-o"], help="The problem file to write.")],
+    model: NetworkOptions = NetworkOptions(),  # noqa: B008 - frozen
+    groups: Annotated[str, Parameter(help="Weights per layer, kernel, slice, or block:N.")] = "layer",
+    metric: Annotated[
+        str, Parameter(help="What the damage is; see the documentation of impq_opt.measure.metrics.")
+    ] = "impq",
+    estimator: Annotated[
+        str,
+        Parameter(help="importance, signs, batch, exact, or top; importance:64 or top:9 sets draws or margins."),
+    ] = "importance",
+    samples: Annotated[int | None, Parameter(help="Samples of the pool; all unless given.")] = None,
+    relative_error: Annotated[
+        float | None, Parameter(help="Stop when the standard errors are below this share of the values.")
+    ] = None,
+    quantile: Annotated[float, Parameter(help="Share of groups whose standard error must be there.")] = 0.95,
+    concede: Annotated[
+        float, Parameter(help="Share of samples, with the smallest margins, given up as lost at any precision.")
+    ] = 0.0,
+    bits: Annotated[str, Parameter(help="Candidates: 1:8, or 2,4,8.")] = "1:8",
+    residual: Annotated[
+        str,
+        Parameter(help="tie: quantize both summands of a residual addition, alike; accumulate: neither for the sum."),
+    ] = "tie",
+    bf16: Annotated[
+        bool, Parameter(negative="", help="Propagate in bfloat16; the bias is measured and stored.")
+    ] = False,
+    seed: Annotated[int, Parameter(help="Of samples, signs and draws.")] = 0,
+    json: JsonFlag = False,
+) -> int:
+    """Measure what each precision of each group does to a trained classifier, and write the problem.
+
+    Interrupted, it resumes from the last finished chunk when called again with the same arguments. Under `torchrun
+    --nproc-per-node N -m impq_opt measure ...` the processes share the work and write the same numbers as one.
+    """
+    need_torch("impq-opt measure")
+    from impq_opt.measure import Sampling
+    from impq_opt.measure import measure as measure_network
+
+    sampling = Sampling(samples=samples, relative_error=relative_error, quantile=quantile, concede=concede, seed=seed)
+    problem_options = {"groups": _groups(groups), "estimator": _estimator(estimator), "bits": parse_bits(bits)}
+    first = os.environ.get("RANK", "0") == "0"
+    with _shown(f"measuring {network}") as progress, _distributed():
+        problem = measure_network(
+            model.load(network), data.load("train"),
+            metric=metric, sampling=sampling, residual=residual, device=model.device, bf16=bf16,
+            checkpoint=output.with_name(output.name + ".partial"), progress=progress,
+            provenance={"network": network, "command": _command()}, **problem_options,
+        )  # fmt: skip
+    if not first:
+        return 0
+    write_output(output, lambda path: save_problem(problem, path))
+    if json:
+        print_json(_summary(problem))
+    else:
+        _print(problem)
+    return 0
+
+
+def _groups(text: str) -> Any:
+    from impq_opt.measure import Grouping
+
+    kind, colon, size = text.partition(":")
+    return Grouping(kind, _count(size, "--groups")) if colon else Grouping(kind)
+
+
+def _estimator(text: str) -> Any:
+    from impq_opt.measure import Estimator
+
+    name, colon, value = text.partition(":")
+    options = {"importance": "draws", "signs": "probes", "batch": "probes", "top": "margins"}
+    if colon and name in options:
+        return Estimator(name, **{options[name]: _count(value, "--estimator")})
+    return Estimator(text)
+
+
+def _count(text: str, where: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise OptionError("needs a whole number behind the colon", where=where, value=text) from None
+
+
+def _command() -> str:
+    words = [Path(sys.argv[0]).name if sys.argv else "", *sys.argv[1:]]
+    return " ".join(["impq-opt", *words[1:]])
+
+
+@contextlib.contextmanager
+def _distributed() -> Iterator[None]:
+    """Leave the group of processes, if one was joined."""
+    yield
+    if "RANK" in os.environ:
+        import torch.distributed as dist
+
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def _shown(what: str) -> Iterator[Callable[[int, int, float], None] | None]:
+    """Show progress where stderr is a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    with console(stderr=True).status(f"{what}: tracing") as status:
+        yield lambda done, total, error: status.update(f"{what}: {done} of {total} chunks, standard errors {error:.1%}")
+
+
+def _summary(problem: Problem) -> dict[str, Any]:
+    return {
+        "groups": len(problem),
+        "weight_groups": int(problem.weights().sum()),
+        "metric": problem.metric,
+        "damage_unit": problem.damage_unit,
+        "problem_digest": problem.digest,
+        "provenance": dict(problem.provenance),
+    }
+
+
+def _print(problem: Problem) -> None:
+    """Print what was measured, largest sensitivities first."""
+    from impq_opt.damage import PowerLaw
+
+    out, record = console(), problem.provenance
+    weights = int(problem.weights().sum())
+    out.print(
+        f"{weights} weight groups, {len(problem) - weights} activation groups; {record['samples']} samples, "
+        f"{record['chunks']} chunks, standard errors {record['relative_error']['median']:.1%} (median)",
+        soft_wrap=True,
+    )
+    if "bf16_bias" in record:
+        bias = record["bf16_bias"]
+        out.print(
+            f"bfloat16 changes values by {bias['median']:+.2%} (median), at most {bias['largest']:.2%}", soft_wrap=True
+        )
+    if not isinstance(problem.damage, PowerLaw):
+        return
+    values, errors = problem.damage.sensitivity, problem.damage.stderr
+    table = grid("most sensitive", ">size", ">E", ">standard error")
+    for group in (-values).argsort(kind="stable")[:8]:
+        error = None if errors is None else float(errors[group])
+        table.add_row(
+            problem.names[int(group)], str(problem.sizes[group]), number(float(values[group])), number(error, 2)
+        )
+    out.print(table)

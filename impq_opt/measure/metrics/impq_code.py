@@ -1,0 +1,48 @@
+"""The metric of the IMPQ authors' public code, which differs from the slides."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from impq_opt.damage import DamageTable
+from impq_opt.measure.metrics import FloatArray
+from impq_opt.measure.pool import Chunk
+from impq_opt.measure.survey import Survey
+
+__all__ = ["ImpqCode"]
+
+
+class ImpqCode:
+    """``mean_h(E_h) mean|w| 2^-b`` for weights, ``sum_h(E_h) clip 2^-b`` for activations.
+
+    E_h is here without the range: the plain sum of squared gradients over squared margins. It ranks groups; it bounds
+    nothing.
+    """
+
+    unit = "authors' code score"
+    labels = False
+    margins = True
+
+    def columns(self, survey: Survey) -> int:
+        return 1
+
+    def chunk(self, survey: Survey, part: Chunk) -> FloatArray:
+        squares = survey.squares(part.x, part.weights, part.generator)
+        return survey.fold(
+            squares,
+            weight=lambda site: torch.ones(site.shape[0], 1, dtype=torch.float64),
+            activation=lambda site: [1.0],
+        )
+
+    def law(self, survey: Survey, mean: FloatArray, stderr: FloatArray) -> DamageTable:
+        factors = []
+        for site in survey.network.weights:
+            size = survey.network.weight_tensor(site).abs().double().flatten(1)  # (out, inputs)
+            total = survey.grouping.sum(site, size if survey.grouping.fine else size.sum(1)).cpu().numpy()
+            count = survey.grouping.sizes(site)
+            factors.append(total / count / count)  # mean |w|, and the mean over h of E_h
+        factors.append(np.array([survey.ranges[site.name].span for site in survey.network.activations]))
+        steps = np.exp2(-np.asarray(survey.bits))
+        scale = np.concatenate(factors)[:, None] * steps
+        return DamageTable(mean * scale, stderr * scale)

@@ -1,0 +1,56 @@
+"""IMPQ's bound with the rounding error as it is, instead of ``step^2 / 12``."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from impq_opt.damage import DamageTable
+from impq_opt.measure.metrics import FloatArray
+from impq_opt.measure.pool import Chunk
+from impq_opt.measure.rounding import activation_errors, kernel_errors
+from impq_opt.measure.survey import Survey
+
+__all__ = ["MeasuredError"]
+
+
+class MeasuredError:
+    """``sum_h E'_h`` times the measured mean squared rounding error of each output kernel or activation.
+
+    At 3 bits and fewer rounding errors are neither uniform nor of variance ``step^2 / 12``; here they are what they
+    are. E' is the sum of squared gradients over squared margins without range and without 1/12.
+    """
+
+    unit = "mismatch probability bound"
+    labels = False
+    margins = True
+
+    def columns(self, survey: Survey) -> int:
+        return len(survey.bits) + 1  # one for the gradients of activations, whose errors are means of their own
+
+    def chunk(self, survey: Survey, part: Chunk) -> FloatArray:
+        squares = survey.squares(part.x, part.weights, part.generator)
+        with torch.no_grad():
+            _, errors = activation_errors(survey, part.x, part.weights)
+        none = torch.zeros(1, 1, dtype=torch.float64)
+        table = survey.fold(
+            squares,
+            weight=lambda site: torch.cat([kernel_errors(survey, site), none.expand(site.shape[0], 1)], dim=1),
+            activation=lambda site: [0.0] * len(survey.bits) + [1.0],
+        )
+        for row, site in enumerate(survey.network.activations, survey.weight_groups):
+            table[row, :-1] = errors[site.name]
+        return table
+
+    def law(self, survey: Survey, mean: FloatArray, stderr: FloatArray) -> DamageTable:
+        return error_law(survey, mean, stderr)
+
+
+def error_law(survey: Survey, mean: FloatArray, stderr: FloatArray) -> DamageTable:
+    """Return weights' damages as measured, and activations' as the product of their error and the last column."""
+    values, errors = mean[:, :-1].copy(), stderr[:, :-1].copy()
+    some = slice(survey.weight_groups, None)
+    with np.errstate(invalid="ignore"):
+        errors[some] = np.hypot(errors[some] * mean[some, -1:], values[some] * stderr[some, -1:])
+    values[some] *= mean[some, -1:]
+    return DamageTable(np.maximum(values, 0), errors)
