@@ -13,7 +13,8 @@ __all__ = ["Impq", "Sakr"]
 class Impq:
     """Damage ``4^-B E`` of the IMPQ slides.
 
-    ``E = range^2 / 12 mean_x sum_i sum_h |d(Z_i - Z_y)/dh|^2 / (Z_i - Z_y)^2``: a union bound over classes of Chebyshev's
+    ``E = range^2 / 12 mean_x sum_i sum_h |d(Z_i - Z_y)/dh|^2 / (Z_i - Z_y)^2``: a union bound over classes of
+    Chebyshev's
     inequality for uniform rounding noise of variance ``step^2 / 12``.
     """
 
