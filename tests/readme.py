@@ -1,9 +1,9 @@
 """Runs the examples of a Markdown file, in order, in one folder.
 
 * ``console`` blocks: lines that begin with ``$ `` are run by bash, 80 columns wide, without colour; the lines below
-  each are its whole output (stdout, then stderr). ``...`` stands for any text, on a line of its own for any lines. A command
-  without lines below it may print anything. The status must be 0; ``$ echo $?`` shows another one. Only ``impq-opt``
-  and ``cat`` are run; ``pip``, ``git`` and ``pytest`` are left to set-up; anything else is an error.
+  each are its whole output (stdout, then stderr). ``...`` stands for any text, on a line of its own for any lines. A
+  command without lines below it may print anything. The status must be 0; ``$ echo $?`` shows another one. Only
+  ``impq-opt`` and ``cat`` are run; ``pip``, ``git`` and ``pytest`` are left to set-up; anything else is an error.
 * ``python`` blocks share their names. ``print(...)  # text`` must print that text. Blocks with ``>>>`` are doctests.
 * ``toml`` blocks whose first line is ``# NAME.toml`` become that file, which must be a problem.
 * ``<!-- not run: REASON -->`` on the line before a block skips it.

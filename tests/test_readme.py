@@ -78,7 +78,7 @@ answer = impq_opt.solve(problem, bound=1e-6)
 print(answer.status.value)  # optimal
 print(
     answer.damage
-)  # 3.36...e-07
+)  # 3.77...e-07
 ```
 
 ```python
