@@ -61,7 +61,7 @@ def test_every_page_is_reached():
 
 
 def test_the_documentation_builds_without_a_warning(tmp_path):
-    for package in ("sphinx", "myst_parser", "numpydoc", "furo"):
+    for package in ("sphinx", "myst_parser", "numpydoc", "furo", "latex2mathml"):
         pytest.importorskip(package)
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", str(DOCS), str(tmp_path)]
     done = subprocess.run(
