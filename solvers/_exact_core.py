@@ -7,6 +7,7 @@ relaxation cannot beat the best assignment known. Every state is also completed 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 from impq_opt.allocation import Stop
 from impq_opt.solver import Control
+from impq_opt.solvers import _native
 from impq_opt.solvers._hull import Steps, hull_steps
 
 __all__ = ["Core", "Found", "search"]
@@ -23,6 +25,10 @@ IntArray = npt.NDArray[np.int64]
 
 # Roundings of a bound are less than this share of the terms it is made of.
 _MARGIN = 2.0**-44
+# The kernel keeps a group in arrays of this size.
+_MOST_COLUMNS = 64
+# What the kernel calls the reasons to stop.
+_STOPS = (Stop.COMPLETED, Stop.TIME_LIMIT, Stop.MEMORY_LIMIT, Stop.STATE_LIMIT)
 # Up to this many groups it does not pay to look for equal ones.
 _FEW = 512
 _MOST_DOUBTFUL = 1 << 14
@@ -89,6 +95,8 @@ def _search(core: Core, most: int, control: Control, refine: bool) -> Found:
     rank = np.argsort(-np.ptp(core.gain, axis=1), kind="stable")
     stage_of = np.empty_like(rank)
     stage_of[rank] = np.arange(len(rank))
+    if _native.kernel is not None and not refine and core.gain.shape[1] <= _MOST_COLUMNS:
+        return _search_native(core, steps, rank, stage_of, most, control)
     states = _States(core, steps, refine)
     found = states.found
     states.complete(_Completions(steps, stage_of[steps.group], -1))
@@ -105,6 +113,37 @@ def _search(core: Core, most: int, control: Control, refine: bool) -> Found:
         return found
     found.doubtful = [(int(states.gain[place]), states.columns(place, 0)) for place in possible.tolist()]
     return found
+
+
+def _search_native(core: Core, steps: Steps, rank: IntArray, stage_of: IntArray, most: int, control: Control) -> Found:
+    """Do what the loop of :func:`_search` does, compiled."""
+    gain, need, origin, over = relative_to(core, steps.start)
+    best = np.empty(len(rank), dtype=np.int64)
+    stop, has_best, best_gain, states, doubtful = _native.kernel.search(
+        *(gain, need, steps.start, rank, stage_of, steps.group, steps.to, steps.cost, steps.damage),
+        *(*gain.shape, len(steps.group), origin, over, core.target, lattice_of(gain), core.doubt, most),
+        *(control.remaining, math.inf if control.memory_limit is None else float(control.memory_limit)),
+        *(float(_WORKING), float(_KEPT), _MARGIN, _MOST_DOUBTFUL, best),
+    )
+    return Found(
+        best_gain if has_best else None,
+        best if has_best else None,
+        [(value, np.frombuffer(columns, dtype=np.int64)) for value, columns in doubtful],
+        states,
+        _STOPS[stop],
+    )
+
+
+def relative_to(core: Core, start: IntArray) -> tuple[IntArray, IntArray, int, int]:
+    """Return gains and needs (n, K) beyond those of ``start``, its gain, and its need beyond the room."""
+    rows = np.arange(len(start))
+    gain, need = core.gain[rows, start], core.need[rows, start]
+    return core.gain - gain[:, None], core.need - need[:, None], int(gain.sum()), int(need.sum()) - core.room
+
+
+def lattice_of(gain: IntArray) -> int:
+    """Return the greatest common divisor of relative gains: all gains are the first one plus multiples of it."""
+    return int(np.gcd.reduce(gain, axis=None))
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,13 +269,9 @@ class _States:
 
     def __init__(self, core: Core, steps: Steps, refine: bool) -> None:
         self.core, self.steps, self.refine, self.found = core, steps, refine, Found()
-        rows = np.arange(len(core.gain))
-        least, its_need = core.gain[rows, steps.start], core.need[rows, steps.start]
-        self.group_gain, self.group_need = core.gain - least[:, None], core.need - its_need[:, None]
-        self.gain = np.array([least.sum()], dtype=np.int64)
-        self.over = np.array([its_need.sum() - core.room], dtype=np.int64)
-        self.lattice = int(np.gcd.reduce(self.group_gain, axis=None))
-        self.origin = int(self.gain[0])
+        self.group_gain, self.group_need, self.origin, over = relative_to(core, steps.start)
+        self.gain, self.over = np.array([self.origin]), np.array([over])
+        self.lattice = lattice_of(self.group_gain)
         self.inside = np.arange(len(steps.group))
         self.trail: list[tuple[int, npt.NDArray[np.int32], npt.NDArray[np.uint16]]] = []
         self.kept = 0

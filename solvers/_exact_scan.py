@@ -10,12 +10,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from impq_opt.arithmetic import exact_int_sum, exact_sum
 from impq_opt.instance import Block, RankOne
+from impq_opt.solvers import _native
 
 __all__ = [
     "GUARD",
@@ -40,6 +42,8 @@ GUARD = 1.0 - 2.0**-48
 LARGEST_PRICE = 1e280
 # On top of the cost of a column that stands for no candidate; above all sums of costs, and far from overflow.
 PROHIBITIVE = np.int64(1 << 60)
+# The kernel keeps a group in arrays of this size; NumPy takes wider ones.
+_MOST_COLUMNS = 64
 # Groups per chunk: the temporaries of one chunk stay in the cache.
 _CHUNK = 1 << 13
 
@@ -113,6 +117,19 @@ def _scan_block(
     """Return best columns at the low end, open rows, their best columns at the high end, and sums of the settled."""
     count = block_length(block)
     columns = np.empty(count, dtype=np.uint16)
+    arrays = _native_arrays(block)
+    if arrays is not None:
+        open_rows, best_high = np.empty(count, dtype=np.int64), np.empty(count, dtype=np.uint16)
+        opened, total, (mantissa, exponent) = _native.kernel.scan(
+            *arrays, low, high, threshold, GUARD, columns, open_rows, best_high, _native.thread_count()
+        )
+        return (
+            columns,
+            open_rows[:opened].copy(),
+            best_high[:opened].copy(),
+            total,
+            mantissa * Fraction(2) ** exponent,
+        )
     rows, highs, cost, damage = [], [], 0, Fraction(0)
     for start in range(0, count, _CHUNK):
         part = block.part(slice(start, min(start + _CHUNK, count)))
@@ -131,6 +148,23 @@ def _scan_block(
         cost += exact_int_sum(part_cost[settled, best[settled]])
         damage += exact_sum(part_damage[settled, best[settled]])
     return columns, np.concatenate(rows), np.concatenate(highs), cost, damage
+
+
+def _native_arrays(block: Block) -> tuple[Any, ...] | None:
+    """Return a block's arrays as the kernel takes them; None where NumPy has to read the block."""
+    if _native.kernel is None:
+        return None
+    if isinstance(block.cost, RankOne) and isinstance(block.damage, RankOne):
+        vectors = [block.cost.left, block.damage.left, block.cost.right, block.damage.right]
+        arrays, width = [np.ascontiguousarray(vector) for vector in vectors], block.cost.right.size
+    else:
+        arrays, width = [block.cost, block.damage], block.cost.shape[1]  # type: ignore[list-item,union-attr]
+        if not all(array.flags.c_contiguous for array in arrays):
+            return None
+        arrays += [None, None]  # type: ignore[list-item]
+    if width > _MOST_COLUMNS:
+        return None
+    return (*arrays, block.widths, block_length(block), width)
 
 
 def values_at(cost: IntArray, damage: FloatArray, price: float) -> FloatArray:
@@ -207,8 +241,14 @@ def _joined(pools: list[Pool]) -> Pool:
 
 def two_best(pool: Pool, price: float) -> tuple[FloatArray, FloatArray]:
     """Return the least and the second least value (n,) of each group at ``price``; see :func:`values_at`."""
+    count, width = pool.cost.shape
+    if _native.kernel is not None and width <= _MOST_COLUMNS:
+        first, second = np.empty(count), np.empty(count)
+        cost, damage = np.ascontiguousarray(pool.cost), np.ascontiguousarray(pool.damage)
+        _native.kernel.two_best(cost, damage, count, width, price, first, second)
+        return first, second
     values = values_at(pool.cost, pool.damage, price)
-    if values.shape[1] == 1:
+    if width == 1:
         return values[:, 0], np.full(len(values), np.inf)
     lowest = np.partition(values, 1, axis=1)
     return lowest[:, 0], lowest[:, 1]

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Steps", "hull_steps"]
+from impq_opt.solvers import _native
+
+__all__ = ["Steps", "hull_edges", "hull_steps"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -19,7 +21,7 @@ class Steps:
 
     start (G,): each group's cheapest candidate, the least damaging of equals. Every other array (S,):
     ``group`` moves to candidate ``to``, at ``cost`` more and ``damage`` less; ``ratio`` is damage / cost.
-    Within a group the ratios fall, so any prefix is an allocation.
+    Within a group the ratios do not rise, so any prefix is an allocation.
     """
 
     start: IntArray
@@ -36,16 +38,48 @@ class Steps:
         choice[self.group[:count]] = self.to[:count]
         return choice
 
+    def sorted(self) -> Steps:
+        """Return the steps of all groups, best first; of equal ones the first group's."""
+        order = descending(self.ratio)
+        return Steps(
+            self.start, self.group[order], self.to[order], self.cost[order], self.damage[order], self.ratio[order]
+        )
+
 
 def hull_steps(cost: IntArray, damage: FloatArray | IntArray) -> Steps:
-    """Return the hull steps of tables (G, K), ties broken by group and candidate."""
-    rows = np.arange(len(cost))
+    """Return the hull steps of tables (G, K), best first, ties by group.
+
+    Damages may be integers too: the needs of a core in fixed point.
+    """
+    return hull_edges(cost, damage).sorted()
+
+
+def descending(keys: FloatArray) -> IntArray:
+    """Return the stable order (n,) in which ``keys`` >= 0 fall."""
+    if _native.kernel is None:
+        return np.argsort(-keys, kind="stable")
+    order = np.empty(len(keys), dtype=np.int64)
+    _native.kernel.order(keys, order, len(keys))
+    return order
+
+
+def hull_edges(cost: IntArray, damage: FloatArray | IntArray) -> Steps:
+    """Return the hull steps of tables (G, K), group after group."""
+    count, width = cost.shape
+    whole = damage.dtype.kind == "i"
+    if _native.kernel is not None:
+        most = count * (width - 1)
+        start, group, to, step_cost = (np.empty(n, dtype=np.int64) for n in (count, most, most, most))
+        step_damage, ratio = np.empty(most, dtype=damage.dtype), np.empty(most)
+        cost, damage = np.ascontiguousarray(cost), np.ascontiguousarray(damage)
+        used = _native.kernel.hull(cost, damage, whole, count, width, start, group, to, step_cost, step_damage, ratio)
+        return Steps(start, group[:used], to[:used], step_cost[:used], step_damage[:used], ratio[:used])
     cheapest = cost == cost.min(axis=1)[:, None]
-    # Damages may be integers too (the core's fixed-point needs), and then have to stay exact.
-    largest = np.iinfo(np.int64).max if damage.dtype.kind == "i" else np.inf
+    largest = np.iinfo(np.int64).max if whole else np.inf
     start = np.where(cheapest, damage, largest).argmin(axis=1)
-    at, active = start.copy(), rows
-    parts: list[tuple[IntArray, IntArray, IntArray, FloatArray | IntArray]] = []
+    at, active = start.copy(), np.arange(count)
+    last = np.full(count, np.inf)
+    parts: list[tuple[IntArray, IntArray, IntArray, FloatArray | IntArray, FloatArray]] = []
     while len(active):
         here = at[active]
         more = cost[active] - cost[active, here][:, None]
@@ -55,23 +89,12 @@ def hull_steps(cost: IntArray, damage: FloatArray | IntArray) -> Steps:
         # Of equal ratios the farthest, so that a step never stops inside an edge of the hull.
         to = np.where(ratio == best[:, None], more, -1).argmax(axis=1)
         going = best > 0
-        active, to = active[going], to[going]
+        active, to, best = active[going], to[going], best[going]
         lines = np.flatnonzero(going)
-        parts.append((active, to, more[lines, to], less[lines, to]))
+        # Rounding must not let a step overtake the one before it.
+        last[active] = np.minimum(last[active], best)
+        parts.append((active, to, more[lines, to], less[lines, to], last[active]))
         at[active] = to
-    group, to, step_cost, step_damage = (np.concatenate(p) for p in zip(*parts, strict=True))
-    ratio = step_damage / step_cost
-    order = np.lexsort((step_cost, group, -ratio))
-    order = _keep_chain(order, group, len(cost))
+    group, to, step_cost, step_damage, ratio = (np.concatenate(p) for p in zip(*parts, strict=True))
+    order = np.argsort(group, kind="stable")
     return Steps(start, group[order], to[order], step_cost[order], step_damage[order], ratio[order])
-
-
-def _keep_chain(order: IntArray, group: IntArray, count: int) -> IntArray:
-    """Put each group's steps in chain order where rounding swapped two nearly equal ratios."""
-    by_group = order[np.argsort(group[order], kind="stable")]
-    # Steps were made in chain order, so within a group their numbers must rise.
-    slots = np.argsort(group[order], kind="stable")
-    chain = np.lexsort((by_group, group[by_group]))
-    fixed = np.empty_like(order)
-    fixed[slots] = by_group[chain]
-    return fixed

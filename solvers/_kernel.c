@@ -1,0 +1,817 @@
+/* The exact strategy's inner loops. Each does what the NumPy code beside its caller does, with the same answers bit for
+   bit: float64 operations in the same order (no fused multiply-add: built with -ffp-contract=off), sums in integers. */
+
+#include "../impq_opt/_sums.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <time.h>
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#include <immintrin.h>
+#define HAVE_AVX512 1
+#endif
+
+#define MOST_COLUMNS 64
+
+/* ---- tables ------------------------------------------------------------------------------------------------------ */
+
+/* Rows of cost and damage: full tables, or for rank one (left[g] * right[k]) vectors. */
+typedef struct {
+    const int64_t *cost;    /* (n, K), or left (n,) */
+    const double *damage;   /* (n, K), or left (n,) */
+    const int64_t *levels;  /* right (K,), or NULL */
+    const double *scales;   /* right (K,), or NULL */
+    const int64_t *widths;  /* (n,), or NULL */
+    Py_ssize_t rows, columns;
+} Table;
+
+static inline int load_row(const Table *t, Py_ssize_t row, int64_t *cost, double *damage)
+{
+    int width = (int)(t->widths ? t->widths[row] : t->columns);
+    if (t->levels) {
+        for (int k = 0; k < width; k++) {
+            cost[k] = t->cost[row] * t->levels[k];
+            damage[k] = t->damage[row] * t->scales[k];
+        }
+    } else {
+        memcpy(cost, t->cost + row * t->columns, sizeof *cost * (size_t)width);
+        memcpy(damage, t->damage + row * t->columns, sizeof *damage * (size_t)width);
+    }
+    return width;
+}
+
+/* ---- scan -------------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    const Table *table;
+    Py_ssize_t start, stop, opened;
+    double low, high, threshold, guard;
+    uint16_t *columns; /* (n,) all rows */
+    int64_t *open;     /* room for stop - start, from start */
+    uint16_t *at_high;
+    __int128 cost;
+    Bins *damage;
+} Scan;
+
+static inline void scan_close(Scan *s, Py_ssize_t row, int best, int best_high, int kept, int64_t cost, double damage)
+{
+    s->columns[row] = (uint16_t)best;
+    if (kept > 1) {
+        s->open[s->start + s->opened] = row;
+        s->at_high[s->start + s->opened] = (uint16_t)best_high;
+        s->opened++;
+    } else {
+        s->cost += cost;
+        bins_add(s->damage, damage);
+    }
+}
+
+static void scan_plain(Scan *s)
+{
+    int64_t cost[MOST_COLUMNS];
+    double damage[MOST_COLUMNS], at_low[MOST_COLUMNS], at_high[MOST_COLUMNS];
+    for (Py_ssize_t row = s->start; row < s->stop; row++) {
+        int width = load_row(s->table, row, cost, damage), best = 0, best_high = 0, kept = 0;
+        int64_t least = cost[0];
+        for (int k = 1; k < width; k++)
+            least = cost[k] < least ? cost[k] : least;
+        for (int k = 0; k < width; k++) {
+            double excess = (double)(cost[k] - least);
+            at_low[k] = excess + s->low * damage[k];
+            at_high[k] = excess + s->high * damage[k];
+            if (at_low[k] < at_low[best])
+                best = k;
+            if (at_high[k] < at_high[best_high])
+                best_high = k;
+        }
+        double below_low = at_low[best] + s->threshold, below_high = at_high[best_high] + s->threshold;
+        for (int k = 0; k < width; k++)
+            kept += !(at_low[k] * s->guard > below_low && at_high[k] * s->guard > below_high);
+        scan_close(s, row, best, best_high, kept, cost[best], damage[best]);
+    }
+}
+
+#ifdef HAVE_AVX512
+__attribute__((target("avx512f,avx512dq"))) static void scan_wide(Scan *s)
+{
+    const Table *t = s->table;
+    const __m512d infinite = _mm512_set1_pd(INFINITY), guard = _mm512_set1_pd(s->guard);
+    const __m512d low = _mm512_set1_pd(s->low), high = _mm512_set1_pd(s->high);
+    const __m512i largest = _mm512_set1_epi64(INT64_MAX);
+    __mmask8 all = (__mmask8)((1u << t->columns) - 1);
+    __m512i levels = t->levels ? _mm512_maskz_loadu_epi64(all, t->levels) : _mm512_setzero_si512();
+    __m512d scales = t->levels ? _mm512_maskz_loadu_pd(all, t->scales) : _mm512_setzero_pd();
+    for (Py_ssize_t row = s->start; row < s->stop; row++) {
+        __mmask8 in = t->widths ? (__mmask8)((1u << t->widths[row]) - 1) : all;
+        __m512i cost;
+        __m512d damage;
+        if (t->levels) {
+            cost = _mm512_mullo_epi64(_mm512_set1_epi64(t->cost[row]), levels);
+            damage = _mm512_mul_pd(_mm512_set1_pd(t->damage[row]), scales);
+        } else {
+            cost = _mm512_maskz_loadu_epi64(in, t->cost + row * t->columns);
+            damage = _mm512_maskz_loadu_pd(in, t->damage + row * t->columns);
+        }
+        int64_t least = _mm512_reduce_min_epi64(_mm512_mask_blend_epi64(in, largest, cost));
+        __m512d excess = _mm512_cvtepi64_pd(_mm512_sub_epi64(cost, _mm512_set1_epi64(least)));
+        __m512d at_low = _mm512_mask_blend_pd(in, infinite, _mm512_add_pd(excess, _mm512_mul_pd(low, damage)));
+        __m512d at_high = _mm512_mask_blend_pd(in, infinite, _mm512_add_pd(excess, _mm512_mul_pd(high, damage)));
+        double least_low = _mm512_reduce_min_pd(at_low), least_high = _mm512_reduce_min_pd(at_high);
+        int best = __builtin_ctz(_mm512_cmp_pd_mask(at_low, _mm512_set1_pd(least_low), _CMP_EQ_OQ));
+        int best_high = __builtin_ctz(_mm512_cmp_pd_mask(at_high, _mm512_set1_pd(least_high), _CMP_EQ_OQ));
+        __mmask8 out_low = _mm512_cmp_pd_mask(
+            _mm512_mul_pd(at_low, guard), _mm512_set1_pd(least_low + s->threshold), _CMP_GT_OQ);
+        __mmask8 out_high = _mm512_cmp_pd_mask(
+            _mm512_mul_pd(at_high, guard), _mm512_set1_pd(least_high + s->threshold), _CMP_GT_OQ);
+        int kept = __builtin_popcount((unsigned)(in & ~(out_low & out_high)));
+        int64_t chosen_cost = t->levels ? t->cost[row] * t->levels[best] : t->cost[row * t->columns + best];
+        double chosen = t->levels ? t->damage[row] * t->scales[best] : t->damage[row * t->columns + best];
+        scan_close(s, row, best, best_high, kept, chosen_cost, chosen);
+    }
+}
+#endif
+
+static int use_wide(const Table *t)
+{
+#ifdef HAVE_AVX512
+    return t->columns <= 8 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq");
+#else
+    (void)t;
+    return 0;
+#endif
+}
+
+static void scan_part(void *job)
+{
+    Scan *s = job;
+#ifdef HAVE_AVX512
+    if (use_wide(s->table)) {
+        scan_wide(s);
+        return;
+    }
+#endif
+    scan_plain(s);
+}
+
+/* ---- arguments ----------------------------------------------------------------------------------------------------- */
+
+#define MOST_BUFFERS 12
+
+typedef struct {
+    Py_buffer view[MOST_BUFFERS];
+    int count;
+} Buffers;
+
+static void release(Buffers *b)
+{
+    while (b->count > 0)
+        PyBuffer_Release(&b->view[--b->count]);
+}
+
+/* The data of a contiguous array with `size` entries of `bytes` bytes; `none` allows None, which gives NULL. */
+static int array_of(Buffers *b, PyObject *object, Py_ssize_t size, Py_ssize_t bytes, int writable, int none, void *into)
+{
+    *(void **)into = NULL;
+    if (none && object == Py_None)
+        return 0;
+    Py_buffer *view = &b->view[b->count];
+    if (PyObject_GetBuffer(object, view, writable ? PyBUF_CONTIG : PyBUF_CONTIG_RO) < 0)
+        return -1;
+    b->count++;
+    if (view->itemsize != bytes || view->len < size * bytes) {
+        PyErr_Format(PyExc_ValueError, "expected %zd entries of %zd bytes", size, bytes);
+        return -1;
+    }
+    *(void **)into = view->buf;
+    return 0;
+}
+
+static int table_of(Buffers *b, Table *t, PyObject *cost, PyObject *damage, PyObject *levels, PyObject *scales,
+                    PyObject *widths, Py_ssize_t rows, Py_ssize_t columns)
+{
+    Py_ssize_t entries = levels == Py_None ? rows * columns : rows;
+    t->rows = rows;
+    t->columns = columns;
+    if (columns < 1 || columns > MOST_COLUMNS) {
+        PyErr_SetString(PyExc_ValueError, "too many columns");
+        return -1;
+    }
+    return array_of(b, cost, entries, 8, 0, 0, &t->cost) || array_of(b, damage, entries, 8, 0, 0, &t->damage) ||
+           array_of(b, levels, columns, 8, 0, 1, &t->levels) || array_of(b, scales, columns, 8, 0, 1, &t->scales) ||
+           array_of(b, widths, rows, 8, 0, 1, &t->widths);
+}
+
+/* scan(cost, damage, levels, scales, widths, rows, columns, low, high, threshold, guard, best, open, at_high, threads)
+   -> (number of open rows, cost of the settled, (integer, exponent) of their damage) */
+static PyObject *py_scan(PyObject *self, PyObject *args)
+{
+    (void)self;
+    PyObject *cost, *damage, *levels, *scales, *widths, *best, *open, *at_high;
+    Py_ssize_t rows, columns;
+    double low, high, threshold, guard;
+    int threads;
+    if (!PyArg_ParseTuple(args, "OOOOOnnddddOOOi", &cost, &damage, &levels, &scales, &widths, &rows, &columns, &low,
+                          &high, &threshold, &guard, &best, &open, &at_high, &threads))
+        return NULL;
+    Buffers buffers = {.count = 0};
+    Table table;
+    Scan jobs[16];
+    PyObject *result = NULL;
+    memset(jobs, 0, sizeof jobs);
+    if (rows > MOST_TERMS) {
+        PyErr_SetString(PyExc_ValueError, "too many rows");
+        return NULL;
+    }
+    threads = threads < 1 ? 1 : threads > 16 ? 16 : threads;
+    if (rows < (Py_ssize_t)threads << 13)
+        threads = 1;
+    if (table_of(&buffers, &table, cost, damage, levels, scales, widths, rows, columns))
+        goto done;
+    if (array_of(&buffers, best, rows, 2, 1, 0, &jobs[0].columns) ||
+        array_of(&buffers, open, rows, 8, 1, 0, &jobs[0].open) ||
+        array_of(&buffers, at_high, rows, 2, 1, 0, &jobs[0].at_high))
+        goto done;
+    for (int i = 0; i < threads; i++) {
+        jobs[i].table = &table;
+        jobs[i].start = rows * i / threads;
+        jobs[i].stop = rows * (i + 1) / threads;
+        jobs[i].low = low, jobs[i].high = high, jobs[i].threshold = threshold, jobs[i].guard = guard;
+        jobs[i].columns = jobs[0].columns, jobs[i].open = jobs[0].open, jobs[i].at_high = jobs[0].at_high;
+        jobs[i].damage = calloc(1, sizeof(Bins));
+        if (jobs[i].damage == NULL) {
+            PyErr_NoMemory();
+            goto done;
+        }
+    }
+    Py_BEGIN_ALLOW_THREADS
+    run_all(scan_part, jobs, sizeof jobs[0], threads);
+    for (int i = 1; i < threads; i++) {
+        memmove(jobs[0].open + jobs[0].opened, jobs[0].open + jobs[i].start, sizeof(int64_t) * (size_t)jobs[i].opened);
+        memmove(jobs[0].at_high + jobs[0].opened, jobs[0].at_high + jobs[i].start,
+                sizeof(uint16_t) * (size_t)jobs[i].opened);
+        jobs[0].opened += jobs[i].opened;
+        jobs[0].cost += jobs[i].cost;
+        bins_merge(jobs[0].damage, jobs[i].damage);
+    }
+    Py_END_ALLOW_THREADS
+    result = Py_BuildValue("(nNN)", jobs[0].opened, wide_result(jobs[0].cost), bins_result(jobs[0].damage));
+done:
+    for (int i = 0; i < 16; i++)
+        free(jobs[i].damage);
+    release(&buffers);
+    return result;
+}
+
+/* two_best(cost, damage, rows, columns, price, first, second): the least two values of each row */
+static PyObject *py_two_best(PyObject *self, PyObject *args)
+{
+    (void)self;
+    PyObject *cost, *damage, *first, *second;
+    Py_ssize_t rows, columns;
+    double price, *least, *next;
+    if (!PyArg_ParseTuple(args, "OOnndOO", &cost, &damage, &rows, &columns, &price, &first, &second))
+        return NULL;
+    Buffers buffers = {.count = 0};
+    Table table;
+    if (table_of(&buffers, &table, cost, damage, Py_None, Py_None, Py_None, rows, columns) ||
+        array_of(&buffers, first, rows, 8, 1, 0, &least) || array_of(&buffers, second, rows, 8, 1, 0, &next)) {
+        release(&buffers);
+        return NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    for (Py_ssize_t row = 0; row < rows; row++) {
+        const int64_t *c = table.cost + row * columns;
+        const double *d = table.damage + row * columns;
+        int64_t lowest = c[0];
+        for (Py_ssize_t k = 1; k < columns; k++)
+            lowest = c[k] < lowest ? c[k] : lowest;
+        double one = INFINITY, two = INFINITY;
+        for (Py_ssize_t k = 0; k < columns; k++) {
+            double value = (double)(c[k] - lowest) + price * d[k];
+            double larger = value > one ? value : one;
+            one = value < one ? value : one;
+            two = larger < two ? larger : two;
+        }
+        least[row] = one;
+        next[row] = two;
+    }
+    Py_END_ALLOW_THREADS
+    release(&buffers);
+    Py_RETURN_NONE;
+}
+
+/* ---- hulls --------------------------------------------------------------------------------------------------------- */
+
+/* Damages are float64, or int64 in a core. */
+static inline double fall(const void *damage, int whole, int from, int to, int64_t *exact)
+{
+    if (whole) {
+        *exact = ((const int64_t *)damage)[from] - ((const int64_t *)damage)[to];
+        return (double)*exact;
+    }
+    double value = ((const double *)damage)[from] - ((const double *)damage)[to];
+    memcpy(exact, &value, sizeof value);
+    return value;
+}
+
+static inline int lower(const void *damage, int whole, int a, int b)
+{
+    return whole ? ((const int64_t *)damage)[a] < ((const int64_t *)damage)[b]
+                 : ((const double *)damage)[a] < ((const double *)damage)[b];
+}
+
+/* hull(cost, damage, whole, rows, columns, start, group, to, step_cost, step_damage, ratio) -> number of steps */
+static PyObject *py_hull(PyObject *self, PyObject *args)
+{
+    (void)self;
+    PyObject *objects[8];
+    Py_ssize_t rows, columns, count = 0;
+    int whole;
+    if (!PyArg_ParseTuple(args, "OOpnnOOOOOO", &objects[0], &objects[1], &whole, &rows, &columns, &objects[2],
+                          &objects[3], &objects[4], &objects[5], &objects[6], &objects[7]))
+        return NULL;
+    Buffers b = {.count = 0};
+    const int64_t *cost;
+    const char *damage;
+    int64_t *start, *group, *to, *step_cost, *step_damage;
+    double *ratio;
+    Py_ssize_t entries = rows * columns, most = rows * (columns - 1);
+    if (array_of(&b, objects[0], entries, 8, 0, 0, &cost) || array_of(&b, objects[1], entries, 8, 0, 0, &damage) ||
+        array_of(&b, objects[2], rows, 8, 1, 0, &start) || array_of(&b, objects[3], most, 8, 1, 0, &group) ||
+        array_of(&b, objects[4], most, 8, 1, 0, &to) || array_of(&b, objects[5], most, 8, 1, 0, &step_cost) ||
+        array_of(&b, objects[6], most, 8, 1, 0, &step_damage) || array_of(&b, objects[7], most, 8, 1, 0, &ratio)) {
+        release(&b);
+        return NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    for (Py_ssize_t row = 0; row < rows; row++) {
+        const int64_t *c = cost + row * columns;
+        const void *d = damage + row * columns * 8;
+        int at = 0;
+        for (int k = 1; k < columns; k++)
+            if (c[k] < c[at] || (c[k] == c[at] && lower(d, whole, k, at)))
+                at = k;
+        start[row] = at;
+        double last = INFINITY;
+        for (;;) {
+            int next = -1;
+            double best = 0.0;
+            int64_t exact, farthest = 0, chosen = 0;
+            for (int k = 0; k < columns; k++) {
+                int64_t more = c[k] - c[at];
+                double less = fall(d, whole, at, k, &exact);
+                if (more <= 0 || !(less > 0))
+                    continue;
+                double r = less / (double)more;
+                if (r > best || (r == best && next >= 0 && more > farthest)) {
+                    best = r;
+                    next = k;
+                    farthest = more;
+                    chosen = exact;
+                }
+            }
+            if (next < 0)
+                break;
+            /* rounding must not let a step overtake the one before it */
+            last = best < last ? best : last;
+            group[count] = row, to[count] = next, step_cost[count] = farthest, step_damage[count] = chosen;
+            ratio[count++] = last;
+            at = next;
+        }
+    }
+    Py_END_ALLOW_THREADS
+    release(&b);
+    return PyLong_FromSsize_t(count);
+}
+
+/* ---- order --------------------------------------------------------------------------------------------------------- */
+
+#define DIGIT 11
+#define DIGITS 6
+
+/* Stable order of non-negative keys, the largest first: least significant digit first, 11 bits at a time. */
+static int descending(const double *keys, int64_t *order, Py_ssize_t count)
+{
+    size_t n = (size_t)count;
+    uint64_t *from = malloc(n * 16 + 16), *into = malloc(n * 16 + 16);
+    size_t(*histogram)[1 << DIGIT] = calloc(DIGITS, sizeof *histogram);
+    int failed = from == NULL || into == NULL || histogram == NULL;
+    if (!failed) {
+        for (size_t i = 0; i < n; i++) {
+            uint64_t bits;
+            memcpy(&bits, &keys[i], 8);
+            bits = ~bits;
+            from[2 * i] = bits;
+            from[2 * i + 1] = i;
+            for (int d = 0; d < DIGITS; d++)
+                histogram[d][(bits >> (d * DIGIT)) & ((1 << DIGIT) - 1)]++;
+        }
+        for (int d = 0; d < DIGITS; d++) {
+            size_t *h = histogram[d], sum = 0;
+            if (n > 0 && h[(from[0] >> (d * DIGIT)) & ((1 << DIGIT) - 1)] == n)
+                continue; /* all keys share this digit */
+            for (int i = 0; i < 1 << DIGIT; i++) {
+                size_t here = h[i];
+                h[i] = sum;
+                sum += here;
+            }
+            for (size_t i = 0; i < n; i++) {
+                size_t place = h[(from[2 * i] >> (d * DIGIT)) & ((1 << DIGIT) - 1)]++;
+                into[2 * place] = from[2 * i];
+                into[2 * place + 1] = from[2 * i + 1];
+            }
+            uint64_t *swap = from;
+            from = into;
+            into = swap;
+        }
+        for (size_t i = 0; i < n; i++)
+            order[i] = (int64_t)from[2 * i + 1];
+    }
+    free(from);
+    free(into);
+    free(histogram);
+    return failed ? -1 : 0;
+}
+
+/* order(keys, out): what makes non-negative keys fall, stable */
+static PyObject *py_order(PyObject *self, PyObject *args)
+{
+    (void)self;
+    PyObject *keys, *out;
+    const double *key;
+    int64_t *order;
+    Py_ssize_t count;
+    if (!PyArg_ParseTuple(args, "OOn", &keys, &out, &count))
+        return NULL;
+    Buffers b = {.count = 0};
+    int failed = array_of(&b, keys, count, 8, 0, 0, &key) || array_of(&b, out, count, 8, 1, 0, &order);
+    if (!failed) {
+        Py_BEGIN_ALLOW_THREADS
+        failed = descending(key, order, count) < 0 ? 2 : 0;
+        Py_END_ALLOW_THREADS
+        if (failed)
+            PyErr_NoMemory();
+    }
+    release(&b);
+    if (failed)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+/* ---- search -------------------------------------------------------------------------------------------------------- */
+
+/* One undominated partial assignment; see _exact_core.py. */
+typedef struct {
+    int64_t gain, over;
+} State;
+
+typedef struct {
+    Py_ssize_t count;
+    int64_t group;
+    int32_t *parent;
+    uint16_t *column;
+} Stage;
+
+typedef struct {
+    const int64_t *gain, *need; /* (n, K), relative to the start */
+    const int64_t *start, *rank, *step_group, *step_to, *step_paid, *step_saved, *stage_of; /* (n,), (S,) */
+    Py_ssize_t groups, columns, steps;
+    int64_t target, origin, lattice, doubt;
+    Stage *stages;
+    Py_ssize_t done;
+    State *states, *spare;
+    int32_t *parent;
+    uint16_t *column;
+    Py_ssize_t count, room;
+    int64_t *inside, *saved, *paid; /* what completes the states: hull steps of the undecided groups */
+    Py_ssize_t left;
+    int64_t best_gain;
+    int has_best;
+    int64_t *best; /* (n,) */
+    int64_t looked, kept;
+} Search;
+
+static void lower_target(Search *s, int64_t target)
+{
+    int64_t beyond = s->lattice ? (target - s->origin) % s->lattice : 0;
+    s->target = target - (beyond < 0 ? beyond + s->lattice : beyond);
+}
+
+static void set_completions(Search *s, int64_t stage)
+{
+    Py_ssize_t left = 0;
+    s->saved[0] = s->paid[0] = 0;
+    for (Py_ssize_t i = 0; i < s->steps; i++) {
+        if (s->stage_of[s->step_group[i]] <= stage)
+            continue;
+        s->inside[left] = i;
+        s->saved[left + 1] = s->saved[left] + s->step_saved[i];
+        s->paid[left + 1] = s->paid[left] + s->step_paid[i];
+        left++;
+    }
+    s->left = left;
+}
+
+/* The assignment of a state whose undecided groups take `count` hull steps. */
+static void assignment(const Search *s, Py_ssize_t place, Py_ssize_t count, int64_t *columns)
+{
+    memcpy(columns, s->start, sizeof *columns * (size_t)s->groups);
+    for (Py_ssize_t i = 0; i < count; i++)
+        columns[s->step_group[s->inside[i]]] = s->step_to[s->inside[i]];
+    for (Py_ssize_t i = s->done - 1; i >= 0; i--) {
+        columns[s->stages[i].group] = s->stages[i].column[place];
+        place = s->stages[i].parent[place];
+    }
+}
+
+/* Complete every state greedily, and keep the best result. States come with falling need, so one sweep finds all. */
+static void complete(Search *s)
+{
+    int64_t best = INT64_MAX;
+    Py_ssize_t place = -1, steps = 0, count = s->left;
+    for (Py_ssize_t i = 0; i < s->count; i++) {
+        int64_t over = s->states[i].over + s->doubt;
+        if (s->saved[s->left] < over)
+            continue;
+        while (count > 0 && s->saved[count - 1] >= over)
+            count--;
+        int64_t whole = s->states[i].gain + s->paid[count];
+        if (whole < best) {
+            best = whole;
+            place = i;
+            steps = count;
+        }
+    }
+    if (place >= 0 && best <= s->target) {
+        s->has_best = 1;
+        s->best_gain = best;
+        assignment(s, place, steps, s->best);
+        lower_target(s, best - 1);
+    }
+}
+
+/* Drop the states whose linear relaxation cannot reach the target. */
+static void prune(Search *s, double margin)
+{
+    Py_ssize_t left = s->left, count = left, kept = 0;
+    double target = (double)s->target;
+    Stage *stage = &s->stages[s->done - 1];
+    for (Py_ssize_t i = 0; i < s->count; i++) {
+        int64_t over = s->states[i].over;
+        if (s->saved[left] < over)
+            continue;
+        while (count > 0 && s->saved[count - 1] >= over)
+            count--;
+        double gain = (double)s->states[i].gain, extra = 0.0;
+        if (count > 0) {
+            double paid = (double)s->paid[count - 1], part = (double)(over - s->saved[count - 1]);
+            double step_paid = (double)(s->paid[count] - s->paid[count - 1]);
+            double step_saved = (double)(s->saved[count] - s->saved[count - 1]);
+            extra = paid + part * step_paid / step_saved;
+        }
+        double bound = gain + extra - margin * (fabs(gain) + (double)s->paid[count]);
+        if (bound <= target) {
+            s->states[kept] = s->states[i];
+            stage->parent[kept] = stage->parent[i];
+            stage->column[kept] = stage->column[i];
+            kept++;
+        }
+    }
+    s->count = stage->count = kept;
+    s->kept += kept;
+}
+
+static int ensure(Search *s, Py_ssize_t count)
+{
+    if (count <= s->room)
+        return 0;
+    Py_ssize_t room = count + count / 2 + 64;
+    State *states = realloc(s->states, sizeof *states * (size_t)room);
+    if (states != NULL)
+        s->states = states;
+    State *spare = realloc(s->spare, sizeof *spare * (size_t)room);
+    if (spare != NULL)
+        s->spare = spare;
+    int32_t *parent = realloc(s->parent, sizeof *parent * (size_t)room);
+    if (parent != NULL)
+        s->parent = parent;
+    uint16_t *column = realloc(s->column, sizeof *column * (size_t)room);
+    if (column != NULL)
+        s->column = column;
+    if (states == NULL || spare == NULL || parent == NULL || column == NULL)
+        return -1;
+    s->room = room;
+    return 0;
+}
+
+/* The candidates of a group that no other one beats, by rising gain; the first of equals. */
+static int undominated(const int64_t *gain, const int64_t *need, Py_ssize_t columns, int *kept)
+{
+    int order[MOST_COLUMNS], count = 0;
+    for (int k = 0; k < columns; k++) {
+        int i = k;
+        for (; i > 0 && (gain[k] < gain[order[i - 1]] || (gain[k] == gain[order[i - 1]] && need[k] < need[order[i - 1]]));
+             i--)
+            order[i] = order[i - 1];
+        order[i] = k;
+    }
+    for (int i = 0; i < columns; i++)
+        if (count == 0 || need[order[i]] < need[kept[count - 1]])
+            kept[count++] = order[i];
+    return count;
+}
+
+/* Decide one more group: merge a shifted copy of the states for each candidate, dropping what is dominated. */
+static int extend(Search *s, int64_t group)
+{
+    const int64_t *gain = s->gain + group * s->columns, *need = s->need + group * s->columns;
+    int kept[MOST_COLUMNS], lists = undominated(gain, need, s->columns, kept);
+    Py_ssize_t head[MOST_COLUMNS] = {0}, count = 0, before = s->count;
+    if (ensure(s, before * lists) < 0)
+        return -1;
+    int64_t lowest = INT64_MAX;
+    for (;;) {
+        int best = -1;
+        State least = {0, 0};
+        for (int j = 0; j < lists; j++) {
+            if (head[j] >= before)
+                continue;
+            State here = {s->states[head[j]].gain + gain[kept[j]], s->states[head[j]].over + need[kept[j]]};
+            if (best < 0 || here.gain < least.gain || (here.gain == least.gain && here.over < least.over)) {
+                best = j;
+                least = here;
+            }
+        }
+        if (best < 0)
+            break;
+        if (least.over < lowest) {
+            lowest = least.over;
+            s->spare[count] = least;
+            s->parent[count] = (int32_t)head[best];
+            s->column[count++] = (uint16_t)kept[best];
+        }
+        head[best]++;
+    }
+    State *swap = s->states;
+    s->states = s->spare;
+    s->spare = swap;
+    s->count = count;
+    s->looked += before * lists;
+    Stage *stage = &s->stages[s->done];
+    stage->group = group;
+    stage->count = count;
+    stage->parent = malloc(sizeof *stage->parent * (size_t)(count ? count : 1));
+    stage->column = malloc(sizeof *stage->column * (size_t)(count ? count : 1));
+    s->done++;
+    if (stage->parent == NULL || stage->column == NULL)
+        return -1;
+    memcpy(stage->parent, s->parent, sizeof *stage->parent * (size_t)count);
+    memcpy(stage->column, s->column, sizeof *stage->column * (size_t)count);
+    return 0;
+}
+
+/* Give back what pruning left unused. */
+static void shrink(Stage *stage)
+{
+    size_t count = (size_t)(stage->count ? stage->count : 1);
+    int32_t *parent = realloc(stage->parent, sizeof *parent * count);
+    uint16_t *column = realloc(stage->column, sizeof *column * count);
+    stage->parent = parent != NULL ? parent : stage->parent;
+    stage->column = column != NULL ? column : stage->column;
+}
+
+static double now(void)
+{
+    struct timespec t;
+    timespec_get(&t, TIME_UTC);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+enum { COMPLETED, TIME_LIMIT, MEMORY_LIMIT, STATE_LIMIT };
+
+/* search(gain, need, start, rank, stage_of, step_group, step_to, step_paid, step_saved, groups, columns, steps,
+          gain of the start, its need beyond the room, target, lattice, doubt, most states, seconds, bytes, bytes a working state,
+          bytes a kept state, margin, most doubtful, best)
+   -> (stop, has best, best gain, states looked at, [(gain, assignment as bytes), ...]) */
+static PyObject *py_search(PyObject *self, PyObject *args)
+{
+    (void)self;
+    PyObject *o[9], *out, *result = NULL, *doubtful = NULL;
+    Py_ssize_t most, most_doubtful;
+    long long origin, over, target, lattice, doubt;
+    double seconds, bytes, working, kept, margin;
+    Search s;
+    memset(&s, 0, sizeof s);
+    if (!PyArg_ParseTuple(args, "OOOOOOOOOnnnLLLLLnddddd" "nO", &o[0], &o[1], &o[2], &o[3], &o[4], &o[5], &o[6], &o[7],
+                          &o[8], &s.groups, &s.columns, &s.steps, &origin, &over, &target, &lattice, &doubt, &most,
+                          &seconds, &bytes, &working, &kept, &margin, &most_doubtful, &out))
+        return NULL;
+    if (s.columns > MOST_COLUMNS) {
+        PyErr_SetString(PyExc_ValueError, "too many columns");
+        return NULL;
+    }
+    Buffers b = {.count = 0};
+    int stop = COMPLETED;
+    double until = now() + seconds;
+    if (array_of(&b, o[0], s.groups * s.columns, 8, 0, 0, &s.gain) ||
+        array_of(&b, o[1], s.groups * s.columns, 8, 0, 0, &s.need) || array_of(&b, o[2], s.groups, 8, 0, 0, &s.start) ||
+        array_of(&b, o[3], s.groups, 8, 0, 0, &s.rank) || array_of(&b, o[4], s.groups, 8, 0, 0, &s.stage_of) ||
+        array_of(&b, o[5], s.steps, 8, 0, 0, &s.step_group) || array_of(&b, o[6], s.steps, 8, 0, 0, &s.step_to) ||
+        array_of(&b, o[7], s.steps, 8, 0, 0, &s.step_paid) || array_of(&b, o[8], s.steps, 8, 0, 0, &s.step_saved) ||
+        array_of(&b, out, s.groups, 8, 1, 0, &s.best))
+        goto done;
+    s.origin = origin, s.lattice = lattice, s.doubt = doubt;
+    lower_target(&s, target);
+    s.stages = calloc((size_t)s.groups + 1, sizeof *s.stages);
+    s.inside = malloc(sizeof(int64_t) * (size_t)(s.steps + 1));
+    s.saved = malloc(sizeof(int64_t) * (size_t)(s.steps + 1));
+    s.paid = malloc(sizeof(int64_t) * (size_t)(s.steps + 1));
+    if (s.stages == NULL || s.inside == NULL || s.saved == NULL || s.paid == NULL || ensure(&s, 64) < 0) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    s.states[0] = (State){origin, over};
+    s.count = 1;
+    set_completions(&s, -1);
+    complete(&s);
+    for (Py_ssize_t stage = 0; stage < s.groups && s.count > 0 && stop == COMPLETED; stage++) {
+        set_completions(&s, stage);
+        if (s.count > INT32_MAX / MOST_COLUMNS || extend(&s, s.rank[stage]) < 0) {
+            PyErr_NoMemory();
+            goto done;
+        }
+        complete(&s);
+        prune(&s, margin);
+        shrink(&s.stages[s.done - 1]);
+        if (PyErr_CheckSignals() < 0)
+            goto done;
+        if (s.count == 0)
+            break;
+        if (s.count > most)
+            stop = STATE_LIMIT;
+        else if (working * (double)s.count + kept * (double)s.kept > bytes)
+            stop = MEMORY_LIMIT;
+        else if (now() >= until)
+            stop = TIME_LIMIT;
+    }
+    doubtful = PyList_New(0);
+    if (doubtful == NULL)
+        goto done;
+    if (stop == COMPLETED && s.count > 0) {
+        int64_t *columns = malloc(sizeof *columns * (size_t)s.groups);
+        if (columns == NULL) {
+            PyErr_NoMemory();
+            goto done;
+        }
+        for (Py_ssize_t i = 0; i < s.count; i++) {
+            if (s.states[i].gain > s.target || s.states[i].over > 0)
+                continue;
+            if (PyList_GET_SIZE(doubtful) >= most_doubtful) {
+                stop = STATE_LIMIT;
+                break;
+            }
+            assignment(&s, i, 0, columns);
+            PyObject *pair = Py_BuildValue("(Ly#)", (long long)s.states[i].gain, (char *)columns,
+                                           (Py_ssize_t)sizeof *columns * s.groups);
+            int failed = pair == NULL || PyList_Append(doubtful, pair) < 0;
+            Py_XDECREF(pair);
+            if (failed) {
+                free(columns);
+                goto done;
+            }
+        }
+        free(columns);
+    }
+    result = Py_BuildValue("(iiLLO)", stop, s.has_best, (long long)s.best_gain, (long long)s.looked, doubtful);
+done:
+    Py_XDECREF(doubtful);
+    for (Py_ssize_t i = 0; s.stages != NULL && i < s.done; i++) {
+        free(s.stages[i].parent);
+        free(s.stages[i].column);
+    }
+    free(s.stages);
+    free(s.inside);
+    free(s.saved);
+    free(s.paid);
+    free(s.states);
+    free(s.spare);
+    free(s.parent);
+    free(s.column);
+    release(&b);
+    return result;
+}
+
+static PyMethodDef methods[] = {
+    {"scan", py_scan, METH_VARARGS, "Settle groups that a bracket of multipliers cannot change."},
+    {"two_best", py_two_best, METH_VARARGS, "The two least values of each group at a multiplier."},
+    {"hull", py_hull, METH_VARARGS, "The steps of the groups' lower convex hulls."},
+    {"order", py_order, METH_VARARGS, "The stable order of falling keys."},
+    {"search", py_search, METH_VARARGS, "Dynamic programming over a core."},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_kernel", "Inner loops of the exact strategy.", -1, methods,
+                                    NULL, NULL, NULL, NULL};
+
+PyMODINIT_FUNC PyInit__kernel(void) { return PyModule_Create(&module); }
