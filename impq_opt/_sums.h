@@ -105,6 +105,8 @@ static PyObject *wide_result(__int128 value)
 
 typedef void (*Work)(void *job);
 
+#define MOST_THREADS 16
+
 #if defined(_WIN32)
 static void run_all(Work work, void *jobs, size_t size, int count)
 {
@@ -124,8 +126,6 @@ static void *run_task(void *task)
     ((Task *)task)->work(((Task *)task)->job);
     return NULL;
 }
-
-#define MOST_THREADS 16
 
 static void run_all(Work work, void *jobs, size_t size, int count)
 {

@@ -12,7 +12,9 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ceil_float", "exact_int_sum", "exact_sum", "floor_float", "sum_rows_down"]
+from impq_opt import _native
+
+__all__ = ["ceil_float", "dyadic", "exact_int_sum", "exact_sum", "floor_float", "sum_rows_down"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -27,6 +29,8 @@ _SMALL = 256
 def exact_sum(values: FloatArray) -> Fraction:
     """Return the exact sum of finite float64 values, of any shape, as a fraction."""
     flat = np.ascontiguousarray(values, dtype=np.float64).reshape(-1)
+    if _native.library is not None:
+        return dyadic(*_native.library.exact_sum(flat, flat.size, _native.thread_count()))
     if flat.size <= _SMALL:
         return _small_sum(flat.tolist())
     total, shift = 0, 1074 + 53  # every term is an integer times 2**-shift
@@ -43,6 +47,11 @@ def exact_sum(values: FloatArray) -> Fraction:
             piece = (int(sums_high[offset]) << _LOW_BITS) + int(sums_low[offset])
             total += piece << (shift + first + offset - 53)
     return Fraction(total, 1 << shift)
+
+
+def dyadic(integer: int, exponent: int) -> Fraction:
+    """Return ``integer * 2**exponent``."""
+    return Fraction(integer << exponent) if exponent >= 0 else Fraction(integer, 1 << -exponent)
 
 
 def _small_sum(values: list[float]) -> Fraction:

@@ -25,7 +25,7 @@ from impq_opt.diagnosis import diagnose
 from impq_opt.errors import OptionError, SolverError, UnsupportedError, nearest
 from impq_opt.instance import Direction, Instance, compile_instance
 from impq_opt.problem import Problem
-from impq_opt.verification import Assessment, assess, dual_bound
+from impq_opt.verification import Assessment, assess, examine
 
 __all__ = ["Claim", "Control", "Solver", "allocate", "make_instance", "make_solver", "solve", "solver_names"]
 
@@ -97,13 +97,15 @@ class Solver(ABC):
     ``summary`` is one line for people, ``proves`` is what an answer comes with, and ``supports`` names the features
     that the strategy handles beside the plain problem (least cost under a bound): ``"damage"`` (least damage under a
     budget), ``"budgets"`` (further budgets) and ``"pairs"`` (costs that couple two groups). A problem with any other
-    feature is refused by name.
+    feature is refused by name. A strategy that ``decides`` finds an answer or shows that there is none, so that
+    feasibility need not be looked into before it runs.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     proves: ClassVar[str] = "nothing"
     supports: ClassVar[frozenset[str]] = frozenset()
+    decides: ClassVar[bool] = False
 
     @abstractmethod
     def run(self, instance: Instance, control: Control) -> Claim:
@@ -204,7 +206,7 @@ def solve(
         seed=seed,
         warm_start=_warm(instance, warm_start),
     )
-    diagnosis = diagnose(instance)
+    diagnosis = None if strategy.decides else diagnose(instance)
     if diagnosis is not None:
         claim = Claim()
     elif instance.size == 0:
@@ -212,6 +214,8 @@ def solve(
         claim = dataclasses.replace(claim, lower_bound=_value(instance, assess(instance, claim.choice)))  # type: ignore[arg-type]
     else:
         claim = strategy.run(instance, control)
+        if strategy.decides and claim.choice is None:
+            diagnosis = diagnose(instance)
     return _conclude(instance, claim, diagnosis, strategy, seed, started)
 
 
@@ -304,12 +308,12 @@ def _conclude(
     started: float,
 ) -> Allocation:
     """Check a claim and turn it into an allocation; the only place that sets a status."""
-    found = None if claim.choice is None else assess(instance, claim.choice)
+    found, dual = examine(instance, claim.choice, claim.multipliers)
     if found is not None and not found.feasible:
         if claim.enumeration is not None:
             raise SolverError(f"solver {strategy.name!r} claimed an answer that breaks its {found.broken[0]}")
         found = None
-    lower, certificate = _checked_bound(instance, claim, found, strategy)
+    lower, certificate = _checked_bound(instance, claim, found, dual, strategy)
     status = Status.UNKNOWN
     if diagnosis is not None or (found is None and claim.enumeration is not None and claim.lower_bound == math.inf):
         status = Status.INFEASIBLE
@@ -341,10 +345,9 @@ def _conclude(
 
 
 def _checked_bound(
-    instance: Instance, claim: Claim, found: Assessment | None, strategy: Solver
+    instance: Instance, claim: Claim, found: Assessment | None, dual: Fraction | float, strategy: Solver
 ) -> tuple[Fraction | float, Certificate | None]:
     """Return the lower bound that may be believed, and what it rests on."""
-    dual = dual_bound(instance, claim.multipliers) if claim.multipliers else -math.inf
     if isinstance(dual, Fraction):
         # costs are whole, damages are not negative
         whole = instance.direction is Direction.COST
@@ -366,7 +369,7 @@ def _checked_bound(
         multipliers=dict(claim.multipliers),
         quantum=instance.quantum,
         dual_bound=dual if dual == -math.inf else dual * unit,
-        enumeration=claim.enumeration,
+        enumeration=claim.enumeration if lower > dual else None,
     )
 
 

@@ -10,16 +10,18 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.arithmetic import exact_int_sum, exact_sum
+from impq_opt import _native
+from impq_opt.arithmetic import dyadic, exact_int_sum, exact_sum
 from impq_opt.errors import SolverError
-from impq_opt.instance import Direction, Instance
+from impq_opt.instance import Block, Direction, Instance, RankOne
 from impq_opt.pricing import Prices, least_priced
 
-__all__ = ["Assessment", "assess", "dual_bound"]
+__all__ = ["Assessment", "assess", "dual_bound", "examine"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -62,6 +64,82 @@ def assess(instance: Instance, choice: IntArray) -> Assessment:
     return Assessment(cost, damage, tuple(broken))
 
 
+def examine(
+    instance: Instance, choice: IntArray | None, multipliers: Mapping[str, float]
+) -> tuple[Assessment | None, Fraction | float]:
+    """Return :func:`assess` of a choice, if there is one, and :func:`dual_bound`, -inf where there are no multipliers.
+
+    Where groups stand alone, with one limit, both come from one pass over the tables.
+    """
+    plain = not (instance.ties or instance.budgets or instance.coupled)
+    if choice is None or not multipliers or not plain or _native.library is None or not _is_choice(instance, choice):
+        found = None if choice is None else assess(instance, choice)
+        return found, dual_bound(instance, multipliers) if multipliers else -math.inf
+    by_cost, lam = instance.direction is Direction.COST, _multiplier(instance, multipliers)
+    cost, damage, total = instance.base_cost, instance.base_damage, Fraction(0)
+    for block in instance.blocks:
+        recounted = _recount(block, np.ascontiguousarray(choice[block.groups], dtype=np.int64), by_cost, lam)
+        if recounted is None:  # NumPy has to read it, or the choice is none
+            return assess(instance, choice), dual_bound(instance, multipliers)
+        chosen_cost, chosen_damage, least, minima = recounted
+        cost += chosen_cost
+        damage += dyadic(*chosen_damage)
+        total += least if by_cost else Fraction(lam) * least
+        total += dyadic(*minima)
+    broken = []
+    if instance.bound is not None and damage > instance.bound:
+        broken.append("bound")
+    if instance.limit is not None and cost > instance.limit:
+        broken.append("budget")
+    return Assessment(cost, damage, tuple(broken)), _lowered(instance, total, lam, multipliers)
+
+
+def _is_choice(instance: Instance, choice: object) -> bool:
+    return isinstance(choice, np.ndarray) and choice.shape == (instance.size,) and choice.dtype.kind in "iu"
+
+
+def _recount(block: Block, choice: IntArray, by_cost: bool, lam: float) -> Any:
+    """Return cost, damage, least costs and least values of a block, compiled; None where that is not possible."""
+    if isinstance(block.cost, RankOne) and isinstance(block.damage, RankOne):
+        vectors = (block.cost.left, block.damage.left, block.cost.right, block.damage.right)
+        arrays: list[Any] = [np.ascontiguousarray(vector) for vector in vectors]
+        width = block.cost.right.size
+    else:
+        arrays, width = [block.cost, block.damage, None, None], block.cost.shape[1]  # type: ignore[union-attr]
+        if not (arrays[0].flags.c_contiguous and arrays[1].flags.c_contiguous):
+            return None
+    if width > _native.MOST_COLUMNS:
+        return None
+    return _native.library.recount(
+        *arrays, block.widths, choice, len(choice), width, by_cost, lam, _factor(0), _HUGE, _native.thread_count()
+    )
+
+
+def _factor(budgets: int) -> float:
+    """Return what takes off all roundings of a value: int to float, product and sum, once more for each budget."""
+    return 1.0 - (4 + 3 * budgets) * _EPS
+
+
+def _multiplier(instance: Instance, multipliers: Mapping[str, float]) -> float:
+    """Return the multiplier of the bound or budget that goes with the direction; raise SolverError for wrong ones."""
+    for name, value in multipliers.items():
+        if not (math.isfinite(value) and value >= 0):
+            raise SolverError(f"multiplier {name!r} must be finite and >= 0, got {value}")
+    known = {"bound", "budget"} | {budget.name for budget in instance.budgets}
+    if not set(multipliers) <= known:
+        raise SolverError(f"unknown multipliers {sorted(set(multipliers) - known)}")
+    if instance.direction is Direction.COST:
+        return multipliers.get("bound", 0.0) if instance.bound is not None else 0.0
+    return multipliers.get("budget", 0.0)
+
+
+def _lowered(instance: Instance, total: Fraction, lam: float, multipliers: Mapping[str, float]) -> Fraction:
+    """Return the dual bound for the sum of all groups' least values."""
+    # Damages so small that lambda times them underflows lose at most the smallest float64 each.
+    lost = Fraction(instance.size * (1 + len(instance.budgets)), 1 << 1074)
+    return total - lost + _constants(instance, lam, multipliers)
+
+
 def dual_bound(instance: Instance, multipliers: Mapping[str, float]) -> Fraction | float:
     """Return a lower bound on the objective that ``multipliers`` >= 0 prove; -inf where they prove nothing.
 
@@ -72,18 +150,9 @@ def dual_bound(instance: Instance, multipliers: Mapping[str, float]) -> Fraction
     Every float64 operation rounds by at most a factor (1 +- 2^-53); all terms are made non-negative first (a row's
     smallest cost is taken out exactly), so the computed minima are at most a known factor above the true ones.
     """
-    for name, value in multipliers.items():
-        if not (math.isfinite(value) and value >= 0):
-            raise SolverError(f"multiplier {name!r} must be finite and >= 0, got {value}")
-    known = {"bound", "budget"} | {budget.name for budget in instance.budgets}
-    if not set(multipliers) <= known:
-        raise SolverError(f"unknown multipliers {sorted(set(multipliers) - known)}")
+    lam = _multiplier(instance, multipliers)
     if instance.direction is Direction.DAMAGE and instance.limit is None:
         return -math.inf
-    if instance.direction is Direction.COST:
-        lam = multipliers.get("bound", 0.0) if instance.bound is not None else 0.0
-    else:
-        lam = multipliers.get("budget", 0.0)
     if instance.coupled:
         by_cost = instance.direction is Direction.COST
         prices = Prices(1.0 if by_cost else lam, lam if by_cost else 1.0, multipliers)
@@ -105,13 +174,8 @@ def dual_bound(instance: Instance, multipliers: Mapping[str, float]) -> Fraction
                 value = value + mu * (row - lowest[:, None]).astype(np.float64)
                 part += Fraction(mu) * exact_int_sum(lowest)
         whole += whole_rows
-        # int -> float, product and sum, and once more for each budget: each within a factor 1 + 2^-53.
-        factor = 1.0 - (4 + 3 * len(rows)) * _EPS
-        minima.append(exact_sum(np.minimum(value.min(axis=1), _HUGE) * factor) + part)
-    total = sum(minima, Fraction(whole))
-    # Damages so small that lambda times them underflows lose at most the smallest float64 each.
-    total -= Fraction(instance.size * (1 + len(instance.budgets)), 1 << 1074)
-    return total + _constants(instance, lam, multipliers)
+        minima.append(exact_sum(np.minimum(value.min(axis=1), _HUGE) * _factor(len(rows))) + part)
+    return _lowered(instance, sum(minima, Fraction(whole)), lam, multipliers)
 
 
 def _constants(instance: Instance, lam: float, multipliers: Mapping[str, float]) -> Fraction:

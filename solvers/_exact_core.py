@@ -25,8 +25,6 @@ IntArray = npt.NDArray[np.int64]
 
 # Roundings of a bound are less than this share of the terms it is made of.
 _MARGIN = 2.0**-44
-# The kernel keeps a group in arrays of this size.
-_MOST_COLUMNS = 64
 # What the kernel calls the reasons to stop.
 _STOPS = (Stop.COMPLETED, Stop.TIME_LIMIT, Stop.MEMORY_LIMIT, Stop.STATE_LIMIT)
 # Up to this many groups it does not pay to look for equal ones.
@@ -95,7 +93,7 @@ def _search(core: Core, most: int, control: Control, refine: bool) -> Found:
     rank = np.argsort(-np.ptp(core.gain, axis=1), kind="stable")
     stage_of = np.empty_like(rank)
     stage_of[rank] = np.arange(len(rank))
-    if _native.kernel is not None and not refine and core.gain.shape[1] <= _MOST_COLUMNS:
+    if _native.kernel is not None and not refine and core.gain.shape[1] <= _native.MOST_COLUMNS:
         return _search_native(core, steps, rank, stage_of, most, control)
     states = _States(core, steps, refine)
     found = states.found

@@ -42,8 +42,6 @@ GUARD = 1.0 - 2.0**-48
 LARGEST_PRICE = 1e280
 # On top of the cost of a column that stands for no candidate; above all sums of costs, and far from overflow.
 PROHIBITIVE = np.int64(1 << 60)
-# The kernel keeps a group in arrays of this size; NumPy takes wider ones.
-_MOST_COLUMNS = 64
 # Groups per chunk: the temporaries of one chunk stay in the cache.
 _CHUNK = 1 << 13
 
@@ -162,7 +160,7 @@ def _native_arrays(block: Block) -> tuple[Any, ...] | None:
         if not all(array.flags.c_contiguous for array in arrays):
             return None
         arrays += [None, None]  # type: ignore[list-item]
-    if width > _MOST_COLUMNS:
+    if width > _native.MOST_COLUMNS:
         return None
     return (*arrays, block.widths, block_length(block), width)
 
@@ -242,7 +240,7 @@ def _joined(pools: list[Pool]) -> Pool:
 def two_best(pool: Pool, price: float) -> tuple[FloatArray, FloatArray]:
     """Return the least and the second least value (n,) of each group at ``price``; see :func:`values_at`."""
     count, width = pool.cost.shape
-    if _native.kernel is not None and width <= _MOST_COLUMNS:
+    if _native.kernel is not None and width <= _native.MOST_COLUMNS:
         first, second = np.empty(count), np.empty(count)
         cost, damage = np.ascontiguousarray(pool.cost), np.ascontiguousarray(pool.damage)
         _native.kernel.two_best(cost, damage, count, width, price, first, second)

@@ -216,14 +216,14 @@ static PyObject *py_scan(PyObject *self, PyObject *args)
         return NULL;
     Buffers buffers = {.count = 0};
     Table table;
-    Scan jobs[16];
+    Scan jobs[MOST_THREADS];
     PyObject *result = NULL;
     memset(jobs, 0, sizeof jobs);
     if (rows > MOST_TERMS) {
         PyErr_SetString(PyExc_ValueError, "too many rows");
         return NULL;
     }
-    threads = threads < 1 ? 1 : threads > 16 ? 16 : threads;
+    threads = threads < 1 ? 1 : threads > MOST_THREADS ? MOST_THREADS : threads;
     if (rows < (Py_ssize_t)threads << 13)
         threads = 1;
     if (table_of(&buffers, &table, cost, damage, levels, scales, widths, rows, columns))
@@ -257,7 +257,7 @@ static PyObject *py_scan(PyObject *self, PyObject *args)
     Py_END_ALLOW_THREADS
     result = Py_BuildValue("(nNN)", jobs[0].opened, wide_result(jobs[0].cost), bins_result(jobs[0].damage));
 done:
-    for (int i = 0; i < 16; i++)
+    for (int i = 0; i < MOST_THREADS; i++)
         free(jobs[i].damage);
     release(&buffers);
     return result;

@@ -73,6 +73,7 @@ class Exact(Solver):
     summary: ClassVar[str] = "proves the optimum: dual bound, then dynamic programming over the open core"
     proves: ClassVar[str] = "optimal"
     supports: ClassVar[frozenset[str]] = frozenset({"damage"})
+    decides: ClassVar[bool] = True
 
     states: int = 5_000_000
 

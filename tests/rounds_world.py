@@ -81,5 +81,3 @@ def measure(network, data, seed, samples=24):
         kinds=[0] * 18 + [1] * 2,
         ranges=np.concatenate([torch.cat(spans).numpy(), clips]),
     )
-
-

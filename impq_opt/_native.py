@@ -1,0 +1,28 @@
+"""The compiled exact sums where they were built, and None where they were not: NumPy then does the same, more slowly.
+
+Set the environment variable IMPQ_OPT_PURE to use NumPy in any case.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import Any
+
+__all__ = ["MOST_COLUMNS", "PURE", "library", "thread_count"]
+
+PURE = bool(os.environ.get("IMPQ_OPT_PURE"))
+# The compiled code keeps a group in arrays of this size; NumPy takes wider ones.
+MOST_COLUMNS = 64
+
+library: Any = None
+if not PURE:
+    with suppress(ImportError):
+        from impq_opt import _exact as library  # type: ignore[attr-defined,no-redef]
+
+
+def thread_count() -> int:
+    """Return the number of processors that this process may use; answers do not depend on it."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,177 @@
+"""The compiled code and NumPy give the same answers bit for bit, on any number of threads."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from impq_opt import Problem, _native, solve
+from impq_opt.allocation import Allocation
+from impq_opt.arithmetic import exact_sum
+from impq_opt.instance import Block, RankOne
+from impq_opt.problems.families import FAMILIES, explicit, generate
+from impq_opt.solver import Control, make_instance
+from impq_opt.solvers import _native as solver_native
+from impq_opt.solvers._exact_core import Core, search
+from impq_opt.solvers._exact_scan import Scan, scan, two_best
+from impq_opt.solvers._hull import hull_edges, hull_steps
+from impq_opt.verification import examine
+
+compiled = pytest.mark.skipif(
+    solver_native.kernel is None or _native.library is None, reason="the extensions are not built, or not wanted"
+)
+
+
+def pure(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(solver_native, "kernel", None)
+    patch.setattr(_native, "library", None)
+
+
+def same(one: Allocation, other: Allocation) -> None:
+    assert one.status is other.status
+    assert np.array_equal(one.choice, other.choice)
+    assert one.exact_lower_bound == other.exact_lower_bound
+    assert one.certificate == other.certificate
+    assert one.statistics == other.statistics
+
+
+@compiled
+@pytest.mark.parametrize("name", [n for n in FAMILIES if n not in ("correlated-1e6", "subset-sum")])
+def test_answers_are_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for groups, seed in ((53, 0), (700, 1), (20_000, 2)):
+        if FAMILIES[name].hard and groups > 1000:
+            continue
+        problem = generate(name, groups, seed)
+        problem = explicit(problem) if seed == 2 else problem
+        found = solve(problem)
+        budget = found.exact_cost * Fraction(101, 100) if found.exact_cost is not None else None
+        dual = None if FAMILIES[name].hard or groups > 1000 else solve(problem, budget=budget)
+        with monkeypatch.context() as patch:
+            patch.setattr(_native, "thread_count", lambda: 1)
+            patch.setattr(solver_native, "thread_count", lambda: 1)
+            same(found, solve(problem))
+        with monkeypatch.context() as patch:
+            pure(patch)
+            same(found, solve(problem))
+            if dual is not None:
+                same(dual, solve(problem, budget=budget))
+
+
+def blocks(rng: np.random.Generator, size: int, width: int) -> list[Block]:
+    """Return blocks of every form over the same groups."""
+    cost, damage = rng.integers(-1000, 1000, (size, width)), 10.0 ** rng.uniform(-300, 3, (size, width))
+    damage[rng.random((size, width)) < 0.1] = 0.0
+    left, right = rng.integers(1, 1000, size), np.sort(rng.integers(0, 20, width))
+    return [
+        Block(slice(None), cost, damage),
+        Block(slice(None), cost, damage, rng.integers(1, width + 1, size)),
+        Block(slice(None), cost // 500, np.round(damage)),
+        Block(rng.permutation(size), RankOne(left, right), RankOne(rng.random(size), 4.0**-right)),
+    ]
+
+
+@compiled
+@pytest.mark.parametrize("width", [1, 2, 5, 8, 9, 20])
+def test_a_pass_is_the_same(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(width)
+    for block in blocks(rng, 40_000, width):
+        for low, high, threshold in ((0.0, 0.0, 0.0), (1.0, 3.0, 10.0), (1e-3, 1e3, 0.0), (1e280, 1e280, 1e6)):
+            found = scan([block], 40_000, low, high, threshold)
+            values = two_best(found.pool, low)
+            with monkeypatch.context() as patch:
+                pure(patch)
+                slow = scan([block], 40_000, low, high, threshold)
+                slow_values = two_best(found.pool, low)
+            same_scan(found, slow)
+            assert all(np.array_equal(a, b) for a, b in zip(values, slow_values, strict=True))
+
+
+def same_scan(one: Scan, other: Scan) -> None:
+    assert (one.cost, one.damage) == (other.cost, other.damage)
+    assert np.array_equal(one.columns, other.columns)
+    assert np.array_equal(one.pool.places, other.pool.places)
+    assert np.array_equal(one.at_high, other.at_high)
+
+
+@compiled
+@pytest.mark.parametrize("whole", [False, True])
+def test_hulls_and_their_order_are_the_same(whole: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(1)
+    for width in (1, 2, 8):
+        cost, damage = rng.integers(0, 50, (3000, width)), 10.0 ** rng.uniform(-12, 0, (3000, width))
+        table = (damage * 2.0**60).astype(np.int64) if whole else damage
+        steps = hull_steps(cost, table)
+        with monkeypatch.context() as patch:
+            pure(patch)
+            slow = hull_steps(cost, table)
+            edges = hull_edges(cost, table)
+        for name in ("start", "group", "to", "cost", "damage", "ratio"):
+            assert np.array_equal(getattr(steps, name), getattr(slow, name)), name
+        inside = edges.group[1:] == edges.group[:-1]
+        assert (edges.ratio[1:] <= edges.ratio[:-1])[inside].all()
+
+
+@compiled
+@pytest.mark.parametrize("seed", range(40))
+def test_searches_are_the_same(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(seed)
+    count, width = int(rng.integers(1, 40)), int(rng.integers(1, 9))
+    gain, need = rng.integers(-100, 100, (2, count, width)) * 6
+    room = int(need.min(axis=1).sum() + rng.integers(-50, 3000))
+    core = Core(gain, need, room, 1 << 61, doubt=int(rng.integers(0, 30)))
+    found = search(core, 10**6, Control())
+    with monkeypatch.context() as patch:
+        pure(patch)
+        slow = search(core, 10**6, Control())
+    assert (found.gain, found.states, found.stop) == (slow.gain, slow.states, slow.stop)
+    assert np.array_equal(found.columns, slow.columns)
+    assert [g for g, _ in found.doubtful] == [g for g, _ in slow.doubtful]
+    assert all(np.array_equal(a[1], b[1]) for a, b in zip(found.doubtful, slow.doubtful, strict=True))
+    if found.columns is not None:
+        rows = np.arange(count)
+        assert gain[rows, found.columns].sum() == found.gain
+        assert need[rows, found.columns].sum() <= room - core.doubt
+
+
+@compiled
+def test_sums_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    samples = [
+        rng.standard_normal(100_000) * 10.0 ** rng.uniform(-300, 300, 100_000),
+        np.full(50_000, 5e-324),
+        -rng.random(300),
+        np.array([1.7976931348623157e308, 5e-324, -1.7976931348623157e308]),
+        np.array([2.0**52, -(2.0**-1074), 0.0, -0.0]),
+        np.full(70_000, 1.7976931348623157e308),
+        np.zeros(0),
+    ]
+    for values in samples:
+        found = exact_sum(values)
+        with monkeypatch.context() as patch:
+            pure(patch)
+            assert exact_sum(values) == found
+        assert found == sum((Fraction(v) for v in values[:2000].tolist()), Fraction(0)) or values.size > 2000
+
+
+@compiled
+@pytest.mark.parametrize("direction", ["bound", "budget"])
+def test_recounts_are_the_same(direction: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(4)
+    problems = [
+        generate("free", 30_000, 5),
+        explicit(generate("kernel", 30_000, 5)),
+        Problem.from_tables(
+            rng.integers(-50, 50, (999, 12)),
+            rng.random((999, 12)),
+            bits=[list(range(1, 2 + i % 12)) for i in range(999)],
+        ),
+    ]
+    for problem in problems:
+        instance = make_instance(problem, **{direction: 10.0})
+        choice = rng.integers(0, instance.widths)
+        found = examine(instance, choice, {direction: 123.4})
+        with monkeypatch.context() as patch:
+            pure(patch)
+            assert examine(instance, choice, {direction: 123.4}) == found
