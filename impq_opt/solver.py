@@ -206,7 +206,7 @@ def solve(
         seed=seed,
         warm_start=_warm(instance, warm_start),
     )
-    diagnosis = None if strategy.decides else diagnose(instance)
+    diagnosis = None if strategy.decides and instance.size else diagnose(instance)
     if diagnosis is not None:
         claim = Claim()
     elif instance.size == 0:
