@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 
 from impq_opt import __version__
 from impq_opt.allocation import Allocation
+from impq_opt.allocation import number as allocation_number
 from impq_opt.costs import format_quantity
 from impq_opt.report.content import Report
 from impq_opt.report.figures import Figure
@@ -79,7 +81,7 @@ def _number(value: float | None, digits: int = 4) -> str:
 
 
 def _percent(value: float) -> str:
-    return f"{100 * value:.3g} %"
+    return f"{100 * value:.1f} %" if value == 0 or value >= 0.0005 else "< 0.1 %"
 
 
 def _cost(allocation: Allocation, value: Any) -> str:
@@ -152,7 +154,9 @@ def _summary(report: Report) -> str:
         tiles.append(("damage", _number(found.damage), ""))
     else:
         used = found.exact_damage / found.bound if found.exact_damage is not None else 0
-        tiles.append(("damage", _number(found.damage), f"{float(used):.2%} of {float(found.bound):g}"))
+        tiles.append(
+            ("damage", _number(found.damage), f"{math.floor(used * 10_000) / 100:.2f} % of {float(found.bound):g}")
+        )
     gap = "unknown" if found.gap == float("inf") else "0" if found.gap == 0 else _percent(found.gap)
     tiles.append(("gap", gap, "no lower bound" if lower == float("-inf") else f"lower bound {shown}"))
     if weight is not None:
@@ -180,12 +184,13 @@ def _certificate(found: Allocation) -> str:
     else:
         if proof.multipliers:
             said = ", ".join(f"{name} = {value:.6g}" for name, value in proof.multipliers.items())
-            dual = _cost(found, proof.dual_bound) if found.minimizes == "cost" else _number(float(proof.dual_bound))
+            least = allocation_number(proof.dual_bound)
+            dual = f"{least:,} {unit}" if found.minimizes == "cost" else f"{least:.17g}"
             lines.append(
-                f"The multipliers {said} alone prove that nothing is below {dual}: anyone can check it by one sum over "
-                "the groups (Everett 1963)."
+                f"The multiplier alone ({said}) proves that nothing is below {dual}: anyone can check it by one sum "
+                "over the groups (Everett 1963)."
             )
-        if proof.enumeration is not None:
+        if proof.enumeration is not None and found.exact_lower_bound > proof.dual_bound:
             lines.append(
                 "The rest of the bound stands on the solver's own complete enumeration of "
                 f"{proof.enumeration.groups:,} groups in {proof.enumeration.states:,} states, in exact arithmetic."
@@ -203,7 +208,7 @@ def _bits(report: Report) -> str:
     layers, figures = report.layers, report.figures
     most = max(float(max(map(max, report.allocation.problem.candidates.sets))), 1e-9)
     spread = any(len(layer.shares) > 1 for layer in layers)
-    head = ["layer", "bits", ">mean", ">~groups", ">~elements", ">of cost", ">of damage"]
+    head = ["layer", "bits", ">mean", ">~groups", ">~elements", ">~of cost", ">of damage"]
     rows = [_layer_row(layer, most) for layer in layers[:_MOST_ROWS]]
     text = _table(head, rows, "Bits by layer")
     if len(layers) > _MOST_ROWS:

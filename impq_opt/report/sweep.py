@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +43,13 @@ class Sweep:
     def __len__(self) -> int:
         return len(self.cost)
 
+    @cached_property
+    def _columns(self) -> IntArray:
+        """Column (size, K) among its own candidates that each free group's first member takes for each choice."""
+        widths = self.instance.widths
+        choices = (np.minimum(k, widths - 1) for k in range(int(widths.max())))
+        return np.stack([self.instance.lift(one)[self.instance.representatives] for one in choices], axis=1)
+
     def choice(self, place: int) -> IntArray:
         """Return the columns (G,) of breakpoint ``place``."""
         return self.instance.lift(self.steps.choice(place))
@@ -51,8 +59,9 @@ class Sweep:
         if place == 0:
             return ""
         problem = self.instance.problem
-        group = int(self.instance.representatives[self.steps.group[place - 1]])
-        column = int(self.choice(place)[group])
+        free = self.steps.group[place - 1]
+        group = int(self.instance.representatives[free])
+        column = int(self._columns[free, self.steps.to[place - 1]])
         number = 0 if problem.candidates.set_of is None else int(problem.candidates.set_of[group])
         return f"{problem.names[group]}={problem.candidates.labels(number)[column]}"
 
