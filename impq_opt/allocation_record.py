@@ -326,22 +326,22 @@ def _choice(record: AllocationRecord, problem: Problem) -> npt.NDArray[np.int64]
     """Return the column (G,) that each group's bits or format stand for."""
     given: Mapping[str, Number | str] = record.formats if record.formats is not None else record.bits or {}
     where = "formats" if record.formats is not None else "bits"
-    choice = np.empty(len(problem), dtype=np.int64)
     candidates = problem.candidates
-    columns: dict[tuple[int, Number | str], int | None] = {}
-    for group, name in enumerate(problem.names):
+    sets = [0] * len(problem) if candidates.set_of is None else candidates.set_of.tolist()
+    columns: list[dict[Number | str, int | None]] = [{} for _ in candidates.sets]
+    choice = np.empty(len(problem), dtype=np.int64)
+    for group, (name, number) in enumerate(zip(problem.names, sets, strict=True)):
         if name not in given:
             raise AllocationError("a group has no precision", where=where, value=name)
-        number = 0 if candidates.set_of is None else int(candidates.set_of[group])
-        key = (number, given[name])
-        if key not in columns:
-            columns[key] = candidates.position(*key)
-        column = columns[key]
+        bits, known = given[name], columns[number]
+        if bits not in known:
+            known[bits] = candidates.position(number, bits)
+        column = known[bits]
         if column is None:
             raise AllocationError(
                 "is not among the group's candidates",
                 where=f"{where}.{name}",
-                value=given[name],
+                value=bits,
                 hint="they are " + ", ".join(candidates.labels(number)),
             )
         choice[group] = column

@@ -200,7 +200,7 @@ def load_problem(path: str | os.PathLike[str]) -> Problem:
     record = _convert(document, ProblemRecord, where)
     arrays = None if record.arrays is None else _load_arrays(path, record.arrays.file, record.arrays.sha256)
     try:
-        return problem_from_record(record, arrays)
+        return problem_from_record(record, arrays, path.parent)
     except InputError as error:
         raise error.within(where) from None
 

@@ -10,9 +10,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.costs import CostTerm, TableCost
+from impq_opt.cost_record import cost_arrays, cost_head
+from impq_opt.costs import TableCost
 from impq_opt.damage import PowerLaw
-from impq_opt.errors import FileError, ProblemError
+from impq_opt.errors import FileError, InputError
 from impq_opt.groups import Candidates
 from impq_opt.problem import Problem
 from impq_opt.problem_record import FORMAT, OPTIONAL, ProblemRecord, problem_from_record
@@ -25,17 +26,13 @@ _BY_GROUP = 256
 
 def problem_document(problem: Problem) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
     """Return the document and the arrays that stand for ``problem``; no arrays where it is written by group."""
-    for term in problem.costs:
-        if not isinstance(term, TableCost):
-            raise FileError(
-                "a cost of this kind has no file form", where=f"costs.{term.name}", value=type(term).__name__
-            )
     head = _head(problem)
-    if len(problem) <= _BY_GROUP and all(shape == () for shape in problem.names.shapes):
+    tables = all(isinstance(term, TableCost) for term in problem.costs)
+    if len(problem) <= _BY_GROUP and all(shape == () for shape in problem.names.shapes) and tables:
         record = head | _goals(problem) | _by_group(problem)
         try:
             same = problem_from_record(msgspec.convert(record, ProblemRecord), None).digest == problem.digest
-        except (ProblemError, msgspec.ValidationError):
+        except (InputError, msgspec.ValidationError):
             same = False
         if same:  # else something in it, such as an unused candidate set, has no form by group
             return record, {}
@@ -111,14 +108,8 @@ def _by_group(problem: Problem) -> dict[str, Any]:
     if problem.candidates.formats:
         head["formats"] = list(problem.candidates.formats[usual])
     if problem.costs:
-        head["costs"] = [_cost_head(term) for term in problem.costs]
+        head["costs"] = [cost_head(term) for term in problem.costs]
     return head | {"groups": [_one_group(problem, g, int(number_of[g]), usual) for g in range(len(problem))]}
-
-
-def _cost_head(term: CostTerm) -> dict[str, Any]:
-    assert isinstance(term, TableCost)
-    head: dict[str, Any] = {"name": term.name, "unit": term.unit, "source": term.source, "quantum": str(term.quantum)}
-    return head | ({"rounding": term.rounding} if term.rounding else {})
 
 
 def _one_group(problem: Problem, group: int, number: int, usual: int) -> dict[str, Any]:
@@ -174,7 +165,7 @@ def _by_array(problem: Problem) -> tuple[dict[str, Any], dict[str, npt.NDArray[A
     sets: list[dict[str, Any]] = [{"bits": [_width(b) for b in one]} for one in candidates.sets]
     for one, formats in zip(sets, candidates.formats, strict=False):
         one["formats"] = list(formats)
-    record: dict[str, Any] = {"costs": [_cost_head(term) for term in problem.costs]} if problem.costs else {}
+    record: dict[str, Any] = {"costs": [cost_head(term) for term in problem.costs]} if problem.costs else {}
     record |= {
         "names": {
             "labels": list(names.labels),
@@ -190,7 +181,8 @@ def _by_array(problem: Problem) -> tuple[dict[str, Any], dict[str, npt.NDArray[A
         arrays |= {"sensitivity": problem.damage.sensitivity, "stderr": problem.damage.stderr}
     else:
         arrays |= {"damage": problem.damage.values, "damage_stderr": problem.damage.stderr}
-    arrays |= {f"cost.{term.name}": term.values for term in problem.costs if isinstance(term, TableCost)}
+    for term in problem.costs:
+        arrays |= cost_arrays(term)
     if problem.pins:
         arrays["pins"] = np.array(sorted(problem.pins.items()), dtype=np.int64)
     if problem.ties:

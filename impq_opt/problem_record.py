@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.costs import COSTS, TableCost
+from impq_opt.cost_record import CostRecord, cost_array_types, cost_from_arrays, cost_from_csv, table_cost
+from impq_opt.costs import TableCost
 from impq_opt.damage import DamageTable, PowerLaw
 from impq_opt.declaration import Group, from_groups
 from impq_opt.errors import ProblemError
@@ -71,16 +74,6 @@ class CandidatesRecord(_Struct):
     formats: list[str] = []
 
 
-class CostRecord(_Struct):
-    """A declared cost table; its numbers stand in the groups or in the array ``cost.NAME``."""
-
-    name: str
-    unit: str = ""
-    source: str = ""
-    quantum: str | None = None
-    rounding: float = 0.0
-
-
 class ArraysRecord(_Struct):
     """The arrays file beside the problem file."""
 
@@ -120,12 +113,9 @@ NESTED = {
 }
 
 
-def problem_from_record(record: ProblemRecord, arrays: Arrays | None) -> Problem:
-    """Build the problem that a decoded file and its arrays describe; raise InputError with the place."""
+def problem_from_record(record: ProblemRecord, arrays: Arrays | None, folder: Path = Path()) -> Problem:
+    """Build the problem that a decoded file in ``folder`` and its arrays describe; raise InputError with the place."""
     given: dict[str, Any] = {
-        "objective": {record.minimize: 1}
-        if isinstance(record.minimize, str)
-        else {k: _number(v, f"minimize.{k}") for k, v in record.minimize.items()},
         "bound": None if record.bound is None else _number(record.bound, "bound"),
         "metric": record.metric,
         "provenance": record.provenance,
@@ -136,8 +126,16 @@ def problem_from_record(record: ProblemRecord, arrays: Arrays | None) -> Problem
         raise ProblemError("give either [[groups]] or [arrays]", where="groups", value=len(record.groups))
     given |= _from_groups(record) if arrays is None else _from_arrays(record, arrays)
     problem = Problem(**given)
+    tables = [cost_from_csv(one, folder, problem) for one in record.costs if one.csv is not None]
+    problem = replace(problem, costs=(*problem.costs, *tables), objective=_objective(record))
     budgets = {k: _fraction(v) or v for k, v in record.budgets.items()}
     return problem.revise(budgets=budgets, pins=record.pins, ties=record.ties)
+
+
+def _objective(record: ProblemRecord) -> dict[str, Any]:
+    if isinstance(record.minimize, str):
+        return {record.minimize: 1}
+    return {name: _number(weight, f"minimize.{name}") for name, weight in record.minimize.items()}
 
 
 def _number(value: Number | str, where: str) -> Number | Fraction:
@@ -177,8 +175,9 @@ def _from_groups(record: ProblemRecord) -> dict[str, Any]:
     if record.numbered:
         one = found["candidates"]
         found["candidates"] = Candidates(one.sets, one.set_of, one.formats, numbered=True)
-    found["costs"] = tuple(_cost_of_groups(record, one, found["candidates"]) for one in record.costs)
-    declared = {one.name for one in record.costs}
+    tables = [one for one in record.costs if one.csv is None]
+    found["costs"] = tuple(_cost_of_groups(record, one, found["candidates"]) for one in tables)
+    declared = {one.name for one in tables}
     for place, group in enumerate(record.groups):
         for name in group.costs:
             if name not in declared:
@@ -258,22 +257,7 @@ def _cost_of_groups(record: ProblemRecord, cost: CostRecord, candidates: Candida
                 raise ProblemError("must be finite and below 2^61", where=f"{where}[{column}]", value=value)
         # A group's last cost fills the columns that it does not have: they are never read.
         rows.append(row + [row[-1]] * (candidates.width - count))
-    return _table_cost(cost, np.array(rows))
-
-
-def _table_cost(cost: CostRecord, values: npt.NDArray[Any]) -> TableCost:
-    where = f"costs.{cost.name}"
-    if cost.name in COSTS:
-        raise ProblemError("is the name of a built-in cost", where=where, value=cost.name)
-    source = cost.source or "given as a table"
-    if cost.quantum is None:
-        return TableCost.from_array(values, name=cost.name, unit=cost.unit, source=source)
-    quantum = _fraction(cost.quantum)
-    if quantum is None or quantum <= 0:
-        raise ProblemError("must be a positive fraction", where=f"{where}.quantum", value=cost.quantum)
-    if values.dtype.kind != "i":
-        raise ProblemError("must be whole numbers of the quantum", where=where, value=values.dtype.name)
-    return TableCost(values.astype(np.int64), quantum, cost.name, cost.unit, source, cost.rounding)
+    return table_cost(cost, np.array(rows))
 
 
 # name -> (type, dimensions) of the arrays that a file may hold, beside cost.NAME
@@ -304,9 +288,11 @@ def _from_arrays(record: ProblemRecord, arrays: Arrays) -> dict[str, Any]:
     if record.names is None or not record.candidates:
         missing = "names" if record.names is None else "candidates"
         raise ProblemError(f"[arrays] needs {missing} beside it", where=missing)
-    costs = {f"cost.{one.name}": one for one in record.costs}
+    known = dict(ARRAYS)
+    for one in record.costs:
+        known |= cost_array_types(one.name)
     for name, array in arrays.items():
-        _check_array(name, array, ("int64", 2) if name in costs else ARRAYS.get(name))
+        _check_array(name, array, known.get(name))
         array.flags.writeable = False
     found = {name: arrays.get(name) for name in OPTIONAL}
     if "sizes" not in arrays or ("sensitivity" in arrays) == ("damage" in arrays):
@@ -316,16 +302,13 @@ def _from_arrays(record: ProblemRecord, arrays: Arrays) -> dict[str, Any]:
         law = PowerLaw(arrays["sensitivity"], arrays.get("stderr"))
     else:
         law = DamageTable(arrays["damage"], arrays.get("damage_stderr"))
-    lacking = sorted(set(costs) - set(arrays))
-    if lacking:
-        raise ProblemError("the arrays file lacks a cost", where="arrays", value=lacking[0])
-    names = record.names
+    names, candidates = record.names, _candidates(record, arrays.get("set_of"))
     return found | {
         "names": GroupNames(tuple(names.labels), tuple(map(tuple, names.shapes)), tuple(names.layers)),
-        "candidates": _candidates(record, arrays.get("set_of")),
+        "candidates": candidates,
         "damage": law,
         "sizes": arrays["sizes"],
-        "costs": tuple(_table_cost(one, arrays[name]) for name, one in costs.items()),
+        "costs": tuple(cost_from_arrays(one, arrays, candidates.width) for one in record.costs if one.csv is None),
         "pins": _pins(arrays.get("pins")),
         "ties": _ties(arrays.get("tie_members"), arrays.get("tie_starts")),
     }
@@ -335,7 +318,8 @@ def _check_array(name: str, array: npt.NDArray[Any], wanted: tuple[str, int] | N
     where = f"arrays: {name}"
     if wanted is None:
         raise ProblemError("unknown array", where=where, hint=f"known are {', '.join(ARRAYS)} and cost.NAME")
-    if (array.dtype.name, array.ndim) != wanted or array.size == 0:
+    empty = array.size == 0 and not name.startswith("pairs.")
+    if (array.dtype.name, array.ndim) != wanted or empty:
         raise ProblemError(
             f"must be a non-empty {wanted[0]} array of {wanted[1]} dimensions",
             where=where,

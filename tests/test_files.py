@@ -277,6 +277,51 @@ budgets = {storage = "1 KiB"}
     assert allocation.exact_cost == Fraction("0.35")
 
 
+MEASURED = (
+    HEAD
+    + """
+minimize = "latency"
+bound = 0.05
+bits = [4, 8]
+costs = [{name = "latency", unit = "ms", csv = "latency.csv"}]
+groups = [
+    {name = "conv", size = 100, sensitivity = 0.2, reads = "relu"},
+    {name = "fc", size = 50, sensitivity = 0.1, reads = "relu"},
+    {name = "relu", size = 30, sensitivity = 0.1, kind = "activation"},
+]
+"""
+)
+LATENCY = "layer,weight_bits,activation_bits,value\n" + "".join(
+    f"{layer},{w},{a},{w * a / 100 + (layer == 'fc')}\n" for layer in ("conv", "fc") for w in (4, 8) for a in (4, 8)
+)
+
+
+def test_costs_measured_by_layer_come_from_a_csv_file(tmp_path):
+    (tmp_path / "latency.csv").write_text(LATENCY)
+    (tmp_path / "p.toml").write_text(MEASURED)
+    problem = files.load_problem(tmp_path / "p.toml")
+    answer = impq_opt.solve(problem, solver="exhaustive")
+    assert answer.exact_cost == Fraction(132, 100)  # all at 4 bits: 0.16 + 1.16
+    assert impq_opt.verify(problem, answer).ok
+    (tmp_path / "copy").mkdir()
+    files.save_problem(problem, tmp_path / "copy" / "p.toml")  # the copy holds the numbers itself
+    loaded = files.load_problem(tmp_path / "copy" / "p.toml")
+    same(problem, loaded)
+    assert impq_opt.solve(loaded, solver="exhaustive").exact_cost == answer.exact_cost
+    for broken, expected in (
+        (LATENCY.replace("fc,8,8,1.64", ""), "p.toml: "),
+        (LATENCY.replace("conv", "conf"), "p.toml: costs.latency: no such layer, got 'conf'"),
+        (LATENCY.replace("1.64", "nan"), "latency.csv: line 9"),
+        ("", "latency.csv: line 1: has no column 'layer'"),
+    ):
+        (tmp_path / "latency.csv").write_text(broken)
+        with pytest.raises(ImpqError, match=re.escape(expected)):
+            files.load_problem(tmp_path / "p.toml")
+    (tmp_path / "latency.csv").unlink()
+    with pytest.raises(ImpqError, match=r"latency\.csv: cannot be read"):
+        files.load_problem(tmp_path / "p.toml")
+
+
 # -- damaged and foreign files -----------------------------------------------------------------------------------
 
 TOKENS = [
