@@ -211,8 +211,9 @@ class Instance:
             return choice
         reduced = choice[self._free]
         for tie in self.ties:
-            first = choice[tie.members[:, 0]]
-            reduced[tie.groups] = (tie.columns[0] == first[:, None]).argmax(axis=1)
+            # (ties, columns) <- which candidate of the tie gives every member its column
+            same = (tie.columns[None] == choice[tie.members][:, :, None]).all(axis=1)
+            reduced[tie.groups] = same.argmax(axis=1)
         return reduced
 
     def cost_of(self, choice: IntArray) -> int:

@@ -1,0 +1,215 @@
+"""Costs that couple groups: best-first branch and bound over the core, each settled core closed by a separable solver.
+
+The core (activations, mostly) is what the Lagrangian leaves to choose once every leaf follows its centre. A node is a
+domain of the core; its bound is the best Lagrangian over the domain. With the core settled the rest is a problem of
+single groups, which another solver closes. Where no more than one group hangs on a centre there is no need to branch:
+such clusters become groups with a candidate for each combination.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+
+from impq_opt.allocation import Enumeration, Stop
+from impq_opt.instance import Direction, Instance
+from impq_opt.reduction import components, join, settle
+from impq_opt.solver import Claim, Control
+from impq_opt.solvers._dual import Dual, maximize_dual
+from impq_opt.solvers._oracle import Domain, Oracle, Point
+
+__all__ = ["solve_coupled"]
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+Value = int | Fraction
+Inner = Callable[[Instance, Control], Claim]
+
+# Combinations of a cluster that becomes one group: three groups of eight candidates, four of four.
+_LARGEST = 512
+
+
+def solve_coupled(instance: Instance, control: Control, inner: Inner, nodes: int = 100_000) -> Claim:
+    """Return what can be claimed about an instance with pairs; ``inner`` solves instances without."""
+    clusters = [c for c in components(instance) if math.prod(instance.widths[c].tolist()) <= _LARGEST]
+    if not clusters:
+        return _Search(instance, control, inner, nodes).run()
+    joined = join(instance, clusters)
+    claim = inner(joined, control) if not joined.coupled else _Search(joined, control, inner, nodes).run()
+    if claim.choice is None:
+        return claim
+    statistics = dict(claim.statistics) | {"joined_clusters": len(clusters)}
+    return Claim(
+        instance.reduce(joined.lift(claim.choice)),
+        claim.lower_bound,
+        claim.multipliers,
+        claim.enumeration,
+        claim.stop,
+        statistics,
+    )
+
+
+@dataclass(order=True)
+class _Node:
+    bound: float
+    number: int
+    allowed: BoolArray = field(compare=False)
+    prices: FloatArray = field(compare=False)
+    evaluated: bool = field(compare=False, default=False)
+
+
+class _Search:
+    def __init__(self, instance: Instance, control: Control, inner: Inner, nodes: int) -> None:
+        self.instance, self.control, self.inner, self.most = instance, control, inner, nodes
+        self.oracle = Oracle(instance)
+        self.by_cost = instance.direction is Direction.COST
+        self.best: IntArray | None = None
+        self.value: Value | None = None
+        self.closed: list[Value | float] = []  # lower bounds of the domains that are done with
+        self.heap: list[_Node] = []
+        self.count = itertools.count()
+        self.looked = self.states = self.leaves = 0
+        self.proved = True
+
+    def run(self) -> Claim:
+        root = maximize_dual(self.oracle, self.control)
+        if root.infeasible:
+            # The diagnosis has found each limit to be within reach alone, so this takes several limits.
+            return Claim(multipliers=self.oracle.prices(root.best), statistics={"nodes": 0})
+        for point in (*root.ends, root.best):
+            self._offer(point.choice)
+        self._expand(self.oracle.everything, root)
+        stop = Stop.COMPLETED
+        while self.heap and not self._pruned(self.heap[0].bound):
+            if self.control.expired():
+                stop = Stop.TIME_LIMIT
+                break
+            if self.looked >= self.most:
+                stop = Stop.STATE_LIMIT
+                break
+            self._visit(heapq.heappop(self.heap))
+        lower = self._lower(root.best)
+        statistics = {"core": len(self.oracle.core), "nodes": self.looked, "settled": self.leaves}
+        done = stop is Stop.COMPLETED and self.proved
+        return Claim(
+            self.best,
+            lower if done else -math.inf,
+            self.oracle.prices(root.best),
+            Enumeration(len(self.oracle.core), self.looked + self.states) if done else None,
+            stop,
+            statistics,
+        )
+
+    # -- nodes --------------------------------------------------------------------------------------------------------
+
+    def _visit(self, node: _Node) -> None:
+        domain = Domain(node.allowed)
+        self.looked += 1
+        above = math.inf if self.value is None else float(self.value)
+        found = maximize_dual(self.oracle, self.control, domain, node.prices, above)
+        bound = max(found.best.value - found.best.margin, node.bound)
+        if found.infeasible:
+            self.closed.append(math.inf)
+            return
+        for point in found.ends:
+            self._offer(point.choice)
+        if self._pruned(bound):
+            self.closed.append(self._whole(bound))
+        elif domain.single:
+            self._settle(domain)
+        else:
+            self._expand(domain, found)
+
+    def _expand(self, domain: Domain, found: Dual) -> None:
+        """Split the domain by a core vector: it alone, and for each core group what first departs from it there."""
+        point = found.best
+        bound = point.value - point.margin
+        vector = point.choice[self.oracle.core]
+        stars = point.stars
+        star_shaped = len(self.oracle.inner[0]) == 0
+        prefix = domain.allowed.copy()
+        # Groups that the two sides of the crossing disagree about first: their children are close to the bound.
+        spread = np.array([np.ptp([p.choice[g] for p in found.ends]) for g in self.oracle.core]) if found.ends else 0
+        for group in np.argsort(-np.broadcast_to(spread, len(vector)), kind="stable").tolist():
+            others = prefix[group].copy()
+            others[vector[group]] = False
+            if others.any():
+                # In a forest of stars the others of one group cost at least the difference to its next best.
+                more = float(stars[group][others].min() - stars[group, vector[group]]) if star_shaped else 0.0
+                self._push(prefix, group, others, bound + max(more, 0.0), point)
+            prefix[group] = False
+            prefix[group, vector[group]] = True
+        heapq.heappush(self.heap, _Node(bound, next(self.count), prefix, point.prices))
+
+    def _push(self, prefix: BoolArray, group: int, others: BoolArray, bound: float, point: Point) -> None:
+        if self._pruned(bound):
+            self.closed.append(self._whole(bound))
+            return
+        allowed = prefix.copy()
+        allowed[group] = others
+        heapq.heappush(self.heap, _Node(bound, next(self.count), allowed, point.prices))
+
+    def _settle(self, domain: Domain) -> None:
+        """Close a domain of one core vector with the separable solver."""
+        self.leaves += 1
+        columns = domain.columns[:, 0]
+        rest = settle(self.instance, self.oracle.core, columns)
+        choice = np.zeros(self.instance.size, dtype=np.int64)
+        choice[self.oracle.core] = columns
+        others = np.setdiff1d(np.arange(self.instance.size), self.oracle.core)
+        if rest.size == 0:
+            self._offer(choice)
+            self.closed.append(self._objective(choice) if self.instance.is_feasible(choice) else math.inf)
+            return
+        claim = self.inner(rest, self.control)
+        if claim.choice is not None:
+            choice[others] = claim.choice
+            self._offer(choice)
+        proved = claim.enumeration is not None
+        self.states += claim.enumeration.states if claim.enumeration is not None else 0
+        if not proved and claim.multipliers:
+            from impq_opt.verification import dual_bound
+
+            below = dual_bound(rest, claim.multipliers)
+            self.closed.append(math.ceil(below) if self.by_cost and below != -math.inf else below)
+        elif proved:
+            self.closed.append(claim.lower_bound)
+        else:
+            self.proved = False
+
+    # -- values -------------------------------------------------------------------------------------------------------
+
+    def _objective(self, choice: IntArray) -> Value:
+        return self.instance.cost_of(choice) if self.by_cost else self.instance.damage_of(choice)
+
+    def _offer(self, choice: IntArray) -> None:
+        if not self.instance.is_feasible(choice):
+            return
+        value = self._objective(choice)
+        if self.value is None or value < self.value:
+            self.best, self.value = choice.copy(), value
+
+    def _whole(self, bound: float) -> Value | float:
+        """Return the least objective that is not below ``bound``."""
+        return math.ceil(bound) if self.by_cost and math.isfinite(bound) else bound
+
+    def _pruned(self, bound: float) -> bool:
+        if self.value is None:
+            return bound == math.inf
+        return self._whole(bound) >= self.value if self.by_cost else bound >= float(self.value)
+
+    def _lower(self, root: Point) -> Value | float:
+        """Return a lower bound that the domains together prove."""
+        every = [*self.closed, *(self._whole(node.bound) for node in self.heap)]
+        lower = min(every, default=math.inf)
+        if self.value is not None:
+            lower = min(lower, self.value)
+        return lower

@@ -1,0 +1,226 @@
+"""The best prices: the maximum of the concave, piecewise linear Lagrangian dual."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import linprog
+
+from impq_opt.solver import Control
+from impq_opt.solvers._oracle import Domain, Oracle, Point
+
+__all__ = ["Dual", "maximize_dual"]
+
+FloatArray = npt.NDArray[np.float64]
+
+# Relative width of the interval that the dual's maximum is known to lie in at which the search stops.
+_CLOSE = 1e-10
+
+
+@dataclass(frozen=True, eq=False)
+class Dual:
+    """What the search found.
+
+    best : Point
+        With the highest value.
+    ends : tuple of Point
+        Points whose choices meet at the maximum; for one limit the two sides of the crossing, for more the cuts that
+        are active there.
+    infeasible : bool
+        The value grows without end: no choice in the domain meets the limits.
+    points : tuple of Point
+        All that were looked at.
+    """
+
+    best: Point
+    ends: tuple[Point, ...]
+    infeasible: bool
+    points: tuple[Point, ...]
+
+
+def maximize_dual(
+    oracle: Oracle,
+    control: Control,
+    domain: Domain | None = None,
+    start: FloatArray | None = None,
+    above: float = math.inf,
+) -> Dual:
+    """Return nearly the best prices for the core inside ``domain``.
+
+    The search stops early once the value exceeds ``above``: the domain is then of no interest.
+    """
+    search = _Search(oracle, control, domain, above)
+    guess = guess_prices(oracle) if start is None else start
+    if not len(oracle.limits):
+        point = search.at(np.empty(0))
+        return Dual(point, (point,), False, (point,))
+    if len(oracle.limits) == 1:
+        return search.one(float(guess[0]))
+    return search.several(guess)
+
+
+def guess_prices(oracle: Oracle) -> FloatArray:
+    """Return the order of magnitude of the prices: what the objective spans, by what each limit allows."""
+    tables = [part.table for part in oracle.parts]
+    spans = [float((t.max(axis=1) - t.min(axis=1)).sum()) for t in tables]
+    if oracle.parts[0].coefficient is not None and oracle.leaf_levels is not None:
+        spans[0] += float((oracle.parts[0].coefficient * oracle.leaf_levels.max(axis=0)).sum())
+    spans[0] = spans[0] or 1.0
+    return np.array([spans[0] / (8 * abs(limit) or span or 1.0) for limit, span in zip(oracle.limit_values, spans[1:], strict=True)])
+
+
+class _Search:
+    def __init__(self, oracle: Oracle, control: Control, domain: Domain | None, above: float) -> None:
+        self.oracle, self.control, self.domain, self.above = oracle, control, domain, above
+        self.points: list[Point] = []
+        self.best: Point | None = None
+
+    def at(self, prices: FloatArray) -> Point:
+        point = self.oracle.evaluate(prices, self.domain)
+        self.points.append(point)
+        if self.best is None or point.value > self.best.value:
+            self.best = point
+        return point
+
+    @property
+    def stopped(self) -> bool:
+        assert self.best is not None
+        return self.best.value - self.best.margin > self.above or self.control.expired()
+
+    def result(self, *ends: Point, infeasible: bool = False) -> Dual:
+        assert self.best is not None
+        return Dual(self.best, ends, infeasible, tuple(self.points))
+
+    # -- one limit: bracket the crossing, then tangents ---------------------------------------------------------------
+
+    def one(self, guess: float) -> Dual:
+        low, high = self._bracket(guess)
+        if high is None:
+            assert low is not None
+            return self.result(low, infeasible=True)
+        if low is None:
+            return self.result(high)
+        for _ in range(60):
+            price = self._between(low, high)
+            if price is None or self.stopped:
+                break
+            point = self.at(np.array([price]))
+            tangent = low.value + low.slope[0] * (price - low.prices[0])
+            touches = point.value >= tangent - self._tolerance()
+            if point.slope[0] > 0:
+                low = point
+            else:
+                high = point
+            if touches:
+                break
+        return self.result(low, high)
+
+    def _tolerance(self) -> float:
+        assert self.best is not None
+        return max(_CLOSE * abs(self.best.value), self.best.margin)
+
+    def _bracket(self, guess: float) -> tuple[Point | None, Point | None]:
+        """Return points that exceed the limit and that meet it; None for the one that does not exist."""
+        point = self.at(np.array([guess]))
+        low = high = None
+        factor = 4.0
+        price = guess
+        while True:
+            if point.slope[0] > 0:
+                low = point
+            else:
+                high = point
+            if (low is not None and high is not None) or self.stopped:
+                break
+            if point.slope[0] > 0:
+                price *= factor
+            else:
+                price = price / factor if price > guess * 1e-18 else 0.0
+            factor = min(factor * factor, 1e12)
+            if price > 1e250 or (high is not None and high.prices[0] == 0.0):
+                break
+            point = self.at(np.array([price]))
+        return low, high
+
+    def _between(self, low: Point, high: Point) -> float | None:
+        """Return the next price, or None where the maximum is known closely enough."""
+        first, last = float(low.prices[0]), float(high.prices[0])
+        rise, fall = float(low.slope[0]), float(high.slope[0])
+        meet = (high.value - fall * last - low.value + rise * first) / (rise - fall)
+        ceiling = low.value + rise * (meet - first)
+        assert self.best is not None
+        if not first < meet < last or ceiling - self.best.value <= self._tolerance():
+            return None
+        if first > 0 and last > 1.5 * first:
+            # Far apart the limited sum is nearly a power of the price (damage falls by 4 a bit): interpolate the logs.
+            limit = float(self.oracle.limit_values[0])
+            used = rise + limit, fall + limit
+            if limit > 0 and used[1] > 0:
+                share = math.log(used[0] / limit) / math.log(used[0] / used[1])
+                return first * (last / first) ** min(max(share, 0.02), 0.98)
+        return meet
+
+    # -- several limits: cutting planes in a box that moves with the best point -----------------------------------------
+
+    def several(self, guess: FloatArray) -> Dual:
+        scale = np.where(guess > 0, guess, 1.0)
+        centre = self.at(guess)
+        radius = 3.0
+        for _ in range(400):
+            if self.stopped:
+                break
+            low = np.maximum(centre.prices / scale - radius, 0.0)
+            high = centre.prices / scale + radius
+            found = self._master(scale, low, high)
+            if found is None:
+                break
+            prices, ceiling = found
+            assert self.best is not None
+            promised = ceiling - centre.value
+            at_edge = bool(((prices >= high * (1 - 1e-12)) | ((prices <= low) & (low > 0))).any())
+            if promised <= self._tolerance() and not at_edge:
+                break
+            if (prices * scale).max() > 1e250 or radius > 1e60:
+                return self.result(*self._active(prices * scale), infeasible=True)
+            point = self.at(prices * scale)
+            if point.value > centre.value:
+                gained = (point.value - centre.value) / promised if promised > 0 else 0.0
+                centre = point
+                if at_edge and gained > 0.1:
+                    radius *= 4.0
+            else:
+                radius = max(radius / 2.0, 1e-9) if not at_edge else radius / 4.0
+            if promised <= self._tolerance() and radius < 1e-9:
+                break
+        return self.result(*self._active(centre.prices))
+
+    def _master(self, scale: FloatArray, low: FloatArray, high: FloatArray) -> tuple[FloatArray, float] | None:
+        """Return the prices, in ``scale``, where the cuts' minimum is highest inside the box, and its height there."""
+        points = self.points[-80:]
+        assert self.best is not None
+        if self.best not in points:
+            points = [self.best, *points]
+        slopes = np.array([p.slope * scale for p in points])
+        heights = np.array([p.value - float(np.dot(p.slope, p.prices)) for p in points])
+        unit = max(abs(self.best.value), 1e-300)
+        # t <= height + slope @ x, everything in units of the best value
+        rows = np.hstack([-slopes / unit, np.ones((len(points), 1))])
+        found = linprog(
+            np.append(np.zeros(len(scale)), -1.0),
+            A_ub=rows,
+            b_ub=(heights - self.best.value) / unit,
+            bounds=[*zip(low.tolist(), high.tolist(), strict=True), (None, None)],
+            method="highs",
+        )
+        if found.status != 0:
+            return None
+        return np.asarray(found.x[:-1]), self.best.value + float(found.x[-1]) * unit
+
+    def _active(self, prices: FloatArray) -> list[Point]:
+        """Return the points whose cuts are lowest at ``prices``."""
+        heights = [p.value + float(np.dot(p.slope, prices - p.prices)) for p in self.points]
+        order = np.argsort(heights, kind="stable")[: 2 * len(prices) + 2]
+        return [self.points[i] for i in order.tolist()]

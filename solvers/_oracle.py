@@ -1,0 +1,280 @@
+"""The Lagrangian of an instance at given prices, exactly minimised where the graph of its costs is a forest of stars.
+
+Every limit is priced; what is left is a sum over groups and pairs of groups. Groups with one neighbour (leaves) are
+minimised for each candidate of that neighbour, all at once; the others (the core: activations, mostly) then choose,
+each alone where no two of them share a cost, by elimination otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from impq_opt.coupling import Coupling
+from impq_opt.elimination import Factor, least_sum, strip_leaves
+from impq_opt.instance import Direction, Instance
+
+__all__ = ["Domain", "Oracle", "Point", "Row"]
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """The objective, or a limit: sum of ``table[g, k]`` and ``pairs`` <= ``limit``, pinned groups taken off."""
+
+    name: str
+    table: npt.NDArray[np.int64] | FloatArray
+    pairs: Coupling | None
+    limit: Fraction
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """The Lagrangian at some prices.
+
+    value : float
+        Lower bound on the objective but for rounding, which ``margin`` covers.
+    prices, slope : ndarray (R,)
+        Of the limits; the slope is what the choice exceeds each limit by.
+    choice : ndarray of int64 (size,)
+        A minimiser.
+    stars : ndarray (C, K)
+        Least value of each core group's star at each of its candidates; inf outside the domain.
+    """
+
+    value: float
+    margin: float
+    prices: FloatArray
+    slope: FloatArray
+    choice: IntArray
+    stars: FloatArray
+
+
+class Domain:
+    """Which candidates (C, K) each core group may still take."""
+
+    def __init__(self, allowed: BoolArray) -> None:
+        self.allowed = allowed
+
+    @cached_property
+    def counts(self) -> IntArray:
+        return np.asarray(self.allowed.sum(axis=1), dtype=np.int64)
+
+    @cached_property
+    def columns(self) -> IntArray:
+        """Allowed candidates (C, K), first ones first."""
+        return np.argsort(~self.allowed, axis=1, kind="stable")
+
+    @property
+    def single(self) -> bool:
+        """Whether every core group is settled."""
+        return bool((self.counts == 1).all())
+
+    @property
+    def empty(self) -> bool:
+        return bool((self.counts == 0).any())
+
+
+class Oracle:
+    """Minimises the Lagrangian of one instance; see the module."""
+
+    def __init__(self, instance: Instance) -> None:
+        self.instance = instance
+        self.objective, self.limits = _rows(instance)
+        self.base = Fraction(instance.base_cost) if _by_cost(instance) else instance.base_damage
+        size, rows = instance.size, [self.objective, *self.limits]
+        couplings = [row.pairs for row in rows if row.pairs is not None]
+        keys = (
+            np.unique(np.concatenate([one.left * size + one.right for one in couplings]))
+            if couplings
+            else np.empty(0, dtype=np.int64)
+        )
+        left, right = keys // size, keys % size
+        edges, leaf, centre = strip_leaves(size, left, right)
+        order = np.argsort(centre, kind="stable")
+        edges, self.leaf, centre = edges[order], leaf[order], centre[order]
+        touched = np.zeros(size, dtype=bool)
+        touched[left] = touched[right] = True
+        self.alone = np.flatnonzero(~touched)
+        touched[self.leaf] = False
+        self.core = np.flatnonzero(touched)
+        place = np.full(size, -1)
+        place[self.core] = np.arange(len(self.core))
+        self.owner = place[centre]
+        inner = np.setdiff1d(np.arange(len(keys)), edges)
+        self.inner = place[left[inner]], place[right[inner]]
+        turned = self.leaf == right[edges]
+        self.parts = [_Part(row, self, keys, edges, turned, inner, size) for row in rows]
+        self.leaf_levels = self.core_levels = None
+        if couplings and any(part.coefficient is not None for part in self.parts):
+            self.leaf_levels = np.ascontiguousarray(couplings[0].levels[self.leaf].T.astype(np.float64))
+            self.core_levels = couplings[0].levels[self.core].astype(np.float64)
+        self.limit_values = np.array([float(row.limit) for row in self.limits])
+        self.everything = Domain(np.arange(instance.tables[0].shape[1]) < instance.widths[self.core, None])
+
+    @property
+    def names(self) -> list[str]:
+        """The limits' names."""
+        return [row.name for row in self.limits]
+
+    def prices(self, point: Point) -> dict[str, float]:
+        """Return the prices as multipliers that can be checked (:func:`impq_opt.verification.dual_bound`)."""
+        return dict(zip(self.names, point.prices.tolist(), strict=True))
+
+    def evaluate(self, prices: FloatArray, domain: Domain | None = None) -> Point:
+        """Return the Lagrangian at ``prices`` (R,) >= 0 with the core inside ``domain``."""
+        domain = self.everything if domain is None else domain
+        weights = [1.0, *np.asarray(prices, dtype=np.float64).tolist()]
+        leaves = _Leaves(self, weights)
+        stars = _weighted([part.core for part in self.parts], weights)
+        for turn in range(int(domain.counts.max(initial=0))):
+            groups, values = leaves.minima(domain, turn)
+            stars[groups, domain.columns[groups, turn]] += values
+        stars[~domain.allowed] = np.inf
+        core = self._choose(stars, weights)
+        alone = _weighted([part.alone for part in self.parts], weights)
+        choice = np.zeros(self.instance.size, dtype=np.int64)
+        choice[self.core] = core
+        choice[self.alone] = alone.argmin(axis=1)
+        choice[self.leaf] = leaves.choice(core)
+        total = float(alone.min(axis=1).sum()) + self._core_value
+        used = np.array([part.total(self, choice) for part in self.parts])
+        constant = float(self.base) - float(np.dot(prices, self.limit_values))
+        negative = 2 * float(np.dot(weights, [part.negative for part in self.parts]))
+        size = abs(total) + negative + abs(float(self.base)) + float(np.dot(prices, np.abs(self.limit_values)))
+        # Sums of n terms in any order are within n 2^-53 of the sum of their sizes; products and limits add a few.
+        margin = (self.instance.size + 64) * 2.0**-53 * size
+        slope = used[1:] - self.limit_values
+        return Point(total + constant, margin, np.asarray(prices, dtype=np.float64), slope, choice, stars)
+
+    def _choose(self, stars: FloatArray, weights: Sequence[float]) -> IntArray:
+        if len(self.inner[0]) == 0:
+            self._core_value = float(stars.min(axis=1).sum())
+            return np.asarray(stars.argmin(axis=1), dtype=np.int64)
+        tables = _weighted([part.inner for part in self.parts], weights)
+        factors: list[Factor] = [((i,), row) for i, row in enumerate(stars)]
+        ends = zip(self.inner[0].tolist(), self.inner[1].tolist(), tables, strict=True)
+        factors += [((a, b), table) for a, b, table in ends]
+        value, found, _ = least_sum(factors)
+        self._core_value = float(value)
+        return np.array([found[i] for i in range(len(stars))], dtype=np.int64)
+
+
+class _Part:
+    """One row in the oracle's order: alone (n, K), core (C, K), leaves (K, L), and its share of the pairs."""
+
+    def __init__(
+        self, row: Row, oracle: Oracle, keys: IntArray, edges: IntArray, turned: BoolArray, inner: IntArray, size: int
+    ) -> None:
+        table = row.table.astype(np.float64)
+        self.row, self.table = row, table
+        self.alone, self.core = table[oracle.alone], table[oracle.core]
+        self.leaves = np.ascontiguousarray(table[oracle.leaf].T)
+        self.coefficient: FloatArray | None = None
+        self.tables: FloatArray | None = None  # (K centre, K leaf, L)
+        width = table.shape[1]
+        self.inner = np.zeros((len(inner), width, width))
+        # What the row's negative entries can take off a sum: rounding is measured against it.
+        self.negative = -float(np.minimum(table.min(axis=1), 0).sum())
+        if row.pairs is None:
+            return
+        if row.pairs.tables is not None:
+            self.negative -= float(np.minimum(row.pairs.tables.min(axis=(1, 2)), 0).sum())
+        place = np.full(len(keys), -1)
+        place[np.searchsorted(keys, row.pairs.left * size + row.pairs.right)] = np.arange(len(row.pairs))
+        mine = place[edges]
+        there = np.flatnonzero(mine >= 0)
+        if row.pairs.coefficient is not None:
+            self.coefficient = np.zeros(len(edges))
+            self.coefficient[there] = row.pairs.coefficient[mine[there]]
+        else:
+            dense = np.zeros((len(edges), width, width))
+            dense[there] = row.pairs.dense(mine[there])
+            dense[turned] = dense[turned].transpose(0, 2, 1)  # leaf by centre
+            self.tables = np.ascontiguousarray(dense.transpose(2, 1, 0))
+        there = np.flatnonzero(place[inner] >= 0)
+        self.inner[there] = row.pairs.dense(place[inner[there]])
+
+    def total(self, oracle: Oracle, choice: IntArray) -> float:
+        """Return the row at a choice, pinned groups taken off."""
+        value = float(self.table[np.arange(len(choice)), choice].sum())
+        return value if self.row.pairs is None else value + float(self.row.pairs.at(choice).sum())
+
+
+class _Leaves:
+    """The leaves at one set of prices."""
+
+    def __init__(self, oracle: Oracle, weights: Sequence[float]) -> None:
+        self.oracle = oracle
+        self.single = _weighted([part.leaves for part in oracle.parts], weights)  # (K, L)
+        slopes = [(p.coefficient, w) for p, w in zip(oracle.parts, weights, strict=True) if p.coefficient is not None]
+        self.slope: FloatArray | None = None
+        if slopes and oracle.leaf_levels is not None:
+            self.slope = _weighted([s for s, _ in slopes], [w for _, w in slopes]) * oracle.leaf_levels
+        tables = [(p.tables, w) for p, w in zip(oracle.parts, weights, strict=True) if p.tables is not None]
+        self.tables = _weighted([t for t, _ in tables], [w for _, w in tables]) if tables else None
+
+    def at(self, leaves: slice | IntArray, columns: IntArray) -> FloatArray:
+        """Return the values (K, n) of some leaves whose centres take ``columns`` (n,)."""
+        values = self.single[:, leaves]
+        if self.slope is not None:
+            assert self.oracle.core_levels is not None
+            values = values + self.slope[:, leaves] * self.oracle.core_levels[self.oracle.owner[leaves], columns]
+        if self.tables is not None:
+            places = np.arange(len(self.oracle.leaf))[leaves]
+            values = values + self.tables[columns, :, places].T
+        return values
+
+    def minima(self, domain: Domain, turn: int) -> tuple[IntArray, FloatArray]:
+        """Return the core groups that have a candidate number ``turn``, and the sum of their leaves' minima there."""
+        owner = self.oracle.owner
+        active = domain.counts > turn
+        groups = np.flatnonzero(active)
+        leaves: slice | IntArray = slice(None) if active.all() else np.flatnonzero(active[owner])
+        mine = owner[leaves]
+        if len(mine) == 0:
+            return groups, np.zeros(len(groups))
+        least = self.at(leaves, domain.columns[mine, turn]).min(axis=0)
+        return groups, np.bincount(mine, weights=least, minlength=len(active))[groups]
+
+    def choice(self, core: IntArray) -> IntArray:
+        """Return each leaf's candidate (L,) for the core's choice (C,)."""
+        if len(self.oracle.leaf) == 0:
+            return np.empty(0, dtype=np.int64)
+        return np.asarray(self.at(slice(None), core[self.oracle.owner]).argmin(axis=0), dtype=np.int64)
+
+
+def _weighted(arrays: Sequence[FloatArray], weights: Sequence[float]) -> FloatArray:
+    total = arrays[0] * weights[0]
+    for array, weight in zip(arrays[1:], weights[1:], strict=True):
+        if weight:
+            total += array * weight
+    return total
+
+
+def _by_cost(instance: Instance) -> bool:
+    return instance.direction is Direction.COST
+
+
+def _rows(instance: Instance) -> tuple[Row, list[Row]]:
+    cost, damage = instance.tables
+    limits = []
+    if _by_cost(instance):
+        objective = Row("", cost, instance.pairs, Fraction(0))
+        if instance.bound is not None:
+            limits.append(Row("bound", damage, None, instance.bound - instance.base_damage))
+    else:
+        assert instance.limit is not None
+        objective = Row("", damage, None, Fraction(0))
+        limits.append(Row("budget", cost, instance.pairs, Fraction(instance.limit - instance.base_cost)))
+    for budget in instance.budgets:
+        limits.append(Row(budget.name, budget.table, budget.pairs, Fraction(budget.limit - budget.base)))
+    return objective, limits
