@@ -78,6 +78,7 @@ class _Search:
         self.count = itertools.count()
         self.looked = self.states = self.leaves = 0
         self.proved = True
+        self.floor = math.inf
 
     def run(self) -> Claim:
         root = maximize_dual(self.oracle, self.control)
@@ -88,7 +89,8 @@ class _Search:
             self._offer(point.choice)
         self._expand(self.oracle.everything, root)
         stop = Stop.COMPLETED
-        while self.heap and not self._pruned(self.heap[0].bound):
+        # A settled domain that could not be closed holds the lower bound down: what lies above it need not be searched.
+        while self.heap and not self._pruned(self.heap[0].bound) and self.heap[0].bound < self.floor:
             if self.control.expired():
                 stop = Stop.TIME_LIMIT
                 break
@@ -98,12 +100,14 @@ class _Search:
             self._visit(heapq.heappop(self.heap))
         lower = self._lower(root.best)
         statistics = {"core": len(self.oracle.core), "nodes": self.looked, "settled": self.leaves}
-        done = stop is Stop.COMPLETED and self.proved
+        if self.floor < math.inf and stop is Stop.COMPLETED and lower != self.value:
+            stop = Stop.STATE_LIMIT
+        # The domains cover everything, so what they prove together holds however far the search came.
         return Claim(
             self.best,
-            lower if done else -math.inf,
+            lower if self.proved else -math.inf,
             self.oracle.prices(root.best),
-            Enumeration(len(self.oracle.core), self.looked + self.states) if done else None,
+            Enumeration(len(self.oracle.core), self.looked + self.states) if self.proved else None,
             stop,
             statistics,
         )
@@ -180,6 +184,7 @@ class _Search:
 
             below = dual_bound(rest, claim.multipliers)
             self.closed.append(math.ceil(below) if self.by_cost and below != -math.inf else below)
+            self.floor = min(self.floor, float(below))
         elif proved:
             self.closed.append(claim.lower_bound)
         else:

@@ -18,6 +18,8 @@ FloatArray = npt.NDArray[np.float64]
 
 # Relative width of the interval that the dual's maximum is known to lie in at which the search stops.
 _CLOSE = 1e-10
+# The same with several limits, where planes close in slowly.
+_CLOSE_ENOUGH = 1e-8
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +122,8 @@ class _Search:
 
     def _tolerance(self) -> float:
         assert self.best is not None
-        return max(_CLOSE * abs(self.best.value), self.best.margin)
+        close = _CLOSE if len(self.oracle.limits) == 1 else _CLOSE_ENOUGH
+        return max(close * abs(self.best.value), self.best.margin)
 
     def _bracket(self, guess: float) -> tuple[Point | None, Point | None]:
         """Return points that exceed the limit and that meet it; None for the one that does not exist."""

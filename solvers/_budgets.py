@@ -1,0 +1,422 @@
+"""Several limits at once: one price each, then an enumeration of the choices that the prices leave open.
+
+1. The Lagrangian dual over all prices gives a lower bound and, along the way, choices near the optimum.
+2. A choice whose reduced cost exceeds the gap is in no better answer. Groups with another choice left, closest first,
+   make a core; the others keep their choice at the best prices.
+3. The core's partial choices are extended group by group. One is dropped when it cannot meet a limit, when the bound of
+   any of several price vectors reaches the best answer, or when another is at least as good in every sum.
+4. While the core grows it is a search for better answers, cut to the most promising states; once it holds every open
+   group and nothing was cut, it is a proof.
+
+Sums are whole numbers: costs are, and damages are floored to a fixed point, which relaxes their limit. An answer of the
+relaxation that meets the limits exactly is therefore optimal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+
+from impq_opt.allocation import Enumeration, Stop
+from impq_opt.arithmetic import exact_int_sum, exact_sum
+from impq_opt.instance import Direction, Instance
+from impq_opt.solver import Claim, Control
+from impq_opt.solvers._dual import Dual, maximize_dual
+from impq_opt.solvers._exchange import exchange
+from impq_opt.solvers._oracle import Oracle, Point, Row
+
+__all__ = ["solve_budgets"]
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+Value = int | Fraction
+
+# Candidates beside the chosen ones in the first core, and how they grow.
+_FIRST_CORE, _GROWTH = 32, 2
+# States that a core on the way may keep.
+_TRIAL_STATES = 2_000
+_LARGEST_TRIAL = 512
+# Where the gap is below a millionth and more groups than this are open, larger cores are not worth their time.
+_SMALL_GAP, _LARGEST_CORE = 1e-6, 150
+# States a chunk: the matrix of their bounds stays in the cache.
+_CHUNK = 1 << 12
+
+
+def solve_budgets(instance: Instance, control: Control, states: int = 400_000) -> Claim:
+    """Return what can be claimed about an instance of single groups with any number of limits."""
+    return _Search(instance, control, states).run()
+
+
+class _Search:
+    def __init__(self, instance: Instance, control: Control, states: int) -> None:
+        self.instance, self.control, self.most = instance, control, states
+        self.oracle = Oracle(instance)
+        self.by_cost = instance.direction is Direction.COST
+        self.best: IntArray | None = None
+        self.value: Value | None = None
+        self.looked = 0
+        self.rows = [part.table for part in self.oracle.parts]
+
+    def run(self) -> Claim:
+        dual = maximize_dual(self.oracle, self.control)
+        prices = self.oracle.prices(dual.best)
+        if dual.infeasible:
+            if self._impossible(dual):
+                return Claim(lower_bound=math.inf, multipliers=prices, enumeration=Enumeration(0, 0))
+            return Claim(multipliers=prices)
+        for point in dual.points:
+            self.offer(point.choice)
+        if self.control.warm_start is not None:
+            self.offer(self.control.warm_start)
+        lower, enumeration, stop = self._close(dual)
+        statistics = {"evaluations": len(dual.points), "states": self.looked, "core_groups": self.core_groups}
+        return Claim(self.best, lower, prices, enumeration, stop, statistics)
+
+    def _impossible(self, dual: Dual) -> bool:
+        """Return whether prices on the limits alone prove that no choice meets them."""
+        point = max(dual.points, key=lambda p: float(p.prices.max(initial=0.0)))
+        if not point.prices.any():
+            return False
+        tables = np.zeros_like(self.rows[0])
+        limit, size = 0.0, 0.0
+        for table, row, price in zip(self.rows[1:], self.oracle.limits, point.prices.tolist(), strict=True):
+            scaled = price / point.prices.max()
+            tables = tables + scaled * table
+            limit += scaled * float(row.limit)
+            size += scaled * (abs(float(row.limit)) + float(np.abs(table).min(axis=1).sum()))
+        least = float(tables.min(axis=1).sum())
+        return least - limit > (self.instance.size + 64) * 2.0**-52 * (size + abs(least))
+
+    # -- closing ------------------------------------------------------------------------------------------------------
+
+    core_groups = 0
+
+    def _close(self, dual: Dual) -> tuple[Value | float, Enumeration | None, Stop]:
+        point = dual.best
+        vectors = _vectors(dual)
+        reduced = self._reduced(point)
+        chosen = np.zeros(reduced.shape, dtype=bool)
+        chosen[np.arange(len(reduced)), point.choice] = True
+        others = np.sort(reduced[~chosen & np.isfinite(reduced)])
+        count = _FIRST_CORE
+        while True:
+            gap = self._gap(point)
+            reach = float(others[count]) if count < len(others) else math.inf
+            whole = gap <= reach or count >= _LARGEST_TRIAL
+            reach = gap if whole else reach
+            open_ = (reduced <= min(gap, reach)) | chosen
+            groups = np.flatnonzero(open_.sum(axis=1) > 1)
+            if whole and self.value is not None and not len(groups):
+                return self.value, Enumeration(0, self.looked), Stop.COMPLETED
+            if len(groups) > _LARGEST_TRIAL and self.value is not None:
+                return -math.inf, None, Stop.STATE_LIMIT
+            core = _Core(self, point, vectors, groups, open_)
+            self.core_groups = len(groups)
+            found = core.search(self.most if whole else _TRIAL_STATES, cut=not whole)
+            self.looked += core.looked
+            lower = self._take(found)
+            self._exchange(reduced, point)
+            if self.control.expired():
+                return -math.inf, None, Stop.TIME_LIMIT
+            if whole and not core.was_cut:
+                return lower, Enumeration(len(groups), self.looked), Stop.COMPLETED
+            if whole or self._hopeless(point):
+                return -math.inf, None, Stop.STATE_LIMIT
+            count *= _GROWTH
+
+    def _hopeless(self, point: Point) -> bool:
+        """Return whether the gap is already small and would still leave too many groups open to close it."""
+        if self.value is None or float(self.value) - point.value > _SMALL_GAP * abs(float(self.value)):
+            return False
+        open_ = self._reduced(point) <= self._gap(point)
+        return int((open_.sum(axis=1) > 1).sum()) > _LARGEST_CORE
+
+    def _reduced(self, point: Point) -> FloatArray:
+        """Return the reduced cost (size, K) of every candidate at the point's prices; inf past a group's width."""
+        value = self.rows[0] + sum(
+            (price * table for price, table in zip(point.prices.tolist(), self.rows[1:], strict=True) if price),
+            np.zeros_like(self.rows[0]),
+        )
+        value = value - value.min(axis=1)[:, None]
+        value[np.arange(value.shape[1]) >= self.instance.widths[:, None]] = np.inf
+        return value
+
+    def _gap(self, point: Point) -> float:
+        if self.value is None:
+            return math.inf
+        # A little wider than the gap, so that rounding in the reduced costs closes no candidate too early.
+        return max(float(self.value) - point.value, 0.0) * (1 + 1e-9) + 2 * point.margin
+
+    def _take(self, found: Iterable[tuple[Value, IntArray]]) -> Value | float:
+        """Offer the core's whole choices, best first, until one is feasible; return what the core proves."""
+        lower: Value | float | None = None
+        for number, (value, choice) in enumerate(found):
+            if self.value is not None and value >= self.value:
+                break
+            lower = value if lower is None else lower
+            self.offer(choice)
+            if number > 1000:
+                break
+        if self.value is None:
+            return math.inf if lower is None else lower
+        return self.value if lower is None else min(lower, self.value)
+
+    def _exchange(self, reduced: FloatArray, point: Point) -> None:
+        if self.best is not None:
+            exchange(self.rows, reduced, self.best, self._slack, self.offer, lambda: self._gap(point))
+
+    def _slack(self, choice: IntArray) -> FloatArray:
+        used = [part.total(self.oracle, choice) for part in self.oracle.parts[1:]]
+        return self.oracle.limit_values - np.array(used)
+
+    def offer(self, choice: IntArray) -> bool:
+        """Keep the choice if it is feasible and better than the best so far; return whether it is feasible."""
+        if not self.instance.is_feasible(choice):
+            return False
+        value = self.instance.cost_of(choice) if self.by_cost else self.instance.damage_of(choice)
+        if self.value is None or value < self.value:
+            self.best, self.value = choice.copy(), value
+        return True
+
+
+def _vectors(dual: Dual) -> FloatArray:
+    """Return the prices (J, R) that bound states.
+
+    What is left of the limits differs from state to state, so the best prices are scaled up and down; prices of the
+    dual search itself, which lie close to the best ones, come on top.
+    """
+    best = dual.best.prices
+    near = [p.prices for p in sorted(dual.points, key=lambda p: -p.value)[:8]]
+    count = len(best)
+    if count <= 2:
+        factors = 2.0 ** (np.arange(-6, 7) / 2 if count == 1 else np.array([-2.5, -1.5, -0.7, 0, 0.7, 1.5, 2.5]))
+        grid = np.stack(np.meshgrid(*[factors] * count, indexing="ij"), axis=-1).reshape(-1, count)
+    else:
+        grid = 2.0 ** np.random.default_rng(0).normal(0, 1, (64, count))
+    grid = np.vstack([np.ones(count), grid, *(1 - np.eye(count))])
+    return np.unique(np.vstack([best * grid, *near]), axis=0)
+
+
+@dataclass
+class _States:
+    """Partial choices of the core: objective (S,) and limited sums (S, R), whole; and how each was reached."""
+
+    objective: IntArray
+    used: IntArray
+    trail: list[tuple[IntArray, IntArray]]
+
+
+class _Core:
+    """The open groups under search, the others fixed at the best prices' choice."""
+
+    was_cut = False
+    looked = 0
+
+    def __init__(self, search: _Search, point: Point, vectors: FloatArray, groups: IntArray, open_: BoolArray) -> None:
+        self.search_, self.groups, self.fixed = search, groups, point.choice.copy()
+        instance = search.instance
+        rest = np.setdiff1d(np.arange(instance.size), groups)
+        parts = [(search.oracle.objective, True), *((row, False) for row in search.oracle.limits)]
+        self.scaled = [_Scaled(row, is_goal, rest, self.fixed, groups, instance.size) for row, is_goal in parts]
+        self.base = search.oracle.base + self.scaled[0].rest
+        # Coarse groups first: they separate the states most.
+        spread = np.ptp(self.scaled[0].table, axis=1).astype(np.float64)
+        self.order = np.argsort(-spread, kind="stable")
+        self.columns = [np.flatnonzero(open_[group]) for group in groups[self.order].tolist()]
+        self.limits = np.array([row.limit for row in self.scaled[1:]], dtype=np.int64)
+        self._bounds(vectors)
+        self._least()
+
+    def _bounds(self, vectors: FloatArray) -> None:
+        """Prepare bound_j = objective + used @ weights_j + tail_j for each price vector j."""
+        units = np.array([float(row.unit) for row in self.scaled[1:]])
+        self.goal_unit = float(self.scaled[0].unit)
+        prices = vectors
+        self.weights = prices * units  # (J, R)
+        limits = np.array([float(row.exact_limit) for row in self.scaled[1:]])
+        constant = float(self.base) - prices @ limits
+        tail = np.zeros((len(self.order) + 1, len(vectors)))
+        self.cheapest = np.zeros((len(self.order), len(vectors)), dtype=np.int64)
+        self.later_objective = np.zeros(tail.shape, dtype=np.int64)
+        self.later_used = np.zeros((*tail.shape, len(self.limits)), dtype=np.int64)
+        for step in range(len(self.order) - 1, -1, -1):
+            line, columns = self.order[step], self.columns[step]
+            value = self.goal_unit * self.scaled[0].table[line, columns][None, :] + sum(
+                self.weights[:, r, None] * row.table[line, columns][None, :] for r, row in enumerate(self.scaled[1:])
+            )
+            tail[step] = tail[step + 1] + value.min(axis=1)
+            self.cheapest[step] = columns[value.argmin(axis=1)]
+            tables = [row.table[line, self.cheapest[step]] for row in self.scaled]
+            self.later_objective[step] = self.later_objective[step + 1] + tables[0]
+            self.later_used[step] = self.later_used[step + 1] + np.stack(tables[1:], axis=1)
+        self.tail = tail + constant
+        size = np.abs(tail).max() + abs(float(self.base)) + float((prices @ np.abs(limits)).max(initial=0.0))
+        self.margin = (len(self.order) + 64) * 2.0**-52 * size
+
+    def _least(self) -> None:
+        """Prepare the least that the groups still to come add to each limit."""
+        least = np.zeros((len(self.order) + 1, len(self.limits)), dtype=np.int64)
+        for step in range(len(self.order) - 1, -1, -1):
+            line, columns = self.order[step], self.columns[step]
+            least[step] = least[step + 1] + [int(row.table[line, columns].min()) for row in self.scaled[1:]]
+        self.least = least
+
+    def search(self, most: int, *, cut: bool) -> list[tuple[Value, IntArray]]:
+        """Return whole choices with their objective, best first; ``cut`` keeps the ``most`` promising states."""
+        states = _States(np.zeros(1, dtype=np.int64), np.zeros((1, len(self.limits)), dtype=np.int64), [])
+        for step, (line, columns) in enumerate(zip(self.order.tolist(), self.columns, strict=True)):
+            states = self._extend(states, line, columns)
+            self.looked += len(states.objective)
+            states, bound = self._prune(states, step + 1)
+            if len(states.objective) > most:
+                self.was_cut = True
+                if not cut:
+                    most_promising = np.argsort(bound, kind="stable")[:_TRIAL_STATES]
+                    most = _TRIAL_STATES
+                    cut = True
+                else:
+                    most_promising = np.argpartition(bound, most)[:most]
+                states = _kept(states, np.sort(most_promising))
+            if self.search_.control.expired():
+                self.was_cut = True
+                return []
+        order = np.argsort(states.objective, kind="stable")[:1000]
+        unit, base = self.scaled[0].unit, self.base
+        found = []
+        for number in order.tolist():
+            value = base + int(states.objective[number]) * unit
+            found.append((int(value) if self.search_.by_cost else value, self._choice(states, number)))
+        return found
+
+    @staticmethod
+    def _grown(values: IntArray, more: IntArray) -> IntArray:
+        return (values[:, None] + more[None]).reshape(-1, *values.shape[1:])
+
+    def _extend(self, states: _States, line: int, columns: IntArray) -> _States:
+        count = len(states.objective)
+        more = np.stack([row.table[line, columns] for row in self.scaled[1:]], axis=1)  # (k, R)
+        return _States(
+            self._grown(states.objective, self.scaled[0].table[line, columns]),
+            self._grown(states.used, more),
+            [*states.trail, (np.repeat(np.arange(count), len(columns)), np.tile(columns, count))],
+        )
+
+    def _prune(self, states: _States, step: int) -> tuple[_States, FloatArray]:
+        fits = (states.used + self.least[step] <= self.limits).all(axis=1)
+        states = _kept(states, np.flatnonzero(fits))
+        bound, vector = self._bound(states, step)
+        self._complete(states, vector, step)
+        value = self.search_.value
+        if value is not None:
+            below = bound - self.margin
+            live = np.flatnonzero(np.ceil(below) < value if self.search_.by_cost else below < float(value))
+            states, bound = _kept(states, live), bound[live]
+        undominated = _undominated(states)
+        return _kept(states, undominated), bound[undominated]
+
+    def _bound(self, states: _States, step: int) -> tuple[FloatArray, IntArray]:
+        """Return the highest bound (S,) of each state, and the price vector (S,) that gives it."""
+        best, vector = np.empty(len(states.objective)), np.empty(len(states.objective), dtype=np.int64)
+        for start in range(0, len(best), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            priced = states.used[part].astype(np.float64) @ self.weights.T + self.tail[step]  # (S, J)
+            vector[part] = priced.argmax(axis=1)
+            best[part] = np.take_along_axis(priced, vector[part, None], axis=1)[:, 0]
+        return best + states.objective * self.goal_unit, vector
+
+    def _complete(self, states: _States, vector: IntArray, step: int) -> None:
+        """Complete each state with what the prices that bound it choose for the groups to come; offer the best."""
+        used = states.used + self.later_used[step, vector]
+        objective = states.objective + self.later_objective[step, vector]
+        fits = np.flatnonzero((used <= self.limits).all(axis=1))
+        if len(fits) == 0:
+            return
+        number = int(fits[objective[fits].argmin()])
+        value = self.base + int(objective[number]) * self.scaled[0].unit
+        if self.search_.value is None or value < self.search_.value:
+            choice = self._choice(states, number)
+            choice[self.groups[self.order[step:]]] = self.cheapest[step:, vector[number]]
+            self.search_.offer(choice)
+
+    def _choice(self, states: _States, number: int) -> IntArray:
+        choice = self.fixed.copy()
+        lines = self.order[: len(states.trail)][::-1].tolist()
+        for line, (parent, column) in zip(lines, reversed(states.trail), strict=True):
+            choice[self.groups[line]] = column[number]
+            number = int(parent[number])
+        return choice
+
+
+class _Scaled:
+    """One row of the core in whole numbers of ``unit``: table (n, K), rounded down, and the limit that is left."""
+
+    def __init__(self, row: Row, is_goal: bool, rest: IntArray, fixed: IntArray, groups: IntArray, size: int) -> None:
+        table = row.table
+        if table.dtype.kind == "i":
+            self.unit = Fraction(1)
+            self.rest = Fraction(exact_int_sum(table[rest, fixed[rest]]))
+            self.exact_limit = row.limit - self.rest
+            self.table: IntArray = np.asarray(table[groups], dtype=np.int64)
+            self.limit = _clipped(math.floor(self.exact_limit))
+            return
+        self.rest = exact_sum(table[rest, fixed[rest]])
+        self.exact_limit = row.limit - self.rest
+        part = np.asarray(table[groups], dtype=np.float64)
+        largest = float(part.max(axis=1).sum()) if is_goal else max(float(self.exact_limit), 1e-300)
+        room = 61 - (0 if is_goal else math.ceil(math.log2(len(groups) + 2)))
+        exponent = room - math.frexp(max(largest, 1e-300))[1]
+        self.unit = Fraction(2) ** -exponent
+        # What alone exceeds the limit is lowered to just above it: it stays out of reach.
+        capped = part if is_goal else np.minimum(part, 2 * largest)
+        self.table = np.floor(np.ldexp(capped, exponent)).astype(np.int64)
+        self.limit = _clipped(math.floor(self.exact_limit / self.unit))
+
+
+def _clipped(value: int) -> int:
+    return max(min(value, (1 << 62)), -(1 << 62))
+
+
+def _kept(states: _States, live: IntArray) -> _States:
+    trail = states.trail
+    if trail:
+        parent, column = trail[-1]
+        trail = [*trail[:-1], (parent[live], column[live])]
+    return _States(states.objective[live], states.used[live], trail)
+
+
+def _undominated(states: _States) -> IntArray:
+    """Return states that no other one is seen to match or beat in every sum; exact for one limit, partial for two.
+
+    For two limits the states are put in bins of the second sum, and a state is compared with those of lower bins.
+    """
+    count, limits = states.used.shape
+    everything = np.arange(count)
+    if limits > 2 or count < 2:
+        return everything
+    order = np.lexsort((*(states.used[:, r] for r in range(limits - 1, -1, -1)), states.objective))
+    first = states.used[order, 0]
+    if limits == 1:
+        best = np.minimum.accumulate(first)
+        keep = np.ones(count, dtype=bool)
+        keep[1:] = first[1:] < best[:-1]
+        return np.sort(order[keep])
+    second = states.used[order, 1]
+    edges = np.unique(np.quantile(second, np.linspace(0, 1, 17)[1:-1], method="nearest"))
+    bins = np.searchsorted(edges, second, side="left")
+    dominated = np.zeros(count, dtype=bool)
+    large = np.iinfo(np.int64).max
+    for number in range(1, len(edges) + 1):
+        # The least first sum among states that cost no more and lie in a lower bin.
+        lowest = np.minimum.accumulate(np.where(bins < number, first, large))
+        mine = bins == number
+        dominated[mine] |= lowest[mine] <= first[mine]
+    # Equal states: the first is enough.
+    same = np.ones(count, dtype=bool)
+    same[1:] = (np.diff(states.objective[order]) != 0) | (np.diff(first) != 0) | (np.diff(second) != 0)
+    return np.sort(order[~dominated & same])
