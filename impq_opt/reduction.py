@@ -1,4 +1,4 @@
-"""Instances made from instances: some groups settled, or several groups joined into one with a candidate per combination.
+"""Instances made from instances: some groups settled, or several joined into one with a candidate per combination.
 
 What is solved is smaller; what is checked stays the same, because the new instance lifts to the same problem.
 """
@@ -150,14 +150,15 @@ def join(instance: Instance, clusters: Sequence[IntArray]) -> Instance:
     first = np.array([int(cluster[0]) for cluster in clusters], dtype=np.int64)
     new_place = len(rest) + np.arange(len(clusters))
     tie_of = _tie_of(instance)
-    kinds: dict[tuple[tuple[int, ...], ...], list[int]] = {}
+    kinds: dict[tuple[tuple[int, int], ...], list[int]] = {}
     for number, cluster in enumerate(clusters):
-        key = tuple((int(instance.widths[g]), tie_of[g][0] if g in tie_of else -1) for g in cluster.tolist())
+        key = tuple((width, tie_of.get(g, (-1, 0))[0]) for g, width in _with_widths(instance, cluster))
         kinds.setdefault(key, []).append(number)
     rows = [_Row(instance.tables[0], instance.pairs), *(_Row(b.table, b.pairs) for b in instance.budgets)]
     damage = instance.tables[1]
     blocks = [_rest_block(instance, rest)] if len(rest) else []
-    tables: list[list[tuple[IntArray, IntArray]]] = [[(np.arange(len(rest)), row.table[rest])] for row in rows]
+    kept = int(instance.widths[rest].max(initial=1))
+    tables: list[list[tuple[IntArray, IntArray]]] = [[(np.arange(len(rest)), row.table[rest, :kept])] for row in rows]
     ties = [
         TieBlock(place[tie.groups[~joined[tie.groups]]], tie.members[~joined[tie.groups]], tie.columns)
         for tie in instance.ties
@@ -176,7 +177,7 @@ def join(instance: Instance, clusters: Sequence[IntArray]) -> Instance:
         ties.append(_joined_tie(instance, tie_of, groups, columns, at))
     count = len(rest) + len(clusters)
     new_pairs = [_kept(row.pairs, joined, place, rest, count) for row in rows]
-    widest = max([int(instance.widths[rest].max(initial=1))] + [b.cost.shape[1] for b in blocks[bool(len(rest)) :]])
+    widest = max(int(values.shape[1]) for table in tables for _, values in table)
     budgets = []
     for budget, parts, pairs in zip(instance.budgets, tables[1:], new_pairs[1:], strict=True):
         budgets.append(replace(budget, table=_stacked(parts, count, widest), pairs=pairs))
@@ -220,6 +221,10 @@ def _rest_block(instance: Instance, rest: IntArray) -> Block:
     width = int(widths.max())
     full = bool((widths == width).all())
     return Block(np.arange(len(rest)), cost[rest, :width], damage[rest, :width], None if full else widths)
+
+
+def _with_widths(instance: Instance, cluster: IntArray) -> list[tuple[int, int]]:
+    return list(zip(cluster.tolist(), instance.widths[cluster].tolist(), strict=True))
 
 
 def _tie_of(instance: Instance) -> dict[int, tuple[int, int]]:
@@ -274,4 +279,3 @@ def _stacked(parts: list[tuple[IntArray, IntArray]], count: int, width: int) -> 
     for at, values in parts:
         table[at] = values[:, np.minimum(np.arange(width), values.shape[1] - 1)]
     return table
-

@@ -1,6 +1,6 @@
-"""MobileNetV1 1.0/224: its groups, operations and graph, counted from the published shapes, with synthetic sensitivities.
+"""MobileNetV1 1.0/224: groups, operations and graph counted from the published shapes, and synthetic sensitivities.
 
-Sizes, dot products, multiply-accumulates and who reads what are facts of the architecture (Howard et al. 2017, table 1).
+Sizes, dot products, multiply-accumulates and who reads what are facts of the network (Howard et al. 2017, table 1).
 The sensitivities are not measured: they are drawn from the generator that :func:`mobilenet_v1` states.
 """
 

@@ -18,6 +18,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -65,11 +66,9 @@ class _Search:
 
     def run(self) -> Claim:
         dual = maximize_dual(self.oracle, self.control)
-        prices = self.oracle.prices(dual.best)
         if dual.infeasible:
-            if self._impossible(dual):
-                return Claim(lower_bound=math.inf, multipliers=prices, enumeration=Enumeration(0, 0))
-            return Claim(multipliers=prices)
+            return Claim(lower_bound=math.inf, enumeration=Enumeration(0, 0))
+        prices = self.oracle.prices(dual.best)
         for point in dual.points:
             self.offer(point.choice)
         if self.control.warm_start is not None:
@@ -77,21 +76,6 @@ class _Search:
         lower, enumeration, stop = self._close(dual)
         statistics = {"evaluations": len(dual.points), "states": self.looked, "core_groups": self.core_groups}
         return Claim(self.best, lower, prices, enumeration, stop, statistics)
-
-    def _impossible(self, dual: Dual) -> bool:
-        """Return whether prices on the limits alone prove that no choice meets them."""
-        point = max(dual.points, key=lambda p: float(p.prices.max(initial=0.0)))
-        if not point.prices.any():
-            return False
-        tables = np.zeros_like(self.rows[0])
-        limit, size = 0.0, 0.0
-        for table, row, price in zip(self.rows[1:], self.oracle.limits, point.prices.tolist(), strict=True):
-            scaled = price / point.prices.max()
-            tables = tables + scaled * table
-            limit += scaled * float(row.limit)
-            size += scaled * (abs(float(row.limit)) + float(np.abs(table).min(axis=1).sum()))
-        least = float(tables.min(axis=1).sum())
-        return least - limit > (self.instance.size + 64) * 2.0**-52 * (size + abs(least))
 
     # -- closing ------------------------------------------------------------------------------------------------------
 
@@ -357,12 +341,13 @@ class _Scaled:
     """One row of the core in whole numbers of ``unit``: table (n, K), rounded down, and the limit that is left."""
 
     def __init__(self, row: Row, is_goal: bool, rest: IntArray, fixed: IntArray, groups: IntArray, size: int) -> None:
-        table = row.table
+        table: npt.NDArray[Any] = row.table
+        self.table: IntArray
         if table.dtype.kind == "i":
             self.unit = Fraction(1)
             self.rest = Fraction(exact_int_sum(table[rest, fixed[rest]]))
             self.exact_limit = row.limit - self.rest
-            self.table: IntArray = np.asarray(table[groups], dtype=np.int64)
+            self.table = table[groups]
             self.limit = _clipped(math.floor(self.exact_limit))
             return
         self.rest = exact_sum(table[rest, fixed[rest]])

@@ -77,31 +77,26 @@ class _Search:
         self.heap: list[_Node] = []
         self.count = itertools.count()
         self.looked = self.states = self.leaves = 0
-        self.proved = True
+        self.proved, self.stop = True, Stop.COMPLETED
         self.floor = math.inf
 
     def run(self) -> Claim:
         root = maximize_dual(self.oracle, self.control)
         if root.infeasible:
-            # The diagnosis has found each limit to be within reach alone, so this takes several limits.
-            return Claim(multipliers=self.oracle.prices(root.best), statistics={"nodes": 0})
+            return Claim(lower_bound=math.inf, enumeration=Enumeration(0, 0), statistics={"nodes": 0})
         for point in (*root.ends, root.best):
             self._offer(point.choice)
         self._expand(self.oracle.everything, root)
         stop = Stop.COMPLETED
-        # A settled domain that could not be closed holds the lower bound down: what lies above it need not be searched.
-        while self.heap and not self._pruned(self.heap[0].bound) and self.heap[0].bound < self.floor:
-            if self.control.expired():
-                stop = Stop.TIME_LIMIT
-                break
-            if self.looked >= self.most:
-                stop = Stop.STATE_LIMIT
-                break
-            self._visit(heapq.heappop(self.heap))
-        lower = self._lower(root.best)
-        statistics = {"core": len(self.oracle.core), "nodes": self.looked, "settled": self.leaves}
-        if self.floor < math.inf and stop is Stop.COMPLETED and lower != self.value:
+        try:
+            stop = self._branch()
+        except KeyboardInterrupt:
+            stop = Stop.INTERRUPTED
+            self.closed.append(root.best.value - root.best.margin)  # a domain was left half way
+        lower = self._lower()
+        if stop is Stop.COMPLETED and self.floor < math.inf and lower != self.value:
             stop = Stop.STATE_LIMIT
+        statistics = {"core": len(self.oracle.core), "nodes": self.looked, "settled": self.leaves}
         # The domains cover everything, so what they prove together holds however far the search came.
         return Claim(
             self.best,
@@ -111,6 +106,18 @@ class _Search:
             stop,
             statistics,
         )
+
+    def _branch(self) -> Stop:
+        # A settled domain that could not be closed holds the lower bound down: what lies above it need not be searched.
+        while self.heap and not self._pruned(self.heap[0].bound) and self.heap[0].bound < self.floor:
+            if self.control.expired():
+                return Stop.TIME_LIMIT
+            if self.looked >= self.most:
+                return Stop.STATE_LIMIT
+            if self.stop is Stop.INTERRUPTED:
+                break
+            self._visit(heapq.heappop(self.heap))
+        return self.stop
 
     # -- nodes --------------------------------------------------------------------------------------------------------
 
@@ -174,6 +181,8 @@ class _Search:
             self.closed.append(self._objective(choice) if self.instance.is_feasible(choice) else math.inf)
             return
         claim = self.inner(rest, self.control)
+        if claim.stop is not Stop.COMPLETED:
+            self.stop = claim.stop
         if claim.choice is not None:
             choice[others] = claim.choice
             self._offer(choice)
@@ -211,7 +220,7 @@ class _Search:
             return bound == math.inf
         return self._whole(bound) >= self.value if self.by_cost else bound >= float(self.value)
 
-    def _lower(self, root: Point) -> Value | float:
+    def _lower(self) -> Value | float:
         """Return a lower bound that the domains together prove."""
         every = [*self.closed, *(self._whole(node.bound) for node in self.heap)]
         lower = min(every, default=math.inf)

@@ -32,7 +32,7 @@ class Dual:
         Points whose choices meet at the maximum; for one limit the two sides of the crossing, for more the cuts that
         are active there.
     infeasible : bool
-        The value grows without end: no choice in the domain meets the limits.
+        Proved: the value exceeds every objective, so no choice in the domain meets the limits.
     points : tuple of Point
         All that were looked at.
     """
@@ -60,7 +60,8 @@ def maximize_dual(
         point = search.at(np.empty(0))
         return Dual(point, (point,), False, (point,))
     if len(oracle.limits) == 1:
-        return search.one(float(guess[0]))
+        # A node's best price is close to its parent's.
+        return search.one(float(guess[0]), 2.0 if start is None else 1.02)
     return search.several(guess)
 
 
@@ -71,7 +72,8 @@ def guess_prices(oracle: Oracle) -> FloatArray:
     if oracle.parts[0].coefficient is not None and oracle.leaf_levels is not None:
         spans[0] += float((oracle.parts[0].coefficient * oracle.leaf_levels.max(axis=0)).sum())
     spans[0] = spans[0] or 1.0
-    return np.array([spans[0] / (8 * abs(limit) or span or 1.0) for limit, span in zip(oracle.limit_values, spans[1:], strict=True)])
+    limits = zip(oracle.limit_values.tolist(), spans[1:], strict=True)
+    return np.array([spans[0] / (abs(limit) or span or 1.0) for limit, span in limits])
 
 
 class _Search:
@@ -88,23 +90,25 @@ class _Search:
         return point
 
     @property
+    def infeasible(self) -> bool:
+        assert self.best is not None
+        return self.best.value - self.best.margin > self.oracle.ceiling
+
+    @property
     def stopped(self) -> bool:
         assert self.best is not None
-        return self.best.value - self.best.margin > self.above or self.control.expired()
+        return self.infeasible or self.best.value - self.best.margin > self.above or self.control.expired()
 
-    def result(self, *ends: Point, infeasible: bool = False) -> Dual:
+    def result(self, *ends: Point) -> Dual:
         assert self.best is not None
-        return Dual(self.best, ends, infeasible, tuple(self.points))
+        return Dual(self.best, ends, self.infeasible, tuple(self.points))
 
     # -- one limit: bracket the crossing, then tangents ---------------------------------------------------------------
 
-    def one(self, guess: float) -> Dual:
-        low, high = self._bracket(guess)
-        if high is None:
-            assert low is not None
-            return self.result(low, infeasible=True)
-        if low is None:
-            return self.result(high)
+    def one(self, guess: float, factor: float) -> Dual:
+        low, high = self._bracket(guess, factor)
+        if low is None or high is None:
+            return self.result(*(point for point in (low, high) if point is not None))
         for _ in range(60):
             price = self._between(low, high)
             if price is None or self.stopped:
@@ -125,11 +129,10 @@ class _Search:
         close = _CLOSE if len(self.oracle.limits) == 1 else _CLOSE_ENOUGH
         return max(close * abs(self.best.value), self.best.margin)
 
-    def _bracket(self, guess: float) -> tuple[Point | None, Point | None]:
+    def _bracket(self, guess: float, factor: float) -> tuple[Point | None, Point | None]:
         """Return points that exceed the limit and that meet it; None for the one that does not exist."""
         point = self.at(np.array([guess]))
         low = high = None
-        factor = 4.0
         price = guess
         while True:
             if point.slope[0] > 0:
@@ -166,7 +169,7 @@ class _Search:
                 return first * (last / first) ** min(max(share, 0.02), 0.98)
         return meet
 
-    # -- several limits: cutting planes in a box that moves with the best point -----------------------------------------
+    # -- several limits: cutting planes in a box that moves with the best point ---------------------------------------
 
     def several(self, guess: FloatArray) -> Dual:
         scale = np.where(guess > 0, guess, 1.0)
@@ -186,8 +189,8 @@ class _Search:
             at_edge = bool(((prices >= high * (1 - 1e-12)) | ((prices <= low) & (low > 0))).any())
             if promised <= self._tolerance() and not at_edge:
                 break
-            if (prices * scale).max() > 1e250 or radius > 1e60:
-                return self.result(*self._active(prices * scale), infeasible=True)
+            if (prices * scale).max() > 1e250:
+                break
             point = self.at(prices * scale)
             if point.value > centre.value:
                 gained = (point.value - centre.value) / promised if promised > 0 else 0.0

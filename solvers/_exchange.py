@@ -1,8 +1,9 @@
 """Better answers close by: changes of up to four groups at once that fit all limits and lower the objective.
 
 Costs lie on a coarse lattice (a kernel's bit costs what its layer's other kernels' bits cost), so what is left of the
-limits is filled only by changes that nearly cancel: one layer up, two others down. Changes with a small reduced cost are
-paired, pairs that cost and use the same are told apart by their reduced cost alone, and pairs are matched with pairs.
+limits is filled only by changes that nearly cancel: one layer up, two others down. Changes with a small reduced cost
+are paired, of pairs that cost and use the same the two with the least reduced cost are kept, and pairs are matched with
+pairs.
 """
 
 from __future__ import annotations

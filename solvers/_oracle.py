@@ -120,6 +120,19 @@ class Oracle:
         self.limit_values = np.array([float(row.limit) for row in self.limits])
         self.everything = Domain(np.arange(instance.tables[0].shape[1]) < instance.widths[self.core, None])
 
+    @cached_property
+    def ceiling(self) -> float:
+        """A number that no objective exceeds: a Lagrangian above it proves that nothing is feasible."""
+        total = float(self.objective.table.max(axis=1).astype(np.float64).sum())
+        pairs = self.objective.pairs
+        if pairs is not None and pairs.coefficient is not None:
+            most = pairs.levels.max(axis=1)
+            total += float((pairs.coefficient.astype(np.float64) * most[pairs.left] * most[pairs.right]).sum())
+        elif pairs is not None:
+            total += float(pairs.dense().max(axis=(1, 2)).astype(np.float64).sum())
+        # A sum of n floats is within n 2^-53 of the exact one.
+        return (total + float(self.base)) + (self.instance.size + 64) * 2.0**-52 * (abs(total) + abs(float(self.base)))
+
     @property
     def names(self) -> list[str]:
         """The limits' names."""
@@ -237,13 +250,14 @@ class _Leaves:
         """Return the core groups that have a candidate number ``turn``, and the sum of their leaves' minima there."""
         owner = self.oracle.owner
         active = domain.counts > turn
-        groups = np.flatnonzero(active)
+        groups: IntArray = np.flatnonzero(active)
         leaves: slice | IntArray = slice(None) if active.all() else np.flatnonzero(active[owner])
         mine = owner[leaves]
         if len(mine) == 0:
             return groups, np.zeros(len(groups))
         least = self.at(leaves, domain.columns[mine, turn]).min(axis=0)
-        return groups, np.bincount(mine, weights=least, minlength=len(active))[groups]
+        sums = np.asarray(np.bincount(mine, weights=least, minlength=len(active)), dtype=np.float64)
+        return groups, sums[groups]
 
     def choice(self, core: IntArray) -> IntArray:
         """Return each leaf's candidate (L,) for the core's choice (C,)."""

@@ -59,8 +59,10 @@ _FILL_GROUPS = 2048
 class Exact(Solver):
     """Prove the optimum of any table shape, from a handful of groups to tens of millions.
 
-    Prefer it always where there is one limit; it returns the best answer with its bound where time, memory or states
-    run out. Strongly correlated or equal-ratio tables are what it finds hard.
+    Prefer it always; it returns the best answer with its bound where time, memory or states run out. Strongly
+    correlated or equal-ratio tables are what it finds hard, and several limits on thousands of groups, where a gap of
+    about a millionth stays open. Costs that couple groups are branched on (:mod:`._coupled`), several limits get a
+    price each (:mod:`._budgets`).
 
     Parameters
     ----------
@@ -72,7 +74,7 @@ class Exact(Solver):
     name: ClassVar[str] = "exact"
     summary: ClassVar[str] = "proves the optimum: dual bound, then dynamic programming over the open core"
     proves: ClassVar[str] = "optimal"
-    supports: ClassVar[frozenset[str]] = frozenset({"damage"})
+    supports: ClassVar[frozenset[str]] = frozenset({"damage", "budgets", "pairs"})
     decides: ClassVar[bool] = True
 
     states: int = 5_000_000
@@ -82,6 +84,18 @@ class Exact(Solver):
             raise OptionError("must be positive", where="exact.states", value=self.states)
 
     def run(self, instance: Instance, control: Control) -> Claim:
+        if instance.coupled:
+            from impq_opt.solvers._coupled import solve_coupled
+
+            return solve_coupled(instance, control, self._run_single_groups)
+        return self._run_single_groups(instance, control)
+
+    def _run_single_groups(self, instance: Instance, control: Control) -> Claim:
+        """Solve an instance without costs that couple groups."""
+        if instance.budgets:
+            from impq_opt.solvers._budgets import solve_budgets
+
+            return solve_budgets(instance, control, min(self.states, 400_000))
         search = _Search(instance, control, self.states)
         try:
             search.run()

@@ -15,7 +15,7 @@ from impq_opt.solver import make_instance
 from impq_opt.verification import dual_bound
 from tests.graphs import SHAPES, brute_force, graph, slow_cost
 
-SOLVERS = ("exhaustive", "milp", "ilp")
+SOLVERS = ("exhaustive", "exact", "milp", "ilp")
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -59,6 +59,7 @@ def test_the_least_bit_operations_are_found(shape, solver):
         found = solve(problem, bound=bound, solver=solver)
         assert found.exact_cost == best
         assert found.exact_lower_bound <= best
+        assert solver != "exact" or found.status is Status.OPTIMAL
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -76,6 +77,7 @@ def test_budgets_on_coupled_costs_hold(shape, minimize):
     for solver in SOLVERS:
         found = solve(problem.revise(budgets=limits), bound=0.05, minimize=minimize, solver=solver)
         assert found.exact_cost == best, solver
+        assert solver != "exact" or found.status is Status.OPTIMAL
 
 
 @pytest.mark.parametrize("shape", SHAPES)
