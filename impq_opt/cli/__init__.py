@@ -117,6 +117,13 @@ COMMANDS: tuple[Command, ...] = (
         "The formats of other tools, and what each cannot express.",
         "impq-opt formats torchao",
     ),
+    Command(
+        "completion",
+        "completion:completion",
+        "Look up",
+        "Print a script that completes commands and options in bash, zsh or fish.",
+        "impq-opt completion bash > /etc/bash_completion.d/impq-opt",
+    ),
 )
 
 

@@ -62,7 +62,7 @@ class Curve:
                 series.append(Series(name, x, y, style, [label for label, _ in rows]))
         return Figure(
             "frontier",
-            "The whole trade-off",
+            "Cost against damage",
             "Cost against damage. The hull's breakpoints are optimal at their own damage; between two of them only an "
             "exact point can lie below the straight line's right end.",
             f"damage ({allocation.problem.damage_unit or allocation.problem.metric})",
