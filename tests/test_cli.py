@@ -431,6 +431,20 @@ def test_ascii_terminals_get_an_answer(layers):
     assert "optimal" in done.stdout
 
 
+def test_what_native_code_prints_stays_out_of_stdout():
+    """HiGHS and others write to the C library's stdout, whose buffer comes out when the process ends."""
+    code = """
+import ctypes
+from impq_opt.cli._common import print_json, progress
+with progress("working"):
+    ctypes.CDLL(None).puts(b"native noise")
+print_json({"a": 1})
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, check=True)
+    assert "noise" not in done.stdout + done.stderr
+    assert done.stdout.endswith('{\n  "a": 1\n}\n')
+
+
 def test_a_reader_that_goes_away_is_no_error(layers):
     command = f"{sys.executable} -m impq_opt solve {layers} --bound 0.01 --json | head -c 1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, env=ENVIRONMENT, check=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import math
 import os
@@ -192,12 +193,37 @@ def cost_text(value: Fraction | float | None, unit: str) -> str:
 
 @contextlib.contextmanager
 def progress(what: str) -> Iterator[None]:
-    """Show that something is going on, where stderr is a terminal."""
-    if not sys.stderr.isatty():
+    """Run long work: show on a terminal that something is going on, and keep stdout for data.
+
+    Native solvers print as they like (HiGHS a line of its own debugging); it would end up between our data.
+    """
+    with _native_silence():
+        if not sys.stderr.isatty():
+            yield
+            return
+        with console(stderr=True).status(what):
+            yield
+
+
+@contextlib.contextmanager
+def _native_silence() -> Iterator[None]:
+    """Send what is written to file descriptor 1 past Python to nowhere."""
+    try:
+        sys.stdout.flush()
+        kept = os.dup(1)
+    except (OSError, ValueError):  # stdout is closed
         yield
         return
-    with console(stderr=True).status(what):
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
         yield
+    finally:
+        with contextlib.suppress(OSError, AttributeError, TypeError):
+            ctypes.CDLL(None).fflush(None)  # the C library has a buffer of its own
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def write_output(path: Path, write: typing.Callable[[Path], None]) -> None:

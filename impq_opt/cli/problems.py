@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from cyclopts import Parameter
+from rich.padding import Padding
 
 from impq_opt import problems as gallery
 from impq_opt.cli._common import JsonFlag, console, find_problem, grid, print_json
@@ -30,17 +31,7 @@ def problems(
     elif not found:
         console().print("the gallery is empty")
     else:
-        table = grid("name", ">groups", ">weights", "bits", "damage", "what it is")
-        for one in found:
-            table.add_row(
-                one["name"] + (" (default)" if one["name"] == gallery.DEFAULT else ""),
-                f"{one['groups']:,}",
-                f"{one['weights']:,}",
-                one["bits"],
-                one["metric"],
-                str(one["provenance"].get("description", "")),
-            )
-        console().print(table)
+        _print_list(found)
     return 0
 
 
@@ -61,6 +52,15 @@ def _summary(name: str, problem: Problem) -> dict[str, Any]:
         "digest": problem.digest,
         "provenance": dict(problem.provenance),
     }
+
+
+def _print_list(found: list[dict[str, Any]]) -> None:
+    out = console()
+    for one in found:
+        out.print(f"[bold]{one['name']}[/]{' (default)' if one['name'] == gallery.DEFAULT else ''}")
+        facts = f"{one['groups']:,} groups, {one['weights']:,} weights, {one['bits']} bits, metric {one['metric']}"
+        for text in (facts, str(one["provenance"].get("description", ""))):
+            out.print(Padding(text, (0, 0, 0, 4)))
 
 
 def _print_one(one: Mapping[str, Any]) -> None:
