@@ -43,11 +43,14 @@ def picture(allocation: Allocation, console: Console) -> RenderableType:
         inside = np.flatnonzero(kinds == kind)
         if len(inside) == 0:
             continue
+        if parts:
+            parts.append(Text())
+        if len(inside) > 1 and float(np.ptp(bits[inside])) == 0:
+            parts.append(Text(f"{what} of {name} groups: {bits[inside[0]]:g} in every layer", style="bold"))
+            continue
         cells = list(_cells(allocation, bits, inside, levels))
         if len(cells) > _MOST_CELLS:
             cells = [_cell(f"all {len(cells)} layers", problem.sizes[inside], bits[inside], levels)]
-        if parts:
-            parts.append(Text())
         parts.append(Text(f"{what} of {name} groups by layer{_legend(cells, levels)}", style="bold"))
         parts.append(_columns(cells, console))
     return Group(*parts)
