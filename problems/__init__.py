@@ -1,7 +1,11 @@
-"""The gallery: problems that ship with the package, each a file in ``problems/data`` with its provenance."""
+"""The gallery: problems that ship with the package, each with its provenance.
+
+Measured ones are files in ``problems/data``; synthetic ones are made when they are asked for.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from impq_opt.errors import OptionError, nearest
@@ -14,15 +18,27 @@ DEFAULT = "resnet20-fashion-mnist"
 _DATA = Path(__file__).parent / "data"
 
 
+def _mobilenet(granularity: str) -> Problem:
+    from impq_opt.problems.mobilenet import mobilenet_v1
+
+    return mobilenet_v1(granularity=granularity)
+
+
+_SYNTHETIC: dict[str, Callable[[], Problem]] = {
+    "mobilenet-v1-synthetic": lambda: _mobilenet("layer"),
+    "mobilenet-v1-synthetic-kernel": lambda: _mobilenet("kernel"),
+}
+
+
 def names() -> tuple[str, ...]:
     """Return the names of all shipped problems, the default first."""
-    found = sorted(file.stem for file in _DATA.glob("*.toml"))
+    found = sorted([*(file.stem for file in _DATA.glob("*.toml")), *_SYNTHETIC])
     return tuple(sorted(found, key=lambda name: name != DEFAULT))
 
 
 def path(name: str) -> Path:
-    """Return the file of the shipped problem called ``name``; raise OptionError with near names."""
-    known = names()
+    """Return the file of the measured problem called ``name``; raise OptionError with near names."""
+    known = [one for one in names() if one not in _SYNTHETIC]
     if name not in known:
         raise OptionError("no such problem in the gallery", value=name, hint=nearest(name, known) or "it is empty")
     return _DATA / f"{name}.toml"
@@ -32,4 +48,8 @@ def load(name: str = DEFAULT) -> Problem:
     """Return the shipped problem called ``name``; what it is and where it comes from stands in its ``provenance``."""
     from impq_opt.files import load_problem
 
+    if name in _SYNTHETIC:
+        return _SYNTHETIC[name]()
+    if name not in names():
+        raise OptionError("no such problem in the gallery", value=name, hint=nearest(name, names()))
     return load_problem(path(name))

@@ -105,6 +105,7 @@ def mobilenet_v1(
         objective={"bit-operations": 1},
         bound=bound,
         provenance={
+            "description": f"MobileNetV1 by {granularity}; synthetic sensitivities",
             "network": "MobileNetV1 1.0/224, shapes of Howard et al. 2017, table 1",
             "sensitivities": f"synthetic: problems.mobilenet.mobilenet_v1, seed {seed}",
         },

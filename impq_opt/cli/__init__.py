@@ -69,6 +69,20 @@ COMMANDS: tuple[Command, ...] = (
         "impq-opt frontier resnet20-fashion-mnist --exact 0.01 -o frontier.csv",
     ),
     Command(
+        "cost",
+        "cost:cost",
+        "Show",
+        "What precisions cost, by every cost term and convention, with units and sources.",
+        "impq-opt cost mobilenet-v1-synthetic --bits 8,8 --bits 4,8 --convention slides",
+    ),
+    Command(
+        "graph",
+        "graph:graph",
+        "Show",
+        "Draw who reads which activation, ties and pins, as SVG.",
+        "impq-opt graph resnet20-fashion-mnist -o graph.svg",
+    ),
+    Command(
         "report",
         "report:report",
         "Show",

@@ -1,0 +1,99 @@
+"""``impq-opt cost``: what precisions cost, by every convention."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from impq_opt.allocation import number
+from impq_opt.cli._common import JsonFlag, ProblemName, console, cost_text, find_problem, grid, print_json
+from impq_opt.costing import cost_at, uniform_bits
+from impq_opt.costs import COSTS
+from impq_opt.errors import ImpqError, OptionError, nearest
+from impq_opt.files import load_allocation
+from impq_opt.problem import Problem
+
+__all__ = ["cost"]
+
+# The conventions of the field for the cost of computing, by what they are called.
+_CONVENTIONS = {"product": "bit-operations", "sakr": "adders", "slides": "slides"}
+
+
+def cost(
+    problem: ProblemName,
+    allocation: Annotated[Path | None, Parameter(help="What this allocation costs.")] = None,
+    /,
+    *,
+    bits: Annotated[
+        list[str] | None,
+        Parameter(negative="", help="WEIGHTS,ACTIVATIONS: uniform precisions, such as 8,8. May be repeated."),
+    ] = None,
+    convention: Annotated[
+        list[str] | None,
+        Parameter(negative="", help="product, sakr, slides, or the name of a cost. All costs where left out."),
+    ] = None,
+    json: JsonFlag = False,
+) -> int:
+    """Print what precisions cost, each cost with its unit and source."""
+    found = find_problem(problem)
+    rows: list[tuple[str, Problem, Any]] = []
+    if allocation is not None:
+        answer = load_allocation(allocation, found)
+        if answer.choice is None:
+            raise OptionError("holds no answer", where=str(allocation), value=answer.status.value)
+        rows.append((allocation.name, answer.problem, answer.bits))
+    rows += [(text, found, uniform_bits(found, *_pair(text))) for text in bits or ([] if allocation else ["8,8"])]
+    names = _names(found, convention)
+    values = [[_value(of, at, name, strict=convention is not None) for _, of, at in rows] for name in names]
+    if json:
+        print_json([_record(found, name, rows, line) for name, line in zip(names, values, strict=True)])
+        return 0
+    table = grid("cost", *(f">{title}" for title, _, _ in rows), "source")
+    for name, line in zip(names, values, strict=True):
+        term = found.cost(name)
+        table.add_row(name, *(cost_text(value, term.unit) for value in line), term.source)
+    console().print(table)
+    return 0
+
+
+def _pair(text: str) -> tuple[float, float]:
+    parts = text.split(",")
+    try:
+        weights, activations = (float(part) for part in parts)
+        if min(weights, activations) < 0:
+            raise ValueError
+    except ValueError:
+        raise OptionError(
+            "must be the bits of weights and of activations", where="--bits", value=text, hint="for example 8,8"
+        ) from None
+    return weights, activations
+
+
+def _names(problem: Problem, convention: list[str] | None) -> list[str]:
+    declared = [term.name for term in problem.costs]
+    if convention is None:
+        return [*COSTS, *declared]
+    known = {*_CONVENTIONS, *COSTS, *declared}
+    for name in convention:
+        if name not in known:
+            raise OptionError("unknown convention", where="--convention", value=name, hint=nearest(name, known))
+    return [_CONVENTIONS.get(name, name) for name in convention]
+
+
+def _value(problem: Problem, bits: Any, name: str, *, strict: bool) -> Fraction | None:
+    """Return the cost, or None where the problem does not say enough and the cost was not asked for by name."""
+    try:
+        return cost_at(problem, bits, name)
+    except ImpqError:
+        if strict:
+            raise
+        return None
+
+
+def _record(problem: Problem, name: str, rows: Any, line: list[Fraction | None]) -> dict[str, Any]:
+    term = problem.cost(name)
+    values = {title: None if v is None else number(v) for (title, _, _), v in zip(rows, line, strict=True)}
+    return {"cost": name, "unit": term.unit, "source": term.source, "values": values}

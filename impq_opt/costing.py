@@ -1,0 +1,69 @@
+"""What any assignment of bits costs, by any cost term, whether or not it is among a problem's candidates."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+
+from impq_opt.costs import LookupCost, TableCost
+from impq_opt.costs.rows import CostRow, budget_rows
+from impq_opt.damage import PowerLaw
+from impq_opt.errors import OptionError
+from impq_opt.groups import Candidates
+from impq_opt.problem import Problem
+
+__all__ = ["cost_at", "uniform_bits"]
+
+
+def uniform_bits(problem: Problem, weights: float, activations: float) -> npt.NDArray[np.float64]:
+    """Return one precision (G,) for all weight groups and one for all activation groups."""
+    return np.where(problem.weights(), float(weights), float(activations))
+
+
+def cost_at(problem: Problem, bits: npt.ArrayLike, cost: str) -> Fraction:
+    """Return what cost term ``cost`` is at ``bits`` (G,), exactly, in its unit.
+
+    A cost that was declared as a table is known at the candidates alone; elsewhere raise OptionError.
+    """
+    widths = np.asarray(bits, dtype=np.float64)
+    if widths.shape != (len(problem),):
+        raise OptionError("must have one value per group", where="bits", value=widths.shape)
+    if not (np.isfinite(widths).all() and (widths >= 0).all()):
+        raise OptionError("must be finite and not negative", where="bits", value=float(widths.min()))
+    if isinstance(problem.cost(cost), (TableCost, LookupCost)):
+        return _largest(problem, budget_rows(problem, cost), _columns(problem, widths, cost))
+    values, place = np.unique(widths, return_inverse=True)
+    other = replace(
+        problem,
+        candidates=Candidates(tuple((float(b),) for b in values), place.astype(np.int64)),
+        damage=PowerLaw(np.zeros(len(problem))),
+        costs=(),
+        objective={"storage": 1},
+        budgets={},
+        pins={},
+        ties=(),
+    )
+    return _largest(other, budget_rows(other, cost), np.zeros(len(problem), dtype=np.int64))
+
+
+def _largest(problem: Problem, rows: list[tuple[str, CostRow]], choice: npt.NDArray[np.int64]) -> Fraction:
+    return max(row.total(problem.candidates, choice) * row.quantum for _, row in rows)
+
+
+def _columns(problem: Problem, widths: npt.NDArray[np.float64], cost: str) -> npt.NDArray[np.int64]:
+    numbers = problem.candidates.set_of
+    columns = np.zeros(len(problem), dtype=np.int64)
+    for group, width in enumerate(widths.tolist()):
+        column = problem.candidates.position(0 if numbers is None else int(numbers[group]), width)
+        if column is None:
+            raise OptionError(
+                f"cost {cost!r} is a table and has no value there",
+                where=problem.names[group],
+                value=width,
+                hint=f"it has {', '.join(f'{b:g}' for b in problem.candidates.of(group))}",
+            )
+        columns[group] = column
+    return columns

@@ -1,0 +1,148 @@
+"""The network's graph as a problem keeps it: who reads which activation, what is tied, what is pinned; and its picture."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+import networkx as nx
+import numpy as np
+
+from impq_opt.problem import Problem
+
+__all__ = ["graph_svg", "network_graph"]
+
+_ROW, _TOP = 30, 46
+_LEFT, _RIGHT, _WIDTH, _BOX = 20, 560, 900, 320
+_INPUT = "input"
+
+
+def network_graph(problem: Problem) -> nx.Graph:
+    """Return the graph of a problem's labels (a layer's kernels are one node).
+
+    Nodes have ``kind`` ("weight", "activation", or "input" for the network's own), ``groups``, ``size`` and ``pinned``
+    (how many of the groups are). Edges have ``macs`` where a weight reads an activation and ``tied`` where groups of two
+    labels must take equal precisions.
+    """
+    graph = nx.Graph()
+    names = problem.names
+    weights = problem.weights()
+    label_of = names.label_of
+    pinned = np.bincount(label_of[list(problem.pins)], minlength=len(names.labels)) if problem.pins else None
+    for number, label in enumerate(names.labels):
+        first, last = int(names.offsets[number]), int(names.offsets[number + 1])
+        graph.add_node(
+            label,
+            kind="weight" if weights[first] else "activation",
+            groups=last - first,
+            size=int(problem.sizes[first:last].sum()),
+            pinned=0 if pinned is None else int(pinned[number]),
+        )
+    for weight, activation, macs in _reads(problem):
+        other = names.labels[int(label_of[activation])] if activation >= 0 else _INPUT
+        if activation < 0 and _INPUT not in graph:
+            graph.add_node(_INPUT, kind="input", groups=0, size=0, pinned=0)
+        _add(graph, names.labels[int(label_of[weight])], other, macs=macs)
+    for tie in problem.ties:
+        labels = list(dict.fromkeys(names.labels[int(label_of[g])] for g in tie))
+        for one, other in zip(labels, labels[1:], strict=False):
+            _add(graph, one, other, tied=True)
+    return graph
+
+
+def _reads(problem: Problem) -> list[tuple[int, int, int]]:
+    """Return (weight, activation or -1, macs) summed over the groups of each pair of labels."""
+    if problem.reads is None and problem.macs is None and problem.also_reads is None:
+        return []
+    weights = np.flatnonzero(problem.weights())
+    macs = np.zeros(len(problem), dtype=np.int64) if problem.macs is None else problem.macs
+    reads = np.full(len(problem), -1) if problem.reads is None else problem.reads
+    rows = np.stack([weights, reads[weights], macs[weights]], axis=1)
+    if problem.also_reads is not None:
+        rows = np.concatenate([rows, problem.also_reads])
+    label_of = problem.names.label_of
+    other = np.where(rows[:, 1] >= 0, label_of[rows[:, 1]], -1)
+    keys, first, place = np.unique(
+        np.stack([label_of[rows[:, 0]], other], axis=1), axis=0, return_index=True, return_inverse=True
+    )
+    total = np.zeros(len(keys), dtype=np.int64)
+    np.add.at(total, place.reshape(-1), rows[:, 2])
+    return [(int(rows[f, 0]), int(rows[f, 1]), int(t)) for f, t in sorted(zip(first, total, strict=True))]
+
+
+def _add(graph: nx.Graph, one: str, other: str, **data: Any) -> None:
+    if graph.has_edge(one, other):
+        graph.edges[one, other].update(data)
+    else:
+        graph.add_edge(one, other, **data)
+
+
+def graph_svg(problem: Problem, bits: Any = None) -> str:
+    """Return the graph as an SVG picture: activations on the left, the layers that read them on the right.
+
+    Ties are dashed arcs, pinned labels have a thick frame. ``bits`` (G,), where given, are written into the boxes: the
+    range over a label's groups.
+    """
+    graph = network_graph(problem)
+    layers = [n for n, data in graph.nodes(data=True) if data["kind"] == "weight"]
+    height = {label: float(row) for row, label in enumerate(layers)}
+    tensors = [n for n, data in graph.nodes(data=True) if data["kind"] != "weight"]
+    # An activation stands at the height of its first reader, pushed down where another one stands there already.
+    order = sorted(tensors, key=lambda n: (min((height[r] for r in graph[n] if r in height), default=-1.0), n != _INPUT))
+    for row, label in enumerate(order):
+        wanted = min((height[r] for r in graph[label] if r in height), default=float(row))
+        height[label] = max(wanted, height[order[row - 1]] + 1 if row else wanted)
+    rows = max(height.values(), default=0.0) + 1
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_TOP + rows * _ROW + 10:g}" '
+        'font-family="system-ui, sans-serif" font-size="11">',
+        "<style>rect{fill:#fff;stroke:#555}.a{fill:#eaf2fb}.p{stroke-width:2.5}path{fill:none;stroke:#8a8a8a}"
+        ".t{stroke:#c2571a;stroke-dasharray:4 3}.h{font-weight:600}</style>",
+        f'<text class="h" x="{_LEFT}" y="24">activations</text><text class="h" x="{_RIGHT}" y="24">layers</text>',
+    ]
+    parts += [_edge(graph, height, one, other) for one, other in graph.edges]
+    parts += [_box(problem, graph, height, label, bits) for label in (*order, *layers)]
+    return "\n".join([*parts, "</svg>", ""])
+
+
+def _middle(height: dict[str, float], label: str) -> float:
+    return _TOP + height[label] * _ROW + 11
+
+
+def _edge(graph: nx.Graph, height: dict[str, float], one: str, other: str) -> str:
+    data = graph.edges[one, other]
+    y_one, y_other = _middle(height, one), _middle(height, other)
+    kinds = {graph.nodes[one]["kind"] == "weight", graph.nodes[other]["kind"] == "weight"}
+    if len(kinds) == 1:  # a tie on one side: an arc beside the boxes
+        x = _RIGHT if True in kinds else _LEFT + _BOX
+        bend = x + (-60 if True in kinds else 60)
+        return f'<path class="t" d="M{x} {y_one:g}C{bend} {y_one:g} {bend} {y_other:g} {x} {y_other:g}"/>'
+    if graph.nodes[one]["kind"] == "weight":
+        y_one, y_other = y_other, y_one
+    start, bend = _LEFT + _BOX, (_LEFT + _BOX + _RIGHT) / 2
+    title = f"<title>{data['macs']:,} multiply-accumulates</title>" if "macs" in data else ""
+    style = ' class="t"' if data.get("tied") else ""
+    curve = f"M{start} {y_one:g}C{bend:g} {y_one:g} {bend:g} {y_other:g} {_RIGHT} {y_other:g}"
+    return f'<path{style} d="{curve}">{title}</path>'
+
+
+def _box(problem: Problem, graph: nx.Graph, height: dict[str, float], label: str, bits: Any) -> str:
+    data = graph.nodes[label]
+    left = _RIGHT if data["kind"] == "weight" else _LEFT
+    top = _TOP + height[label] * _ROW
+    note = "8 bits" if data["kind"] == "input" else f"{data['size']:,}" + _groups(data["groups"])
+    if bits is not None and data["kind"] != "input":
+        number = problem.names.labels.index(label)
+        part = np.asarray(bits)[problem.names.offsets[number] : problem.names.offsets[number + 1]]
+        low, high = float(part.min()), float(part.max())
+        note += f" · {low:g} bits" if low == high else f" · {low:g} to {high:g} bits"
+    classes = [*(["a"] if data["kind"] != "weight" else []), *(["p"] if data["pinned"] else [])]
+    return (
+        f'<rect class="{" ".join(classes)}" x="{left}" y="{top:g}" width="{_BOX}" height="22" rx="4"/>'
+        f'<text x="{left + 8}" y="{top + 15:g}">{escape(label)}</text>'
+        f'<text x="{left + _BOX - 8}" y="{top + 15:g}" text-anchor="end" fill="#666">{escape(note)}</text>'
+    )
+
+
+def _groups(count: int) -> str:
+    return "" if count == 1 else f" in {count:,} groups"
