@@ -1,8 +1,9 @@
-"""The network's graph as a problem keeps it: who reads which activation, what is tied, what is pinned; and its picture."""
+"""The network's graph as a problem keeps it: who reads which activation, ties and pins; and its picture."""
 
 from __future__ import annotations
 
 from html import escape
+from itertools import pairwise
 from typing import Any
 
 import networkx as nx
@@ -21,8 +22,8 @@ def network_graph(problem: Problem) -> nx.Graph:
     """Return the graph of a problem's labels (a layer's kernels are one node).
 
     Nodes have ``kind`` ("weight", "activation", or "input" for the network's own), ``groups``, ``size`` and ``pinned``
-    (how many of the groups are). Edges have ``macs`` where a weight reads an activation and ``tied`` where groups of two
-    labels must take equal precisions.
+    (how many of the groups are). Edges have ``macs`` where a weight reads an activation and ``tied`` where groups of
+    two labels must take equal precisions.
     """
     graph = nx.Graph()
     names = problem.names
@@ -45,7 +46,7 @@ def network_graph(problem: Problem) -> nx.Graph:
         _add(graph, names.labels[int(label_of[weight])], other, macs=macs)
     for tie in problem.ties:
         labels = list(dict.fromkeys(names.labels[int(label_of[g])] for g in tie))
-        for one, other in zip(labels, labels[1:], strict=False):
+        for one, other in pairwise(labels):
             _add(graph, one, other, tied=True)
     return graph
 
@@ -88,7 +89,9 @@ def graph_svg(problem: Problem, bits: Any = None) -> str:
     height = {label: float(row) for row, label in enumerate(layers)}
     tensors = [n for n, data in graph.nodes(data=True) if data["kind"] != "weight"]
     # An activation stands at the height of its first reader, pushed down where another one stands there already.
-    order = sorted(tensors, key=lambda n: (min((height[r] for r in graph[n] if r in height), default=-1.0), n != _INPUT))
+    order = sorted(
+        tensors, key=lambda n: (min((height[r] for r in graph[n] if r in height), default=-1.0), n != _INPUT)
+    )
     for row, label in enumerate(order):
         wanted = min((height[r] for r in graph[label] if r in height), default=float(row))
         height[label] = max(wanted, height[order[row - 1]] + 1 if row else wanted)
