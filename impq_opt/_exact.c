@@ -9,6 +9,8 @@
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <immintrin.h>
 #define HAVE_AVX512 1
+/* Rows between a prefetch and its use: the loop body is too long for the processor to look that far ahead itself. */
+#define AHEAD 48
 #endif
 
 #define MOST_BUFFERS 8
@@ -174,6 +176,9 @@ __attribute__((target("avx512f,avx512dq"))) static void recount_wide(Recount *r)
             cost = _mm512_mullo_epi64(_mm512_set1_epi64(r->cost[row]), levels);
             damage = _mm512_mul_pd(_mm512_set1_pd(r->damage[row]), scales);
         } else {
+            /* A prefetch past the end is harmless. */
+            _mm_prefetch((const char *)(r->cost + (row + AHEAD) * r->columns), _MM_HINT_T0);
+            _mm_prefetch((const char *)(r->damage + (row + AHEAD) * r->columns), _MM_HINT_T0);
             cost = _mm512_maskz_loadu_epi64(in, r->cost + row * r->columns);
             damage = _mm512_maskz_loadu_pd(in, r->damage + row * r->columns);
         }

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.arithmetic import exact_int_sum, exact_sum
+from impq_opt.arithmetic import dyadic, exact_int_sum, exact_sum
 from impq_opt.instance import Block, RankOne
 from impq_opt.solvers import _native
 
@@ -44,6 +44,8 @@ LARGEST_PRICE = 1e280
 PROHIBITIVE = np.int64(1 << 60)
 # Groups per chunk: the temporaries of one chunk stay in the cache.
 _CHUNK = 1 << 13
+# The kernel copies out up to one group in this many, while it is in the cache.
+_POOL_SHARE = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,8 +74,8 @@ class Pool:
 
     def chosen(self, columns: npt.NDArray[np.integer]) -> tuple[IntArray, FloatArray]:
         """Return cost and damage (n,) of one candidate a group."""
-        index = columns.astype(np.intp)[:, None]
-        return np.take_along_axis(self.cost, index, 1)[:, 0], np.take_along_axis(self.damage, index, 1)[:, 0]
+        rows = np.arange(len(columns))
+        return self.cost[rows, columns], self.damage[rows, columns]
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,38 +98,48 @@ class Scan:
 
 def scan(blocks: Sequence[Block], size: int, low: float, high: float, threshold: float) -> Scan:
     """Settle what can be settled for every multiplier in [low, high] (cost per damage) within ``threshold`` of cost."""
+    parts = [_scan_block(block, low, high, threshold) for block in blocks]
+    if len(parts) == 1 and isinstance(blocks[0].groups, slice):
+        return parts[0]
     columns = np.empty(size, dtype=np.uint16)
-    cost, damage = 0, Fraction(0)
-    pools, highs = [], []
-    for block in blocks:
-        best, rows, best_high, part_cost, part_damage = _scan_block(block, low, high, threshold)
-        columns[block.groups] = best
-        cost, damage = cost + part_cost, damage + part_damage
-        places = rows if isinstance(block.groups, slice) else block.groups[rows]
-        pools.append(Pool(places, *_rows(block, rows)))
-        highs.append(best_high)
-    return Scan(columns, _joined(pools), np.concatenate(highs), cost, damage, low, high, threshold)
+    pools = []
+    for block, part in zip(blocks, parts, strict=True):
+        columns[block.groups] = part.columns
+        places = part.pool.places
+        pools.append(replace(part.pool, places=places if isinstance(block.groups, slice) else block.groups[places]))
+    highs = np.concatenate([part.at_high for part in parts])
+    cost, damage = sum(part.cost for part in parts), sum((part.damage for part in parts), Fraction(0))
+    return Scan(columns, _joined(pools), highs, cost, damage, low, high, threshold)
 
 
-def _scan_block(
-    block: Block, low: float, high: float, threshold: float
-) -> tuple[ColumnArray, IntArray, ColumnArray, int, Fraction]:
-    """Return best columns at the low end, open rows, their best columns at the high end, and sums of the settled."""
+def _scan_block(block: Block, low: float, high: float, threshold: float) -> Scan:
+    """Scan one block; its groups are numbered by row."""
+    arrays = _native_arrays(block)
+    return (
+        _scan_numpy(block, low, high, threshold)
+        if arrays is None
+        else _scan_native(block, arrays, low, high, threshold)
+    )
+
+
+def _scan_native(block: Block, arrays: tuple[Any, ...], low: float, high: float, threshold: float) -> Scan:
+    count, width = arrays[-2:]
+    columns, at_high = np.empty(count, dtype=np.uint16), np.empty(count, dtype=np.uint16)
+    places = np.empty(count, dtype=np.int64)
+    room = count // _POOL_SHARE + _CHUNK
+    pool_cost, pool_damage = np.empty((room, width), dtype=np.int64), np.empty((room, width))
+    opened, copied, cost, damage = _native.kernel.scan(
+        *(*arrays, low, high, threshold, GUARD, columns, places, at_high),
+        *(pool_cost, pool_damage, room, _native.thread_count()),
+    )
+    rows = places[:opened].copy()
+    tables = (pool_cost[:opened], pool_damage[:opened]) if copied else _rows(block, rows)
+    return Scan(columns, Pool(rows, *tables), at_high[:opened].copy(), cost, dyadic(*damage), low, high, threshold)
+
+
+def _scan_numpy(block: Block, low: float, high: float, threshold: float) -> Scan:
     count = block_length(block)
     columns = np.empty(count, dtype=np.uint16)
-    arrays = _native_arrays(block)
-    if arrays is not None:
-        open_rows, best_high = np.empty(count, dtype=np.int64), np.empty(count, dtype=np.uint16)
-        opened, total, (mantissa, exponent) = _native.kernel.scan(
-            *arrays, low, high, threshold, GUARD, columns, open_rows, best_high, _native.thread_count()
-        )
-        return (
-            columns,
-            open_rows[:opened].copy(),
-            best_high[:opened].copy(),
-            total,
-            mantissa * Fraction(2) ** exponent,
-        )
     rows, highs, cost, damage = [], [], 0, Fraction(0)
     for start in range(0, count, _CHUNK):
         part = block.part(slice(start, min(start + _CHUNK, count)))
@@ -140,12 +152,14 @@ def _scan_block(
             out |= np.arange(out.shape[1]) >= part.widths[:, None]
         is_open = out.sum(axis=1) < out.shape[1] - 1
         columns[start : start + len(best)] = best
-        opened, settled = np.flatnonzero(is_open), np.flatnonzero(~is_open)
-        rows.append(opened + start)
-        highs.append(at_high[opened].argmin(axis=1).astype(np.uint16))
+        here, settled = np.flatnonzero(is_open), np.flatnonzero(~is_open)
+        rows.append(here + start)
+        highs.append(at_high[here].argmin(axis=1).astype(np.uint16))
         cost += exact_int_sum(part_cost[settled, best[settled]])
         damage += exact_sum(part_damage[settled, best[settled]])
-    return columns, np.concatenate(rows), np.concatenate(highs), cost, damage
+    opened = np.concatenate(rows)
+    pool = Pool(opened, *_rows(block, opened))
+    return Scan(columns, pool, np.concatenate(highs), cost, damage, low, high, threshold)
 
 
 def _native_arrays(block: Block) -> tuple[Any, ...] | None:

@@ -10,9 +10,12 @@
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <immintrin.h>
 #define HAVE_AVX512 1
+/* Rows between a prefetch and its use: the loop body is too long for the processor to look that far ahead itself. */
+#define AHEAD 48
 #endif
 
 #define MOST_COLUMNS 64
+#define PROHIBITIVE ((int64_t)1 << 60)
 
 /* ---- tables ------------------------------------------------------------------------------------------------------ */
 
@@ -50,21 +53,39 @@ typedef struct {
     uint16_t *columns; /* (n,) all rows */
     int64_t *open;     /* room for stop - start, from start */
     uint16_t *at_high;
+    int64_t *pool_cost; /* tables of the open rows, as many as there is room for */
+    double *pool_damage;
+    Py_ssize_t room;
     __int128 cost;
     Bins *damage;
 } Scan;
 
+/* Copy out a row that may turn out to be open; columns past its width repeat the last at a prohibitive cost. */
+static inline void scan_copy(Scan *s, const int64_t *cost, const double *damage, int width)
+{
+    if (s->opened >= s->room)
+        return;
+    int columns = (int)s->table->columns;
+    int64_t *into_cost = s->pool_cost + s->opened * columns;
+    double *into_damage = s->pool_damage + s->opened * columns;
+    memcpy(into_cost, cost, sizeof *cost * (size_t)width);
+    memcpy(into_damage, damage, sizeof *damage * (size_t)width);
+    for (int k = width; k < columns; k++) {
+        into_cost[k] = cost[width - 1] + PROHIBITIVE;
+        into_damage[k] = damage[width - 1];
+    }
+}
+
+/* Without branches: whether a group stays open is close to random. */
 static inline void scan_close(Scan *s, Py_ssize_t row, int best, int best_high, int kept, int64_t cost, double damage)
 {
+    Py_ssize_t is_open = kept > 1;
     s->columns[row] = (uint16_t)best;
-    if (kept > 1) {
-        s->open[s->start + s->opened] = row;
-        s->at_high[s->start + s->opened] = (uint16_t)best_high;
-        s->opened++;
-    } else {
-        s->cost += cost;
-        bins_add(s->damage, damage);
-    }
+    s->open[s->start + s->opened] = row;
+    s->at_high[s->start + s->opened] = (uint16_t)best_high;
+    s->opened += is_open;
+    s->cost += cost & (is_open - 1);
+    bins_add(s->damage, is_open ? 0.0 : damage);
 }
 
 static void scan_plain(Scan *s)
@@ -88,6 +109,7 @@ static void scan_plain(Scan *s)
         double below_low = at_low[best] + s->threshold, below_high = at_high[best_high] + s->threshold;
         for (int k = 0; k < width; k++)
             kept += !(at_low[k] * s->guard > below_low && at_high[k] * s->guard > below_high);
+        scan_copy(s, cost, damage, width);
         scan_close(s, row, best, best_high, kept, cost[best], damage[best]);
     }
 }
@@ -110,6 +132,9 @@ __attribute__((target("avx512f,avx512dq"))) static void scan_wide(Scan *s)
             cost = _mm512_mullo_epi64(_mm512_set1_epi64(t->cost[row]), levels);
             damage = _mm512_mul_pd(_mm512_set1_pd(t->damage[row]), scales);
         } else {
+            /* A prefetch past the end is harmless. */
+            _mm_prefetch((const char *)(t->cost + (row + AHEAD) * t->columns), _MM_HINT_T0);
+            _mm_prefetch((const char *)(t->damage + (row + AHEAD) * t->columns), _MM_HINT_T0);
             cost = _mm512_maskz_loadu_epi64(in, t->cost + row * t->columns);
             damage = _mm512_maskz_loadu_pd(in, t->damage + row * t->columns);
         }
@@ -125,6 +150,16 @@ __attribute__((target("avx512f,avx512dq"))) static void scan_wide(Scan *s)
         __mmask8 out_high = _mm512_cmp_pd_mask(
             _mm512_mul_pd(at_high, guard), _mm512_set1_pd(least_high + s->threshold), _CMP_GT_OQ);
         int kept = __builtin_popcount((unsigned)(in & ~(out_low & out_high)));
+        if (t->widths) {
+            int64_t plain_cost[8];
+            double plain_damage[8];
+            _mm512_storeu_si512(plain_cost, cost);
+            _mm512_storeu_pd(plain_damage, damage);
+            scan_copy(s, plain_cost, plain_damage, (int)t->widths[row]);
+        } else if (s->opened < s->room) {
+            _mm512_mask_storeu_epi64(s->pool_cost + s->opened * t->columns, all, cost);
+            _mm512_mask_storeu_pd(s->pool_damage + s->opened * t->columns, all, damage);
+        }
         int64_t chosen_cost = t->levels ? t->cost[row] * t->levels[best] : t->cost[row * t->columns + best];
         double chosen = t->levels ? t->damage[row] * t->scales[best] : t->damage[row * t->columns + best];
         scan_close(s, row, best, best_high, kept, chosen_cost, chosen);
@@ -202,21 +237,23 @@ static int table_of(Buffers *b, Table *t, PyObject *cost, PyObject *damage, PyOb
            array_of(b, widths, rows, 8, 0, 1, &t->widths);
 }
 
-/* scan(cost, damage, levels, scales, widths, rows, columns, low, high, threshold, guard, best, open, at_high, threads)
-   -> (number of open rows, cost of the settled, (integer, exponent) of their damage) */
+/* scan(cost, damage, levels, scales, widths, rows, columns, low, high, threshold, guard, best, open, at_high,
+        pool cost, pool damage, room in the pool, threads)
+   -> (number of open rows, whether the pool had room for them, cost of the settled, (integer, exponent) of their damage) */
 static PyObject *py_scan(PyObject *self, PyObject *args)
 {
     (void)self;
-    PyObject *cost, *damage, *levels, *scales, *widths, *best, *open, *at_high;
-    Py_ssize_t rows, columns;
+    PyObject *cost, *damage, *levels, *scales, *widths, *best, *open, *at_high, *pool_cost, *pool_damage;
+    Py_ssize_t rows, columns, room;
     double low, high, threshold, guard;
     int threads;
-    if (!PyArg_ParseTuple(args, "OOOOOnnddddOOOi", &cost, &damage, &levels, &scales, &widths, &rows, &columns, &low,
-                          &high, &threshold, &guard, &best, &open, &at_high, &threads))
+    if (!PyArg_ParseTuple(args, "OOOOOnnddddOOOOOni", &cost, &damage, &levels, &scales, &widths, &rows, &columns, &low,
+                          &high, &threshold, &guard, &best, &open, &at_high, &pool_cost, &pool_damage, &room, &threads))
         return NULL;
     Buffers buffers = {.count = 0};
     Table table;
     Scan jobs[MOST_THREADS];
+    int overflow = 0;
     PyObject *result = NULL;
     memset(jobs, 0, sizeof jobs);
     if (rows > MOST_TERMS) {
@@ -230,7 +267,9 @@ static PyObject *py_scan(PyObject *self, PyObject *args)
         goto done;
     if (array_of(&buffers, best, rows, 2, 1, 0, &jobs[0].columns) ||
         array_of(&buffers, open, rows, 8, 1, 0, &jobs[0].open) ||
-        array_of(&buffers, at_high, rows, 2, 1, 0, &jobs[0].at_high))
+        array_of(&buffers, at_high, rows, 2, 1, 0, &jobs[0].at_high) ||
+        array_of(&buffers, pool_cost, room * columns, 8, 1, 0, &jobs[0].pool_cost) ||
+        array_of(&buffers, pool_damage, room * columns, 8, 1, 0, &jobs[0].pool_damage))
         goto done;
     for (int i = 0; i < threads; i++) {
         jobs[i].table = &table;
@@ -238,6 +277,9 @@ static PyObject *py_scan(PyObject *self, PyObject *args)
         jobs[i].stop = rows * (i + 1) / threads;
         jobs[i].low = low, jobs[i].high = high, jobs[i].threshold = threshold, jobs[i].guard = guard;
         jobs[i].columns = jobs[0].columns, jobs[i].open = jobs[0].open, jobs[i].at_high = jobs[0].at_high;
+        jobs[i].room = room / threads;
+        jobs[i].pool_cost = jobs[0].pool_cost + room / threads * columns * i;
+        jobs[i].pool_damage = jobs[0].pool_damage + room / threads * columns * i;
         jobs[i].damage = calloc(1, sizeof(Bins));
         if (jobs[i].damage == NULL) {
             PyErr_NoMemory();
@@ -246,7 +288,13 @@ static PyObject *py_scan(PyObject *self, PyObject *args)
     }
     Py_BEGIN_ALLOW_THREADS
     run_all(scan_part, jobs, sizeof jobs[0], threads);
+
+    for (int i = 0; i < threads; i++)
+        overflow |= jobs[i].opened > jobs[i].room;
     for (int i = 1; i < threads; i++) {
+        size_t bytes = overflow ? 0 : 8 * (size_t)(jobs[i].opened * columns);
+        memmove(jobs[0].pool_cost + jobs[0].opened * columns, jobs[i].pool_cost, bytes);
+        memmove(jobs[0].pool_damage + jobs[0].opened * columns, jobs[i].pool_damage, bytes);
         memmove(jobs[0].open + jobs[0].opened, jobs[0].open + jobs[i].start, sizeof(int64_t) * (size_t)jobs[i].opened);
         memmove(jobs[0].at_high + jobs[0].opened, jobs[0].at_high + jobs[i].start,
                 sizeof(uint16_t) * (size_t)jobs[i].opened);
@@ -255,7 +303,7 @@ static PyObject *py_scan(PyObject *self, PyObject *args)
         bins_merge(jobs[0].damage, jobs[i].damage);
     }
     Py_END_ALLOW_THREADS
-    result = Py_BuildValue("(nNN)", jobs[0].opened, wide_result(jobs[0].cost), bins_result(jobs[0].damage));
+    result = Py_BuildValue("(niNN)", jobs[0].opened, !overflow, wide_result(jobs[0].cost), bins_result(jobs[0].damage));
 done:
     for (int i = 0; i < MOST_THREADS; i++)
         free(jobs[i].damage);

@@ -213,8 +213,11 @@ class _Search:
         """Return at most ``most`` rows of the pool, those with the closest second choice within ``limit``."""
         rows = np.flatnonzero(self.behind <= limit)
         if len(rows) > most:
-            nearest = np.argsort(self.behind[rows], kind="stable")[:most]
-            rows = np.sort(rows[nearest])
+            behind = self.behind[rows]
+            farthest = np.partition(behind, most - 1)[most - 1]
+            nearer = behind < farthest
+            nearer[np.flatnonzero(behind == farthest)[: most - int(nearer.sum())]] = True
+            rows = rows[nearer]
         return rows
 
     def _adopt(self, rows: IntArray, columns: IntArray) -> bool:

@@ -220,13 +220,15 @@ def _combine(parts: list[tuple[Fraction, IntArray]], quantum: Fraction) -> IntAr
 
 
 def _scaled(values: IntArray, times: Fraction) -> IntArray:
+    if times == 1:  # checked when they were declared
+        return values
     if times * max(abs(int(values.max(initial=0))), abs(int(values.min(initial=0))), 1) >= LARGEST_TOTAL:
         raise ProblemError(
             "a weighted cost is too large for exact 64-bit sums",
             where="minimize",
             hint="use weights with fewer digits",
         )
-    return values if times == 1 else values * int(times)
+    return values * int(times)
 
 
 def _decimal(value: float | Fraction) -> Fraction:
