@@ -8,6 +8,7 @@ from impq_opt.errors import ImpqError
 from impq_opt.groups import Candidates, GroupNames
 from impq_opt.problem import Problem
 from impq_opt.solver import Claim, Control, Solver, allocate, solve
+from impq_opt.sweep import Frontier, frontier
 
 __version__ = "0.1.0"
 
@@ -21,6 +22,7 @@ __all__ = [
     "DamageTable",
     "Diagnosis",
     "Enumeration",
+    "Frontier",
     "Group",
     "GroupNames",
     "ImpqError",
@@ -32,6 +34,7 @@ __all__ = [
     "Verdict",
     "Verification",
     "allocate",
+    "frontier",
     "solve",
     "verify",
 ]

@@ -61,10 +61,10 @@ class Priced:
     columns: ColumnArray
 
 
-def find_price(pool: Pool, goal: Goal, rng: np.random.Generator) -> Priced:
-    """Return the multiplier at which the groups of ``pool`` just meet ``goal``."""
-    if len(pool) <= _FEW:
-        return _by_sorting(pool, goal)
+def find_price(pool: Pool, goal: Goal, rng: np.random.Generator, steps: Steps | None = None) -> Priced:
+    """Return the multiplier at which the groups of ``pool`` just meet ``goal``; ``steps``: their hulls, if known."""
+    if len(pool) <= _FEW or steps is not None:
+        return _by_sorting(pool, goal, steps)
     found, _ = narrow([pool.block], len(pool), goal, 0.0, rng)
     rest = found.pool
     if len(rest) > 0.7 * len(pool):  # many equal ratios: narrowing does not help
@@ -75,8 +75,8 @@ def find_price(pool: Pool, goal: Goal, rng: np.random.Generator) -> Priced:
     return Priced(inner.price, columns)
 
 
-def _by_sorting(pool: Pool, goal: Goal) -> Priced:
-    steps = hull_steps(pool.cost, pool.damage)
+def _by_sorting(pool: Pool, goal: Goal, steps: Steps | None = None) -> Priced:
+    steps = hull_steps(pool.cost, pool.damage) if steps is None else steps
     count = _break_count(pool, goal, steps)
     columns = steps.choice(count).astype(np.uint16)
     edge = count - 1 if goal.by_cost else count

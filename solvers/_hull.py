@@ -40,7 +40,10 @@ class Steps:
 
     def sorted(self) -> Steps:
         """Return the steps of all groups, best first; of equal ones the first group's."""
-        order = descending(self.ratio)
+        return self.taken(descending(self.ratio))
+
+    def taken(self, order: IntArray) -> Steps:
+        """Return some of the steps, in the given order."""
         return Steps(
             self.start, self.group[order], self.to[order], self.cost[order], self.damage[order], self.ratio[order]
         )

@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, ClassVar
 
@@ -39,6 +39,7 @@ from impq_opt.solvers._exact_scan import (
     two_best,
     values_at,
 )
+from impq_opt.solvers._hull import Steps
 
 __all__ = ["Exact"]
 
@@ -77,11 +78,19 @@ class Exact(Solver):
     supports: ClassVar[frozenset[str]] = frozenset({"damage", "budgets", "pairs"})
     decides: ClassVar[bool] = True
 
+    _hulls: ClassVar[Steps | None] = None
+
     states: int = 5_000_000
 
     def __post_init__(self) -> None:
         if self.states < 1:
             raise OptionError("must be positive", where="exact.states", value=self.states)
+
+    def with_hulls(self, steps: Steps) -> Exact:
+        """Return the strategy for many bounds on one problem, whose sorted hull steps are known."""
+        found = replace(self)
+        object.__setattr__(found, "_hulls", steps)
+        return found
 
     def run(self, instance: Instance, control: Control) -> Claim:
         if instance.coupled:
@@ -96,7 +105,7 @@ class Exact(Solver):
             from impq_opt.solvers._budgets import solve_budgets
 
             return solve_budgets(instance, control, min(self.states, 400_000))
-        search = _Search(instance, control, self.states)
+        search = _Search(instance, control, self.states, self._hulls)
         try:
             search.run()
         except KeyboardInterrupt:
@@ -110,8 +119,8 @@ class _Search:
     ``gap`` is an upper bound on best - dual bound, in cost: where damage is minimised, damage times the price.
     """
 
-    def __init__(self, instance: Instance, control: Control, states: int) -> None:
-        self.instance, self.control, self.states = instance, control, states
+    def __init__(self, instance: Instance, control: Control, states: int, steps: Steps | None = None) -> None:
+        self.instance, self.control, self.states, self.steps = instance, control, states, steps
         self.model = Model(instance)
         self.by_cost = self.model.by_cost
         self.goal = Goal(self.by_cost, self.model.capacity)
@@ -138,7 +147,7 @@ class _Search:
         """Find the price, the base, and the pool of groups that may differ from it."""
         size = self.instance.size
         rng = np.random.default_rng(0)
-        if size <= _SMALL:
+        if size <= _SMALL or self.steps is not None:
             pool, threshold = everything(self.instance.blocks, size), math.inf
             base, low, high = np.empty(size, dtype=np.uint16), 0.0, LARGEST_PRICE
             cost, damage = 0, Fraction(0)
@@ -147,7 +156,7 @@ class _Search:
             pool, threshold, base = found.pool, found.threshold, found.columns
             cost, damage, low, high = found.cost, found.damage, found.low, found.high
             self.statistics["passes"] += passes
-        priced = find_price(pool, self.goal.less(cost, damage), rng)
+        priced = find_price(pool, self.goal.less(cost, damage), rng, self.steps)
         self.price = min(max(priced.price, low), high)
         base[pool.places] = priced.columns
         self.base = base

@@ -19,7 +19,7 @@ from impq_opt.files import save_allocation, save_problem
 from impq_opt.report import Measured, Report, Strategy, render_page
 from impq_opt.report.curve import curve, knee, thin
 from impq_opt.report.layers import layers_of
-from impq_opt.report.sweep import sweep
+from impq_opt.sweep import frontier as sweep
 
 
 def network(seed=0, groups=4):

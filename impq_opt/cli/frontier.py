@@ -32,8 +32,9 @@ from impq_opt.problem import Problem
 from impq_opt.report.curve import knee, thin
 from impq_opt.report.figures import Figure, Series
 from impq_opt.report.pictures import picture_bytes
-from impq_opt.report.sweep import Sweep, sweep
 from impq_opt.solver import solve, solver_class
+from impq_opt.sweep import Frontier
+from impq_opt.sweep import frontier as sweep
 
 __all__ = ["frontier"]
 
@@ -65,7 +66,7 @@ def frontier(
     json: JsonFlag = False,
     output: Output = None,
 ) -> int:
-    """Sweep the whole trade-off: every breakpoint of the convex hull, exact points where asked, uniform precisions.
+    """Frontier the whole trade-off: every breakpoint of the convex hull, exact points where asked, uniform precisions.
 
     The file to write is CSV, or by its name a picture (.png, .svg, .pdf).
     """
@@ -116,7 +117,7 @@ def _answer(problem: Problem, minimize: Any, bound: float, name: str) -> _Point:
     return _Point(kind, label, float(answer.cost), answer.damage, answer.status.value)
 
 
-def _uniform(hull: Sweep) -> list[_Point]:
+def _uniform(hull: Frontier) -> list[_Point]:
     """Return each precision that every group may take (pinned groups keep theirs), as a point."""
     instance = hull.instance
     found = []
@@ -129,11 +130,11 @@ def _uniform(hull: Sweep) -> list[_Point]:
     return found
 
 
-def _hull_rows(hull: Sweep) -> list[tuple[float, float, str]]:
+def _hull_rows(hull: Frontier) -> list[tuple[float, float, str]]:
     return [(float(c), float(d), hull.moved(k)) for k, (c, d) in enumerate(zip(hull.cost, hull.damage, strict=True))]
 
 
-def _record(name: str, hull: Sweep | None, points: list[_Point]) -> dict[str, Any]:
+def _record(name: str, hull: Frontier | None, points: list[_Point]) -> dict[str, Any]:
     def point(one: _Point) -> dict[str, Any]:
         known = one.cost == one.cost
         return {"kind": one.kind, "label": one.label, "cost": one.cost if known else None,
@@ -147,7 +148,7 @@ def _record(name: str, hull: Sweep | None, points: list[_Point]) -> dict[str, An
     return record
 
 
-def _print(name: str, problem: Problem, hull: Sweep | None, points: list[_Point]) -> None:
+def _print(name: str, problem: Problem, hull: Frontier | None, points: list[_Point]) -> None:
     out = console()
     unit = "" if hull is None else hull.instance.row.unit
     table = grid(">cost", f">{damage_name(problem)}", "point")
@@ -164,7 +165,7 @@ def _print(name: str, problem: Problem, hull: Sweep | None, points: list[_Point]
     out.print(table)
 
 
-def _write(path: Path, problem: Problem, hull: Sweep | None, points: list[_Point]) -> None:
+def _write(path: Path, problem: Problem, hull: Frontier | None, points: list[_Point]) -> None:
     if path.suffix.lower() in _PICTURES:
         data = picture_bytes(_figure(problem, hull, points), path.suffix.lower()[1:])
     else:
@@ -178,7 +179,7 @@ def _write(path: Path, problem: Problem, hull: Sweep | None, points: list[_Point
     write_output(path, lambda where: atomic_write(where, data))
 
 
-def _figure(problem: Problem, hull: Sweep | None, points: list[_Point]) -> Figure:
+def _figure(problem: Problem, hull: Frontier | None, points: list[_Point]) -> Figure:
     series = []
     if hull is not None:
         inside = hull.damage > 0

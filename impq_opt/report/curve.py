@@ -12,7 +12,7 @@ import numpy.typing as npt
 from impq_opt.allocation import Allocation
 from impq_opt.report.figures import Figure, Series
 from impq_opt.report.layers import LayerIndex
-from impq_opt.report.sweep import Sweep
+from impq_opt.sweep import Frontier
 
 if TYPE_CHECKING:
     from impq_opt.report.content import Strategy
@@ -99,7 +99,7 @@ def thin(damage: FloatArray, most: int = 160) -> IntArray:
     return np.unique(np.concatenate([[0], np.minimum(places, len(damage) - 1), [len(damage) - 1]]))
 
 
-def curve(allocation: Allocation, found: Sweep, exact: Sequence[Allocation] = ()) -> Curve:
+def curve(allocation: Allocation, found: Frontier, exact: Sequence[Allocation] = ()) -> Curve:
     """Return the frontier ``found`` of ``allocation``'s problem, thinned out, with exact points."""
     index = LayerIndex(allocation.problem)
     places = thin(found.damage)

@@ -1,0 +1,159 @@
+"""The whole trade-off between cost and damage: every breakpoint of the convex hull, and exact points in between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from impq_opt.allocation import Allocation
+from impq_opt.costs.rows import cost_row
+from impq_opt.errors import UnsupportedError
+from impq_opt.instance import Direction, Instance, compile_instance
+from impq_opt.problem import Problem
+from impq_opt.solver import solve
+
+if TYPE_CHECKING:
+    from impq_opt.solvers._hull import Steps
+
+__all__ = ["Frontier", "frontier"]
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Frontier:
+    """The breakpoints, from the cheapest allocation to the most accurate; each differs from the one before in a group.
+
+    Every breakpoint is optimal at its own damage: no allocation with at most that damage is cheaper (Everett 1963).
+    What lies between two of them is found by :meth:`solve`.
+
+    Parameters
+    ----------
+    instance : Instance
+    minimize : str or mapping, optional
+        The cost, where it is not the problem's objective.
+    edges : Steps
+        The hull steps of all groups, group after group.
+    order : ndarray of int64 (B - 1,)
+        The steps by rising price.
+    cost : ndarray of float64 (B,)
+        In the unit of the cost.
+    damage : ndarray of float64 (B,)
+        Falling; summed from the accurate end, so that small damages keep their digits.
+    """
+
+    instance: Instance
+    minimize: str | Mapping[str, float] | None
+    edges: Steps = field(repr=False)
+    order: IntArray = field(repr=False)
+    cost: FloatArray
+    damage: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.cost)
+
+    @cached_property
+    def price(self) -> FloatArray:
+        """What damage costs (B - 1,) between two breakpoints: cost per damage, rising."""
+        with np.errstate(over="ignore", divide="ignore"):
+            return float(self.instance.quantum) / self.edges.ratio[self.order]
+
+    @cached_property
+    def _columns(self) -> IntArray:
+        """Column (size, K) among its own candidates that each free group's first member takes for each choice."""
+        widths = self.instance.widths
+        choices = (np.minimum(k, widths - 1) for k in range(int(widths.max())))
+        return np.stack([self.instance.lift(one)[self.instance.representatives] for one in choices], axis=1)
+
+    def choice(self, place: int) -> IntArray:
+        """Return the columns (G,) of breakpoint ``place``."""
+        taken = self.order[: range(len(self))[place]]
+        free = self.edges.start.copy()
+        # Later steps of a group come later, and assignment keeps the last.
+        free[self.edges.group[taken]] = self.edges.to[taken]
+        return self.instance.lift(free)
+
+    def moved(self, place: int) -> str:
+        """Return the group that breakpoint ``place`` changes, and what it then has; empty for the first."""
+        if place == 0:
+            return ""
+        problem = self.instance.problem
+        step = self.order[place - 1]
+        free = self.edges.group[step]
+        group = int(self.instance.representatives[free])
+        column = int(self._columns[free, self.edges.to[step]])
+        number = 0 if problem.candidates.set_of is None else int(problem.candidates.set_of[group])
+        return f"{problem.names[group]}={problem.candidates.labels(number)[column]}"
+
+    def place(self, bound: float) -> int:
+        """Return the cheapest breakpoint whose damage is at most ``bound``, the last one where none is."""
+        return min(int(np.searchsorted(-self.damage, -bound, side="left")), len(self) - 1)
+
+    def solve(self, bounds: Iterable[float | Fraction], *, time_limit: float | None = None) -> list[Allocation]:
+        """Return the proved optimum at each bound on damage; the sorted hulls serve all of them.
+
+        Parameters
+        ----------
+        time_limit : float, optional
+            Seconds for each bound.
+
+        Examples
+        --------
+        >>> problem = Problem.from_tables([[1, 2, 5], [1, 2, 6]], [[0.9, 0.3, 0.1], [0.8, 0.2, 0.0]])
+        >>> [found.objective for found in frontier(problem).solve([1.0, 0.5, 0.3])]
+        [4, 4, 7]
+        """
+        from impq_opt.solvers.exact import Exact
+
+        strategy = Exact().with_hulls(self.edges.taken(self.order))
+        problem = self.instance.problem
+        return [
+            solve(problem, bound=bound, minimize=self.minimize, solver=strategy, time_limit=time_limit)
+            for bound in bounds
+        ]
+
+
+def frontier(problem: Problem, minimize: str | Mapping[str, float] | None = None) -> Frontier:
+    """Return all breakpoints of ``problem``; pins and ties hold, its bound and budgets do not.
+
+    Examples
+    --------
+    >>> hull = frontier(Problem.from_tables([[1, 2, 5], [1, 2, 6]], [[0.9, 0.3, 0.1], [0.8, 0.2, 0.0]]))
+    >>> hull.cost.tolist()
+    [2.0, 3.0, 4.0, 7.0, 11.0]
+
+    Raises
+    ------
+    UnsupportedError
+        Where the cost belongs to pairs of groups: the groups' hulls do not add up then.
+    """
+    from impq_opt.solvers._hull import descending, hull_edges
+
+    weights = {minimize: 1} if isinstance(minimize, str) else dict(minimize or problem.objective)
+    row = cost_row(problem, weights)
+    if row.coupled:
+        raise UnsupportedError(
+            f"the hull of {' + '.join(weights)} is not a sum over groups, since it couples them; ask for exact points"
+        )
+    instance = compile_instance(problem, direction=Direction.COST, bound=None, cost=row)
+    edges = hull_edges(*instance.tables)
+    order = descending(edges.ratio)
+    # Costs of all breakpoints: whole numbers, exact in float64 where they are below 2**53.
+    cost = np.empty(len(order) + 1, dtype=np.int64)
+    cost[0] = instance.cost_of(edges.start)
+    np.cumsum(edges.cost[order], out=cost[1:])
+    cost[1:] += cost[0]
+    damage = np.empty(len(order) + 1)
+    last = edges.start.copy()
+    last[edges.group] = edges.to  # in chain order within a group: the last one stays
+    damage[-1] = float(instance.damage_of(last))
+    np.cumsum(edges.damage[order[::-1]], out=damage[-2::-1])
+    damage[:-1] += damage[-1]
+    return Frontier(instance, minimize, edges, order, (cost * float(instance.quantum)).astype(np.float64), damage)
