@@ -17,12 +17,12 @@ from impq_opt.data.dataset import Dataset
 from impq_opt.errors import DataError
 from impq_opt.measure.assemble import assemble
 from impq_opt.measure.estimators import Estimator
-from impq_opt.measure.graph import trace
 from impq_opt.measure.grouping import Grouping
 from impq_opt.measure.metrics import Metric, load_metric
 from impq_opt.measure.pool import Pool, look_at, prepare
 from impq_opt.measure.replicates import Chunks, Progress, Replicates, Sampling, replicate
 from impq_opt.measure.survey import Survey, calibrate
+from impq_opt.measure.tracing import trace
 from impq_opt.problem import Problem
 
 __all__ = ["measure", "survey_of", "tensors"]
@@ -66,7 +66,7 @@ def measure(
     bits : sequence of number
         Candidates of every group.
     residual : {"tie", "accumulate"}
-        See :func:`~impq_opt.measure.graph.trace`.
+        See :func:`~impq_opt.measure.tracing.trace`.
     device : str
     bf16 : bool
         Propagate in bfloat16; what that changes on the first chunk is measured and stored.
@@ -158,8 +158,9 @@ def survey_of(
 ) -> Survey:
     """Trace a network and find the ranges of its activations on the first :data:`CALIBRATION` samples."""
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:CALIBRATION]
-    example, _ = data.rows(order[:1])
-    traced = trace(network, prepare(example, next(network.parameters()).device), residual=residual)
+    example, _ = data.rows(order[:2])
+    home = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    traced = trace(network, prepare(example, home), residual=residual)
     place = torch.device(device)
     traced.to(place)
     batches = (prepare(data.rows(rows)[0], place) for rows in order.split(32))  # type: ignore[no-untyped-call]

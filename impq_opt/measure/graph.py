@@ -10,25 +10,32 @@ from __future__ import annotations
 
 import math
 import operator
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import networkx as nx
-import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, device, fx
 
 from impq_opt.errors import DataError, OptionError
+from impq_opt.measure.nodes import (
+    Layout,
+    attribute_of,
+    batch_shape,
+    call_names,
+    live_nodes,
+    module_of,
+    op_of,
+    sample_shape,
+)
 
-__all__ = ["RESIDUAL", "ActivationSite", "Network", "Use", "WeightSite", "trace"]
+__all__ = ["RESIDUAL", "TRANSPARENT", "ActivationSite", "Network", "Use", "WeightSite"]
 
-aten = torch.ops.aten
 RESIDUAL = ("tie", "accumulate")
 
 _WEIGHT_OPS = {"conv1d": 1, "conv2d": 2, "conv3d": 3, "linear": 0}
 # These move, drop, pool or repeat values; a quantizer in front of them serves who reads their output as well.
-_TRANSPARENT = frozenset(
+TRANSPARENT = frozenset(
     [
         "adaptive_avg_pool1d",
         "adaptive_avg_pool2d",
@@ -81,32 +88,6 @@ _TRANSPARENT = frozenset(
     ]
 )
 _ADDS = frozenset(("add", "add_"))
-# In-place calls are replaced by their pure twins, so that a tensor that was kept for the gradient stays what it was.
-_IN_PLACE = frozenset(
-    [
-        "relu_",
-        "relu6_",
-        "hardtanh_",
-        "hardswish_",
-        "hardsigmoid_",
-        "silu_",
-        "gelu_",
-        "elu_",
-        "leaky_relu_",
-        "sigmoid_",
-        "tanh_",
-        "mish_",
-        "celu_",
-        "selu_",
-        "add_",
-        "mul_",
-        "sub_",
-        "div_",
-        "clamp_",
-        "clamp_min_",
-        "dropout_",
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -185,6 +166,8 @@ class Network:
     skipped : tuple of str
         Parameters of convolutions or linear layers that could not be measured (transposed, or computed on the fly).
     classes : int
+    layouts : dict of str to Layout
+        Where the samples are in the output of each watched node.
     """
 
     def __init__(self, module: fx.GraphModule, residual: str) -> None:
@@ -193,21 +176,22 @@ class Network:
                 "unknown treatment", where="residual", value=residual, hint="known are tie and accumulate"
             )
         self.module = module
-        self._nodes = {node.name: node for node in module.graph.nodes}
-        self._live = _depends_on_input(module.graph)
+        self.nodes = {node.name: node for node in module.graph.nodes}
+        self.layouts: dict[str, Layout] = {}
+        self._live = live_nodes(module.graph)
         self._order = {node: place for place, node in enumerate(self._live)}
         self.tensors = {
-            node.name: _attribute(module, str(node.target)) for node in module.graph.nodes if node.op == "get_attr"
+            node.name: attribute_of(module, str(node.target)) for node in module.graph.nodes if node.op == "get_attr"
         }
         self.graph = self._networkx()
-        self._names = _call_names(module.graph)
+        self._names = call_names(module.graph)
         self.ties: tuple[tuple[str, ...], ...] = ()
         self.weights, self.skipped = self._find_weights()
         self.activations = self._find_activations(residual)
         output = next(n for n in module.graph.nodes if n.op == "output").args[0]
         while isinstance(output, (tuple, list)) and len(output) == 1:
             output = output[0]
-        shape = _shape(output) if isinstance(output, fx.Node) else ()
+        shape = batch_shape(output) if isinstance(output, fx.Node) else ()
         if len(shape) != 2:
             raise DataError(
                 "is not a classifier: its output must be one tensor of logits (samples, classes)",
@@ -240,10 +224,10 @@ class Network:
             out = out[0]
         return out
 
-    def to(self, device: torch.device) -> None:
+    def to(self, place: device) -> None:
         """Move all parameters."""
-        self.module.to(device)
-        self.tensors = {n: t.to(device) for n, t in self.tensors.items()}
+        self.module.to(place)
+        self.tensors = {n: t.to(place) for n, t in self.tensors.items()}
 
     def weight_tensor(self, site: WeightSite) -> Tensor:
         """Return the weights (out, in / groups, *kernel) of a site."""
@@ -251,7 +235,7 @@ class Network:
 
     def weight_node(self, site: WeightSite) -> tuple[str, ...]:
         """Return the names of the nodes that hold the weights of a site."""
-        tensor = _attribute(self.module, site.parameter)
+        tensor = attribute_of(self.module, site.parameter)
         return tuple(name for name, held in self.tensors.items() if held.data_ptr() == tensor.data_ptr())
 
     # -- finding the sites ---------------------------------------------------------------------------------------
@@ -259,7 +243,7 @@ class Network:
     def _networkx(self) -> nx.DiGraph:
         graph: nx.DiGraph = nx.DiGraph()
         for node in self._live:
-            graph.add_node(node.name, op=_op(node), module=_module(node), shape=_shape(node)[1:])
+            graph.add_node(node.name, op=op_of(node), module=module_of(node), shape=sample_shape(node))
             graph.add_edges_from((source.name, node.name) for source in node.all_input_nodes if source in self._live)
         return graph
 
@@ -267,9 +251,9 @@ class Network:
         sites: dict[int, WeightSite] = {}
         skipped: list[str] = []
         for node in self._live:
-            if "conv_transpose" in _op(node) or "bilinear" in _op(node):
+            if "conv_transpose" in op_of(node) or "bilinear" in op_of(node):
                 skipped.append(self._names[node])
-            if _op(node) not in _WEIGHT_OPS:
+            if op_of(node) not in _WEIGHT_OPS:
                 continue
             weight = node.args[1]
             if not isinstance(weight, fx.Node) or weight.op != "get_attr":
@@ -287,8 +271,8 @@ class Network:
         return tuple(sites.values()), tuple(skipped)
 
     def _use(self, node: fx.Node, weight: Tensor) -> Use:
-        dimensions = _WEIGHT_OPS[_op(node)]
-        positions = math.prod(_shape(node)[1:]) // weight.shape[0]
+        dimensions = _WEIGHT_OPS[op_of(node)]
+        positions = math.prod(sample_shape(node)) // weight.shape[0]
         source = node.args[0]
         assert isinstance(source, fx.Node)
         reads = tuple(dict.fromkeys(s.name for s in self._resolve(source) if s.op != "placeholder"))
@@ -304,11 +288,11 @@ class Network:
 
     def _resolve(self, node: fx.Node) -> Iterator[fx.Node]:
         """Yield the tensors that ``node`` only moves, pools or concatenates."""
-        if _op(node) == "cat" or _op(node) == "concat":
+        if op_of(node) == "cat" or op_of(node) == "concat":
             for source in node.all_input_nodes:
                 if source in self._live:
                     yield from self._resolve(source)
-        elif _op(node) in _TRANSPARENT or node.target is operator.getitem:
+        elif op_of(node) in TRANSPARENT or node.target is operator.getitem:
             yield from self._resolve(node.all_input_nodes[0])
         elif node in self._live:
             yield node
@@ -329,10 +313,10 @@ class Network:
 
     def _summands(self, node: fx.Node) -> tuple[fx.Node, fx.Node] | None:
         """Return the two tensors that a residual addition adds, or None."""
-        if _op(node) not in _ADDS or len(node.all_input_nodes) != 2:
+        if op_of(node) not in _ADDS or len(node.all_input_nodes) != 2:
             return None
         first, second = node.all_input_nodes
-        if first not in self._live or second not in self._live or _shape(first)[1:] != _shape(second)[1:]:
+        if first not in self._live or second not in self._live or sample_shape(first) != sample_shape(second):
             return None
         parts = [list(self._resolve(part)) for part in (first, second)]
         if any(len(p) != 1 or p[0].op == "placeholder" for p in parts) or parts[0] == parts[1]:
@@ -344,14 +328,14 @@ class Network:
         if any(site.name == name for site in self.weights):
             name += ".output"
         readers = [self._order[user] for user in self._readers(node) if user in self._order]
-        return ActivationSite(name, node.name, _shape(node)[1:], self._clip(node), (self._order[node], max(readers)))
+        return ActivationSite(name, node.name, sample_shape(node), self._clip(node), (self._order[node], max(readers)))
 
     def _readers(self, node: fx.Node) -> Iterator[fx.Node]:
         """Yield the calls that need the tensor, through those that only view it."""
         yield node
         for user in node.users:
             yield user
-            if _op(user) in (
+            if op_of(user) in (
                 "view",
                 "reshape",
                 "flatten",
@@ -365,12 +349,12 @@ class Network:
                 yield from self._readers(user)
 
     def _clip(self, node: fx.Node) -> float:
-        if _op(node) not in ("relu", "relu6", "hardtanh"):
+        if op_of(node) not in ("relu", "relu6", "hardtanh"):
             return math.nan
-        low, high = (node.args[1], node.args[2]) if _op(node) == "hardtanh" and len(node.args) == 3 else (0.0, 6.0)
-        top = math.inf if _op(node) == "relu" else float(high) if low == 0 else math.nan  # type: ignore[arg-type]
+        low, high = (node.args[1], node.args[2]) if op_of(node) == "hardtanh" and len(node.args) == 3 else (0.0, 6.0)
+        top = math.inf if op_of(node) == "relu" else float(high) if low == 0 else math.nan  # type: ignore[arg-type]
         before = node.all_input_nodes[0]
-        if "batch_norm" in _op(before) and all(isinstance(a, fx.Node) for a in before.args[1:3]):
+        if "batch_norm" in op_of(before) and all(isinstance(a, fx.Node) for a in before.args[1:3]):
             gamma, beta = (self.tensors[a.name] for a in before.args[1:3])  # type: ignore[union-attr]
             top = min(top, float((beta + 6 * gamma.abs()).max()))
         return top if 0 < top < math.inf else math.nan
@@ -390,146 +374,6 @@ class _Runner(fx.Interpreter):
             return super().run_node(n)
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         return self._visit(n.name, getattr(self, n.op)(n.target, args, kwargs), args)
-
-
-def trace(network: nn.Module, example: Tensor, *, residual: str = "tie") -> Network:
-    """Return the graph of a classifier, in eval mode: dropout is off and batch-norm keeps samples apart.
-
-    Parameters
-    ----------
-    network : nn.Module
-        Takes one tensor (n, ...) and returns logits (n, classes). Left as it was.
-    example : Tensor
-        At least one input.
-    residual : {"tie", "accumulate"}
-        What a residual addition reads. ``"tie"``: both summands are quantized, by one quantizer, as where the sum is
-        computed on integers. ``"accumulate"``: sums are kept at the accumulator's precision, as in the IMPQ paper;
-        only what convolutions and linear layers read is quantized.
-
-    Raises
-    ------
-    DataError
-        The network cannot be traced, or is not a classifier.
-    """
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    example = torch.cat([example, example])[:2]  # a batch of one would be taken for a constant
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch.export deprecates its own internals
-            exported = torch.export.export(network, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
-            module = exported.module(check_guards=False)
-        with torch.no_grad():
-            expected = network(example)
-    except Exception as error:  # torch.export raises many kinds, all of which mean the same here
-        raise DataError(
-            "cannot be traced by torch.export",
-            where="network",
-            value=(str(error).strip().splitlines() or [type(error).__name__])[0],
-            hint="its forward must take one tensor (n, ...), for any n, without branching on values",
-        ) from error
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
-    assert isinstance(module, fx.GraphModule)
-    _make_pure(module.graph)
-    module.recompile()
-    traced = Network(_unshare(module), residual)
-    with torch.no_grad():
-        got = traced.run(example)
-    if not torch.allclose(got, expected, rtol=1e-3, atol=1e-4, equal_nan=True):
-        raise DataError(
-            "computes something else when traced", where="network", hint="does it write into views in place?"
-        )
-    return traced
-
-
-def _unshare(module: fx.GraphModule) -> fx.GraphModule:
-    """Detach the graph's parameters from the network's, so that turning their gradients off does not reach it."""
-    for parent in list(module.modules()):
-        for name, parameter in list(parent._parameters.items()):
-            if parameter is not None:
-                del parent._parameters[name]
-                parent.register_buffer(name, parameter.detach())
-    return module
-
-
-def _make_pure(graph: fx.Graph) -> None:
-    for node in list(graph.nodes):
-        if _op(node) not in _IN_PLACE:
-            continue
-        source = node.args[0]
-        if not isinstance(source, fx.Node) or _op(source) in _TRANSPARENT or source.op != "call_function":
-            continue  # writing into a view, or into a parameter, is left alone
-        packet = getattr(aten, _op(node).removesuffix("_"))
-        node.target = getattr(packet, node.target._overloadname, packet.default)
-        later = set()
-        for user in reversed(graph.nodes):
-            if user is node:
-                break
-            later.add(user)
-        source.replace_all_uses_with(node, delete_user_cb=later.__contains__)
-    graph.lint()
-
-
-def _depends_on_input(graph: fx.Graph) -> dict[fx.Node, None]:
-    """Return, in order, the nodes that carry a tensor computed from the input."""
-    live: dict[fx.Node, None] = {}
-    for node in graph.nodes:
-        tensor = isinstance(node.meta.get("val"), (Tensor, tuple, list))
-        if node.op == "placeholder" or (
-            node.op == "call_function" and tensor and any(s in live for s in node.all_input_nodes)
-        ):
-            live[node] = None
-    return live
-
-
-def _call_names(graph: fx.Graph) -> dict[fx.Node, str]:
-    """Name calls after their module; repeats get #2, #3.
-
-    The module alone names its last call, and all of them where they are of one kind; else the operation follows.
-    """
-    calls = [node for node in graph.nodes if node.op == "call_function"]
-    kinds: dict[str, set[str]] = {}
-    for node in calls:
-        kinds.setdefault(_module(node), set()).add(_op(node))
-    last = {_module(node): node for node in calls}
-    names: dict[fx.Node, str] = {}
-    seen: dict[str, int] = {}
-    for node in calls:
-        module = _module(node)
-        alone = module and (last[module] is node or len(kinds[module]) == 1)
-        name = module if alone else f"{module}.{_op(node)}".lstrip(".")
-        seen[name] = seen.get(name, 0) + 1
-        names[node] = name if seen[name] == 1 else f"{name}#{seen[name]}"
-    return names
-
-
-def _op(node: fx.Node) -> str:
-    if node.op != "call_function":
-        return node.op
-    schema = getattr(node.target, "_schema", None)
-    return schema.name.partition("::")[2] if schema else getattr(node.target, "__name__", str(node.target))
-
-
-def _module(node: fx.Node) -> str:
-    """Return the path of the innermost module that made the call."""
-    entries = list((node.meta.get("nn_module_stack") or {}).values())
-    return str(entries[-1][0]) if entries else ""
-
-
-def _shape(node: fx.Node) -> tuple[int, ...]:
-    """Return the shape that the node's output had, the batch as 0."""
-    value = node.meta.get("val")
-    if not isinstance(value, Tensor):
-        return ()
-    return tuple(s if isinstance(s, int) else 0 for s in value.shape)
-
-
-def _attribute(module: nn.Module, path: str) -> Tensor:
-    parent, _, name = path.rpartition(".")
-    tensor: Tensor = getattr(module.get_submodule(parent), name)
-    return tensor
 
 
 def _tuple(value: Any, dimensions: int) -> tuple[int, ...]:

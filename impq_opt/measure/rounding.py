@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from impq_opt.measure.graph import ActivationSite, WeightSite
+from impq_opt.measure.nodes import Layout
 from impq_opt.measure.survey import Survey
 from impq_opt.quantize import ActivationQuantizer, WeightQuantizer
 
@@ -54,12 +55,17 @@ def activation_errors(
     errors: dict[str, list[float]] = {}
 
     def visit(node: str, out: Tensor, inputs: tuple[Any, ...]) -> Tensor:
-        site = sites[node]
+        site, layout = sites[node], survey.network.layouts[node]
         with torch.no_grad():
             errors[site.name] = [
-                float((activation_quantizer(survey, site, b)(out) - out).flatten(1).double().square().mean(1) @ share)
+                float(_per_sample(layout, activation_quantizer(survey, site, b)(out) - out, len(x)) @ share)
                 for b in survey.bits
             ]
         return keep(site.name, out) if keep else out
 
     return survey.network.run(x, visit, watch=frozenset(sites)), errors
+
+
+def _per_sample(layout: Layout, error: Tensor, samples: int) -> Tensor:
+    """Return the mean square (n,) of each sample's part."""
+    return layout.by_sample(error, samples).flatten(1).double().square().mean(1)

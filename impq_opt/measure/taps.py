@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from impq_opt.measure.contraction import kernel_norms, weight_gradient, weight_squares
-from impq_opt.measure.graph import Network, Use, WeightSite
+from impq_opt.measure.graph import ActivationSite, Network, Use, WeightSite
 
 __all__ = ["Taps"]
 
@@ -49,9 +49,9 @@ class Taps:
                 out = out.detach().requires_grad_()
             if node in self._calls:
                 site, use = self._calls[node]
-                out.register_hook(self._weight_hook(site, use, inputs[0].detach()))  # type: ignore[no-untyped-call]
+                out.register_hook(self._weight_hook(site, use, inputs[0].detach(), len(x)))  # type: ignore[no-untyped-call]
             if node in self._sites:
-                out.register_hook(self._activation_hook(self._sites[node].name))  # type: ignore[no-untyped-call]
+                out.register_hook(self._activation_hook(self._sites[node], len(x)))  # type: ignore[no-untyped-call]
             return out
 
         return self.network.run(x, visit, watch=self.watch)
@@ -65,12 +65,21 @@ class Taps:
         if scalar.requires_grad:
             torch.autograd.backward(scalar, retain_graph=keep)
 
-    def _weight_hook(self, site: WeightSite, use: Use, x: Tensor) -> Callable[[Tensor], None]:
+    def _weight_hook(self, site: WeightSite, use: Use, x: Tensor, samples: int) -> Callable[[Tensor], None]:
+        layout = self.network.layouts[use.node]
+        crowded = bool(use.dimensions) and layout.order != "alone"  # several pictures a sample
+
         def hook(grad: Tensor) -> None:
             grad, inputs = grad.detach(), x.to(grad.dtype)
             if self.whole:
                 self._sum_up(site, _batch_gradient(grad, inputs, site.shape, use))
-            elif len(site.uses) > 1:
+                return
+            if crowded:
+                rows = weight_gradient(grad, inputs, site.shape, use)
+                self._sum_up(site, layout.by_sample(rows, samples).sum(1))
+                return
+            grad, inputs = layout.by_sample(grad, samples), layout.by_sample(inputs, samples)
+            if len(site.uses) > 1:
                 self._sum_up(site, weight_gradient(grad, inputs, site.shape, use))
             elif self.fine:
                 self.weights[site.name] = weight_squares(grad, inputs, site.shape, use)
@@ -86,9 +95,12 @@ class Taps:
         self._partial[site.name] = uses + 1, total
         self.weights[site.name] = total.square().sum(0 if self.fine else 2)
 
-    def _activation_hook(self, name: str) -> Callable[[Tensor], None]:
+    def _activation_hook(self, site: ActivationSite, samples: int) -> Callable[[Tensor], None]:
+        layout = self.network.layouts[site.node]
+
         def hook(grad: Tensor) -> None:
-            self.activations[name] = grad.detach().flatten(1).float().square().sum(1)
+            squares = layout.by_sample(grad.detach(), samples).flatten(1).float().square()
+            self.activations[site.name] = squares.sum(1)
 
         return hook
 

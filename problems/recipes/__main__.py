@@ -64,7 +64,7 @@ def efficientnet_lite0() -> Problem:
         groups="kernel",
         bits=BITS,
         estimator=Estimator("importance", draws=16, batch=16),
-        sampling=Sampling(concede=CONCEDE, seed=SEED, replicates=32),
+        sampling=Sampling(concede=CONCEDE, seed=SEED, replicates=96),
         provenance={
             "description": "EfficientNet-Lite0 with ImageNet-1k weights, on crops of photographs; weights per "
             "kernel, activations per tensor, residual summands tied",

@@ -1,0 +1,118 @@
+"""Trained and odd networks for the tests of measuring; everything in seconds and without downloads."""
+
+import functools
+
+import torch
+from torch import nn
+
+from impq_opt.data import Dataset, load_data
+from impq_opt.networks import FACTORIES
+from impq_opt.networks.training import Recipe, train
+
+
+@functools.cache
+def digits_network():
+    """A small CNN trained on scikit-learn's digits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    recipe = Recipe(epochs=8, batch=64, rate=0.1, flip=False)
+    network = train(FACTORIES["small-cnn"](), *load_data("digits").arrays(), recipe, quiet=True)
+    torch.set_num_threads(threads)
+    return network
+
+
+class Odd(nn.Module):
+    """Every kind of layer: strides, dilation, groups, depthwise, 'same' padding, 1d, shared linear, in-place calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Conv2d(3, 8, 3, 2, padding=(2, 1), dilation=(2, 1))
+        self.b = nn.Conv2d(8, 8, 4, padding="same", groups=8)
+        self.c = nn.Conv2d(8, 12, 3, groups=4, bias=False)
+        self.d = nn.Conv1d(12, 12, 4, stride=2, padding=1)
+        self.shared = nn.Linear(12, 12)
+        self.out = nn.Linear(12, 5)
+
+    def forward(self, x):
+        y = self.c(self.b(self.a(x).relu()).relu_()).relu().flatten(2)
+        y = self.d(y).tanh().transpose(1, 2)
+        y = self.shared(self.shared(y).relu()).relu()
+        return self.out(y.mean(1))
+
+
+class Volume(nn.Module):
+    """A convolution in three dimensions."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.out = nn.Conv3d(2, 4, 3, stride=(1, 2, 1), padding=1), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.out(self.a(x).relu().mean((2, 3, 4)))
+
+
+class Attention(nn.Module):
+    """A transformer's encoder layer over tokens, with a classifier."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(11, 8)
+        self.layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.2, batch_first=True)
+        self.out = nn.Linear(8, 4)
+
+    def forward(self, tokens):
+        return self.out(self.layer(self.embed(tokens)).mean(1))
+
+
+class Branches(nn.Module):
+    """A residual addition and a concatenation."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.left, self.right = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 1)
+        self.after, self.out = nn.Conv2d(8, 4, 1), nn.Linear(4, 3)
+        self.relu = nn.ReLU()
+
+    def forward(self, x):
+        x = self.relu(self.stem(x))
+        x = self.relu(self.left(x) + x)
+        both = torch.cat([x, self.relu(self.right(x))], 1)
+        return self.out(self.relu(self.after(both)).mean((2, 3)))
+
+
+def seeded(kind, seed=0):
+    torch.manual_seed(seed)
+    return kind().eval()
+
+
+def noise(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def by_definition(network, x, fine=False):
+    """E without range and constant, straight from the definition: one backward pass per sample and class.
+
+    Returns the mean over samples per weight name of the squared gradients, per kernel (out,) or per weight.
+    """
+    total = {}
+    for sample in x:
+        logits = network(sample[None])[0]
+        best = int(logits.argmax())
+        for other in range(len(logits)):
+            if other == best:
+                continue
+            margin = logits[other] - logits[best]
+            parameters = {n: p for n, p in network.named_parameters() if p.ndim > 1}
+            grads = torch.autograd.grad(margin, parameters.values(), retain_graph=True, allow_unused=True)
+            for name, grad in zip(parameters, grads, strict=True):
+                if grad is None:
+                    continue
+                square = grad.double().flatten(1).square() / margin.detach().double() ** 2 / len(x)
+                square = square if fine else square.sum(1)
+                total[name] = total.get(name, 0) + square
+    return total
+
+
+def data_of(x, y=None):
+    return Dataset(x, y, name="test")
