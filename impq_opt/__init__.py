@@ -1,5 +1,10 @@
 """impq-opt: decide how many bits each part of a network gets, and prove that the decision is optimal."""
 
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
 from impq_opt.allocation import Allocation, Certificate, Diagnosis, Enumeration, Status, Stop
 from impq_opt.audit import Check, Verdict, Verification, verify
 from impq_opt.damage import DamageTable, PowerLaw
@@ -38,3 +43,10 @@ __all__ = [
     "solve",
     "verify",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Load ``impq_opt.files`` and ``impq_opt.problems`` when they are first asked for."""
+    if name in ("files", "problems"):
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -129,7 +129,7 @@ def overview(problem: Problem, allocation: Allocation, *, count: int = 20) -> Ov
         return Overview(view.price, 0.0, 0, 0, ())
     value, chosen = view.value, view.choice
     rows = np.arange(view.instance.size)
-    behind = value - value[rows, chosen][:, None]
+    behind = _clean(value - value[rows, chosen][:, None], value)
     other = behind.copy()
     other[rows, chosen] = np.inf
     nearest = other.argmin(axis=1)
@@ -251,8 +251,7 @@ class _View:
     @property
     def reduced(self) -> FloatArray:
         """How far each candidate is behind its group's best."""
-        reduced: FloatArray = self.value - self.value.min(axis=1, keepdims=True)
-        return reduced
+        return _clean(self.value - self.value.min(axis=1, keepdims=True), self.value)
 
     def name(self, place: int) -> str:
         """Return the name of the group, or of the first of the ties, at ``place``."""
@@ -301,6 +300,11 @@ class _View:
         order = np.argsort(bits, kind="stable")
         lower, higher = order[bits[order] < here], order[bits[order] > here]
         return [int(column) for column in (*lower[-1:], *higher[:1])]
+
+
+def _clean(difference: FloatArray, value: FloatArray) -> FloatArray:
+    """Return the difference with what is only rounding taken as 0."""
+    return np.where(np.abs(difference) <= np.abs(value) * 2**-44, 0.0, difference)
 
 
 def _label(problem: Problem, group: int, column: int) -> str:

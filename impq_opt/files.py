@@ -23,8 +23,9 @@ from safetensors import SafetensorError
 
 from impq_opt import allocation_record as answers
 from impq_opt import problem_record as questions
-from impq_opt.allocation import Allocation
+from impq_opt.allocation import Allocation, Status
 from impq_opt.allocation_record import AllocationRecord, Revision, allocation_from_record
+from impq_opt.arrays import KIND_NAMES
 from impq_opt.errors import FileError, InputError, nearest
 from impq_opt.problem import Problem
 from impq_opt.problem_document import problem_document
@@ -345,8 +346,19 @@ def _placed(message: str, document: Any, where: str, kind: type[msgspec.Struct])
     missing = re.search(r"missing required field `(.*)`", what)
     if missing:
         what, value = f"the key {missing[1]!r} is missing", ...
+    if what.startswith("Invalid enum value"):
+        known = _VALUES.get(place.rpartition(".")[2], ())
+        what, hint = "unknown value", nearest(str(value), known)
     what = re.sub(r",? got `.*`$", "", what).replace("`", "").replace("Expected", "must be").replace(" | ", " or ")
     return FileError(what, where=f"{where}: {place.lstrip('.')}" if place else where, value=value, hint=hint)
 
 
 _FIELDS = {key: kind.__struct_fields__ for key, kind in (questions.NESTED | answers.NESTED).items()}
+
+# What the keys that take one of a few words may say.
+_VALUES: dict[str, tuple[str, ...]] = {
+    "kind": KIND_NAMES,
+    "status": tuple(status.value for status in Status),
+    "minimizes": ("cost", "damage"),
+    "format_version": ("1",),
+}

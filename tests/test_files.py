@@ -183,7 +183,10 @@ BAD = {
         "bad.toml: groups[0].damage: must have one value per candidate",
     ),
     "both": (HEAD + GROUP + "damage = [1]\nbits = [1]", "bad.toml: groups[0]: give either sensitivity or damage"),
-    "kind": (HEAD + GROUP + 'kind = "bias"', "bad.toml: groups[0].kind: Invalid enum value"),
+    "kind": (
+        HEAD + GROUP + 'kind = "bias"',
+        "bad.toml: groups[0].kind: unknown value, got 'bias' (known are activation, weight",
+    ),
     "stderr": (HEAD + GROUP + "stderr = [0.1]", "bad.toml: groups[0].stderr: must be one number"),
     "reads": (HEAD + GROUP + 'reads = "b"', "bad.toml: groups[0].reads: no such group, got 'b'"),
     "bound zero": (HEAD + "bound = 0\n" + GROUP, "bad.toml: bound: must be positive"),

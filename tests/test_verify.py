@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from strategies import bounds, restricted
 
 import impq_opt
-from impq_opt import Certificate, Enumeration, ImpqError, Problem, Status, Verdict, solve, verify
+from impq_opt import Certificate, Enumeration, Group, ImpqError, Problem, Status, Verdict, solve, verify
 from impq_opt.audit import question
 from impq_opt.recount import Outcome, prove_bound
 
@@ -184,6 +184,29 @@ def test_lower_bound_is_in_the_objectives_unit():
     assert found.proved
     assert found.lower_bound == truth.exact_cost
     assert math.isclose(float(found.lower_bound), truth.cost)
+
+
+def coupled() -> Problem:
+    groups = [
+        Group("a", size=40, sensitivity=0.2, macs=4000, reads="x", bits=(2, 4, 8)),
+        Group("b", size=90, sensitivity=0.1, macs=9000, reads="y", bits=(2, 4, 8)),
+        Group("x", size=10, sensitivity=0.1, kind="activation", bits=(2, 4, 8)),
+        Group("y", size=10, sensitivity=0.3, kind="activation", bits=(2, 4, 8)),
+    ]
+    return Problem.declare(groups, minimize="bit-operations")
+
+
+def test_coupled_costs_are_verified():
+    problem = coupled()
+    truth = solve(problem, bound=0.02, solver="exhaustive")
+    assert truth.status is Status.OPTIMAL
+    found = verify(problem, truth)
+    assert found.proved, found
+    unproved = verify(problem, truth, states=10)
+    assert unproved.ok
+    assert not unproved.proved
+    lie = dataclasses.replace(truth, exact_lower_bound=truth.exact_cost + 1)
+    assert verdicts(problem, lie)["lower bound"] is Verdict.WRONG
 
 
 def test_no_strategy_is_loaded():
