@@ -332,6 +332,56 @@ def test_wrong_usage_is_one_sentence(arguments, expected, layers, capsys):
     assert expected in refused(capsys, "solve", layers, *arguments)
 
 
+NASTY = [
+    *(
+        "",
+        " ",
+        "0",
+        "-1",
+        "1",
+        "2.5",
+        "nan",
+        "inf",
+        "-inf",
+        "1e400",
+        "1e-400",
+        "1e99999999",
+        "x",
+        "a=b",
+        "=",
+        "=1",
+        "a=",
+    ),
+    *(",", "layer0.conv=8", "layer*=3", "[", "*", "layer0.conv,layer1.conv", "1:8", "8:1", ":", "1:99999999999", "2,2"),
+    *("storage", "storage=1KiB", "storage=1e-9bit", "1KiB", "\\x00", "é", "9" * 24, "layer0.conv[0]", "9" * 5000),
+]
+OPTIONS = ["--bound", "--budget", "--minimize", "--pin", "--tie", "--bits", "--solver", "--option", "--time-limit",
+           "--memory-limit", "--seed"]  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_value_of_any_option_ends_in_a_traceback(seed, layers, capsys):
+    rng = random.Random(seed)
+    statuses = set()
+    for _ in range(100):
+        arguments = ["solve", layers, "--bound", "0.1"] if rng.random() < 0.7 else ["solve", layers]
+        for option in rng.sample(OPTIONS, rng.randint(1, 2)):
+            arguments += [option, rng.choice(NASTY)]
+        status, _, err = ask(capsys, *arguments)  # anything but an answer or a refusal raises here
+        assert status in (0, 1, 2), arguments
+        assert "Traceback" not in err
+        assert (err.count("\n") == 1) if status == 2 else True, (arguments, err)
+        statuses.add(status)
+    assert 2 in statuses
+    assert len(statuses) > 1
+
+
+def test_counts_must_be_positive(layers, capsys, tmp_path):
+    ask(capsys, "solve", layers, "--bound", "0.1", "-o", tmp_path / "a.json")
+    assert "--count: must be positive" in refused(capsys, "explain", layers, tmp_path / "a.json", "--count", "0")
+    assert "--states: must be positive" in refused(capsys, "verify", layers, tmp_path / "a.json", "--states", "0")
+
+
 def test_unknown_names_are_told_with_near_ones(capsys, tmp_path):
     assert "there is no command 'slove' (did you mean 'solve'" in refused(capsys, "slove")
     assert "no such problem in the gallery and no such file, got 'resnet'" in refused(

@@ -112,7 +112,7 @@ def parse_tie(text: str) -> list[str]:
 
 def parse_bytes(text: str) -> int:
     """Read ``"2GiB"``, or a plain number of bytes, as bytes."""
-    plain = re.fullmatch(r"\d+", text.strip())
+    plain = re.fullmatch(r"[0-9]{1,30}", text.strip())
     found = Fraction(text.strip()) if plain else parse_quantity(text, "bit", "--memory-limit") / 8
     if found < 1:
         raise OptionError("must be positive", where="--memory-limit", value=text)

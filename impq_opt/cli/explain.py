@@ -14,6 +14,7 @@ from impq_opt.cli._common import JsonFlag, ProblemName, console, cost_text, find
 from impq_opt.cli._common import number as number_text
 from impq_opt.cli._goals import cost_unit, damage_name, question_text
 from impq_opt.cli.verify import AllocationFile
+from impq_opt.errors import OptionError
 from impq_opt.explain import Alternative, Change, Explanation, Overview, overview
 from impq_opt.explain import explain as explain_group
 from impq_opt.files import load_allocation
@@ -32,6 +33,8 @@ def explain(
     json: JsonFlag = False,
 ) -> int:
     """Say why a group has its bits, what one bit more or less costs and saves, and what would change them."""
+    if count < 1:
+        raise OptionError("must be positive", where="--count", value=count)
     answer = load_allocation(allocation, find_problem(problem))
     with progress("solving changed problems"):
         if group is None:

@@ -11,6 +11,7 @@ from impq_opt.allocation import number
 from impq_opt.audit import Verdict, Verification
 from impq_opt.audit import verify as verify_allocation
 from impq_opt.cli._common import JsonFlag, ProblemName, console, find_problem, print_json, progress
+from impq_opt.errors import OptionError
 from impq_opt.files import load_allocation
 
 __all__ = ["verify"]
@@ -31,6 +32,8 @@ def verify(
     json: JsonFlag = False,
 ) -> int:
     """Recompute everything an allocation states: what is proved here, what is only claimed, what is wrong."""
+    if states < 1:
+        raise OptionError("must be positive", where="--states", value=states)
     answer = load_allocation(allocation, find_problem(problem))
     with progress("verifying"):
         found = verify_allocation(answer.problem, answer, states=states)

@@ -26,7 +26,10 @@ _FACTORS: dict[str, dict[str, Fraction]] = {
     "s": {"s": Fraction(1), "ms": Fraction(1, 10**3), "us": Fraction(1, 10**6)},
     "J": {"J": Fraction(1), "mJ": Fraction(1, 10**3), "uJ": Fraction(1, 10**6)},
 }
-_NUMBER = re.compile(r"^\s*([0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?|\.[0-9]+)\s*([A-Za-z-]*)\s*$")
+# Digits are limited: a number that takes minutes to write out in full is no quantity.
+_NUMBER = re.compile(
+    r"^\s*([0-9]{1,60}(?:\.[0-9]{0,60})?(?:[eE][+-]?[0-9]{1,3})?|\.[0-9]{1,60})\s*([A-Za-z-]{0,20})\s*$"
+)
 
 
 def parse_quantity(text: str | float | Fraction, unit: str, where: str = "quantity") -> Fraction:
