@@ -82,6 +82,19 @@ def test_what_a_target_cannot_express_leaves_no_file(files, capsys):
     assert not out.exists()
 
 
+def test_activations_are_left_out_where_asked(files, capsys):
+    groups = [
+        Group("blk.0.ffn_up", size=512, sensitivity=1.0, bits=(4, 8), reads="x"),
+        Group("x", size=64, sensitivity=1.0, bits=(8,), kind="activation"),
+    ]
+    save_problem(Problem.declare(groups, bound=0.1), files / "both.toml")
+    assert run(["import", str(files / "both.toml"), "--for", "llama.cpp"]) == 2
+    assert "x.bits: no candidate is one that llama.cpp can store" in capsys.readouterr().err
+    out = files / "weights.toml"
+    assert run(["import", str(files / "both.toml"), "--for", "llama.cpp", "--weights-only", "-o", str(out)]) == 0
+    assert list(load_problem(out).names) == ["blk.0.ffn_up"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -2,13 +2,14 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from impq_opt import Group, Problem, solve
 from impq_opt.errors import AllocationError, FileError, ImpqError, OptionError, ProblemError
-from impq_opt.exchange import Reader, Writer, format_names, fused_ties, make_format
+from impq_opt.exchange import Reader, Writer, format_names, fused_ties, make_format, weights_only
 from impq_opt.exchange.registry import format_class
 
 LAYERS = [
@@ -192,6 +193,27 @@ def test_pins_survive_preparing():
     assert prepared.candidates.labels(0)[prepared.pins[len(LAYERS) - 1]] == "q8_0"
     with pytest.raises(ProblemError, match="pinned to a precision that compressed-tensors does not store"):
         make_format("compressed-tensors").prepare(problem.revise(pins={LAYERS[3]: 2}))
+
+
+def test_weights_only_keeps_everything_about_the_weights():
+    groups = [
+        Group("a", size=10, sensitivity=1.0, bits=(2, 4, 8), reads="x"),
+        Group("x", size=50, sensitivity=5.0, bits=(8,), kind="activation"),
+        Group("b", size=20, sensitivity=2.0, bits=(2, 4), reads="x"),
+        Group("y", size=60, sensitivity=6.0, bits=(8,), kind="activation"),
+        Group("c", size=30, sensitivity=3.0, bits=(2, 4, 8), reads="y"),
+    ]
+    problem = Problem.declare(groups, bound=0.5, pins={"c": 4}, ties=[["a", "b"]])
+    weights = weights_only(problem)
+    alone = [replace(group, reads="") for group in groups if group.kind == "weight"]
+    expected = Problem.declare(alone, bound=0.5, pins={"c": 4}, ties=[["a", "b"]])
+    assert solve(weights).bits.tolist() == solve(expected).bits.tolist()
+    assert weights.damage.sensitivity.tolist() == [1, 2, 3]
+    assert list(weights.names) == ["a", "b", "c"]
+    assert (dict(weights.pins), weights.ties) == (dict(expected.pins), expected.ties)
+    assert weights_only(weights) is weights
+    with pytest.raises(ProblemError, match="has no weights"):
+        weights_only(Problem.declare([groups[1]]))
 
 
 # -- readers -------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from impq_opt import Group, GroupNames, Problem, Status, solve
-from impq_opt.exchange import make_format
+from impq_opt.exchange import make_format, weights_only
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # peers warn of their own affairs
 
@@ -197,6 +197,7 @@ def test_compressed_tensors_reads_dynamic_inputs():
 def searched(tmp_path_factory):
     """Run ModelOpt's own auto_quantize on a small network; return its search state and checkpoint."""
     import torch
+
     from impq_opt.vision import torchvision_module
 
     torchvision_module()
@@ -301,6 +302,81 @@ def test_modelopt_reads_its_floating_formats():
     assert model[0].weight_quantizer.num_bits == (2, 1)
     assert model[0].weight_quantizer.block_sizes[-1] == 16
     assert model[2].weight_quantizer.num_bits == (4, 3)
+
+
+# -- a trained ResNet-20 -------------------------------------------------------------------------------------------
+
+
+def trained():
+    """Return the network that ships, images and labels of the test set, and its share of right answers."""
+    import torch
+
+    from impq_opt import problems
+    from impq_opt.data.fashion_mnist import DEBIAN, load_fashion_mnist
+    from impq_opt.networks import load_network
+
+    if "resnet20-fashion-mnist" not in problems.names():
+        pytest.skip("the gallery has no trained ResNet-20")
+    if not DEBIAN.exists():
+        pytest.skip("Fashion-MNIST is not installed (Debian: dataset-fashion-mnist)")
+    network = load_network("resnet20-fashion-mnist").eval()
+    images, labels = load_fashion_mnist("test", download=False)
+    with torch.no_grad():
+        right = (network(images[:500]).argmax(1) == labels[:500]).float().mean()
+    return problems.load("resnet20-fashion-mnist"), network, images[:500], labels[:500], float(right)
+
+
+@needs("torch", "torchao")
+def test_torchao_keeps_a_trained_networks_accuracy():
+    import torch
+    from torchao.quantization import quantize_
+
+    problem, network, images, labels, before = trained()
+    target = make_format("torchao")
+    found = solve(target.prepare(weights_only(problem)), bound=0.1)
+    assert len(set(found.bits.tolist())) > 2
+    assert found.effective_bits[0] < 5
+    config = target.native(found)
+    config.fqn_to_config["conv1"] = None  # torchao 0.18 fails on convolutions of one input channel
+    quantize_(network, config, filter_fn=None)
+    with torch.no_grad():
+        after = float((network(images).argmax(1) == labels).float().mean())
+    assert before > 0.9
+    assert after > before - 0.03
+
+
+@needs("torch", "onnx", "onnxruntime", "onnxscript")
+def test_onnxruntime_keeps_a_trained_networks_accuracy(tmp_path):
+    import torch
+
+    problem, network, images, labels, before = trained()
+    path = tmp_path / "network.onnx"
+    torch.onnx.export(network, (images,), path, dynamo=True, external_data=False, verbose=False)
+    target = make_format("onnxruntime", model=str(path))
+    found = solve(target.prepare(problem), minimize="representational", bound=0.1)
+    weights = problem.weights()
+    assert set(found.bits[weights]) == {4, 8}
+    logits, graph = quantize_onnx(path, found, images, tmp_path)
+    assert {kind for kind, _ in stored(graph).values()} == {"INT4", "INT8"}
+    assert float((logits.argmax(1) == labels.numpy()).mean()) > before - 0.03
+
+
+@needs("torch", "modelopt")
+def test_modelopt_keeps_a_trained_networks_accuracy():
+    import torch
+    from modelopt.torch import quantization
+
+    problem, network, images, labels, before = trained()
+    target = make_format("modelopt")
+    found = solve(target.prepare(problem), minimize="representational", bound=0.1)
+    model = quantization.quantize(network, target.native(found), lambda m: m(images))
+    bits = {g: int(b) for g, b in zip(problem.names, found.bits, strict=True)}
+    for name, module in model.named_modules():
+        if name in bits and hasattr(module, "weight_quantizer"):
+            assert module.weight_quantizer.num_bits == bits[name]
+    with torch.no_grad():
+        after = float((model(images).argmax(1) == labels).float().mean())
+    assert after > before - 0.03
 
 
 # -- ONNX Runtime --------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from impq_opt.cli._common import JsonFlag, Output, console, find_problem, grid, parse_fields, print_json, write_output
 from impq_opt.cli._goals import Many
 from impq_opt.errors import OptionError
-from impq_opt.exchange import Reader, Writer, format_names, make_format
+from impq_opt.exchange import Reader, Writer, format_names, make_format, weights_only
 from impq_opt.exchange.registry import format_class
 from impq_opt.files import save_problem
 from impq_opt.problem import Problem
@@ -32,6 +32,9 @@ def import_(
         ),
     ] = None,
     option: Annotated[list[str] | None, Many, Parameter(help="KEY=VALUE, an option of the --for target.")] = None,
+    weights: Annotated[
+        bool, Parameter(name="--weights-only", negative="", help="Leave out activations, for targets that keep them.")
+    ] = False,
     json: JsonFlag = False,
     output: Output = None,
 ) -> int:
@@ -42,6 +45,8 @@ def import_(
     Example: `impq-opt import problem.toml --for llama.cpp -o problem-gguf.toml`
     """
     problem = _read(scores, more, source)
+    if weights:
+        problem = weights_only(problem)
     if target is not None:
         writer = make_format(target, **format_options(target, option))
         if not isinstance(writer, Writer):

@@ -125,12 +125,22 @@ class Writer(Format):
                     f"has groups at {found[layer][0]} and {said[0]}",
                     f"tie the groups of a layer before solving: --tie {layer!r}",
                 )
-            read = -1 if problem.reads is None else int(problem.reads[group])
-            inputs[layer] = None if read < 0 else float(bits[read])
+            inputs[layer] = self._read(problem, group, bits)
         return [
             Layer(layer, self._precision(layer, *said, table or self.precisions()), self._input(layer, inputs[layer]))
             for layer, said in found.items()
         ]
+
+    def _read(self, problem: Problem, group: int, bits: npt.NDArray[np.float64]) -> float | None:
+        """Return the precision of what a weight group reads, if that is a group; several must agree."""
+        found = [] if problem.reads is None or problem.reads[group] < 0 else [int(problem.reads[group])]
+        if problem.also_reads is not None:
+            found += problem.also_reads[problem.also_reads[:, 0] == group, 1].tolist()
+        widths = sorted({float(bits[read]) for read in found})
+        if len(widths) > 1:
+            several = " and ".join(f"{width:g}" for width in widths)
+            raise self._refusal("has one input a layer", problem.names[group], f"reads inputs of {several} bits")
+        return widths[0] if widths else None
 
     def _precision(self, layer: str, label: str, bits: float, table: Sequence[Precision]) -> Precision:
         for one in table:

@@ -55,7 +55,7 @@ class OnnxRuntime(Writer):
         tensors = self._tensors()
         overrides: dict[str, list[dict[str, Any]]] = {}
         if self.model:
-            widths, inputs = _by_kernel(allocation)
+            widths, inputs = self._by_kernel(allocation)
             for layer, bits in widths.items():
                 weight, activation, peaks = _tensor(tensors, layer)
                 overrides[weight] = _channels(layer, bits, peaks)
@@ -75,6 +75,17 @@ class OnnxRuntime(Writer):
         overrides = self.config(allocation)["TensorQuantOverrides"]
         return {"TensorQuantOverrides": {name: [_typed(e, kinds) for e in rows] for name, rows in overrides.items()}}
 
+    def _by_kernel(self, allocation: Allocation) -> tuple[dict[str, list[float]], dict[str, float | None]]:
+        """Return the bits of each layer's kernels, and of its input."""
+        problem, bits = allocation.problem, np.asarray(allocation.bits, dtype=np.float64)
+        widths: dict[str, list[float]] = {}
+        inputs: dict[str, float | None] = {}
+        for group in np.flatnonzero(problem.weights()).tolist():
+            layer = problem.names.layers[int(problem.names.label_of[group])].removesuffix(".weight")
+            widths.setdefault(layer, []).append(float(bits[group]))
+            inputs[layer] = self._read(problem, group, bits)
+        return widths, inputs
+
     def _tensors(self) -> dict[str, tuple[str, str, npt.NDArray[Any]]]:
         """Return layer to (weight tensor, input tensor, largest absolute weight of each channel)."""
         if not self.model:
@@ -92,19 +103,6 @@ class OnnxRuntime(Writer):
                 peaks = np.abs(value).reshape(len(value), -1).max(axis=1)
                 found[node.input[1].removesuffix(".weight")] = (node.input[1], node.input[0], peaks)
         return found
-
-
-def _by_kernel(allocation: Allocation) -> tuple[dict[str, list[float]], dict[str, float | None]]:
-    """Return the bits of each layer's kernels, and of its input."""
-    problem, bits = allocation.problem, np.asarray(allocation.bits, dtype=np.float64)
-    widths: dict[str, list[float]] = {}
-    inputs: dict[str, float | None] = {}
-    for group in np.flatnonzero(problem.weights()).tolist():
-        layer = problem.names.layers[int(problem.names.label_of[group])].removesuffix(".weight")
-        widths.setdefault(layer, []).append(float(bits[group]))
-        read = -1 if problem.reads is None else int(problem.reads[group])
-        inputs[layer] = None if read < 0 else float(bits[read])
-    return widths, inputs
 
 
 def _tensor(tensors: Mapping[str, Any], layer: str) -> Any:

@@ -28,7 +28,10 @@ class TorchAo(Writer):
     summary: ClassVar[str] = "FqnToConfig for torchao.quantization.quantize_"
     source: ClassVar[str] = "https://docs.pytorch.org/ao/main/generated/torchao.quantization.FqnToConfig.html"
     package: ClassVar[str] = "torchao"
-    limits: ClassVar[str] = "one precision a layer of 1 to 8 bits, inputs of 8 bits (linear layers only) or none"
+    limits: ClassVar[str] = (
+        "one precision a layer of 1 to 8 bits, inputs of 8 bits (linear layers only) or none, "
+        "no convolution of one input channel"
+    )
     inputs: ClassVar[tuple[int, ...]] = (8, 16)
 
     group_size: int = 0
