@@ -266,6 +266,21 @@ def test_the_default_clip_is_the_batch_norms():
     assert CallGraph(nn.Sequential(nn.Linear(2, 2), nn.ReLU())).default_clip("1") == 4.0
 
 
+def test_tensors_that_cannot_be_negative_are_known():
+    graph = CallGraph(net())
+    rectified = [
+        label for label in ("conv1", "bn2", "relu", "add", "relu_1", "sub", "mean") if graph.is_rectified(label)
+    ]
+    assert rectified == ["relu", "relu_1", "mean"]
+
+    class Sum(nn.Module):
+        def forward(self, x):
+            return torch.flatten(functional.relu(x) + torch.sigmoid(x), 1) - 1
+
+    sums = CallGraph(Sum())
+    assert [sums.is_rectified(label) for label in ("add", "flatten", "sub")] == [True, True, False]
+
+
 def test_shared_weights_are_quantized_together_and_counted_once():
     class Tied(nn.Module):
         def __init__(self):

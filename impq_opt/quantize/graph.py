@@ -16,6 +16,13 @@ CLIP = 4.0
 
 _RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.Sigmoid, nn.Hardsigmoid, nn.Softmax, nn.Softplus)
 _RECTIFYING = frozenset(("relu", "relu6", "sigmoid", "hardsigmoid", "softmax", "softplus"))
+# What is not negative stays so through these.
+_KEEPS_SIGN = frozenset(
+    ("add", "iadd", "mul", "cat", "concat", "getitem", "mean", "sum", "pad", "flatten", "view", "reshape", "permute")
+    + ("transpose", "contiguous", "clone", "dropout", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "interpolate")
+    + ("Identity", "Dropout", "Flatten", "MaxPool1d", "MaxPool2d", "MaxPool3d", "AvgPool1d", "AvgPool2d", "AvgPool3d")
+    + ("AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AdaptiveAvgPool3d", "AdaptiveMaxPool2d")
+)
 
 
 class CallGraph:
@@ -57,12 +64,19 @@ class CallGraph:
         return module if self.traced is None or self._calls.get(label) == 1 else None
 
     def is_rectified(self, label: str) -> bool:
-        """Return whether the tensor cannot be negative because of the call that makes it."""
+        """Return whether the tensor cannot be negative because of the calls that make it."""
         node = self._nodes.get(label)
-        module = self._modules.get(label if node is None else str(node.target))
-        if isinstance(module, nn.Hardtanh) and module.min_val >= 0:
+        if node is None:
+            return _rectifies(self._modules.get(label))
+        return self._not_negative(node)
+
+    def _not_negative(self, node: fx.Node) -> bool:
+        module = self._modules.get(str(node.target)) if node.op == "call_module" else None
+        name = type(module).__name__ if module is not None else _function(node).rstrip("_")
+        if _rectifies(module) or name in _RECTIFYING:
             return True
-        return isinstance(module, _RECTIFIERS) or (node is not None and _function(node).rstrip("_") in _RECTIFYING)
+        sources = node.all_input_nodes
+        return name in _KEEPS_SIGN and bool(sources) and all(self._not_negative(source) for source in sources)
 
     def default_clip(self, label: str) -> float:
         """Return max over channels of (beta + 6 abs(gamma)) of the batch-norm before an activation, its clip value.
@@ -123,3 +137,7 @@ def _function(node: fx.Node) -> str:
     if node.op not in ("call_function", "call_method"):
         return ""
     return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
+
+
+def _rectifies(module: nn.Module | None) -> bool:
+    return isinstance(module, _RECTIFIERS) or (isinstance(module, nn.Hardtanh) and module.min_val >= 0)

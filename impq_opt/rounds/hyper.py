@@ -156,7 +156,7 @@ class Hyper:
     floor: float | None = None
 
     metric: str = "impq"
-    estimator: str = "probe"
+    estimator: str = "importance"
     measure_samples: int = 1024
     measure_at: str = "quantized"
 

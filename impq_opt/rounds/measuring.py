@@ -1,0 +1,39 @@
+"""How rounds measure: the project's own sensitivities, with the choices that fit a loop."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from impq_opt.data import Dataset
+from impq_opt.measure import Sampling, measure
+from impq_opt.problem import Problem
+from impq_opt.rounds.hyper import Hyper
+from impq_opt.rounds.loop import Measure
+from impq_opt.rounds.training import Samples
+
+__all__ = ["measurer"]
+
+
+def measurer(hyper: Hyper) -> Measure:
+    """Return the measurement that ``hyper`` describes: granularity, metric, estimator, and samples.
+
+    Activations are those that convolutions and linear layers read; residual sums stay at the accumulator's precision,
+    as in the paper. Sensitivities are the float network's whose weights the loop has set to quantized values.
+    """
+
+    def measured(network: nn.Module, data: Samples, seed: int) -> Problem:
+        assert isinstance(data, Dataset)
+        device = next(network.parameters()).device
+        return measure(
+            network,
+            data,
+            groups=hyper.granularity,
+            metric=hyper.metric,
+            estimator=hyper.estimator,
+            sampling=Sampling(samples=hyper.measure_samples, seed=seed),
+            bits=hyper.bits,
+            residual="accumulate",
+            device=str(device),
+        )
+
+    return measured
