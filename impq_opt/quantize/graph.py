@@ -17,12 +17,12 @@ CLIP = 4.0
 _RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.Sigmoid, nn.Hardsigmoid, nn.Softmax, nn.Softplus)
 _RECTIFYING = frozenset(("relu", "relu6", "sigmoid", "hardsigmoid", "softmax", "softplus"))
 # What is not negative stays so through these.
-_KEEPS_SIGN = frozenset(
-    ("add", "iadd", "mul", "cat", "concat", "getitem", "mean", "sum", "pad", "flatten", "view", "reshape", "permute")
-    + ("transpose", "contiguous", "clone", "dropout", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "interpolate")
-    + ("Identity", "Dropout", "Flatten", "MaxPool1d", "MaxPool2d", "MaxPool3d", "AvgPool1d", "AvgPool2d", "AvgPool3d")
-    + ("AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AdaptiveAvgPool3d", "AdaptiveMaxPool2d")
-)
+_KEEPS_SIGN = frozenset([
+    "add", "iadd", "mul", "cat", "concat", "getitem", "mean", "sum", "pad", "flatten", "view", "reshape", "permute",
+    "transpose", "contiguous", "clone", "dropout", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "interpolate",
+    "Identity", "Dropout", "Flatten", "MaxPool1d", "MaxPool2d", "MaxPool3d", "AvgPool1d", "AvgPool2d", "AvgPool3d",
+    "AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AdaptiveAvgPool3d", "AdaptiveMaxPool2d"
+])  # fmt: skip
 
 
 class CallGraph:

@@ -133,7 +133,8 @@ def reached(found: Mapping[str, list[Records]], reference: str) -> dict[str, dic
 
     The goal of a seed is the final validation accuracy of the reference's run, less the standard error of its mean over
     seeds. Asked are the fewest effective bits of a round that reaches it, and the fewest epochs after which a round has
-    both that accuracy and no more bits than the reference's run ends with. Seeds that never do are counted, not averaged.
+    both that accuracy and no more bits than the reference's run ends with. Seeds that never do
+    are counted, not averaged.
     """
     last = [run[-1] for run in found[reference]]
     slack = Estimate.of([r["accuracy"]["validation"] for r in last]).stderr
