@@ -188,8 +188,14 @@ def test_range_options_set_what_shares_a_scale(over, statistic):
     scale, _ = quantizer.scales(weight)
     parts = {"kernel": weight.reshape(4, -1), "group": weight.reshape(24, -1), "tensor": weight.reshape(1, -1)}[over]
     expected = parts.abs().amax(1) if statistic == "max" else parts.square().mean(1).sqrt()
-    torch.testing.assert_close(scale, expected)
-    assert len(quantizer(weight).unique()) <= 8 * len(scale)
+    torch.testing.assert_close(scale.flatten(), expected)
+    assert len(quantizer(weight).unique()) <= 8 * scale.numel()
+
+
+def test_a_weight_may_be_a_group_with_a_range_of_its_own():
+    weight = torch.randn(3, 4)
+    quantizer = WeightQuantizer(weight.shape, [2] * 12, [1] * 12, WeightRange("group"))
+    torch.testing.assert_close(quantizer(weight), 0.75 * weight)  # the top level of two bits
 
 
 def test_the_normal_range_has_the_least_error_for_normal_weights():

@@ -87,7 +87,8 @@ class WeightQuantizer(nn.Module):
     scheme : WeightRange
     """
 
-    levels: Tensor
+    least: Tensor
+    most: Tensor
     factors: Tensor
     single: Tensor
 
@@ -109,12 +110,13 @@ class WeightQuantizer(nn.Module):
                 value=int(runs.sum()),
                 hint=f"the weight has shape {list(self.shape)}",
             )
-        self.view, spread = _view(self.shape, widths, runs, self.scheme.over)
+        self.view, self.shared, spread = _view(self.shape, widths, runs, self.scheme.over)
         table = np.array([0.0] + [self.scheme.factor(b) for b in range(1, MOST_BITS + 1)])
-        half = np.exp2(spread - 1)
+        half = torch.from_numpy(np.exp2(spread - 1)).float()
         self.group_bits, self.group_sizes = widths, runs
         # Not persistent: they follow from the allocation, and a latent state dict stays that of the float network.
-        self.register_buffer("levels", torch.from_numpy(half).float(), persistent=False)
+        self.register_buffer("least", -half, persistent=False)
+        self.register_buffer("most", half - 1, persistent=False)
         self.register_buffer("factors", torch.from_numpy(table[spread]).float(), persistent=False)
         self.register_buffer("single", torch.from_numpy(spread == 1), persistent=False)
         self.has_single = bool((spread == 1).any())
@@ -125,36 +127,36 @@ class WeightQuantizer(nn.Module):
         return self.has_single and self.scheme.one_bit == "mean"
 
     def scales(self, weight: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return the scale (rows,) of each range and, where one-bit groups have their own, mean abs(w) (rows,)."""
-        rows = weight.detach().reshape(self.view[0], -1)
-        if self.scheme.statistic == "max":
-            scale = torch.linalg.vector_norm(rows, math.inf, dim=1)
-        else:
-            scale = torch.linalg.vector_norm(rows, 2, dim=1) / math.sqrt(rows.shape[1])
-        return scale, rows.abs().mean(dim=1) if self.means_one_bit else None
+        """Return the scale of each range, and mean abs(w) where one-bit groups have a scale of their own."""
+        values = weight.detach().reshape(self.view)
+        if not self.shared:  # every weight has a range of its own; torch takes no dimensions for all
+            return values.abs(), values.abs() if self.means_one_bit else None
+        order = math.inf if self.scheme.statistic == "max" else 2
+        scale = torch.linalg.vector_norm(values, order, dim=self.shared, keepdim=True)
+        if self.scheme.statistic != "max":
+            scale = scale / math.sqrt(values.numel() / scale.numel())
+        return scale, values.abs().mean(dim=self.shared, keepdim=True) if self.means_one_bit else None
 
     def steps(self, scale: Tensor, mean: Tensor | None) -> Tensor:
         """Return the step of every weight, broadcastable to ``view``."""
-        step = scale[:, None, None] * self.factors
-        if mean is not None:
-            step = torch.where(self.single, 2 * mean[:, None, None], step)
-        return step
+        step = scale * self.factors
+        return step if mean is None else torch.where(self.single, 2 * mean, step)
 
     def codes(self, weight: Tensor) -> Tensor:
         """Return the integer codes, of the weight's shape, from 0 to 2^B - 1, as uint8 or int32."""
         step = self.steps(*self.scales(weight))
-        signed = _codes(weight.detach().reshape(self.view), step, self.levels)
-        kind = torch.uint8 if float(self.levels.max()) <= 128 else torch.int32
-        return (signed + self.levels).reshape(self.shape).to(kind)
+        signed = _codes(weight.detach().reshape(self.view), step, self.least, self.most)
+        kind = torch.uint8 if float(self.most.max()) < 128 else torch.int32
+        return (signed - self.least).reshape(self.shape).to(kind)
 
     def values(self, codes: Tensor, scale: Tensor, mean: Tensor | None) -> Tensor:
         """Return the weights that ``codes`` stand for: the very values that the forward pass used."""
-        signed = codes.reshape(self.view).to(scale.dtype) - self.levels
+        signed = codes.reshape(self.view).to(scale.dtype) + self.least
         return ((signed + 0.5) * self.steps(scale, mean)).reshape(self.shape)
 
     def forward(self, weight: Tensor) -> Tensor:
         step = self.steps(*self.scales(weight))
-        rounded: Tensor = _RoundWeight.apply(weight, step, self.levels, self.view)  # type: ignore[no-untyped-call]
+        rounded: Tensor = _RoundWeight.apply(weight, step, self.least, self.most, self.view)  # type: ignore[no-untyped-call]
         return rounded
 
     def extra_repr(self) -> str:
@@ -203,16 +205,16 @@ class _RoundWeight(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(weight: Tensor, step: Tensor, half: Tensor, view: tuple[int, int, int]) -> Tensor:
-        return _codes(weight.reshape(view), step, half).add_(0.5).mul_(step).reshape(weight.shape)
+    def forward(weight: Tensor, step: Tensor, least: Tensor, most: Tensor, view: tuple[int, ...]) -> Tensor:
+        return _codes(weight.reshape(view), step, least, most).add_(0.5).mul_(step).reshape(weight.shape)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         pass
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        return gradients[0], None, None, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
+        return gradients[0], None, None, None, None
 
 
 class _RoundActivation(torch.autograd.Function):
@@ -236,10 +238,10 @@ class _RoundActivation(torch.autograd.Function):
         return torch.ops.aten.hardtanh_backward(gradients[0], values, *ctx.inside), None, None, None
 
 
-def _codes(weight: Tensor, step: Tensor, half: Tensor) -> Tensor:
-    """Return the signed codes, as whole floats; a range whose weights are all zero has step 0 and code 0."""
-    inverse = torch.where(step > _LEAST_STEP, 1 / step, 0)
-    return (weight * inverse).sub_(0.5).round_().clamp_(min=-half, max=half - 1)
+def _codes(weight: Tensor, step: Tensor, least: Tensor, most: Tensor) -> Tensor:
+    """Return the signed codes, as whole floats; a range whose weights are all zero has step 0 and codes 0."""
+    inverse = step.clamp(min=_LEAST_STEP).reciprocal_()
+    return (weight * inverse).sub_(0.5).round_().clamp_(least, most)
 
 
 def _whole_bits(bits: npt.ArrayLike) -> npt.NDArray[np.int64]:
@@ -256,14 +258,14 @@ def _whole_bits(bits: npt.ArrayLike) -> npt.NDArray[np.int64]:
 
 def _view(
     shape: tuple[int, ...], bits: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64], over: str
-) -> tuple[tuple[int, int, int], npt.NDArray[np.int64]]:
-    """Return (rows, runs, run length) of the weight and its bits (rows or 1, runs or 1, 1).
+) -> tuple[tuple[int, ...], tuple[int, ...], npt.NDArray[np.int64]]:
+    """Return how to look at the weight, the dimensions that share a scale, and bits that broadcast to it.
 
-    One row has one scale, one run has one precision. Groups of unequal sizes fall back to runs of one element.
+    Layers, kernels and slices are looked at in the weight's own shape, which keeps its memory format; blocks as
+    (ranges, runs, run length); groups of unequal sizes as runs of one element.
     """
     total, count = math.prod(shape), len(bits)
     even = bool((sizes == sizes[0]).all())
-    rows = {"kernel": shape[0], "group": count, "tensor": 1}[over]
     if over == "group" and not even:
         raise OptionError(
             "ranges over groups need groups of one size in each weight",
@@ -271,8 +273,12 @@ def _view(
             value=over,
             hint="use kernel",
         )
+    for leading in range(min(3, len(shape) + 1)):  # one group; a group per kernel; a group per slice
+        if even and count == math.prod(shape[:leading]):
+            spread = bits.reshape(*shape[:leading], *(1,) * (len(shape) - leading))
+            first = {"kernel": 1, "group": leading, "tensor": 0}[over]
+            return shape, tuple(range(first, len(shape))), spread
+    rows = {"kernel": shape[0], "group": count, "tensor": 1}[over]
     if even and count % rows == 0:
-        return (rows, count // rows, total // count), bits.reshape(rows, count // rows, 1)
-    if even and rows % count == 0:
-        return (rows, 1, total // rows), np.repeat(bits, rows // count).reshape(rows, 1, 1)
-    return (rows, total // rows, 1), np.repeat(bits, sizes).reshape(rows, total // rows, 1)
+        return (rows, count // rows, total // count), (1, 2), bits.reshape(rows, count // rows, 1)
+    return (rows, total // rows, 1), (1, 2), np.repeat(bits, sizes).reshape(rows, total // rows, 1)

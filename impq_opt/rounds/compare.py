@@ -113,13 +113,19 @@ def compare(
 
 
 def trails(found: Mapping[str, list[Records]]) -> list[dict[str, Any]]:
-    """Return one row per strategy and round: bits, damage and accuracies, as mean and standard error over seeds."""
+    """Return one row per strategy and round: means over seeds of bits, costs, damage and accuracies."""
     rows = []
     for name, runs in found.items():
         for number in range(min(map(len, runs))):
             some = [run[number] for run in runs]
             row: dict[str, Any] = {"strategy": name, "round": number, "epochs": some[0]["total_epochs"]}
             row["bits"] = Estimate.of([r["effective_bits"]["weights"] for r in some])
+            activations = [r["effective_bits"]["activations"] for r in some]
+            row["activation_bits"] = None if None in activations else Estimate.of(activations)
+            row["costs"] = {
+                cost: one | {"value": float(np.mean([r["costs"][cost]["value"] for r in some]))}
+                for cost, one in some[0]["costs"].items()
+            }
             row["damage"] = Estimate.of([r["damage"] for r in some])
             for split in ("train", "validation", "test"):
                 values = [r["accuracy"][split] for r in some]

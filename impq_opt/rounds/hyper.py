@@ -119,6 +119,8 @@ class Hyper:
         Of the sensitivities.
     measure_samples : int
         Training samples that they are measured on, drawn anew each round.
+    concede : float
+        Share of those samples, with the smallest margins, that is left out: a near tie would decide every ranking.
     measure_at : {"quantized", "latent"}
         Weights that they are measured at.
 
@@ -158,6 +160,7 @@ class Hyper:
     metric: str = "impq"
     estimator: str = "importance"
     measure_samples: int = 1024
+    concede: float = 0.0
     measure_at: str = "quantized"
 
     batch: int = 128
@@ -176,7 +179,7 @@ class Hyper:
             self._check(name, getattr(self, name) >= 0, "must not be negative")
         for name in ("batch", "measure_samples", "rate", "start_bits"):
             self._check(name, getattr(self, name) > 0, "must be positive")
-        for name in ("momentum", "warmup"):
+        for name in ("momentum", "warmup", "concede"):
             self._check(name, 0 <= getattr(self, name) < 1, "must be at least 0 and below 1")
         self._check("decay", self.decay >= 0, "must not be negative")
         self._check("bits", len(self.bits) > 0 and min(self.bits) >= 1, "must be whole numbers from 1")

@@ -30,7 +30,7 @@ def measurer(hyper: Hyper) -> Measure:
             groups=hyper.granularity,
             metric=hyper.metric,
             estimator=hyper.estimator,
-            sampling=Sampling(samples=hyper.measure_samples, seed=seed),
+            sampling=Sampling(samples=hyper.measure_samples, concede=hyper.concede, seed=seed),
             bits=hyper.bits,
             residual="accumulate",
             device=str(device),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -21,7 +22,10 @@ from impq_opt.problem import Problem
 from impq_opt.rounds.hyper import Hyper
 from impq_opt.solver import solve
 
-__all__ = ["Choice", "choose", "columns_of", "describe", "fix_activations", "not_above", "step_down"]
+__all__ = ["COSTS_IN_LOG", "Choice", "choose", "columns_of", "describe", "fix_activations", "not_above", "step_down"]
+
+# Every row of a log or table carries these, each by one formula; the last three need the network's graph.
+COSTS_IN_LOG = ("storage", "activation-memory", "bit-operations", "adders", "slides")
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -91,10 +95,14 @@ def _limits(found: Allocation) -> dict[str, Any]:
 
 
 def describe(problem: Problem, columns: IntArray) -> dict[str, Any]:
-    """Return what the log says of an allocation: bits, storage, effective bits, damage."""
+    """Return what the log says of an allocation: bits, costs by name, effective bits, damage."""
     bits = problem.candidates.bits(columns)
     weights = problem.weights()
-    cost = cost_row(problem, {"storage": 1})
+    costs = {}
+    for name in COSTS_IN_LOG:
+        with contextlib.suppress(ProblemError):  # where the problem has no graph, or blocks cut dot products
+            row = cost_row(problem, {name: 1})
+            costs[name] = {"value": float(row.total(problem.candidates, columns) * row.quantum), "unit": row.unit}
 
     def effective(inside: npt.NDArray[np.bool_]) -> float | None:
         return (
@@ -104,8 +112,8 @@ def describe(problem: Problem, columns: IntArray) -> dict[str, Any]:
     mean = effective(weights)
     return {
         "bits": [int(b) for b in bits],
-        "cost": int(cost.total(problem.candidates, columns) * cost.quantum),
-        "unit": cost.unit,
+        "cost": int(costs["storage"]["value"]),
+        "costs": costs,
         "effective_bits": {"weights": mean, "activations": effective(~weights)},
         "compression_ratio": None if mean is None else 16 / mean,
         "damage": math.fsum(problem.damage.chosen(problem.candidates, columns).tolist()),
@@ -175,20 +183,21 @@ def step_down(problem: Problem, columns: IntArray, number: int, hyper: Hyper, ma
     able = np.flatnonzero(movable & (leaders == np.arange(len(problem))))
     chosen: list[IntArray] = []
     if hyper.strategy == "authors-code":
-        weights = problem.weights()[able]
-        for members, take in ((able[weights], hyper.take), (able[~weights], hyper.take_activations)):
+        weights = problem.weights()
+        for kind, take in ((weights, hyper.take), (~weights, hyper.take_activations)):
+            members = able[kind[able]]
             if len(members):
-                rank = min(_count(take, number, len(members)), len(members) - 1)
+                rank = min(_count(take, number, int(kind.sum())), len(members) - 1)
                 chosen.append(members[values[members] <= np.sort(values[members])[rank]])
     elif len(able):
         order = np.argsort(values[able], kind="stable")
-        chosen.append(able[order[: _count(hyper.take, number, len(problem))]])
+        chosen.append(able[order[: _count(hyper.take, number, len(problem) - len(problem.pins))]])
     falls = np.isin(leaders, np.concatenate(chosen)) if chosen else np.zeros(len(problem), dtype=bool)
     return np.where(falls, columns - 1, columns)
 
 
 def _count(take: Sequence[tuple[int, float]], number: int, groups: int) -> int:
-    """Return N of round ``number``; shares are of ``groups``."""
+    """Return N of round ``number``; shares are of ``groups``, those that may move at all."""
     wanted = [n for first, n in take if first <= number][-1]
     return max(1, int(wanted if wanted >= 1 else wanted * groups))
 

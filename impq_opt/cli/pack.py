@@ -1,0 +1,79 @@
+"""``impq-opt pack`` and ``unpack``: a network's weights in their allocated bits, and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from impq_opt.cli._common import JsonFlag, cost_text, grid, print_json, write_output
+from impq_opt.cli._common import console as make_console
+from impq_opt.cli._network import NETWORK_HELP, NetworkOptions, need_torch
+
+__all__ = ["pack", "unpack"]
+
+
+def pack(
+    network: Annotated[str, Parameter(help=NETWORK_HELP)],
+    problem: Annotated[Path, Parameter(help="The problem that was measured on it.")],
+    allocation: Annotated[Path, Parameter(help="An allocation of that problem.")],
+    /,
+    *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"], help="The safetensors file to write.")],
+    model: NetworkOptions = NetworkOptions(),  # noqa: B008 - frozen
+    over: Annotated[str, Parameter(help="Weights that share a scale: kernel, group or tensor.")] = "kernel",
+    statistic: Annotated[str, Parameter(help="Range of the quantizer: max, or normal (least squared error).")] = "max",
+    one_bit: Annotated[str, Parameter(help="Levels at one bit: max (the paper's), or mean (BWN).")] = "max",
+    json: JsonFlag = False,
+) -> int:
+    """Round a network's weights as allocated and write their codes, each in its bits, into one file."""
+    need_torch("impq-opt pack")
+    from impq_opt.files import load_allocation, load_problem
+    from impq_opt.quantize import PackedSize, WeightRange, quantize
+    from impq_opt.quantize import pack as pack_network
+
+    declared = load_problem(problem)
+    found = load_allocation(allocation, declared)
+    quantized = quantize(model.load(network), declared, found, scheme=WeightRange(over, statistic, one_bit))
+    sizes: list[PackedSize] = []
+    write_output(output, lambda path: sizes.append(pack_network(quantized, path)))
+    size = sizes[0]
+    parts = {name: getattr(size, name) for name in ("codes", "scales", "widths", "padding", "others", "header")}
+    if json:
+        print_json({"bits": parts | {"total": size.total}, "effective_bits": found.effective_bits[0]})
+        return 0
+    table = grid("", ">size", ">bits")
+    for name, bits in (parts | {"file": size.total}).items():
+        table.add_row(name, cost_text(bits, "bit"), str(bits))
+    make_console().print(table)
+    return 0
+
+
+def unpack(
+    packed: Annotated[Path, Parameter(help="A file that `impq-opt pack` or `rounds` wrote.")],
+    /,
+    *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"], help="The safetensors state dict to write.")],
+    json: JsonFlag = False,
+) -> int:
+    """Restore the float state dict with the quantized values, bit for bit what the quantized network computes with."""
+    need_torch("impq-opt unpack")
+    from safetensors.torch import save
+
+    from impq_opt.files import atomic_write
+    from impq_opt.quantize import unpack as unpack_file
+
+    found = unpack_file(packed)
+    write_output(output, lambda path: atomic_write(path, save(dict(found.state))))
+    activations = {a.label: {"bits": a.bits, "span": a.span, "signed": a.signed} for a in found.activations}
+    if json:
+        print_json({"weights": {name: bits.tolist() for name, bits in found.bits.items()}, "activations": activations})
+        return 0
+    table = grid("weight", ">groups", ">bits")
+    for name, bits in found.bits.items():
+        table.add_row(name, str(len(bits)), f"{bits.min()}..{bits.max()}")
+    for name, one in activations.items():
+        table.add_row(name, "1", str(one["bits"]))
+    make_console().print(table)
+    return 0
