@@ -3,10 +3,10 @@
     python benchmarks/training.py [--quick] [--threads 1] [--json]
 
 ResNet-20 on images of 28x28, weights kernel by kernel in a random mix of 1 to 8 bits and every rectifier's output in 8.
-brevitas quantizes the same tensors at 4 and 8 bits (per-channel weights, learned activation ranges, as its layers come);
-torchao's fake quantizer has no convolutions and no static activations, so it is given the weights alone (4 bits, per
-channel). Steps of all networks take turns, so that what else the machine does falls on all of them; the ratio is that of
-the medians. Peers that are not installed are left out.
+brevitas quantizes the same tensors at 4 and 8 bits (per-channel weights, learned activation ranges, as its layers
+come); torchao's fake quantizer has no convolutions and no static activations, so it is given the weights alone (4 bits,
+per channel). Steps of all networks take turns, so that what else the machine does falls on all of them; the ratio is
+that of the medians. Peers that are not installed are left out.
 """
 
 from __future__ import annotations

@@ -111,6 +111,27 @@ COMMANDS: tuple[Command, ...] = (
         "impq-opt export problem.toml allocation.json --to torchao -o torchao.json",
     ),
     Command(
+        "rounds",
+        "rounds:rounds",
+        "Train",
+        "Alternate allocation with retraining, by one strategy or several side by side.",
+        "impq-opt rounds --recipe resnet8-fashion-mnist --compare iterative,exact --seeds 3 -o runs/resnet8",
+    ),
+    Command(
+        "pack",
+        "pack:pack",
+        "Train",
+        "Write a network's weights in their allocated bits into one safetensors file.",
+        "impq-opt pack resnet20-fashion-mnist problem.toml allocation.json -o packed.safetensors",
+    ),
+    Command(
+        "unpack",
+        "pack:unpack",
+        "Train",
+        "Restore a network's quantized weights from a packed file, bit for bit.",
+        "impq-opt unpack packed.safetensors -o state.safetensors",
+    ),
+    Command(
         "problems",
         "problems:problems",
         "Look up",

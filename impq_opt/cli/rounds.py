@@ -36,6 +36,9 @@ def rounds(
     data: Annotated[str | None, Parameter(help=DATA_HELP)] = None,
     root: Annotated[Path | None, Parameter(help="Where torchvision keeps data sets.")] = None,
     weights: Annotated[str | None, Parameter(help="Of the trained float network: safetensors or a state dict.")] = None,
+    pretrain: Annotated[
+        int | None, Parameter(help="Where no weights are given: epochs of training in float, kept in the folder.")
+    ] = None,
     strategy: Annotated[
         str | None, Parameter(help="iterative, authors-code, or a strategy of `impq-opt solvers`.")
     ] = None,
@@ -72,7 +75,7 @@ def rounds(
         torch.set_num_threads(threads)
     if strategy is not None and compare is not None:
         raise OptionError("give a strategy or a comparison", where="--strategy, --compare")
-    plan = _plan(recipe, network, data, train_samples)
+    plan = _plan(recipe, network, data, train_samples, pretrain)
     overrides = _overrides(groups, count, epochs_per_round, set_ or [])
     names = tuple(compare.split(",")) if compare else (strategy,) if strategy else tuple(plan.strategies) or ("exact",)
     hypers = {name: _hyper(plan, name, overrides, bits_schedule, bound_schedule) for name in names}
@@ -88,8 +91,10 @@ def rounds(
     return 0
 
 
-def _plan(recipe: str | None, network: str | None, data: str | None, train_samples: int | None) -> Recipe:
-    from impq_opt.rounds.recipes import Recipe, load_recipe
+def _plan(
+    recipe: str | None, network: str | None, data: str | None, train_samples: int | None, pretrain: int | None
+) -> Recipe:
+    from impq_opt.rounds.recipes import Pretraining, Recipe, load_recipe
 
     if recipe is not None:
         plan = load_recipe(recipe)
@@ -97,7 +102,9 @@ def _plan(recipe: str | None, network: str | None, data: str | None, train_sampl
         raise OptionError("needs a network and --data, or a --recipe", where="rounds", hint=_recipes())
     else:
         plan = Recipe(title=f"{network} on {data}", network=network, data=data, hyper={}, strategies={})
-    changes = {"network": network, "data": data, "train_samples": train_samples}
+    changes: dict[str, Any] = {"network": network, "data": data, "train_samples": train_samples}
+    if pretrain is not None:
+        changes["pretraining"] = Pretraining(epochs=pretrain, augment="none")
     values = {f: getattr(plan, f) for f in plan.__struct_fields__} | {k: v for k, v in changes.items() if v is not None}
     return Recipe(**values)
 
@@ -249,7 +256,9 @@ def _print(plan: Recipe, document: dict[str, Any]) -> None:
         if name != "reference":
             at = f"({row['seeds_that_reach_it']} of {row['seeds']} seeds)"
             goal = f"as accurate as {document['reached']['reference']} ends"
-            out.print(f"{name}: {goal} with {_text(row['bits'])} bits {at}, and no larger after {_text(row['epochs'])} epochs")
+            out.print(
+                f"{name}: {goal} with {_text(row['bits'])} bits {at}, and no larger after {_text(row['epochs'])} epochs"
+            )
     if plan.published:
         published = grid("published", ">B_w", ">B_a", ">float", ">top-1", ">C_C", "", title="the slides' table")
         for one in plan.published:

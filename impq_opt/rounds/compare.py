@@ -47,6 +47,7 @@ def start_hyper(hyper: Hyper) -> Hyper:
         hyper,
         strategy="uniform",
         options={},
+        minimize="storage",
         rounds=0,
         epochs=0,
         budget=plain,

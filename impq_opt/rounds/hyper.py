@@ -90,7 +90,7 @@ class Hyper:
     bits : tuple of int
         Candidates.
     activation_bits : int
-        Precision of all activations; 0 leaves them to the strategy.
+        Precision of all activations; 0 leaves them to the strategy, from ``start_bits`` on.
     minimize : str
         The cost that is budgeted or minimised.
     weight_range : WeightRange
@@ -103,7 +103,8 @@ class Hyper:
     rounds, epochs : int
         Rounds after it, and epochs of fine-tuning in each.
     budget : Schedule, optional
-        Effective weight bits that a round may cost: the strategy looks for the least damage within them.
+        What a round may cost, as the bits of a uniform network that costs so much (between whole bits, on the line that
+        joins them); for storage these are the effective weight bits. The strategy looks for the least damage within it.
     bound : Schedule, optional
         Damage that a round may do: the strategy looks for the least cost within it. Give one of the two.
     monotone : bool

@@ -153,7 +153,7 @@ class _Run:
         seconds = {"measure": time.perf_counter() - began}
         began = time.perf_counter()
         if state.number == 0:
-            bits = np.where(problem.weights(), hyper.start_bits, hyper.activation_bits or max(hyper.bits))
+            bits = np.where(problem.weights(), hyper.start_bits, hyper.activation_bits or hyper.start_bits)
             problem = fix_activations(problem, hyper.activation_bits)
             state.facts = describe(problem, columns_of(problem, bits)) | {"status": "start"}
         else:
@@ -408,7 +408,7 @@ def _line(state: State, hyper: Hyper, tally: Tally, per_epoch: int, epochs: int,
 def _versions() -> dict[str, str]:
     return {
         "impq-opt": impq_opt.__version__,
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "numpy": np.__version__,
         "python": platform.python_version(),
     }

@@ -67,15 +67,11 @@ def choose(problem: Problem, now: IntArray, number: int, hyper: Hyper, magnitude
         problem = not_above(problem, now)
     limits: dict[str, Any] = {}
     if hyper.budget is not None:
-        bits = hyper.budget.at(number, hyper.rounds)
-        weights = problem.weights()
-        # Effective bits count weights; the budget is the storage that they stand for, rounded down to whole bits.
-        limits["budget"] = Fraction(math.floor(Fraction(bits) * int(problem.sizes[weights].sum())))
+        limits["budget"] = _cost_of_uniform(problem, hyper.minimize, hyper.budget.at(number, hyper.rounds))
     else:
         assert hyper.bound is not None
         limits["bound"] = hyper.bound.at(number, hyper.rounds)
-    minimize = "storage" if hyper.budget is not None else hyper.minimize
-    found = solve(problem, solver=hyper.strategy, minimize=minimize, seed=hyper.seed, **limits, **hyper.options)
+    found = solve(problem, solver=hyper.strategy, minimize=hyper.minimize, seed=hyper.seed, **limits, **hyper.options)
     if found.choice is None:
         raise OptionError(
             f"no allocation: {found.diagnosis or found.status.value}",
@@ -83,6 +79,23 @@ def choose(problem: Problem, now: IntArray, number: int, hyper: Hyper, magnitude
             hint="a gentler schedule, or more candidates",
         )
     return Choice(found.choice, describe(problem, found.choice) | _limits(found))
+
+
+def _cost_of_uniform(problem: Problem, cost: str, bits: float) -> Fraction:
+    """Return what a network of ``bits`` bits everywhere costs, pinned groups as pinned; linear between candidates."""
+    row = cost_row(problem, {cost: 1})
+    widths = sorted({float(b) for one in problem.candidates.sets for b in one})
+    low = max((w for w in widths if w <= bits), default=widths[0])
+    high = min((w for w in widths if w >= bits), default=widths[-1])
+    ends = []
+    for width in (low, high):
+        wanted = np.array([min(problem.candidates.of(g), key=lambda b: abs(b - width)) for g in range(len(problem))])
+        columns = columns_of(problem, wanted)
+        columns[list(problem.pins)] = list(problem.pins.values())
+        ends.append(Fraction(row.total(problem.candidates, columns)) * row.quantum)
+    share = Fraction(bits - low) / Fraction(high - low) if high > low else Fraction(0)
+    scale = Fraction(bits) / Fraction(low) if bits < low else Fraction(1)
+    return (ends[0] + share * (ends[1] - ends[0])) * scale
 
 
 def _limits(found: Allocation) -> dict[str, Any]:
@@ -98,7 +111,7 @@ def describe(problem: Problem, columns: IntArray) -> dict[str, Any]:
     """Return what the log says of an allocation: bits, costs by name, effective bits, damage."""
     bits = problem.candidates.bits(columns)
     weights = problem.weights()
-    costs = {}
+    costs: dict[str, dict[str, Any]] = {}
     for name in COSTS_IN_LOG:
         with contextlib.suppress(ProblemError):  # where the problem has no graph, or blocks cut dot products
             row = cost_row(problem, {name: 1})

@@ -177,7 +177,8 @@ def subset(data: Dataset, rows: torch.Tensor) -> Dataset:
     if isinstance(data.inputs, torch.Tensor):
         labels = None if data.labels is None else data.labels[rows]
         return dataclasses.replace(data, inputs=data.inputs[rows], labels=labels, name=name)
-    return dataclasses.replace(data, inputs=torch.utils.data.Subset(data.inputs, rows.tolist()), name=name)
+    part: Any = torch.utils.data.Subset(data.inputs, rows.tolist())  # type: ignore[arg-type]
+    return dataclasses.replace(data, inputs=part, name=name)
 
 
 def pretrained(
