@@ -66,7 +66,7 @@ def frontier(
     json: JsonFlag = False,
     output: Output = None,
 ) -> int:
-    """Frontier the whole trade-off: every breakpoint of the convex hull, exact points where asked, uniform precisions.
+    """Sweep the whole trade-off: every breakpoint of the convex hull, exact points where asked, uniform precisions.
 
     The file to write is CSV, or by its name a picture (.png, .svg, .pdf).
     """

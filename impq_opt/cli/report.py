@@ -11,7 +11,7 @@ import numpy as np
 from cyclopts import Parameter
 
 from impq_opt import problems
-from impq_opt.allocation import Allocation
+from impq_opt.allocation import Allocation, Status
 from impq_opt.cli._common import JsonFlag, Output, find_problem, print_json, progress, write_output
 from impq_opt.errors import FileError, ImpqError, InputError, OptionError, UnsupportedError
 from impq_opt.files import atomic_write, load_allocation
@@ -194,11 +194,7 @@ def _curve(allocation: Allocation) -> Curve | None:
         found = sweep(allocation.problem, weights)
     except UnsupportedError:
         return None
-    exact = []
-    for factor in _AROUND:
-        bound = allocation.damage * factor
-        if found.damage[-1] < bound < found.damage[0]:
-            answer = solve(allocation.problem, bound=bound, minimize=weights, time_limit=10)
-            if answer.status.value == "optimal":
-                exact.append(answer)
+    bounds = [allocation.damage * factor for factor in _AROUND]
+    bounds = [bound for bound in bounds if found.damage[-1] < bound < found.damage[0]]
+    exact = [answer for answer in found.solve(bounds, time_limit=10) if answer.status is Status.OPTIMAL]
     return curve(allocation, found, exact)
