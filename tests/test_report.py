@@ -46,7 +46,7 @@ def report_of(problem):
         found,
         curve(found, sweep(problem), [solve(problem, bound=0.5)]),
         [Strategy("exact", found), Strategy("uniform", solve(problem, solver="uniform"))],
-        [Measured("at 0.05", 0.05, 0.01, 0.001, 0.9), Measured("none", 0.01, 0.0, 0.0)],
+        [Measured("at 0.05", 0.05, 0.01, 0.008, 0.02, 0.012, 0.9), Measured("none", 0.01, 0.0, 0.0, 0.001)],
         rounds,
     )
 
@@ -233,26 +233,59 @@ def test_report_command_finds_the_problem_by_its_digest(files, capsys):
     assert "--problem: is needed" in capsys.readouterr().err
 
 
-def test_report_of_a_run(files):
-    folder = files / "run"
-    folder.mkdir()
+def write_run(folder, strategy="exact", seed=0):
+    """Write a run of two rounds as ``impq-opt rounds`` keeps it; return its last allocation."""
+    folder.mkdir(parents=True)
     problem = replace(network(), bound=None)
     records = []
     for number, bound in enumerate((0.01, 0.1)):
         save_problem(problem, folder / f"round-{number:02}.problem.toml")
         found = solve(problem, bound=bound)
         records.append(
-            {"round": number, "strategy": "exact", "bits": [int(b) for b in found.bits], "damage": found.damage,
-             "effective_bits": {"weights": found.effective_bits[0], "activations": 8.0},
-             "accuracy": {"validation": 0.9, "test": 0.89}}
+            {"round": number, "strategy": strategy, "seed": seed, "bits": [int(b) for b in found.bits],
+             "damage": found.damage, "effective_bits": {"weights": found.effective_bits[0], "activations": 8.0},
+             "accuracy": {"validation": 0.9 + seed / 100, "test": 0.89}}
         )  # fmt: skip
     (folder / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    return found
+
+
+def test_report_of_a_run(files):
+    found = write_run(files / "run")
     out = files / "run.html"
-    assert run(["report", str(folder), "-o", str(out)]) == 0
+    assert run(["report", str(files / "run"), "-o", str(out)]) == 0
     words = " ".join(Page(out.read_text()).texts)
     assert "Rounds" in words
     assert "89.00 %" in words
-    assert f"{solve(problem, bound=0.1).cost:,}" in words
+    assert f"{found.cost:,}" in words
+
+
+def test_report_of_a_comparison(files):
+    for strategy in ("start", "exact", "iterative"):
+        for seed in (0, 1):
+            write_run(files / "runs" / f"seed-{seed}" / strategy, strategy, seed)
+    out = files / "runs.html"
+    assert run(["report", str(files / "runs"), "-o", str(out)]) == 0
+    words = " ".join(Page(out.read_text()).texts)
+    assert "exact, round 1" in words
+    assert "iterative, seed 1: validation" in words
+    assert "start" not in words
+
+
+def test_measured_mismatch_stands_beside_the_bound(files, capsys):
+    rows = [{"name": "mine", "bound": 0.05, "mismatch": 0.0123, "low": 0.01, "high": 0.015, "gaussian": 0.02,
+             "accuracy": 0.9, "here": 0.06}]  # fmt: skip
+    path, out = files / "validate.json", files / "report.html"
+    path.write_text(json.dumps({"confidence": 0.95, "rows": rows}))
+    arguments = ["report", str(files / "allocation.json"), "--measured", str(path), "-o", str(out)]
+    assert run(arguments) == 0
+    words = " ".join(Page(out.read_text()).texts)
+    assert "0.0123" in words
+    assert "0.01 to 0.015" in words
+    path.write_text('{"rows": [{"bound": 1}]}')
+    capsys.readouterr()
+    assert run(arguments) == 2
+    assert "has no bound and measured mismatch" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -59,8 +59,10 @@ def report(
 def _gather(what: Path, name: str | None, measured: Sequence[Measured]) -> Report:
     records: list[Mapping[str, Any]] = []
     if what.is_dir():
-        records = _read_log(what / _LOG)
-        allocation, title = _of_run(what, records)
+        runs = _runs(what)
+        records = [record for run in runs.values() for record in run]
+        shown = next((folder for folder in runs if folder.name == "exact"), next(iter(runs)))
+        allocation, title = _of_run(shown, runs[shown])
     else:
         declared = find_problem(name) if name is not None else _problem_beside(what)
         allocation, title = load_allocation(what, declared), _title(declared, what)
@@ -97,6 +99,13 @@ def _problem_beside(path: Path) -> Problem:
         where="--problem",
         value=digest[:16],
     )
+
+
+def _runs(folder: Path) -> dict[Path, list[Mapping[str, Any]]]:
+    """Return the records of the run in ``folder``, or of the runs of a comparison (``seed-0/exact`` and so on)."""
+    found = [] if (folder / _LOG).exists() else sorted(folder.glob(f"seed-*/*/{_LOG}"))
+    several = {path.parent: _read_log(path) for path in found if path.parent.name != "start"}
+    return several or {folder: _read_log(folder / _LOG)}
 
 
 def _read_log(path: Path) -> list[Mapping[str, Any]]:
@@ -137,27 +146,32 @@ def _of_run(folder: Path, records: Sequence[Mapping[str, Any]]) -> tuple[Allocat
 
 
 def _read_measured(path: Path) -> list[Measured]:
-    """Return the rows of a validation: a JSON object with ``rows``, or a list of them."""
+    """Return the rows of a validation: a JSON object with ``rows``."""
     try:
         document = json_module.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise FileError(f"cannot be read: {error.strerror}", where=str(path)) from None
     except ValueError as error:
         raise FileError(f"is not JSON: {error}", where=str(path)) from None
-    rows = document.get("rows", [document]) if isinstance(document, dict) else document
     try:
         return [
             Measured(
-                str(row.get("label", path.stem)),
-                float(row["bound"]),
-                float(row["mismatch"]),
-                float(row.get("stderr", 0.0)),
-                None if row.get("accuracy") is None else float(row["accuracy"]),
+                label=str(row.get("name", path.stem)),
+                bound=float(row["bound"]),
+                mismatch=float(row["mismatch"]),
+                low=float(row["low"]),
+                high=float(row["high"]),
+                gaussian=_number(row.get("gaussian")),
+                accuracy=_number(row.get("accuracy")),
             )
-            for row in rows
+            for row in document["rows"]
         ]
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise FileError(f"has no bound and measured mismatch: {error}", where=str(path)) from None
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
 # -- beside the answer ---------------------------------------------------------------------------------------------

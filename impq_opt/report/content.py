@@ -34,12 +34,23 @@ class Strategy:
 
 @dataclass(frozen=True)
 class Measured:
-    """A measured mismatch beside the bound: how often the quantized network decides otherwise than the float one."""
+    """A measured mismatch beside the bound: how often the quantized network decides otherwise than the float one.
+
+    Parameters
+    ----------
+    low, high : float
+        Confidence interval of the mismatch.
+    gaussian : float, optional
+        The Gaussian estimate of the mismatch.
+    accuracy : float, optional
+    """
 
     label: str
     bound: float
     mismatch: float
-    stderr: float
+    low: float
+    high: float
+    gaussian: float | None = None
     accuracy: float | None = None
 
 
@@ -89,28 +100,30 @@ class Report:
         if self.curve is not None:
             found.append(self.curve.figure(self.allocation, self.strategies))
         if self.measured:
-            found.append(mismatch_figure([(m.label, m.bound, m.mismatch, m.stderr) for m in self.measured]))
+            found.append(mismatch_figure([(m.label, m.bound, m.gaussian, m.mismatch) for m in self.measured]))
         if self.rounds:
             found.append(_rounds_figure(self.rounds))
         return {figure.key: figure for figure in found if figure is not None and figure.series}
 
 
 def _rounds_figure(records: Sequence[Mapping[str, Any]]) -> Figure:
+    runs: dict[str, list[Mapping[str, Any]]] = {}
+    seeds = {record.get("seed", 0) for record in records}
+    for record in records:
+        seed = f", seed {record.get('seed', 0)}" if len(seeds) > 1 else ""
+        runs.setdefault(f"{record.get('strategy', 'run')}{seed}", []).append(record)
     series = []
-    for part in ("validation", "test"):
-        rows = [
-            r for r in records if (r.get("accuracy") or {}).get(part) is not None and r["effective_bits"]["weights"]
-        ]
-        if rows:
-            series.append(
-                Series(
-                    f"{part} accuracy",
-                    [float(r["effective_bits"]["weights"]) for r in rows],
-                    [100 * float(r["accuracy"][part]) for r in rows],
-                    "line",
-                    [f"round {r['round']}" for r in rows],
-                )
-            )
+    for name, run in runs.items():
+        for part in ("validation",) if len(runs) > 1 else ("validation", "test"):
+            rows = [(r, _accuracy(r, part)) for r in run if (r.get("effective_bits") or {}).get("weights")]
+            shown = [
+                (float(r["effective_bits"]["weights"]), 100 * a, f"round {r['round']}")
+                for r, a in rows
+                if a is not None
+            ]
+            if shown:
+                bits, accuracy, labels = zip(*shown, strict=True)
+                series.append(Series(f"{name}: {part}", bits, accuracy, "line", labels))
     return Figure(
         "accuracy-by-bits",
         "Accuracy against bits, round by round",
@@ -119,3 +132,13 @@ def _rounds_figure(records: Sequence[Mapping[str, Any]]) -> Figure:
         "accuracy [%]",
         series,
     )
+
+
+def _bits(record: Mapping[str, Any]) -> float | None:
+    value = (record.get("effective_bits") or {}).get("weights")
+    return None if value is None else float(value)
+
+
+def _accuracy(record: Mapping[str, Any], part: str) -> float | None:
+    value = (record.get("accuracy") or {}).get(part)
+    return None if value is None else float(value)

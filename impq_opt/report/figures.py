@@ -153,22 +153,24 @@ def spread_figure(every: Sequence[Layer]) -> Figure | None:
     )
 
 
-def mismatch_figure(rows: Sequence[tuple[str, float, float, float]]) -> Figure:
-    """Return measured mismatch against the bound; rows of (label, bound, measured, standard error)."""
-    shown = [row for row in rows if row[1] > 0 and row[2] > 0]
-    ends = [v for row in shown for v in row[1:3]] or [0.1, 1.0]
+def mismatch_figure(rows: Sequence[tuple[str, float, float | None, float]]) -> Figure:
+    """Return measured mismatch against bound and estimate; rows of (label, bound, Gaussian estimate, measured)."""
+    series = []
+    for name, predicted in (("bound", [row[1] for row in rows]), ("Gaussian estimate", [row[2] for row in rows])):
+        shown = [(x, row[3], row[0]) for x, row in zip(predicted, rows, strict=True) if x and x > 0 and row[3] > 0]
+        if shown:
+            xs, ys, labels = zip(*shown, strict=True)
+            series.append(Series(name, xs, ys, "dots", labels))
+    ends = [v for one in series for v in (*one.x, *one.y)] or [0.1, 1.0]
     diagonal = [min(ends), max(ends)]
     return Figure(
         "bound-and-measured-mismatch",
         "Bound and measured mismatch",
-        "Below the line the network differs from the float network less often than the bound allows. "
+        "Below the line the network differs from the float network less often than predicted. "
         "Points without a measured mismatch are left out of this logarithmic figure and stand in the table.",
-        "bound on the mismatch",
+        "predicted mismatch",
         "measured mismatch",
-        [
-            Series("bound = measured", diagonal, diagonal, "line"),
-            Series("allocations", [r[1] for r in shown], [r[2] for r in shown], "dots", [r[0] for r in shown]),
-        ],
+        [*series, Series("predicted = measured", diagonal, diagonal, "line")],
         x_log=True,
         y_log=True,
     )

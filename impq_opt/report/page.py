@@ -296,12 +296,14 @@ def _mismatch(report: Report) -> str:
         [
             _text(m.label),
             _number(m.bound),
-            f"{m.mismatch:.4g} &plusmn; {m.stderr:.2g}",
+            _number(m.gaussian),
+            f"{m.mismatch:.4g}",
+            f"{m.low:.2g} to {m.high:.2g}",
             "-" if m.accuracy is None else f"{100 * m.accuracy:.2f} %",
         ]
         for m in report.measured
     ]
-    head = ["allocation", ">bound", ">measured", ">accuracy"]
+    head = ["allocation", ">bound", ">~Gaussian", ">measured", ">~interval", ">accuracy"]
     return _table(head, rows, "Bound and measured") + _chart(report.figures.get("bound-and-measured-mismatch"))
 
 
@@ -315,6 +317,7 @@ def _rounds(report: Report) -> str:
         shown = [accuracy.get("validation"), accuracy.get("test")]
         rows.append(
             [
+                _text(one.get("strategy", "")),
                 _number(one["round"]),
                 _text(one.get("status", "")),
                 _number(bits.get("weights")),
@@ -323,7 +326,16 @@ def _rounds(report: Report) -> str:
                 *("-" if value is None else f"{100 * value:.2f} %" for value in shown),
             ]
         )
-    head = [">round", "status", ">bits a weight", ">~bits an activation", ">damage", ">validation", ">test"]
+    head = [
+        "strategy",
+        ">round",
+        "~status",
+        ">bits a weight",
+        ">~bits an activation",
+        ">damage",
+        ">validation",
+        ">test",
+    ]
     return _chart(report.figures.get("accuracy-by-bits")) + _table(head, rows, "Rounds")
 
 
