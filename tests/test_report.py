@@ -14,6 +14,7 @@ import pytest
 
 from impq_opt import Group, GroupNames, Problem, solve
 from impq_opt.cli import run
+from impq_opt.costs import format_quantity
 from impq_opt.errors import AllocationError
 from impq_opt.files import save_allocation, save_problem
 from impq_opt.report import Measured, Report, Strategy, render_page
@@ -258,6 +259,11 @@ def test_report_of_a_run(files):
     assert "Rounds" in words
     assert "89.00 %" in words
     assert f"{found.cost:,}" in words
+    assert "Nothing is proved" in words
+    assert "optimal: no other" not in words
+    # the other strategies are asked for the run's own damage
+    exact = solve(replace(network(), bound=None), bound=found)
+    assert words.count(format_quantity(exact.cost, "bit")) >= 2
 
 
 def test_report_of_a_comparison(files):

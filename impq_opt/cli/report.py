@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json as json_module
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -134,13 +136,20 @@ def _of_run(folder: Path, records: Sequence[Mapping[str, Any]]) -> tuple[Allocat
         if wanted not in candidates:
             raise FileError("is not a candidate", where=f"{_LOG}: {declared.names[group]}", value=wanted)
         pins[group] = candidates.index(wanted)
-    from dataclasses import replace
-
-    # Everything is pinned to what the round had, so that "solving" only recomputes its cost and damage.
+    # Everything is pinned to what the round had, so that "solving" only recomputes its cost and damage; nothing is
+    # proved about them.
     pinned = replace(declared, pins=pins, ties=(), bound=None, budgets={})
-    answer = solve(pinned, bound=float("1e300"))
     free = replace(
-        answer, problem=replace(declared, bound=None, budgets={}), solver=str(last.get("strategy", "rounds"))
+        solve(pinned, bound=1e300),
+        problem=replace(declared, bound=None, budgets={}),
+        status=Status.FEASIBLE,
+        bound=None,
+        exact_lower_bound=-math.inf,
+        certificate=None,
+        solver=str(last.get("strategy", "rounds")),
+        options={},
+        seconds=0.0,
+        statistics={},
     )
     return free, f"{folder.name}, round {last['round']}"
 

@@ -80,7 +80,7 @@
       const paint = s.style === "stack" ? shade(stack.indexOf(s), stack.length) : colour(k);
       const at = s.x.map((v, i) => [v, s.y[i], s.labels[i] || s.name]).filter(([a, b]) => (!figure.xLog || a > 0) && (!figure.yLog || b > 0));
       if (s.style === "line")
-        node("path", { d: at.map(([a, b], i) => `${i ? "L" : "M"}${x.at(a).toFixed(1)},${y.at(b).toFixed(1)}`).join(""), fill: "none", stroke: paint, "stroke-width": 2 }, svg);
+        node("path", { d: at.map(([a, b], i) => `${i ? "L" : "M"}${x.at(a).toFixed(1)},${y.at(b).toFixed(1)}`).join(""), fill: "none", stroke: paint, "stroke-width": 2, "stroke-dasharray": ["", "6 3", "2 3"][Math.floor(k / 8) % 3] }, svg);
       for (const [a, b, label] of at) {
         const px = x.at(a);
         let py = y.at(b);

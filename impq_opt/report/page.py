@@ -84,6 +84,10 @@ def _percent(value: float) -> str:
     return f"{100 * value:.1f} %" if value == 0 or value >= 0.0005 else "< 0.1 %"
 
 
+def _seconds(value: float) -> str:
+    return f"{value:.3g} s" if value >= 1 else f"{1e3 * value:.3g} ms"
+
+
 def _cost(allocation: Allocation, value: Any) -> str:
     units = {allocation.problem.cost(name).unit for name in allocation.cost_weights}
     return format_quantity(value, units.pop() if len(units) == 1 else "")
@@ -137,11 +141,9 @@ def _headline(report: Report) -> str:
     least = " + ".join(found.cost_weights) if found.minimizes == "cost" else "damage"
     limits = [] if found.bound is None else [f"damage at most {float(found.bound):g}"]
     limits += [f"{name} at most {_cost(found, value)}" for name, value in found.budgets.items()]
+    question = f"least {least} with {' and '.join(limits)}, over" if limits else "an allocation of"
     status = found.status.value
-    return (
-        f'<p><span class="badge {status}">{status}</span> least {_text(least)} with {_text(" and ".join(limits))}, '
-        f"over {len(found.problem):,} groups.</p>"
-    )
+    return f'<p><span class="badge {status}">{status}</span> {_text(question)} {len(found.problem):,} groups.</p>'
 
 
 def _summary(report: Report) -> str:
@@ -164,7 +166,7 @@ def _summary(report: Report) -> str:
         tiles.append(("bits a weight", f"{weight:.3f}", f"{ratio:.2f} times smaller than 16 bits" if ratio else ""))
     if activation is not None:
         tiles.append(("bits an activation", f"{activation:.3f}", ""))
-    tiles.append(("solver", found.solver, f"{found.seconds:.3g} s"))
+    tiles.append(("solver", found.solver, _seconds(found.seconds) if found.seconds else ""))
     items = "".join(
         f"<div><dt>{_text(name)}</dt><dd>{_text(value)}{f'<small>{_text(note)}</small>' if note else ''}</dd></div>"
         for name, value, note in tiles
@@ -279,12 +281,12 @@ def _strategies(report: Report) -> str:
     for one in report.strategies:
         found = one.allocation
         if found.choice is None:
-            rows.append([_text(one.name), found.status.value, "-", "-", "-", "-", f"{found.seconds:.3g} s"])
+            rows.append([_text(one.name), found.status.value, "-", "-", "-", "-", _seconds(found.seconds)])
             continue
         weight = found.effective_bits[0]
         gap = "-" if found.gap == float("inf") else _percent(found.gap)
         cells = [_cost(found, found.cost), _number(found.damage), gap, "-" if weight is None else f"{weight:.3f}"]
-        rows.append([_text(one.name), found.status.value, *cells, f"{found.seconds:.3g} s"])
+        rows.append([_text(one.name), found.status.value, *cells, _seconds(found.seconds)])
     head = ["strategy", "status", ">cost", ">damage", ">gap it proves", ">~bits a weight", ">~time"]
     return "<p>The same question, put to each strategy.</p>" + _table(head, rows, "Strategies")
 
@@ -311,13 +313,14 @@ def _rounds(report: Report) -> str:
     if not report.rounds:
         return ""
     rows = []
+    several = len({one.get("seed") for one in report.rounds}) > 1
     for one in report.rounds:
         accuracy = one.get("accuracy") or {}
         bits = one.get("effective_bits") or {}
         shown = [accuracy.get("validation"), accuracy.get("test")]
         rows.append(
             [
-                _text(one.get("strategy", "")),
+                _text(one.get("strategy", "") + (f", seed {one.get('seed')}" if several else "")),
                 _number(one["round"]),
                 _text(one.get("status", "")),
                 _number(bits.get("weights")),

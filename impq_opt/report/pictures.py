@@ -71,7 +71,10 @@ def _draw(axes: Any, figure: Figure) -> None:
         elif series.style == "bars":
             axes.bar(series.x, series.y, color=colour, label=series.name, width=0.8)
         elif series.style == "line":
-            axes.plot(series.x, series.y, color=colour, marker="." if len(series.x) < 60 else "", label=series.name)
+            dashes = ("-", "--", ":")[place // len(_COLOURS) % 3]
+            axes.plot(
+                series.x, series.y, dashes, color=colour, marker="." if len(series.x) < 60 else "", label=series.name
+            )
         else:
             face = "none" if series.style == "ring" else colour
             axes.scatter(series.x, series.y, s=40, facecolors=face, edgecolors=colour, label=series.name, zorder=3)
