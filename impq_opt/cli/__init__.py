@@ -97,6 +97,13 @@ COMMANDS: tuple[Command, ...] = (
         "impq-opt measure resnet20-fashion-mnist --data fashion-mnist --groups kernel --samples 4096 -o problem.toml",
     ),
     Command(
+        "validate",
+        "validate:validate",
+        "Check",
+        "Quantize a network as allocated and hold the bound against how often it really decides differently.",
+        "impq-opt validate PROBLEM allocation.json --network resnet20-fashion-mnist --data fashion-mnist",
+    ),
+    Command(
         "import",
         "import_:import_",
         "Exchange",

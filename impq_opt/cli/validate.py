@@ -1,0 +1,178 @@
+"""``impq-opt validate``: the bound held against a really quantized network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+from cyclopts import Parameter
+
+from impq_opt.cli._common import (
+    JsonFlag,
+    ProblemName,
+    console,
+    find_problem,
+    grid,
+    number,
+    parse_bits,
+    print_json,
+    progress,
+)
+from impq_opt.cli._network import NETWORK_HELP, DataOptions, NetworkOptions, need_torch
+from impq_opt.errors import MissingPackageError, OptionError
+from impq_opt.files import atomic_write, load_allocation
+from impq_opt.problem import Problem
+from impq_opt.solver import solve
+
+if TYPE_CHECKING:
+    from impq_opt.measure.reality import Reality
+
+__all__ = ["validate"]
+
+Row = tuple[str, np.ndarray, "Reality"]
+
+
+def validate(
+    problem: ProblemName,
+    allocation: Annotated[Path | None, Parameter(help="A file written by `impq-opt solve -o`.")] = None,
+    /,
+    *,
+    network: Annotated[str, Parameter(help=NETWORK_HELP)],
+    data: DataOptions,
+    model: NetworkOptions = NetworkOptions(),  # noqa: B008 - frozen
+    uniform: Annotated[str | None, Parameter(help="Also all groups at these bits: 2:8.")] = None,
+    bounds: Annotated[str | None, Parameter(help="Also the best allocations for these bounds: 0.3,0.1,0.01.")] = None,
+    samples: Annotated[int, Parameter(help="Samples for the bounds on samples; all serve the mismatch.")] = 512,
+    confidence: Annotated[float, Parameter(help="Of the interval of the mismatch.")] = 0.95,
+    plot: Annotated[Path | None, Parameter(help="Draw the curve into this file (.svg, .png, .pdf).")] = None,
+    json: JsonFlag = False,
+) -> int:
+    """Quantize a network as allocated, without retraining, and measure how often it decides differently.
+
+    Prints side by side: the problem's bound, the same bound on held-out samples, clipped at 1 per sample, the Gaussian
+    estimate, and the measured mismatch with its confidence interval. They are different things: the bound is over
+    random rounding noise, the network is rounded once.
+    """
+    need_torch("impq-opt validate")
+    from impq_opt.measure.reality import Validation
+
+    if not 0 < confidence < 1:
+        raise OptionError("must be between 0 and 1", where="--confidence", value=confidence)
+    if samples < 1:
+        raise OptionError("must be at least 1", where="--samples", value=samples)
+    asked = find_problem(problem)
+    wanted = list(_allocations(asked, allocation, uniform, bounds))
+    if not wanted:
+        raise OptionError(
+            "nothing to validate", where="validate", hint="name an allocation file, --uniform or --bounds"
+        )
+    with progress(f"validating on {data.data}"):
+        held = Validation(model.load(network), asked, data.load("test"), samples=samples, confidence=confidence)
+        rows = [(name, bits, held.hold(bits)) for name, bits in wanted]
+    if plot is not None:
+        _plot(asked, rows, plot)
+    if json:
+        print_json({"confidence": confidence, "rows": [_record(asked, *row) for row in rows]})
+    else:
+        _print(asked, rows, confidence)
+    return 0
+
+
+def _allocations(
+    problem: Problem, file: Path | None, uniform: str | None, bounds: str | None
+) -> Iterator[tuple[str, np.ndarray]]:
+    if file is not None:
+        loaded = load_allocation(file, problem)
+        if loaded.choice is None:
+            raise OptionError("holds no allocation", where=str(file), value=loaded.status.value)
+        yield file.stem, np.asarray(loaded.bits)
+    for width in [] if uniform is None else parse_bits(uniform):
+        yield f"all {width:g} bits", np.full(len(problem), width)
+    for text in [] if bounds is None else bounds.split(","):
+        try:
+            bound = float(text)
+        except ValueError:
+            raise OptionError("must be numbers", where="--bounds", value=text) from None
+        found = solve(problem, bound=bound)
+        if found.choice is not None:
+            yield f"bound {bound:g}", np.asarray(found.bits)
+
+
+def _effective(problem: Problem, bits: np.ndarray) -> tuple[float, float | None]:
+    weights = problem.weights()
+    means = [
+        float(np.average(bits[some], weights=problem.sizes[some])) if some.any() else None
+        for some in (weights, ~weights)
+    ]
+    return means[0] or 0.0, means[1]
+
+
+def _record(problem: Problem, name: str, bits: np.ndarray, held: Reality) -> dict[str, Any]:
+    weight, activation = _effective(problem, bits)
+    return {"name": name, "effective_bits": {"weight": weight, "activation": activation}, **asdict(held)}
+
+
+def _print(problem: Problem, rows: list[Row], confidence: float) -> None:
+    out = console()
+    first = rows[0][2]
+    out.print(
+        f"{first.samples} held-out samples; bounds on {first.looked_at} of them; interval of {confidence:.0%}"
+        + ("" if first.float_accuracy is None else f"; float accuracy {first.float_accuracy:.2%}"),
+        soft_wrap=True,
+    )
+    table = grid(
+        "",
+        ">bits w",
+        ">bits a",
+        ">bound",
+        ">on samples",
+        ">clipped",
+        ">Gaussian",
+        ">mismatch",
+        ">interval",
+        ">accuracy",
+    )
+    for name, bits, held in rows:
+        weight, activation = _effective(problem, bits)
+        table.add_row(
+            name,
+            f"{weight:.2f}",
+            "-" if activation is None else f"{activation:.2f}",
+            *(number(value, 3) for value in (held.bound, held.here, held.clipped, held.gaussian, held.mismatch)),
+            f"{held.low:.2g} .. {held.high:.2g}",
+            "-" if held.accuracy is None else f"{held.accuracy:.2%}",
+        )
+    out.print(table)
+    out.print("The bound is over random rounding noise; the mismatch is of one rounding. Neither stands for the other.")
+
+
+def _plot(problem: Problem, rows: list[Row], path: Path) -> None:
+    """Draw bound, estimates and mismatch over effective weight bits."""
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError:
+        raise MissingPackageError("matplotlib", "--plot", "'impq-opt[report]'") from None
+    import io
+
+    rows = sorted(rows, key=lambda row: _effective(problem, row[1])[0])
+    x = [_effective(problem, bits)[0] for _, bits, _ in rows]
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for label, style in (("bound", "k-"), ("here", "k:"), ("clipped", "C0-"), ("gaussian", "C2-")):
+        values = [getattr(held, label) for _, _, held in rows]
+        if values[0] is not None:
+            axes.plot(x, values, style, label="bound on samples" if label == "here" else label)
+    measured = np.array([held.mismatch for _, _, held in rows])
+    spread = np.array([[h.mismatch - h.low for _, _, h in rows], [h.high - h.mismatch for _, _, h in rows]])
+    axes.errorbar(x, measured, np.maximum(spread, 0), fmt="C3o-", capsize=3, label="measured mismatch")
+    axes.set(xlabel="effective weight bits", ylabel="share of samples", yscale="log", ylim=(1e-5, None))
+    axes.legend()
+    buffer = io.BytesIO()
+    kind = path.suffix.lstrip(".").lower()
+    if kind not in figure.canvas.get_supported_filetypes():
+        raise OptionError("is no kind of picture", where="--plot", value=path.name, hint="for example curve.svg")
+    figure.savefig(buffer, format=kind)
+    atomic_write(path, buffer.getvalue())

@@ -1,0 +1,144 @@
+"""The bound against really quantized networks."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from measure_world import Branches, data_of, digits_network, noise, seeded
+from safetensors.torch import save_file
+
+from impq_opt import solve
+from impq_opt.cli import run
+from impq_opt.data import load_data
+from impq_opt.errors import DataError
+from impq_opt.files import save_allocation, save_problem
+from impq_opt.measure import Sampling, measure
+from impq_opt.measure.reality import Validation, interval
+from impq_opt.quantize import quantize
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def problem():
+    return measure(
+        digits_network(), load_data("digits"), groups="kernel", residual="accumulate", bits=range(1, 13),
+        sampling=Sampling(samples=400, concede=0.01),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_it_decides_as_the_quantized_module_does(problem, seed):
+    network, data = digits_network(), load_data("digits", "test")
+    bits = np.random.default_rng(seed).integers(2, 6, len(problem)).astype(float)
+    held = Validation(network, problem, data, samples=16)
+    reality = held.hold(bits)
+    quantized = quantize(network, problem, bits).eval()
+    with torch.no_grad():
+        decisions, before = quantized(data.inputs).argmax(1), network(data.inputs).argmax(1)
+    assert reality.mismatch == pytest.approx(float((decisions != before).double().mean()), abs=2 / len(data))
+    assert reality.accuracy == pytest.approx(float((decisions == data.labels).double().mean()), abs=2 / len(data))
+    assert reality.low <= reality.mismatch <= reality.high
+
+
+def test_bounds_on_samples_are_what_they_say(problem):
+    """From autograd, sample by sample, with a scale for every group."""
+    network, data = digits_network(), load_data("digits", "test")
+    few = data_of(data.inputs[:6])
+    bits = np.random.default_rng(0).integers(2, 7, len(problem)).astype(float)
+    reality = Validation(network, problem, few, samples=6).hold(bits)
+    bounds = []
+    for sample in few.inputs:
+        kept = {}
+        hooks = [
+            network.get_submodule(f"relu{n}").register_forward_hook(
+                lambda m, a, out, n=n, kept=kept: kept.__setitem__(n, out)
+            )
+            for n in (1, 2, 3)
+        ]
+        logits = network(sample[None])[0]
+        best, total = int(logits.argmax()), 0.0
+        for other in set(range(10)) - {best}:
+            margin = logits[other] - logits[best]
+            names = ["conv1", "conv2", "conv3", "fc"]
+            inputs = [network.get_submodule(n).weight for n in names] + list(kept.values())
+            grads = torch.autograd.grad(margin, inputs, retain_graph=True)
+            for name, grad in zip([*names, "relu1", "relu2", "relu3"], grads, strict=True):
+                rows = problem.names.select(name)
+                step = torch.from_numpy(problem.ranges[rows] * 2.0 ** -bits[rows])
+                squares = grad.double().flatten(1).square().sum(1)
+                total += float((squares * step**2).sum()) / 12 / float(margin.detach()) ** 2
+        bounds.append(total)
+        for hook in hooks:
+            hook.remove()
+    assert reality.here == pytest.approx(np.mean(bounds), rel=1e-3)
+    assert reality.clipped == pytest.approx(np.minimum(bounds, 1).mean(), rel=1e-3)
+    assert 0 <= reality.gaussian <= reality.clipped
+
+
+def test_more_bits_come_nearer_to_the_float_network(problem):
+    held = Validation(digits_network(), problem, load_data("digits", "test"), samples=32)
+    coarse, fine = (held.hold(np.full(len(problem), b)) for b in (2.0, 12.0))
+    assert fine.mismatch < coarse.mismatch
+    assert fine.bound < coarse.bound
+    assert fine.bound > 0.01  # the conceded share
+    assert fine.mismatch <= fine.bound
+
+
+def test_signed_tensors_are_quantized_on_both_sides():
+    network, x = seeded(Branches), noise(24, 1, 8, 8)
+    problem = measure(network, data_of(x), bits=(4, 12), sampling=Sampling())
+    reality = Validation(network, problem, data_of(x), samples=24).hold(np.full(len(problem), 12.0))
+    assert reality.mismatch < 0.1
+    assert reality.accuracy is None
+
+
+def test_the_interval_is_that_of_clopper_and_pearson():
+    assert interval(0, 20, 0.95) == (0.0, pytest.approx(1 - 0.025 ** (1 / 20)))
+    assert interval(20, 20, 0.9) == (pytest.approx(0.05 ** (1 / 20)), 1.0)
+    low, high = interval(10, 100, 0.95)
+    assert (low, high) == (pytest.approx(0.0490, abs=1e-4), pytest.approx(0.1762, abs=1e-4))
+
+
+def test_a_foreign_network_is_told(problem):
+    with pytest.raises(DataError, match="no such group"):
+        Validation(seeded(Branches), problem, data_of(noise(8, 1, 8, 8)))
+
+
+def test_the_command(problem, tmp_path, capsys):
+    weights = tmp_path / "w.safetensors"
+    save_file({k: v.contiguous() for k, v in digits_network().state_dict().items()}, weights)
+    save_problem(problem, tmp_path / "p.toml")
+    allocation = solve(problem, bound=0.5)
+    save_allocation(allocation, tmp_path / "a.json")
+    where = [
+        "--network",
+        "small-cnn",
+        "--weights",
+        str(weights),
+        "--data",
+        "digits",
+        "--samples",
+        "16",
+        "--threads",
+        "1",
+    ]
+    curve = tmp_path / "curve.svg"
+    files = [str(tmp_path / "p.toml"), str(tmp_path / "a.json")]
+    more = ["--uniform", "3,8", "--bounds", "0.1", "--plot", str(curve)]
+    assert run(["validate", *files, *where, *more, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["name"] for row in rows] == ["a", "all 3 bits", "all 8 bits", "bound 0.1"]
+    assert rows[0]["bound"] == pytest.approx(float(allocation.damage) + 0.01)
+    assert curve.read_text().lstrip().startswith("<?xml")
+    assert run(["validate", *files, *where]) == 0
+    assert "mismatch" in capsys.readouterr().out
+    assert run(["validate", files[0], *where]) == 2
+    assert "nothing to validate" in capsys.readouterr().err
