@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, fx, nn
 
@@ -113,10 +114,11 @@ def batch_place(node: fx.Node) -> tuple[int, bool] | None:
     value = node.meta.get("val")
     if not isinstance(value, Tensor):
         return None
-    places = [d for d, s in enumerate(value.shape) if not isinstance(s, int)]
+    places: list[tuple[int, Any]] = [(d, s) for d, s in enumerate(value.shape) if not isinstance(s, int)]
     if len(places) != 1:
         return None
-    return places[0], int(value.shape[places[0]].node.hint) == EXAMPLES
+    dimension, size = places[0]
+    return dimension, int(size.node.hint) == EXAMPLES
 
 
 def attribute_of(module: nn.Module, path: str) -> Tensor:

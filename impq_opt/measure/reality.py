@@ -135,7 +135,7 @@ class Validation:
         labels = problem.names.labels
         first = problem.names.offsets[:-1]
         wanted = {label: int(row) for label, row in zip(labels, first, strict=True)}
-        known = [site.name for site in (*network.weights, *network.activations)]
+        known = [site.name for site in network.weights] + [site.name for site in network.activations]
         strange = [label for label in labels if label not in known]
         if strange:
             raise DataError(
