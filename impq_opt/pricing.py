@@ -99,9 +99,8 @@ def _least(
     messages = np.empty((len(leaf), width))
     for start in range(0, len(leaf), _CHUNK):
         at = slice(start, start + _CHUNK)
-        tables = _tables(parts, left, right, leaf_edges[at], leaf[at] == left[leaf_edges[at]], size, width)
-        messages[at] = (singles[leaf[at]][:, :, None] + tables).min(axis=1)
-    inner_tables = _tables(parts, left, right, inner, np.ones(len(inner), dtype=bool), size, width)
+        messages[at] = _messages(singles[leaf[at]], parts, left, right, leaf_edges[at], leaf[at], size)
+    inner_tables = _tables(parts, left, right, inner, size, width)
     place = np.full(size, -1)
     place[core] = np.arange(len(core))
     rows = place[centre]
@@ -151,36 +150,57 @@ def _down(values: FloatArray, factor: float, exponent: int) -> IntArray:
     return np.floor(np.ldexp(values * factor, exponent)).astype(np.int64)
 
 
-def _tables(
+def _messages(
+    singles: FloatArray,
     parts: list[tuple[Coupling, float]],
     left: IntArray,
     right: IntArray,
     edges: IntArray,
-    left_first: npt.NDArray[np.bool_],
+    leaf: IntArray,
     size: int,
-    width: int,
 ) -> FloatArray:
-    """Return the priced tables (e, K, K) of some edges, not negative; the axes are left, right or turned round."""
+    """Return the least value (n, K) of each leaf with its edge, for each candidate of its centre."""
+    present = list(_present(parts, left, right, edges, size))
+    if all(pairs.coefficient is not None for _, pairs, _, _ in present):
+        levels = present[0][1].levels
+        slope = np.zeros(len(edges))
+        for inside, pairs, found, price in present:
+            assert pairs.coefficient is not None
+            slope[inside] += price * pairs.coefficient[found].astype(np.float64)
+        centre = np.where(leaf == left[edges], right[edges], left[edges])
+        # (K, n), so that the minimum over a leaf's candidates runs over whole rows
+        rising = slope * levels[leaf].T
+        fixed = np.ascontiguousarray(singles.T)
+        return np.stack(
+            [(fixed + rising * levels[centre, column]).min(axis=0) for column in range(singles.shape[1])], axis=1
+        )
+    tables = _tables(parts, left, right, edges, size, singles.shape[1])
+    turned = leaf != left[edges]
+    tables[turned] = tables[turned].transpose(0, 2, 1)
+    return np.asarray((singles[:, :, None] + tables).min(axis=1))
+
+
+def _tables(
+    parts: list[tuple[Coupling, float]], left: IntArray, right: IntArray, edges: IntArray, size: int, width: int
+) -> FloatArray:
+    """Return the priced tables (e, K, K), left by right, of some edges, not negative."""
     total = np.zeros((len(edges), width, width))
-    for inside, tables in _present(parts, left, right, edges, size):
-        total[inside] += tables
-    if left_first.all():
-        return total
-    return np.where(left_first[:, None, None], total, total.transpose(0, 2, 1))
+    for inside, pairs, found, price in _present(parts, left, right, edges, size):
+        tables = pairs.dense(found)
+        if pairs.tables is not None:
+            tables = tables - np.minimum(tables.min(axis=(1, 2)), 0)[:, None, None]
+        total[inside] += price * tables.astype(np.float64)
+    return total
 
 
 def _present(
     parts: list[tuple[Coupling, float]], left: IntArray, right: IntArray, edges: IntArray, size: int
-) -> Iterator[tuple[IntArray, FloatArray]]:
-    """Yield for each coupling the places among ``edges`` that it has, and its tables there."""
+) -> Iterator[tuple[IntArray, Coupling, IntArray, float]]:
+    """Yield for each coupling the places among ``edges`` that it has, itself, its own edges there, and its price."""
     wanted = left[edges] * size + right[edges]
     for pairs, price in parts:
         keys = pairs.left * size + pairs.right  # sorted, as pairs are
         found = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
         inside = np.flatnonzero(keys[found] == wanted)
-        if len(inside) == 0:
-            continue
-        tables = pairs.dense(found[inside])
-        if pairs.tables is not None:
-            tables = tables - np.minimum(tables.min(axis=(1, 2)), 0)[:, None, None]
-        yield inside, price * tables.astype(np.float64)
+        if len(inside):
+            yield inside, pairs, found[inside], price

@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,7 @@ from impq_opt.reduction import components, join, settle
 from impq_opt.solver import Claim, Control
 from impq_opt.solvers._dual import Dual, maximize_dual
 from impq_opt.solvers._oracle import Domain, Oracle, Point
+from impq_opt.verification import dual_bound
 
 __all__ = ["solve_coupled"]
 
@@ -86,9 +88,8 @@ class _Search:
             return Claim(lower_bound=math.inf, enumeration=Enumeration(0, 0), statistics={"nodes": 0})
         for point in (*root.ends, root.best):
             self._offer(point.choice)
-        self._expand(self.oracle.everything, root)
-        stop = Stop.COMPLETED
         try:
+            self._expand(self.oracle.everything, root)
             stop = self._branch()
         except KeyboardInterrupt:
             stop = Stop.INTERRUPTED
@@ -135,7 +136,7 @@ class _Search:
         if self._pruned(bound):
             self.closed.append(self._whole(bound))
         elif domain.single:
-            self._settle(domain)
+            self._settle(domain, found.best)
         else:
             self._expand(domain, found)
 
@@ -147,6 +148,10 @@ class _Search:
         stars = point.stars
         star_shaped = len(self.oracle.inner[0]) == 0
         prefix = domain.allowed.copy()
+        # The vector itself first: its answer prunes the others.
+        alone = np.zeros_like(prefix)
+        alone[np.arange(len(vector)), vector] = True
+        self._visit(_Node(bound, next(self.count), alone, point.prices))
         # Groups that the two sides of the crossing disagree about first: their children are close to the bound.
         spread = np.array([np.ptp([p.choice[g] for p in found.ends]) for g in self.oracle.core]) if found.ends else 0
         for group in np.argsort(-np.broadcast_to(spread, len(vector)), kind="stable").tolist():
@@ -158,7 +163,6 @@ class _Search:
                 self._push(prefix, group, others, bound + max(more, 0.0), point)
             prefix[group] = False
             prefix[group, vector[group]] = True
-        heapq.heappush(self.heap, _Node(bound, next(self.count), prefix, point.prices))
 
     def _push(self, prefix: BoolArray, group: int, others: BoolArray, bound: float, point: Point) -> None:
         if self._pruned(bound):
@@ -168,14 +172,13 @@ class _Search:
         allowed[group] = others
         heapq.heappush(self.heap, _Node(bound, next(self.count), allowed, point.prices))
 
-    def _settle(self, domain: Domain) -> None:
+    def _settle(self, domain: Domain, point: Point) -> None:
         """Close a domain of one core vector with the separable solver."""
         self.leaves += 1
-        columns = domain.columns[:, 0]
-        rest = settle(self.instance, self.oracle.core, columns)
         choice = np.zeros(self.instance.size, dtype=np.int64)
-        choice[self.oracle.core] = columns
-        others = np.setdiff1d(np.arange(self.instance.size), self.oracle.core)
+        choice[self.oracle.core] = domain.columns[:, 0]
+        settled = np.concatenate([self.oracle.core, self._decided(point, choice)])
+        rest = settle(self.instance, settled, choice[settled])
         if rest.size == 0:
             self._offer(choice)
             self.closed.append(self._objective(choice) if self.instance.is_feasible(choice) else math.inf)
@@ -184,20 +187,41 @@ class _Search:
         if claim.stop is not Stop.COMPLETED:
             self.stop = claim.stop
         if claim.choice is not None:
+            others = np.ones(self.instance.size, dtype=bool)
+            others[settled] = False
             choice[others] = claim.choice
             self._offer(choice)
-        proved = claim.enumeration is not None
         self.states += claim.enumeration.states if claim.enumeration is not None else 0
-        if not proved and claim.multipliers:
-            from impq_opt.verification import dual_bound
-
-            below = dual_bound(rest, claim.multipliers)
-            self.closed.append(math.ceil(below) if self.by_cost and below != -math.inf else below)
-            self.floor = min(self.floor, float(below))
-        elif proved:
+        if claim.enumeration is not None:
             self.closed.append(claim.lower_bound)
-        else:
-            self.proved = False
+            return
+        below = dual_bound(rest, claim.multipliers) if claim.multipliers else -math.inf
+        below = max(below, self._whole(point.value - point.margin))
+        self.closed.append(math.ceil(below) if self.by_cost else below)
+        self.floor = min(self.floor, float(below))
+
+    def _decided(self, point: Point, choice: IntArray) -> IntArray:
+        """Return the leaves whose other candidates all cost more than the gap, and set their candidate in ``choice``.
+
+        No answer of the domain that is better than the best so far takes another candidate of theirs.
+        """
+        if self.value is None:
+            return np.empty(0, dtype=np.int64)
+        core = choice[self.oracle.core]
+        reduced = self.oracle.reduced(point, core)
+        # A little wider than the gap, so that rounding in the reduced costs decides no leaf too early.
+        gap = max(float(self.value) - point.value, 0.0) * (1 + 1e-9) + 2 * point.margin
+        count = (reduced <= gap).sum(axis=0) - (self._padding & (reduced <= gap)).sum(axis=0)
+        decided = np.flatnonzero(count == 1)
+        leaves = self.oracle.leaf[decided]
+        choice[leaves] = reduced[:, decided].argmin(axis=0)
+        return leaves
+
+    @cached_property
+    def _padding(self) -> BoolArray:
+        """Columns (K, L) past the end of a leaf's candidates."""
+        width = self.instance.tables[0].shape[1]
+        return np.arange(width)[:, None] >= self.instance.widths[self.oracle.leaf]
 
     # -- values -------------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ __all__ = ["Dual", "maximize_dual"]
 FloatArray = npt.NDArray[np.float64]
 
 # Relative width of the interval that the dual's maximum is known to lie in at which the search stops.
-_CLOSE = 1e-10
+_CLOSE = 1e-9
 # The same with several limits, where planes close in slowly.
 _CLOSE_ENOUGH = 1e-8
 
@@ -52,7 +52,8 @@ def maximize_dual(
 ) -> Dual:
     """Return nearly the best prices for the core inside ``domain``.
 
-    The search stops early once the value exceeds ``above``: the domain is then of no interest.
+    The search stops early once the value exceeds ``above``, the best answer's: the domain then holds no better one. With
+    one limit it also stops once no price can get there.
     """
     search = _Search(oracle, control, domain, above)
     guess = guess_prices(oracle) if start is None else start
@@ -158,7 +159,7 @@ class _Search:
         meet = (high.value - fall * last - low.value + rise * first) / (rise - fall)
         ceiling = low.value + rise * (meet - first)
         assert self.best is not None
-        if not first < meet < last or ceiling - self.best.value <= self._tolerance():
+        if not first < meet < last or ceiling - self.best.value <= self._tolerance() or ceiling < self.above < math.inf:
             return None
         if first > 0 and last > 1.5 * first:
             # Far apart the limited sum is nearly a power of the price (damage falls by 4 a bit): interpolate the logs.

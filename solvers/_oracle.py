@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ import numpy.typing as npt
 from impq_opt.coupling import Coupling
 from impq_opt.elimination import Factor, least_sum, strip_leaves
 from impq_opt.instance import Direction, Instance
+from impq_opt.solvers._native import MOST_COLUMNS, stars
 
 __all__ = ["Domain", "Oracle", "Point", "Row"]
 
@@ -147,12 +149,9 @@ class Oracle:
         domain = self.everything if domain is None else domain
         weights = [1.0, *np.asarray(prices, dtype=np.float64).tolist()]
         leaves = _Leaves(self, weights)
-        stars = _weighted([part.core for part in self.parts], weights)
-        for turn in range(int(domain.counts.max(initial=0))):
-            groups, values = leaves.minima(domain, turn)
-            stars[groups, domain.columns[groups, turn]] += values
-        stars[~domain.allowed] = np.inf
-        core = self._choose(stars, weights)
+        values = _weighted([part.core for part in self.parts], weights) + leaves.minima(domain)
+        values[~domain.allowed] = np.inf
+        core = self._choose(values, weights)
         alone = _weighted([part.alone for part in self.parts], weights)
         choice = np.zeros(self.instance.size, dtype=np.int64)
         choice[self.core] = core
@@ -166,19 +165,23 @@ class Oracle:
         # Sums of n terms in any order are within n 2^-53 of the sum of their sizes; products and limits add a few.
         margin = (self.instance.size + 64) * 2.0**-53 * size
         slope = used[1:] - self.limit_values
-        return Point(total + constant, margin, np.asarray(prices, dtype=np.float64), slope, choice, stars)
+        return Point(total + constant, margin, np.asarray(prices, dtype=np.float64), slope, choice, values)
 
-    def _choose(self, stars: FloatArray, weights: Sequence[float]) -> IntArray:
+    def reduced(self, point: Point, core: IntArray) -> FloatArray:
+        """Return the reduced costs (K, L) of the leaves at a point's prices, for the core's choice (C,)."""
+        return _Leaves(self, [1.0, *point.prices.tolist()]).reduced(core)
+
+    def _choose(self, values: FloatArray, weights: Sequence[float]) -> IntArray:
         if len(self.inner[0]) == 0:
-            self._core_value = float(stars.min(axis=1).sum())
-            return np.asarray(stars.argmin(axis=1), dtype=np.int64)
+            self._core_value = float(values.min(axis=1).sum())
+            return np.asarray(values.argmin(axis=1), dtype=np.int64)
         tables = _weighted([part.inner for part in self.parts], weights)
-        factors: list[Factor] = [((i,), row) for i, row in enumerate(stars)]
+        factors: list[Factor] = [((i,), row) for i, row in enumerate(values)]
         ends = zip(self.inner[0].tolist(), self.inner[1].tolist(), tables, strict=True)
         factors += [((a, b), table) for a, b, table in ends]
         value, found, _ = least_sum(factors)
         self._core_value = float(value)
-        return np.array([found[i] for i in range(len(stars))], dtype=np.int64)
+        return np.array([found[i] for i in range(len(values))], dtype=np.int64)
 
 
 class _Part:
@@ -226,44 +229,83 @@ class _Leaves:
     """The leaves at one set of prices."""
 
     def __init__(self, oracle: Oracle, weights: Sequence[float]) -> None:
-        self.oracle = oracle
-        self.single = _weighted([part.leaves for part in oracle.parts], weights)  # (K, L)
-        slopes = [(p.coefficient, w) for p, w in zip(oracle.parts, weights, strict=True) if p.coefficient is not None]
-        self.slope: FloatArray | None = None
-        if slopes and oracle.leaf_levels is not None:
-            self.slope = _weighted([s for s, _ in slopes], [w for _, w in slopes]) * oracle.leaf_levels
-        tables = [(p.tables, w) for p, w in zip(oracle.parts, weights, strict=True) if p.tables is not None]
-        self.tables = _weighted([t for t, _ in tables], [w for _, w in tables]) if tables else None
+        self.oracle, self.weights = oracle, weights
+        parts = list(zip(oracle.parts, weights, strict=True))
+        self.slopes = [(part.coefficient, weight) for part, weight in parts if part.coefficient is not None]
+        self.tables = [(part.tables, weight) for part, weight in parts if part.tables is not None]
+        compiled = stars is not None and self.slopes and not self.tables and oracle.leaf_levels is not None
+        self.compiled = bool(compiled) and oracle.parts[0].leaves.shape[0] <= MOST_COLUMNS
 
-    def at(self, leaves: slice | IntArray, columns: IntArray) -> FloatArray:
-        """Return the values (K, n) of some leaves whose centres take ``columns`` (n,)."""
-        values = self.single[:, leaves]
-        if self.slope is not None:
-            assert self.oracle.core_levels is not None
-            values = values + self.slope[:, leaves] * self.oracle.core_levels[self.oracle.owner[leaves], columns]
-        if self.tables is not None:
-            places = np.arange(len(self.oracle.leaf))[leaves]
-            values = values + self.tables[columns, :, places].T
-        return values
-
-    def minima(self, domain: Domain, turn: int) -> tuple[IntArray, FloatArray]:
-        """Return the core groups that have a candidate number ``turn``, and the sum of their leaves' minima there."""
+    def minima(self, domain: Domain) -> FloatArray:
+        """Return the sum (C, K) of the leaves' least values for each candidate that the domain allows."""
+        sums = np.zeros(domain.allowed.shape)
+        if self.compiled:
+            stars.minima(*self._arguments(), domain.allowed, sums)
+            return sums
         owner = self.oracle.owner
-        active = domain.counts > turn
-        groups: IntArray = np.flatnonzero(active)
-        leaves: slice | IntArray = slice(None) if active.all() else np.flatnonzero(active[owner])
-        mine = owner[leaves]
-        if len(mine) == 0:
-            return groups, np.zeros(len(groups))
-        least = self.at(leaves, domain.columns[mine, turn]).min(axis=0)
-        sums = np.asarray(np.bincount(mine, weights=least, minlength=len(active)), dtype=np.float64)
-        return groups, sums[groups]
+        for turn in range(int(domain.counts.max(initial=0))):
+            active = domain.counts > turn
+            leaves: slice | IntArray = slice(None) if active.all() else np.flatnonzero(active[owner])
+            mine = owner[leaves]
+            if len(mine):
+                least = self._at(leaves, domain.columns[mine, turn]).min(axis=0)
+                groups: IntArray = np.flatnonzero(active)
+                sums[groups, domain.columns[groups, turn]] = np.bincount(mine, least, len(active))[groups]
+        return sums
 
     def choice(self, core: IntArray) -> IntArray:
         """Return each leaf's candidate (L,) for the core's choice (C,)."""
-        if len(self.oracle.leaf) == 0:
-            return np.empty(0, dtype=np.int64)
-        return np.asarray(self.at(slice(None), core[self.oracle.owner]).argmin(axis=0), dtype=np.int64)
+        choice = np.empty(len(self.oracle.leaf), dtype=np.int64)
+        if self.compiled:
+            stars.choices(*self._arguments(), core, choice)
+        elif len(choice):
+            choice = np.asarray(self._at(slice(None), core[self.oracle.owner]).argmin(axis=0), dtype=np.int64)
+        return choice
+
+    def reduced(self, core: IntArray) -> FloatArray:
+        """Return the reduced costs (K, L) of the leaves for the core's choice (C,)."""
+        values = self._at(slice(None), core[self.oracle.owner])
+        return values - values.min(axis=0)
+
+    def _at(self, leaves: slice | IntArray, columns: IntArray) -> FloatArray:
+        """Return the values (K, n) of some leaves whose centres take ``columns`` (n,)."""
+        values = self._single[:, leaves]
+        if self._rising is not None:
+            assert self.oracle.core_levels is not None
+            values = values + self._rising[:, leaves] * self.oracle.core_levels[self.oracle.owner[leaves], columns]
+        if self.tables:
+            places = np.arange(len(self.oracle.leaf))[leaves]
+            values = values + self._priced_tables[columns, :, places].T
+        return values
+
+    @cached_property
+    def _single(self) -> FloatArray:
+        return _weighted([part.leaves for part in self.oracle.parts], self.weights)  # (K, L)
+
+    @cached_property
+    def _rising(self) -> FloatArray | None:
+        if not self.slopes or self.oracle.leaf_levels is None:
+            return None
+        return _weighted([s for s, _ in self.slopes], [w for _, w in self.slopes]) * self.oracle.leaf_levels
+
+    @cached_property
+    def _priced_tables(self) -> FloatArray:
+        return _weighted([t for t, _ in self.tables], [w for _, w in self.tables])
+
+    def _arguments(self) -> tuple[Any, ...]:
+        oracle = self.oracle
+        return (
+            len(oracle.leaf),
+            oracle.parts[0].leaves.shape[0],
+            len(oracle.core),
+            tuple(part.leaves for part in oracle.parts),
+            tuple(self.weights),
+            tuple(slope for slope, _ in self.slopes),
+            tuple(weight for _, weight in self.slopes),
+            oracle.leaf_levels,
+            oracle.owner,
+            oracle.core_levels,
+        )
 
 
 def _weighted(arrays: Sequence[FloatArray], weights: Sequence[float]) -> FloatArray:

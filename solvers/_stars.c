@@ -1,0 +1,235 @@
+/* Inner loops of the Lagrangian over stars: what the leaves cost for each candidate of their centre.
+
+   Each does what the NumPy code beside its caller does, with the same answers bit for bit: float64 operations in the same
+   order (built with -ffp-contract=off), sums over leaves one after the other. Leaves are taken in blocks that stay in the
+   first cache, and loops run over the leaves of a block, so that the compiler can make vectors of them. */
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#define BLOCK 128
+#define MOST_ROWS 48
+#define MOST_COLUMNS 64
+
+typedef struct {
+    Py_buffer view[2 * MOST_ROWS + 8];
+    int count;
+} Buffers;
+
+static void release(Buffers *b)
+{
+    while (b->count > 0)
+        PyBuffer_Release(&b->view[--b->count]);
+}
+
+/* The data of a contiguous array of exactly `size` entries of `bytes` bytes. */
+static void *array_of(Buffers *b, PyObject *object, Py_ssize_t size, Py_ssize_t bytes, int writable)
+{
+    Py_buffer *view = &b->view[b->count];
+    if (PyObject_GetBuffer(object, view, writable ? PyBUF_CONTIG : PyBUF_CONTIG_RO) < 0)
+        return NULL;
+    b->count++;
+    if (view->itemsize != bytes || view->len != size * bytes) {
+        PyErr_Format(PyExc_ValueError, "expected %zd entries of %zd bytes", size, bytes);
+        return NULL;
+    }
+    return view->buf;
+}
+
+/* The leaves: tables (K, L) and coefficients (L,) of each row, priced by weights. */
+typedef struct {
+    Py_ssize_t leaves, columns, centres;
+    int rows, slopes;
+    const double *table[MOST_ROWS], *slope[MOST_ROWS];
+    double weight[MOST_ROWS], slope_weight[MOST_ROWS];
+    const double *leaf_levels;   /* (K, L) */
+    const double *centre_levels; /* (C, K) */
+    const int64_t *owner;        /* (L,) */
+} Leaves;
+
+static int rows_of(Buffers *b, PyObject *arrays, PyObject *weights, Py_ssize_t size, const double **into, double *weight)
+{
+    Py_ssize_t count = PyTuple_GET_SIZE(arrays);
+    if (count != PyTuple_GET_SIZE(weights) || count > MOST_ROWS) {
+        PyErr_SetString(PyExc_ValueError, "one weight a row, and not too many rows");
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        into[i] = array_of(b, PyTuple_GET_ITEM(arrays, i), size, 8, 0);
+        weight[i] = PyFloat_AsDouble(PyTuple_GET_ITEM(weights, i));
+        if (into[i] == NULL || PyErr_Occurred())
+            return -1;
+    }
+    return (int)count;
+}
+
+/* Price one block: single[k][l] and rising[k][l], the latter for one level of the centre. */
+static void price(const Leaves *s, Py_ssize_t first, Py_ssize_t count, double (*single)[BLOCK], double (*rising)[BLOCK])
+{
+    double slope[BLOCK];
+    for (Py_ssize_t l = 0; l < count; l++)
+        slope[l] = s->slopes ? s->slope[0][first + l] * s->slope_weight[0] : 0.0;
+    for (int r = 1; r < s->slopes; r++)
+        if (s->slope_weight[r] != 0.0)
+            for (Py_ssize_t l = 0; l < count; l++)
+                slope[l] += s->slope[r][first + l] * s->slope_weight[r];
+    for (Py_ssize_t k = 0; k < s->columns; k++) {
+        Py_ssize_t at = k * s->leaves + first;
+        double *one = single[k], *up = rising[k];
+        for (Py_ssize_t l = 0; l < count; l++)
+            one[l] = s->table[0][at + l] * s->weight[0];
+        for (int r = 1; r < s->rows; r++)
+            if (s->weight[r] != 0.0)
+                for (Py_ssize_t l = 0; l < count; l++)
+                    one[l] += s->table[r][at + l] * s->weight[r];
+        for (Py_ssize_t l = 0; l < count; l++)
+            up[l] = slope[l] * s->leaf_levels[at + l];
+    }
+}
+
+static void least(const Leaves *s, Py_ssize_t count, double (*single)[BLOCK], double (*rising)[BLOCK],
+                  const double *level, double *value)
+{
+    for (Py_ssize_t l = 0; l < count; l++)
+        value[l] = single[0][l] + rising[0][l] * level[l];
+    for (Py_ssize_t k = 1; k < s->columns; k++)
+        for (Py_ssize_t l = 0; l < count; l++) {
+            double other = single[k][l] + rising[k][l] * level[l];
+            value[l] = other < value[l] ? other : value[l];
+        }
+}
+
+static void all_minima(const Leaves *s, const uint8_t *allowed, double *sums)
+{
+    static _Thread_local double single[MOST_COLUMNS][BLOCK], rising[MOST_COLUMNS][BLOCK];
+    double level[BLOCK], value[BLOCK];
+    for (Py_ssize_t first = 0; first < s->leaves; first += BLOCK) {
+        Py_ssize_t count = s->leaves - first < BLOCK ? s->leaves - first : BLOCK;
+        const int64_t *owner = s->owner + first;
+        price(s, first, count, single, rising);
+        for (Py_ssize_t a = 0; a < s->columns; a++) {
+            int any = 0;
+            for (Py_ssize_t l = 0; l < count; l++) {
+                any |= allowed[owner[l] * s->columns + a];
+                level[l] = s->centre_levels[owner[l] * s->columns + a];
+            }
+            if (!any)
+                continue;
+            least(s, count, single, rising, level, value);
+            for (Py_ssize_t l = 0; l < count; l++)
+                sums[owner[l] * s->columns + a] += value[l];
+        }
+    }
+}
+
+static void all_choices(const Leaves *s, const int64_t *column, int64_t *choice)
+{
+    static _Thread_local double single[MOST_COLUMNS][BLOCK], rising[MOST_COLUMNS][BLOCK];
+    for (Py_ssize_t first = 0; first < s->leaves; first += BLOCK) {
+        Py_ssize_t count = s->leaves - first < BLOCK ? s->leaves - first : BLOCK;
+        price(s, first, count, single, rising);
+        for (Py_ssize_t l = 0; l < count; l++) {
+            int64_t owner = s->owner[first + l];
+            double level = s->centre_levels[owner * s->columns + column[owner]];
+            double best = single[0][l] + rising[0][l] * level;
+            int64_t at = 0;
+            for (Py_ssize_t k = 1; k < s->columns; k++) {
+                double other = single[k][l] + rising[k][l] * level;
+                if (other < best) {
+                    best = other;
+                    at = k;
+                }
+            }
+            choice[first + l] = at;
+        }
+    }
+}
+
+static int leaves_of(Buffers *b, Leaves *s, PyObject *args, PyObject **more, PyObject **out)
+{
+    PyObject *tables, *weights, *slopes, *slope_weights, *leaf_levels, *owner, *centre_levels;
+    if (!PyArg_ParseTuple(args, "nnnO!O!O!O!OOOOO", &s->leaves, &s->columns, &s->centres, &PyTuple_Type, &tables,
+                          &PyTuple_Type, &weights, &PyTuple_Type, &slopes, &PyTuple_Type, &slope_weights, &leaf_levels,
+                          &owner, &centre_levels, more, out))
+        return -1;
+    if (s->columns < 1 || s->columns > MOST_COLUMNS || PyTuple_GET_SIZE(tables) < 1) {
+        PyErr_SetString(PyExc_ValueError, "too few or too many columns or rows");
+        return -1;
+    }
+    s->rows = rows_of(b, tables, weights, s->leaves * s->columns, s->table, s->weight);
+    s->slopes = s->rows < 0 ? -1 : rows_of(b, slopes, slope_weights, s->leaves, s->slope, s->slope_weight);
+    if (s->slopes < 0)
+        return -1;
+    s->leaf_levels = array_of(b, leaf_levels, s->leaves * s->columns, 8, 0);
+    s->owner = s->leaf_levels == NULL ? NULL : array_of(b, owner, s->leaves, 8, 0);
+    s->centre_levels = s->owner == NULL ? NULL : array_of(b, centre_levels, s->centres * s->columns, 8, 0);
+    if (s->centre_levels == NULL)
+        return -1;
+    for (Py_ssize_t l = 0; l < s->leaves; l++)
+        if (s->owner[l] < 0 || s->owner[l] >= s->centres) {
+            PyErr_SetString(PyExc_ValueError, "no such centre");
+            return -1;
+        }
+    return 0;
+}
+
+/* minima(leaves, columns, centres, tables, weights, slopes, slope weights, leaf levels, owner, centre levels, allowed,
+   sums): add to sums (C, K) the leaves' least values where a centre's candidate is allowed (others hold no meaning). */
+static PyObject *py_minima(PyObject *self, PyObject *args)
+{
+    Buffers b = {.count = 0};
+    Leaves s;
+    PyObject *more, *out, *result = NULL;
+    if (leaves_of(&b, &s, args, &more, &out) == 0) {
+        const uint8_t *allowed = array_of(&b, more, s.centres * s.columns, 1, 0);
+        double *sums = allowed == NULL ? NULL : array_of(&b, out, s.centres * s.columns, 8, 1);
+        if (sums != NULL) {
+            Py_BEGIN_ALLOW_THREADS
+            all_minima(&s, allowed, sums);
+            Py_END_ALLOW_THREADS
+            result = Py_NewRef(Py_None);
+        }
+    }
+    release(&b);
+    return result;
+}
+
+/* choices(..., column, choice): set choice (L,) to each leaf's best candidate where its centre takes column (C,). */
+static PyObject *py_choices(PyObject *self, PyObject *args)
+{
+    Buffers b = {.count = 0};
+    Leaves s;
+    PyObject *more, *out, *result = NULL;
+    if (leaves_of(&b, &s, args, &more, &out) == 0) {
+        const int64_t *column = array_of(&b, more, s.centres, 8, 0);
+        int64_t *choice = column == NULL ? NULL : array_of(&b, out, s.leaves, 8, 1);
+        int wrong = choice == NULL;
+        for (Py_ssize_t c = 0; !wrong && c < s.centres; c++)
+            wrong = column[c] < 0 || column[c] >= s.columns;
+        if (wrong && choice != NULL)
+            PyErr_SetString(PyExc_ValueError, "no such column");
+        if (!wrong) {
+            Py_BEGIN_ALLOW_THREADS
+            all_choices(&s, column, choice);
+            Py_END_ALLOW_THREADS
+            result = Py_NewRef(Py_None);
+        }
+    }
+    release(&b);
+    return result;
+}
+
+static PyMethodDef methods[] = {
+    {"minima", py_minima, METH_VARARGS, "Least values of the leaves for each candidate of their centres."},
+    {"choices", py_choices, METH_VARARGS, "The leaves' choices for a choice of their centres."},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_stars", "Inner loops of the Lagrangian over stars.", -1,
+                                    methods, NULL, NULL, NULL, NULL};
+
+PyMODINIT_FUNC PyInit__stars(void) { return PyModule_Create(&module); }
