@@ -117,9 +117,9 @@ def _edge(graph: nx.Graph, height: dict[str, float], one: str, other: str) -> st
     y_one, y_other = _middle(height, one), _middle(height, other)
     kinds = {graph.nodes[one]["kind"] == "weight", graph.nodes[other]["kind"] == "weight"}
     if len(kinds) == 1:  # a tie on one side: an arc beside the boxes
-        x = _RIGHT if True in kinds else _LEFT + _BOX
-        bend = x + (-60 if True in kinds else 60)
-        return f'<path class="t" d="M{x} {y_one:g}C{bend} {y_one:g} {bend} {y_other:g} {x} {y_other:g}"/>'
+        side = _RIGHT if True in kinds else _LEFT + _BOX
+        out = side + (-60 if True in kinds else 60)
+        return f'<path class="t" d="M{side} {y_one:g}C{out} {y_one:g} {out} {y_other:g} {side} {y_other:g}"/>'
     if graph.nodes[one]["kind"] == "weight":
         y_one, y_other = y_other, y_one
     start, bend = _LEFT + _BOX, (_LEFT + _BOX + _RIGHT) / 2

@@ -89,7 +89,9 @@ def _least(
 ) -> Fraction:
     size, width = singles.shape
     leaf_edges, leaf, centre = strip_leaves(size, left, right)
-    inner = np.setdiff1d(np.arange(len(left)), leaf_edges)
+    between = np.ones(len(left), dtype=bool)
+    between[leaf_edges] = False
+    inner = np.flatnonzero(between)
     is_leaf = np.zeros(size, dtype=bool)
     is_leaf[leaf] = True
     touched = np.zeros(size, dtype=bool)

@@ -156,7 +156,7 @@ class _Search:
             exchange(self.rows, reduced, self.best, self._slack, self.offer, lambda: self._gap(point))
 
     def _slack(self, choice: IntArray) -> FloatArray:
-        used = [part.total(self.oracle, choice) for part in self.oracle.parts[1:]]
+        used = [part.total(choice) for part in self.oracle.parts[1:]]
         return self.oracle.limit_values - np.array(used)
 
     def offer(self, choice: IntArray) -> bool:
@@ -205,7 +205,7 @@ class _Core:
     def __init__(self, search: _Search, point: Point, vectors: FloatArray, groups: IntArray, open_: BoolArray) -> None:
         self.search_, self.groups, self.fixed = search, groups, point.choice.copy()
         instance = search.instance
-        rest = np.setdiff1d(np.arange(instance.size), groups)
+        rest = _others(instance.size, groups)
         parts = [(search.oracle.objective, True), *((row, False) for row in search.oracle.limits)]
         self.scaled = [_Scaled(row, is_goal, rest, self.fixed, groups, instance.size) for row, is_goal in parts]
         self.base = search.oracle.base + self.scaled[0].rest
@@ -405,3 +405,9 @@ def _undominated(states: _States) -> IntArray:
     same = np.ones(count, dtype=bool)
     same[1:] = (np.diff(states.objective[order]) != 0) | (np.diff(first) != 0) | (np.diff(second) != 0)
     return np.sort(order[~dominated & same])
+
+
+def _others(size: int, groups: IntArray) -> IntArray:
+    inside = np.ones(size, dtype=bool)
+    inside[groups] = False
+    return np.flatnonzero(inside)

@@ -87,7 +87,7 @@ class _Search:
         if root.infeasible:
             return Claim(lower_bound=math.inf, enumeration=Enumeration(0, 0), statistics={"nodes": 0})
         for point in (*root.ends, root.best):
-            self._offer(point.choice)
+            self._offer_point(point)
         try:
             self._expand(self.oracle.everything, root)
             stop = self._branch()
@@ -132,7 +132,7 @@ class _Search:
             self.closed.append(math.inf)
             return
         for point in found.ends:
-            self._offer(point.choice)
+            self._offer_point(point)
         if self._pruned(bound):
             self.closed.append(self._whole(bound))
         elif domain.single:
@@ -227,6 +227,14 @@ class _Search:
 
     def _objective(self, choice: IntArray) -> Value:
         return self.instance.cost_of(choice) if self.by_cost else self.instance.damage_of(choice)
+
+    def _offer_point(self, point: Point) -> None:
+        """Offer a point's choice, unless its sums say clearly enough that it is not feasible or not better."""
+        if (point.slope > 1e-9 * np.abs(self.oracle.limit_values)).any():
+            return
+        objective = point.value - float(np.dot(point.prices, point.slope))
+        if self.value is None or objective - 2 * point.margin < float(self.value):
+            self._offer(point.choice)
 
     def _offer(self, choice: IntArray) -> None:
         if not self.instance.is_feasible(choice):

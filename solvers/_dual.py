@@ -52,8 +52,8 @@ def maximize_dual(
 ) -> Dual:
     """Return nearly the best prices for the core inside ``domain``.
 
-    The search stops early once the value exceeds ``above``, the best answer's: the domain then holds no better one. With
-    one limit it also stops once no price can get there.
+    The search stops early once the value exceeds ``above``, the best answer's: the domain then holds no better one.
+    With one limit it also stops once no price can get there.
     """
     search = _Search(oracle, control, domain, above)
     guess = guess_prices(oracle) if start is None else start
@@ -159,7 +159,9 @@ class _Search:
         meet = (high.value - fall * last - low.value + rise * first) / (rise - fall)
         ceiling = low.value + rise * (meet - first)
         assert self.best is not None
-        if not first < meet < last or ceiling - self.best.value <= self._tolerance() or ceiling < self.above < math.inf:
+        if not first < meet < last or ceiling - self.best.value <= self._tolerance():
+            return None
+        if ceiling < self.above < math.inf:
             return None
         if first > 0 and last > 1.5 * first:
             # Far apart the limited sum is nearly a power of the price (damage falls by 4 a bit): interpolate the logs.

@@ -94,11 +94,7 @@ class Oracle:
         self.base = Fraction(instance.base_cost) if _by_cost(instance) else instance.base_damage
         size, rows = instance.size, [self.objective, *self.limits]
         couplings = [row.pairs for row in rows if row.pairs is not None]
-        keys = (
-            np.unique(np.concatenate([one.left * size + one.right for one in couplings]))
-            if couplings
-            else np.empty(0, dtype=np.int64)
-        )
+        keys = _edges(couplings, size)
         left, right = keys // size, keys % size
         edges, leaf, centre = strip_leaves(size, left, right)
         order = np.argsort(centre, kind="stable")
@@ -111,7 +107,9 @@ class Oracle:
         place = np.full(size, -1)
         place[self.core] = np.arange(len(self.core))
         self.owner = place[centre]
-        inner = np.setdiff1d(np.arange(len(keys)), edges)
+        between = np.ones(len(keys), dtype=bool)
+        between[edges] = False
+        inner = np.flatnonzero(between)
         self.inner = place[left[inner]], place[right[inner]]
         turned = self.leaf == right[edges]
         self.parts = [_Part(row, self, keys, edges, turned, inner, size) for row in rows]
@@ -158,18 +156,19 @@ class Oracle:
         choice[self.alone] = alone.argmin(axis=1)
         choice[self.leaf] = leaves.choice(core)
         total = float(alone.min(axis=1).sum()) + self._core_value
-        used = np.array([part.total(self, choice) for part in self.parts])
+        used = np.array([part.total(choice) for part in self.parts[1:]])
         constant = float(self.base) - float(np.dot(prices, self.limit_values))
         negative = 2 * float(np.dot(weights, [part.negative for part in self.parts]))
         size = abs(total) + negative + abs(float(self.base)) + float(np.dot(prices, np.abs(self.limit_values)))
         # Sums of n terms in any order are within n 2^-53 of the sum of their sizes; products and limits add a few.
         margin = (self.instance.size + 64) * 2.0**-53 * size
-        slope = used[1:] - self.limit_values
+        slope = used - self.limit_values
         return Point(total + constant, margin, np.asarray(prices, dtype=np.float64), slope, choice, values)
 
     def reduced(self, point: Point, core: IntArray) -> FloatArray:
         """Return the reduced costs (K, L) of the leaves at a point's prices, for the core's choice (C,)."""
-        return _Leaves(self, [1.0, *point.prices.tolist()]).reduced(core)
+        values = _Leaves(self, [1.0, *point.prices.tolist()]).at(core)
+        return values - values.min(axis=0)
 
     def _choose(self, values: FloatArray, weights: Sequence[float]) -> IntArray:
         if len(self.inner[0]) == 0:
@@ -219,7 +218,7 @@ class _Part:
         there = np.flatnonzero(place[inner] >= 0)
         self.inner[there] = row.pairs.dense(place[inner[there]])
 
-    def total(self, oracle: Oracle, choice: IntArray) -> float:
+    def total(self, choice: IntArray) -> float:
         """Return the row at a choice, pinned groups taken off."""
         value = float(self.table[np.arange(len(choice)), choice].sum())
         return value if self.row.pairs is None else value + float(self.row.pairs.at(choice).sum())
@@ -262,10 +261,9 @@ class _Leaves:
             choice = np.asarray(self._at(slice(None), core[self.oracle.owner]).argmin(axis=0), dtype=np.int64)
         return choice
 
-    def reduced(self, core: IntArray) -> FloatArray:
-        """Return the reduced costs (K, L) of the leaves for the core's choice (C,)."""
-        values = self._at(slice(None), core[self.oracle.owner])
-        return values - values.min(axis=0)
+    def at(self, core: IntArray) -> FloatArray:
+        """Return the leaves' values (K, L) for the core's choice (C,)."""
+        return self._at(slice(None), core[self.oracle.owner])
 
     def _at(self, leaves: slice | IntArray, columns: IntArray) -> FloatArray:
         """Return the values (K, n) of some leaves whose centres take ``columns`` (n,)."""
@@ -306,6 +304,15 @@ class _Leaves:
             oracle.owner,
             oracle.core_levels,
         )
+
+
+def _edges(couplings: list[Coupling], size: int) -> IntArray:
+    """Return the distinct edges of all couplings, as left * size + right, in order."""
+    if not couplings:
+        return np.empty(0, dtype=np.int64)
+    keys = [one.left * size + one.right for one in couplings]
+    # Those of one coupling are distinct and in order already.
+    return keys[0] if len(keys) == 1 else np.unique(np.concatenate(keys))
 
 
 def _weighted(arrays: Sequence[FloatArray], weights: Sequence[float]) -> FloatArray:
