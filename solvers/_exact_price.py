@@ -202,7 +202,7 @@ class _Sample:
         low, high = _price(self.steps, below - 2), _price(self.steps, above + 1)
         if above + 1 >= len(self.steps.group):
             last = _price(self.steps, len(self.steps.group) - 1)
-            high = min(max(last, 1e-280) * 16.0**self.widen, LARGEST_PRICE)
+            high = min(max(last, 1e-280) * 16.0 ** min(self.widen, 200.0), LARGEST_PRICE)
         if at is not None:
             low, high = min(low, at / self.widen), max(high, at * self.widen)
         return low / _NUDGE, min(high * _NUDGE, LARGEST_PRICE)

@@ -136,6 +136,9 @@ class _Search:
     # -- the relaxation ------------------------------------------------------------------------------------------
 
     def run(self) -> None:
+        if self.by_cost and self.instance.size > _SMALL and not self._reachable():
+            self.infeasible = True  # no price would do: do not look for one
+            return
         self._relax()
         if self.best is None and not self._reachable():
             self.infeasible = True

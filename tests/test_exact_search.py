@@ -211,3 +211,12 @@ def test_negative_costs() -> None:
     assert found.status is other.status is Status.OPTIMAL
     assert found.objective + 400 * 10**6 == other.objective
     assert replace(problem, bound=None).bound is None
+
+
+def test_many_tied_groups_that_cannot_meet_the_bound() -> None:
+    """No price brackets an optimum that does not exist."""
+    from impq_opt.problems import load
+
+    found = solve(load("efficientnet-lite0-imagenet-kernel"), bound=0.02)
+    assert found.status is Status.INFEASIBLE
+    assert found.diagnosis is not None
