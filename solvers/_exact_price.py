@@ -28,6 +28,8 @@ ColumnArray = npt.NDArray[np.uint16]
 # Few enough groups to sort the steps of their hulls at once.
 _FEW = 4096
 _SAMPLE = 8192
+# From here on a larger sample pays: it leaves fewer groups open.
+_MANY = 1 << 21
 # Half-width of the bracket that a sample gives, in standard errors: it fails once in some thousands, and is checked.
 _SIGMAS = 3.5
 # Ends of brackets are moved outwards by this factor, so that ties at an end lie inside.
@@ -173,7 +175,7 @@ class _Sample:
 
     @classmethod
     def draw(cls, blocks: Sequence[Block], size: int, goal: Goal, rng: np.random.Generator) -> _Sample:
-        count = min(_SAMPLE, size // 4)
+        count = min(_SAMPLE if size <= _MANY else 4 * _SAMPLE, size // 4)
         # One random group in each of `count` equal stretches: neighbours are alike, so strata lower the variance.
         edges = np.arange(count + 1) * size // count
         places = edges[:-1] + (rng.random(count) * np.diff(edges)).astype(np.int64)

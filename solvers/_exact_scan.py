@@ -44,8 +44,8 @@ LARGEST_PRICE = 1e280
 PROHIBITIVE = np.int64(1 << 60)
 # Groups per chunk: the temporaries of one chunk stay in the cache.
 _CHUNK = 1 << 13
-# The kernel copies out up to one group in this many, while it is in the cache.
-_POOL_SHARE = 8
+# Room for one open group in this many (in half as many of full tables) before a pass has to be made again.
+_POOL_SHARE = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,17 +124,18 @@ def _scan_block(block: Block, low: float, high: float, threshold: float) -> Scan
 
 def _scan_native(block: Block, arrays: tuple[Any, ...], low: float, high: float, threshold: float) -> Scan:
     count, width = arrays[-2:]
-    columns, at_high = np.empty(count, dtype=np.uint16), np.empty(count, dtype=np.uint16)
-    places = np.empty(count, dtype=np.int64)
-    room = count // _POOL_SHARE + _CHUNK
-    pool_cost, pool_damage = np.empty((room, width), dtype=np.int64), np.empty((room, width))
-    opened, copied, cost, damage = _native.kernel.scan(
-        *(*arrays, low, high, threshold, GUARD, columns, places, at_high),
-        *(pool_cost, pool_damage, room, _native.thread_count()),
-    )
-    rows = places[:opened].copy()
-    tables = (pool_cost[:opened], pool_damage[:opened]) if copied else _rows(block, rows)
-    return Scan(columns, Pool(rows, *tables), at_high[:opened].copy(), cost, dyadic(*damage), low, high, threshold)
+    columns = np.empty(count, dtype=np.uint16)
+    needed = count // (_POOL_SHARE if block.structured else _POOL_SHARE // 2) + _CHUNK
+    while needed:
+        room = needed
+        places, at_high = np.empty(room, dtype=np.int64), np.empty(room, dtype=np.uint16)
+        pool_cost, pool_damage = np.empty((room, width), dtype=np.int64), np.empty((room, width))
+        opened, needed, cost, damage = _native.kernel.scan(
+            *(*arrays, low, high, threshold, GUARD, columns, places, at_high),
+            *(pool_cost, pool_damage, room, _native.thread_count()),
+        )
+    pool = Pool(places[:opened], pool_cost[:opened], pool_damage[:opened])
+    return Scan(columns, pool, at_high[:opened], cost, dyadic(*damage), low, high, threshold)
 
 
 def _scan_numpy(block: Block, low: float, high: float, threshold: float) -> Scan:

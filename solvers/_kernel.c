@@ -51,9 +51,9 @@ typedef struct {
     Py_ssize_t start, stop, opened;
     double low, high, threshold, guard;
     uint16_t *columns; /* (n,) all rows */
-    int64_t *open;     /* room for stop - start, from start */
+    int64_t *open; /* the open rows, as many as there is room for, their best columns at the high end, and tables */
     uint16_t *at_high;
-    int64_t *pool_cost; /* tables of the open rows, as many as there is room for */
+    int64_t *pool_cost;
     double *pool_damage;
     Py_ssize_t room;
     __int128 cost;
@@ -76,13 +76,15 @@ static inline void scan_copy(Scan *s, const int64_t *cost, const double *damage,
     }
 }
 
-/* Without branches: whether a group stays open is close to random. */
+/* Without branches that depend on the data: whether a group stays open is close to random. */
 static inline void scan_close(Scan *s, Py_ssize_t row, int best, int best_high, int kept, int64_t cost, double damage)
 {
     Py_ssize_t is_open = kept > 1;
     s->columns[row] = (uint16_t)best;
-    s->open[s->start + s->opened] = row;
-    s->at_high[s->start + s->opened] = (uint16_t)best_high;
+    if (s->opened < s->room) {
+        s->open[s->opened] = row;
+        s->at_high[s->opened] = (uint16_t)best_high;
+    }
     s->opened += is_open;
     s->cost += cost & (is_open - 1);
     bins_add(s->damage, is_open ? 0.0 : damage);
@@ -239,7 +241,7 @@ static int table_of(Buffers *b, Table *t, PyObject *cost, PyObject *damage, PyOb
 
 /* scan(cost, damage, levels, scales, widths, rows, columns, low, high, threshold, guard, best, open, at_high,
         pool cost, pool damage, room in the pool, threads)
-   -> (number of open rows, whether the pool had room for them, cost of the settled, (integer, exponent) of their damage) */
+   -> (number of open rows, 0 or the room that they need, cost of the settled, (integer, exponent) of their damage) */
 static PyObject *py_scan(PyObject *self, PyObject *args)
 {
     (void)self;
@@ -253,7 +255,7 @@ static PyObject *py_scan(PyObject *self, PyObject *args)
     Buffers buffers = {.count = 0};
     Table table;
     Scan jobs[MOST_THREADS];
-    int overflow = 0;
+    Py_ssize_t needed = 0;
     PyObject *result = NULL;
     memset(jobs, 0, sizeof jobs);
     if (rows > MOST_TERMS) {
@@ -266,8 +268,8 @@ static PyObject *py_scan(PyObject *self, PyObject *args)
     if (table_of(&buffers, &table, cost, damage, levels, scales, widths, rows, columns))
         goto done;
     if (array_of(&buffers, best, rows, 2, 1, 0, &jobs[0].columns) ||
-        array_of(&buffers, open, rows, 8, 1, 0, &jobs[0].open) ||
-        array_of(&buffers, at_high, rows, 2, 1, 0, &jobs[0].at_high) ||
+        array_of(&buffers, open, room, 8, 1, 0, &jobs[0].open) ||
+        array_of(&buffers, at_high, room, 2, 1, 0, &jobs[0].at_high) ||
         array_of(&buffers, pool_cost, room * columns, 8, 1, 0, &jobs[0].pool_cost) ||
         array_of(&buffers, pool_damage, room * columns, 8, 1, 0, &jobs[0].pool_damage))
         goto done;
@@ -276,8 +278,10 @@ static PyObject *py_scan(PyObject *self, PyObject *args)
         jobs[i].start = rows * i / threads;
         jobs[i].stop = rows * (i + 1) / threads;
         jobs[i].low = low, jobs[i].high = high, jobs[i].threshold = threshold, jobs[i].guard = guard;
-        jobs[i].columns = jobs[0].columns, jobs[i].open = jobs[0].open, jobs[i].at_high = jobs[0].at_high;
+        jobs[i].columns = jobs[0].columns;
         jobs[i].room = room / threads;
+        jobs[i].open = jobs[0].open + room / threads * i;
+        jobs[i].at_high = jobs[0].at_high + room / threads * i;
         jobs[i].pool_cost = jobs[0].pool_cost + room / threads * columns * i;
         jobs[i].pool_damage = jobs[0].pool_damage + room / threads * columns * i;
         jobs[i].damage = calloc(1, sizeof(Bins));
@@ -289,21 +293,23 @@ static PyObject *py_scan(PyObject *self, PyObject *args)
     Py_BEGIN_ALLOW_THREADS
     run_all(scan_part, jobs, sizeof jobs[0], threads);
 
+    Py_ssize_t most = 0;
     for (int i = 0; i < threads; i++)
-        overflow |= jobs[i].opened > jobs[i].room;
+        most = jobs[i].opened > most ? jobs[i].opened : most;
+    int fits = most <= room / threads;
+    needed = fits ? 0 : most * threads;
     for (int i = 1; i < threads; i++) {
-        size_t bytes = overflow ? 0 : 8 * (size_t)(jobs[i].opened * columns);
+        size_t count = fits ? (size_t)jobs[i].opened : 0, bytes = 8 * count * (size_t)columns;
         memmove(jobs[0].pool_cost + jobs[0].opened * columns, jobs[i].pool_cost, bytes);
         memmove(jobs[0].pool_damage + jobs[0].opened * columns, jobs[i].pool_damage, bytes);
-        memmove(jobs[0].open + jobs[0].opened, jobs[0].open + jobs[i].start, sizeof(int64_t) * (size_t)jobs[i].opened);
-        memmove(jobs[0].at_high + jobs[0].opened, jobs[0].at_high + jobs[i].start,
-                sizeof(uint16_t) * (size_t)jobs[i].opened);
+        memmove(jobs[0].open + jobs[0].opened, jobs[i].open, sizeof(int64_t) * count);
+        memmove(jobs[0].at_high + jobs[0].opened, jobs[i].at_high, sizeof(uint16_t) * count);
         jobs[0].opened += jobs[i].opened;
         jobs[0].cost += jobs[i].cost;
         bins_merge(jobs[0].damage, jobs[i].damage);
     }
     Py_END_ALLOW_THREADS
-    result = Py_BuildValue("(niNN)", jobs[0].opened, !overflow, wide_result(jobs[0].cost), bins_result(jobs[0].damage));
+    result = Py_BuildValue("(nnNN)", jobs[0].opened, needed, wide_result(jobs[0].cost), bins_result(jobs[0].damage));
 done:
     for (int i = 0; i < MOST_THREADS; i++)
         free(jobs[i].damage);

@@ -48,8 +48,9 @@ IntArray = npt.NDArray[np.int64]
 
 # Up to this many groups no pass is needed: all of them are priced and kept.
 _SMALL = 16384
-# Share of the groups that the first pass keeps because a second choice comes close.
-_SHARE = 0.015
+# Groups that the first pass keeps because a second choice comes close: about this many, and at least this share.
+_KEPT = 15_000
+_SHARE = 0.0015
 _FIRST_CORE, _GROWTH = 48, 4
 # States of a core that is only one step of the growth.
 _TRIAL_STATES = 200_000
@@ -124,7 +125,8 @@ class _Search:
         self.model = Model(instance)
         self.by_cost = self.model.by_cost
         self.goal = Goal(self.by_cost, self.model.capacity)
-        self.best: npt.NDArray[np.uint16] | None = None
+        # The best answer: the base with other columns at some places.
+        self.best: tuple[IntArray, IntArray] | None = None
         self.better = Fraction(0)  # how far the best answer's objective is below the base's
         self.price: float | None = None
         self.proved: Fraction | None = None  # lower bound minus the base's objective
@@ -155,7 +157,9 @@ class _Search:
             base, low, high = np.empty(size, dtype=np.uint16), 0.0, LARGEST_PRICE
             cost, damage = 0, Fraction(0)
         else:
-            found, passes = narrow(self.instance.blocks, size, self.goal, _SHARE, rng)
+            found, passes = narrow(
+                self.instance.blocks, size, self.goal, max(_SHARE, min(_KEPT / size, 10 * _SHARE)), rng
+            )
             pool, threshold, base = found.pool, found.threshold, found.columns
             cost, damage, low, high = found.cost, found.damage, found.low, found.high
             self.statistics["passes"] += passes
@@ -171,7 +175,7 @@ class _Search:
             self.base_damage = damage + self.model.damage_of(pool.places, pool, priced.columns)
         self.slack = self.goal.capacity - (self.base_damage if self.by_cost else self.base_cost)
         if self.slack >= 0:
-            self.best = base
+            self.best = (np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
         self._measure_gap()
 
     def _set_pool(self, pool: Pool, threshold: float) -> None:
@@ -245,8 +249,7 @@ class _Search:
         if not fits or (self.best is not None and better <= self.better):
             return False
         self.better = better
-        self.best = self.base.copy()
-        self.best[places] = columns
+        self.best = (places, columns)
         return True
 
     # -- the proof -----------------------------------------------------------------------------------------------
@@ -283,6 +286,9 @@ class _Search:
         size = _FIRST_CORE
         while True:
             limit = self._limit_on_lattice()
+            if self.control.expired():
+                self.stop = Stop.TIME_LIMIT
+                return
             if (self.by_cost and limit < 0) or (not self.by_cost and self.gap <= 0):
                 self.proved = -self.better
                 return
@@ -380,7 +386,11 @@ class _Search:
         done = Enumeration(self.statistics["core_groups"], self.statistics["states"])
         if self.infeasible or (self.best is None and self.proved is not None):
             return Claim(lower_bound=math.inf, enumeration=done, statistics=self.statistics)
-        choice = None if self.best is None else self.best.astype(np.int64)
+        choice = None
+        if self.best is not None:
+            del self.pool  # what it holds is not needed any more
+            choice = self.base.astype(np.int64)
+            choice[self.best[0]] = self.best[1]
         lower: Fraction | float = -math.inf
         if self.proved is not None:
             base = self.base_cost + self.instance.base_cost if self.by_cost else self.base_damage
