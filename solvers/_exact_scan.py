@@ -271,13 +271,32 @@ def common_divisor(blocks: Sequence[Block]) -> int:
     """Return the greatest common divisor of all differences of costs inside a group, 0 where there are none."""
     found = 0
     for block in blocks:
-        for start in range(0, block_length(block), _CHUNK):
-            part = block.part(slice(start, start + _CHUNK))
-            cost, _ = part.tables()
-            steps = np.diff(cost, axis=1)
-            # Once a divisor is known, a remainder is rare and cheaper to look for.
-            if found == 0 or (steps % found).any():
-                found = math.gcd(found, int(np.gcd.reduce(steps, axis=None)))
-            if found == 1:
-                return 1
+        if isinstance(block.cost, RankOne):
+            levels = np.diff(block.cost.right)
+            here = _divisor(block.cost.left[:, None], None) * int(np.gcd.reduce(levels)) if levels.size else 0
+        else:  # one candidate alone has no differences
+            here = _divisor(block.cost, block.widths) if block.cost.shape[1] > 1 else 0
+        found = math.gcd(found, here)
+        if found == 1:
+            return 1
+    return found
+
+
+def _divisor(values: IntArray, widths: IntArray | None) -> int:
+    """Return the greatest common divisor of the differences inside rows, or of the values of a single column."""
+    count, width = values.shape
+    if _native.kernel is not None and values.flags.c_contiguous:
+        divisor: int = _native.kernel.divisor(values, widths, count, width, _native.thread_count())
+        return divisor
+    found = 0
+    for start in range(0, count, _CHUNK):
+        part = values[start : start + _CHUNK]
+        steps = np.diff(part, axis=1) if width > 1 else part
+        if widths is not None:
+            steps = steps * (np.arange(1, width) < widths[start : start + _CHUNK, None])
+        # Once a divisor is known, a remainder is rare and cheaper to look for.
+        if found == 0 or (steps % found).any():
+            found = math.gcd(found, int(np.gcd.reduce(steps, axis=None)))
+        if found == 1:
+            break
     return found

@@ -355,6 +355,103 @@ static PyObject *py_two_best(PyObject *self, PyObject *args)
     Py_RETURN_NONE;
 }
 
+/* ---- divisors ----------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    const int64_t *values, *widths;
+    Py_ssize_t columns, start, stop;
+    uint64_t found;
+} Divisor;
+
+static uint64_t greatest(uint64_t a, uint64_t b)
+{
+    while (b) {
+        uint64_t rest = a % b;
+        a = b;
+        b = rest;
+    }
+    return a;
+}
+
+/* Whether g divides u: u times the inverse of g's odd part, its trailing zeros rotated out, is at most (2^64 - 1) / g
+   (Warren, Hacker's Delight, section 10-17). */
+typedef struct {
+    uint64_t inverse, most;
+    int zeros;
+} Divides;
+
+static Divides divides(uint64_t g)
+{
+    int zeros = 0;
+    uint64_t odd = g;
+    while (!(odd & 1)) {
+        odd >>= 1;
+        zeros++;
+    }
+    uint64_t inverse = odd; /* correct to 3 bits; each step doubles that */
+    for (int i = 0; i < 5; i++)
+        inverse *= 2 - odd * inverse;
+    return (Divides){inverse, UINT64_MAX / g, zeros};
+}
+
+static void divisor_part(void *job)
+{
+    Divisor *d = job;
+    Divides by = {0, 0, 0};
+    uint64_t g = 0;
+    for (Py_ssize_t row = d->start; row < d->stop && g != 1; row++) {
+        const int64_t *v = d->values + row * d->columns;
+        Py_ssize_t width = d->widths ? d->widths[row] : d->columns;
+        for (Py_ssize_t k = d->columns > 1; k < width; k++) {
+            int64_t step = d->columns > 1 ? v[k] - v[k - 1] : v[k];
+            uint64_t u = step < 0 ? -(uint64_t)step : (uint64_t)step, t = u * by.inverse;
+            if (g != 0) {
+                t = by.zeros ? t >> by.zeros | t << (64 - by.zeros) : t;
+                if (t <= by.most)
+                    continue;
+            }
+            g = greatest(u, g);
+            if (g != 0)
+                by = divides(g);
+        }
+    }
+    d->found = g;
+}
+
+/* divisor(values, widths, rows, columns, threads): the greatest common divisor of the differences inside rows, or of the
+   values where there is one column; 0 where all are 0 */
+static PyObject *py_divisor(PyObject *self, PyObject *args)
+{
+    (void)self;
+    PyObject *values, *widths;
+    Py_ssize_t rows, columns;
+    int threads;
+    Divisor jobs[MOST_THREADS];
+    if (!PyArg_ParseTuple(args, "OOnni", &values, &widths, &rows, &columns, &threads))
+        return NULL;
+    Buffers b = {.count = 0};
+    if (array_of(&b, values, rows * columns, 8, 0, 0, &jobs[0].values) ||
+        array_of(&b, widths, rows, 8, 0, 1, &jobs[0].widths)) {
+        release(&b);
+        return NULL;
+    }
+    threads = threads < 1 ? 1 : threads > MOST_THREADS ? MOST_THREADS : threads;
+    jobs[0].columns = columns;
+    for (int i = 0; i < threads; i++) {
+        jobs[i] = jobs[0];
+        jobs[i].start = rows * i / threads;
+        jobs[i].stop = rows * (i + 1) / threads;
+    }
+    uint64_t found = 0;
+    Py_BEGIN_ALLOW_THREADS
+    run_all(divisor_part, jobs, sizeof jobs[0], threads);
+    for (int i = 0; i < threads; i++)
+        found = greatest(found, jobs[i].found);
+    Py_END_ALLOW_THREADS
+    release(&b);
+    return PyLong_FromUnsignedLongLong(found);
+}
+
 /* ---- hulls --------------------------------------------------------------------------------------------------------- */
 
 /* Damages are float64, or int64 in a core. */
@@ -859,6 +956,7 @@ done:
 static PyMethodDef methods[] = {
     {"scan", py_scan, METH_VARARGS, "Settle groups that a bracket of multipliers cannot change."},
     {"two_best", py_two_best, METH_VARARGS, "The two least values of each group at a multiplier."},
+    {"divisor", py_divisor, METH_VARARGS, "The greatest common divisor of differences inside groups."},
     {"hull", py_hull, METH_VARARGS, "The steps of the groups' lower convex hulls."},
     {"order", py_order, METH_VARARGS, "The stable order of falling keys."},
     {"search", py_search, METH_VARARGS, "Dynamic programming over a core."},

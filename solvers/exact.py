@@ -132,6 +132,7 @@ class _Search:
         self.proved: Fraction | None = None  # lower bound minus the base's objective
         self.infeasible = False
         self.lattice: int | None = None  # divides all differences of costs
+        self.pool_lattice: int | None = None  # divides those of the pool
         self.stop = Stop.COMPLETED
         self.statistics: dict[str, Any] = {"core_groups": 0, "states": 0, "passes": 0}
 
@@ -181,7 +182,7 @@ class _Search:
     def _set_pool(self, pool: Pool, threshold: float) -> None:
         """Keep the pool: all groups with a second choice within ``threshold`` of the best at the price, or more."""
         assert self.price is not None
-        self.pool, self.threshold = pool, threshold
+        self.pool, self.threshold, self.pool_lattice = pool, threshold, None
         first, second = two_best(pool, self.price)
         self.first = first
         with np.errstate(invalid="ignore"):
@@ -270,6 +271,11 @@ class _Search:
         if not self.by_cost or self.best is None or limit < 0:
             return limit
         if limit > self.threshold:
+            # The lattice of all groups takes half a pass: look at it where that of the pool would make the difference.
+            if self.pool_lattice is None:
+                self.pool_lattice = common_divisor([self.pool.block])
+            if self._limit(self.pool_lattice or 1 << 60) > self.threshold:
+                return limit
             if self.lattice is None:
                 self.lattice = common_divisor(self.instance.blocks)
             limit = self._limit(self.lattice)

@@ -15,7 +15,7 @@ from impq_opt.problems.families import FAMILIES, explicit, generate
 from impq_opt.solver import Control, make_instance
 from impq_opt.solvers import _native as solver_native
 from impq_opt.solvers._exact_core import Core, search
-from impq_opt.solvers._exact_scan import Scan, scan, two_best
+from impq_opt.solvers._exact_scan import Scan, common_divisor, scan, two_best
 from impq_opt.solvers._hull import hull_edges, hull_steps
 from impq_opt.verification import examine
 
@@ -86,6 +86,32 @@ def test_a_pass_is_the_same(width: int, monkeypatch: pytest.MonkeyPatch) -> None
                 slow_values = two_best(found.pool, low)
             same_scan(found, slow)
             assert all(np.array_equal(a, b) for a, b in zip(values, slow_values, strict=True))
+
+
+@compiled
+def test_divisors_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(2)
+    for factor in (1, 2, 3, 64, 576, 2**40, 3**20, 0):
+        for width in (1, 2, 8):
+            tables = [rng.integers(-1000, 1000, (30_000, width)) * factor + 7]
+            samples = [
+                Block(slice(None), t, t.astype(float), w)
+                for t in tables
+                for w in (None, rng.integers(1, width + 1, 30_000))
+            ]
+            samples.append(
+                Block(
+                    slice(None),
+                    RankOne(tables[0][:, 0] - 7, np.arange(1, 9) * 5),
+                    RankOne(rng.random(30_000), rng.random(8)),
+                )
+            )
+            found = [common_divisor([block]) for block in samples]
+            with monkeypatch.context() as patch:
+                pure(patch)
+                assert [common_divisor([block]) for block in samples] == found
+            if width == 8:
+                assert found == [factor, factor, 5 * factor]
 
 
 def same_scan(one: Scan, other: Scan) -> None:
