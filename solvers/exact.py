@@ -24,6 +24,7 @@ from impq_opt.diagnosis import smallest_damage
 from impq_opt.errors import OptionError
 from impq_opt.instance import Instance
 from impq_opt.solver import Claim, Control, Solver
+from impq_opt.solvers._exact_cardinality import Pairs, pairs_of
 from impq_opt.solvers._exact_core import Found, search
 from impq_opt.solvers._exact_fill import fill
 from impq_opt.solvers._exact_model import Model, RelativeCore
@@ -114,6 +115,9 @@ class Exact(Solver):
         return search.claim()
 
 
+_UNKNOWN = Pairs(np.empty(0, dtype=np.int64), np.empty(0), Fraction(0), 0)
+
+
 class _Search:
     """One run: the base allocation, the best answer, and what is left of the gap.
 
@@ -131,6 +135,7 @@ class _Search:
         self.price: float | None = None
         self.proved: Fraction | None = None  # lower bound minus the base's objective
         self.infeasible = False
+        self.pairs: Pairs | None = _UNKNOWN
         self.lattice: int | None = None  # divides all differences of costs
         self.pool_lattice: int | None = None  # divides those of the pool
         self.stop = Stop.COMPLETED
@@ -310,10 +315,28 @@ class _Search:
             if not whole:
                 rows = self._closest(limit, size)
             found, core = self._solve_core(rows, limit, self.states if whole else min(_TRIAL_STATES, self.states))
+            # Counting takes some hundred sorts: it is for what trial cores do not settle.
+            if (found.stop is Stop.STATE_LIMIT or size > _FIRST_CORE) and self._counted():
+                return
             if whole or self.stop is not Stop.COMPLETED:
                 self._finish(rows, limit, found, core)
                 return
             size *= _GROWTH
+
+    def _counted(self) -> bool:
+        """Return whether counting the groups that pay proves the best answer, and set the bound that it gives."""
+        if not self.by_cost or self.best is None or self.threshold != math.inf or self.instance.ties:
+            return False
+        if self.pairs is _UNKNOWN:
+            self.pairs = pairs_of(self.pool, self.goal.capacity)
+        if self.pairs is None:
+            return False
+        best = self.base_cost - int(self.better)
+        self.counted = Fraction(self.pairs.bound(best) - self.base_cost)
+        if self.counted < -self.better:
+            return False
+        self.proved = -self.better
+        return True
 
     def _pass_again(self, limit: float) -> None:
         assert self.price is not None

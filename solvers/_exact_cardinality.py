@@ -1,0 +1,118 @@
+"""A bound for problems of pairs, where the convex relaxation says nothing: how many groups can pay at all.
+
+Where every group has two choices, a better answer pays for at most as many groups as the cheapest payments allow, and
+for at least as many as the largest reductions of damage need. Priced beside the damage, this closes the gap of strongly
+correlated problems, whose groups all have nearly one ratio (Martello & Toth 1997, bounds from maximum cardinality).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+
+from impq_opt.arithmetic import exact_int_sum, exact_sum, floor_float
+from impq_opt.solvers._exact_scan import Pool
+
+__all__ = ["Pairs", "pairs_of"]
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+_EPS = 2.0**-53
+# Sections of the search for the price of a group; each leaves 0.62 of the interval.
+_SECTIONS = 90
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Groups with a free choice and one that pays ``cost`` (n,) to take ``damage`` (n,) off, rounded up.
+
+    The free choices do ``excess`` more damage than is allowed, and cost ``base``.
+    """
+
+    cost: IntArray
+    damage: FloatArray
+    excess: Fraction
+    base: int
+
+    def bound(self, best: int) -> int:
+        """Return a lower bound on the cost of any answer cheaper than ``best``; ``best`` where there is none."""
+        limit = best - self.base - 1
+        most = int(np.searchsorted(np.cumsum(np.sort(self.cost)), limit, side="right"))
+        # Sums of floats are off by less than this share.
+        reach = np.cumsum(-np.sort(-self.damage)) * (1 + 2.0**-30)
+        fewest = int(np.searchsorted(reach, floor_float(self.excess), side="left")) + 1
+        if self.excess <= 0:
+            fewest = 0
+        if fewest > most:
+            return best
+        span = float(self.cost.max(initial=1))
+        # A price of at least 0 goes with "at most", one of at most 0 with "at least".
+        found = max(
+            self._proved(*self._prices(0.0, span, most), most), self._proved(*self._prices(-span, 0.0, fewest), fewest)
+        )
+        return min(best, self.base + max(0, math.ceil(found)))
+
+    def _prices(self, low: float, high: float, count: int) -> tuple[float, float]:
+        """Return prices of damage and, in [low, high], of a group that nearly maximise the bound with ``count``."""
+        golden = (math.sqrt(5) - 1) / 2
+        points = [high - golden * (high - low), low + golden * (high - low)]
+        values = [self._value(point, count) for point in points]
+        for _ in range(_SECTIONS):
+            if values[0][0] < values[1][0]:
+                low = points[0]
+                points, values = [points[1], low + golden * (high - low)], [values[1]]
+                values.append(self._value(points[1], count))
+            else:
+                high = points[1]
+                points, values = [high - golden * (high - low), points[0]], [values[0]]
+                values.insert(0, self._value(points[0], count))
+        near = (points[0] + points[1]) / 2
+        # Integral data has integral prices, and hitting one exactly is worth a try.
+        return max(
+            (self._value(price, count)[0], self._value(price, count)[1], price) for price in (near, round(near))
+        )[1:]
+
+    def _value(self, group_price: float, count: int) -> tuple[float, float]:
+        """Return the best bound for one price of a group, and the price of damage that gives it."""
+        cost = self.cost + group_price
+        with np.errstate(divide="ignore"):
+            ratio = cost / self.damage
+        order = np.argsort(ratio, kind="stable")
+        taken = np.cumsum(self.damage[order])
+        place = min(int(np.searchsorted(taken, float(self.excess), side="left")), len(order) - 1)
+        price = max(0.0, float(ratio[order[place]]))
+        value = np.minimum(cost - price * self.damage, 0.0).sum() + price * float(self.excess) - group_price * count
+        return float(value), price
+
+    def _proved(self, price: float, group_price: float, count: int) -> Fraction:
+        """Return the bound at some prices, rounding taken off."""
+        if not (math.isfinite(price) and price < 1e250):
+            return Fraction(0)
+        value = self.cost + group_price - price * self.damage
+        value -= 8 * _EPS * (self.cost + abs(group_price) + price * self.damage)
+        total = exact_sum(np.minimum(value, 0.0))
+        return total + Fraction(price) * self.excess - Fraction(group_price) * count
+
+
+def pairs_of(pool: Pool, capacity: Fraction) -> Pairs | None:
+    """Return the groups as pairs, or None where one has more than two choices that matter."""
+    cost, damage = pool.cost, pool.damage
+    rows = np.arange(len(cost))
+    cheap = np.where(cost == cost.min(axis=1)[:, None], damage, np.inf).argmin(axis=1)
+    least = damage.min(axis=1)
+    paid = np.where(damage == least[:, None], cost, np.iinfo(np.int64).max).argmin(axis=1)
+    between = (cost < cost[rows, paid][:, None]) & (damage < damage[rows, cheap][:, None])
+    if between.any():
+        return None
+    free_damage = damage[rows, cheap]
+    less = free_damage - least
+    # Rounded up, so that paying seems to help at least as much as it does.
+    less = np.where(less > 0, np.nextafter(less, np.inf), 0.0)
+    useful = less > 0
+    excess = exact_sum(free_damage) - capacity
+    return Pairs((cost[rows, paid] - cost[rows, cheap])[useful], less[useful], excess, exact_int_sum(cost[rows, cheap]))

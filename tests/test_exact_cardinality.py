@@ -1,0 +1,58 @@
+"""Bounds by counting, and the hard families that need them."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from itertools import product
+
+import numpy as np
+import pytest
+
+from impq_opt import Status, solve
+from impq_opt.problems.families import generate
+from impq_opt.solvers._exact_cardinality import pairs_of
+from impq_opt.solvers._exact_scan import Pool
+
+
+def optimum(cost: np.ndarray, damage: np.ndarray, bound: Fraction) -> int | None:
+    rows = np.arange(len(cost))
+    fits = [
+        int(cost[rows, columns].sum())
+        for columns in product(range(2), repeat=len(cost))
+        if sum(map(Fraction, damage[rows, columns].tolist()), Fraction(0)) <= bound
+    ]
+    return min(fits, default=None)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_no_bound_is_above_an_answer(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    count, largest = int(rng.integers(1, 9)), int(rng.choice([10, 1000, 10**6]))
+    weight = rng.integers(1, largest, count)
+    extra = int(rng.choice([0, largest // 10, largest, -1])) if seed % 2 else rng.integers(0, largest, count)
+    saved = np.maximum(weight + extra, 0) * float(rng.choice([1.0, 1 / 7, 1e-9]))
+    cost = np.stack([np.zeros_like(weight), weight], axis=1) + rng.integers(-5, 5, (count, 1))
+    damage = np.stack([saved, np.zeros(count)], axis=1)
+    bound = Fraction(float(damage.sum())) * Fraction(int(rng.integers(0, 100)), 100)
+    best = optimum(cost, damage, bound)
+    assert best is not None
+    pairs = pairs_of(Pool(np.arange(count), cost, damage), bound)
+    assert pairs is not None
+    for above in (1, 2, largest // 7 + 1, int(cost.max(axis=1).sum()) - best + 1):
+        if above > 0:
+            assert pairs.bound(best + above) <= best, "an answer that is better exists"
+    assert pairs.bound(best) <= best
+
+
+def test_three_choices_are_no_pair() -> None:
+    cost, damage = np.array([[0, 1, 2]]), np.array([[2.0, 1.0, 0.0]])
+    assert pairs_of(Pool(np.arange(1), cost, damage), Fraction(1)) is None
+    assert pairs_of(Pool(np.arange(1), cost, np.array([[2.0, 2.0, 0.0]])), Fraction(1)) is not None
+
+
+@pytest.mark.parametrize("name", ["correlated-1e3", "correlated-1e6"])
+@pytest.mark.parametrize("groups", [100, 1000])
+def test_strongly_correlated_pairs_are_proved(name: str, groups: int) -> None:
+    for seed in range(3):
+        found = solve(generate(name, groups, seed), time_limit=60)
+        assert found.status is Status.OPTIMAL, seed
