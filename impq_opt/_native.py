@@ -18,7 +18,7 @@ MOST_COLUMNS = 64
 library: Any = None
 if not PURE:
     with suppress(ImportError):
-        from impq_opt import _exact as library  # type: ignore[attr-defined,no-redef]
+        from impq_opt import _exact as library  # type: ignore[no-redef]
 
 
 def thread_count() -> int:

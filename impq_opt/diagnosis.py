@@ -12,6 +12,8 @@ import numpy.typing as npt
 
 from impq_opt.allocation import Diagnosis
 from impq_opt.arithmetic import exact_int_sum, exact_sum
+from impq_opt.compilation import compile_instance
+from impq_opt.costs.rows import cost_row
 from impq_opt.instance import Budget, Direction, Instance, RankOne
 from impq_opt.pricing import Prices, least_priced
 from impq_opt.problem import Problem
@@ -120,9 +122,9 @@ def _explain_damage(instance: Instance) -> Diagnosis:
     problem = instance.problem
     smallest = _exact_smallest(instance)
     held = []
-    for field, name in (("pins", "pins"), ("ties", "ties")):
-        if getattr(problem, field):
-            without = replace(problem, **{field: type(getattr(problem, field))()} if field == "ties" else {field: {}})
+    for name in ("pins", "ties"):
+        if getattr(problem, name):
+            without = replace(problem, pins={}) if name == "pins" else replace(problem, ties=())
             reachable = _free_minimum(without)
             if instance.bound is not None and reachable <= instance.bound < smallest:
                 held.append(f"the {name} (without them {float(reachable):.6g} is reachable)")
@@ -131,9 +133,6 @@ def _explain_damage(instance: Instance) -> Diagnosis:
 
 
 def _free_minimum(problem: Problem) -> Fraction:
-    from impq_opt.costs.rows import cost_row
-    from impq_opt.instance import compile_instance
-
     row = cost_row(problem, problem.objective)
     return _exact_smallest(compile_instance(problem, direction=Direction.COST, bound=None, cost=row))
 

@@ -122,10 +122,10 @@ def _edge(graph: nx.Graph, height: dict[str, float], one: str, other: str) -> st
         return f'<path class="t" d="M{side} {y_one:g}C{out} {y_one:g} {out} {y_other:g} {side} {y_other:g}"/>'
     if graph.nodes[one]["kind"] == "weight":
         y_one, y_other = y_other, y_one
-    start, bend = _LEFT + _BOX, (_LEFT + _BOX + _RIGHT) / 2
+    start, middle = _LEFT + _BOX, (_LEFT + _BOX + _RIGHT) / 2
     title = f"<title>{data['macs']:,} multiply-accumulates</title>" if "macs" in data else ""
     style = ' class="t"' if data.get("tied") else ""
-    curve = f"M{start} {y_one:g}C{bend:g} {y_one:g} {bend:g} {y_other:g} {_RIGHT} {y_other:g}"
+    curve = f"M{start} {y_one:g}C{middle:g} {y_one:g} {middle:g} {y_other:g} {_RIGHT} {y_other:g}"
     return f'<path{style} d="{curve}">{title}</path>'
 
 

@@ -19,11 +19,12 @@ import numpy.typing as npt
 from impq_opt.allocation import Allocation, Certificate, Diagnosis, Enumeration, Status, Stop
 from impq_opt.arithmetic import floor_float
 from impq_opt.arrays import exact_bound
+from impq_opt.compilation import compile_instance
 from impq_opt.costs import parse_quantity
 from impq_opt.costs.rows import CostRow, budget_rows, cost_row
 from impq_opt.diagnosis import diagnose
 from impq_opt.errors import OptionError, SolverError, UnsupportedError, nearest
-from impq_opt.instance import Direction, Instance, compile_instance
+from impq_opt.instance import Direction, Instance
 from impq_opt.problem import Problem
 from impq_opt.verification import Assessment, assess, examine
 

@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt.allocation import Allocation
+from impq_opt.compilation import compile_instance
 from impq_opt.costs.rows import cost_row
 from impq_opt.errors import UnsupportedError
-from impq_opt.instance import Direction, Instance, compile_instance
+from impq_opt.instance import Direction, Instance
 from impq_opt.problem import Problem
 from impq_opt.solver import solve
 

@@ -27,9 +27,9 @@ _OPERATORS = (
 def _declare_operators() -> object:
     import torch
 
-    library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
+    library = torch.library.Library("torchvision", "DEF")
     for signature in _OPERATORS:
-        library.define(signature)  # type: ignore[no-untyped-call]
+        library.define(signature)
     return library  # the operators live as long as this object
 
 

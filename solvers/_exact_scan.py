@@ -201,10 +201,7 @@ def _rows(block: Block, rows: IntArray | slice) -> tuple[IntArray, FloatArray]:
 
 
 def _picked(block: Block, rows: IntArray) -> Block:
-    def pick(table):  # type: ignore[no-untyped-def]
-        return RankOne(table.left[rows], table.right) if isinstance(table, RankOne) else table[rows]
-
-    return Block(rows, pick(block.cost), pick(block.damage), None if block.widths is None else block.widths[rows])
+    return Block(rows, block.cost[rows], block.damage[rows], None if block.widths is None else block.widths[rows])
 
 
 def everything(blocks: Sequence[Block], size: int) -> Pool:

@@ -74,8 +74,8 @@ def hull_edges(cost: IntArray, damage: FloatArray | IntArray) -> Steps:
         most = count * (width - 1)
         start, group, to, step_cost = (np.empty(n, dtype=np.int64) for n in (count, most, most, most))
         step_damage, ratio = np.empty(most, dtype=damage.dtype), np.empty(most)
-        cost, damage = np.ascontiguousarray(cost), np.ascontiguousarray(damage)
-        used = _native.kernel.hull(cost, damage, whole, count, width, start, group, to, step_cost, step_damage, ratio)
+        tables = np.ascontiguousarray(cost), np.ascontiguousarray(damage)
+        used = _native.kernel.hull(*tables, whole, count, width, start, group, to, step_cost, step_damage, ratio)
         return Steps(start, group[:used], to[:used], step_cost[:used], step_damage[:used], ratio[:used])
     cheapest = cost == cost.min(axis=1)[:, None]
     largest = np.iinfo(np.int64).max if whole else np.inf

@@ -163,7 +163,7 @@ def survey_of(
     traced = trace(network, prepare(example, home), residual=residual)
     place = torch.device(device)
     traced.to(place)
-    batches = (prepare(data.rows(rows)[0], place) for rows in order.split(32))  # type: ignore[no-untyped-call]
+    batches = (prepare(data.rows(rows)[0], place) for rows in order.split(32))
     return Survey(
         traced,
         groups if isinstance(groups, Grouping) else Grouping(groups),

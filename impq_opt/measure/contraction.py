@@ -83,7 +83,7 @@ def _weight_order(values: Tensor, weight: tuple[int, ...]) -> Tensor:
     taps = math.prod(weight[2:])
     if taps == 1:
         return values
-    return values.unflatten(-1, (taps, weight[1])).transpose(-1, -2).flatten(-2)  # type: ignore[no-untyped-call]
+    return values.unflatten(-1, (taps, weight[1])).transpose(-1, -2).flatten(-2)
 
 
 def _portions(grad: Tensor, x: Tensor, weight: tuple[int, ...], use: Use) -> Iterator[tuple[Tensor, Tensor]]:
@@ -99,7 +99,7 @@ def _positions(grad: Tensor, use: Use) -> Tensor:
     if not use.dimensions:
         return grad.flatten(1, -2).unsqueeze(1) if grad.ndim > 2 else grad[:, None, None, :]
     flat = grad.movedim(1, -1).flatten(1, -2)  # (n, L, out)
-    return flat.unflatten(2, (use.groups, -1)).transpose(1, 2)  # type: ignore[no-untyped-call]
+    return flat.unflatten(2, (use.groups, -1)).transpose(1, 2)
 
 
 def _unfold(x: Tensor, weight: tuple[int, ...], use: Use) -> Tensor:

@@ -88,7 +88,7 @@ class Estimator:
         """Return the sum over samples ``x`` (n, ...) of ``weights`` (n,) times the squared gradients of margins."""
         total = Squares({}, {})
         taps = Taps(network, fine=fine, whole=self.name == "batch")
-        for part, factors in zip(x.split(self.batch), weights.sqrt().split(self.batch), strict=True):  # type: ignore[no-untyped-call]
+        for part, factors in zip(x.split(self.batch), weights.sqrt().split(self.batch), strict=True):
             logits = taps.forward(part)
             scale = factors.to(logits.device, torch.float32)[:, None]
             combinations = (scale * one for one in self._coefficients(margins(logits), generator))

@@ -80,7 +80,7 @@ class Grouping:
             return squares.reshape(*lead, site.shape[0] * site.shape[1], -1).sum(-1)
         flat = squares.flatten(-2)
         missing = -flat.shape[-1] % self.size
-        return torch.nn.functional.pad(flat, (0, missing)).unflatten(-1, (-1, self.size)).sum(-1)  # type: ignore[no-untyped-call]
+        return torch.nn.functional.pad(flat, (0, missing)).unflatten(-1, (-1, self.size)).sum(-1)
 
     def ranges(self, site: WeightSite, weight: Tensor) -> FloatArray:
         """Return the root mean square, over the weights of each group, of their quantizers' ranges."""

@@ -104,7 +104,7 @@ class Chunks:
             self.count = sampling.replicates or max(32, len(pool) // (8 * draws))
             return
         size = sampling.chunk or max(1, min(256, len(pool) // 16))
-        self._parts = pool.kept.split(size)[: sampling.replicates]  # type: ignore[no-untyped-call]
+        self._parts = pool.kept.split(size)[: sampling.replicates]
         self.count = len(self._parts)
 
     def samples(self, chunk: int) -> int:

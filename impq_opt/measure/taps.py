@@ -49,9 +49,9 @@ class Taps:
                 out = out.detach().requires_grad_()
             if node in self._calls:
                 site, use = self._calls[node]
-                out.register_hook(self._weight_hook(site, use, inputs[0].detach(), len(x)))  # type: ignore[no-untyped-call]
+                out.register_hook(self._weight_hook(site, use, inputs[0].detach(), len(x)))
             if node in self._sites:
-                out.register_hook(self._activation_hook(self._sites[node], len(x)))  # type: ignore[no-untyped-call]
+                out.register_hook(self._activation_hook(self._sites[node], len(x)))
             return out
 
         return self.network.run(x, visit, watch=self.watch)

@@ -45,7 +45,7 @@ def train(network: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe, *,
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
             loss = functional.cross_entropy(network(x.contiguous(memory_format=torch.channels_last)), y)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         schedule.step()
         if not quiet and (step % 100 == 0 or step == steps):
@@ -58,7 +58,7 @@ def _batches(images: Tensor, labels: Tensor, recipe: Recipe) -> Iterator[tuple[T
     generator = torch.Generator().manual_seed(recipe.seed)
     for _ in range(recipe.epochs):
         order = torch.randperm(len(images), generator=generator)
-        for rows in order[: len(order) // recipe.batch * recipe.batch].split(recipe.batch):  # type: ignore[no-untyped-call]
+        for rows in order[: len(order) // recipe.batch * recipe.batch].split(recipe.batch):
             x = images[rows]
             if recipe.flip:
                 mirrored = torch.rand(len(x), generator=generator) < 0.5
@@ -71,6 +71,6 @@ def accuracy(network: nn.Module, images: Tensor, labels: Tensor, batch: int = 50
     """Return the share of ``images`` that ``network`` labels as ``labels`` says."""
     network.eval()
     hits = 0
-    for x, y in zip(images.split(batch), labels.split(batch), strict=True):  # type: ignore[no-untyped-call]
+    for x, y in zip(images.split(batch), labels.split(batch), strict=True):
         hits += int((network(x.contiguous(memory_format=torch.channels_last)).argmax(1) == y).sum())
     return hits / len(images)

@@ -130,7 +130,7 @@ def fine_tune(
             logits = model(inputs)
             loss = functional.cross_entropy(logits, labels)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         tally.add(loss, logits, labels)
         tally.step += 1

@@ -31,9 +31,9 @@ class Fit:
         taps = Taps(survey.network, fine=survey.grouping.fine)
         size = survey.estimator.batch
         for x, labels, weights in zip(
-            part.x.split(size),  # type: ignore[no-untyped-call]
-            part.labels.split(size),  # type: ignore[no-untyped-call]
-            part.weights.sqrt().split(size),  # type: ignore[no-untyped-call]
+            part.x.split(size),
+            part.labels.split(size),
+            part.weights.sqrt().split(size),
             strict=True,
         ):
             logits = taps.forward(x).float()

@@ -43,7 +43,7 @@ class Gaussian:
         steps = torch.tensor([4.0**-b / 12 for b in survey.bits], dtype=torch.float64)
         table = torch.zeros(len(survey), len(survey.bits), dtype=torch.float64)
         size = survey.estimator.batch
-        for x, weights in zip(part.x.split(size), part.weights.split(size), strict=True):  # type: ignore[no-untyped-call]
+        for x, weights in zip(part.x.split(size), part.weights.split(size), strict=True):
             for margin, noise in noise_by_margin(survey, x):  # (n,), (n, G)
                 spread = (noise[:, :, None] * steps).sqrt()  # (n, G, K)
                 table += torch.einsum("n,ngk->gk", weights, tail(margin[:, None, None], spread))

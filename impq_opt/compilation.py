@@ -1,0 +1,263 @@
+"""From a problem and its goals to what a solver sees: pins folded in, ties merged, costs in one row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+
+from impq_opt.arithmetic import exact_int_sum, exact_sum, sum_rows_down
+from impq_opt.costs.rows import CostRow
+from impq_opt.coupling import Coupling, Places, couple
+from impq_opt.damage import DamageTable, PowerLaw
+from impq_opt.instance import Block, Budget, Direction, Instance, RankOne, TieBlock
+from impq_opt.problem import Problem
+
+__all__ = ["compile_instance"]
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+
+def compile_instance(
+    problem: Problem,
+    *,
+    direction: Direction,
+    bound: Fraction | None,
+    cost: CostRow,
+    limit: int | None = None,
+    budgets: Sequence[tuple[str, CostRow, int]] = (),
+) -> Instance:
+    """Turn a problem and its goals into what a solver sees.
+
+    Parameters
+    ----------
+    cost : CostRow
+        The cost that is minimised, or that ``limit`` bounds.
+    budgets : sequence of (name, row, limit in quanta)
+    """
+    fixed, is_free, ties = _reduce(problem)
+    free = None if is_free is None else np.flatnonzero(is_free)
+    size = len(problem) if free is None else len(free)
+    constant = _constant_groups(is_free, ties)
+    tie_blocks = _place_ties(problem, ties, free)
+    coupled = cost.coupled or any(row.coupled for _, row, _ in budgets)
+    places = _places(problem, fixed, free, tie_blocks) if coupled else None
+    linear, pairs, base_cost = _uncoupled(problem, cost, places)
+    base_damage = Fraction(0)
+    if constant is not None:
+        base_cost += exact_int_sum(linear.chosen(problem.candidates, fixed)[constant])
+        base_damage = exact_sum(problem.damage.chosen(problem.candidates, fixed)[constant])
+    blocks = list(_plain_blocks(problem, linear, free, _tied(size, tie_blocks)))
+    blocks += [_merged_block(problem, linear, tie) for tie in tie_blocks]
+    instance = Instance(
+        problem=problem,
+        direction=direction,
+        row=cost,
+        size=size,
+        blocks=tuple(blocks),
+        base_cost=base_cost,
+        base_damage=base_damage,
+        bound=bound,
+        limit=limit,
+        budgets=(),
+        pairs=pairs,
+        _fixed=fixed,
+        _free=free,
+        ties=tie_blocks,
+    )
+    rows = tuple(_budget(instance, constant, places, name, row, most) for name, row, most in budgets)
+    return replace(instance, budgets=rows) if rows else instance
+
+
+def _uncoupled(problem: Problem, row: CostRow, places: Places | None) -> tuple[CostRow, Coupling | None, int]:
+    """Return the part of ``row`` that belongs to single groups, the pairs, and the constant."""
+    if places is None:
+        return (replace(row, constant=0) if row.constant else row), None, row.constant
+    return couple(problem, row, places)
+
+
+def _places(problem: Problem, fixed: IntArray, free: IntArray | None, ties: tuple[TieBlock, ...]) -> Places:
+    """Return where the problem's groups are among the free ones."""
+    count = len(problem)
+    widths = problem.candidates.counts(count)
+    if free is None:
+        every = np.arange(count)
+        return Places(every, np.zeros(count, dtype=np.int64), None, widths, every)
+    place = np.full(count, -1)
+    place[free] = np.arange(len(free))
+    if not ties:
+        return Places(place, fixed, None, widths[free], free)
+    columns = np.minimum(np.arange(problem.candidates.width), widths[:, None] - 1)
+    widths = widths[free]
+    for tie in ties:
+        place[tie.members] = tie.groups[:, None]
+        widths[tie.groups] = tie.columns.shape[1]
+        padded = np.minimum(np.arange(columns.shape[1]), tie.columns.shape[1] - 1)
+        columns[tie.members] = tie.columns[:, padded]
+    return Places(place, fixed, columns, widths, free)
+
+
+def _reduce(problem: Problem) -> tuple[IntArray, npt.NDArray[np.bool_] | None, list[tuple[int, ...]]]:
+    """Return the columns of pinned groups (G,), which groups stay free (or None: all), and the open ties."""
+    if not problem.pins and not problem.ties:
+        return np.zeros(0, dtype=np.int64), None, []
+    fixed = np.zeros(len(problem), dtype=np.int64)
+    is_free = np.ones(len(problem), dtype=bool)
+    for group, column in problem.pins.items():
+        fixed[group], is_free[group] = column, False
+    open_ties = []
+    for tie in problem.ties:
+        pinned = [g for g in tie if g in problem.pins]
+        if pinned:
+            bits = problem.candidates.of(pinned[0])[problem.pins[pinned[0]]]
+            for group in tie:
+                fixed[group], is_free[group] = problem.candidates.of(group).index(bits), False
+        else:
+            is_free[list(tie[1:])] = False
+            open_ties.append(tie)
+    return fixed, is_free, open_ties
+
+
+def _constant_groups(is_free: npt.NDArray[np.bool_] | None, ties: list[tuple[int, ...]]) -> IntArray | None:
+    """Return the pinned groups, or None where there are none."""
+    if is_free is None:
+        return None
+    constant = ~is_free
+    for tie in ties:
+        constant[list(tie)] = False
+    return np.flatnonzero(constant)
+
+
+def _place_ties(problem: Problem, ties: list[tuple[int, ...]], free: IntArray | None) -> tuple[TieBlock, ...]:
+    """Gather ties whose members have the same sets of candidates, so that each kind is merged in one go."""
+    if not ties or free is None:
+        return ()
+    set_of = problem.candidates.set_of
+    kinds: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
+    for tie in ties:
+        kinds.setdefault(tuple(0 if set_of is None else int(set_of[g]) for g in tie), []).append(tie)
+    blocks = []
+    for numbers, members in kinds.items():
+        sets = [problem.candidates.sets[number] for number in numbers]
+        common = [b for b in sets[0] if all(b in one for one in sets[1:])]
+        columns = np.array([[one.index(b) for b in common] for one in sets], dtype=np.int64)
+        array = np.array(members, dtype=np.int64)
+        blocks.append(TieBlock(np.searchsorted(free, array[:, 0]), array, columns))
+    return tuple(blocks)
+
+
+def _plain_blocks(
+    problem: Problem, cost: CostRow, free: IntArray | None, tied: npt.NDArray[np.bool_] | None
+) -> Iterator[Block]:
+    """Yield the blocks of the groups that are neither pinned nor tied."""
+    places: IntArray | slice = slice(None)
+    groups: IntArray | slice = slice(None)
+    if free is not None:
+        places = np.arange(len(free)) if tied is None else np.flatnonzero(~tied)
+        groups = free[places]
+        if len(groups) == 0:
+            return
+    candidates = problem.candidates
+    structured = isinstance(problem.damage, PowerLaw) and cost.table is None
+    if candidates.set_of is None:
+        yield _block(problem, cost, places, groups, candidates.sets[0], structured)
+        return
+    sets = candidates.set_of[groups]
+    if structured:
+        for number in np.unique(sets).tolist():
+            inside = np.flatnonzero(sets == number)
+            place = inside if isinstance(places, slice) else places[inside]
+            group = inside if isinstance(groups, slice) else groups[inside]
+            yield _block(problem, cost, place, group, candidates.sets[number], structured)
+        return
+    widths = np.array([len(one) for one in candidates.sets], dtype=np.int64)[sets]
+    yield _ragged_block(problem, cost, places, groups, sets, widths)
+
+
+def _block(
+    problem: Problem,
+    cost: CostRow,
+    places: IntArray | slice,
+    groups: IntArray | slice,
+    bits: Sequence[float],
+    structured: bool,
+) -> Block:
+    if structured:
+        assert isinstance(problem.damage, PowerLaw) and cost.slope is not None
+        return Block(
+            places,
+            RankOne(cost.slope[groups], cost.levels(bits)),
+            RankOne(problem.damage.sensitivity[groups], problem.damage.scale(bits)),
+        )
+    return Block(places, cost.dense(groups, bits), problem.damage.at(groups, bits))
+
+
+def _ragged_block(
+    problem: Problem,
+    cost: CostRow,
+    places: IntArray | slice,
+    groups: IntArray | slice,
+    sets: IntArray,
+    widths: IntArray,
+) -> Block:
+    """Return one block of tables for groups with several candidate sets."""
+    candidates = problem.candidates
+    full = all(len(one) == candidates.width for one in candidates.sets)
+    if cost.table is not None and cost.slope is None and isinstance(problem.damage, DamageTable):
+        cost_table, damage_table = cost.table[groups], problem.damage.values[groups]
+        cost_table, damage_table = cost_table[:, : candidates.width], damage_table[:, : candidates.width]
+        return Block(places, cost_table, damage_table, None if full else widths)
+    chosen = np.arange(len(problem))[groups]
+    cost_table = np.zeros((len(chosen), candidates.width), dtype=np.int64)
+    damage_table = np.zeros((len(chosen), candidates.width))
+    for number in np.unique(sets).tolist():
+        inside = np.flatnonzero(sets == number)
+        bits = candidates.sets[number]
+        cost_table[inside, : len(bits)] = cost.dense(chosen[inside], bits)
+        damage_table[inside, : len(bits)] = problem.damage.at(chosen[inside], bits)
+    return Block(places, cost_table, damage_table, None if full else widths)
+
+
+def _merged_block(problem: Problem, cost: CostRow, tie: TieBlock) -> Block:
+    """Return the block of tied groups: costs added exactly, damages added downwards.
+
+    A float64 cannot hold every sum of float64s. Rounded down, the sum relaxes the bound, so lower bounds stay valid;
+    whether a choice is feasible is decided on the members (:meth:`Instance.damage_of`).
+    """
+    set_of = problem.candidates.set_of
+    costs, damages = [], []
+    for members, columns in zip(tie.members.T, tie.columns, strict=True):
+        bits = problem.candidates.sets[0 if set_of is None else int(set_of[members[0]])]
+        costs.append(cost.dense(members, bits)[:, columns])
+        damages.append(problem.damage.at(members, bits)[:, columns])
+    return Block(tie.groups, np.sum(costs, axis=0), sum_rows_down(np.stack(damages)))
+
+
+def _budget(
+    instance: Instance, constant: IntArray | None, places: Places | None, name: str, full: CostRow, limit: int
+) -> Budget:
+    """Return a budget beside the objective, on the free groups."""
+    problem = instance.problem
+    row, pairs, base = _uncoupled(problem, full, places)
+    blocks = list(_plain_blocks(problem, row, instance._free, _tied(instance.size, instance.ties)))
+    blocks += [_merged_block(problem, row, tie) for tie in instance.ties]
+    table = np.empty((instance.size, int(instance.widths.max(initial=1))), dtype=np.int64)
+    for block in blocks:
+        part, _ = block.tables()
+        table[block.groups] = part[:, np.minimum(np.arange(table.shape[1]), part.shape[1] - 1)]
+    if constant is not None:
+        base += exact_int_sum(row.chosen(problem.candidates, instance._fixed)[constant])
+    return Budget(name, table, base, limit, row.quantum, pairs, "+".join(row.weights))
+
+
+def _tied(size: int, ties: tuple[TieBlock, ...]) -> npt.NDArray[np.bool_] | None:
+    if not ties:
+        return None
+    tied = np.zeros(size, dtype=bool)
+    for tie in ties:
+        tied[tie.groups] = True
+    return tied
