@@ -43,7 +43,7 @@ class Layout:
             return tensor.movedim(self.dimension, 0)
         sizes = (samples, -1) if self.order == "major" else (-1, samples)
         place = self.dimension + (self.order == "minor")
-        return tensor.unflatten(self.dimension, sizes).movedim(place, 0)  # type: ignore[no-untyped-call]
+        return tensor.unflatten(self.dimension, sizes).movedim(place, 0)
 
 
 def live_nodes(graph: fx.Graph) -> dict[fx.Node, None]:

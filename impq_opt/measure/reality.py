@@ -150,7 +150,7 @@ class Validation:
             rows = problem.names.select(site.name)
             if int(problem.sizes[rows].sum()) != int(np.prod(site.shape)):
                 raise DataError("has another number of weights than the problem", where=f"network: {site.name}")
-        batches = (prepare(self.data.rows(r)[0], self.device) for r in torch.arange(self.samples).split(_BATCH))  # type: ignore[no-untyped-call]
+        batches = (prepare(self.data.rows(r)[0], self.device) for r in torch.arange(self.samples).split(_BATCH))
         found = calibrate(network, batches)
         self.ranges = {
             name: ActivationRange(
@@ -202,7 +202,7 @@ class Validation:
 
         decisions = []
         with torch.no_grad():
-            for rows in torch.arange(len(self.data)).split(_BATCH):  # type: ignore[no-untyped-call]
+            for rows in torch.arange(len(self.data)).split(_BATCH):
                 x = prepare(self.data.rows(rows)[0], self.device)
                 decisions.append(self.network.run(x, visit, tensors, frozenset(quantizers)).argmax(1).cpu())
         return torch.cat(decisions)
@@ -231,7 +231,7 @@ class Validation:
         return float(bound.mean()), float(bound.clamp(max=1).mean()), float(gauss.clamp(max=1).mean())
 
     def _look(self, survey: Survey) -> Iterator[tuple[Tensor, Tensor]]:
-        for rows in torch.arange(self.samples).split(_BATCH):  # type: ignore[no-untyped-call]
+        for rows in torch.arange(self.samples).split(_BATCH):
             margins, noises = zip(*noise_by_margin(survey, prepare(self.data.rows(rows)[0], self.device)), strict=True)
             yield torch.stack(margins), torch.stack(noises)
 
