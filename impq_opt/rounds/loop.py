@@ -279,6 +279,7 @@ class _Run:
                 raise FileError(f"cannot be made: {error.strerror}", where=str(self.folder)) from None
         self._wait()
         found = load_state(self.folder)
+        self._wait()  # nobody writes before all have read
         if found is not None:
             state, identity = found
             check_identity(identity, self.identity, self.folder)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.allocation import Allocation
+from impq_opt.allocation import Allocation, Status
 from impq_opt.arrays import ACTIVATION
 from impq_opt.costs.rows import cost_row
 from impq_opt.errors import OptionError, ProblemError
@@ -79,6 +79,22 @@ def choose(problem: Problem, now: IntArray, number: int, hyper: Hyper, magnitude
             hint="a gentler schedule, or more candidates",
         )
     return Choice(found.choice, describe(problem, found.choice) | _limits(found))
+
+
+def _present(problem: Problem, now: IntArray) -> Allocation:
+    """Return the present precisions as something to start from; nothing is claimed of them."""
+    return Allocation(
+        problem=problem,
+        status=Status.UNKNOWN,
+        choice=columns_of(problem, now),
+        minimizes="cost",
+        cost_weights={},
+        exact_cost=None,
+        exact_damage=None,
+        exact_lower_bound=-math.inf,
+        bound=None,
+        budgets={},
+    )
 
 
 def _cost_of_uniform(problem: Problem, cost: str, bits: float) -> Fraction:

@@ -140,6 +140,9 @@ def fine_tune(
             )
         tally.momentum = _momentum(network, optimizer)
         after(tally)
+    if world > 1:  # each process kept batch statistics of its own since the last step began
+        for buffer in network.buffers():
+            distributed.broadcast(buffer, 0)
     return tally
 
 
