@@ -20,7 +20,7 @@ from impq_opt.measure.structure import structure
 from impq_opt.networks import load_network
 from impq_opt.quantize import quantize, state_of
 from impq_opt.rounds import Hyper
-from impq_opt.rounds.compare import Estimate, compare, reached
+from impq_opt.rounds.compare import Estimate, advantage, compare, reached
 from impq_opt.rounds.measuring import measurer
 from impq_opt.rounds.recipes import load_recipe, pretrained, recipe_names, splits_of
 
@@ -113,6 +113,21 @@ def test_what_it_takes_to_be_as_good_as_the_reference():
     # Seed 0 reaches 0.8 - 0.01 at 1.5 bits, seed 1 only at the start.
     assert answer["exact"]["bits"].mean == pytest.approx((1.5 + 4) / 2)
     assert (answer["exact"]["epochs"].mean, answer["exact"]["seeds_that_reach_it_as_small"]) == (2, 1)
+
+
+def test_accuracy_at_equal_bits_is_paired_by_seed_and_interpolated():
+    found = {
+        "iterative": [[record(4, 0.9, 1), record(2, 0.80, 2)], [record(4, 0.9, 1), record(2, 0.84, 2)]],
+        "exact": [[record(4, 0.9, 1), record(1, 0.84, 2)], [record(4, 0.9, 1), record(1, 0.87, 2)]],
+        "uniform": [[record(4, 0.9, 1), record(3, 0.9, 2)]] * 2,
+    }
+    answer = advantage(found, "iterative")
+    (row,) = answer["exact"]
+    assert row["bits"].mean == 2
+    # 0.86 - 0.80 and 0.88 - 0.84
+    assert row["difference"].mean == pytest.approx(0.05)
+    assert row["difference"].stderr == pytest.approx(0.01)
+    assert answer["uniform"] == []
 
 
 @pytest.mark.parametrize(

@@ -203,18 +203,20 @@ def _shown(minutes: float | None) -> Iterator[Report]:
 def _tell(plan: Recipe, found: dict[str, list[list[dict[str, Any]]]], output: Path, json: bool) -> None:
     """Print the table, and keep it and the plot in the folder."""
     from impq_opt.files import atomic_write
-    from impq_opt.rounds.compare import plot, reached, trails
+    from impq_opt.rounds.compare import advantage, plot, reached, trails
 
     several = len(found) > 1 or len(next(iter(found.values()))) > 1
     document: dict[str, Any] = {
         "title": plan.title,
         "trails": [_plain(row) for row in trails(found)],
         "reached": {},
+        "advantage": {},
         "runs": found,
     }
     reference = next((name for name in ("iterative", "authors-code") if name in found), None)
     if reference is not None and several:
         document["reached"] = {"reference": reference} | _plain(reached(found, reference))
+        document["advantage"] = {"reference": reference} | _plain(advantage(found, reference))
     if several:
         atomic_write(output / "comparison.json", json_module.dumps(document).encode())
         try:
@@ -259,6 +261,10 @@ def _print(plan: Recipe, document: dict[str, Any]) -> None:
             out.print(
                 f"{name}: {goal} with {_text(row['bits'])} bits {at}, and no larger after {_text(row['epochs'])} epochs"
             )
+    for name, rows in document["advantage"].items():
+        if name != "reference" and rows:
+            at = ", ".join(f"{_percent(row['difference'])} at {row['bits']['mean']:.2f} bits" for row in rows)
+            out.print(f"{name}: accuracy above {document['advantage']['reference']}'s at equal bits [%]: {at}")
     if plan.published:
         published = grid("published", ">B_w", ">B_a", ">float", ">top-1", ">C_C", "", title="the slides' table")
         for one in plan.published:
@@ -273,6 +279,8 @@ def _plain(value: Any) -> Any:
         return _plain(dataclasses.asdict(value))
     if isinstance(value, dict):
         return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
     return None if isinstance(value, float) and math.isnan(value) else value
 
 

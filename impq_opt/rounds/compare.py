@@ -16,7 +16,7 @@ from impq_opt.errors import MissingPackageError, OptionError
 from impq_opt.rounds.hyper import Hyper, Schedule
 from impq_opt.rounds.loop import Measure, Report, Splits, rounds
 
-__all__ = ["Estimate", "compare", "plot", "reached", "start_hyper", "trails"]
+__all__ = ["Estimate", "advantage", "compare", "plot", "reached", "start_hyper", "trails"]
 
 Records = list[dict[str, Any]]
 
@@ -161,6 +161,39 @@ def reached(found: Mapping[str, list[Records]], reference: str) -> dict[str, dic
             "seeds_that_reach_it": len(fewest),
             "seeds_that_reach_it_as_small": len(epochs),
         }
+    return answer
+
+
+def advantage(
+    found: Mapping[str, list[Records]], reference: str, split: str = "validation"
+) -> dict[str, list[dict[str, Any]]]:
+    """Return how much more accurate each strategy is than ``reference`` at equal effective bits, paired by seed.
+
+    Asked at the bits of each of the reference's rounds, run by run; the other run's accuracy is interpolated linearly
+    between its rounds, and left out where its bits do not reach so far.
+
+    Returns
+    -------
+    dict of str to list of dict
+        By strategy: round of the reference, its mean bits, and the mean difference in accuracy with its standard error.
+    """
+    answer: dict[str, list[dict[str, Any]]] = {}
+    for name, runs in found.items():
+        if name == reference:
+            continue
+        rows = []
+        for number in range(1, min(map(len, found[reference]))):
+            differences, bits = [], []
+            for run, other in zip(found[reference], runs, strict=True):
+                at = _weight_bits(run[number])
+                points = sorted((_weight_bits(r), r["accuracy"][split]) for r in other)
+                if points[0][0] <= at <= points[-1][0] and None not in [a for _, a in points]:
+                    value = np.interp(at, [b for b, _ in points], [a for _, a in points])
+                    differences.append(float(value) - run[number]["accuracy"][split])
+                    bits.append(at)
+            if differences:
+                rows.append({"round": number, "bits": Estimate.of(bits), "difference": Estimate.of(differences)})
+        answer[name] = rows
     return answer
 
 
