@@ -175,6 +175,13 @@ class _Run:
         else:
             problem = self.measure(network, self.data.train, hyper.seed * 1009 + state.number)
         if self.rank == 0:
+            at = (
+                "the float network"
+                if state.number == 0
+                else f"{hyper.measure_at} weights after round {state.number - 1}"
+            )
+            told = {"round": state.number, "strategy": hyper.strategy, "run_seed": hyper.seed, "measured_at": at}
+            problem = dataclasses.replace(problem, provenance=dict(problem.provenance) | told)
             save_problem(problem, self._problem_path(state.number))
         self._wait()
         return self._problem(state.number)
