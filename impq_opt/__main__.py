@@ -2,4 +2,5 @@
 
 from impq_opt.cli import main
 
-main()
+if __name__ == "__main__":  # processes that strategies run in import this module again
+    main()

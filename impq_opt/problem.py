@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from functools import cached_property
 from typing import Any
@@ -270,5 +270,14 @@ class Problem:
             state.update(b"\n")
         return state.hexdigest()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Read-only views of mappings do not travel to another process; the problem is declared anew there.
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        return _declared, ({k: dict(v) if isinstance(v, Mapping) else v for k, v in values.items()},)
+
     def __repr__(self) -> str:
         return f"Problem({len(self)} groups, minimize={'+'.join(self.objective)}, bound={self.bound})"
+
+
+def _declared(values: dict[str, Any]) -> Problem:
+    return Problem(**values)

@@ -231,6 +231,24 @@ def test_compare_says_who_cannot_and_why(layers, capsys):
     assert "all strategies: the smallest reachable damage is" in out
 
 
+@pytest.mark.parametrize("solver", ["milp", "ilp"])
+def test_a_strategy_that_ignores_its_time_limit_is_ended(solver, capsys, tmp_path):
+    """HiGHS and CBC look at the clock between steps; the first step on 20,000 groups takes longer than this limit."""
+    rng = np.random.default_rng(0)
+    problem = Problem.from_sensitivities(
+        rng.integers(1, 10**6, 20_000), np.exp(2 * rng.normal(size=20_000)), bits=range(1, 13)
+    )
+    files.save_problem(problem, tmp_path / "large.toml")
+    goals = ["--bound", "1", "--solver", solver, "--solver", "uniform", "--time-limit", "0.2"]
+    status, out, _ = ask(capsys, "compare", tmp_path / "large.toml", *goals, "--json")
+    assert status == 0
+    row = json.loads(out)["rows"][0]
+    assert row["solver"] == solver
+    if "objective" not in row:
+        assert "over its limit of 0.2 s" in row["reason"] or "time limit" in row["reason"]
+    assert json.loads(out)["rows"][1]["objective"] > 0
+
+
 def test_verify_finds_a_forged_file(layers, capsys, tmp_path):
     output = tmp_path / "a.json"
     ask(capsys, "solve", layers, "--bound", "0.01", "-o", output)

@@ -26,9 +26,10 @@ from impq_opt.cli._common import (
 )
 from impq_opt.cli._common import number as number_text
 from impq_opt.cli._goals import Goals, Many, cost_unit, damage_name, percent, question_text
+from impq_opt.cli._process import solve_apart
 from impq_opt.errors import ImpqError, OptionError
 from impq_opt.problem import Problem
-from impq_opt.solver import solve, solver_class, solver_names
+from impq_opt.solver import solver_class, solver_names
 
 __all__ = ["compare"]
 
@@ -79,13 +80,11 @@ def compare(
 def _run(problem: Problem, goals: Goals, name: str, **limits: Any) -> _Row:
     started = time.perf_counter()
     try:
-        allocation = solve(problem, **goals.questions(), solver=name, **limits)
+        allocation = solve_apart(problem, name, **goals.questions(), **limits)
     except OptionError:
         raise  # the question itself is wrong, for every strategy
     except ImpqError as error:
         return _Row(name, None, str(error), time.perf_counter() - started)
-    except MemoryError:
-        return _Row(name, None, "there is not enough memory", time.perf_counter() - started)
     reason = ""
     if allocation.choice is None:
         found = "proved infeasible" if allocation.status is Status.INFEASIBLE else "found nothing within the limits"

@@ -1,0 +1,91 @@
+"""Running a strategy in a process of its own, so that a time limit holds whatever native code does.
+
+HiGHS and CBC look at their limits between steps, and a step on a large model takes minutes. A process can be ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from typing import Any
+
+from impq_opt.allocation import Allocation
+from impq_opt.errors import ImpqError, SolverError
+from impq_opt.problem import Problem
+from impq_opt.solvers import TABLE
+
+__all__ = ["solve_apart"]
+
+# Loaded once, by the server that the processes are forked from.
+_PRELOAD = ["__main__", *dict.fromkeys(path.partition(":")[0] for path in TABLE.values())]
+
+
+def solve_apart(problem: Problem, solver: str, *, time_limit: float, **keywords: Any) -> Allocation:
+    """Return what :func:`impq_opt.solve` returns; end the strategy where it runs well over its limit.
+
+    Raises
+    ------
+    ImpqError
+        What the strategy raised; SolverError where its process ended without an answer, or had to be ended.
+    """
+    context: Any = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
+    if sys.platform != "win32":
+        context.set_forkserver_preload(_PRELOAD)
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(
+        target=_work, args=(there, problem, solver, {"time_limit": time_limit, **keywords}), daemon=True
+    )
+    process.start()
+    there.close()
+    # Reading and checking the answer takes time too; a strategy that minds its limit is never ended here.
+    patience = time_limit + max(5.0, time_limit / 2)
+    started = time.perf_counter()
+    try:
+        if not here.poll(patience):
+            raise SolverError(
+                f"was ended: it ran {time.perf_counter() - started:.0f} s, over its limit of {time_limit:g} s"
+            )
+        found = here.recv()
+    except EOFError:
+        process.join()
+        raise SolverError(f"its process ended without an answer (exit status {process.exitcode})") from None
+    finally:
+        _end(process)
+        here.close()
+    if isinstance(found, Exception):
+        raise found
+    return replace(found, problem=problem)
+
+
+def _end(process: Any) -> None:
+    """End the process and those that it started: PuLP runs CBC as a program."""
+    if hasattr(os, "killpg"):
+        # It leads a group of its own, unless it was ended before it could.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+    process.join()
+
+
+def _work(answer: Connection, problem: Problem, solver: str, keywords: dict[str, Any]) -> None:
+    """Solve, and send the allocation without its problem, or the error; stdout is not for native code."""
+    if hasattr(os, "setsid"):
+        os.setsid()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    from impq_opt.solver import solve
+
+    try:
+        found: Any = replace(solve(problem, solver=solver, **keywords), problem=None)  # type: ignore[arg-type]
+    except ImpqError as error:
+        found = type(error).__new__(type(error))
+        found.__dict__.update(error.__dict__)
+        found.args = error.args
+    except MemoryError:
+        found = SolverError("there is not enough memory")
+    answer.send(found)
