@@ -148,6 +148,12 @@ def test_the_frontier_of_coupled_costs_is_refused_in_one_sentence(files, capsys)
     save_problem(Problem.declare(groups, minimize="bit-operations", bound=0.1), files / "coupled.toml")
     assert run(["frontier", str(files / "coupled.toml")]) == 2
     assert "couples them; ask for exact points" in capsys.readouterr().err
+    assert run(["frontier", str(files / "coupled.toml"), "--exact", "0.1", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["points"][0]["status"] == "optimal"
+    uniform = {one["label"]: one["cost"] for one in record["points"] if one["kind"] == "uniform"}
+    assert uniform["3 bits"] == 100 * 3 * 3
+    assert record["unit"] == "bit-op"
 
 
 # -- what the report says ------------------------------------------------------------------------------------------

@@ -28,11 +28,12 @@ from impq_opt.cli._common import (
 from impq_opt.cli._goals import Goals, Many, damage_name
 from impq_opt.errors import ImpqError, OptionError, UnsupportedError
 from impq_opt.files import atomic_write
+from impq_opt.instance import Instance
 from impq_opt.problem import Problem
 from impq_opt.report.curve import knee, thin
 from impq_opt.report.figures import Figure, Series
 from impq_opt.report.pictures import picture_bytes
-from impq_opt.solver import solve, solver_class
+from impq_opt.solver import make_instance, solve, solver_class
 from impq_opt.sweep import Frontier
 from impq_opt.sweep import frontier as sweep
 
@@ -84,14 +85,14 @@ def frontier(
             raise
         hull = None
     points = _solved(revised, questions["minimize"], exact or [], ["exact", *(solver or [])])
-    if hull is not None:
-        points += _uniform(hull)
+    instance = make_instance(revised, bound=1.0, minimize=questions["minimize"]) if hull is None else hull.instance
+    points += _uniform(instance)
     if output is not None:
-        _write(output, revised, hull, points)
+        _write(output, instance, hull, points)
     if json:
-        print_json(_record(problem, hull, points))
+        print_json(_record(problem, instance, hull, points))
     else:
-        _print(problem, revised, hull, points)
+        _print(problem, instance, hull, points)
     return 0 if all(not point.status.startswith("failed") for point in points) else 1
 
 
@@ -117,9 +118,8 @@ def _answer(problem: Problem, minimize: Any, bound: float, name: str) -> _Point:
     return _Point(kind, label, float(answer.cost), answer.damage, answer.status.value)
 
 
-def _uniform(hull: Frontier) -> list[_Point]:
+def _uniform(instance: Instance) -> list[_Point]:
     """Return each precision that every group may take (pinned groups keep theirs), as a point."""
-    instance = hull.instance
     found = []
     for level in np.unique(instance.bits).tolist():
         inside = instance.bits == level
@@ -134,24 +134,23 @@ def _hull_rows(hull: Frontier) -> list[tuple[float, float, str]]:
     return [(float(c), float(d), hull.moved(k)) for k, (c, d) in enumerate(zip(hull.cost, hull.damage, strict=True))]
 
 
-def _record(name: str, hull: Frontier | None, points: list[_Point]) -> dict[str, Any]:
+def _record(name: str, instance: Instance, hull: Frontier | None, points: list[_Point]) -> dict[str, Any]:
     def point(one: _Point) -> dict[str, Any]:
         known = one.cost == one.cost
         return {"kind": one.kind, "label": one.label, "cost": one.cost if known else None,
                 "damage": one.damage if known else None, "status": one.status}  # fmt: skip
 
-    record: dict[str, Any] = {"problem": name, "points": [point(one) for one in points]}
+    record: dict[str, Any] = {"problem": name, "unit": instance.row.unit, "points": [point(one) for one in points]}
     if hull is not None:
-        record["unit"] = hull.instance.row.unit
         record["hull"] = [{"cost": c, "damage": d, "moved": m} for c, d, m in _hull_rows(hull)]
         record["knee"] = knee(hull.cost, hull.damage)
     return record
 
 
-def _print(name: str, problem: Problem, hull: Frontier | None, points: list[_Point]) -> None:
+def _print(name: str, instance: Instance, hull: Frontier | None, points: list[_Point]) -> None:
     out = console()
-    unit = "" if hull is None else hull.instance.row.unit
-    table = grid(">cost", f">{damage_name(problem)}", "point")
+    unit = instance.row.unit
+    table = grid(">cost", f">{damage_name(instance.problem)}", "point")
     rows = [(one.cost, one.damage, " ".join(filter(None, (one.kind, one.label, one.status)))) for one in points]
     if hull is not None:
         bend = knee(hull.cost, hull.damage)
@@ -165,9 +164,9 @@ def _print(name: str, problem: Problem, hull: Frontier | None, points: list[_Poi
     out.print(table)
 
 
-def _write(path: Path, problem: Problem, hull: Frontier | None, points: list[_Point]) -> None:
+def _write(path: Path, instance: Instance, hull: Frontier | None, points: list[_Point]) -> None:
     if path.suffix.lower() in _PICTURES:
-        data = picture_bytes(_figure(problem, hull, points), path.suffix.lower()[1:])
+        data = picture_bytes(_figure(instance, hull, points), path.suffix.lower()[1:])
     else:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
@@ -179,7 +178,7 @@ def _write(path: Path, problem: Problem, hull: Frontier | None, points: list[_Po
     write_output(path, lambda where: atomic_write(where, data))
 
 
-def _figure(problem: Problem, hull: Frontier | None, points: list[_Point]) -> Figure:
+def _figure(instance: Instance, hull: Frontier | None, points: list[_Point]) -> Figure:
     series = []
     if hull is not None:
         inside = hull.damage > 0
@@ -189,13 +188,12 @@ def _figure(problem: Problem, hull: Frontier | None, points: list[_Point]) -> Fi
         if some:
             x, y = [one.damage for one in some], [one.cost for one in some]
             series.append(Series(kind, x, y, style, [one.label for one in some]))
-    unit = "" if hull is None else hull.instance.row.unit
-    cost = " + ".join(problem.objective if hull is None else hull.instance.row.weights)
+    unit, cost = instance.row.unit, " + ".join(instance.row.weights)
     return Figure(
         "frontier",
         "Cost against damage",
         "",
-        damage_name(problem),
+        damage_name(instance.problem),
         f"{cost} [{unit}]" if unit else cost,
         series,
         x_log=True,
