@@ -75,8 +75,8 @@ def loop(network: nn.Module, x: Tensor, most: int) -> float:
         for other in [c for c in range(classes) if c != best][:most]:
             margin = logits[other] - logits[best]
             grads = torch.autograd.grad(margin, parameters, retain_graph=True)
-            for total, grad in zip(totals, grads, strict=True):
-                total += grad.flatten(1).square().sum(1) / margin.detach() ** 2
+            for number, grad in enumerate(grads):
+                totals[number] += grad.flatten(1).square().sum(1) / margin.detach() ** 2
             margins_done += 1
     return (time.perf_counter() - start) / margins_done * (classes - 1)
 
@@ -187,10 +187,10 @@ def compare(
     ours, theirs = look * len(pool) + wanted * draw, wanted_loop * naive
     peaks = memory("measure", name, 2 * batch) / max(memory("train", name, 2 * batch), 1)
     print(
-        f"{name}: forward and backward {step * 1e3:.2f} ms a sample; probe {probe * 1e3:.2f}; look {look * 1e3:.2f}; draw "
-        f"{draw * 1e3:.2f}; loop {naive * 1e3:.0f}\n"
-        f"  for {TARGET_ERROR:.0%} per kernel (median) of the mean over {len(pool)} samples: {wanted:.0f} draws, {ours:.1f} s; "
-        f"loop {wanted_loop:.0f} samples, {theirs:.0f} s",
+        f"{name}: milliseconds a sample: forward and backward {step * 1e3:.2f}, probe {probe * 1e3:.2f}, "
+        f"look {look * 1e3:.2f}, draw {draw * 1e3:.2f}, loop {naive * 1e3:.0f}\n"
+        f"  for {TARGET_ERROR:.0%} (median kernel) of the mean over {len(pool)} samples: "
+        f"{wanted:.0f} draws, {ours:.1f} s; loop {wanted_loop:.0f} samples, {theirs:.0f} s",
         file=sys.stderr,
     )
     return {

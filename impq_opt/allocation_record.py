@@ -15,6 +15,7 @@ import numpy.typing as npt
 from impq_opt.allocation import Allocation, Certificate, Diagnosis, Enumeration, Status, Stop
 from impq_opt.errors import AllocationError, nearest
 from impq_opt.problem import Problem
+from impq_opt.stability import upper_limit
 
 __all__ = ["AllocationRecord", "Revision", "allocation_from_record", "allocation_record"]
 
@@ -26,19 +27,25 @@ _HUGE = re.compile(r"[eE][+-]?\d{4}")
 
 
 class Revision(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
-    """What was changed on the problem of a file before it was solved; see :meth:`impq_opt.Problem.revise`."""
+    """What was changed on the problem of a file before it was solved; see :meth:`impq_opt.Problem.revise`.
+
+    ``confidence`` raises damages to their upper limits; see :func:`impq_opt.stability.upper_limit`.
+    """
 
     pins: dict[str, Number | str] = {}
     ties: list[list[str]] = []
     bits: list[Number] | None = None
     budgets: dict[str, str] = {}
+    confidence: float | None = None
 
     def apply(self, problem: Problem) -> Problem:
         """Return ``problem`` so revised."""
+        if self.confidence is not None:
+            problem = upper_limit(problem, self.confidence)
         return problem.revise(pins=self.pins, ties=self.ties, bits=self.bits, budgets=self.budgets)
 
     def __bool__(self) -> bool:
-        return bool(self.pins or self.ties or self.bits or self.budgets)
+        return bool(self.pins or self.ties or self.bits or self.budgets or self.confidence is not None)
 
 
 class EffectiveBits(msgspec.Struct, forbid_unknown_fields=True):

@@ -46,6 +46,9 @@ class Goals:
         default_factory=list
     )
     bits: Annotated[str | None, Parameter(help="Keep only these candidates: 1:8, or 2,4,8.")] = None
+    confidence: Annotated[
+        float | None, Parameter(help="Take measured damages at their upper confidence limit, such as 0.95.")
+    ] = None
 
     def load(self, name: str) -> tuple[Problem, Problem, Revision]:
         """Return the problem of the file, the problem as revised by these goals, and the revision."""
@@ -63,6 +66,7 @@ class Goals:
             ties=[parse_tie(text) for text in self.tie],
             bits=None if self.bits is None else parse_bits(self.bits),
             budgets=budgets,
+            confidence=self.confidence,
         )
         return base, revision.apply(base) if revision else base, revision
 

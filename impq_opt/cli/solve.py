@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import asdict
 from fractions import Fraction
 from typing import Annotated
 
+import msgspec
 from cyclopts import Parameter
 
 from impq_opt import problems
@@ -31,6 +33,8 @@ from impq_opt.cli._picture import picture
 from impq_opt.files import save_allocation
 from impq_opt.solver import solve as solve_problem
 from impq_opt.solver import solver_class
+from impq_opt.stability import Stability
+from impq_opt.stability import stability as measure_stability
 
 __all__ = ["print_allocation", "solve"]
 
@@ -45,6 +49,9 @@ def solve(
     time_limit: Annotated[float | None, Parameter(help="Seconds; then the best answer so far, with its gap.")] = None,
     memory_limit: Annotated[str | None, Parameter(help="Most memory of the strategy, such as 2GiB.")] = None,
     seed: Annotated[int, Parameter(help="For strategies that draw random numbers.")] = 0,
+    stability: Annotated[
+        int, Parameter(help="Draw the damages so often again within their standard errors: does the answer hold?")
+    ] = 0,
     json: JsonFlag = False,
     output: Output = None,
 ) -> int:
@@ -63,11 +70,27 @@ def solve(
         )
     if output is not None:
         write_output(output, lambda path: save_allocation(allocation, path, base=base, revision=revision))
+    record = allocation_record(allocation, base=base, revision=revision)
+    held = None
+    if stability and allocation.choice is not None:
+        with progress("drawing damages again"):
+            measured = msgspec.structs.replace(revision, confidence=None).apply(base)
+            held = measure_stability(measured, allocation, resamples=stability, seed=seed)
     if json:
-        print_json(allocation_record(allocation, base=base, revision=revision))
+        print_json(msgspec.to_builtins(record) | ({} if held is None else {"stability": asdict(held)}))
     else:
         print_allocation(problem, allocation)
+        if held is not None:
+            _print_stability(held)
     return exit_status(allocation)
+
+
+def _print_stability(held: Stability) -> None:
+    console().print(
+        f"\nstability: {held.feasible:.0%} of {held.resamples} draws of the damages within their standard errors keep "
+        f"the bound, {held.near:.0%} within {held.tolerance:.0%} of the best as well (+- {held.stderr:.0%})",
+        soft_wrap=True,
+    )
 
 
 def exit_status(allocation: Allocation) -> int:

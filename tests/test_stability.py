@@ -1,0 +1,89 @@
+"""Standard errors on the way to an allocation."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from impq_opt import Problem, solve
+from impq_opt.cli import run
+from impq_opt.damage import PowerLaw
+from impq_opt.errors import OptionError, ProblemError
+from impq_opt.files import load_allocation, save_problem
+from impq_opt.stability import stability, upper_limit
+
+
+def measured(relative, groups=30, seed=0):
+    rng = np.random.default_rng(seed)
+    values = np.exp(rng.normal(0, 2, groups))
+    return Problem.from_sensitivities(rng.integers(10, 1000, groups), values, stderr=relative * values)
+
+
+def test_the_upper_limit_is_that_of_a_normal_variable():
+    problem = measured(0.1)
+    raised = upper_limit(problem, 0.95).damage
+    np.testing.assert_allclose(raised.sensitivity, problem.damage.sensitivity * (1 + 1.6448536 * 0.1))
+    np.testing.assert_array_equal(upper_limit(problem, 0.5).damage.sensitivity, problem.damage.sensitivity)
+    table = Problem.from_tables(np.ones((2, 2)), [[4.0, 1.0], [3.0, 0.0]])
+    table = replace(table, damage=replace(table.damage, stderr=np.array([[1.0, np.nan], [0.0, 0.0]])))
+    np.testing.assert_allclose(upper_limit(table, 0.95).damage.values, [[4 + 1.6448536, 1.0], [3.0, 0.0]])
+
+
+def test_without_errors_an_optimum_is_stable_and_an_upper_limit_needs_them():
+    problem = measured(0.0)
+    held = stability(problem, solve(problem, bound=0.5), resamples=5, tolerance=0.02)
+    assert (held.feasible, held.near) == (1.0, 1.0)
+    bare = replace(problem, damage=PowerLaw(problem.damage.sensitivity))
+    for call in (lambda: upper_limit(bare, 0.9), lambda: stability(bare, solve(bare, bound=0.5))):
+        with pytest.raises(ProblemError, match="no standard errors"):
+            call()
+
+
+def test_confidence_buys_feasibility_with_bits():
+    problem = measured(0.15)
+    plain, careful = solve(problem, bound=0.5), solve(upper_limit(problem, 0.95), bound=0.5)
+    loose, tight = (stability(problem, found, resamples=300) for found in (plain, careful))
+    assert loose.feasible < 0.75 < tight.feasible
+    assert tight.feasible >= 0.95
+    assert careful.cost > plain.cost
+    assert loose.near <= loose.feasible
+    again = stability(problem, plain, resamples=300)
+    assert again == loose
+    assert 0 < loose.stderr < 0.03
+
+
+def test_draws_have_the_measured_mean_and_error():
+    """The share of feasible draws of one group is that of its gamma distribution."""
+    from scipy.stats import gamma
+
+    problem = Problem.from_sensitivities([10], [1.0], stderr=[0.5], bits=(1,))
+    found = solve(problem, bound=0.3)
+    held = stability(problem, found, resamples=2000)
+    assert held.feasible == pytest.approx(gamma.cdf(0.3 * 4, 4, scale=0.25), abs=4 * held.stderr)
+
+
+def test_the_command_solves_against_limits_and_says_how_stable_it_is(tmp_path, capsys):
+    problem = measured(0.15)
+    path, out = tmp_path / "p.toml", tmp_path / "a.json"
+    save_problem(problem, path)
+    command = ["solve", str(path), "--bound", "0.5", "--confidence", "0.95", "--stability", "50", "-o", str(out)]
+    assert run([*command, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["stability"]["feasible"] > 0.9
+    assert said["bits"]
+    assert load_allocation(out, problem).problem.digest == upper_limit(problem, 0.95).digest
+    assert run(["verify", str(path), str(out)]) == 0
+    capsys.readouterr()
+    assert run(command) == 0
+    assert "keep the bound" in capsys.readouterr().out
+    assert run(["solve", str(path), "--bound", "0.5", "--confidence", "1.5"]) == 2
+    assert "confidence" in capsys.readouterr().err
+
+
+def test_bad_numbers_are_told():
+    problem = measured(0.1)
+    with pytest.raises(OptionError, match="confidence"):
+        upper_limit(problem, 0.2)
+    with pytest.raises(OptionError, match="resamples"):
+        stability(problem, solve(problem, bound=0.5), resamples=0)
