@@ -35,6 +35,10 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 
+# Seconds for each changed problem; an answer that is not proved by then is said to be so.
+_TIME_LIMIT = 20.0
+
+
 @dataclass(frozen=True)
 class Candidate:
     """One precision that a group may take.
@@ -348,10 +352,11 @@ def _again(problem: Problem, allocation: Allocation, *, solver: str = "", limit:
         stated = budgets.pop("+".join(weights))
         goals = {"budget": limit or stated}
     changed = replace(problem, budgets=budgets)
+    goals |= {"minimize": weights, "time_limit": _TIME_LIMIT}
     try:
-        return solve(changed, minimize=weights, solver=solver or "exact", **goals)
+        return solve(changed, solver=solver or "exact", **goals)
     except UnsupportedError:
-        return solve(changed, minimize=weights, solver="milp", **goals)
+        return solve(changed, solver="milp", **goals)
 
 
 def _alternative(view: _View, group: str, place: int, column: int, solve_again: bool) -> Alternative:

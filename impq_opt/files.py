@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import os
 import re
+import secrets
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,7 +71,7 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | memoryview) -> None
         with _writing(path):  # a pipe or a terminal: nothing can be renamed onto it
             target.write_bytes(data)
         return
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     with _writing(path):
         try:
             with temporary.open("wb") as file:
@@ -129,7 +130,7 @@ def save_problem(problem: Problem, path: str | os.PathLike[str]) -> None:
         record["arrays"] |= {"file": beside.name, "sha256": digest}
         atomic_write(beside, data)
     atomic_write(path, _folded(tomli_w.dumps(record)).encode())
-    if before is not None and before.name != record.get("arrays", {}).get("file"):
+    if before is not None and before.name != record.get("arrays", {}).get("file") and not _named_elsewhere(before):
         with contextlib.suppress(OSError):
             before.unlink(missing_ok=True)
 
@@ -176,6 +177,17 @@ def _named_arrays(path: Path) -> Path | None:
         return None
     own = isinstance(name, str) and Path(name).name == name and name.startswith(path.stem)
     return path.with_name(name) if own and name.endswith(".safetensors") else None
+
+
+def _named_elsewhere(arrays: Path) -> bool:
+    """Return whether some TOML file beside ``arrays``, such as a copy of its problem file, still names it."""
+    for file in arrays.parent.glob("*.toml"):
+        try:
+            if arrays.name in file.read_text(encoding="utf-8", errors="replace"):
+                return True
+        except OSError:
+            return True  # it cannot be read, so it may
+    return False
 
 
 def load_problem(path: str | os.PathLike[str]) -> Problem:

@@ -180,6 +180,10 @@ def test_infeasible_has_status_1_and_says_why(layers, capsys):
     assert f"the smallest reachable damage is {smallest:.6g}, above 1e-09; held there by" in err
     status, out, _ = ask(capsys, "solve", layers, "--bound", "1e-9", "--json")
     assert (status, json.loads(out)["status"], json.loads(out)["bits"]) == (1, "infeasible", None)
+    status, _, err = ask(capsys, "solve", layers, "--budget", "1KiB")
+    weights = files.load_problem(layers).sizes[::2].sum()
+    assert status == 1
+    assert f"the smallest reachable storage is {weights / 8192:.4g} KiB, above 1 KiB" in err
     status, _, err = ask(capsys, "solve", layers, "--bound", "0.01", "--pin", "*=1")
     assert status == 1
     assert "held there by the pins" in err

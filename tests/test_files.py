@@ -514,6 +514,19 @@ def test_a_failed_write_leaves_what_was_there(broken, failure, tmp_path, monkeyp
     assert {f.name: f.read_bytes() for f in tmp_path.iterdir()} == before
 
 
+def test_arrays_that_a_copy_still_names_are_kept(tmp_path):
+    files.save_problem(by_array(), tmp_path / "p.toml")
+    (tmp_path / "copy.toml").write_bytes((tmp_path / "p.toml").read_bytes())
+    other = by_array().revise(bound=7)
+    rest = Problem.from_sensitivities(np.arange(1, 400), np.ones(399), bound=1.0)
+    files.save_problem(rest, tmp_path / "p.toml")
+    same(by_array(), files.load_problem(tmp_path / "copy.toml"))
+    same(rest, files.load_problem(tmp_path / "p.toml"))
+    (tmp_path / "copy.toml").unlink()
+    files.save_problem(other, tmp_path / "p.toml")
+    same(other, files.load_problem(tmp_path / "p.toml"))
+
+
 def test_a_link_is_written_through(tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "link.toml").symlink_to(tmp_path / "real" / "p.toml")

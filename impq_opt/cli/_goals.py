@@ -15,7 +15,7 @@ from impq_opt.costs import cost_named, format_quantity
 from impq_opt.errors import OptionError
 from impq_opt.problem import Problem
 
-__all__ = ["Goals", "Many", "cost_unit", "damage_name", "limit_text", "percent", "question_text"]
+__all__ = ["Goals", "Many", "cost_unit", "damage_name", "diagnosis_text", "limit_text", "percent", "question_text"]
 
 Many = Parameter(negative="", consume_multiple=False)
 
@@ -107,6 +107,20 @@ def cost_unit(allocation: Allocation) -> str:
 def percent(gap: float) -> str:
     """Return a gap for people."""
     return "unknown" if gap == math.inf else "0" if gap == 0 else f"{gap * 100:.2g} %"
+
+
+def diagnosis_text(allocation: Allocation) -> str:
+    """Return why nothing is feasible, costs with their units."""
+    diagnosis, problem = allocation.diagnosis, allocation.problem
+    if diagnosis is None or diagnosis.limit == "damage":
+        return str(diagnosis or "")
+    name = "+".join(allocation.cost_weights) if diagnosis.limit == "cost" else diagnosis.limit
+    try:
+        smallest, allowed = (limit_text(problem, name, value) for value in (diagnosis.smallest, diagnosis.allowed))
+    except OptionError:  # a part of a cost, such as one step of a peak
+        return str(diagnosis)
+    held = f"; held there by {'; '.join(diagnosis.held_by)}" if diagnosis.held_by else ""
+    return f"the smallest reachable {name} is {smallest}, above {allowed}{held}"
 
 
 def damage_name(problem: Problem) -> str:

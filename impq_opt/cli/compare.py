@@ -25,7 +25,7 @@ from impq_opt.cli._common import (
     progress,
 )
 from impq_opt.cli._common import number as number_text
-from impq_opt.cli._goals import Goals, Many, cost_unit, damage_name, percent, question_text
+from impq_opt.cli._goals import Goals, Many, cost_unit, damage_name, diagnosis_text, percent, question_text
 from impq_opt.cli._process import solve_apart
 from impq_opt.errors import ImpqError, OptionError
 from impq_opt.problem import Problem
@@ -88,7 +88,7 @@ def _run(problem: Problem, goals: Goals, name: str, **limits: Any) -> _Row:
     reason = ""
     if allocation.choice is None:
         found = "proved infeasible" if allocation.status is Status.INFEASIBLE else "found nothing within the limits"
-        reason = str(allocation.diagnosis) if allocation.diagnosis else f"{found} ({allocation.stop.value})"
+        reason = diagnosis_text(allocation) if allocation.diagnosis else f"{found} ({allocation.stop.value})"
     return _Row(name, allocation, reason, allocation.seconds)
 
 

@@ -28,7 +28,7 @@ from impq_opt.cli._common import (
     progress,
     write_output,
 )
-from impq_opt.cli._goals import Goals, Many, cost_unit, damage_name, percent, question_text
+from impq_opt.cli._goals import Goals, Many, cost_unit, damage_name, diagnosis_text, percent, question_text
 from impq_opt.cli._picture import picture
 from impq_opt.files import save_allocation
 from impq_opt.solver import solve as solve_problem
@@ -121,7 +121,7 @@ def print_allocation(name: str, allocation: Allocation) -> None:
 
 def _explain_nothing(allocation: Allocation) -> None:
     if allocation.diagnosis is not None:
-        print(f"impq-opt: nothing is feasible: {allocation.diagnosis}", file=sys.stderr)
+        print(f"impq-opt: nothing is feasible: {diagnosis_text(allocation)}", file=sys.stderr)
     else:
         print(f"impq-opt: no answer within the limits was found ({allocation.stop.value})", file=sys.stderr)
 
