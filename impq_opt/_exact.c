@@ -44,12 +44,6 @@ static int array_of(Buffers *b, PyObject *object, Py_ssize_t size, void *into)
     return 0;
 }
 
-static int thread_share(int threads, Py_ssize_t rows)
-{
-    threads = threads < 1 ? 1 : threads > MOST_THREADS ? MOST_THREADS : threads;
-    return rows < (Py_ssize_t)threads << 13 ? 1 : threads;
-}
-
 /* ---- sums ---------------------------------------------------------------------------------------------------------- */
 
 typedef struct {

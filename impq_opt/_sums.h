@@ -107,6 +107,13 @@ typedef void (*Work)(void *job);
 
 #define MOST_THREADS 16
 
+/* Starting a thread takes longer than a few thousand rows. */
+static int thread_share(int threads, Py_ssize_t rows)
+{
+    threads = threads < 1 ? 1 : threads > MOST_THREADS ? MOST_THREADS : threads;
+    return rows < (Py_ssize_t)threads << 14 ? 1 : threads;
+}
+
 #if defined(_WIN32)
 static void run_all(Work work, void *jobs, size_t size, int count)
 {

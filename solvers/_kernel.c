@@ -262,9 +262,7 @@ static PyObject *py_scan(PyObject *self, PyObject *args)
         PyErr_SetString(PyExc_ValueError, "too many rows");
         return NULL;
     }
-    threads = threads < 1 ? 1 : threads > MOST_THREADS ? MOST_THREADS : threads;
-    if (rows < (Py_ssize_t)threads << 13)
-        threads = 1;
+    threads = thread_share(threads, rows);
     if (table_of(&buffers, &table, cost, damage, levels, scales, widths, rows, columns))
         goto done;
     if (array_of(&buffers, best, rows, 2, 1, 0, &jobs[0].columns) ||
@@ -435,7 +433,7 @@ static PyObject *py_divisor(PyObject *self, PyObject *args)
         release(&b);
         return NULL;
     }
-    threads = threads < 1 ? 1 : threads > MOST_THREADS ? MOST_THREADS : threads;
+    threads = thread_share(threads, rows);
     jobs[0].columns = columns;
     for (int i = 0; i < threads; i++) {
         jobs[i] = jobs[0];
