@@ -9,11 +9,13 @@ import os
 from contextlib import suppress
 from typing import Any
 
-__all__ = ["MOST_COLUMNS", "PURE", "library", "thread_count"]
+__all__ = ["MOST_COLUMNS", "MOST_ROWS", "PURE", "library", "thread_count"]
 
 PURE = bool(os.environ.get("IMPQ_OPT_PURE"))
 # The compiled code keeps a group in arrays of this size; NumPy takes wider ones.
 MOST_COLUMNS = 64
+# More terms could overflow its sums.
+MOST_ROWS = 1 << 30
 
 library: Any = None
 if not PURE:

@@ -29,7 +29,7 @@ _SMALL = 256
 def exact_sum(values: FloatArray) -> Fraction:
     """Return the exact sum of finite float64 values, of any shape, as a fraction."""
     flat = np.ascontiguousarray(values, dtype=np.float64).reshape(-1)
-    if _native.library is not None:
+    if _native.library is not None and flat.size <= _native.MOST_ROWS:
         return dyadic(*_native.library.exact_sum(flat, flat.size, _native.thread_count()))
     if flat.size <= _SMALL:
         return _small_sum(flat.tolist())

@@ -108,7 +108,7 @@ def _recount(block: Block, choice: IntArray, by_cost: bool, lam: float) -> Any:
         arrays, width = [block.cost, block.damage, None, None], block.cost.shape[1]  # type: ignore[union-attr]
         if not (arrays[0].flags.c_contiguous and arrays[1].flags.c_contiguous):
             return None
-    if width > _native.MOST_COLUMNS:
+    if width > _native.MOST_COLUMNS or len(choice) > _native.MOST_ROWS:
         return None
     return _native.library.recount(
         *arrays, block.widths, choice, len(choice), width, by_cost, lam, _factor(0), _HUGE, _native.thread_count()

@@ -105,15 +105,15 @@ def _break_count(pool: Pool, goal: Goal, steps: Steps) -> int:
     start_cost, start_damage = pool.chosen(steps.start)
     capacity = float(goal.capacity)
     if not goal.by_cost:
-        spent = exact_int_sum(start_cost) + np.cumsum(steps.cost)
-        return int(np.searchsorted(spent, math.floor(goal.capacity), side="right"))
-    left = float(exact_sum(start_damage)) - np.cumsum(steps.damage)
-    count = int(np.searchsorted(-left, -capacity, side="left")) + 1
+        left = max(min(math.floor(goal.capacity) - exact_int_sum(start_cost), 1 << 62), -1)
+        return int(np.searchsorted(steps.cost_so_far, left, side="right"))
+    start = exact_sum(start_damage)
+    count = int(np.searchsorted(steps.damage_so_far, float(start) - capacity, side="left")) + 1
 
     def fits(number: int) -> bool:
         return goal.used(*pool.chosen(steps.choice(number))) <= goal.capacity
 
-    if capacity >= float(exact_sum(start_damage)) and fits(0):
+    if start <= goal.capacity:
         return 0
     count = min(count, len(steps.group))
     while count and fits(count - 1):

@@ -175,7 +175,7 @@ def _native_arrays(block: Block) -> tuple[Any, ...] | None:
         if not all(array.flags.c_contiguous for array in arrays):
             return None
         arrays += [None, None]  # type: ignore[list-item]
-    if width > _native.MOST_COLUMNS:
+    if width > _native.MOST_COLUMNS or block_length(block) > _native.MOST_ROWS:
         return None
     return (*arrays, block.widths, block_length(block), width)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,16 @@ class Steps:
     cost: IntArray
     damage: FloatArray | IntArray
     ratio: FloatArray
+
+    @cached_property
+    def cost_so_far(self) -> IntArray:
+        """What the first steps, up to and with each, cost (S,)."""
+        return np.cumsum(self.cost)
+
+    @cached_property
+    def damage_so_far(self) -> FloatArray | IntArray:
+        """What the first steps, up to and with each, take off the damage (S,)."""
+        return np.cumsum(self.damage)
 
     def choice(self, count: int) -> IntArray:
         """Return the allocation (G,) after the first ``count`` steps."""

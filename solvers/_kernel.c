@@ -639,7 +639,16 @@ typedef struct {
     int has_best;
     int64_t *best; /* (n,) */
     int64_t looked, kept;
+    double until; /* on the clock of now() */
+    int late;
 } Search;
+
+static double now(void)
+{
+    struct timespec t;
+    timespec_get(&t, TIME_UTC);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
 
 static void lower_target(Search *s, int64_t target)
 {
@@ -779,8 +788,12 @@ static int extend(Search *s, int64_t group)
     Py_ssize_t head[MOST_COLUMNS] = {0}, count = 0, before = s->count;
     if (ensure(s, before * lists) < 0)
         return -1;
-    int64_t lowest = INT64_MAX;
+    int64_t lowest = INT64_MAX, merged = 0;
     for (;;) {
+        if ((++merged & 0xfffff) == 0 && now() >= s->until) {
+            s->late = 1; /* the stage is left unfinished: nothing that it kept is used */
+            break;
+        }
         int best = -1;
         State least = {0, 0};
         for (int j = 0; j < lists; j++) {
@@ -830,13 +843,6 @@ static void shrink(Stage *stage)
     stage->column = column != NULL ? column : stage->column;
 }
 
-static double now(void)
-{
-    struct timespec t;
-    timespec_get(&t, TIME_UTC);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 enum { COMPLETED, TIME_LIMIT, MEMORY_LIMIT, STATE_LIMIT };
 
 /* search(gain, need, start, rank, stage_of, step_group, step_to, step_paid, step_saved, groups, columns, steps,
@@ -862,7 +868,7 @@ static PyObject *py_search(PyObject *self, PyObject *args)
     }
     Buffers b = {.count = 0};
     int stop = COMPLETED;
-    double until = now() + seconds;
+    s.until = now() + seconds;
     if (array_of(&b, o[0], s.groups * s.columns, 8, 0, 0, &s.gain) ||
         array_of(&b, o[1], s.groups * s.columns, 8, 0, 0, &s.need) || array_of(&b, o[2], s.groups, 8, 0, 0, &s.start) ||
         array_of(&b, o[3], s.groups, 8, 0, 0, &s.rank) || array_of(&b, o[4], s.groups, 8, 0, 0, &s.stage_of) ||
@@ -890,18 +896,19 @@ static PyObject *py_search(PyObject *self, PyObject *args)
             PyErr_NoMemory();
             goto done;
         }
-        complete(&s);
+        if (!s.late)
+            complete(&s);
         prune(&s, margin);
         shrink(&s.stages[s.done - 1]);
         if (PyErr_CheckSignals() < 0)
             goto done;
-        if (s.count == 0)
+        if (s.count == 0 && !s.late)
             break;
         if (s.count > most)
             stop = STATE_LIMIT;
         else if (working * (double)s.count + kept * (double)s.kept > bytes)
             stop = MEMORY_LIMIT;
-        else if (now() >= until)
+        else if (s.late || now() >= s.until)
             stop = TIME_LIMIT;
     }
     doubtful = PyList_New(0);

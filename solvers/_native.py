@@ -5,9 +5,9 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
-from impq_opt._native import MOST_COLUMNS, PURE, thread_count
+from impq_opt._native import MOST_COLUMNS, MOST_ROWS, PURE, thread_count
 
-__all__ = ["MOST_COLUMNS", "kernel", "stars", "thread_count"]
+__all__ = ["MOST_COLUMNS", "MOST_ROWS", "kernel", "stars", "thread_count"]
 
 kernel: Any = None
 stars: Any = None

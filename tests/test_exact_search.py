@@ -12,7 +12,7 @@ import pytest
 from impq_opt import Problem, Status, Stop, solve
 from impq_opt.problems.families import FAMILIES, explicit, generate
 from impq_opt.solver import Control, make_instance, make_solver
-from impq_opt.solvers import _exact_price, exact
+from impq_opt.solvers import _exact_price, _exact_search
 from impq_opt.testing import random_case
 
 # Hard for every method known: the gap may stay open when the time is over.
@@ -48,7 +48,7 @@ def test_passes_and_narrowing_change_no_answer(name: str, monkeypatch: pytest.Mo
         limit = 0.5 if name in UNPROVED else 30
         whole = solve(problem, time_limit=limit)
         with monkeypatch.context() as patch:
-            patch.setattr(exact, "_SMALL", 24)
+            patch.setattr(_exact_search, "_SMALL", 24)
             patch.setattr(_exact_price, "_FEW", 24)
             passed = solve(problem, time_limit=limit)
         if whole.status is passed.status is Status.OPTIMAL:
@@ -156,7 +156,7 @@ def test_interruption_returns_the_incumbent(monkeypatch: pytest.MonkeyPatch) -> 
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(exact, "search", interrupted)
+    monkeypatch.setattr(_exact_search, "search", interrupted)
     found = solve(generate("random", 300, 9))
     assert found.stop is Stop.INTERRUPTED
     assert found.status is Status.FEASIBLE

@@ -1,0 +1,387 @@
+"""One run of the exact strategy: relax, fill, and search growing cores until the gap is closed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from impq_opt.allocation import Enumeration, Stop
+from impq_opt.arithmetic import exact_sum
+from impq_opt.diagnosis import smallest_damage
+from impq_opt.instance import Instance
+from impq_opt.solver import Claim, Control
+from impq_opt.solvers._exact_cardinality import Pairs, pairs_of
+from impq_opt.solvers._exact_core import Found, search
+from impq_opt.solvers._exact_fill import fill
+from impq_opt.solvers._exact_model import Model, RelativeCore
+from impq_opt.solvers._exact_price import Goal, find_price, narrow
+from impq_opt.solvers._exact_scan import (
+    GUARD,
+    LARGEST_PRICE,
+    PROHIBITIVE,
+    Pool,
+    common_divisor,
+    everything,
+    scan,
+    two_best,
+    values_at,
+)
+from impq_opt.solvers._hull import Steps
+
+__all__ = ["Search"]
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+# Up to this many groups no pass is needed: all of them are priced and kept.
+_SMALL = 16384
+# Groups that the first pass keeps because a second choice comes close: about this many, and at least this share.
+_KEPT = 15_000
+_SHARE = 0.0015
+_FIRST_CORE, _GROWTH = 48, 4
+# States of a core that is only one step of the growth.
+_TRIAL_STATES = 200_000
+_FILL_GROUPS = 2048
+
+
+class Search:
+    """One run: the base allocation, the best answer, and what is left of the gap.
+
+    ``gap`` is an upper bound on best - dual bound, in cost: where damage is minimised, damage times the price.
+    """
+
+    def __init__(self, instance: Instance, control: Control, states: int, steps: Steps | None = None) -> None:
+        self.instance, self.control, self.states, self.steps = instance, control, states, steps
+        self.model = Model(instance)
+        self.by_cost = self.model.by_cost
+        self.goal = Goal(self.by_cost, self.model.capacity)
+        # The best answer: the base with other columns at some places.
+        self.best: tuple[IntArray, IntArray] | None = None
+        self.better = Fraction(0)  # how far the best answer's objective is below the base's
+        self.price: float | None = None
+        self.proved: Fraction | None = None  # lower bound minus the base's objective
+        self.infeasible = False
+        self.lattice: int | None = None  # divides all differences of costs
+        self.pool_lattice: int | None = None  # divides those of the pool
+        self.stop = Stop.COMPLETED
+        self.statistics: dict[str, Any] = {"core_groups": 0, "states": 0, "passes": 0}
+
+    # -- the relaxation ------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        if self.by_cost and self.instance.size > _SMALL and not self._reachable():
+            self.infeasible = True  # no price would do: do not look for one
+            return
+        self._relax()
+        if self.best is None and not self._reachable():
+            self.infeasible = True
+            return
+        self._fill()
+        self._grow()
+
+    def _relax(self) -> None:
+        """Find the price, the base, and the pool of groups that may differ from it."""
+        size = self.instance.size
+        rng = np.random.default_rng(0)
+        if size <= _SMALL or self.steps is not None:
+            pool, threshold = everything(self.instance.blocks, size), math.inf
+            base, low, high = np.empty(size, dtype=np.uint16), 0.0, LARGEST_PRICE
+            cost, damage = 0, Fraction(0)
+        else:
+            found, passes = narrow(
+                self.instance.blocks, size, self.goal, max(_SHARE, min(_KEPT / size, 10 * _SHARE)), rng
+            )
+            pool, threshold, base = found.pool, found.threshold, found.columns
+            cost, damage, low, high = found.cost, found.damage, found.low, found.high
+            self.statistics["passes"] += passes
+        priced = find_price(pool, self.goal.less(cost, damage), rng, self.steps)
+        self.price = min(max(priced.price, low), high)
+        base[pool.places] = priced.columns
+        self.base = base
+        self._set_pool(pool, threshold)
+        chosen_cost, chosen_damage = pool.chosen(priced.columns)
+        self.base_cost = cost + int(chosen_cost.sum())
+        if self.instance.ties:
+            self.base_damage = self.instance.damage_of(base.astype(np.int64)) - self.instance.base_damage
+        else:
+            self.base_damage = damage + exact_sum(chosen_damage)
+        self.slack = self.goal.capacity - (self.base_damage if self.by_cost else self.base_cost)
+        if self.slack >= 0:
+            self.best = (np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
+        self._measure_gap(chosen_cost, chosen_damage)
+
+    def _set_pool(self, pool: Pool, threshold: float) -> None:
+        """Keep the pool: all groups with a second choice within ``threshold`` of the best at the price, or more."""
+        assert self.price is not None
+        self.pool, self.threshold, self.pool_lattice = pool, threshold, None
+        first, second = two_best(pool, self.price)
+        self.first = first
+        with np.errstate(invalid="ignore"):
+            self.behind = np.nan_to_num(second * GUARD - first, nan=-1.0, posinf=np.inf)
+        self.base_columns = self.base[pool.places].astype(np.int64)
+
+    def _measure_gap(self, cost: IntArray, damage: FloatArray) -> None:
+        """Set the base's objective minus the dual bound, in cost, rounding taken off the bound.
+
+        cost, damage (n,) are the base's in the pool; the settled groups have no reduced cost.
+        """
+        assert self.price is not None
+        with np.errstate(over="ignore", invalid="ignore"):
+            value = (cost - self.pool.cost.min(axis=1)).astype(np.float64) + self.price * damage
+            excess = float(np.nan_to_num(value - self.first, nan=np.inf).sum() + 2.0**-48 * value.sum())
+        slack = float(self.slack) * (self.price if self.by_cost else 1.0)
+        self.base_gap = excess + slack + 2.0**-48 * abs(slack)
+
+    @property
+    def gap(self) -> float:
+        """The best answer's objective minus the dual bound, in cost, at most; inf where there is none."""
+        if self.best is None:
+            return math.inf
+        assert self.price is not None
+        better = float(self.better) * (1.0 if self.by_cost else self.price)
+        return self.base_gap - better + 2.0**-48 * (self.base_gap + better)
+
+    def _reachable(self) -> bool:
+        """Return whether the relaxation has any answer: no rounding of tied sums hides that it has none."""
+        if not self.by_cost:
+            return False  # the base is the cheapest allocation
+        return self.instance.bound is None or smallest_damage(self.instance) <= self.instance.bound
+
+    # -- the answer ----------------------------------------------------------------------------------------------
+
+    def _fill(self) -> None:
+        """Use up what the base leaves of the capacity, with the groups whose choice is closest."""
+        if self.best is None or self.gap <= 0:
+            return
+        assert self.price is not None
+        rows = self._closest(self.gap, _FILL_GROUPS)
+        pool = self.pool.take(rows)
+        columns = fill(pool, self.base_columns[rows], self.by_cost, self.slack)
+        self._adopt(rows, columns)
+
+    def _closest(self, limit: float, most: int) -> IntArray:
+        """Return at most ``most`` rows of the pool, those with the closest second choice within ``limit``."""
+        rows = np.flatnonzero(self.behind <= limit)
+        if len(rows) > most:
+            behind = self.behind[rows]
+            farthest = np.partition(behind, most - 1)[most - 1]
+            nearer = behind < farthest
+            nearer[np.flatnonzero(behind == farthest)[: most - int(nearer.sum())]] = True
+            rows = rows[nearer]
+        return rows
+
+    def _adopt(self, rows: IntArray, columns: IntArray) -> bool:
+        """Take the base with other ``columns`` in some rows of the pool if that is feasible and better."""
+        base = self.base_columns[rows]
+        changed = rows[columns != base]
+        columns, base = columns[columns != base], base[columns != base]
+        part, places = self.pool.take(changed), self.pool.places[changed]
+        saved = int((part.chosen(base)[0] - part.chosen(columns)[0]).sum())
+        less = self.model.damage_of(places, part, base) - self.model.damage_of(places, part, columns)
+        fits = self.slack + (less if self.by_cost else saved) >= 0
+        better = Fraction(saved) if self.by_cost else less
+        if not fits or (self.best is not None and better <= self.better):
+            return False
+        self.better = better
+        self.best = (places, columns)
+        return True
+
+    # -- the proof -----------------------------------------------------------------------------------------------
+
+    def _limit(self, lattice: int = 1) -> float:
+        """Return the reduced cost that no choice of a better answer exceeds.
+
+        ``lattice`` divides the cost of every such answer less the base's.
+        """
+        if not self.by_cost or self.best is None:
+            return self.gap
+        better = int(self.better)
+        return self.gap - (lattice - better % lattice)
+
+    def _limit_on_lattice(self) -> float:
+        """Return the limit, with the lattice of the groups within it where the pool holds all of those."""
+        limit = self._limit()
+        if not self.by_cost or self.best is None or limit < 0:
+            return limit
+        if limit > self.threshold:
+            # The lattice of all groups takes half a pass: look at it where that of the pool would make the difference.
+            if self.pool_lattice is None:
+                self.pool_lattice = common_divisor([self.pool.block])
+            if self._limit(self.pool_lattice or 1 << 60) > self.threshold:
+                return limit
+            if self.lattice is None:
+                self.lattice = common_divisor(self.instance.blocks)
+            limit = self._limit(self.lattice)
+        while 0 <= limit <= self.threshold:
+            rows = self._closest(limit, len(self.pool))
+            tighter = self._limit(common_divisor([self.pool.take(rows).block]) or 1 << 60) if len(rows) else -1.0
+            if tighter >= limit:
+                break
+            limit = tighter
+        return limit
+
+    def _grow(self) -> None:
+        """Solve growing cores until one holds every group that a better answer could change."""
+        size = _FIRST_CORE
+        while True:
+            limit = self._limit_on_lattice()
+            if self.control.expired():
+                self.stop = Stop.TIME_LIMIT
+                return
+            if (self.by_cost and limit < 0) or (not self.by_cost and self.gap <= 0):
+                self.proved = -self.better
+                return
+            complete = limit <= self.threshold
+            rows = self._closest(limit, len(self.pool))
+            if not complete and size >= len(rows):
+                self._pass_again(limit)
+                continue
+            if len(rows) == 0:  # no choice but the base's is left to a better answer
+                self.proved = -self.better
+                return
+            whole = complete and len(rows) <= size + size // 2
+            if not whole:
+                rows = self._closest(limit, size)
+            found, core = self._solve_core(rows, limit, self.states if whole else min(_TRIAL_STATES, self.states))
+            # Counting takes some hundred sorts: it is for what trial cores do not settle.
+            if (found.stop is Stop.STATE_LIMIT or size > _FIRST_CORE) and self._counted():
+                return
+            if whole or self.stop is not Stop.COMPLETED:
+                self._finish(rows, limit, found, core)
+                return
+            size *= _GROWTH
+
+    def _counted(self) -> bool:
+        """Return whether counting the groups that pay proves the best answer, and set the bound that it gives."""
+        if not self.by_cost or self.best is None or self.threshold != math.inf or self.instance.ties:
+            return False
+        best = self.base_cost - int(self.better)
+        if self._pairs is None or self._pairs.bound(best) < best:
+            return False
+        self.proved = -self.better
+        return True
+
+    @cached_property
+    def _pairs(self) -> Pairs | None:
+        return pairs_of(self.pool, self.goal.capacity)
+
+    def _pass_again(self, limit: float) -> None:
+        assert self.price is not None
+        found = scan(self.instance.blocks, self.instance.size, self.price, self.price, limit)
+        self.statistics["passes"] += 1
+        self._set_pool(found.pool, limit)
+
+    def _core_of(self, rows: IntArray, limit: float) -> _Rows:
+        """Return some groups of the pool with the choices within ``limit``."""
+        assert self.price is not None
+        pool = self.pool.take(rows)
+        values = values_at(pool.cost, pool.damage, self.price)
+        with np.errstate(invalid="ignore"):
+            behind = values * GUARD - self.first[rows][:, None]
+            kept = ~(behind > limit)
+        kept &= pool.cost - pool.cost.min(axis=1)[:, None] < PROHIBITIVE
+        return _Rows(self.pool.places[rows], pool, self.base_columns[rows], kept)
+
+    def _solve_core(
+        self, rows: IntArray, limit: float, states: int, *, refine: bool = False
+    ) -> tuple[Found, RelativeCore]:
+        """Search the core of some groups, and take its answers if they are better."""
+        part = self._core_of(rows, limit)
+        better, most = self.better if self.best is not None else None, self.goal.capacity
+        if not self.by_cost:
+            most = self.base_damage - self.better
+        core = self.model.core(part.places, part.pool, part.base, part.kept, self.slack, better, most)
+        found = search(core.core, states, self.control, refine=refine)
+        self.statistics["core_groups"] = len(rows)
+        self.statistics["states"] += found.states
+        if found.stop in (Stop.TIME_LIMIT, Stop.MEMORY_LIMIT):
+            self.stop = found.stop
+        # A choice that is ruled out has the numbers of the base's.
+        index = np.arange(len(rows))
+        if found.columns is not None:
+            self._adopt(rows, np.where(core.kept[index, found.columns], found.columns, part.base))
+        for _, columns in found.doubtful:
+            adopted = self._adopt(rows, np.where(core.kept[index, columns], columns, part.base))
+            if adopted and self.by_cost:
+                break
+        return found, core
+
+    def _finish(self, rows: IntArray, limit: float, found: Found, core: RelativeCore) -> None:
+        """Draw the conclusion from a search of the whole core."""
+        if found.stop is not Stop.COMPLETED:
+            self.stop = found.stop
+            return
+        if self._settled(found, core):
+            return
+        # 64 bits cannot tell some assignments apart: keep them all, and compare them exactly.
+        limit = min(limit, self._limit() + 1.0) if self.by_cost else min(limit, self.gap)
+        found, _ = self._solve_core(rows[self.behind[rows] <= limit], limit, self.states, refine=True)
+        if found.stop is Stop.COMPLETED:
+            self.proved = -self.better
+        else:
+            self.stop = found.stop
+
+    def _settled(self, found: Found, core: RelativeCore) -> bool:
+        """Set what a complete search proves, and return whether that closes the gap."""
+        least = found.doubtful[0][0] if found.doubtful else found.gain
+        if least is None:
+            self.proved = -self.better
+        elif self.by_cost:
+            self.proved = Fraction(least)
+        else:
+            self.proved = min(core.offset + least / Fraction(2) ** core.shift, -self.better)
+        if self.by_cost:
+            return self.proved == -self.better
+        base = self.base_damage + self.instance.base_damage
+        return float(base + self.proved) == float(base - self.better)
+
+    # -- the claim -----------------------------------------------------------------------------------------------
+
+    def claim(self) -> Claim:
+        """Return what was found and proved."""
+        done = Enumeration(self.statistics["core_groups"], self.statistics["states"])
+        if self.infeasible or (self.best is None and self.proved is not None):
+            return Claim(lower_bound=math.inf, enumeration=done, statistics=self.statistics)
+        choice = None
+        if self.best is not None:
+            del self.pool  # what it holds is not needed any more
+            choice = self.base.astype(np.int64)
+            choice[self.best[0]] = self.best[1]
+        lower: Fraction | float = -math.inf
+        if self.proved is not None:
+            base = self.base_cost + self.instance.base_cost if self.by_cost else self.base_damage
+            lower = base + self.proved + (0 if self.by_cost else self.instance.base_damage)
+        return Claim(
+            choice,
+            lower,
+            self._multipliers(),
+            None if self.proved is None else done,
+            self.stop,
+            self.statistics,
+        )
+
+    def _multipliers(self) -> dict[str, float]:
+        if self.price is None:
+            return {}
+        if self.by_cost:
+            return {} if self.instance.bound is None else {"bound": self.price}
+        return {"budget": 0.0 if self.price >= LARGEST_PRICE else 1.0 / max(self.price, 1.0 / LARGEST_PRICE)}
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """Some groups of the pool.
+
+    places (n,) in the instance, tables, base (n,), and the choices (n, K) that are kept.
+    """
+
+    places: IntArray
+    pool: Pool
+    base: IntArray
+    kept: npt.NDArray[np.bool_]
