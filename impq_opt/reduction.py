@@ -118,20 +118,24 @@ def _settled_row(
 
 def components(instance: Instance) -> list[IntArray]:
     """Return the sets of free groups, of two or more, that pairs connect, each in order."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
     couplings = [one for one in (instance.pairs, *(b.pairs for b in instance.budgets)) if one is not None]
     if not couplings:
         return []
     left = np.concatenate([one.left for one in couplings])
     right = np.concatenate([one.right for one in couplings])
-    size = instance.size
-    _, label = connected_components(coo_matrix((np.ones(len(left)), (left, right)), shape=(size, size)), directed=False)
-    counts = np.bincount(label)
+    label = np.arange(instance.size)
+    # Take the lowest label of one's neighbours, and then that label's own, until nothing changes.
+    while True:
+        before = label.copy()
+        lowest = np.minimum(label[left], label[right])
+        np.minimum.at(label, left, lowest)
+        np.minimum.at(label, right, lowest)
+        label = label[label]
+        if np.array_equal(label, before):
+            break
     order = np.argsort(label, kind="stable")
-    ends = np.cumsum(counts)
-    return [order[e - n : e] for e, n in zip(ends.tolist(), counts.tolist(), strict=True) if n > 1]
+    starts = np.flatnonzero(np.diff(label[order], prepend=-1))
+    return [part for part in np.split(order, starts[1:]) if len(part) > 1]
 
 
 def join(instance: Instance, clusters: Sequence[IntArray]) -> Instance:

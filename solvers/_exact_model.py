@@ -55,36 +55,28 @@ class Model:
             self.capacity = instance.bound - instance.base_damage
 
     @cached_property
-    def _tied(self) -> Mapping[int, list[tuple[int, IntArray]]]:
-        """Members of each tied group, with their columns for its candidates."""
-        return {
-            int(group): list(zip(members.tolist(), tie.columns, strict=True))
-            for tie in self.instance.ties
-            for group, members in zip(tie.groups, tie.members, strict=True)
-        }
-
-    def damage_at(self, place: int, column: int) -> Fraction | None:
-        """Return the exact damage of a tied group at a candidate; None where the group is no tie."""
-        members = self._tied.get(place)
-        if members is None:
-            return None
+    def _tied(self) -> Mapping[int, FloatArray]:
+        """Damages (members, K) behind each tied group at its candidates."""
         problem = self.instance.problem
-        total = Fraction(0)
-        for member, columns in members:
-            row = problem.damage.at(np.array([member]), problem.candidates.of(member))[0]
-            total += Fraction(float(row[columns[min(column, len(columns) - 1)]]))
-        return total
+        found: dict[int, FloatArray] = {}
+        for tie in self.instance.ties:
+            parts = []
+            for members, columns in zip(tie.members.T, tie.columns, strict=True):
+                bits = problem.candidates.of(int(members[0]))  # the same set for all ties of a block
+                parts.append(problem.damage.at(members, bits)[:, columns])
+            found.update(zip(tie.groups.tolist(), np.stack(parts, axis=1), strict=True))
+        return found
 
     def damage_of(self, places: IntArray, pool: Pool, columns: npt.NDArray[np.integer]) -> Fraction:
         """Return the exact damage of one candidate for each group of ``pool``."""
         chosen = pool.chosen(columns)[1]
-        total = exact_sum(chosen)
-        if self.instance.ties:
-            for row in np.flatnonzero([int(p) in self._tied for p in places]).tolist():
-                exact = self.damage_at(int(places[row]), int(columns[row]))
-                assert exact is not None
-                total += exact - Fraction(float(chosen[row]))
-        return total
+        if not self.instance.ties:
+            return exact_sum(chosen)
+        tied = [(row, self._tied[p]) for row, p in enumerate(places.tolist()) if p in self._tied]
+        behind = [members[:, min(int(columns[row]), members.shape[1] - 1)] for row, members in tied]
+        single = np.ones(len(places), dtype=bool)
+        single[[row for row, _ in tied]] = False
+        return exact_sum(np.concatenate([chosen[single], *behind]))
 
     def core(
         self,
@@ -139,13 +131,22 @@ class Model:
         rounded = (units != scaled).any(axis=1)
         whole = units.astype(np.int64)
         if self.instance.ties:
-            for row in np.flatnonzero([int(p) in self._tied for p in places]).tolist():
+            for row, place in enumerate(places.tolist()):
+                if place not in self._tied:
+                    continue
+                members = self._tied[place].T.tolist()
                 for column in np.flatnonzero(kept[row]).tolist():
-                    exact = self.damage_at(int(places[row]), column)
-                    assert exact is not None
-                    whole[row, column] = math.floor(exact * Fraction(2) ** shift)
+                    whole[row, column] = _floor_sum(members[min(column, len(members) - 1)], shift)
                 rounded[row] = True
         return whole, shift, int(rounded.sum())
+
+
+def _floor_sum(values: list[float], shift: int) -> int:
+    """Return floor(2**shift times the exact sum of ``values``)."""
+    ratios = [value.as_integer_ratio() for value in values]
+    places = max(bottom.bit_length() for _, bottom in ratios) - 1  # denominators are powers of two
+    total = sum(top << (places + 1 - bottom.bit_length()) for top, bottom in ratios)
+    return total << (shift - places) if shift >= places else total >> (places - shift)
 
 
 def _clamped(value: int) -> int:
