@@ -30,7 +30,7 @@ _STOPS = (Stop.COMPLETED, Stop.TIME_LIMIT, Stop.MEMORY_LIMIT, Stop.STATE_LIMIT)
 # Up to this many groups it does not pay to look for equal ones.
 _FEW = 512
 _MOST_DOUBTFUL = 1 << 14
-# Bytes a state takes while it is made and sorted, and after that.
+# Bytes a state takes while it is made, sorted and bounded, and after that.
 _WORKING, _KEPT = 96, 8
 
 
@@ -99,11 +99,15 @@ def _search(core: Core, most: int, control: Control, refine: bool) -> Found:
     found = states.found
     states.complete(_Completions(steps, stage_of[steps.group], -1))
     for stage, group in enumerate(rank.tolist()):
-        states.extend(group, _Completions(steps, stage_of[steps.group], stage))
+        columns = states.choices(group)
+        if control.memory_limit is not None and states.bytes_ahead(len(columns)) > control.memory_limit:
+            found.stop = Stop.MEMORY_LIMIT
+            return found
+        states.extend(group, columns, _Completions(steps, stage_of[steps.group], stage))
         if len(states.gain) == 0:
             return found
-        found.stop = _stopped(states, most, control)
-        if found.stop is not Stop.COMPLETED:
+        if len(states.gain) > most or control.expired():
+            found.stop = Stop.STATE_LIMIT if len(states.gain) > most else Stop.TIME_LIMIT
             return found
     possible = np.flatnonzero((states.gain <= states.target) & (states.over <= 0))
     if len(possible) > _MOST_DOUBTFUL:
@@ -213,14 +217,6 @@ def _binary(count: int) -> list[int]:
     return sizes
 
 
-def _stopped(states: _States, most: int, control: Control) -> Stop:
-    if len(states.gain) > most:
-        return Stop.STATE_LIMIT
-    if control.memory_limit is not None and _WORKING * len(states.gain) + _KEPT * states.kept > control.memory_limit:
-        return Stop.MEMORY_LIMIT
-    return Stop.TIME_LIMIT if control.expired() else Stop.COMPLETED
-
-
 def _undominated(gain: IntArray, need: IntArray) -> list[int]:
     """Return the candidates of a group that no other one beats, by rising gain; the first of equals."""
     order = np.lexsort((np.arange(len(gain)), need, gain)).tolist()
@@ -279,10 +275,17 @@ class _States:
         """Look only for gains at most ``target``; all gains are the first one plus multiples of the lattice."""
         self.target = target - ((target - self.origin) % self.lattice if self.lattice else 0)
 
-    def extend(self, group: int, completions: _Completions) -> None:
+    def choices(self, group: int) -> list[int]:
+        """Return the candidates of a group that matter."""
+        return _undominated(self.group_gain[group], self.group_need[group])
+
+    def bytes_ahead(self, choices: int) -> int:
+        """Return what memory is taken while one more group with some choices is decided."""
+        return _WORKING * choices * len(self.gain) + _KEPT * self.kept
+
+    def extend(self, group: int, columns: list[int], completions: _Completions) -> None:
         """Decide one more group."""
         gain, need = self.group_gain[group], self.group_need[group]
-        columns = _undominated(gain, need)
         count = len(self.gain)
         gains = np.concatenate([self.gain + gain[k] for k in columns])
         overs = np.concatenate([self.over + need[k] for k in columns])

@@ -191,6 +191,11 @@ def block_length(block: Block) -> int:
     return len(block.cost.left) if block.structured else len(block.cost)  # type: ignore[union-attr,arg-type]
 
 
+def block_width(block: Block) -> int:
+    """Return the number of columns of a block's tables."""
+    return int(block.cost.right.size if isinstance(block.cost, RankOne) else block.cost.shape[1])
+
+
 def _rows(block: Block, rows: IntArray | slice) -> tuple[IntArray, FloatArray]:
     """Return the tables of some rows of a block; columns past a width repeat the last at a prohibitive cost."""
     part = block.part(rows) if isinstance(rows, slice) else _picked(block, rows)

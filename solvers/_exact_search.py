@@ -26,6 +26,7 @@ from impq_opt.solvers._exact_scan import (
     LARGEST_PRICE,
     PROHIBITIVE,
     Pool,
+    block_width,
     common_divisor,
     everything,
     scan,
@@ -75,6 +76,10 @@ class Search:
     # -- the relaxation ------------------------------------------------------------------------------------------
 
     def run(self) -> None:
+        limit = self.control.memory_limit
+        if limit is not None and self._least_bytes() > limit:
+            self.stop = Stop.MEMORY_LIMIT
+            return
         if self.by_cost and self.instance.size > _SMALL and not self._reachable():
             self.infeasible = True  # no price would do: do not look for one
             return
@@ -84,6 +89,12 @@ class Search:
             return
         self._fill()
         self._grow()
+
+    def _least_bytes(self) -> int:
+        """Return what relaxing and answering take: the base, the answer, and the pool with its work arrays."""
+        size, width = self.instance.size, max(block_width(block) for block in self.instance.blocks)
+        pool = size if size <= _SMALL else size // 16 + _SMALL
+        return 10 * size + pool * (8 * width + 48)
 
     def _relax(self) -> None:
         """Find the price, the base, and the pool of groups that may differ from it."""

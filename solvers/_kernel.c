@@ -892,6 +892,15 @@ static PyObject *py_search(PyObject *self, PyObject *args)
     complete(&s);
     for (Py_ssize_t stage = 0; stage < s.groups && s.count > 0 && stop == COMPLETED; stage++) {
         set_completions(&s, stage);
+        if (bytes < INFINITY) {
+            int columns[MOST_COLUMNS];
+            int64_t place = s.rank[stage] * s.columns;
+            double ahead = (double)undominated(s.gain + place, s.need + place, s.columns, columns) * (double)s.count;
+            if (working * ahead + kept * (double)s.kept > bytes) {
+                stop = MEMORY_LIMIT;
+                break;
+            }
+        }
         if (s.count > INT32_MAX / MOST_COLUMNS || extend(&s, s.rank[stage]) < 0) {
             PyErr_NoMemory();
             goto done;
@@ -906,8 +915,6 @@ static PyObject *py_search(PyObject *self, PyObject *args)
             break;
         if (s.count > most)
             stop = STATE_LIMIT;
-        else if (working * (double)s.count + kept * (double)s.kept > bytes)
-            stop = MEMORY_LIMIT;
         else if (s.late || now() >= s.until)
             stop = TIME_LIMIT;
     }

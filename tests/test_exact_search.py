@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 from dataclasses import replace
 from fractions import Fraction
 
@@ -12,7 +13,7 @@ import pytest
 from impq_opt import Problem, Status, Stop, solve
 from impq_opt.problems.families import FAMILIES, explicit, generate
 from impq_opt.solver import Control, make_instance, make_solver
-from impq_opt.solvers import _exact_price, _exact_search
+from impq_opt.solvers import _exact_price, _exact_search, _native
 from impq_opt.testing import random_case
 
 # Hard for every method known: the gap may stay open when the time is over.
@@ -147,9 +148,32 @@ def test_state_limit_returns_the_incumbent_and_its_gap() -> None:
 
 
 def test_memory_limit_returns_the_incumbent_and_its_gap() -> None:
-    found = solve(generate("random", 300, 8), memory_limit=2000)
+    found = solve(generate("dominating", 300, 8), memory_limit=60_000)
     assert found.status is Status.FEASIBLE
     assert found.stop is Stop.MEMORY_LIMIT
+    assert found.gap > 0
+
+
+def test_memory_that_holds_no_answer_is_not_asked_for() -> None:
+    found = solve(generate("channel", 30_000, 8), memory_limit=100_000)
+    assert found.status is Status.UNKNOWN
+    assert found.stop is Stop.MEMORY_LIMIT
+
+
+@pytest.mark.parametrize("megabytes", [4, 16])
+def test_memory_stays_near_its_limit(megabytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_native, "kernel", None)  # tracemalloc sees NumPy's arrays, not the kernel's
+    problem = generate("correlated-1e6", 1000, 8)
+    monkeypatch.setattr(_exact_search.Search, "_counted", lambda self: False)
+    tracemalloc.start()
+    try:
+        found = solve(problem, memory_limit=megabytes << 20, solver=make_solver("exact", states=10**9), time_limit=20)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found.stop in (Stop.MEMORY_LIMIT, Stop.TIME_LIMIT)
+    assert peak < 1.2 * (megabytes << 20)
+    assert found.status is Status.FEASIBLE
 
 
 def test_interruption_returns_the_incumbent(monkeypatch: pytest.MonkeyPatch) -> None:
