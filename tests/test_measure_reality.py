@@ -142,3 +142,25 @@ def test_the_command(problem, tmp_path, capsys):
     assert "mismatch" in capsys.readouterr().out
     assert run(["validate", files[0], *where]) == 2
     assert "nothing to validate" in capsys.readouterr().err
+
+
+def test_metrics_are_compared_at_equal_storage(tmp_path, monkeypatch, capsys):
+    weights = tmp_path / "w.safetensors"
+    save_file({k: v.contiguous() for k, v in digits_network().state_dict().items()}, weights)
+    code = (
+        "from impq_opt.networks import load_network\n"
+        f"def digits(): return load_network('small-cnn', weights={str(weights)!r})\n"
+    )
+    (tmp_path / "own_networks.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    command = ["compare", "--metric", "impq,fit", "--network", "own_networks:digits", "--data", "digits"]
+    options = ["--average-bits", "3", "--samples", "64"]
+    assert run([*command, *options, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["metric"] for row in rows] == ["uniform", "impq", "fit"]
+    assert all(row["effective_bits"] <= 3 for row in rows)
+    assert rows[1]["unit"] != rows[2]["unit"]
+    assert run([*command, *options]) == 0
+    assert "accuracy" in capsys.readouterr().out
+    assert run(["compare", "--metric", "all"]) == 2
+    assert run([*command, "--average-bits", "9"]) == 2

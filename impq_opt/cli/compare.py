@@ -25,6 +25,7 @@ from impq_opt.cli._common import (
     progress,
 )
 from impq_opt.cli._common import number as number_text
+from impq_opt.cli._contest import MetricName, compare_metrics
 from impq_opt.cli._goals import Goals, Many, cost_unit, damage_name, diagnosis_text, percent, question_text
 from impq_opt.cli._process import solve_apart
 from impq_opt.errors import ImpqError, OptionError
@@ -57,9 +58,20 @@ def compare(
     time_limit: Annotated[float, Parameter(help="Seconds for each strategy.")] = 60.0,
     memory_limit: Annotated[str | None, Parameter(help="Most memory of each strategy, such as 2GiB.")] = None,
     seed: Annotated[int, Parameter(help="For strategies that draw random numbers.")] = 0,
+    metric: MetricName = None,
+    network: Annotated[str | None, Parameter(help="With --metric: the network, as for `impq-opt measure`.")] = None,
+    data: Annotated[str | None, Parameter(help="With --metric: the data, as for `impq-opt measure`.")] = None,
+    average_bits: Annotated[str, Parameter(help="With --metric: bits per weight of the common budgets.")] = "2,3,4",
+    samples: Annotated[int, Parameter(help="With --metric: samples to measure on.")] = 1024,
     json: JsonFlag = False,
 ) -> int:
-    """Run all strategies on one problem: cost, bits, compression, mismatch, gap to the best proved bound, time."""
+    """Run all strategies on one problem: cost, bits, compression, mismatch, gap to the best proved bound, time.
+
+    With --metric, measure a network by several metrics instead, give each the same storage, and look at the accuracy
+    of the quantized networks.
+    """
+    if metric is not None:
+        return compare_metrics(metric, network, data, average_bits, samples=samples, seed=seed, json=json)
     _, revised, _ = goals.load(problem)
     names = tuple(solver) if solver else solver_names()
     for name in names:

@@ -1,0 +1,74 @@
+"""Which metric to allocate by: each one's allocation at the same storage, on a really quantized network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from impq_opt.data.dataset import Dataset
+from impq_opt.measure.api import measure
+from impq_opt.measure.reality import Reality, Validation
+from impq_opt.measure.replicates import Sampling
+from impq_opt.solver import solve
+
+__all__ = ["Entry", "contest"]
+
+_ACTIVATION_BITS = 8.0
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One metric at one budget: its name and unit, effective weight bits, and what the quantized network does."""
+
+    metric: str
+    unit: str
+    effective_bits: float
+    reality: Reality
+
+
+def contest(
+    network: nn.Module,
+    data: Dataset,
+    held_out: Dataset,
+    metrics: Sequence[str],
+    budgets: Sequence[float],
+    *,
+    groups: str = "layer",
+    samples: int = 1024,
+    seed: int = 0,
+) -> Iterator[Entry]:
+    """Measure by each metric, give each the same storage, round without retraining, and look.
+
+    Activations have 8 bits, so that weights alone make the difference. As a yardstick ``uniform`` comes first at each
+    budget that is a whole number of bits.
+
+    Parameters
+    ----------
+    network : nn.Module
+    data, held_out : Dataset
+        To measure on, and to look at the quantized network.
+    metrics : sequence of str
+    budgets : sequence of float
+        Average bits per weight.
+    """
+    sampling = Sampling(samples=samples, concede=0.01, seed=seed)
+    options = {"groups": groups, "residual": "accumulate", "bits": range(1, 9)}
+    problems = {name: measure(network, data, metric=name, sampling=sampling, **options) for name in metrics}  # type: ignore[arg-type]
+    first = next(iter(problems.values()))
+    validation = Validation(network, first, held_out, samples=1)
+    weights = first.weights()
+    total = int(first.sizes[weights].sum())
+    for budget in budgets:
+        chosen = {"uniform": np.full(len(first), budget)} if budget == int(budget) else {}
+        for name, problem in problems.items():
+            found = solve(problem, budget=int(budget * total), time_limit=60.0)
+            if found.choice is not None:
+                chosen[name] = np.array(found.bits, dtype=np.float64)
+        for name, bits in chosen.items():
+            bits[~weights] = _ACTIVATION_BITS
+            effective = float(np.average(bits[weights], weights=first.sizes[weights]))
+            unit = problems[name].damage_unit if name in problems else ""
+            yield Entry(name, unit, effective, validation.hold(bits))
