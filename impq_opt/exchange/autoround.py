@@ -5,26 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
+import msgspec
 import numpy as np
 
 from impq_opt.allocation import Allocation
 from impq_opt.costs import TableCost
 from impq_opt.damage import DamageTable
 from impq_opt.errors import FileError
-from impq_opt.exchange.base import Layer, Precision, Reader, Writer, field, read_json, shifted
+from impq_opt.exchange.base import Layer, Precision, Reader, Writer, read_json, shifted, table, typed
 from impq_opt.exchange.fused import fused_ties
 from impq_opt.groups import Candidates, GroupNames
 from impq_opt.problem import Problem
 
 __all__ = ["AutoRound"]
-
-# The fields of a scheme that a layer_config entry takes.
-_FIELDS = (
-    "bits", "group_size", "sym", "data_type", "act_bits", "act_group_size", "act_sym", "act_data_type", "act_dynamic",
-    "super_bits", "super_group_size",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -60,19 +55,20 @@ class AutoRound(Reader, Writer):
 
     def problem(self, scores: Sequence[Any]) -> Problem:
         """Return the problem of several caches, one a scheme, over the same layers."""
-        for place, cache in enumerate(scores):
-            if not _is_cache(cache):
-                raise FileError("is not a score cache of version 1 per operator", where=f"autoround: file {place + 1}")
-        tables = [field(c, "layer_scores", dict, f"autoround: file {k + 1}") for k, c in enumerate(scores)]
-        layers = list(tables[0])
-        for place, table in enumerate(tables):
-            odd = sorted(set(table) ^ set(layers))
-            if odd:
-                raise FileError("does not score the same layers", where=f"autoround: file {place + 1}", value=odd[0])
-        schemes = [{k: v for k, v in field(c, "scheme", dict, "autoround").items() if v is not None} for c in scores]
+        caches = [typed(cache, _Cache, f"autoround: file {place + 1}") for place, cache in enumerate(scores)]
+        layers = list(caches[0].layer_scores)
+        for place, cache in enumerate(caches):
+            odd = sorted(set(cache.layer_scores) ^ set(layers))
+            if odd or not layers:
+                raise FileError("does not score the same layers", where=f"autoround: file {place + 1}", value=odd[:1])
+        schemes = [
+            {key: value for key, value in msgspec.to_builtins(cache.scheme).items() if value is not None}
+            for cache in caches
+        ]
         labels = [_label(scheme) for scheme in schemes]
-        bits = np.array([[int(table[layer][0]) for table in tables] for layer in layers], dtype=np.int64)
-        damage, offset = shifted(np.array([[float(table[layer][1]) for table in tables] for layer in layers]))
+        bits = np.array([[cache.layer_scores[layer][0] for cache in caches] for layer in layers], dtype=np.int64)
+        losses = [[cache.layer_scores[layer][1] for cache in caches] for layer in layers]
+        damage, offset = shifted(table(losses, "layer_scores"))
         sizes = _sizes(bits, schemes)
         widths = [float(w) for w in np.round(bits.sum(axis=0) / sizes.sum(), 6)]
         problem = Problem(
@@ -102,9 +98,10 @@ class AutoRound(Reader, Writer):
 
 def _schemes(problem: Problem) -> tuple[Precision, ...]:
     """Return the schemes that the problem was read with."""
-    known = problem.provenance.get("schemes", {})
+    known: Mapping[str, Mapping[str, Any]] = problem.provenance.get("schemes", {})
+    fields = _Scheme.__struct_fields__
     return tuple(
-        Precision(label, int(scheme.get("bits", 16)), {key: scheme[key] for key in _FIELDS if key in scheme})
+        Precision(label, int(scheme.get("bits", 16)), {key: scheme[key] for key in fields if key in scheme})
         for label, scheme in known.items()
     )
 
@@ -112,12 +109,6 @@ def _schemes(problem: Problem) -> tuple[Precision, ...]:
 def _entry(layer: Layer) -> dict[str, Any]:
     inputs = {"act_bits": int(layer.input_bits)} if layer.input_bits is not None and layer.input_bits < 16 else {}
     return dict(layer.weight.entry) | inputs
-
-
-def _is_cache(document: Any) -> bool:
-    return (
-        isinstance(document, Mapping) and document.get("version") == 1 and document.get("score_granularity") == "per_op"
-    )
 
 
 def _label(scheme: Mapping[str, Any]) -> str:
@@ -138,3 +129,28 @@ def _sizes(bits: Any, schemes: Sequence[Mapping[str, Any]]) -> Any:
     width, group = int(scheme.get("bits", 16)), int(scheme.get("group_size", 0) or 0)
     total = width if width >= 16 or group <= 0 else width + (16 + width) / group
     return np.maximum(np.rint(bits[:, column] / total).astype(np.int64), 1)
+
+
+class _Scheme(msgspec.Struct):
+    """The fields of a scheme that a layer_config entry takes."""
+
+    bits: Annotated[int, msgspec.Meta(ge=1, le=32)] = 16
+    group_size: int | None = None
+    sym: bool | None = None
+    data_type: str | None = None
+    act_bits: Annotated[int, msgspec.Meta(ge=1, le=32)] | None = None
+    act_group_size: int | None = None
+    act_sym: bool | None = None
+    act_data_type: str | None = None
+    act_dynamic: bool | None = None
+    super_bits: int | None = None
+    super_group_size: int | None = None
+
+
+class _Cache(msgspec.Struct):
+    """A cache of version 1, per operator: for each layer its bits and the change of the loss."""
+
+    version: Literal[1]
+    score_granularity: Literal["per_op"]
+    scheme: _Scheme
+    layer_scores: dict[str, tuple[Annotated[int, msgspec.Meta(ge=1, lt=2**53)], float]]

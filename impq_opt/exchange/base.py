@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -19,9 +20,22 @@ from impq_opt.exchange.fused import fused_ties, layer_ties
 from impq_opt.exchange.restate import Precision, restate
 from impq_opt.problem import Problem
 
-__all__ = ["Format", "Layer", "Precision", "Reader", "Writer", "field", "need", "read_json", "shifted"]
+__all__ = [
+    "Format",
+    "Layer",
+    "Precision",
+    "Reader",
+    "Writer",
+    "need",
+    "read_json",
+    "shifted",
+    "table",
+    "typed",
+    "whole",
+]
 
 FloatArray = npt.NDArray[np.float64]
+Shape = TypeVar("Shape")
 
 
 @dataclass(frozen=True)
@@ -206,14 +220,30 @@ def read_json(path: Path) -> Any:
         raise FileError(f"is not JSON: {error}", where=str(path)) from None
 
 
-def field(document: Any, key: str, kind: type | tuple[type, ...], where: str) -> Any:
-    """Return ``document[key]``; raise FileError unless it is there and of ``kind``."""
-    if not isinstance(document, Mapping) or key not in document:
-        raise FileError(f"has no {key!r}", where=where, hint="is it a file of this format?")
-    value = document[key]
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise FileError("is of the wrong type", where=f"{where}.{key}", value=value)
-    return value
+def typed(document: Any, kind: type[Shape], where: str) -> Shape:
+    """Return ``document`` as an object of ``kind``; raise FileError with the place where it is not one."""
+    try:
+        return msgspec.convert(document, kind)
+    except msgspec.ValidationError as error:
+        what, _, place = str(error).partition(" - at ")
+        at = place.strip("`").lstrip("$.")
+        raise FileError(what, where=f"{where}: {at}" if at else where, hint="is it a file of this format?") from None
+
+
+def table(rows: Sequence[Sequence[float]], where: str) -> FloatArray:
+    """Return rows as an array (G, K), short ones filled up with their last value; raise FileError unless finite."""
+    width = max(map(len, rows))
+    found = np.array([[*row, *[row[-1]] * (width - len(row))] for row in rows], dtype=np.float64)
+    if not np.isfinite(found).all():
+        group, column = np.argwhere(~np.isfinite(found))[0]
+        raise FileError("must be finite", where=f"{where}[{group}][{column}]", value=float(found[group, column]))
+    return found
+
+
+def whole(costs: FloatArray) -> FloatArray | npt.NDArray[np.int64]:
+    """Return costs as integers where they are whole and exact."""
+    exact = np.abs(costs).max() < 2.0**53 and bool((costs == np.rint(costs)).all())
+    return costs.astype(np.int64) if exact else costs
 
 
 def need(module: str, purpose: str, install: str) -> Any:

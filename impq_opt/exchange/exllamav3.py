@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import msgspec
 import numpy as np
 
 from impq_opt.costs import TableCost
 from impq_opt.damage import DamageTable
 from impq_opt.errors import FileError
-from impq_opt.exchange.base import Reader, field, shifted
+from impq_opt.exchange.base import Reader, shifted, table, typed, whole
 from impq_opt.groups import GroupNames, gather_sets
 from impq_opt.problem import Problem
 
@@ -30,48 +31,57 @@ class ExLlamaV3(Reader):
     source: ClassVar[str] = "https://github.com/turboderp-org/exllamav3 (conversion/measure_model.py)"
 
     def problem(self, scores: Any) -> Problem:
-        groups = field(scores, "groups", list, self.name)
-        if not groups:
+        measured = typed(scores, _Measurement, self.name)
+        if not measured.groups:
             raise FileError("has no groups", where=self.name)
-        names, layers, costs, damages = [], [], [], []
-        for place, group in enumerate(groups):
-            where = f"{self.name}: groups[{place}]"
-            members = field(group, "layers", list, where)
-            candidates = field(group, "candidates", list, where)
-            names.append(" + ".join(map(str, members)) or where)
-            layers.append(str(members[0]) if len(members) == 1 else names[-1])
-            bits = [field(c, "dbits", (int, float), f"{where}.candidates[{k}]") for k, c in enumerate(candidates)]
-            kld = [field(c, "dkld", (int, float), f"{where}.candidates[{k}]") for k, c in enumerate(candidates)]
-            costs.append([0, *bits])
-            damages.append([0.0, *kld])
-        widths = _models(scores, max(map(len, costs)))
-        formats = [tuple(f"model {k}" for k in range(len(row))) for row in costs]
-        damage, offset = shifted(_table(damages))
+        names = [" + ".join(group.layers) or f"groups[{k}]" for k, group in enumerate(measured.groups)]
+        layers = [
+            group.layers[0] if len(group.layers) == 1 else name
+            for group, name in zip(measured.groups, names, strict=True)
+        ]
+        costs = [[0.0, *(one.dbits for one in group.candidates)] for group in measured.groups]
+        damage, offset = shifted(table([[0.0, *(one.dkld for one in g.candidates)] for g in measured.groups], "dkld"))
+        models = [model.bpw for model in (measured.base, *measured.alts) if model.bpw is not None]
+        most = max(map(len, costs))
+        widths = models if len(models) >= most else [float(k) for k in range(most)]
         return Problem(
             names=GroupNames.explicit(names, layers),
-            candidates=gather_sets([tuple(widths[: len(row)]) for row in costs], formats),
+            candidates=gather_sets(
+                [tuple(widths[: len(row)]) for row in costs],
+                [tuple(f"model {k}" for k in range(len(row))) for row in costs],
+            ),
             damage=DamageTable(damage),
-            sizes=np.ones(len(groups), dtype=np.int64),
-            costs=(TableCost.from_array(_whole(costs), name="extra-bits", unit="bit", source="bits above the base"),),
+            sizes=np.ones(len(costs), dtype=np.int64),
+            costs=(
+                TableCost.from_array(
+                    whole(table(costs, "dbits")), name="extra-bits", unit="bit", source="bits above the base model"
+                ),
+            ),
             objective={"extra-bits": 1},
             metric="exllamav3",
             damage_unit="KL divergence above the best of each group",
-            provenance={"damage_offset": offset, "base_kld": float(scores.get("base_kld", 0.0))},
+            provenance={"damage_offset": offset, "base_kld": measured.base_kld},
         )
 
 
-def _models(scores: Any, count: int) -> list[float]:
-    """Return the bits per weight of the base model and of the others; their numbers where the file has none."""
-    listed = [scores.get("base", {}), *scores.get("alts", [])]
-    found = [float(model["bpw"]) for model in listed if isinstance(model, dict) and "bpw" in model]
-    return found if len(found) >= count else [float(k) for k in range(count)]
+class _Candidate(msgspec.Struct):
+    dkld: float
+    dbits: float
 
 
-def _table(rows: list[list[float]]) -> Any:
-    width = max(map(len, rows))
-    return np.array([row + [row[-1]] * (width - len(row)) for row in rows], dtype=np.float64)
+class _Group(msgspec.Struct):
+    layers: list[str]
+    candidates: list[_Candidate]
 
 
-def _whole(rows: list[list[Any]]) -> Any:
-    table = _table(rows)
-    return table.astype(np.int64) if (table == np.rint(table)).all() else table
+class _Model(msgspec.Struct, frozen=True):
+    bpw: float | None = None
+
+
+class _Measurement(msgspec.Struct):
+    """A measurement.json; fields that are not needed are left out."""
+
+    groups: list[_Group]
+    base: _Model = _Model()
+    alts: list[_Model] = []
+    base_kld: float = 0.0

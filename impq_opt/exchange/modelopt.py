@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import msgspec
 import numpy as np
 
 from impq_opt.allocation import Allocation
 from impq_opt.costs import TableCost
 from impq_opt.damage import DamageTable
 from impq_opt.errors import AllocationError, FileError
-from impq_opt.exchange.base import Precision, Reader, Writer, field, need, read_json
+from impq_opt.exchange.base import Precision, Reader, Writer, need, read_json, table, typed, whole
 from impq_opt.groups import GroupNames, gather_sets
 from impq_opt.problem import Problem
 
@@ -63,22 +64,32 @@ class ModelOpt(Reader, Writer):
 
     def problem(self, scores: Mapping[str, Any]) -> Problem:
         """Return the problem of a search state."""
-        stats = field(scores, "candidate_stats", Mapping, self.name)
-        if not stats:
+        state = typed(dict(scores) if isinstance(scores, Mapping) else scores, _State, self.name)
+        if not state.candidate_stats:
             raise FileError("has no scores", where=f"{self.name}: candidate_stats")
-        rows = [_row(name, one) for name, one in stats.items()]
-        width = max(len(bits) for _, bits, _, _ in rows)
-        cost = np.array([_padded(bits, width) for _, bits, _, _ in rows], dtype=np.float64)
-        sizes = [round(float(one.get("uncompressed_cost", max(one["costs"])))) for one in stats.values()]
-        widths = [tuple(b / size for b in bits) for (_, bits, _, _), size in zip(rows, sizes, strict=True)]
+        rows = list(state.candidate_stats.items())
+        for name, row in rows:
+            if not len(row.costs) == len(row.scores) == len(row.formats) > 0:
+                raise FileError("must have as many costs as scores as formats", where=f"{self.name}: {name}")
+        cost = table([[_UNCOMPRESSED_BITS * one for one in row.costs] for _, row in rows], "costs")
+        damage = table([row.scores for _, row in rows], "scores")
+        full = table(
+            [[max(row.costs) if row.uncompressed_cost is None else row.uncompressed_cost] for _, row in rows], "costs"
+        )
+        sizes = np.maximum(np.rint(full[:, 0]), 1).astype(np.int64)
+        names = [name.removesuffix(_SUFFIX) for name, _ in rows]
+        modules = [row.module_names for _, row in rows]
         return Problem(
-            names=GroupNames.explicit([name.removesuffix(_SUFFIX) for name in stats], [row[0] for row in rows]),
-            candidates=gather_sets(widths, [labels for _, _, _, labels in rows]),
-            damage=DamageTable(np.array([_padded(damage, width) for _, _, damage, _ in rows], dtype=np.float64)),
-            sizes=np.array(sizes, dtype=np.int64),
-            costs=(TableCost.from_array(_whole(cost), name="bits", unit="bit", source="ModelOpt: effective bits"),),
+            names=GroupNames.explicit(names, [m[0] if len(m) == 1 else n for m, n in zip(modules, names, strict=True)]),
+            candidates=gather_sets(
+                [tuple(cost[k, : len(row.costs)] / sizes[k]) for k, (_, row) in enumerate(rows)],
+                [tuple(_label(one) for one in row.formats) for _, row in rows],
+            ),
+            damage=DamageTable(damage),
+            sizes=sizes,
+            costs=(TableCost.from_array(whole(cost), name="bits", unit="bit", source="ModelOpt: effective bits"),),
             objective={"bits": 1},
-            metric=f"modelopt {scores.get('method', '')}".strip(),
+            metric=f"modelopt {state.method or ''}".strip(),
             damage_unit="auto_quantize score",
         )
 
@@ -142,21 +153,21 @@ def _typed(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _row(name: str, one: Mapping[str, Any]) -> tuple[str, list[float], list[float], tuple[str, ...]]:
-    """Return layer, bits, scores and labels of one group of modules."""
-    where = f"modelopt: {name}"
-    costs = [float(c) * _UNCOMPRESSED_BITS for c in field(one, "costs", (list, tuple), where)]
-    scores = [float(s) for s in field(one, "scores", (list, tuple), where)]
-    formats = [re.sub(r"\(effective-bits.*\)$", "", str(f)) for f in field(one, "formats", (list, tuple), where)]
-    if not len(costs) == len(scores) == len(formats) > 0:
-        raise FileError("must have as many costs as scores as formats", where=where, value=len(costs))
-    modules = one.get("module_names") or [name.removesuffix(_SUFFIX)]
-    return modules[0] if len(modules) == 1 else name.removesuffix(_SUFFIX), costs, scores, tuple(formats)
+def _label(recipe: Any) -> str:
+    """Return what ModelOpt calls a format, without its effective bits."""
+    return re.sub(r"\(effective-bits.*\)$", "", str(recipe))
 
 
-def _padded(values: list[float], width: int) -> list[float]:
-    return values + [values[-1]] * (width - len(values))
+class _Scores(msgspec.Struct):
+    formats: list[Any]
+    scores: list[float]
+    costs: list[float]
+    module_names: list[str] = []
+    uncompressed_cost: float | None = None
 
 
-def _whole(table: Any) -> Any:
-    return table.astype(np.int64) if (table == np.rint(table)).all() else table
+class _State(msgspec.Struct):
+    """What is needed of a search state."""
+
+    candidate_stats: dict[str, _Scores]
+    method: str | None = None

@@ -18,7 +18,7 @@ from impq_opt.costs import TableCost
 from impq_opt.costs.rows import cost_row
 from impq_opt.damage import DamageTable, PowerLaw
 from impq_opt.errors import FileError, nearest
-from impq_opt.exchange.base import Precision, Reader, Writer, need
+from impq_opt.exchange.base import Precision, Reader, Writer, need, whole
 from impq_opt.groups import Candidates, GroupNames, gather_sets
 from impq_opt.problem import Problem
 
@@ -207,9 +207,8 @@ def _by_candidate(scores: Mapping[str, Sequence[Any]]) -> Problem:
         candidates = Candidates(candidates.sets, candidates.set_of, candidates.formats, numbered=True)
     fields: dict[str, Any] = {}
     if "cost" in scores:
-        cost = _padded(_numbers(scores, "cost"), rows)
-        whole = np.abs(cost).max() < 2.0**53 and (cost == np.rint(cost)).all()
-        fields["costs"] = (TableCost.from_array(cost.astype(np.int64) if whole else cost, source="the table's cost"),)
+        cost = whole(_padded(_numbers(scores, "cost"), rows))
+        fields["costs"] = (TableCost.from_array(cost, source="the table's cost"),)
         fields["objective"] = {"cost": 1}
     elif numbered or "size" not in scores:
         raise FileError("needs a column cost, or both size and bits", where="columns", value=list(scores))
