@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from importlib.metadata import EntryPoint
 
 import numpy as np
 import pytest
@@ -446,6 +447,15 @@ def test_unknown_formats_and_options_have_near_matches():
         make_format("mlx", groupsize=32)
     with pytest.raises(OptionError, match=r"mlx\.group_size: must be 32, 64 or 128"):
         make_format("mlx", group_size=33)
+
+
+def test_formats_of_other_packages_are_found(monkeypatch):
+    theirs = EntryPoint("mlx-too", "impq_opt.exchange.mlx:Mlx", "impq_opt.exchange")
+    taken = EntryPoint("mlx", "nowhere:Nothing", "impq_opt.exchange")
+    monkeypatch.setattr("impq_opt.exchange.registry.entry_points", lambda group: [theirs, taken])
+    assert "mlx-too" in format_names(writes=True)
+    assert make_format("mlx-too", group_size=32).group_size == 32
+    assert make_format("mlx").name == "mlx"  # shipped names cannot be taken
 
 
 def test_listing_formats_imports_no_peer():

@@ -78,7 +78,7 @@ cache = st.fixed_dictionaries(
     ],
 )  # fmt: skip
 def test_any_document_is_read_or_told(name, documents):
-    @settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
     @given(documents)
     def check(document):
         document = json.loads(json.dumps(document))
