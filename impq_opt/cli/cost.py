@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from impq_opt import problems
 from impq_opt.allocation import number
-from impq_opt.cli._common import JsonFlag, ProblemName, console, cost_text, find_problem, grid, print_json
+from impq_opt.cli._common import JsonFlag, console, cost_text, find_problem, grid, print_json
 from impq_opt.costing import cost_at, uniform_bits
 from impq_opt.costs import COSTS
 from impq_opt.errors import ImpqError, OptionError, nearest
@@ -23,7 +25,9 @@ _CONVENTIONS = {"product": "bit-operations", "sakr": "adders", "slides": "slides
 
 
 def cost(
-    problem: ProblemName,
+    problem: Annotated[
+        str, Parameter(help="A name in the gallery, a problem file, or a network, of which only shapes are used.")
+    ],
     allocation: Annotated[Path | None, Parameter(help="What this allocation costs.")] = None,
     /,
     *,
@@ -35,10 +39,17 @@ def cost(
         list[str] | None,
         Parameter(negative="", help="product, sakr, slides, or the name of a cost. All costs where left out."),
     ] = None,
+    input: Annotated[  # noqa: A002 - the option's name
+        str, Parameter(help="Shape of one input of a network, C,H,W.")
+    ] = "3,32,32",
     json: JsonFlag = False,
 ) -> int:
-    """Print what precisions cost, each cost with its unit and source."""
-    found = find_problem(problem)
+    """Print what precisions cost, each cost with its unit and source.
+
+    A network's input image counts 8 bits, as in the paper, except for mobilenet-v1, whose published rows count it at
+    the precision of the activations.
+    """
+    found = _problem(problem, input)
     rows: list[tuple[str, Problem, Any]] = []
     if allocation is not None:
         answer = load_allocation(allocation, found)
@@ -57,6 +68,36 @@ def cost(
         table.add_row(name, *(cost_text(value, term.unit) for value in line), term.source)
     console().print(table)
     return 0
+
+
+def _problem(name: str, shape: str) -> Problem:
+    """Return the problem or, for a network, one that knows its groups and graph and no damages."""
+    if name == "mobilenet-v1":
+        return problems.load("mobilenet-v1-synthetic")
+    try:
+        return find_problem(name)
+    except OptionError as unknown:
+        if Path(name).suffix or find_spec("torch") is None:
+            raise
+        from impq_opt.measure.structure import structure
+        from impq_opt.networks import load_network
+
+        sides = _shape(shape)
+        try:
+            network = load_network(name, classes=10, channels=sides[0], untrained=True)
+        except OptionError:
+            raise unknown from None
+        return structure(network, sides)
+
+
+def _shape(text: str) -> list[int]:
+    try:
+        sides = [int(part) for part in text.split(",")]
+        if min(sides) < 1:
+            raise ValueError
+    except ValueError:
+        raise OptionError("must be whole numbers", where="--input", value=text, hint="for example 3,32,32") from None
+    return sides
 
 
 def _pair(text: str) -> tuple[float, float]:
