@@ -19,9 +19,10 @@ from impq_opt.data import load_data
 from impq_opt.data.fashion_mnist import DEBIAN, load_fashion_mnist
 from impq_opt.errors import DataError, FileError, OptionError
 from impq_opt.files import load_problem
-from impq_opt.measure import trace
+from impq_opt.measure import Estimator, Sampling, measure, trace
 from impq_opt.networks import FACTORIES, SHIPPED, load_network, read_state
 from impq_opt.networks.training import accuracy
+from impq_opt.problems import path as gallery_path
 from impq_opt.vision import torchvision_module
 
 fashion = pytest.mark.skipif(not DEBIAN.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed")
@@ -238,3 +239,35 @@ def test_a_factory_of_ones_own(tmp_path, monkeypatch):
     (tmp_path / "my_networks.py").write_text("from torch import nn\ndef tiny(): return nn.Linear(64, 10)\n")
     monkeypatch.chdir(tmp_path)
     assert load_network("my_networks:tiny").out_features == 10
+
+
+@pytest.mark.parametrize("name", ["resnet20-fashion-mnist", "resnet20-fashion-mnist-kernel"])
+def test_the_gallery_was_measured_on_the_shipped_network(name):
+    """Ranges, sizes and clips of the problem are those of the weights in the package."""
+    problem, network = load_problem(gallery_path(name)), load_network("resnet20-fashion-mnist")
+    traced = trace(network, torch.zeros(1, 1, 28, 28), residual="accumulate")
+    assert list(problem.names.labels) == [s.name for s in (*traced.weights, *traced.activations)]
+    for site in traced.weights:
+        rows = problem.names.select(site.name)
+        spans = 2 * traced.weight_tensor(site).flatten(1).abs().amax(1).double()
+        wanted = spans.numpy() if len(rows) > 1 else [float(spans.square().mean().sqrt())]
+        np.testing.assert_allclose(problem.ranges[rows], wanted, rtol=1e-6)
+        assert problem.sizes[rows].sum() == np.prod(site.shape)
+        assert problem.macs[rows].sum() == sum(use.macs for use in site.uses)
+    for site in traced.activations:
+        if np.isfinite(site.clip):
+            assert problem.ranges[problem.names.index_of(site.name)] == pytest.approx(site.clip, rel=1e-6)
+
+
+@fashion
+def test_the_gallery_is_measured_again_from_fewer_samples():
+    """Sensitivities of another 4000 samples rank the layers as the shipped ones do."""
+    problem = load_problem(gallery_path("resnet20-fashion-mnist"))
+    torch.set_num_threads(1)
+    again = measure(
+        load_network("resnet20-fashion-mnist"), load_data("fashion-mnist"), residual="accumulate", bits=range(1, 13),
+        estimator=Estimator(draws=16), sampling=Sampling(samples=4000, concede=0.005, seed=7, replicates=16),
+    )  # fmt: skip
+    ratio = np.log(again.damage.sensitivity / problem.damage.sensitivity)
+    assert np.abs(ratio - ratio.mean()).max() < 1
+    assert np.corrcoef(np.log(again.damage.sensitivity), np.log(problem.damage.sensitivity))[0, 1] > 0.97
