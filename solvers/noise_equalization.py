@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
-from impq_opt.instance import Direction, Instance
+from impq_opt.instance import Instance
 from impq_opt.solver import Claim, Control, Solver
+from impq_opt.solvers._best import best_feasible
 
 __all__ = ["NoiseEqualization"]
+
+IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -27,23 +32,18 @@ class NoiseEqualization(Solver):
     supports: ClassVar[frozenset[str]] = frozenset({"damage", "budgets"})
 
     def run(self, instance: Instance, control: Control) -> Claim:
-        _, damage = instance.tables
+        return Claim(best_feasible(instance, self._levels(instance)))
+
+    def _levels(self, instance: Instance) -> Iterator[IntArray]:
+        cost, damage = instance.tables
         with np.errstate(divide="ignore"):
             level = np.log2(damage)
         anchor = np.where(damage > 0, level, np.inf).min(axis=0)
-        best, best_value = None, None
+        dead = ~(damage > 0).any(axis=1)
         for target in np.unique(anchor[np.isfinite(anchor)]).tolist() or [0.0]:
             distance = np.where(damage > 0, np.abs(level - target), np.inf)
-            nearest = distance.min(axis=1)
-            near = (distance == nearest[:, None]) & np.isfinite(distance)
+            near = (distance == distance.min(axis=1, keepdims=True)) & np.isfinite(distance)
             # ties to the lower damage; groups that do no damage take their cheapest harmless candidate
             choice = np.where(near, damage, np.inf).argmin(axis=1)
-            dead = ~(damage > 0).any(axis=1)
-            choice[dead] = np.where(damage[dead] == 0, instance.tables[0][dead], np.iinfo(np.int64).max).argmin(axis=1)
-            if not instance.is_feasible(choice):
-                continue
-            cost = instance.direction is Direction.COST
-            value = instance.cost_of(choice) if cost else instance.damage_of(choice)
-            if best_value is None or value < best_value:
-                best, best_value = choice, value
-        return Claim(best)
+            choice[dead] = cost[dead].argmin(axis=1)
+            yield choice

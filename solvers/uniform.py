@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
-from impq_opt.instance import Direction, Instance
+from impq_opt.instance import Instance
 from impq_opt.solver import Claim, Control, Solver
+from impq_opt.solvers._best import best_feasible
 
 __all__ = ["Uniform"]
+
+IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -25,17 +30,13 @@ class Uniform(Solver):
     supports: ClassVar[frozenset[str]] = frozenset({"damage", "budgets"})
 
     def run(self, instance: Instance, control: Control) -> Claim:
+        return Claim(best_feasible(instance, self._levels(instance)))
+
+    def _levels(self, instance: Instance) -> Iterator[IntArray]:
         bits = instance.bits
-        best, best_value = None, None
         for level in np.unique(bits).tolist():
             reached = np.where(bits >= level, bits, np.inf)
             choice = reached.argmin(axis=1)
             short = np.isinf(reached.min(axis=1))
             choice[short] = bits[short].argmax(axis=1)
-            if not instance.is_feasible(choice):
-                continue
-            cost = instance.direction is Direction.COST
-            value = instance.cost_of(choice) if cost else instance.damage_of(choice)
-            if best_value is None or value < best_value:
-                best, best_value = choice, value
-        return Claim(best)
+            yield choice
