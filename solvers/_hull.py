@@ -40,7 +40,8 @@ class Steps:
     @cached_property
     def damage_so_far(self) -> FloatArray | IntArray:
         """What the first steps, up to and with each, take off the damage (S,)."""
-        return np.cumsum(self.damage)
+        total: FloatArray | IntArray = self.damage.cumsum()
+        return total
 
     def choice(self, count: int) -> IntArray:
         """Return the allocation (G,) after the first ``count`` steps."""
