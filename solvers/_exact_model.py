@@ -123,9 +123,12 @@ class Model:
     def _units(self, places: IntArray, pool: Pool, kept: npt.NDArray[np.bool_]) -> tuple[IntArray, int, int]:
         """Return damages (n, K) in units of 2**-shift, rounded down, the shift, and how many groups were rounded."""
         damages = np.where(kept, pool.damage, 0.0)
-        largest = float(damages.max(initial=0.0))
-        exponent = math.frexp(largest)[1] if largest else -1100
-        shift = _CORE_BITS - exponent - max(len(pool) - 1, 1).bit_length()
+        # No assignment does more damage than the sum of the rows' largest; that in units of the largest of all cannot
+        # overflow. One bit more is for its rounding.
+        rows = damages.max(axis=1, initial=0.0)
+        largest = float(rows.max(initial=0.0))
+        exponent = math.frexp(largest)[1] + math.frexp(float((rows / largest).sum()))[1] + 1 if largest else -1100
+        shift = _CORE_BITS - exponent
         scaled = np.ldexp(damages, shift)
         units = np.floor(scaled)
         rounded = (units != scaled).any(axis=1)
