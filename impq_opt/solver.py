@@ -216,8 +216,31 @@ def solve(
     else:
         claim = strategy.run(instance, control)
         if strategy.decides and claim.choice is None:
-            diagnosis = diagnose(instance)
+            diagnosis = diagnose(instance) or _conflict(instance, claim, strategy, control)
     return _conclude(instance, claim, diagnosis, strategy, seed, started)
+
+
+# Seconds for each of the questions that find out which limits conflict.
+_CONFLICT_SECONDS = 2.0
+
+
+def _conflict(instance: Instance, claim: Claim, strategy: Solver, control: Control) -> Diagnosis | None:
+    """Return which limits cannot be met together, where the strategy has shown that some cannot."""
+    if claim.enumeration is None or claim.lower_bound != math.inf or not instance.budgets:
+        return None
+    from impq_opt.conflict import conflict
+
+    def answer(problem: Problem) -> Allocation:
+        started = time.perf_counter()
+        part = make_instance(problem)
+        known = diagnose(part) if part.size else None
+        limits = dataclasses.replace(
+            control, deadline=min(control.deadline, started + _CONFLICT_SECONDS), warm_start=None
+        )
+        found = Claim() if known is not None or not part.size else strategy.run(part, limits)
+        return _conclude(part, found, known, strategy, control.seed, started)
+
+    return conflict(dataclasses.replace(instance.problem, bound=instance.bound, budgets=instance.limits), answer)
 
 
 def make_instance(

@@ -204,3 +204,38 @@ def test_bad_tables_say_where(tmp_path):
     (tmp_path / "c.csv").write_text("layer,bits\n")
     with pytest.raises(InputError, match="line 1: has no column 'weight_bits'"):
         LookupCost.from_csv(tmp_path / "c.csv", problem)
+
+
+def _tight_bound(problem):
+    """Return a bound that takes more than the fewest bits: twice the least damage."""
+    return 2 * solve(problem, budget=1e9, minimize="representational", solver="exhaustive").damage
+
+
+def test_conflicting_budgets_are_named_and_no_others():
+    """Bound and storage budget conflict; the other budget is innocent, and each alone is within reach."""
+    problem = graph("branch", seed=4)
+    bound = _tight_bound(problem)
+    least = solve(problem, bound=bound, minimize="storage", solver="exhaustive").exact_cost
+    tight = problem.revise(pins={"a1": 5}, budgets={"storage": least - 1, "bit-operations": 10**6})
+    found = solve(tight, bound=bound, minimize="adders")
+    assert found.status is Status.INFEASIBLE
+    assert found.diagnosis is not None
+    assert found.diagnosis.limit == "damage"
+    assert [text.split(" of ")[0] for text in found.diagnosis.held_by] == ["the budget storage"]
+    # What it says is reachable is what is reachable.
+    truth = solve(problem, budget=least - 1, minimize="storage", solver="exhaustive")
+    assert found.diagnosis.smallest == pytest.approx(truth.damage, rel=1e-12)
+
+
+def test_pins_in_a_conflict_are_named():
+    problem = graph("residual", seed=8)
+    bound = _tight_bound(problem)
+    least = solve(problem, bound=bound, minimize="bit-operations", solver="exhaustive")
+    pinned = problem.revise(pins={"a1": 5, "w2": 5, "w1": 5}, budgets={"bit-operations": least.exact_cost})
+    found = solve(pinned, bound=bound, minimize="storage")
+    assert found.status is Status.INFEASIBLE
+    assert found.diagnosis is not None
+    held = found.diagnosis.held_by
+    assert held
+    assert all(text.startswith(("the pins of", "the budget bit-operations", "the ties of")) for text in held)
+    assert any(text.startswith("the pins of") for text in held)
