@@ -1,4 +1,4 @@
-"""Limits that can each be met and not together: which few of them, with which pins and ties, stand against each other."""
+"""Limits that can each be met and not together: which few, with which pins and ties, stand against each other."""
 
 from __future__ import annotations
 

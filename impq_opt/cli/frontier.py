@@ -26,6 +26,7 @@ from impq_opt.cli._common import (
     write_output,
 )
 from impq_opt.cli._goals import Goals, Many, damage_name
+from impq_opt.cli._tradeoff import two_costs
 from impq_opt.errors import ImpqError, OptionError, UnsupportedError
 from impq_opt.files import atomic_write
 from impq_opt.instance import Instance
@@ -64,6 +65,11 @@ def frontier(
     solver: Annotated[
         list[str] | None, Many, Parameter(help="A strategy to put beside the exact points. May be repeated.")
     ] = None,
+    against: Annotated[
+        str | None,
+        Parameter(help="A second cost: exact points between it and the minimized one, at --bound and each --exact."),
+    ] = None,
+    points: Annotated[int, Parameter(help="Points at each bound, with --against.")] = 9,
     json: JsonFlag = False,
     output: Output = None,
 ) -> int:
@@ -73,6 +79,9 @@ def frontier(
     """
     _, revised, _ = goals.load(problem)
     questions = goals.questions()
+    if against is not None:
+        bounds = [*([] if questions["bound"] is None else [questions["bound"]]), *(exact or [])]
+        return two_costs(revised, against, questions["minimize"], bounds, points, json=json, output=output)
     if questions["bound"] is not None or questions["budget"] is not None:
         raise OptionError("the frontier has every bound", where="--bound", hint="--exact B solves at the bound B")
     for name in solver or []:
@@ -84,16 +93,16 @@ def frontier(
         if not exact:
             raise
         hull = None
-    points = _solved(revised, questions["minimize"], exact or [], ["exact", *(solver or [])])
+    found = _solved(revised, questions["minimize"], exact or [], ["exact", *(solver or [])])
     instance = make_instance(revised, bound=1.0, minimize=questions["minimize"]) if hull is None else hull.instance
-    points += _uniform(instance)
+    found += _uniform(instance)
     if output is not None:
-        _write(output, instance, hull, points)
+        _write(output, instance, hull, found)
     if json:
-        print_json(_record(problem, instance, hull, points))
+        print_json(_record(problem, instance, hull, found))
     else:
-        _print(problem, instance, hull, points)
-    return 0 if all(not point.status.startswith("failed") for point in points) else 1
+        _print(problem, instance, hull, found)
+    return 0 if all(not point.status.startswith("failed") for point in found) else 1
 
 
 def _solved(problem: Problem, minimize: Any, bounds: list[float], solvers: list[str]) -> list[_Point]:

@@ -1,0 +1,80 @@
+"""What ``impq-opt frontier --against`` prints and writes: exact points between two costs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+from impq_opt.allocation import Status, number
+from impq_opt.cli._common import console, cost_text, grid, print_json, write_output
+from impq_opt.costs import cost_named
+from impq_opt.errors import OptionError
+from impq_opt.files import atomic_write
+from impq_opt.problem import Problem
+from impq_opt.tradeoff import TradeoffPoint, tradeoff
+
+__all__ = ["two_costs"]
+
+
+def two_costs(
+    problem: Problem,
+    against: str,
+    minimize: Any,
+    bounds: list[float],
+    points: int,
+    *,
+    json: bool,
+    output: Path | None,
+) -> int:
+    """Solve, print and write the points between the minimized cost and ``against``; return the exit status."""
+    if minimize is not None and not isinstance(minimize, str):
+        raise OptionError(
+            "two costs are held against each other one by one", where="--minimize", value=sorted(minimize)
+        )
+    first = minimize or next(iter(problem.objective))
+    names = (first, against)
+    units = tuple(cost_named(name, problem.costs).unit for name in names)
+    if output is not None and output.suffix != ".csv":
+        raise OptionError("writes CSV", where="--output", value=str(output), hint="name it points.csv")
+    found = tradeoff(problem, against, minimize=minimize, bounds=bounds, points=points, progress=_progress)
+    if output is not None:
+        write_output(output, lambda path: atomic_write(path, _csv(names, found).encode()))
+    if json:
+        print_json([_record(names, point) for point in found])
+    else:
+        table = grid(">bound", f">{first}", f">{against}", "status")
+        for point in found:
+            bound = "-" if point.bound is None else f"{float(point.bound):g}"
+            values = (cost_text(value, unit) for value, unit in zip((point.first, point.second), units, strict=True))
+            table.add_row(bound, *values, point.allocation.status.value)
+        console().print(table)
+    return 0 if found and all(point.allocation.status is Status.OPTIMAL for point in found) else 1
+
+
+def _progress(done: int, total: int) -> None:
+    if sys.stderr.isatty():
+        print(f"\r{done} of {total} solved", end="\n" if done == total else "", file=sys.stderr, flush=True)
+
+
+def _record(names: tuple[str, str], point: TradeoffPoint) -> dict[str, Any]:
+    return {
+        "bound": None if point.bound is None else float(point.bound),
+        "budget": None if point.budget is None else number(point.budget),
+        names[0]: number(point.first),
+        names[1]: number(point.second),
+        "status": point.allocation.status.value,
+        "gap": point.allocation.gap,
+    }
+
+
+def _csv(names: tuple[str, str], found: tuple[TradeoffPoint, ...]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["bound", *names, "status"])
+    for point in found:
+        bound = "" if point.bound is None else float(point.bound)
+        writer.writerow([bound, number(point.first), number(point.second), point.allocation.status.value])
+    return text.getvalue()
