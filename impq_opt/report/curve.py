@@ -63,8 +63,8 @@ class Curve:
         return Figure(
             "frontier",
             "Cost against damage",
-            "Cost against damage. The hull's breakpoints are optimal at their own damage; between two of them only an "
-            "exact point can lie below the straight line's right end.",
+            "The hull's breakpoints are optimal at their own damage. What lies between two of them no breakpoint shows: "
+            "the exact points, drawn as rings, were solved for.",
             f"damage ({allocation.problem.damage_unit or allocation.problem.metric})",
             f"{self.cost_name} [{self.unit}]" if self.unit else self.cost_name,
             series,

@@ -263,10 +263,10 @@ def _frontier(report: Report) -> str:
     if report.curve is None:
         return ""
     return (
-        "<p>Move the slider, or click on the curve, to see the allocation at that bound.</p>"
+        "<p>Move the slider, or click on the curve, to see the allocation of a breakpoint.</p>"
         '<div class="control"><label for="point">point</label>'
         '<input type="range" id="point" min="0" max="1" value="0" step="1">'
-        '<button type="button" id="back">this allocation</button></div>'
+        '<button type="button" id="back">nearest to this allocation</button></div>'
         '<p id="said" aria-live="polite"></p>'
         f"{_chart(report.figures.get('frontier'))}<h3>Bits by layer at this point</h3>"
         '<div class="cells" id="cells"></div>'
