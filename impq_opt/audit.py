@@ -247,6 +247,10 @@ def _lower_check(
     text = f"{number(stated):.15g}"
     if recount is None:
         return Check("lower bound", Verdict.PROVED, f"{text} follows from the multipliers alone")
+    if recount.outcome is Outcome.PROVED and recount.groups == 0:
+        return Check(
+            "lower bound", Verdict.PROVED, f"{text}: no objective lies between it and what the multipliers prove"
+        )
     where = f"a core of {recount.groups} groups, {recount.states:,} partial assignments"
     if recount.outcome is Outcome.PROVED:
         return Check("lower bound", Verdict.PROVED, f"{text}: nothing is below it; enumerated again, {where}")

@@ -1,8 +1,9 @@
 """Proving a lower bound again by enumeration of one's own: whole numbers, no solver, no floating point that matters.
 
 Given multipliers, every assignment x satisfies objective(x) >= D + sum_g r_g(x) for the dual bound D and reduced costs
-r >= 0, if x keeps the limits. So an assignment below a target L uses only choices with r < L - D. They are few: all
-their combinations are enumerated here, without those that another one beats in every respect.
+r >= 0, if x keeps the limits. So an assignment below a target L uses only choices with r <= L' - D, where L' is the
+largest value below L that an objective can have. They are few: all their combinations are enumerated here, without
+those that another one beats in every respect.
 """
 
 from __future__ import annotations
@@ -84,7 +85,10 @@ def prove_bound(
         return Recount(Outcome.PROVED, 0, 0)
     if instance.coupled:
         return _every_assignment(instance, Fraction(target), states)
-    room = math.inf if below == -math.inf else Fraction(target) - Fraction(below)
+    highest = _highest_below(instance, Fraction(target))
+    if below > highest:
+        return Recount(Outcome.PROVED, 0, 0)
+    room = math.inf if below == -math.inf else highest - Fraction(below)
     open_ = _open_columns(instance, multipliers, room)
     counts = open_.sum(axis=1)
     if (counts == 0).any():
@@ -95,10 +99,24 @@ def prove_bound(
     return _enumerate(_Core.build(instance, multipliers, open_, core, Fraction(target), room), states)
 
 
+def _highest_below(instance: Instance, target: Fraction) -> Fraction:
+    """Return the largest value that an objective below ``target`` may have.
+
+    Costs are whole, and all differ by multiples of the greatest common divisor of their differences.
+    """
+    if instance.direction is Direction.DAMAGE:
+        return target
+    cost = instance.tables[0]
+    step = int(np.gcd.reduce((cost - cost[:, :1]).ravel())) or 1
+    highest = math.ceil(target) - 1
+    some = instance.base_cost + exact_int_sum(cost[:, 0])
+    return Fraction(highest - (highest - some) % step)
+
+
 def _open_columns(
     instance: Instance, multipliers: Mapping[str, float], room: Fraction | float
 ) -> npt.NDArray[np.bool_]:
-    """Return the choices (size, K) whose reduced cost may be below ``room``; rounding errors leave a choice open."""
+    """Return the choices (size, K) whose reduced cost may be up to ``room``; rounding errors leave a choice open."""
     inside = np.arange(int(instance.widths.max())) < instance.widths[:, None]
     if room == math.inf:
         return inside
@@ -180,7 +198,7 @@ class _Core:
             start=_State(objective, tuple(limited), 0, None),
             target=math.ceil(target if by_cost else target * scale),
             limits=tuple(limits),
-            room=None if isinstance(room, float) else math.ceil(room * tables.unit),
+            room=None if isinstance(room, float) else math.floor(room * tables.unit),
         )
 
 
@@ -267,7 +285,7 @@ def _enumerate(core: _Core, most: int) -> Recount:
             for choice in choices:
                 reduced = state.reduced + choice.reduced
                 objective = state.objective + choice.objective
-                if core.room is not None and reduced >= core.room:
+                if core.room is not None and reduced > core.room:
                     continue
                 if objective + rest_objective[place] >= core.target:
                     continue
