@@ -7,7 +7,7 @@ sort the steps of their hulls.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -19,7 +19,7 @@ from impq_opt.instance import Block
 from impq_opt.solvers._exact_scan import LARGEST_PRICE, Pool, Scan, gather, scan, values_at
 from impq_opt.solvers._hull import Steps, hull_steps
 
-__all__ = ["Goal", "Priced", "find_price", "narrow"]
+__all__ = ["Goal", "OutOfReachError", "Priced", "find_price", "narrow"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -123,7 +123,18 @@ def _break_count(pool: Pool, goal: Goal, steps: Steps) -> int:
     return count
 
 
-def narrow(blocks: Sequence[Block], size: int, goal: Goal, share: float, rng: np.random.Generator) -> tuple[Scan, int]:
+class OutOfReachError(Exception):
+    """No allocation meets the goal, so that no multiplier does."""
+
+
+def narrow(
+    blocks: Sequence[Block],
+    size: int,
+    goal: Goal,
+    share: float,
+    rng: np.random.Generator,
+    reachable: Callable[[], bool] = lambda: True,
+) -> tuple[Scan, int]:
     """Settle all groups that no multiplier in a bracket around the best one changes; also return the passes taken.
 
     Parameters
@@ -131,6 +142,8 @@ def narrow(blocks: Sequence[Block], size: int, goal: Goal, share: float, rng: np
     share : float
         Open about this share of the groups on top, those whose second candidate comes closest; the ``threshold``
         of the result says how close that is.
+    reachable : callable
+        Whether any allocation meets the goal; asked where the first bracket does not.
     """
     sample = _Sample.draw(blocks, size, goal, rng)
     low, high = sample.bracket(0.0, None)
@@ -144,6 +157,8 @@ def narrow(blocks: Sequence[Block], size: int, goal: Goal, share: float, rng: np
         too_low, too_high = (at_high > goal.capacity, at_low < goal.capacity)
         if not goal.by_cost:
             too_low, too_high = at_high < goal.capacity, at_low > goal.capacity
+        if too_low and goal.by_cost and passes == 1 and not reachable():
+            raise OutOfReachError
         if too_low and high < LARGEST_PRICE:
             low, (_, high) = high, sample.bracket(float(at_high), high)
         elif too_high and low > 0:

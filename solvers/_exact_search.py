@@ -20,7 +20,7 @@ from impq_opt.solvers._exact_cardinality import Pairs, pairs_of
 from impq_opt.solvers._exact_core import Found, search
 from impq_opt.solvers._exact_fill import fill
 from impq_opt.solvers._exact_model import Model, RelativeCore
-from impq_opt.solvers._exact_price import Goal, find_price, narrow
+from impq_opt.solvers._exact_price import Goal, OutOfReachError, find_price, narrow
 from impq_opt.solvers._exact_scan import (
     GUARD,
     LARGEST_PRICE,
@@ -80,10 +80,11 @@ class Search:
         if limit is not None and self._least_bytes() > limit:
             self.stop = Stop.MEMORY_LIMIT
             return
-        if self.by_cost and self.instance.size > _SMALL and not self._reachable():
-            self.infeasible = True  # no price would do: do not look for one
+        try:
+            self._relax()
+        except OutOfReachError:
+            self.infeasible = True
             return
-        self._relax()
         if self.best is None and not self._reachable():
             self.infeasible = True
             return
@@ -105,9 +106,8 @@ class Search:
             base, low, high = np.empty(size, dtype=np.uint16), 0.0, LARGEST_PRICE
             cost, damage = 0, Fraction(0)
         else:
-            found, passes = narrow(
-                self.instance.blocks, size, self.goal, max(_SHARE, min(_KEPT / size, 10 * _SHARE)), rng
-            )
+            share = max(_SHARE, min(_KEPT / size, 10 * _SHARE))
+            found, passes = narrow(self.instance.blocks, size, self.goal, share, rng, self._reachable)
             pool, threshold, base = found.pool, found.threshold, found.columns
             cost, damage, low, high = found.cost, found.damage, found.low, found.high
             self.statistics["passes"] += passes
