@@ -63,7 +63,7 @@ class Curve:
         return Figure(
             "frontier",
             "Cost against damage",
-            "The hull's breakpoints are optimal at their own damage. What lies between two of them no breakpoint shows: "
+            "The hull's breakpoints are optimal at their own damage. What lies between two of them none shows: "
             "the exact points, drawn as rings, were solved for.",
             f"damage ({allocation.problem.damage_unit or allocation.problem.metric})",
             f"{self.cost_name} [{self.unit}]" if self.unit else self.cost_name,
