@@ -12,11 +12,13 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
-from scipy.optimize import linprog
 
 from impq_opt.coupling import Coupling
 from impq_opt.instance import Direction, Instance
+from impq_opt.solver import Control
+from impq_opt.solvers._dual import maximize_dual
 from impq_opt.solvers._hull import hull_steps
+from impq_opt.solvers._oracle import Oracle
 from impq_opt.solvers.lagrangian import break_step, price
 
 __all__ = ["LinearModel", "build_model", "multipliers"]
@@ -152,22 +154,10 @@ class _Products:
         return sparse.csr_matrix(sparse.vstack(parts)), np.concatenate(rights)
 
 
-def multipliers(instance: Instance, model: LinearModel) -> dict[str, float]:
-    """Return multipliers for a dual bound: from the hulls for one limit, from the LP for several."""
+def multipliers(instance: Instance, control: Control) -> dict[str, float]:
+    """Return multipliers for a dual bound: from the hulls for one limit on single groups, else from the dual itself."""
     if not instance.budgets and not instance.coupled:
         steps = hull_steps(*instance.tables)
         return price(instance, steps, break_step(instance, steps))
-    found = linprog(
-        model.objective,
-        A_ub=model.rows,
-        b_ub=model.rights,
-        A_eq=model.equal,
-        b_eq=model.equal_rights,
-        method="highs",
-    )
-    if found.status != 0:
-        return {}
-    return {
-        name: max(0.0, -float(value)) * model.objective_scale / scale
-        for name, value, scale in zip(model.names, found.ineqlin.marginals, model.scales, strict=True)
-    }
+    oracle = Oracle(instance)
+    return oracle.prices(maximize_dual(oracle, Control(deadline=control.deadline)).best)

@@ -71,4 +71,4 @@ def feasible_by_tightening(instance: Instance, control: Control, once) -> Claim:
         tighten = 1e-12 if tighten == 0 else tighten * 30
     if choice is not None and not instance.is_feasible(choice):
         choice = None
-    return Claim(choice, multipliers=multipliers(instance, build_model(instance)), stop=stop, statistics=statistics)
+    return Claim(choice, multipliers=multipliers(instance, control), stop=stop, statistics=statistics)

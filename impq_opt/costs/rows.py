@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -60,7 +61,7 @@ class CostRow:
 
     def levels(self, bits: Sequence[float]) -> IntArray:
         """Return precisions (K,) as whole multiples of 1/denominator."""
-        return np.array([_decimal(b) * self.denominator for b in bits], dtype=np.int64)
+        return _levels(tuple(bits), self.denominator)
 
     def level_table(self, candidates: Candidates) -> IntArray:
         """Return the levels (sets, K) of all candidate sets, 0 past the end of a set."""
@@ -229,6 +230,13 @@ def _scaled(values: IntArray, times: Fraction) -> IntArray:
             hint="use weights with fewer digits",
         )
     return values * int(times)
+
+
+@lru_cache(maxsize=256)
+def _levels(bits: tuple[float, ...], denominator: int) -> IntArray:
+    levels = np.array([_decimal(b) * denominator for b in bits], dtype=np.int64)
+    levels.flags.writeable = False
+    return levels
 
 
 def _decimal(value: float | Fraction) -> Fraction:
