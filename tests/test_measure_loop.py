@@ -82,6 +82,15 @@ def test_it_stops_when_the_error_is_small_enough():
     assert tight.provenance["relative_error"]["p95"] <= 0.05
 
 
+def test_one_replicate_has_no_standard_error_and_an_error_out_of_reach_is_told(tmp_path):
+    one = measure(digits_network(), few(20), estimator="signs", sampling=Sampling(chunk=20))
+    assert one.damage.stderr is None
+    save_problem(one, tmp_path / "p.toml")
+    assert load_problem(tmp_path / "p.toml").damage.stderr is None
+    far = measure(digits_network(), few(40), estimator="signs", sampling=Sampling(relative_error=1e-3))
+    assert far.provenance["relative_error"]["reached"] > 1e-3 == far.provenance["relative_error"]["wanted"]
+
+
 def test_standard_errors_are_those_of_a_mean_of_independent_chunks():
     values = np.random.default_rng(0).normal(5, 2, size=(50, 3, 1))
     equal = Replicates((3, 1))

@@ -76,6 +76,10 @@ def measure(
     if not first:
         return 0
     write_output(output, lambda path: save_problem(problem, path))
+    reached = problem.provenance.get("relative_error", {}).get("reached", 0.0)
+    if relative_error is not None and reached > relative_error:
+        said = f"the samples ended at a standard error of {reached:.1%}, above {relative_error:.1%}"
+        print(f"impq-opt: {said}", file=sys.stderr)
     if json:
         print_json(_summary(problem))
     else:
@@ -150,9 +154,10 @@ def _print(problem: Problem) -> None:
 
     out, record = console(), problem.provenance
     weights = int(problem.weights().sum())
+    errors = record.get("relative_error")
     out.print(
         f"{weights} weight groups, {len(problem) - weights} activation groups; {record['samples']} samples, "
-        f"{record['chunks']} chunks, standard errors {record['relative_error']['median']:.1%} (median)",
+        f"{record['chunks']} chunks" + ("" if errors is None else f", standard errors {errors['median']:.1%} (median)"),
         soft_wrap=True,
     )
     if "bf16_bias" in record:

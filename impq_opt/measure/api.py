@@ -116,8 +116,9 @@ def measure(
     record = _record(survey, chunks, result, metric)
     if bf16:
         record["bf16_bias"] = _bias(survey, dataset, chosen, sampling, columns)
+    law = chosen.law(survey, result.mean, result.stderr)
     problem = assemble(
-        survey, chosen.law(survey, result.mean, result.stderr),
+        survey, law if result.chunks > 1 else replace(law, stderr=None),  # one replicate tells nothing of its error
         metric=metric, unit=chosen.unit, provenance=record | (provenance or {}),
     )  # fmt: skip
     if checkpoint is not None:
@@ -200,18 +201,14 @@ def _record(survey: Survey, chunks: Chunks, result: Replicates, metric: str) -> 
         "estimator": survey.estimator.name,
         "estimator_options": {k: v for k, v in asdict(survey.estimator).items() if k != "name"},
         "groups": survey.grouping.kind if survey.grouping.kind != "block" else f"block of {survey.grouping.size}",
-        "relative_error": {
-            "median": result.relative_error(0.5),
-            "p95": result.relative_error(0.95),
-            "meaning": "quantiles over groups of the standard error over independent chunks; "
-            + ("of the mean over these samples" if chunks.draws else "of the mean over samples like these"),
-        },
         "weight_ranges": "2 max |w| of each output kernel",
         "activation_ranges": f"{rules.count('batch-norm')} by batch-norm (beta + 6 |gamma|), "
         f"{rules.count('measured')} by the largest of {min(CALIBRATION, len(chunks.data))} samples",
         "classes": survey.network.classes,
         "made_with": f"impq-opt {impq_opt.__version__}, torch {torch.__version__}",
     }
+    if result.chunks > 1:
+        record["relative_error"] = _errors(chunks, result)
     if len(pool.tail):
         record["tail"] = {
             "of_the_top_1_percent": pool.tail_share(0.01),
@@ -221,6 +218,20 @@ def _record(survey: Survey, chunks: Chunks, result: Replicates, metric: str) -> 
     if survey.network.skipped:
         record["not_measured"] = list(survey.network.skipped)
     return record
+
+
+def _errors(chunks: Chunks, result: Replicates) -> dict[str, Any]:
+    sampling = chunks.sampling
+    errors: dict[str, Any] = {
+        "median": result.relative_error(0.5),
+        "p95": result.relative_error(0.95),
+        "meaning": "quantiles over groups of the standard error over independent chunks; "
+        + ("of the mean over these samples" if chunks.draws else "of the mean over samples like these"),
+    }
+    if sampling.relative_error is not None:
+        reached = result.relative_error(sampling.quantile)
+        errors |= {"wanted": sampling.relative_error, "quantile": sampling.quantile, "reached": reached}
+    return errors
 
 
 def _bias(survey: Survey, data: Dataset, metric: Any, sampling: Sampling, columns: int) -> dict[str, float]:
