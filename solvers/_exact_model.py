@@ -134,14 +134,42 @@ class Model:
         rounded = (units != scaled).any(axis=1)
         whole = units.astype(np.int64)
         if self.instance.ties:
-            for row, place in enumerate(places.tolist()):
-                if place not in self._tied:
-                    continue
-                members = self._tied[place].T.tolist()
-                for column in np.flatnonzero(kept[row]).tolist():
-                    whole[row, column] = _floor_sum(members[min(column, len(members) - 1)], shift)
-                rounded[row] = True
+            tied = [row for row, place in enumerate(places.tolist()) if place in self._tied]
+            sums: dict[int, list[int]] = {}  # rows by the number of members behind them
+            for row in tied:
+                sums.setdefault(len(self._tied[int(places[row])]), []).append(row)
+            for rows in sums.values():
+                row_of, column = np.nonzero(kept[rows])
+                behind = [self._tied[int(places[row])] for row in rows]
+                last = np.array([members.shape[1] for members in behind])[row_of] - 1
+                values = _stacked(behind)[row_of, :, np.minimum(column, last)].T  # (members, n)
+                whole[np.array(rows)[row_of], column] = _floor_sums(values, shift)
+            rounded[tied] = True
         return whole, shift, int(rounded.sum())
+
+
+def _stacked(parts: list[FloatArray]) -> FloatArray:
+    """Stack (members, K) tables of different K; what is added is not to be read."""
+    width = max(part.shape[1] for part in parts)
+    table = np.zeros((len(parts), parts[0].shape[0], width))
+    for row, part in zip(table, parts, strict=True):
+        row[:, : part.shape[1]] = part
+    return table
+
+
+def _floor_sums(values: FloatArray, shift: int) -> IntArray:
+    """Return floor(2**shift times the exact sum) of each column of ``values`` (members, n)."""
+    if len(values) != 2:
+        return np.array([_floor_sum(column, shift) for column in values.T.tolist()], dtype=np.int64)
+    one, other = np.ldexp(values, shift)
+    whole = np.floor(one), np.floor(other)
+    first, second = one - whole[0], other - whole[1]
+    # The fractions carry where their exact sum is 1 or more; Knuth's TwoSum gives what rounding took off it.
+    total = first + second
+    part = total - first
+    error = (first - (total - part)) + (second - part)
+    carry = (total > 1) | ((total == 1) & (error >= 0))
+    return whole[0].astype(np.int64) + whole[1].astype(np.int64) + carry
 
 
 def _floor_sum(values: list[float], shift: int) -> int:
