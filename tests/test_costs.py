@@ -13,6 +13,7 @@ import pytest
 from impq_opt import Problem, solve
 from impq_opt.cli import run
 from impq_opt.costing import cost_at, uniform_bits
+from impq_opt.costs.rows import cost_row
 from impq_opt.errors import OptionError, ProblemError
 from impq_opt.graph import graph_svg, network_graph
 from impq_opt.problems.mobilenet import mobilenet_v1
@@ -179,3 +180,21 @@ def test_two_budgets_on_the_command_line(capsys):
     record = json.loads(capsys.readouterr().out)
     assert record["status"] == "optimal"
     assert Fraction(record["damage"]) <= Fraction(0.01)
+
+
+def test_a_peak_budget_on_the_command_line(capsys):
+    arguments = ["solve", "mobilenet-v1-synthetic", "--bits", "2,4,8", "--bound", "0.05"]
+    assert run([*arguments, "--budget", "peak-activation-memory=1.1MiB"]) == 0
+    out = capsys.readouterr().out
+    assert "peak-activation-memory" in out
+    assert "1.1 MiB" in out
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_costs_by_group_add_up(shape):
+    problem = graph(shape)
+    answer = solve(problem, bound=0.05)
+    row = cost_row(problem, {"bit-operations": 1})
+    shares = row.by_group(problem.candidates, answer.choice, answer.choice)
+    assert int(shares.sum()) + row.constant == answer.exact_cost / row.quantum
+    assert not shares[~problem.weights()].any()

@@ -160,14 +160,16 @@ def _stopped(allocation: Allocation) -> str:
 
 
 def _budget(allocation: Allocation, name: str, limit: Fraction) -> str:
-    from impq_opt.costs.rows import cost_row
+    from impq_opt.costs.rows import budget_rows, cost_row
 
     problem = allocation.problem
-    weights = dict(allocation.cost_weights) if name == "+".join(allocation.cost_weights) else {name: 1}
-    row = cost_row(problem, weights)
+    if name == "+".join(allocation.cost_weights):
+        rows = [cost_row(problem, dict(allocation.cost_weights))]
+    else:
+        rows = [row for _, row in budget_rows(problem, name)]  # several where the cost is a peak
     assert allocation.choice is not None
-    value = row.total(problem.candidates, allocation.choice) * row.quantum
-    return f"{cost_text(value, row.unit)} of {cost_text(limit, row.unit)} used ({_share(value, limit)})"
+    value = max(row.total(problem.candidates, allocation.choice) * row.quantum for row in rows)
+    return f"{cost_text(value, rows[0].unit)} of {cost_text(limit, rows[0].unit)} used ({_share(value, limit)})"
 
 
 def _share(value: Fraction | None, limit: Fraction) -> str:

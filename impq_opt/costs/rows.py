@@ -88,15 +88,29 @@ class CostRow:
         assert total is not None
         return total
 
-    def chosen_pairs(self, candidates: Candidates, choice: IntArray) -> tuple[IntArray, IntArray, IntArray]:
-        """Return left, right and cost (E,) of every pair of groups for a choice (G,)."""
+    def by_group(self, candidates: Candidates, columns: IntArray, choice: IntArray) -> IntArray:
+        """Return what each group (G,) costs at ``columns`` (G,) while all others keep ``choice`` (G,).
+
+        The cost of a pair counts with its left group: the weights that read an activation.
+        """
+        total = self.chosen(candidates, columns).copy()
+        left, _, cost = self.chosen_pairs(candidates, columns, choice)
+        np.add.at(total, left, cost)
+        return total
+
+    def chosen_pairs(
+        self, candidates: Candidates, choice: IntArray, right_choice: IntArray | None = None
+    ) -> tuple[IntArray, IntArray, IntArray]:
+        """Return left, right and cost (E,) of every pair of groups for a choice (G,), of right ends where given."""
+        other = choice if right_choice is None else right_choice
         parts: list[tuple[IntArray, IntArray, IntArray]] = []
         if self.pairs is not None:
             level = self._chosen_levels(candidates, choice)
+            right_level = level if other is choice else self._chosen_levels(candidates, other)
             left, right = self.pairs.left, self.pairs.right
-            parts.append((left, right, self.pairs.coefficient * level[left] * level[right]))
+            parts.append((left, right, self.pairs.coefficient * level[left] * right_level[right]))
         for one in self.lookups:
-            values = one.values[np.arange(len(one.left)), choice[one.left], choice[one.right]]
+            values = one.values[np.arange(len(one.left)), choice[one.left], other[one.right]]
             parts.append((one.left, one.right, values))
         if not parts:
             return (np.empty(0, dtype=np.int64),) * 3

@@ -242,7 +242,7 @@ def _rows(allocation: Allocation, *, every: bool) -> Iterable[dict[str, Any]]:
     row = cost_row(problem, allocation.cost_weights)
     columns = [(k, np.minimum(k, candidates.counts(len(problem)) - 1)) for k in range(candidates.width)]
     shown = columns if every else [(-1, choice)]
-    cost = np.stack([row.chosen(candidates, column) for _, column in shown], axis=1)
+    cost = np.stack([row.by_group(candidates, column, choice) for _, column in shown], axis=1)
     damage = np.stack([problem.damage.chosen(candidates, column) for _, column in shown], axis=1)
     labels = [candidates.labels(number) for number in range(len(candidates.sets))]
     weights = problem.weights()
