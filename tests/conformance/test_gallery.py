@@ -21,7 +21,7 @@ def test_no_bound_is_above_an_answer(name: str, bound: float) -> None:
     problem = problems.load(name)
     best, highest, exact = None, -float("inf"), None
     for solver in solver_names():
-        if solver in SLOW and len(problem) > 1000 or solver in SLOW[:2] and len(problem) > 100:
+        if (solver in SLOW and len(problem) > 1000) or (solver in SLOW[:2] and len(problem) > 100):
             continue
         try:
             found = solve(problem, bound=bound, solver=solver)
