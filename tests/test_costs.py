@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from graphs import SHAPES, graph, slow_cost
 
 from impq_opt import Problem, solve
 from impq_opt.cli import run
@@ -17,7 +18,6 @@ from impq_opt.costs.rows import cost_row
 from impq_opt.errors import OptionError, ProblemError
 from impq_opt.graph import graph_svg, network_graph
 from impq_opt.problems.mobilenet import mobilenet_v1
-from tests.graphs import SHAPES, graph, slow_cost
 
 # (weight bits, activation bits) -> the C_C column of the slides, the product and Sakr's adders, in 10^9.
 TABLE = {

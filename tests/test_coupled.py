@@ -6,6 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from graphs import SHAPES, brute_force, graph, slow_cost
 
 from impq_opt import Group, Problem, Status, solve
 from impq_opt.costs import LookupCost
@@ -13,7 +14,6 @@ from impq_opt.errors import InputError, ProblemError, UnsupportedError
 from impq_opt.instance import Direction
 from impq_opt.solver import make_instance
 from impq_opt.verification import dual_bound
-from tests.graphs import SHAPES, brute_force, graph, slow_cost
 
 SOLVERS = ("exhaustive", "exact", "milp", "ilp")
 

@@ -7,12 +7,12 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from graphs import SHAPES, graph
 
 from impq_opt.problems.mobilenet import mobilenet_v1
 from impq_opt.solver import make_instance
 from impq_opt.solvers import _native, _oracle
 from impq_opt.solvers._exact_model import _floor_sums
-from tests.graphs import SHAPES, graph
 
 
 @pytest.mark.skipif(_native.stars is None, reason="no compiled kernel")

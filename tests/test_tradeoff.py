@@ -6,12 +6,12 @@ import csv
 import json
 
 import pytest
+from graphs import brute_force, graph
 
 from impq_opt import Status, solve
 from impq_opt.cli import run
 from impq_opt.errors import OptionError
 from impq_opt.tradeoff import tradeoff
-from tests.graphs import brute_force, graph
 
 
 @pytest.mark.parametrize("shape", ["chain", "residual", "shared"])
