@@ -539,7 +539,9 @@ def test_killed_or_interrupted_leaves_no_half_written_file(layers, tmp_path):
         process.send_signal(signal.SIGKILL if number % 2 else signal.SIGINT)
         _, err = process.communicate()
         if process.returncode == 130:
-            assert err == "impq-opt: interrupted\n"
+            # the signal may come after the file was written and told of
+            assert err.endswith("impq-opt: interrupted\n")
+            assert "Traceback" not in err
         if output.exists():
             files.load_allocation(output, files.load_problem(layers))
 

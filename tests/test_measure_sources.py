@@ -205,7 +205,7 @@ def test_the_command_measures_and_the_problem_solves(tmp_path, weights, capsys):
     assert said["problem_digest"] == problem.digest
     assert said["groups"] == len(problem)
     assert problem.provenance["estimator"] == "top"
-    assert problem.provenance["command"].startswith("impq-opt ")
+    assert problem.provenance["command"].startswith("impq-opt measure ")
     assert not out.with_name("problem.toml.partial").exists()
     assert run(["solve", str(out), "--bound", "100"]) == 0
     capsys.readouterr()

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
 import sys
 from collections.abc import Sequence
+from contextvars import ContextVar
 from typing import NamedTuple, NoReturn
 
 from cyclopts import App
@@ -18,7 +20,7 @@ from cyclopts.exceptions import CycloptsError, UnknownCommandError
 from impq_opt import __version__
 from impq_opt.errors import ImpqError, SolverError, nearest
 
-__all__ = ["COMMANDS", "Command", "main", "make_app", "run"]
+__all__ = ["COMMANDS", "Command", "invocation", "main", "make_app", "run"]
 
 
 class Command(NamedTuple):
@@ -215,7 +217,16 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _fail("there is not enough memory for this", 1)
 
 
+_arguments: ContextVar[tuple[str, ...]] = ContextVar("arguments", default=())
+
+
+def invocation() -> str:
+    """Return the command line of the command that is running, for provenance."""
+    return shlex.join(["impq-opt", *_arguments.get()])
+
+
 def _call(arguments: list[str]) -> int:
+    _arguments.set(tuple(arguments))
     try:
         status = make_app()(arguments)
     except UnknownCommandError as error:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from impq_opt.cli import invocation
 from impq_opt.cli._common import JsonFlag, console, grid, number, parse_bits, print_json, write_output
 from impq_opt.cli._network import NETWORK_HELP, DataOptions, NetworkOptions, need_torch
 from impq_opt.errors import OptionError
@@ -71,7 +72,7 @@ def measure(
             model.load(network), data.load("train"),
             metric=metric, sampling=sampling, residual=residual, device=model.device, bf16=bf16,
             checkpoint=output.with_name(output.name + ".partial"), progress=progress,
-            provenance={"network": network, "command": _command()}, **problem_options,
+            provenance={"network": network, "command": invocation()}, **problem_options,
         )  # fmt: skip
     if not first:
         return 0
@@ -109,11 +110,6 @@ def _count(text: str, where: str) -> int:
         return int(text)
     except ValueError:
         raise OptionError("needs a whole number behind the colon", where=where, value=text) from None
-
-
-def _command() -> str:
-    words = [Path(sys.argv[0]).name if sys.argv else "", *sys.argv[1:]]
-    return " ".join(["impq-opt", *words[1:]])
 
 
 @contextlib.contextmanager
