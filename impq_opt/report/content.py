@@ -9,7 +9,7 @@ from typing import Any
 
 from impq_opt.allocation import Allocation
 from impq_opt.errors import AllocationError
-from impq_opt.report.curve import Curve
+from impq_opt.report.curve import Curve, Strategy
 from impq_opt.report.figures import (
     Figure,
     Series,
@@ -22,14 +22,6 @@ from impq_opt.report.figures import (
 from impq_opt.report.layers import Layer, layers_of, sensitivity_name
 
 __all__ = ["Measured", "Report", "Strategy"]
-
-
-@dataclass(frozen=True)
-class Strategy:
-    """One strategy's answer to the same question."""
-
-    name: str
-    allocation: Allocation
 
 
 @dataclass(frozen=True)

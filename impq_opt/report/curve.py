@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +14,18 @@ from impq_opt.report.figures import Figure, Series
 from impq_opt.report.layers import LayerIndex
 from impq_opt.sweep import Frontier
 
-if TYPE_CHECKING:
-    from impq_opt.report.content import Strategy
-
-__all__ = ["Curve", "curve", "knee", "thin"]
+__all__ = ["Curve", "Strategy", "curve", "knee", "thin"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """One strategy's answer to the same question."""
+
+    name: str
+    allocation: Allocation
 
 
 @dataclass(frozen=True, eq=False)
