@@ -78,7 +78,7 @@ static PyObject *py_exact_sum(PyObject *self, PyObject *args)
     }
     if (array_of(&b, object, count, &values))
         goto done;
-    threads = thread_share(threads, count);
+    threads = thread_share(threads);
     for (int i = 0; i < threads; i++) {
         Py_ssize_t start = count * i / threads;
         jobs[i].values = values + start;
@@ -225,7 +225,7 @@ static PyObject *py_recount(PyObject *self, PyObject *args)
         goto done;
     first->columns = columns, first->by_cost = by_cost;
     first->multiplier = multiplier, first->factor = factor, first->huge = huge;
-    threads = thread_share(threads, rows);
+    threads = thread_share(threads);
     for (int i = 0; i < threads; i++) {
         if (i > 0)
             jobs[i] = jobs[0];

@@ -107,11 +107,9 @@ typedef void (*Work)(void *job);
 
 #define MOST_THREADS 16
 
-/* Starting a thread takes longer than a few thousand rows. */
-static int thread_share(int threads, Py_ssize_t rows)
+static int thread_share(int threads)
 {
-    threads = threads < 1 ? 1 : threads > MOST_THREADS ? MOST_THREADS : threads;
-    return rows < (Py_ssize_t)threads << 14 ? 1 : threads;
+    return threads < 1 ? 1 : threads > MOST_THREADS ? MOST_THREADS : threads;
 }
 
 #if defined(_WIN32)

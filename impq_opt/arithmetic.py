@@ -1,7 +1,8 @@
 """Sums without rounding, and roundings in a stated direction.
 
 Feasibility and bounds are decided here and nowhere else. A float64 is read as the exact binary number that it is,
-so a sum of damages is a :class:`fractions.Fraction` whose denominator is a power of two.
+so a sum of damages is a :class:`fractions.Fraction` whose denominator is a power of two. Every float64 is a whole
+number of the smallest one, 2**-1074; what adds and compares such sums many times keeps them as integers in that unit.
 """
 
 from __future__ import annotations
@@ -14,11 +15,27 @@ import numpy.typing as npt
 
 from impq_opt import _native
 
-__all__ = ["ceil_float", "dyadic", "exact_int_sum", "exact_sum", "floor_float", "sum_rows_down"]
+__all__ = [
+    "UNIT_BITS",
+    "ceil_float",
+    "dyadic",
+    "exact_int_sum",
+    "exact_sum",
+    "exact_units",
+    "float_above",
+    "float_of",
+    "floor_float",
+    "of_units",
+    "sum_rows_down",
+    "units_within",
+]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
+# Every float64 is a whole number of 2**-1074.
+UNIT_BITS = 1074
+_ONE = 1 << UNIT_BITS
 # Pieces of 26 and 27 bits: 2**26 of them still add up below 2**53, so float accumulation in bincount is exact.
 _LOW_BITS = 26
 _CHUNK = 1 << 25
@@ -30,7 +47,7 @@ def exact_sum(values: FloatArray) -> Fraction:
     """Return the exact sum of finite float64 values, of any shape, as a fraction."""
     flat = np.ascontiguousarray(values, dtype=np.float64).reshape(-1)
     if _native.library is not None and flat.size <= _native.MOST_ROWS:
-        return dyadic(*_native.library.exact_sum(flat, flat.size, _native.thread_count()))
+        return dyadic(*_native.library.exact_sum(flat, flat.size, _native.thread_count(flat.size)))
     if flat.size <= _SMALL:
         return _small_sum(flat.tolist())
     total, shift = 0, 1074 + 53  # every term is an integer times 2**-shift
@@ -47,6 +64,45 @@ def exact_sum(values: FloatArray) -> Fraction:
             piece = (int(sums_high[offset]) << _LOW_BITS) + int(sums_low[offset])
             total += piece << (shift + first + offset - 53)
     return Fraction(total, 1 << shift)
+
+
+def exact_units(values: FloatArray) -> int:
+    """Return the exact sum of finite float64 values, of any shape, in units of 2**-1074."""
+    if _native.library is not None and values.size <= _native.MOST_ROWS:
+        flat = np.ascontiguousarray(values, dtype=np.float64)
+        integer, exponent = _native.library.exact_sum(flat, flat.size, _native.thread_count(flat.size))
+        units: int = integer << (exponent + UNIT_BITS)
+        return units
+    return units_within(exact_sum(values))
+
+
+def units_within(value: Fraction) -> int:
+    """Return how many whole units of 2**-1074 ``value`` holds: a sum of float64s is at most both or neither."""
+    return (value.numerator << UNIT_BITS) // value.denominator
+
+
+def of_units(units: int) -> Fraction:
+    """Return ``units`` of 2**-1074 as a fraction."""
+    return Fraction(units, _ONE)
+
+
+def float_of(units: int) -> float:
+    """Return the float64 nearest to ``units`` of 2**-1074; infinite where it is out of range."""
+    try:
+        return units / _ONE
+    except OverflowError:
+        return math.inf if units > 0 else -math.inf
+
+
+def float_above(units: int) -> float:
+    """Return the smallest float64 that is not below ``units`` of 2**-1074."""
+    nearest = float_of(units)
+    if math.isinf(nearest):
+        return nearest if nearest > 0 else -math.nextafter(math.inf, 0.0)
+    integer, denominator = nearest.as_integer_ratio()
+    return (
+        nearest if integer << (UNIT_BITS + 1 - denominator.bit_length()) >= units else math.nextafter(nearest, math.inf)
+    )
 
 
 def dyadic(integer: int, exponent: int) -> Fraction:

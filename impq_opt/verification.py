@@ -111,7 +111,16 @@ def _recount(block: Block, choice: IntArray, by_cost: bool, lam: float) -> Any:
     if width > _native.MOST_COLUMNS or len(choice) > _native.MOST_ROWS:
         return None
     return _native.library.recount(
-        *arrays, block.widths, choice, len(choice), width, by_cost, lam, _factor(0), _HUGE, _native.thread_count()
+        *arrays,
+        block.widths,
+        choice,
+        len(choice),
+        width,
+        by_cost,
+        lam,
+        _factor(0),
+        _HUGE,
+        _native.thread_count(len(choice)),
     )
 
 

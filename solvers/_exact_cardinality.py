@@ -14,7 +14,7 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.arithmetic import exact_int_sum, exact_sum, floor_float
+from impq_opt.arithmetic import exact_int_sum, exact_sum, floor_float, of_units
 from impq_opt.solvers._exact_scan import Pool
 
 __all__ = ["Pairs", "pairs_of"]
@@ -99,8 +99,11 @@ class Pairs:
         return total + Fraction(price) * self.excess - Fraction(group_price) * count
 
 
-def pairs_of(pool: Pool, capacity: Fraction) -> Pairs | None:
-    """Return the groups as pairs, or None where one has more than two choices that matter."""
+def pairs_of(pool: Pool, capacity: int) -> Pairs | None:
+    """Return the groups as pairs, or None where one has more than two choices that matter.
+
+    ``capacity`` is in units of 2**-1074.
+    """
     cost, damage = pool.cost, pool.damage
     rows = np.arange(len(cost))
     cheap = np.where(cost == cost.min(axis=1)[:, None], damage, np.inf).argmin(axis=1)
@@ -114,5 +117,5 @@ def pairs_of(pool: Pool, capacity: Fraction) -> Pairs | None:
     # Rounded up, so that paying seems to help at least as much as it does.
     less = np.where(less > 0, np.nextafter(less, np.inf), 0.0)
     useful = less > 0
-    excess = exact_sum(free_damage) - capacity
+    excess = exact_sum(free_damage) - of_units(capacity)
     return Pairs((cost[rows, paid] - cost[rows, cheap])[useful], less[useful], excess, exact_int_sum(cost[rows, cheap]))

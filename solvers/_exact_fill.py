@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
-
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.arithmetic import ceil_float
+from impq_opt.arithmetic import exact_units, float_above
 from impq_opt.solvers._exact_scan import Pool
 
 __all__ = ["fill"]
@@ -17,15 +15,17 @@ IntArray = npt.NDArray[np.int64]
 _MOST_CHANGES = 256
 
 
-def fill(pool: Pool, base: IntArray, by_cost: bool, slack: Fraction) -> IntArray:
+def fill(pool: Pool, base: IntArray, by_cost: bool, slack: int) -> IntArray:
     """Return columns (n,) at least as good as ``base`` that use up at most ``slack`` more; one change a group.
 
-    ``slack`` is damage where cost is minimised, and cost where damage is.
+    ``slack`` is damage, in units of 2**-1074, where cost is minimised, and cost where damage is.
     """
     cost, damage = pool.chosen(base)
     saved, added = cost[:, None] - pool.cost, pool.damage - damage[:, None]
     gain, need = (saved, added) if by_cost else (-added, -saved)
-    rows, columns = np.nonzero((gain > 0) & (need <= ceil_float(slack)))
+    # Differences of damages are rounded: none that fits is rounded above the slack rounded up.
+    limit = float_above(slack) if by_cost else slack
+    rows, columns = np.nonzero((gain > 0) & (need <= limit))
     gain, need = gain[rows, columns], need[rows, columns]
     found = base.copy()
     for _ in range(_MOST_CHANGES):
@@ -39,14 +39,14 @@ def fill(pool: Pool, base: IntArray, by_cost: bool, slack: Fraction) -> IntArray
         if change <= slack:
             slack -= change
             found[row] = column
-            live = (rows != row) & (need <= ceil_float(slack))
+            live = (rows != row) & (need <= (float_above(slack) if by_cost else slack))
         else:  # the rounded difference was too small
             live = np.arange(len(gain)) != pick
         rows, columns, gain, need = rows[live], columns[live], gain[live], need[live]
     return found
 
 
-def _exactly(pool: Pool, row: int, to: int, at: int, by_cost: bool) -> Fraction:
+def _exactly(pool: Pool, row: int, to: int, at: int, by_cost: bool) -> int:
     if by_cost:
-        return Fraction(float(pool.damage[row, to])) - Fraction(float(pool.damage[row, at]))
-    return Fraction(int(pool.cost[row, to]) - int(pool.cost[row, at]))
+        return exact_units(pool.damage[row, to : to + 1]) - exact_units(pool.damage[row, at : at + 1])
+    return int(pool.cost[row, to]) - int(pool.cost[row, at])

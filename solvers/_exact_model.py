@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.arithmetic import ceil_float, exact_int_sum, exact_sum
+from impq_opt.arithmetic import UNIT_BITS, exact_int_sum, exact_units, float_above, units_within
 from impq_opt.instance import Direction, Instance
 from impq_opt.solvers._exact_core import Core
 from impq_opt.solvers._exact_scan import Pool
@@ -30,29 +29,32 @@ _CLAMP = 1 << 61
 class RelativeCore:
     """A core in integers relative to the base, and how to read its gains.
 
-    kept (n, K): the choices that are not ruled out; the others have the numbers of the base's. One unit is worth
-    2**-shift of damage; ``offset`` is the damage that a relative gain of 0 stands for, where damage is minimised.
+    kept (n, K): the choices that are not ruled out; the others have the numbers of the base's. Where damage is
+    minimised, a gain of 1 is worth 2**coarser units of 2**-1074, and one of 0 stands for ``offset`` units.
     """
 
     core: Core
     kept: npt.NDArray[np.bool_]
-    shift: int
-    offset: Fraction
+    coarser: int
+    offset: int
 
 
 class Model:
-    """An instance as the exact strategy sees it: an objective, a capacity, and exact sums of both."""
+    """An instance as the exact strategy sees it: an objective, a capacity, and exact sums of both.
+
+    Damages are counted in units of 2**-1074.
+    """
 
     def __init__(self, instance: Instance) -> None:
         self.instance = instance
         self.by_cost = instance.direction is Direction.COST
         if not self.by_cost:
             assert instance.limit is not None
-            self.capacity = Fraction(instance.limit - instance.base_cost)
+            self.capacity = instance.limit - instance.base_cost
         elif instance.bound is None:
-            self.capacity = Fraction(1 << 1023)
+            self.capacity = 1 << 1023 + UNIT_BITS
         else:
-            self.capacity = instance.bound - instance.base_damage
+            self.capacity = units_within(instance.bound - instance.base_damage)
 
     @cached_property
     def _tied(self) -> Mapping[int, FloatArray]:
@@ -67,16 +69,16 @@ class Model:
             found.update(zip(tie.groups.tolist(), np.stack(parts, axis=1), strict=True))
         return found
 
-    def damage_of(self, places: IntArray, pool: Pool, columns: npt.NDArray[np.integer]) -> Fraction:
+    def damage_of(self, places: IntArray, pool: Pool, columns: npt.NDArray[np.integer]) -> int:
         """Return the exact damage of one candidate for each group of ``pool``."""
         chosen = pool.chosen(columns)[1]
         if not self.instance.ties:
-            return exact_sum(chosen)
+            return exact_units(chosen)
         tied = [(row, self._tied[p]) for row, p in enumerate(places.tolist()) if p in self._tied]
         behind = [members[:, min(int(columns[row]), members.shape[1] - 1)] for row, members in tied]
         single = np.ones(len(places), dtype=bool)
         single[[row for row, _ in tied]] = False
-        return exact_sum(np.concatenate([chosen[single], *behind]))
+        return exact_units(np.concatenate([chosen[single], *behind]))
 
     def core(
         self,
@@ -84,9 +86,9 @@ class Model:
         pool: Pool,
         base: IntArray,
         kept: npt.NDArray[np.bool_],
-        slack: Fraction,
-        better: Fraction | None,
-        most: Fraction | None,
+        slack: int,
+        better: int | None,
+        most: int | None,
     ) -> RelativeCore:
         """Return the integer core of some groups.
 
@@ -94,41 +96,41 @@ class Model:
         ----------
         places (n,), pool, base (n,), kept (n, K)
             The groups, the candidate each takes in the base, and the candidates that are not ruled out.
-        slack : Fraction
+        slack : int
             What the base leaves of the capacity.
-        better : Fraction, optional
+        better : int, optional
             Only answers whose objective is below the base's by more than this are of interest.
-        most : Fraction, optional
+        most : int, optional
             No answer of interest does more damage.
         """
         kept = kept.copy()
         if most is not None:
-            kept &= pool.damage <= ceil_float(max(most, Fraction(0)))
+            kept &= pool.damage <= float_above(max(most, 0))
         rows = np.arange(len(pool))
         kept[rows, base] = True
-        units, shift, inexact = self._units(places, pool, kept)
+        units, coarser, inexact = self._units(places, pool, kept)
         base_units = units[rows, base]
         damages = np.where(kept, units - base_units[:, None], 0)
         costs = np.where(kept, pool.cost - pool.cost[rows, base][:, None], 0)
         # What rounding took off the base's own damages.
-        lost = self.damage_of(places, pool, base) * Fraction(2) ** shift - exact_int_sum(base_units)
+        lost = self.damage_of(places, pool, base) - (exact_int_sum(base_units) << coarser)
         if self.by_cost:
-            target = _CLAMP if better is None else math.ceil(-better) - 1
-            room = math.floor(slack * Fraction(2) ** shift + lost)
-            return RelativeCore(Core(costs, damages, _clamped(room), target, doubt=inexact), kept, shift, Fraction(0))
-        target = _CLAMP if better is None else math.ceil(lost - better * Fraction(2) ** shift) - 1
-        core = Core(damages, costs, _clamped(math.floor(slack)), _clamped(target), blur=inexact)
-        return RelativeCore(core, kept, shift, -lost / Fraction(2) ** shift)
+            target = _CLAMP if better is None else -better - 1
+            room = (slack + lost) >> coarser
+            return RelativeCore(Core(costs, damages, _clamped(room), target, doubt=inexact), kept, coarser, 0)
+        target = _CLAMP if better is None else (lost - better - 1) >> coarser
+        core = Core(damages, costs, _clamped(slack), _clamped(target), blur=inexact)
+        return RelativeCore(core, kept, coarser, -lost)
 
     def _units(self, places: IntArray, pool: Pool, kept: npt.NDArray[np.bool_]) -> tuple[IntArray, int, int]:
-        """Return damages (n, K) in units of 2**-shift, rounded down, the shift, and how many groups were rounded."""
+        """Return damages (n, K) in units of 2**(coarser - 1074), rounded down, coarser, and how many were rounded."""
         damages = np.where(kept, pool.damage, 0.0)
         # No assignment does more damage than the sum of the rows' largest; that in units of the largest of all cannot
         # overflow. One bit more is for its rounding.
         rows = damages.max(axis=1, initial=0.0)
         largest = float(rows.max(initial=0.0))
         exponent = math.frexp(largest)[1] + math.frexp(float((rows / largest).sum()))[1] + 1 if largest else -1100
-        shift = _CORE_BITS - exponent
+        shift = min(_CORE_BITS - exponent, UNIT_BITS)
         scaled = np.ldexp(damages, shift)
         units = np.floor(scaled)
         rounded = (units != scaled).any(axis=1)
@@ -145,7 +147,7 @@ class Model:
                 values = _stacked(behind)[row_of, :, np.minimum(column, last)].T  # (members, n)
                 whole[np.array(rows)[row_of], column] = _floor_sums(values, shift)
             rounded[tied] = True
-        return whole, shift, int(rounded.sum())
+        return whole, UNIT_BITS - shift, int(rounded.sum())
 
 
 def _stacked(parts: list[FloatArray]) -> FloatArray:

@@ -9,12 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.arithmetic import exact_int_sum, exact_sum
+from impq_opt.arithmetic import exact_int_sum, exact_units, float_of
 from impq_opt.instance import Block
 from impq_opt.solvers._exact_scan import LARGEST_PRICE, Pool, Scan, gather, scan, values_at
 from impq_opt.solvers._hull import Steps, hull_steps
@@ -38,18 +37,22 @@ _NUDGE = 1.0 + 2.0**-40
 
 @dataclass(frozen=True)
 class Goal:
-    """What the groups at hand may use up: damage where cost is minimised, cost where damage is."""
+    """What the groups at hand may use up: damage (in units of 2**-1074) where cost is minimised, else cost."""
 
     by_cost: bool
-    capacity: Fraction
+    capacity: int
 
-    def less(self, cost: int, damage: Fraction) -> Goal:
+    def less(self, cost: int, damage: int) -> Goal:
         """Return the goal of the other groups when some use up ``cost`` and ``damage``."""
         return Goal(self.by_cost, self.capacity - (damage if self.by_cost else cost))
 
-    def used(self, cost: IntArray, damage: FloatArray) -> Fraction:
+    def used(self, cost: IntArray, damage: FloatArray) -> int:
         """Return what some candidates use up, exactly."""
-        return exact_sum(damage) if self.by_cost else Fraction(exact_int_sum(cost))
+        return exact_units(damage) if self.by_cost else exact_int_sum(cost)
+
+    def as_float(self, used: int) -> float:
+        """Return what is used up as the float64 nearest to it, in damage or cost."""
+        return float_of(used) if self.by_cost else float(used)
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,12 +106,11 @@ def _break_count(pool: Pool, goal: Goal, steps: Steps) -> int:
     A float sum finds the place; exact sums settle it.
     """
     start_cost, start_damage = pool.chosen(steps.start)
-    capacity = float(goal.capacity)
     if not goal.by_cost:
-        left = max(min(math.floor(goal.capacity) - exact_int_sum(start_cost), 1 << 62), -1)
+        left = max(min(goal.capacity - exact_int_sum(start_cost), 1 << 62), -1)
         return int(np.searchsorted(steps.cost_so_far, left, side="right"))
-    start = exact_sum(start_damage)
-    count = int(np.searchsorted(steps.damage_so_far, float(start) - capacity, side="left")) + 1
+    start = exact_units(start_damage)
+    count = int(np.searchsorted(steps.damage_so_far, float_of(start - goal.capacity), side="left")) + 1
 
     def fits(number: int) -> bool:
         return goal.used(*pool.chosen(steps.choice(number))) <= goal.capacity
@@ -160,17 +162,17 @@ def narrow(
         if too_low and goal.by_cost and passes == 1 and not reachable():
             raise OutOfReachError
         if too_low and high < LARGEST_PRICE:
-            low, (_, high) = high, sample.bracket(float(at_high), high)
+            low, (_, high) = high, sample.bracket(goal.as_float(at_high), high)
         elif too_high and low > 0:
-            high, (low, _) = low, sample.bracket(float(at_low), low)
+            high, (low, _) = low, sample.bracket(goal.as_float(at_low), low)
         else:
             break
     return found, passes
 
 
-def _used_at_ends(found: Scan, goal: Goal) -> tuple[Fraction, Fraction]:
+def _used_at_ends(found: Scan, goal: Goal) -> tuple[int, int]:
     """Return what all groups use up at the two ends of the bracket."""
-    settled = found.damage if goal.by_cost else Fraction(found.cost)
+    settled = found.damage if goal.by_cost else found.cost
     low = goal.used(*found.pool.chosen(found.columns[found.pool.places]))
     return settled + low, settled + goal.used(*found.pool.chosen(found.at_high))
 
@@ -203,7 +205,7 @@ class _Sample:
         difference from there, of which groups that dominate the sum but do not change are no part.
         """
         scale = len(self.pool) / self.size
-        target = float(self.goal.capacity) * scale
+        target = self.goal.as_float(self.goal.capacity) * scale
         reference: FloatArray | float = 0.0
         if at is not None:
             number = self._count_at(at)
@@ -242,7 +244,7 @@ class _Sample:
 
     def threshold(self, share: float) -> float:
         """Return the cost within which ``share`` of the groups have a second candidate at the best multiplier."""
-        price = _price(self.steps, self._count(float(self.goal.capacity) * len(self.pool) / self.size))
+        price = _price(self.steps, self._count(self.goal.as_float(self.goal.capacity) * len(self.pool) / self.size))
         values = values_at(self.pool.cost, self.pool.damage, price)
         if values.shape[1] < 2:
             return 0.0

@@ -9,13 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.arithmetic import dyadic, exact_int_sum, exact_sum
+from impq_opt.arithmetic import UNIT_BITS, exact_int_sum, exact_units
 from impq_opt.instance import Block, RankOne
 from impq_opt.solvers import _native
 
@@ -83,14 +82,15 @@ class Scan:
     """What a pass found.
 
     columns (size,): the best candidate at the low end. pool: the open groups; at_high (n,): their best candidate at
-    the high end. cost, damage: exact sums over the settled groups. The rest says what the pass was asked for.
+    the high end. cost, damage: exact sums over the settled groups, damage in units of 2**-1074. The rest says what the
+    pass was asked for.
     """
 
     columns: ColumnArray
     pool: Pool
     at_high: ColumnArray
     cost: int
-    damage: Fraction
+    damage: int
     low: float
     high: float
     threshold: float
@@ -108,7 +108,7 @@ def scan(blocks: Sequence[Block], size: int, low: float, high: float, threshold:
         places = part.pool.places
         pools.append(replace(part.pool, places=places if isinstance(block.groups, slice) else block.groups[places]))
     highs = np.concatenate([part.at_high for part in parts])
-    cost, damage = sum(part.cost for part in parts), sum((part.damage for part in parts), Fraction(0))
+    cost, damage = sum(part.cost for part in parts), sum(part.damage for part in parts)
     return Scan(columns, _joined(pools), highs, cost, damage, low, high, threshold)
 
 
@@ -130,18 +130,18 @@ def _scan_native(block: Block, arrays: tuple[Any, ...], low: float, high: float,
         room = needed
         places, at_high = np.empty(room, dtype=np.int64), np.empty(room, dtype=np.uint16)
         pool_cost, pool_damage = np.empty((room, width), dtype=np.int64), np.empty((room, width))
-        opened, needed, cost, damage = _native.kernel.scan(
+        opened, needed, cost, (damage, exponent) = _native.kernel.scan(
             *(*arrays, low, high, threshold, GUARD, columns, places, at_high),
-            *(pool_cost, pool_damage, room, _native.thread_count()),
+            *(pool_cost, pool_damage, room, _native.thread_count(count)),
         )
     pool = Pool(places[:opened], pool_cost[:opened], pool_damage[:opened])
-    return Scan(columns, pool, at_high[:opened], cost, dyadic(*damage), low, high, threshold)
+    return Scan(columns, pool, at_high[:opened], cost, damage << (exponent + UNIT_BITS), low, high, threshold)
 
 
 def _scan_numpy(block: Block, low: float, high: float, threshold: float) -> Scan:
     count = block_length(block)
     columns = np.empty(count, dtype=np.uint16)
-    rows, highs, cost, damage = [], [], 0, Fraction(0)
+    rows, highs, cost, damage = [], [], 0, 0
     for start in range(0, count, _CHUNK):
         part = block.part(slice(start, min(start + _CHUNK, count)))
         part_cost, part_damage = part.tables()
@@ -157,7 +157,7 @@ def _scan_numpy(block: Block, low: float, high: float, threshold: float) -> Scan
         rows.append(here + start)
         highs.append(at_high[here].argmin(axis=1).astype(np.uint16))
         cost += exact_int_sum(part_cost[settled, best[settled]])
-        damage += exact_sum(part_damage[settled, best[settled]])
+        damage += exact_units(part_damage[settled, best[settled]])
     opened = np.concatenate(rows)
     pool = Pool(opened, *_rows(block, opened))
     return Scan(columns, pool, np.concatenate(highs), cost, damage, low, high, threshold)
@@ -288,7 +288,7 @@ def _divisor(values: IntArray, widths: IntArray | None) -> int:
     """Return the greatest common divisor of the differences inside rows, or of the values of a single column."""
     count, width = values.shape
     if _native.kernel is not None and values.flags.c_contiguous:
-        divisor: int = _native.kernel.divisor(values, widths, count, width, _native.thread_count())
+        divisor: int = _native.kernel.divisor(values, widths, count, width, _native.thread_count(count))
         return divisor
     found = 0
     for start in range(0, count, _CHUNK):

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt.allocation import Enumeration, Stop
-from impq_opt.arithmetic import exact_sum
+from impq_opt.arithmetic import exact_units, float_of, of_units, units_within
 from impq_opt.diagnosis import smallest_damage
 from impq_opt.instance import Instance
 from impq_opt.solver import Claim, Control
@@ -42,6 +42,8 @@ IntArray = npt.NDArray[np.int64]
 
 # Up to this many groups no pass is needed: all of them are priced and kept.
 _SMALL = 16384
+# Up to this many groups the search of the core, which completes every state, is as quick to use up the capacity.
+_TINY = 96
 # Groups that the first pass keeps because a second choice comes close: about this many, and at least this share.
 _KEPT = 15_000
 _SHARE = 0.0015
@@ -54,7 +56,8 @@ _FILL_GROUPS = 2048
 class Search:
     """One run: the base allocation, the best answer, and what is left of the gap.
 
-    ``gap`` is an upper bound on best - dual bound, in cost: where damage is minimised, damage times the price.
+    ``gap`` is an upper bound on best - dual bound, in cost: where damage is minimised, damage times the price. Damages
+    are integers in units of 2**-1074 throughout, so that all sums and comparisons are exact and quick.
     """
 
     def __init__(self, instance: Instance, control: Control, states: int, steps: Steps | None = None) -> None:
@@ -64,9 +67,9 @@ class Search:
         self.goal = Goal(self.by_cost, self.model.capacity)
         # The best answer: the base with other columns at some places.
         self.best: tuple[IntArray, IntArray] | None = None
-        self.better = Fraction(0)  # how far the best answer's objective is below the base's
+        self.better = 0  # how far the best answer's objective is below the base's
         self.price: float | None = None
-        self.proved: Fraction | None = None  # lower bound minus the base's objective
+        self.proved: int | None = None  # lower bound minus the base's objective
         self.infeasible = False
         self.lattice: int | None = None  # divides all differences of costs
         self.pool_lattice: int | None = None  # divides those of the pool
@@ -104,7 +107,7 @@ class Search:
         if size <= _SMALL or self.steps is not None:
             pool, threshold = everything(self.instance.blocks, size), math.inf
             base, low, high = np.empty(size, dtype=np.uint16), 0.0, LARGEST_PRICE
-            cost, damage = 0, Fraction(0)
+            cost, damage = 0, 0
         else:
             share = max(_SHARE, min(_KEPT / size, 10 * _SHARE))
             found, passes = narrow(self.instance.blocks, size, self.goal, share, rng, self._reachable)
@@ -119,9 +122,10 @@ class Search:
         chosen_cost, chosen_damage = pool.chosen(priced.columns)
         self.base_cost = cost + int(chosen_cost.sum())
         if self.instance.ties:
-            self.base_damage = self.instance.damage_of(base.astype(np.int64)) - self.instance.base_damage
+            whole = self.instance.damage_of(base.astype(np.int64)) - self.instance.base_damage
+            self.base_damage = units_within(whole)
         else:
-            self.base_damage = damage + exact_sum(chosen_damage)
+            self.base_damage = damage + exact_units(chosen_damage)
         self.slack = self.goal.capacity - (self.base_damage if self.by_cost else self.base_cost)
         if self.slack >= 0:
             self.best = (np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
@@ -134,7 +138,9 @@ class Search:
         first, second = two_best(pool, self.price)
         self.first = first
         with np.errstate(invalid="ignore"):
-            self.behind = np.nan_to_num(second * GUARD - first, nan=-1.0, posinf=np.inf)
+            self.behind = second * GUARD - first
+        if math.isnan(self.behind.sum()):  # infinite values tell nothing
+            self.behind[np.isnan(self.behind)] = -1.0
         self.base_columns = self.base[pool.places].astype(np.int64)
 
     def _measure_gap(self, cost: IntArray, damage: FloatArray) -> None:
@@ -145,8 +151,9 @@ class Search:
         assert self.price is not None
         with np.errstate(over="ignore", invalid="ignore"):
             value = (cost - self.pool.cost.min(axis=1)).astype(np.float64) + self.price * damage
-            excess = float(np.nan_to_num(value - self.first, nan=np.inf).sum() + 2.0**-48 * value.sum())
-        slack = float(self.slack) * (self.price if self.by_cost else 1.0)
+            excess = float((value - self.first).sum() + 2.0**-48 * value.sum())
+        excess = math.inf if math.isnan(excess) else excess
+        slack = float_of(self.slack) * self.price if self.by_cost else float(self.slack)
         self.base_gap = excess + slack + 2.0**-48 * abs(slack)
 
     @property
@@ -155,7 +162,7 @@ class Search:
         if self.best is None:
             return math.inf
         assert self.price is not None
-        better = float(self.better) * (1.0 if self.by_cost else self.price)
+        better = float(self.better) if self.by_cost else float_of(self.better) * self.price
         return self.base_gap - better + 2.0**-48 * (self.base_gap + better)
 
     def _reachable(self) -> bool:
@@ -168,7 +175,7 @@ class Search:
 
     def _fill(self) -> None:
         """Use up what the base leaves of the capacity, with the groups whose choice is closest."""
-        if self.best is None or self.gap <= 0:
+        if self.best is None or self.gap <= 0 or len(self.pool) <= _TINY:
             return
         assert self.price is not None
         rows = self._closest(self.gap, _FILL_GROUPS)
@@ -196,7 +203,7 @@ class Search:
         saved = int((part.chosen(base)[0] - part.chosen(columns)[0]).sum())
         less = self.model.damage_of(places, part, base) - self.model.damage_of(places, part, columns)
         fits = self.slack + (less if self.by_cost else saved) >= 0
-        better = Fraction(saved) if self.by_cost else less
+        better = saved if self.by_cost else less
         if not fits or (self.best is not None and better <= self.better):
             return False
         self.better = better
@@ -212,8 +219,7 @@ class Search:
         """
         if not self.by_cost or self.best is None:
             return self.gap
-        better = int(self.better)
-        return self.gap - (lattice - better % lattice)
+        return self.gap - (lattice - self.better % lattice)
 
     def _limit_on_lattice(self) -> float:
         """Return the limit, with the lattice of the groups within it where the pool holds all of those."""
@@ -272,7 +278,7 @@ class Search:
         """Return whether counting the groups that pay proves the best answer, and set the bound that it gives."""
         if not self.by_cost or self.best is None or self.threshold != math.inf or self.instance.ties:
             return False
-        best = self.base_cost - int(self.better)
+        best = self.base_cost - self.better
         if self._pairs is None or self._pairs.bound(best) < best:
             return False
         self.proved = -self.better
@@ -344,13 +350,13 @@ class Search:
         if least is None:
             self.proved = -self.better
         elif self.by_cost:
-            self.proved = Fraction(least)
+            self.proved = least
         else:
-            self.proved = min(core.offset + least / Fraction(2) ** core.shift, -self.better)
+            self.proved = min(core.offset + (least << core.coarser), -self.better)
         if self.by_cost:
             return self.proved == -self.better
-        base = self.base_damage + self.instance.base_damage
-        return float(base + self.proved) == float(base - self.better)
+        base = of_units(self.base_damage) + self.instance.base_damage
+        return float(base + of_units(self.proved)) == float(base - of_units(self.better))
 
     # -- the claim -----------------------------------------------------------------------------------------------
 
@@ -366,8 +372,11 @@ class Search:
             choice[self.best[0]] = self.best[1]
         lower: Fraction | float = -math.inf
         if self.proved is not None:
-            base = self.base_cost + self.instance.base_cost if self.by_cost else self.base_damage
-            lower = base + self.proved + (0 if self.by_cost else self.instance.base_damage)
+            lower = (
+                Fraction(self.base_cost + self.instance.base_cost + self.proved)
+                if self.by_cost
+                else of_units(self.base_damage + self.proved) + self.instance.base_damage
+            )
         return Claim(
             choice,
             lower,

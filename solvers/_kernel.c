@@ -262,7 +262,7 @@ static PyObject *py_scan(PyObject *self, PyObject *args)
         PyErr_SetString(PyExc_ValueError, "too many rows");
         return NULL;
     }
-    threads = thread_share(threads, rows);
+    threads = thread_share(threads);
     if (table_of(&buffers, &table, cost, damage, levels, scales, widths, rows, columns))
         goto done;
     if (array_of(&buffers, best, rows, 2, 1, 0, &jobs[0].columns) ||
@@ -433,7 +433,7 @@ static PyObject *py_divisor(PyObject *self, PyObject *args)
         release(&b);
         return NULL;
     }
-    threads = thread_share(threads, rows);
+    threads = thread_share(threads);
     jobs[0].columns = columns;
     for (int i = 0; i < threads; i++) {
         jobs[i] = jobs[0];

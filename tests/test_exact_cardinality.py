@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from impq_opt import Status, solve
+from impq_opt.arithmetic import units_within
 from impq_opt.problems.families import generate
 from impq_opt.solvers._exact_cardinality import pairs_of
 from impq_opt.solvers._exact_scan import Pool
@@ -36,7 +37,7 @@ def test_no_bound_is_above_an_answer(seed: int) -> None:
     bound = Fraction(float(damage.sum())) * Fraction(int(rng.integers(0, 100)), 100)
     best = optimum(cost, damage, bound)
     assert best is not None
-    pairs = pairs_of(Pool(np.arange(count), cost, damage), bound)
+    pairs = pairs_of(Pool(np.arange(count), cost, damage), units_within(bound))
     assert pairs is not None
     for above in (1, 2, largest // 7 + 1, int(cost.max(axis=1).sum()) - best + 1):
         if above > 0:
@@ -46,8 +47,8 @@ def test_no_bound_is_above_an_answer(seed: int) -> None:
 
 def test_three_choices_are_no_pair() -> None:
     cost, damage = np.array([[0, 1, 2]]), np.array([[2.0, 1.0, 0.0]])
-    assert pairs_of(Pool(np.arange(1), cost, damage), Fraction(1)) is None
-    assert pairs_of(Pool(np.arange(1), cost, np.array([[2.0, 2.0, 0.0]])), Fraction(1)) is not None
+    assert pairs_of(Pool(np.arange(1), cost, damage), 1 << 1074) is None
+    assert pairs_of(Pool(np.arange(1), cost, np.array([[2.0, 2.0, 0.0]])), 1 << 1074) is not None
 
 
 @pytest.mark.parametrize("name", ["correlated-1e3", "correlated-1e6"])

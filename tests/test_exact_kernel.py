@@ -49,8 +49,8 @@ def test_answers_are_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
         budget = found.exact_cost * Fraction(101, 100) if found.exact_cost is not None else None
         dual = None if FAMILIES[name].hard or groups > 1000 else solve(problem, budget=budget)
         with monkeypatch.context() as patch:
-            patch.setattr(_native, "thread_count", lambda: 1)
-            patch.setattr(solver_native, "thread_count", lambda: 1)
+            patch.setattr(_native, "thread_count", lambda rows: 1)
+            patch.setattr(solver_native, "thread_count", lambda rows: 1)
             same(found, solve(problem))
         with monkeypatch.context() as patch:
             pure(patch)

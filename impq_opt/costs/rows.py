@@ -188,7 +188,7 @@ def _row(
         denominator,
         weights,
         units.pop() if len(units) == 1 else "",
-        int(constant / quantum),
+        int(constant / quantum) if constant else 0,
         _combine_pairs(pairs, quantum),
         tuple(replace(one, values=_scaled(one.values, factor / quantum), quantum=quantum) for factor, one in lookups),
     )
@@ -253,6 +253,7 @@ def _levels(bits: tuple[float, ...], denominator: int) -> IntArray:
     return levels
 
 
+@lru_cache(maxsize=1024)
 def _decimal(value: float | Fraction) -> Fraction:
     """Read a number as the decimal that people wrote: 0.1 is one tenth."""
     if isinstance(value, (int, Fraction)):
