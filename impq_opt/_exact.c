@@ -1,20 +1,11 @@
 /* Exact sums and the recount of an allocation, in one pass over the tables. Each function does what the NumPy code beside
    its caller does, with the same results bit for bit (built with -ffp-contract=off). Knows no solver. */
 
-#include "_sums.h"
+#include "_tables.h"
 
-#include <math.h>
 #include <stdlib.h>
 
-#if defined(__x86_64__) && defined(__GNUC__)
-#include <immintrin.h>
-#define HAVE_AVX512 1
-/* Rows between a prefetch and its use: the loop body is too long for the processor to look that far ahead itself. */
-#define AHEAD 48
-#endif
-
 #define MOST_BUFFERS 8
-#define MOST_COLUMNS 64
 
 typedef struct {
     Py_buffer view[MOST_BUFFERS];
@@ -52,12 +43,17 @@ typedef struct {
     Bins *bins;
 } Sum;
 
-static void sum_part(void *job)
+ALWAYS_INLINE void sum_all(Sum *s)
 {
-    Sum *s = job;
-    for (Py_ssize_t i = 0; i < s->count; i++)
-        bins_add(s->bins, s->values[i]);
+    for (Py_ssize_t i = 0; i < s->count; i += BLOCK_ROWS)
+        bins_add_block(s->bins, s->values + i, (int)(s->count - i < BLOCK_ROWS ? s->count - i : BLOCK_ROWS));
 }
+
+static void sum_part(void *job) { sum_all(job); }
+
+#ifdef HAVE_AVX512
+WIDE static void sum_part_wide(void *job) { sum_all(job); }
+#endif
 
 /* exact_sum(values, count, threads) -> (integer, exponent) */
 static PyObject *py_exact_sum(PyObject *self, PyObject *args)
@@ -90,7 +86,7 @@ static PyObject *py_exact_sum(PyObject *self, PyObject *args)
         }
     }
     Py_BEGIN_ALLOW_THREADS
-    run_all(sum_part, jobs, sizeof jobs[0], threads);
+    run_all(WIDE_OR_PLAIN(sum_part), jobs, sizeof jobs[0], threads);
     for (int i = 1; i < threads; i++)
         bins_merge(jobs[0].bins, jobs[i].bins);
     Py_END_ALLOW_THREADS
@@ -104,98 +100,96 @@ done:
 
 /* ---- recount ------------------------------------------------------------------------------------------------------- */
 
-/* Tables (n, K), or vectors left (n,) and right (K,) whose products they are. */
 typedef struct {
-    const int64_t *cost, *levels, *widths, *choice;
-    const double *damage, *scales;
-    Py_ssize_t columns, start, stop;
+    Table table;
+    const int64_t *choice; /* (n,), or NULL */
+    Py_ssize_t start, stop;
     double multiplier, factor, huge;
     int by_cost, outside;
     __int128 cost_sum, least_sum;
     Bins *damage_sum, *value_sum;
 } Recount;
 
-static inline void recount_close(Recount *r, Py_ssize_t row, int64_t width, int64_t least, double value)
-{
-    r->least_sum += least;
-    bins_add(r->value_sum, (value < r->huge ? value : r->huge) * r->factor);
-    if (r->choice == NULL)
-        return;
-    int64_t k = r->choice[row];
-    if (k < 0 || k >= width) {
-        r->outside = 1;
-        return;
-    }
-    r->cost_sum += r->levels ? r->cost[row] * r->levels[k] : r->cost[row * r->columns + k];
-    bins_add(r->damage_sum, r->levels ? r->damage[row] * r->scales[k] : r->damage[row * r->columns + k]);
-}
-
-static void recount_plain(Recount *r)
+/* Return the least value of a row. */
+static double recount_row(Recount *r, Py_ssize_t row)
 {
     int64_t cost[MOST_COLUMNS];
-    double damage[MOST_COLUMNS];
-    for (Py_ssize_t row = r->start; row < r->stop; row++) {
-        int64_t width = r->widths ? r->widths[row] : r->columns;
-        for (int64_t k = 0; k < width; k++) {
-            cost[k] = r->levels ? r->cost[row] * r->levels[k] : r->cost[row * r->columns + k];
-            damage[k] = r->levels ? r->damage[row] * r->scales[k] : r->damage[row * r->columns + k];
-        }
-        int64_t least = cost[0];
-        for (int64_t k = 1; k < width; k++)
-            least = cost[k] < least ? cost[k] : least;
-        double lowest = INFINITY;
-        for (int64_t k = 0; k < width; k++) {
-            double excess = (double)(cost[k] - least);
-            double value = r->by_cost ? excess + r->multiplier * damage[k] : damage[k] + r->multiplier * excess;
-            lowest = value < lowest ? value : lowest;
-        }
-        recount_close(r, row, width, least, lowest);
+    double damage[MOST_COLUMNS], lowest = INFINITY;
+    int width = load_row(&r->table, row, cost, damage);
+    int64_t least = cost[0];
+    for (int k = 1; k < width; k++)
+        least = cost[k] < least ? cost[k] : least;
+    for (int k = 0; k < width; k++) {
+        double excess = (double)(cost[k] - least);
+        double value = r->by_cost ? excess + r->multiplier * damage[k] : damage[k] + r->multiplier * excess;
+        lowest = value < lowest ? value : lowest;
     }
+    r->least_sum += least;
+    return lowest;
 }
 
 #ifdef HAVE_AVX512
-__attribute__((target("avx512f,avx512dq"))) static void recount_wide(Recount *r)
+/* Put the least values of whole eights of rows from `row` on into `lowest`; return where they end. */
+WIDE static Py_ssize_t recount_rows(Recount *r, Py_ssize_t row, Py_ssize_t stop, double *lowest)
 {
-    const __m512d infinite = _mm512_set1_pd(INFINITY), multiplier = _mm512_set1_pd(r->multiplier);
-    const __m512i largest = _mm512_set1_epi64(INT64_MAX);
-    __mmask8 all = (__mmask8)((1u << r->columns) - 1);
-    __m512i levels = r->levels ? _mm512_maskz_loadu_epi64(all, r->levels) : _mm512_setzero_si512();
-    __m512d scales = r->levels ? _mm512_maskz_loadu_pd(all, r->scales) : _mm512_setzero_pd();
-    for (Py_ssize_t row = r->start; row < r->stop; row++) {
-        int64_t width = r->widths ? r->widths[row] : r->columns;
-        __mmask8 in = (__mmask8)((1u << width) - 1);
-        __m512i cost;
-        __m512d damage;
-        if (r->levels) {
-            cost = _mm512_mullo_epi64(_mm512_set1_epi64(r->cost[row]), levels);
-            damage = _mm512_mul_pd(_mm512_set1_pd(r->damage[row]), scales);
-        } else {
-            /* A prefetch past the end is harmless. */
-            _mm_prefetch((const char *)(r->cost + (row + AHEAD) * r->columns), _MM_HINT_T0);
-            _mm_prefetch((const char *)(r->damage + (row + AHEAD) * r->columns), _MM_HINT_T0);
-            cost = _mm512_maskz_loadu_epi64(in, r->cost + row * r->columns);
-            damage = _mm512_maskz_loadu_pd(in, r->damage + row * r->columns);
+    const __m512d multiplier = _mm512_set1_pd(r->multiplier);
+    __m512i sum_low = _mm512_setzero_si512(), sum_high = sum_low; /* halves of the costs: they cannot overflow */
+    for (; row + 8 <= stop; row += 8, lowest += 8) {
+        __m512i cost[8];
+        __m512d damage[8], excess[8], least_value = _mm512_set1_pd(INFINITY);
+        __mmask8 in[8];
+        load_rows(&r->table, row, cost, damage, in);
+        __m512i least = excesses(cost, in, excess);
+        UNROLLED for (int k = 0; k < 8; k++) {
+            __m512d value = r->by_cost ? _mm512_add_pd(excess[k], _mm512_mul_pd(multiplier, damage[k]))
+                                       : _mm512_add_pd(damage[k], _mm512_mul_pd(multiplier, excess[k]));
+            least_value = _mm512_mask_min_pd(least_value, in[k], value, least_value);
         }
-        int64_t least = _mm512_reduce_min_epi64(_mm512_mask_blend_epi64(in, largest, cost));
-        __m512d excess = _mm512_cvtepi64_pd(_mm512_sub_epi64(cost, _mm512_set1_epi64(least)));
-        __m512d value = r->by_cost ? _mm512_add_pd(excess, _mm512_mul_pd(multiplier, damage))
-                                   : _mm512_add_pd(damage, _mm512_mul_pd(multiplier, excess));
-        recount_close(r, row, width, least, _mm512_reduce_min_pd(_mm512_mask_blend_pd(in, infinite, value)));
+        _mm512_storeu_pd(lowest, least_value);
+        sum_low = _mm512_add_epi64(sum_low, _mm512_and_si512(least, _mm512_set1_epi64(0xffffffff)));
+        sum_high = _mm512_add_epi64(sum_high, _mm512_srai_epi64(least, 32));
     }
+    r->least_sum += (__int128)_mm512_reduce_add_epi64(sum_high) * ((__int128)1 << 32) + _mm512_reduce_add_epi64(sum_low);
+    return row;
 }
 #endif
 
-static void recount_part(void *job)
+ALWAYS_INLINE void recount_all(Recount *r, int wide)
 {
-    Recount *r = job;
+    const Table *t = &r->table;
+    double lowest[BLOCK_ROWS], chosen[BLOCK_ROWS];
+    for (Py_ssize_t start = r->start; start < r->stop; start += BLOCK_ROWS) {
+        Py_ssize_t row = start, stop = start + BLOCK_ROWS < r->stop ? start + BLOCK_ROWS : r->stop;
 #ifdef HAVE_AVX512
-    if (r->columns <= 8 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq")) {
-        recount_wide(r);
-        return;
-    }
+        if (wide)
+            row = recount_rows(r, row, stop, lowest);
 #endif
-    recount_plain(r);
+        for (; row < stop; row++)
+            lowest[row - start] = recount_row(r, row);
+        int count = (int)(stop - start);
+        for (int i = 0; i < count; i++)
+            lowest[i] = (lowest[i] < r->huge ? lowest[i] : r->huge) * r->factor;
+        bins_add_block(r->value_sum, lowest, count);
+        if (r->choice == NULL)
+            continue;
+        for (int i = 0; i < count; i++) {
+            int64_t k = r->choice[start + i];
+            if (k < 0 || k >= (t->widths ? t->widths[start + i] : t->columns)) {
+                r->outside = 1;
+                return;
+            }
+            r->cost_sum += cost_at(t, start + i, k);
+            chosen[i] = damage_at(t, start + i, k);
+        }
+        bins_add_block(r->damage_sum, chosen, count);
+    }
 }
+
+static void recount_part(void *job) { recount_all(job, 0); }
+
+#ifdef HAVE_AVX512
+WIDE static void recount_part_wide(void *job) { recount_all(job, 1); }
+#endif
 
 /* recount(cost, damage, levels, scales, widths, choice, rows, columns, by_cost, multiplier, factor, huge, threads)
    -> None where a choice is outside its group, or
@@ -219,11 +213,13 @@ static PyObject *py_recount(PyObject *self, PyObject *args)
     memset(jobs, 0, sizeof jobs);
     Py_ssize_t entries = o[2] == Py_None ? rows * columns : rows;
     Recount *first = &jobs[0];
-    if (array_of(&b, o[0], entries, &first->cost) || array_of(&b, o[1], entries, &first->damage) ||
-        array_of(&b, o[2], columns, &first->levels) || array_of(&b, o[3], columns, &first->scales) ||
-        array_of(&b, o[4], rows, &first->widths) || array_of(&b, o[5], rows, &first->choice))
+    Table *table = &first->table;
+    if (array_of(&b, o[0], entries, &table->cost) || array_of(&b, o[1], entries, &table->damage) ||
+        array_of(&b, o[2], columns, &table->levels) || array_of(&b, o[3], columns, &table->scales) ||
+        array_of(&b, o[4], rows, &table->widths) || array_of(&b, o[5], rows, &first->choice))
         goto done;
-    first->columns = columns, first->by_cost = by_cost;
+    table->columns = columns;
+    first->by_cost = by_cost;
     first->multiplier = multiplier, first->factor = factor, first->huge = huge;
     threads = thread_share(threads);
     for (int i = 0; i < threads; i++) {
@@ -241,7 +237,7 @@ static PyObject *py_recount(PyObject *self, PyObject *args)
         }
     }
     Py_BEGIN_ALLOW_THREADS
-    run_all(recount_part, jobs, sizeof jobs[0], threads);
+    run_all(columns <= WIDE_COLUMNS ? WIDE_OR_PLAIN(recount_part) : recount_part, jobs, sizeof jobs[0], threads);
     for (int i = 1; i < threads; i++) {
         first->cost_sum += jobs[i].cost_sum;
         first->least_sum += jobs[i].least_sum;

@@ -1,48 +1,12 @@
 /* The exact strategy's inner loops. Each does what the NumPy code beside its caller does, with the same answers bit for
    bit: float64 operations in the same order (no fused multiply-add: built with -ffp-contract=off), sums in integers. */
 
-#include "../impq_opt/_sums.h"
+#include "../impq_opt/_tables.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <time.h>
 
-#if defined(__x86_64__) && defined(__GNUC__)
-#include <immintrin.h>
-#define HAVE_AVX512 1
-/* Rows between a prefetch and its use: the loop body is too long for the processor to look that far ahead itself. */
-#define AHEAD 48
-#endif
-
-#define MOST_COLUMNS 64
 #define PROHIBITIVE ((int64_t)1 << 60)
-
-/* ---- tables ------------------------------------------------------------------------------------------------------ */
-
-/* Rows of cost and damage: full tables, or for rank one (left[g] * right[k]) vectors. */
-typedef struct {
-    const int64_t *cost;    /* (n, K), or left (n,) */
-    const double *damage;   /* (n, K), or left (n,) */
-    const int64_t *levels;  /* right (K,), or NULL */
-    const double *scales;   /* right (K,), or NULL */
-    const int64_t *widths;  /* (n,), or NULL */
-    Py_ssize_t rows, columns;
-} Table;
-
-static inline int load_row(const Table *t, Py_ssize_t row, int64_t *cost, double *damage)
-{
-    int width = (int)(t->widths ? t->widths[row] : t->columns);
-    if (t->levels) {
-        for (int k = 0; k < width; k++) {
-            cost[k] = t->cost[row] * t->levels[k];
-            damage[k] = t->damage[row] * t->scales[k];
-        }
-    } else {
-        memcpy(cost, t->cost + row * t->columns, sizeof *cost * (size_t)width);
-        memcpy(damage, t->damage + row * t->columns, sizeof *damage * (size_t)width);
-    }
-    return width;
-}
 
 /* ---- scan -------------------------------------------------------------------------------------------------------- */
 
@@ -60,136 +24,137 @@ typedef struct {
     Bins *damage;
 } Scan;
 
-/* Copy out a row that may turn out to be open; columns past its width repeat the last at a prohibitive cost. */
-static inline void scan_copy(Scan *s, const int64_t *cost, const double *damage, int width)
+/* Copy out an open row; columns past its width repeat the last at a prohibitive cost. */
+static inline void scan_keep(Scan *s, Py_ssize_t row, int best_high)
 {
-    if (s->opened >= s->room)
-        return;
-    int columns = (int)s->table->columns;
-    int64_t *into_cost = s->pool_cost + s->opened * columns;
-    double *into_damage = s->pool_damage + s->opened * columns;
-    memcpy(into_cost, cost, sizeof *cost * (size_t)width);
-    memcpy(into_damage, damage, sizeof *damage * (size_t)width);
-    for (int k = width; k < columns; k++) {
-        into_cost[k] = cost[width - 1] + PROHIBITIVE;
-        into_damage[k] = damage[width - 1];
-    }
-}
-
-/* Without branches that depend on the data: whether a group stays open is close to random. */
-static inline void scan_close(Scan *s, Py_ssize_t row, int best, int best_high, int kept, int64_t cost, double damage)
-{
-    Py_ssize_t is_open = kept > 1;
-    s->columns[row] = (uint16_t)best;
     if (s->opened < s->room) {
+        const Table *t = s->table;
+        Py_ssize_t columns = t->columns, width = t->widths ? t->widths[row] : columns;
+        int64_t *cost = s->pool_cost + s->opened * columns;
+        double *damage = s->pool_damage + s->opened * columns;
+        for (Py_ssize_t k = 0; k < columns; k++) {
+            int past = k >= width;
+            cost[k] = cost_at(t, row, past ? width - 1 : k) + (past ? PROHIBITIVE : 0);
+            damage[k] = damage_at(t, row, past ? width - 1 : k);
+        }
         s->open[s->opened] = row;
         s->at_high[s->opened] = (uint16_t)best_high;
     }
-    s->opened += is_open;
-    s->cost += cost & (is_open - 1);
-    bins_add(s->damage, is_open ? 0.0 : damage);
+    s->opened++;
 }
 
-static void scan_plain(Scan *s)
+/* Scan a row; return the damage of a settled one. */
+static double scan_row(Scan *s, Py_ssize_t row)
 {
     int64_t cost[MOST_COLUMNS];
     double damage[MOST_COLUMNS], at_low[MOST_COLUMNS], at_high[MOST_COLUMNS];
-    for (Py_ssize_t row = s->start; row < s->stop; row++) {
-        int width = load_row(s->table, row, cost, damage), best = 0, best_high = 0, kept = 0;
-        int64_t least = cost[0];
-        for (int k = 1; k < width; k++)
-            least = cost[k] < least ? cost[k] : least;
-        for (int k = 0; k < width; k++) {
-            double excess = (double)(cost[k] - least);
-            at_low[k] = excess + s->low * damage[k];
-            at_high[k] = excess + s->high * damage[k];
-            if (at_low[k] < at_low[best])
-                best = k;
-            if (at_high[k] < at_high[best_high])
-                best_high = k;
-        }
-        double below_low = at_low[best] + s->threshold, below_high = at_high[best_high] + s->threshold;
-        for (int k = 0; k < width; k++)
-            kept += !(at_low[k] * s->guard > below_low && at_high[k] * s->guard > below_high);
-        scan_copy(s, cost, damage, width);
-        scan_close(s, row, best, best_high, kept, cost[best], damage[best]);
+    int width = load_row(s->table, row, cost, damage), best = 0, best_high = 0, kept = 0;
+    int64_t least = cost[0];
+    for (int k = 1; k < width; k++)
+        least = cost[k] < least ? cost[k] : least;
+    for (int k = 0; k < width; k++) {
+        double excess = (double)(cost[k] - least);
+        at_low[k] = excess + s->low * damage[k];
+        at_high[k] = excess + s->high * damage[k];
+        if (at_low[k] < at_low[best])
+            best = k;
+        if (at_high[k] < at_high[best_high])
+            best_high = k;
     }
+    double below_low = at_low[best] + s->threshold, below_high = at_high[best_high] + s->threshold;
+    for (int k = 0; k < width; k++)
+        kept += !(at_low[k] * s->guard > below_low && at_high[k] * s->guard > below_high);
+    s->columns[row] = (uint16_t)best;
+    if (kept > 1) {
+        scan_keep(s, row, best_high);
+        return 0.0;
+    }
+    s->cost += cost[best];
+    return damage[best];
 }
 
 #ifdef HAVE_AVX512
-__attribute__((target("avx512f,avx512dq"))) static void scan_wide(Scan *s)
+/* Scan whole eights of rows from `row` on; return where they end. */
+WIDE static Py_ssize_t scan_rows(Scan *s, Py_ssize_t row, Py_ssize_t stop, double *chosen)
 {
-    const Table *t = s->table;
     const __m512d infinite = _mm512_set1_pd(INFINITY), guard = _mm512_set1_pd(s->guard);
     const __m512d low = _mm512_set1_pd(s->low), high = _mm512_set1_pd(s->high);
-    const __m512i largest = _mm512_set1_epi64(INT64_MAX);
-    __mmask8 all = (__mmask8)((1u << t->columns) - 1);
-    __m512i levels = t->levels ? _mm512_maskz_loadu_epi64(all, t->levels) : _mm512_setzero_si512();
-    __m512d scales = t->levels ? _mm512_maskz_loadu_pd(all, t->scales) : _mm512_setzero_pd();
-    for (Py_ssize_t row = s->start; row < s->stop; row++) {
-        __mmask8 in = t->widths ? (__mmask8)((1u << t->widths[row]) - 1) : all;
-        __m512i cost;
-        __m512d damage;
-        if (t->levels) {
-            cost = _mm512_mullo_epi64(_mm512_set1_epi64(t->cost[row]), levels);
-            damage = _mm512_mul_pd(_mm512_set1_pd(t->damage[row]), scales);
-        } else {
-            /* A prefetch past the end is harmless. */
-            _mm_prefetch((const char *)(t->cost + (row + AHEAD) * t->columns), _MM_HINT_T0);
-            _mm_prefetch((const char *)(t->damage + (row + AHEAD) * t->columns), _MM_HINT_T0);
-            cost = _mm512_maskz_loadu_epi64(in, t->cost + row * t->columns);
-            damage = _mm512_maskz_loadu_pd(in, t->damage + row * t->columns);
+    const __m512d threshold = _mm512_set1_pd(s->threshold);
+    __m512i sum_low = _mm512_setzero_si512(), sum_high = sum_low; /* halves of the costs: they cannot overflow */
+    for (; row + 8 <= stop; row += 8, chosen += 8) {
+        __m512i cost[8];
+        __m512d damage[8], at_low[8], at_high[8];
+        __mmask8 in[8];
+        load_rows(s->table, row, cost, damage, in);
+        excesses(cost, in, at_low);
+        UNROLLED for (int k = 0; k < 8; k++) {
+            at_high[k] = _mm512_add_pd(at_low[k], _mm512_mul_pd(high, damage[k]));
+            at_low[k] = _mm512_add_pd(at_low[k], _mm512_mul_pd(low, damage[k]));
+            at_high[k] = _mm512_mask_blend_pd(in[k], infinite, at_high[k]);
+            at_low[k] = _mm512_mask_blend_pd(in[k], infinite, at_low[k]);
         }
-        int64_t least = _mm512_reduce_min_epi64(_mm512_mask_blend_epi64(in, largest, cost));
-        __m512d excess = _mm512_cvtepi64_pd(_mm512_sub_epi64(cost, _mm512_set1_epi64(least)));
-        __m512d at_low = _mm512_mask_blend_pd(in, infinite, _mm512_add_pd(excess, _mm512_mul_pd(low, damage)));
-        __m512d at_high = _mm512_mask_blend_pd(in, infinite, _mm512_add_pd(excess, _mm512_mul_pd(high, damage)));
-        double least_low = _mm512_reduce_min_pd(at_low), least_high = _mm512_reduce_min_pd(at_high);
-        int best = __builtin_ctz(_mm512_cmp_pd_mask(at_low, _mm512_set1_pd(least_low), _CMP_EQ_OQ));
-        int best_high = __builtin_ctz(_mm512_cmp_pd_mask(at_high, _mm512_set1_pd(least_high), _CMP_EQ_OQ));
-        __mmask8 out_low = _mm512_cmp_pd_mask(
-            _mm512_mul_pd(at_low, guard), _mm512_set1_pd(least_low + s->threshold), _CMP_GT_OQ);
-        __mmask8 out_high = _mm512_cmp_pd_mask(
-            _mm512_mul_pd(at_high, guard), _mm512_set1_pd(least_high + s->threshold), _CMP_GT_OQ);
-        int kept = __builtin_popcount((unsigned)(in & ~(out_low & out_high)));
-        if (t->widths) {
-            int64_t plain_cost[8];
-            double plain_damage[8];
-            _mm512_storeu_si512(plain_cost, cost);
-            _mm512_storeu_pd(plain_damage, damage);
-            scan_copy(s, plain_cost, plain_damage, (int)t->widths[row]);
-        } else if (s->opened < s->room) {
-            _mm512_mask_storeu_epi64(s->pool_cost + s->opened * t->columns, all, cost);
-            _mm512_mask_storeu_pd(s->pool_damage + s->opened * t->columns, all, damage);
+        __m512d least_low = at_low[0], least_high = at_high[0], best_damage = damage[0];
+        __m512i best = _mm512_setzero_si512(), best_high = best, best_cost = cost[0];
+        UNROLLED for (int k = 1; k < 8; k++) {
+            const __m512i number = _mm512_set1_epi64(k);
+            __mmask8 lower = _mm512_cmp_pd_mask(at_low[k], least_low, _CMP_LT_OQ);
+            __mmask8 lower_high = _mm512_cmp_pd_mask(at_high[k], least_high, _CMP_LT_OQ);
+            least_low = _mm512_min_pd(at_low[k], least_low);
+            least_high = _mm512_min_pd(at_high[k], least_high);
+            best = _mm512_mask_mov_epi64(best, lower, number);
+            best_high = _mm512_mask_mov_epi64(best_high, lower_high, number);
+            best_cost = _mm512_mask_mov_epi64(best_cost, lower, cost[k]);
+            best_damage = _mm512_mask_mov_pd(best_damage, lower, damage[k]);
         }
-        int64_t chosen_cost = t->levels ? t->cost[row] * t->levels[best] : t->cost[row * t->columns + best];
-        double chosen = t->levels ? t->damage[row] * t->scales[best] : t->damage[row * t->columns + best];
-        scan_close(s, row, best, best_high, kept, chosen_cost, chosen);
+        __m512d below_low = _mm512_add_pd(least_low, threshold), below_high = _mm512_add_pd(least_high, threshold);
+        unsigned one = 0, open = 0; /* rows with a candidate, and with two, that the bracket leaves */
+        UNROLLED for (int k = 0; k < 8; k++) {
+            __mmask8 out = _mm512_cmp_pd_mask(_mm512_mul_pd(at_low[k], guard), below_low, _CMP_GT_OQ);
+            out = _mm512_mask_cmp_pd_mask(out, _mm512_mul_pd(at_high[k], guard), below_high, _CMP_GT_OQ);
+            unsigned kept = in[k] & ~(unsigned)out;
+            open |= one & kept;
+            one |= kept;
+        }
+        _mm_storeu_si128((__m128i *)(s->columns + row), _mm512_cvtepi64_epi16(best));
+        __mmask8 settled = (__mmask8)~open;
+        _mm512_storeu_pd(chosen, _mm512_maskz_mov_pd(settled, best_damage));
+        best_cost = _mm512_maskz_mov_epi64(settled, best_cost);
+        sum_low = _mm512_add_epi64(sum_low, _mm512_and_si512(best_cost, _mm512_set1_epi64(0xffffffff)));
+        sum_high = _mm512_add_epi64(sum_high, _mm512_srai_epi64(best_cost, 32));
+        if (open) {
+            int64_t at[8];
+            _mm512_storeu_si512(at, best_high);
+            for (; open; open &= open - 1) {
+                int place = __builtin_ctz(open);
+                scan_keep(s, row + place, (int)at[place]);
+            }
+        }
     }
+    s->cost += (__int128)_mm512_reduce_add_epi64(sum_high) * ((__int128)1 << 32) + _mm512_reduce_add_epi64(sum_low);
+    return row;
 }
 #endif
 
-static int use_wide(const Table *t)
+ALWAYS_INLINE void scan_all(Scan *s, int wide)
 {
+    double chosen[BLOCK_ROWS];
+    for (Py_ssize_t start = s->start; start < s->stop; start += BLOCK_ROWS) {
+        Py_ssize_t row = start, stop = start + BLOCK_ROWS < s->stop ? start + BLOCK_ROWS : s->stop;
 #ifdef HAVE_AVX512
-    return t->columns <= 8 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq");
-#else
-    (void)t;
-    return 0;
+        if (wide)
+            row = scan_rows(s, row, stop, chosen);
 #endif
+        for (; row < stop; row++)
+            chosen[row - start] = scan_row(s, row);
+        bins_add_block(s->damage, chosen, (int)(stop - start));
+    }
 }
 
-static void scan_part(void *job)
-{
-    Scan *s = job;
+static void scan_part(void *job) { scan_all(job, 0); }
+
 #ifdef HAVE_AVX512
-    if (use_wide(s->table)) {
-        scan_wide(s);
-        return;
-    }
+WIDE static void scan_part_wide(void *job) { scan_all(job, 1); }
 #endif
-    scan_plain(s);
-}
 
 /* ---- arguments ----------------------------------------------------------------------------------------------------- */
 
@@ -228,7 +193,6 @@ static int table_of(Buffers *b, Table *t, PyObject *cost, PyObject *damage, PyOb
                     PyObject *widths, Py_ssize_t rows, Py_ssize_t columns)
 {
     Py_ssize_t entries = levels == Py_None ? rows * columns : rows;
-    t->rows = rows;
     t->columns = columns;
     if (columns < 1 || columns > MOST_COLUMNS) {
         PyErr_SetString(PyExc_ValueError, "too many columns");
@@ -289,7 +253,7 @@ static PyObject *py_scan(PyObject *self, PyObject *args)
         }
     }
     Py_BEGIN_ALLOW_THREADS
-    run_all(scan_part, jobs, sizeof jobs[0], threads);
+    run_all(columns <= WIDE_COLUMNS ? WIDE_OR_PLAIN(scan_part) : scan_part, jobs, sizeof jobs[0], threads);
 
     Py_ssize_t most = 0;
     for (int i = 0; i < threads; i++)
@@ -536,15 +500,14 @@ static PyObject *py_hull(PyObject *self, PyObject *args)
 
 /* ---- order --------------------------------------------------------------------------------------------------------- */
 
-#define DIGIT 11
-#define DIGITS 6
-
-/* Stable order of non-negative keys, the largest first: least significant digit first, 11 bits at a time. */
+/* Stable order of non-negative keys, the largest first: least significant digit first, 11 bits at a time; fewer where
+   going through all digits would take longer than going through the keys. */
 static int descending(const double *keys, int64_t *order, Py_ssize_t count)
 {
-    size_t n = (size_t)count;
+    size_t n = (size_t)count, width = n < 4096 ? 8 : 11, mask = ((size_t)1 << width) - 1;
+    int digits = (int)((64 + width - 1) / width);
     uint64_t *from = malloc(n * 16 + 16), *into = malloc(n * 16 + 16);
-    size_t(*histogram)[1 << DIGIT] = calloc(DIGITS, sizeof *histogram);
+    size_t *histogram = calloc((size_t)digits << width, sizeof *histogram);
     int failed = from == NULL || into == NULL || histogram == NULL;
     if (!failed) {
         for (size_t i = 0; i < n; i++) {
@@ -553,20 +516,20 @@ static int descending(const double *keys, int64_t *order, Py_ssize_t count)
             bits = ~bits;
             from[2 * i] = bits;
             from[2 * i + 1] = i;
-            for (int d = 0; d < DIGITS; d++)
-                histogram[d][(bits >> (d * DIGIT)) & ((1 << DIGIT) - 1)]++;
+            for (int d = 0; d < digits; d++)
+                histogram[((size_t)d << width) + ((bits >> (size_t)d * width) & mask)]++;
         }
-        for (int d = 0; d < DIGITS; d++) {
-            size_t *h = histogram[d], sum = 0;
-            if (n > 0 && h[(from[0] >> (d * DIGIT)) & ((1 << DIGIT) - 1)] == n)
+        for (int d = 0; d < digits; d++) {
+            size_t *h = histogram + ((size_t)d << width), sum = 0, shift = (size_t)d * width;
+            if (n > 0 && h[(from[0] >> shift) & mask] == n)
                 continue; /* all keys share this digit */
-            for (int i = 0; i < 1 << DIGIT; i++) {
+            for (size_t i = 0; i <= mask; i++) {
                 size_t here = h[i];
                 h[i] = sum;
                 sum += here;
             }
             for (size_t i = 0; i < n; i++) {
-                size_t place = h[(from[2 * i] >> (d * DIGIT)) & ((1 << DIGIT) - 1)]++;
+                size_t place = h[(from[2 * i] >> shift) & mask]++;
                 into[2 * place] = from[2 * i];
                 into[2 * place + 1] = from[2 * i + 1];
             }
