@@ -15,10 +15,10 @@ import numpy.typing as npt
 
 from impq_opt.arithmetic import exact_int_sum, exact_units, float_of
 from impq_opt.instance import Block
-from impq_opt.solvers._exact_scan import LARGEST_PRICE, Pool, Scan, gather, scan, values_at
+from impq_opt.solvers._exact_scan import LARGEST_PRICE, Pool, Scan, Total, gather, scan, two_best
 from impq_opt.solvers._hull import Steps, hull_steps
 
-__all__ = ["Goal", "OutOfReachError", "Priced", "find_price", "narrow"]
+__all__ = ["Goal", "OutOfReachError", "Priced", "Sample", "find_price", "narrow"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -31,6 +31,10 @@ _SAMPLE = 8192
 _MANY = 1 << 21
 # Half-width of the bracket that a sample gives, in standard errors: it fails once in some thousands, and is checked.
 _SIGMAS = 3.5
+# A bracket is narrow enough for a line where its ends differ by less than this factor.
+_NARROW = 4.0
+# Half-widths of a bracket around a point of that line, as shares of the outer one: per root of a step, and in any case.
+_STRAY, _BEND = 3.0, 0.005
 # Ends of brackets are moved outwards by this factor, so that ties at an end lie inside.
 _NUDGE = 1.0 + 2.0**-40
 
@@ -42,13 +46,13 @@ class Goal:
     by_cost: bool
     capacity: int
 
-    def less(self, cost: int, damage: int) -> Goal:
-        """Return the goal of the other groups when some use up ``cost`` and ``damage``."""
-        return Goal(self.by_cost, self.capacity - (damage if self.by_cost else cost))
+    def less(self, total: Total) -> Goal:
+        """Return the goal of the other groups when some have this total."""
+        return Goal(self.by_cost, self.capacity - self.used(total))
 
-    def used(self, cost: IntArray, damage: FloatArray) -> int:
-        """Return what some candidates use up, exactly."""
-        return exact_units(damage) if self.by_cost else exact_int_sum(cost)
+    def used(self, total: Total) -> int:
+        """Return what some groups use up."""
+        return total.damage if self.by_cost else total.cost
 
     def as_float(self, used: int) -> float:
         """Return what is used up as the float64 nearest to it, in damage or cost."""
@@ -66,15 +70,22 @@ class Priced:
     columns: ColumnArray
 
 
-def find_price(pool: Pool, goal: Goal, rng: np.random.Generator, steps: Steps | None = None) -> Priced:
-    """Return the multiplier at which the groups of ``pool`` just meet ``goal``; ``steps``: their hulls, if known."""
+def find_price(
+    pool: Pool, goal: Goal, rng: np.random.Generator, *, steps: Steps | None = None, outer: Scan | None = None
+) -> Priced:
+    """Return the multiplier at which the groups of ``pool`` just meet ``goal``.
+
+    ``steps``: their hulls, if known. ``outer``: the pass that found the pool, if one did.
+    """
     if len(pool) <= _FEW or steps is not None:
         return _by_sorting(pool, goal, steps)
-    found, _ = narrow([pool.block], len(pool), goal, 0.0, rng)
+    guess: Sample | Between | None = None if outer is None else Between.of(outer, goal)
+    guess = Sample.draw([pool.block], len(pool), goal, rng) if guess is None else guess
+    found, _ = narrow([pool.block], len(pool), goal, guess)
     rest = found.pool
     if len(rest) > 0.7 * len(pool):  # many equal ratios: narrowing does not help
         return _by_sorting(pool, goal)
-    inner = find_price(rest, goal.less(found.cost, found.damage), rng)
+    inner = find_price(rest, goal.less(found.settled), rng, outer=found)
     columns = found.columns
     columns[rest.places] = inner.columns
     return Priced(inner.price, columns)
@@ -113,7 +124,7 @@ def _break_count(pool: Pool, goal: Goal, steps: Steps) -> int:
     count = int(np.searchsorted(steps.damage_so_far, float_of(start - goal.capacity), side="left")) + 1
 
     def fits(number: int) -> bool:
-        return goal.used(*pool.chosen(steps.choice(number))) <= goal.capacity
+        return exact_units(pool.chosen(steps.choice(number))[1]) <= goal.capacity
 
     if start <= goal.capacity:
         return 0
@@ -133,28 +144,27 @@ def narrow(
     blocks: Sequence[Block],
     size: int,
     goal: Goal,
-    share: float,
-    rng: np.random.Generator,
+    guess: Sample | Between,
+    threshold: float = 0.0,
     reachable: Callable[[], bool] = lambda: True,
 ) -> tuple[Scan, int]:
     """Settle all groups that no multiplier in a bracket around the best one changes; also return the passes taken.
 
     Parameters
     ----------
-    share : float
-        Open about this share of the groups on top, those whose second candidate comes closest; the ``threshold``
-        of the result says how close that is.
+    guess
+        Where the best multiplier is likely to be.
+    threshold : float
+        Open the groups too whose second candidate comes so close.
     reachable : callable
         Whether any allocation meets the goal; asked where the first bracket does not.
     """
-    sample = _Sample.draw(blocks, size, goal, rng)
-    low, high = sample.bracket(0.0, None)
-    threshold = sample.threshold(share) if share else 0.0
+    low, high = guess.bracket()
     passes = 0
     for _ in range(64):
         passes += 1
         found = scan(blocks, size, low, high, threshold)
-        at_low, at_high = _used_at_ends(found, goal)
+        at_low, at_high = (goal.used(found.settled.plus(end)) for end in (found.at_low, found.at_high))
         # Larger multipliers mean less damage and more cost.
         too_low, too_high = (at_high > goal.capacity, at_low < goal.capacity)
         if not goal.by_cost:
@@ -162,22 +172,54 @@ def narrow(
         if too_low and goal.by_cost and passes == 1 and not reachable():
             raise OutOfReachError
         if too_low and high < LARGEST_PRICE:
-            low, (_, high) = high, sample.bracket(goal.as_float(at_high), high)
+            low, (_, high) = high, guess.bracket_from(high, goal.as_float(at_high))
         elif too_high and low > 0:
-            high, (low, _) = low, sample.bracket(goal.as_float(at_low), low)
+            high, (low, _) = low, guess.bracket_from(low, goal.as_float(at_low))
         else:
             break
     return found, passes
 
 
-def _used_at_ends(found: Scan, goal: Goal) -> tuple[int, int]:
-    """Return what all groups use up at the two ends of the bracket."""
-    settled = found.damage if goal.by_cost else found.cost
-    low = goal.used(*found.pool.chosen(found.columns[found.pool.places]))
-    return settled + low, settled + goal.used(*found.pool.chosen(found.at_high))
+class Between:
+    """Where the multiplier must be between two that are known to be too low and too high: almost on a line.
+
+    What groups use up is nearly linear in the logarithm of the multiplier over a narrow bracket.
+    """
+
+    def __init__(self, goal: Goal, ends: list[tuple[float, float]], count: int) -> None:
+        self.target, self.ends = goal.as_float(goal.capacity), ends
+        # As many random steps stray from a line by about half a root of their number; and lines from curves.
+        self.width = _STRAY / math.sqrt(count) + _BEND
+
+    @classmethod
+    def of(cls, outer: Scan, goal: Goal) -> Between | None:
+        """Return the guess inside the bracket of a pass that left some groups open; None where it is wide."""
+        if not 0 < outer.low <= outer.high < outer.low * _NARROW:
+            return None
+        ends = [
+            (math.log(at), goal.as_float(goal.used(total)))
+            for at, total in ((outer.low, outer.at_low), (outer.high, outer.at_high))
+        ]
+        return cls(goal, ends, len(outer.pool))
+
+    def bracket(self) -> tuple[float, float]:
+        """Return multipliers between which the best one lies, most likely."""
+        (low, at_low), (high, at_high) = self.ends
+        share = (at_low - self.target) / (at_low - at_high) if at_low != at_high else 0.5
+        found = [min(max(share + way * self.width, 0.0), 1.0) for way in (-1, 1)]
+        below, above = (math.exp(low + one * (high - low)) for one in found)
+        return below / _NUDGE, above * _NUDGE
+
+    def bracket_from(self, at: float, used: float) -> tuple[float, float]:
+        """Return another bracket when the multiplier ``at``, an end of the last one, has turned out to miss."""
+        at_low = self.ends[0][1]
+        too_low = (used > self.target) == (at_low > self.target)
+        self.ends[0 if too_low else 1] = (math.log(at), used)
+        self.width *= 2.0
+        return self.bracket()
 
 
-class _Sample:
+class Sample:
     """A stratified sample of the groups, its hull steps, and what they say about the whole."""
 
     def __init__(self, pool: Pool, size: int, goal: Goal) -> None:
@@ -191,27 +233,37 @@ class _Sample:
         self.widen = 1.0
 
     @classmethod
-    def draw(cls, blocks: Sequence[Block], size: int, goal: Goal, rng: np.random.Generator) -> _Sample:
+    def draw(cls, blocks: Sequence[Block], size: int, goal: Goal, rng: np.random.Generator) -> Sample:
         count = min(_SAMPLE if size <= _MANY else 4 * _SAMPLE, size // 4)
         # One random group in each of `count` equal stretches: neighbours are alike, so strata lower the variance.
         edges = np.arange(count + 1) * size // count
         places = edges[:-1] + (rng.random(count) * np.diff(edges)).astype(np.int64)
         return cls(gather(blocks, size, places), size, goal)
 
-    def bracket(self, known: float, at: float | None) -> tuple[float, float]:
-        """Return multipliers between which the best one lies, almost surely.
+    @property
+    def _scale(self) -> float:
+        return len(self.pool) / self.size
 
-        ``known`` is what all groups use up at the multiplier ``at``: the sample then has to tell only the
-        difference from there, of which groups that dominate the sum but do not change are no part.
+    @property
+    def _target(self) -> float:
+        return self.goal.as_float(self.goal.capacity) * self._scale
+
+    def bracket(self) -> tuple[float, float]:
+        """Return multipliers between which the best one lies, almost surely."""
+        return self._bracket(self._target, 0.0)
+
+    def bracket_from(self, at: float, used: float) -> tuple[float, float]:
+        """Return another bracket when the multiplier ``at``, an end of the last one, has turned out to miss.
+
+        What all groups use up there is known: the sample then has to tell only the difference from there, of which
+        groups that dominate the sum but do not change are no part.
         """
-        scale = len(self.pool) / self.size
-        target = self.goal.as_float(self.goal.capacity) * scale
-        reference: FloatArray | float = 0.0
-        if at is not None:
-            number = self._count_at(at)
-            reference = self._amounts(number)
-            target += float(reference.sum()) - known * scale
-            self.widen *= 4.0  # each miss trusts the sample less
+        reference = self._amounts(self._count_at(at))
+        self.widen *= 4.0  # each miss trusts the sample less
+        low, high = self._bracket(self._target + float(reference.sum()) - used * self._scale, reference)
+        return min(low, at / self.widen), max(high, at * self.widen)
+
+    def _bracket(self, target: float, reference: FloatArray | float) -> tuple[float, float]:
         count = self._count(target)
         amounts = self._amounts(count) - reference
         # Half the mean squared difference of neighbours: the variance inside the strata.
@@ -222,8 +274,6 @@ class _Sample:
         if above + 1 >= len(self.steps.group):
             last = _price(self.steps, len(self.steps.group) - 1)
             high = min(max(last, 1e-280) * 16.0 ** min(self.widen, 200.0), LARGEST_PRICE)
-        if at is not None:
-            low, high = min(low, at / self.widen), max(high, at * self.widen)
         return low / _NUDGE, min(high * _NUDGE, LARGEST_PRICE)
 
     def _count(self, target: float) -> int:
@@ -244,11 +294,9 @@ class _Sample:
 
     def threshold(self, share: float) -> float:
         """Return the cost within which ``share`` of the groups have a second candidate at the best multiplier."""
-        price = _price(self.steps, self._count(self.goal.as_float(self.goal.capacity) * len(self.pool) / self.size))
-        values = values_at(self.pool.cost, self.pool.damage, price)
-        if values.shape[1] < 2:
-            return 0.0
-        lowest = np.partition(values, 1, axis=1)
-        behind = np.sort(lowest[:, 1] - lowest[:, 0])
-        found = float(behind[int(share * len(behind))])
+        count = self._count(self._target)
+        columns = self.steps.choice(max(count, 0)).astype(np.uint16)
+        first, second, _ = two_best(self.pool, _price(self.steps, count), columns)
+        place = int(share * len(first))
+        found = float(np.partition(second - first, place)[place])
         return found if math.isfinite(found) else 0.0

@@ -6,10 +6,11 @@ by more than a threshold at both ends of a bracket it does so everywhere inside,
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,7 @@ __all__ = [
     "PROHIBITIVE",
     "Pool",
     "Scan",
+    "Total",
     "everything",
     "gather",
     "scan",
@@ -76,21 +78,36 @@ class Pool:
         rows = np.arange(len(columns))
         return self.cost[rows, columns], self.damage[rows, columns]
 
+    def total(self, rows: IntArray, columns: npt.NDArray[np.integer]) -> Total:
+        """Return what some of its rows cost and damage at their entries of ``columns`` (n,)."""
+        columns = columns[rows]
+        return Total(exact_int_sum(self.cost[rows, columns]), exact_units(self.damage[rows, columns]))
+
+
+class Total(NamedTuple):
+    """An exact sum over some groups; damage in units of 2**-1074."""
+
+    cost: int = 0
+    damage: int = 0
+
+    def plus(self, other: Total) -> Total:
+        """Return the sum of two."""
+        return Total(self.cost + other.cost, self.damage + other.damage)
+
 
 @dataclass(frozen=True, eq=False)
 class Scan:
     """What a pass found.
 
-    columns (size,): the best candidate at the low end. pool: the open groups; at_high (n,): their best candidate at
-    the high end. cost, damage: exact sums over the settled groups, damage in units of 2**-1074. The rest says what the
-    pass was asked for.
+    columns (size,): the best candidate at the low end. pool: the open groups. settled: what the settled groups cost and
+    damage; at_low, at_high: the same for the open groups at the two ends. The rest says what the pass was asked for.
     """
 
     columns: ColumnArray
     pool: Pool
-    at_high: ColumnArray
-    cost: int
-    damage: int
+    settled: Total
+    at_low: Total
+    at_high: Total
     low: float
     high: float
     threshold: float
@@ -107,9 +124,9 @@ def scan(blocks: Sequence[Block], size: int, low: float, high: float, threshold:
         columns[block.groups] = part.columns
         places = part.pool.places
         pools.append(replace(part.pool, places=places if isinstance(block.groups, slice) else block.groups[places]))
-    highs = np.concatenate([part.at_high for part in parts])
-    cost, damage = sum(part.cost for part in parts), sum(part.damage for part in parts)
-    return Scan(columns, _joined(pools), highs, cost, damage, low, high, threshold)
+    ends = ([part.settled for part in parts], [part.at_low for part in parts], [part.at_high for part in parts])
+    settled, at_low, at_high = (functools.reduce(Total.plus, totals) for totals in ends)
+    return Scan(columns, _joined(pools), settled, at_low, at_high, low, high, threshold)
 
 
 def _scan_block(block: Block, low: float, high: float, threshold: float) -> Scan:
@@ -128,20 +145,22 @@ def _scan_native(block: Block, arrays: tuple[Any, ...], low: float, high: float,
     needed = count // (_POOL_SHARE if block.structured else _POOL_SHARE // 2) + _CHUNK
     while needed:
         room = needed
-        places, at_high = np.empty(room, dtype=np.int64), np.empty(room, dtype=np.uint16)
+        places = np.empty(room, dtype=np.int64)
         pool_cost, pool_damage = np.empty((room, width), dtype=np.int64), np.empty((room, width))
-        opened, needed, cost, (damage, exponent) = _native.kernel.scan(
-            *(*arrays, low, high, threshold, GUARD, columns, places, at_high),
+        opened, needed, *found = _native.kernel.scan(
+            *(*arrays, low, high, threshold, GUARD, columns, places),
             *(pool_cost, pool_damage, room, _native.thread_count(count)),
         )
     pool = Pool(places[:opened], pool_cost[:opened], pool_damage[:opened])
-    return Scan(columns, pool, at_high[:opened], cost, damage << (exponent + UNIT_BITS), low, high, threshold)
+    settled, at_low, at_high = (Total(cost, damage << (exponent + UNIT_BITS)) for cost, (damage, exponent) in found)
+    return Scan(columns, pool, settled, at_low, at_high, low, high, threshold)
 
 
 def _scan_numpy(block: Block, low: float, high: float, threshold: float) -> Scan:
     count = block_length(block)
     columns = np.empty(count, dtype=np.uint16)
-    rows, highs, cost, damage = [], [], 0, 0
+    rows = []
+    settled = at_low_end = at_high_end = Total()
     for start in range(0, count, _CHUNK):
         part = block.part(slice(start, min(start + _CHUNK, count)))
         part_cost, part_damage = part.tables()
@@ -153,14 +172,14 @@ def _scan_numpy(block: Block, low: float, high: float, threshold: float) -> Scan
             out |= np.arange(out.shape[1]) >= part.widths[:, None]
         is_open = out.sum(axis=1) < out.shape[1] - 1
         columns[start : start + len(best)] = best
-        here, settled = np.flatnonzero(is_open), np.flatnonzero(~is_open)
-        rows.append(here + start)
-        highs.append(at_high[here].argmin(axis=1).astype(np.uint16))
-        cost += exact_int_sum(part_cost[settled, best[settled]])
-        damage += exact_units(part_damage[settled, best[settled]])
+        here = Pool(np.arange(len(best)), part_cost, part_damage)
+        settled = settled.plus(here.total(np.flatnonzero(~is_open), best))
+        rows.append(np.flatnonzero(is_open))
+        at_low_end = at_low_end.plus(here.total(rows[-1], best))
+        at_high_end = at_high_end.plus(here.total(rows[-1], at_high.argmin(axis=1)))
+        rows[-1] += start
     opened = np.concatenate(rows)
-    pool = Pool(opened, *_rows(block, opened))
-    return Scan(columns, pool, np.concatenate(highs), cost, damage, low, high, threshold)
+    return Scan(columns, Pool(opened, *_rows(block, opened)), settled, at_low_end, at_high_end, low, high, threshold)
 
 
 def _native_arrays(block: Block) -> tuple[Any, ...] | None:
@@ -254,19 +273,23 @@ def _joined(pools: list[Pool]) -> Pool:
     return Pool(np.concatenate([pool.places for pool in pools]), np.concatenate(costs), np.concatenate(damages))
 
 
-def two_best(pool: Pool, price: float) -> tuple[FloatArray, FloatArray]:
-    """Return the least and the second least value (n,) of each group at ``price``; see :func:`values_at`."""
+def two_best(pool: Pool, price: float, columns: ColumnArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return the least and second least value (n,) of each group at ``price``, and that of its entry of ``columns``.
+
+    See :func:`values_at` for what a value is.
+    """
     count, width = pool.cost.shape
     if _native.kernel is not None and width <= _native.MOST_COLUMNS:
-        first, second = np.empty(count), np.empty(count)
+        first, second, own = np.empty(count), np.empty(count), np.empty(count)
         cost, damage = np.ascontiguousarray(pool.cost), np.ascontiguousarray(pool.damage)
-        _native.kernel.two_best(cost, damage, count, width, price, first, second)
-        return first, second
+        _native.kernel.two_best(cost, damage, count, width, price, columns, first, second, own)
+        return first, second, own
     values = values_at(pool.cost, pool.damage, price)
+    own = values[np.arange(count), columns]
     if width == 1:
-        return values[:, 0], np.full(len(values), np.inf)
+        return values[:, 0], np.full(len(values), np.inf), own
     lowest = np.partition(values, 1, axis=1)
-    return lowest[:, 0], lowest[:, 1]
+    return lowest[:, 0], lowest[:, 1], own
 
 
 def common_divisor(blocks: Sequence[Block]) -> int:

@@ -20,12 +20,13 @@ from impq_opt.solvers._exact_cardinality import Pairs, pairs_of
 from impq_opt.solvers._exact_core import Found, search
 from impq_opt.solvers._exact_fill import fill
 from impq_opt.solvers._exact_model import Model, RelativeCore
-from impq_opt.solvers._exact_price import Goal, OutOfReachError, find_price, narrow
+from impq_opt.solvers._exact_price import Goal, OutOfReachError, Sample, find_price, narrow
 from impq_opt.solvers._exact_scan import (
     GUARD,
     LARGEST_PRICE,
     PROHIBITIVE,
     Pool,
+    Total,
     block_width,
     common_divisor,
     everything,
@@ -107,50 +108,54 @@ class Search:
         if size <= _SMALL or self.steps is not None:
             pool, threshold = everything(self.instance.blocks, size), math.inf
             base, low, high = np.empty(size, dtype=np.uint16), 0.0, LARGEST_PRICE
-            cost, damage = 0, 0
+            settled, found = Total(), None
         else:
-            share = max(_SHARE, min(_KEPT / size, 10 * _SHARE))
-            found, passes = narrow(self.instance.blocks, size, self.goal, share, rng, self._reachable)
-            pool, threshold, base = found.pool, found.threshold, found.columns
-            cost, damage, low, high = found.cost, found.damage, found.low, found.high
+            sample = Sample.draw(self.instance.blocks, size, self.goal, rng)
+            threshold = sample.threshold(max(_SHARE, min(_KEPT / size, 10 * _SHARE)))
+            found, passes = narrow(self.instance.blocks, size, self.goal, sample, threshold, self._reachable)
+            pool, base, settled, low, high = found.pool, found.columns, found.settled, found.low, found.high
             self.statistics["passes"] += passes
-        priced = find_price(pool, self.goal.less(cost, damage), rng, self.steps)
+        priced = find_price(pool, self.goal.less(settled), rng, steps=self.steps, outer=found)
         self.price = min(max(priced.price, low), high)
         base[pool.places] = priced.columns
         self.base = base
-        self._set_pool(pool, threshold)
+        own = self._set_pool(pool, threshold)
         chosen_cost, chosen_damage = pool.chosen(priced.columns)
-        self.base_cost = cost + int(chosen_cost.sum())
+        self.base_cost = settled.cost + int(chosen_cost.sum())
         if self.instance.ties:
             whole = self.instance.damage_of(base.astype(np.int64)) - self.instance.base_damage
             self.base_damage = units_within(whole)
         else:
-            self.base_damage = damage + exact_units(chosen_damage)
+            self.base_damage = settled.damage + exact_units(chosen_damage)
         self.slack = self.goal.capacity - (self.base_damage if self.by_cost else self.base_cost)
         if self.slack >= 0:
             self.best = (np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
-        self._measure_gap(chosen_cost, chosen_damage)
+        self._measure_gap(own)
 
-    def _set_pool(self, pool: Pool, threshold: float) -> None:
-        """Keep the pool: all groups with a second choice within ``threshold`` of the best at the price, or more."""
+    def _set_pool(self, pool: Pool, threshold: float) -> FloatArray:
+        """Keep the pool: all groups with a second choice within ``threshold`` of the best at the price, or more.
+
+        Return the values (n,) of the base's choices there.
+        """
         assert self.price is not None
         self.pool, self.threshold, self.pool_lattice = pool, threshold, None
-        first, second = two_best(pool, self.price)
+        base = self.base[pool.places]
+        first, second, own = two_best(pool, self.price, base)
         self.first = first
         with np.errstate(invalid="ignore"):
             self.behind = second * GUARD - first
         if math.isnan(self.behind.sum()):  # infinite values tell nothing
             self.behind[np.isnan(self.behind)] = -1.0
-        self.base_columns = self.base[pool.places].astype(np.int64)
+        self.base_columns = base.astype(np.int64)
+        return own
 
-    def _measure_gap(self, cost: IntArray, damage: FloatArray) -> None:
+    def _measure_gap(self, value: FloatArray) -> None:
         """Set the base's objective minus the dual bound, in cost, rounding taken off the bound.
 
-        cost, damage (n,) are the base's in the pool; the settled groups have no reduced cost.
+        ``value`` (n,) is the base's in the pool; the settled groups have no reduced cost.
         """
         assert self.price is not None
         with np.errstate(over="ignore", invalid="ignore"):
-            value = (cost - self.pool.cost.min(axis=1)).astype(np.float64) + self.price * damage
             excess = float((value - self.first).sum() + 2.0**-48 * value.sum())
         excess = math.inf if math.isnan(excess) else excess
         slack = float_of(self.slack) * self.price if self.by_cost else float(self.slack)

@@ -11,24 +11,35 @@
 /* ---- scan -------------------------------------------------------------------------------------------------------- */
 
 typedef struct {
+    __int128 cost;
+    Bins damage;
+} Total;
+
+typedef struct {
     const Table *table;
     Py_ssize_t start, stop, opened;
     double low, high, threshold, guard;
     uint16_t *columns; /* (n,) all rows */
-    int64_t *open; /* the open rows, as many as there is room for, their best columns at the high end, and tables */
-    uint16_t *at_high;
+    int64_t *open; /* the open rows, as many as there is room for, and their tables */
     int64_t *pool_cost;
     double *pool_damage;
     Py_ssize_t room;
-    __int128 cost;
-    Bins *damage;
+    Total *totals; /* of the settled rows, and of the open ones at the low and at the high end */
 } Scan;
 
-/* Copy out an open row; columns past its width repeat the last at a prohibitive cost. */
-static inline void scan_keep(Scan *s, Py_ssize_t row, int best_high)
+static inline void total_add(Total *total, const Table *t, Py_ssize_t row, int64_t k)
 {
+    total->cost += cost_at(t, row, k);
+    bins_add(&total->damage, damage_at(t, row, k));
+}
+
+/* Copy out an open row; columns past its width repeat the last at a prohibitive cost. */
+static inline void scan_keep(Scan *s, Py_ssize_t row, int64_t best_low, int64_t best_high)
+{
+    const Table *t = s->table;
+    total_add(&s->totals[1], t, row, best_low);
+    total_add(&s->totals[2], t, row, best_high);
     if (s->opened < s->room) {
-        const Table *t = s->table;
         Py_ssize_t columns = t->columns, width = t->widths ? t->widths[row] : columns;
         int64_t *cost = s->pool_cost + s->opened * columns;
         double *damage = s->pool_damage + s->opened * columns;
@@ -38,7 +49,6 @@ static inline void scan_keep(Scan *s, Py_ssize_t row, int best_high)
             damage[k] = damage_at(t, row, past ? width - 1 : k);
         }
         s->open[s->opened] = row;
-        s->at_high[s->opened] = (uint16_t)best_high;
     }
     s->opened++;
 }
@@ -66,10 +76,10 @@ static double scan_row(Scan *s, Py_ssize_t row)
         kept += !(at_low[k] * s->guard > below_low && at_high[k] * s->guard > below_high);
     s->columns[row] = (uint16_t)best;
     if (kept > 1) {
-        scan_keep(s, row, best_high);
+        scan_keep(s, row, best, best_high);
         return 0.0;
     }
-    s->cost += cost[best];
+    s->totals[0].cost += cost[best];
     return damage[best];
 }
 
@@ -122,15 +132,17 @@ WIDE static Py_ssize_t scan_rows(Scan *s, Py_ssize_t row, Py_ssize_t stop, doubl
         sum_low = _mm512_add_epi64(sum_low, _mm512_and_si512(best_cost, _mm512_set1_epi64(0xffffffff)));
         sum_high = _mm512_add_epi64(sum_high, _mm512_srai_epi64(best_cost, 32));
         if (open) {
-            int64_t at[8];
-            _mm512_storeu_si512(at, best_high);
+            int64_t at_low_end[8], at_high_end[8];
+            _mm512_storeu_si512(at_low_end, best);
+            _mm512_storeu_si512(at_high_end, best_high);
             for (; open; open &= open - 1) {
                 int place = __builtin_ctz(open);
-                scan_keep(s, row + place, (int)at[place]);
+                scan_keep(s, row + place, at_low_end[place], at_high_end[place]);
             }
         }
     }
-    s->cost += (__int128)_mm512_reduce_add_epi64(sum_high) * ((__int128)1 << 32) + _mm512_reduce_add_epi64(sum_low);
+    s->totals[0].cost +=
+        (__int128)_mm512_reduce_add_epi64(sum_high) * ((__int128)1 << 32) + _mm512_reduce_add_epi64(sum_low);
     return row;
 }
 #endif
@@ -146,7 +158,7 @@ ALWAYS_INLINE void scan_all(Scan *s, int wide)
 #endif
         for (; row < stop; row++)
             chosen[row - start] = scan_row(s, row);
-        bins_add_block(s->damage, chosen, (int)(stop - start));
+        bins_add_block(&s->totals[0].damage, chosen, (int)(stop - start));
     }
 }
 
@@ -203,18 +215,25 @@ static int table_of(Buffers *b, Table *t, PyObject *cost, PyObject *damage, PyOb
            array_of(b, widths, rows, 8, 0, 1, &t->widths);
 }
 
-/* scan(cost, damage, levels, scales, widths, rows, columns, low, high, threshold, guard, best, open, at_high,
-        pool cost, pool damage, room in the pool, threads)
-   -> (number of open rows, 0 or the room that they need, cost of the settled, (integer, exponent) of their damage) */
+/* A total as (cost, (integer, exponent) of the damage). */
+static PyObject *total_result(const Total *total)
+{
+    return Py_BuildValue("(NN)", wide_result(total->cost), bins_result(&total->damage));
+}
+
+/* scan(cost, damage, levels, scales, widths, rows, columns, low, high, threshold, guard, best, open, pool cost, pool damage,
+        room in the pool, threads)
+   -> (number of open rows, 0 or the room that they need, totals of the settled rows, of the open ones at the low end, and
+       at the high end) */
 static PyObject *py_scan(PyObject *self, PyObject *args)
 {
     (void)self;
-    PyObject *cost, *damage, *levels, *scales, *widths, *best, *open, *at_high, *pool_cost, *pool_damage;
+    PyObject *cost, *damage, *levels, *scales, *widths, *best, *open, *pool_cost, *pool_damage;
     Py_ssize_t rows, columns, room;
     double low, high, threshold, guard;
     int threads;
-    if (!PyArg_ParseTuple(args, "OOOOOnnddddOOOOOni", &cost, &damage, &levels, &scales, &widths, &rows, &columns, &low,
-                          &high, &threshold, &guard, &best, &open, &at_high, &pool_cost, &pool_damage, &room, &threads))
+    if (!PyArg_ParseTuple(args, "OOOOOnnddddOOOOni", &cost, &damage, &levels, &scales, &widths, &rows, &columns, &low,
+                          &high, &threshold, &guard, &best, &open, &pool_cost, &pool_damage, &room, &threads))
         return NULL;
     Buffers buffers = {.count = 0};
     Table table;
@@ -231,7 +250,6 @@ static PyObject *py_scan(PyObject *self, PyObject *args)
         goto done;
     if (array_of(&buffers, best, rows, 2, 1, 0, &jobs[0].columns) ||
         array_of(&buffers, open, room, 8, 1, 0, &jobs[0].open) ||
-        array_of(&buffers, at_high, room, 2, 1, 0, &jobs[0].at_high) ||
         array_of(&buffers, pool_cost, room * columns, 8, 1, 0, &jobs[0].pool_cost) ||
         array_of(&buffers, pool_damage, room * columns, 8, 1, 0, &jobs[0].pool_damage))
         goto done;
@@ -243,11 +261,10 @@ static PyObject *py_scan(PyObject *self, PyObject *args)
         jobs[i].columns = jobs[0].columns;
         jobs[i].room = room / threads;
         jobs[i].open = jobs[0].open + room / threads * i;
-        jobs[i].at_high = jobs[0].at_high + room / threads * i;
         jobs[i].pool_cost = jobs[0].pool_cost + room / threads * columns * i;
         jobs[i].pool_damage = jobs[0].pool_damage + room / threads * columns * i;
-        jobs[i].damage = calloc(1, sizeof(Bins));
-        if (jobs[i].damage == NULL) {
+        jobs[i].totals = calloc(3, sizeof(Total));
+        if (jobs[i].totals == NULL) {
             PyErr_NoMemory();
             goto done;
         }
@@ -265,33 +282,39 @@ static PyObject *py_scan(PyObject *self, PyObject *args)
         memmove(jobs[0].pool_cost + jobs[0].opened * columns, jobs[i].pool_cost, bytes);
         memmove(jobs[0].pool_damage + jobs[0].opened * columns, jobs[i].pool_damage, bytes);
         memmove(jobs[0].open + jobs[0].opened, jobs[i].open, sizeof(int64_t) * count);
-        memmove(jobs[0].at_high + jobs[0].opened, jobs[i].at_high, sizeof(uint16_t) * count);
         jobs[0].opened += jobs[i].opened;
-        jobs[0].cost += jobs[i].cost;
-        bins_merge(jobs[0].damage, jobs[i].damage);
+        for (int end = 0; end < 3; end++) {
+            jobs[0].totals[end].cost += jobs[i].totals[end].cost;
+            bins_merge(&jobs[0].totals[end].damage, &jobs[i].totals[end].damage);
+        }
     }
     Py_END_ALLOW_THREADS
-    result = Py_BuildValue("(nnNN)", jobs[0].opened, needed, wide_result(jobs[0].cost), bins_result(jobs[0].damage));
+    const Total *totals = jobs[0].totals;
+    result = Py_BuildValue("(nnNNN)", jobs[0].opened, needed, total_result(&totals[0]), total_result(&totals[1]),
+                           total_result(&totals[2]));
 done:
     for (int i = 0; i < MOST_THREADS; i++)
-        free(jobs[i].damage);
+        free(jobs[i].totals);
     release(&buffers);
     return result;
 }
 
-/* two_best(cost, damage, rows, columns, price, first, second): the least two values of each row */
+/* two_best(cost, damage, rows, columns, price, chosen, first, second, own): the least two values of each row, and that of its
+   chosen column, or NULL */
 static PyObject *py_two_best(PyObject *self, PyObject *args)
 {
     (void)self;
-    PyObject *cost, *damage, *first, *second;
+    PyObject *cost, *damage, *chosen, *first, *second, *owns;
     Py_ssize_t rows, columns;
-    double price, *least, *next;
-    if (!PyArg_ParseTuple(args, "OOnndOO", &cost, &damage, &rows, &columns, &price, &first, &second))
+    double price, *least, *next, *own;
+    const uint16_t *choice;
+    if (!PyArg_ParseTuple(args, "OOnndOOOO", &cost, &damage, &rows, &columns, &price, &chosen, &first, &second, &owns))
         return NULL;
     Buffers buffers = {.count = 0};
     Table table;
     if (table_of(&buffers, &table, cost, damage, Py_None, Py_None, Py_None, rows, columns) ||
-        array_of(&buffers, first, rows, 8, 1, 0, &least) || array_of(&buffers, second, rows, 8, 1, 0, &next)) {
+        array_of(&buffers, chosen, rows, 2, 0, 1, &choice) || array_of(&buffers, first, rows, 8, 1, 0, &least) ||
+        array_of(&buffers, second, rows, 8, 1, 0, &next) || array_of(&buffers, owns, rows, 8, 1, 1, &own)) {
         release(&buffers);
         return NULL;
     }
@@ -311,6 +334,8 @@ static PyObject *py_two_best(PyObject *self, PyObject *args)
         }
         least[row] = one;
         next[row] = two;
+        if (own != NULL && choice != NULL)
+            own[row] = (double)(c[choice[row]] - lowest) + price * d[choice[row]];
     }
     Py_END_ALLOW_THREADS
     release(&buffers);
@@ -434,46 +459,39 @@ static inline int lower(const void *damage, int whole, int a, int b)
                  : ((const double *)damage)[a] < ((const double *)damage)[b];
 }
 
-/* hull(cost, damage, whole, rows, columns, start, group, to, step_cost, step_damage, ratio) -> number of steps */
-static PyObject *py_hull(PyObject *self, PyObject *args)
-{
-    (void)self;
-    PyObject *objects[8];
-    Py_ssize_t rows, columns, count = 0;
-    int whole;
-    if (!PyArg_ParseTuple(args, "OOpnnOOOOOO", &objects[0], &objects[1], &whole, &rows, &columns, &objects[2],
-                          &objects[3], &objects[4], &objects[5], &objects[6], &objects[7]))
-        return NULL;
-    Buffers b = {.count = 0};
+typedef struct {
     const int64_t *cost;
-    const char *damage;
+    const void *damage;
+    int whole;
+    Py_ssize_t rows, columns, count;
     int64_t *start, *group, *to, *step_cost, *step_damage;
     double *ratio;
-    Py_ssize_t entries = rows * columns, most = rows * (columns - 1);
-    if (array_of(&b, objects[0], entries, 8, 0, 0, &cost) || array_of(&b, objects[1], entries, 8, 0, 0, &damage) ||
-        array_of(&b, objects[2], rows, 8, 1, 0, &start) || array_of(&b, objects[3], most, 8, 1, 0, &group) ||
-        array_of(&b, objects[4], most, 8, 1, 0, &to) || array_of(&b, objects[5], most, 8, 1, 0, &step_cost) ||
-        array_of(&b, objects[6], most, 8, 1, 0, &step_damage) || array_of(&b, objects[7], most, 8, 1, 0, &ratio)) {
-        release(&b);
-        return NULL;
-    }
-    Py_BEGIN_ALLOW_THREADS
-    for (Py_ssize_t row = 0; row < rows; row++) {
-        const int64_t *c = cost + row * columns;
-        const void *d = damage + row * columns * 8;
+} Hull;
+
+static inline void hull_step(Hull *h, Py_ssize_t row, int to, int64_t cost, int64_t damage, double ratio)
+{
+    Py_ssize_t i = h->count++;
+    h->group[i] = row, h->to[i] = to, h->step_cost[i] = cost, h->step_damage[i] = damage, h->ratio[i] = ratio;
+}
+
+static void hull_plain(Hull *h)
+{
+    for (Py_ssize_t row = 0; row < h->rows; row++) {
+        const int64_t *c = h->cost + row * h->columns;
+        const void *d = (const char *)h->damage + row * h->columns * 8;
         int at = 0;
-        for (int k = 1; k < columns; k++)
-            if (c[k] < c[at] || (c[k] == c[at] && lower(d, whole, k, at)))
+        for (int k = 1; k < h->columns; k++)
+            if (c[k] < c[at] || (c[k] == c[at] && lower(d, h->whole, k, at)))
                 at = k;
-        start[row] = at;
+        h->start[row] = at;
         double last = INFINITY;
         for (;;) {
             int next = -1;
             double best = 0.0;
             int64_t exact, farthest = 0, chosen = 0;
-            for (int k = 0; k < columns; k++) {
+            for (int k = 0; k < h->columns; k++) {
                 int64_t more = c[k] - c[at];
-                double less = fall(d, whole, at, k, &exact);
+                double less = fall(d, h->whole, at, k, &exact);
                 if (more <= 0 || !(less > 0))
                     continue;
                 double r = less / (double)more;
@@ -488,14 +506,128 @@ static PyObject *py_hull(PyObject *self, PyObject *args)
                 break;
             /* rounding must not let a step overtake the one before it */
             last = best < last ? best : last;
-            group[count] = row, to[count] = next, step_cost[count] = farthest, step_damage[count] = chosen;
-            ratio[count++] = last;
+            hull_step(h, row, next, farthest, chosen, last);
             at = next;
         }
     }
+}
+
+#ifdef HAVE_AVX512
+/* Whether every column of a row is a step of its hull, and so clearly that no rounding of a ratio can matter: each step is
+   less steep than the one before by a millionth of it, and not that much shorter. If so, take all steps at once. */
+WIDE static inline int hull_convex(Hull *h, Py_ssize_t row, __m512i cost, __m512i damage)
+{
+    const __mmask8 steps = (__mmask8)((1u << (h->columns - 1)) - 1), inner = steps >> 1;
+    const __m512d share = _mm512_set1_pd(0x1p-20);
+    __m512i to = _mm512_alignr_epi64(damage, damage, 1), exact;
+    __m512i more = _mm512_sub_epi64(_mm512_alignr_epi64(cost, cost, 1), cost);
+    __m512d less;
+    if (h->whole) {
+        exact = _mm512_sub_epi64(damage, to);
+        less = _mm512_cvtepi64_pd(exact);
+    } else {
+        less = _mm512_sub_pd(_mm512_castsi512_pd(damage), _mm512_castsi512_pd(to));
+        exact = _mm512_castpd_si512(less);
+    }
+    __m512d length = _mm512_cvtepi64_pd(more);
+    if (_mm512_mask_cmpgt_epi64_mask(steps, more, _mm512_setzero_si512()) != steps ||
+        _mm512_mask_cmp_pd_mask(steps, less, _mm512_set1_pd(1e-290), _CMP_GT_OQ) != steps)
+        return 0;
+    __m512d ratio = _mm512_maskz_div_pd(steps, less, length);
+    __m512d next = _mm512_castsi512_pd(_mm512_alignr_epi64(_mm512_setzero_si512(), _mm512_castpd_si512(ratio), 1));
+    __m512d after = _mm512_castsi512_pd(_mm512_alignr_epi64(_mm512_setzero_si512(), _mm512_castpd_si512(length), 1));
+    __m512d flatter = _mm512_sub_pd(ratio, _mm512_mul_pd(ratio, share));
+    if (_mm512_mask_cmp_pd_mask(steps, ratio, _mm512_set1_pd(1e-290), _CMP_GT_OQ) != steps ||
+        _mm512_mask_cmp_pd_mask(inner, next, flatter, _CMP_LT_OQ) != inner ||
+        _mm512_mask_cmp_pd_mask(inner, after, _mm512_mul_pd(length, share), _CMP_GT_OQ) != inner)
+        return 0;
+    Py_ssize_t i = h->count;
+    h->start[row] = 0;
+    h->count += h->columns - 1;
+    _mm512_mask_storeu_epi64(h->group + i, steps, _mm512_set1_epi64(row));
+    _mm512_mask_storeu_epi64(h->to + i, steps, _mm512_setr_epi64(1, 2, 3, 4, 5, 6, 7, 8));
+    _mm512_mask_storeu_epi64(h->step_cost + i, steps, more);
+    _mm512_mask_storeu_epi64(h->step_damage + i, steps, exact);
+    _mm512_mask_storeu_pd(h->ratio + i, steps, ratio);
+    return 1;
+}
+
+WIDE static void hull_plain_wide(Hull *h)
+{
+    const __mmask8 all = (__mmask8)((1u << h->columns) - 1);
+    const __m512i largest = _mm512_set1_epi64(INT64_MAX), none = _mm512_setzero_si512();
+    for (Py_ssize_t row = 0; row < h->rows; row++) {
+        __m512i cost = _mm512_mask_loadu_epi64(largest, all, h->cost + row * h->columns);
+        __m512i damage = _mm512_maskz_loadu_epi64(all, (const int64_t *)h->damage + row * h->columns);
+        if (hull_convex(h, row, cost, damage))
+            continue;
+        __m512d plain = _mm512_castsi512_pd(damage);
+        __mmask8 first = _mm512_mask_cmpeq_epi64_mask(all, cost, _mm512_set1_epi64(_mm512_reduce_min_epi64(cost)));
+        if (first & (first - 1)) /* the least damaging of the cheapest */
+            first = h->whole ? _mm512_mask_cmpeq_epi64_mask(
+                                   first, damage, _mm512_set1_epi64(_mm512_mask_reduce_min_epi64(first, damage)))
+                             : _mm512_mask_cmp_pd_mask(
+                                   first, plain, _mm512_set1_pd(_mm512_mask_reduce_min_pd(first, plain)), _CMP_EQ_OQ);
+        int at = __builtin_ctz(first);
+        h->start[row] = at;
+        double last = INFINITY;
+        for (;;) {
+            __m512i place = _mm512_set1_epi64(at);
+            __m512i more = _mm512_sub_epi64(cost, _mm512_permutexvar_epi64(place, cost)), exact;
+            __m512d less;
+            if (h->whole) {
+                exact = _mm512_sub_epi64(_mm512_permutexvar_epi64(place, damage), damage);
+                less = _mm512_cvtepi64_pd(exact);
+            } else {
+                less = _mm512_sub_pd(_mm512_permutexvar_pd(place, plain), plain);
+                exact = _mm512_castpd_si512(less);
+            }
+            __mmask8 steps = _mm512_mask_cmpgt_epi64_mask(all, more, none);
+            steps = _mm512_mask_cmp_pd_mask(steps, less, _mm512_setzero_pd(), _CMP_GT_OQ);
+            if (!steps)
+                break;
+            __m512d ratio = _mm512_maskz_div_pd(steps, less, _mm512_cvtepi64_pd(more));
+            double best = _mm512_reduce_max_pd(ratio);
+            if (!(best > 0.0))
+                break;
+            __mmask8 next = _mm512_mask_cmp_pd_mask(steps, ratio, _mm512_set1_pd(best), _CMP_EQ_OQ);
+            if (next & (next - 1)) /* of equal ratios the farthest */
+                next = _mm512_mask_cmpeq_epi64_mask(
+                    next, more, _mm512_set1_epi64(_mm512_mask_reduce_max_epi64(next, more)));
+            int64_t costs[8], damages[8];
+            _mm512_storeu_si512(costs, more);
+            _mm512_storeu_si512(damages, exact);
+            at = __builtin_ctz(next);
+            last = best < last ? best : last;
+            hull_step(h, row, at, costs[at], damages[at], last);
+        }
+    }
+}
+#endif
+
+/* hull(cost, damage, whole, rows, columns, start, group, to, step_cost, step_damage, ratio) -> number of steps */
+static PyObject *py_hull(PyObject *self, PyObject *args)
+{
+    (void)self;
+    PyObject *o[8];
+    Hull h = {.count = 0};
+    if (!PyArg_ParseTuple(args, "OOpnnOOOOOO", &o[0], &o[1], &h.whole, &h.rows, &h.columns, &o[2], &o[3], &o[4], &o[5],
+                          &o[6], &o[7]))
+        return NULL;
+    Buffers b = {.count = 0};
+    Py_ssize_t entries = h.rows * h.columns, most = h.rows * (h.columns - 1);
+    if (array_of(&b, o[0], entries, 8, 0, 0, &h.cost) || array_of(&b, o[1], entries, 8, 0, 0, &h.damage) ||
+        array_of(&b, o[2], h.rows, 8, 1, 0, &h.start) || array_of(&b, o[3], most, 8, 1, 0, &h.group) ||
+        array_of(&b, o[4], most, 8, 1, 0, &h.to) || array_of(&b, o[5], most, 8, 1, 0, &h.step_cost) ||
+        array_of(&b, o[6], most, 8, 1, 0, &h.step_damage) || array_of(&b, o[7], most, 8, 1, 0, &h.ratio)) {
+        release(&b);
+        return NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    (h.columns <= WIDE_COLUMNS ? WIDE_OR_PLAIN(hull_plain) : hull_plain)(&h);
     Py_END_ALLOW_THREADS
     release(&b);
-    return PyLong_FromSsize_t(count);
+    return PyLong_FromSsize_t(h.count);
 }
 
 /* ---- order --------------------------------------------------------------------------------------------------------- */
