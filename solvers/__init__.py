@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["TABLE"]
+from impq_opt.contract import Solver
+from impq_opt.registry import Registry
+
+__all__ = ["TABLE", "make_solver", "solver_class", "solver_names"]
 
 TABLE: dict[str, str] = {
     "exact": "impq_opt.solvers.exact:Exact",
@@ -15,3 +18,9 @@ TABLE: dict[str, str] = {
     "ilp": "impq_opt.solvers.ilp:Ilp",
     "exhaustive": "impq_opt.solvers.exhaustive:Exhaustive",
 }
+
+_STRATEGIES: Registry[Solver] = Registry("solver", TABLE, "impq_opt.solvers")
+
+solver_names = _STRATEGIES.names
+solver_class = _STRATEGIES.find
+make_solver = _STRATEGIES.make

@@ -25,8 +25,8 @@ import numpy.typing as npt
 
 from impq_opt.allocation import Enumeration, Stop
 from impq_opt.arithmetic import exact_int_sum, exact_sum
+from impq_opt.contract import Claim, Control
 from impq_opt.instance import Direction, Instance
-from impq_opt.solver import Claim, Control
 from impq_opt.solvers._dual import Dual, maximize_dual
 from impq_opt.solvers._exchange import exchange
 from impq_opt.solvers._oracle import Oracle, Point, Row

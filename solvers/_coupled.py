@@ -20,9 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt.allocation import Enumeration, Stop
+from impq_opt.contract import Claim, Control
 from impq_opt.instance import Direction, Instance
 from impq_opt.reduction import components, join, settle
-from impq_opt.solver import Claim, Control
 from impq_opt.solvers._dual import Dual, maximize_dual
 from impq_opt.solvers._oracle import Domain, Oracle, Point
 from impq_opt.verification import dual_bound

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linprog
 
-from impq_opt.solver import Control
+from impq_opt.contract import Control
 from impq_opt.solvers._oracle import Domain, Oracle, Point
 
 __all__ = ["Dual", "maximize_dual"]

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt.allocation import Stop
-from impq_opt.solver import Control
+from impq_opt.contract import Control
 from impq_opt.solvers import _native
 from impq_opt.solvers._hull import Steps, hull_steps
 

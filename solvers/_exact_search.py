@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 from impq_opt.allocation import Enumeration, Stop
 from impq_opt.arithmetic import exact_units, float_of, of_units, units_within
+from impq_opt.contract import Claim, Control
 from impq_opt.diagnosis import smallest_damage
 from impq_opt.instance import Instance
-from impq_opt.solver import Claim, Control
 from impq_opt.solvers._exact_cardinality import Pairs, pairs_of
 from impq_opt.solvers._exact_core import Found, search
 from impq_opt.solvers._exact_fill import fill

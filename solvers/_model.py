@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from impq_opt.contract import Control
 from impq_opt.coupling import Coupling
 from impq_opt.instance import Direction, Instance
-from impq_opt.solver import Control
 from impq_opt.solvers._dual import maximize_dual
 from impq_opt.solvers._hull import hull_steps
 from impq_opt.solvers._oracle import Oracle

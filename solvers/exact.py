@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from impq_opt.allocation import Stop
+from impq_opt.contract import Claim, Control, Solver
 from impq_opt.errors import OptionError
 from impq_opt.instance import Instance
-from impq_opt.solver import Claim, Control, Solver
 from impq_opt.solvers._exact_search import Search
 from impq_opt.solvers._hull import Steps
 

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from impq_opt.contract import Claim, Control, Solver
 from impq_opt.instance import Direction, Instance
-from impq_opt.solver import Claim, Control, Solver
 from impq_opt.solvers._hull import hull_steps
 from impq_opt.solvers.lagrangian import break_step, price
 

@@ -9,9 +9,9 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from impq_opt.contract import Claim, Control, Solver
 from impq_opt.errors import OptionError
 from impq_opt.instance import Direction, Instance
-from impq_opt.solver import Claim, Control, Solver
 
 __all__ = ["Iterative"]
 

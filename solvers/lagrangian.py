@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from impq_opt.contract import Claim, Control, Solver
 from impq_opt.instance import Direction, Instance
-from impq_opt.solver import Claim, Control, Solver
 from impq_opt.solvers._hull import Steps, hull_steps
 
 __all__ = ["Lagrangian", "break_step", "price"]

@@ -9,8 +9,8 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from impq_opt.contract import Claim, Control, Solver
 from impq_opt.instance import Instance
-from impq_opt.solver import Claim, Control, Solver
 from impq_opt.solvers._best import best_feasible
 
 __all__ = ["Uniform"]

@@ -10,9 +10,10 @@ import pytest
 from impq_opt import Problem, _native, solve
 from impq_opt.allocation import Allocation
 from impq_opt.arithmetic import exact_sum
+from impq_opt.contract import Control
 from impq_opt.instance import Block, RankOne
 from impq_opt.problems.families import FAMILIES, explicit, generate
-from impq_opt.solver import Control, make_instance
+from impq_opt.solver import make_instance
 from impq_opt.solvers import _native as solver_native
 from impq_opt.solvers._exact_core import Core, search
 from impq_opt.solvers._exact_scan import Scan, common_divisor, scan, two_best

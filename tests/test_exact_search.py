@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from impq_opt import Problem, Status, Stop, solve
+from impq_opt.contract import Control
 from impq_opt.problems.families import FAMILIES, explicit, generate
-from impq_opt.solver import Control, make_instance, make_solver
-from impq_opt.solvers import _exact_price, _exact_search, _native
+from impq_opt.solver import make_instance
+from impq_opt.solvers import _exact_price, _exact_search, _native, make_solver
 from impq_opt.testing import random_case
 
 # Hard for every method known: the gap may stay open when the time is over.

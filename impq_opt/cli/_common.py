@@ -25,7 +25,7 @@ from impq_opt.costs import format_quantity, parse_quantity
 from impq_opt.errors import FileError, OptionError, nearest
 from impq_opt.files import load_problem
 from impq_opt.problem import Problem
-from impq_opt.solver import solver_class
+from impq_opt.solvers import solver_class
 
 __all__ = [
     "JsonFlag",

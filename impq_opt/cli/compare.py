@@ -30,7 +30,7 @@ from impq_opt.cli._goals import Goals, Many, cost_unit, damage_name, diagnosis_t
 from impq_opt.cli._process import solve_apart
 from impq_opt.errors import ImpqError, OptionError
 from impq_opt.problem import Problem
-from impq_opt.solver import solver_class, solver_names
+from impq_opt.solvers import solver_class, solver_names
 
 __all__ = ["compare"]
 

@@ -34,7 +34,8 @@ from impq_opt.problem import Problem
 from impq_opt.report.curve import knee, thin
 from impq_opt.report.figures import Figure, Series
 from impq_opt.report.pictures import picture_bytes
-from impq_opt.solver import make_instance, solve, solver_class
+from impq_opt.solver import make_instance, solve
+from impq_opt.solvers import solver_class
 from impq_opt.sweep import Frontier
 from impq_opt.sweep import frontier as sweep
 

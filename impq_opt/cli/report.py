@@ -20,7 +20,8 @@ from impq_opt.files import atomic_write, load_allocation
 from impq_opt.problem import Problem
 from impq_opt.report import Measured, Report, Strategy, render_page, write_pictures
 from impq_opt.report.curve import Curve, curve
-from impq_opt.solver import solve, solver_class, solver_names
+from impq_opt.solver import solve
+from impq_opt.solvers import solver_class, solver_names
 from impq_opt.sweep import frontier as sweep
 
 __all__ = ["report"]

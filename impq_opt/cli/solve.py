@@ -32,7 +32,7 @@ from impq_opt.cli._goals import Goals, Many, cost_unit, damage_name, diagnosis_t
 from impq_opt.cli._picture import picture
 from impq_opt.files import save_allocation
 from impq_opt.solver import solve as solve_problem
-from impq_opt.solver import solver_class
+from impq_opt.solvers import solver_class
 from impq_opt.stability import Stability
 from impq_opt.stability import stability as measure_stability
 

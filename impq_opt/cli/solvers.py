@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from impq_opt.cli._common import JsonFlag, console, grid, print_json
 from impq_opt.errors import ImpqError
-from impq_opt.solver import solver_class, solver_names
+from impq_opt.solvers import solver_class, solver_names
 
 __all__ = ["solvers"]
 

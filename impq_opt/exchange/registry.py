@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-import importlib
-from importlib.metadata import entry_points
 from typing import Any
 
-from impq_opt.errors import OptionError, nearest
 from impq_opt.exchange.base import Format, Reader, Writer
+from impq_opt.registry import Registry
 
 __all__ = ["TABLE", "format_class", "format_names", "make_format"]
 
@@ -27,36 +24,17 @@ TABLE: dict[str, str] = {
 }
 
 
-def _registry() -> dict[str, str]:
-    table = dict(TABLE)
-    for entry in entry_points(group="impq_opt.exchange"):
-        table.setdefault(entry.name, entry.value)
-    return table
+_FORMATS: Registry[Format] = Registry("format", TABLE, "impq_opt.exchange")
 
-
-def format_class(name: str) -> type[Format]:
-    """Return the class of the format called ``name``; raise OptionError with near matches."""
-    table = TABLE if name in TABLE else _registry()
-    if name not in table:
-        raise OptionError("unknown format", where="format", value=name, hint=nearest(name, table))
-    module, _, attribute = table[name].partition(":")
-    found: type[Format] = getattr(importlib.import_module(module), attribute)
-    return found
+format_class = _FORMATS.find
 
 
 def format_names(*, reads: bool = False, writes: bool = False) -> tuple[str, ...]:
     """Return the names of all formats, or of those that can be read or written."""
     kinds = (Reader,) * reads + (Writer,) * writes
-    return tuple(name for name in _registry() if all(issubclass(format_class(name), kind) for kind in kinds))
+    return tuple(name for name in _FORMATS.names() if all(issubclass(format_class(name), kind) for kind in kinds))
 
 
 def make_format(name: str, **options: Any) -> Format:
     """Return the format called ``name`` with ``options``; unknown names and options raise with near matches."""
-    kind = format_class(name)
-    known = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]  # concrete formats are dataclasses
-    for option in options:
-        if option not in known:
-            raise OptionError(
-                f"unknown option of format {name!r}", value=option, hint=nearest(option, known) or "it has none"
-            )
-    return kind(**options)
+    return _FORMATS.make(name, **options)

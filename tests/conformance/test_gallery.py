@@ -8,7 +8,7 @@ import pytest
 
 from impq_opt import Status, problems, solve, verify
 from impq_opt.errors import UnsupportedError
-from impq_opt.solver import solver_names
+from impq_opt.solvers import solver_names
 
 # On thousands of groups these run for minutes: native code heeds no time limit, and the paper's walk is long.
 SLOW = ("milp", "ilp", "iterative")

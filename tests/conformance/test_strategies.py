@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from impq_opt.solver import make_solver, solver_names
+from impq_opt.solvers import make_solver, solver_names
 from impq_opt.testing import CASES, Case, check_strategy, random_case
 
 OPTIONS: dict[str, list[dict[str, object]]] = {

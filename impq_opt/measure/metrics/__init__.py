@@ -6,17 +6,15 @@ A new metric is a class with the members of :class:`Metric` and one entry in ``M
 
 from __future__ import annotations
 
-from importlib import import_module
-from importlib.metadata import entry_points
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from impq_opt.damage import DamageTable, PowerLaw
-from impq_opt.errors import OptionError, nearest
 from impq_opt.measure.pool import Chunk
 from impq_opt.measure.survey import Survey
+from impq_opt.registry import Registry
 
 __all__ = ["METRICS", "Metric", "load_metric"]
 
@@ -54,33 +52,16 @@ class Metric(Protocol):
         ...
 
 
-# One line a metric: name, where it lives, what it says.
-METRICS = {
-    "impq": ("impq_opt.measure.metrics.impq:Impq", "4^-B E, E with 1/12 (IMPQ slides)"),
-    "sakr": ("impq_opt.measure.metrics.impq:Sakr", "4^-B E, E with 1/24 (Sakr et al. 2017)"),
-    "impq-code": (
-        "impq_opt.measure.metrics.impq_code:ImpqCode",
-        "first power of the step, as in the IMPQ authors' code",
-    ),
-    "gaussian": ("impq_opt.measure.metrics.gaussian:Gaussian", "linearised Gaussian tail of every margin"),
-    "measured-error": (
-        "impq_opt.measure.metrics.measured_error:MeasuredError",
-        "E times the rounding error as measured",
-    ),
-    "hawq": ("impq_opt.measure.metrics.hawq:Hawq", "mean Hessian trace times squared rounding error (HAWQ-V2)"),
-    "fit": ("impq_opt.measure.metrics.fit:Fit", "empirical Fisher trace times squared step (FIT)"),
-    "loss-delta": ("impq_opt.measure.metrics.loss_delta:LossDelta", "rise of the loss with one group quantized"),
+METRICS: dict[str, str] = {
+    "impq": "impq_opt.measure.metrics.impq:Impq",  # 4^-B E, E with 1/12 (IMPQ slides)
+    "sakr": "impq_opt.measure.metrics.impq:Sakr",  # 4^-B E, E with 1/24 (Sakr et al. 2017)
+    "impq-code": "impq_opt.measure.metrics.impq_code:ImpqCode",  # first power of the step (IMPQ authors' code)
+    "gaussian": "impq_opt.measure.metrics.gaussian:Gaussian",  # linearised Gaussian tail of every margin
+    "measured-error": "impq_opt.measure.metrics.measured_error:MeasuredError",  # E times the rounding error as measured
+    "hawq": "impq_opt.measure.metrics.hawq:Hawq",  # mean Hessian trace times squared rounding error (HAWQ-V2)
+    "fit": "impq_opt.measure.metrics.fit:Fit",  # empirical Fisher trace times squared step (FIT)
+    "loss-delta": "impq_opt.measure.metrics.loss_delta:LossDelta",  # rise of the loss with one group quantized
 }
 
-
-def load_metric(name: str) -> Metric:
-    """Return a new instance of the metric called ``name``; raise OptionError with near matches."""
-    path = METRICS[name][0] if name in METRICS else ""
-    for entry in () if path else entry_points(group="impq_opt.metrics"):
-        if entry.name == name:
-            path = entry.value
-    if not path:
-        raise OptionError("unknown metric", where="metric", value=name, hint=nearest(name, METRICS))
-    module, _, attribute = path.partition(":")
-    metric: Any = getattr(import_module(module), attribute)()
-    return metric
+# Returns a new instance of the metric of a name; raises OptionError with near matches.
+load_metric = Registry[Metric]("metric", METRICS, "impq_opt.metrics").make

@@ -1,0 +1,101 @@
+"""The contract between a strategy and :func:`impq_opt.solve`: what it is given, and what it may claim."""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from impq_opt.allocation import Enumeration, Stop
+from impq_opt.instance import Instance
+
+__all__ = ["Claim", "Control", "Solver"]
+
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a solver says. Nothing in it is believed before it is checked, and nothing defaults to success.
+
+    Parameters
+    ----------
+    choice : ndarray of int64 (size,), optional
+        One column per free group.
+    lower_bound : int, Fraction or float
+        In quanta of cost (pinned groups included), or in damage; -inf where nothing is claimed.
+    multipliers : mapping
+        See :func:`impq_opt.verification.dual_bound`; what the lower bound can be checked with.
+    enumeration : Enumeration, optional
+        Set only where ``lower_bound`` rests on a complete enumeration in exact arithmetic. A bound without
+        multipliers or enumeration behind it is reported and not used.
+    stop : Stop
+    statistics : mapping
+        Anything worth showing.
+    """
+
+    choice: IntArray | None = None
+    lower_bound: int | Fraction | float = -math.inf
+    multipliers: Mapping[str, float] = field(default_factory=dict)
+    enumeration: Enumeration | None = None
+    stop: Stop = Stop.COMPLETED
+    statistics: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Control:
+    """Limits of one run.
+
+    Parameters
+    ----------
+    deadline : float
+        On the clock of :func:`time.perf_counter`.
+    memory_limit : int, optional
+        Bytes that the run may allocate on top of the instance.
+    seed : int
+    warm_start : ndarray of int64 (size,), optional
+        A choice to start from; it may be infeasible.
+    """
+
+    deadline: float = math.inf
+    memory_limit: int | None = None
+    seed: int = 0
+    warm_start: IntArray | None = None
+
+    def expired(self) -> bool:
+        """Return whether the deadline has passed."""
+        return time.perf_counter() >= self.deadline
+
+    @property
+    def remaining(self) -> float:
+        """Seconds until the deadline."""
+        return self.deadline - time.perf_counter()
+
+
+@dataclass(frozen=True)
+class Solver(ABC):
+    """A strategy. Subclasses are frozen dataclasses: their fields are the options, checked when built.
+
+    ``summary`` is one line for people, ``proves`` is what an answer comes with, and ``supports`` names the features
+    that the strategy handles beside the plain problem (least cost under a bound): ``"damage"`` (least damage under a
+    budget), ``"budgets"`` (further budgets) and ``"pairs"`` (costs that couple two groups). A problem with any other
+    feature is refused by name. A strategy that ``decides`` finds an answer or shows that there is none, so that
+    feasibility need not be looked into before it runs.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    proves: ClassVar[str] = "nothing"
+    supports: ClassVar[frozenset[str]] = frozenset()
+    decides: ClassVar[bool] = False
+
+    @abstractmethod
+    def run(self, instance: Instance, control: Control) -> Claim:
+        """Return what can be claimed about ``instance``, which has at least one free group."""

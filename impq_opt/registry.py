@@ -1,0 +1,70 @@
+"""Names and what stands behind them: strategies, formats and metrics, each class loaded when it is asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any, Generic, TypeVar
+
+from impq_opt.errors import OptionError, nearest
+
+__all__ = ["Registry", "look_up"]
+
+T = TypeVar("T")
+
+
+def look_up(table: Mapping[str, T], name: str, noun: str, where: str = "") -> T:
+    """Return the ``noun`` called ``name``; raise OptionError with near matches, at ``where`` (else the noun)."""
+    if name not in table:
+        raise OptionError(f"unknown {noun}", where=where or noun, value=name, hint=nearest(name, table))
+    return table[name]
+
+
+class Registry(Generic[T]):
+    """Classes by name: those of a literal table, then those of an entry-point group, which cannot take their names.
+
+    Parameters
+    ----------
+    noun : str
+        What the classes are, for errors.
+    table : mapping
+        Name to ``"module:class"``.
+    group : str
+        Where other packages name theirs in the same way.
+    """
+
+    def __init__(self, noun: str, table: Mapping[str, str], group: str) -> None:
+        self.noun, self.table, self.group = noun, table, group
+
+    def _all(self) -> dict[str, str]:
+        from importlib.metadata import entry_points  # slow to load, and seldom needed
+
+        found = dict(self.table)
+        for entry in entry_points(group=self.group):
+            found.setdefault(entry.name, entry.value)
+        return found
+
+    def names(self) -> tuple[str, ...]:
+        """Return all names, those of the table first."""
+        return tuple(self._all())
+
+    def find(self, name: str) -> type[T]:
+        """Return the class called ``name``; raise OptionError with near matches."""
+        table = self.table if name in self.table else self._all()
+        module, _, attribute = look_up(table, name, self.noun).partition(":")
+        found: type[T] = getattr(import_module(module), attribute)
+        return found
+
+    def make(self, name: str, **options: Any) -> T:
+        """Return what is called ``name`` with ``options``, the fields of its dataclass; unknown ones raise."""
+        kind = self.find(name)
+        for option in options:
+            known = {one.name for one in dataclasses.fields(kind)}  # type: ignore[arg-type]  # options need a dataclass
+            if option not in known:
+                raise OptionError(
+                    f"unknown option of {self.noun} {name!r}",
+                    value=option,
+                    hint=nearest(option, known) or "it has none",
+                )
+        return kind(**options)

@@ -1,0 +1,59 @@
+"""One look-up for strategies, formats and metrics: a literal table, then entry points; near matches; options."""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint
+
+import pytest
+
+from impq_opt import solve
+from impq_opt.errors import OptionError
+from impq_opt.problems import load
+from impq_opt.registry import Registry, look_up
+from impq_opt.solvers import TABLE, make_solver, solver_class, solver_names
+
+
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """Another package that brings a strategy, and one with a shipped strategy's name."""
+    found = [
+        EntryPoint("their-greedy", "impq_opt.solvers.greedy:Greedy", "impq_opt.solvers"),
+        EntryPoint("exact", "nowhere:Nothing", "impq_opt.solvers"),
+    ]
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [e for e in found if e.group == group])
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_entry_points_come_after_the_table_and_cannot_take_its_names():
+    assert solver_names() == (*TABLE, "their-greedy")
+    assert solver_class("exact").__module__ == "impq_opt.solvers.exact"
+    assert solve(load(), bound=0.1, solver="their-greedy").solver == "greedy"
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_names_of_other_packages_are_near_matches_too():
+    with pytest.raises(OptionError, match=r"solver: unknown solver, got 'their-gredy' \(did you mean 'their-greedy'"):
+        make_solver("their-gredy")
+
+
+def test_unknown_options_are_named_with_near_matches():
+    with pytest.raises(OptionError, match=r"unknown option of solver 'exact', got 'state' \(did you mean 'states'\?\)"):
+        make_solver("exact", state=1)
+    with pytest.raises(OptionError, match=r"unknown option of solver 'milp', got 'state' \(it has none\)"):
+        make_solver("milp", state=1)
+
+
+def test_a_metric_needs_no_dataclass():
+    pytest.importorskip("torch")
+    from impq_opt.measure.metrics import METRICS, load_metric
+
+    assert all(load_metric(name).unit for name in METRICS)
+    with pytest.raises(OptionError, match=r"metric: unknown metric, got 'impqq' \(did you mean 'impq'"):
+        load_metric("impqq")
+
+
+def test_an_empty_table_has_no_hint():
+    with pytest.raises(OptionError, match=r"^thing: unknown thing, got 'a'$"):
+        Registry("thing", {}, "impq_opt.nothing").find("a")
+    with pytest.raises(OptionError, match=r"^here: unknown thing, got 'a'$"):
+        look_up({}, "a", "thing", "here")
