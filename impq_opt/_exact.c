@@ -110,8 +110,8 @@ typedef struct {
     Bins *damage_sum, *value_sum;
 } Recount;
 
-/* Return the least value of a row. */
-static double recount_row(Recount *r, Py_ssize_t row)
+/* Recount a row: its least value, and the damage chosen. */
+static void recount_row(Recount *r, Py_ssize_t row, double *least_value, double *chosen)
 {
     int64_t cost[MOST_COLUMNS];
     double damage[MOST_COLUMNS], lowest = INFINITY;
@@ -125,16 +125,25 @@ static double recount_row(Recount *r, Py_ssize_t row)
         lowest = value < lowest ? value : lowest;
     }
     r->least_sum += least;
-    return lowest;
+    *least_value = lowest;
+    if (r->choice == NULL)
+        return;
+    int64_t k = r->choice[row];
+    if (k < 0 || k >= width) {
+        r->outside = 1;
+        return;
+    }
+    r->cost_sum += cost[k];
+    *chosen = damage[k];
 }
 
 #ifdef HAVE_AVX512
-/* Put the least values of whole eights of rows from `row` on into `lowest`; return where they end. */
-WIDE static Py_ssize_t recount_rows(Recount *r, Py_ssize_t row, Py_ssize_t stop, double *lowest)
+/* Recount whole eights of rows from `row` on: their least values, and the damages chosen; return where they end. */
+WIDE static Py_ssize_t recount_rows(Recount *r, Py_ssize_t row, Py_ssize_t stop, double *lowest, double *chosen)
 {
     const __m512d multiplier = _mm512_set1_pd(r->multiplier);
-    __m512i sum_low = _mm512_setzero_si512(), sum_high = sum_low; /* halves of the costs: they cannot overflow */
-    for (; row + 8 <= stop; row += 8, lowest += 8) {
+    Halves least_sum = {_mm512_setzero_si512(), _mm512_setzero_si512()}, cost_sum = least_sum;
+    for (; row + 8 <= stop; row += 8, lowest += 8, chosen += 8) {
         __m512i cost[8];
         __m512d damage[8], excess[8], least_value = _mm512_set1_pd(INFINITY);
         __mmask8 in[8];
@@ -146,42 +155,45 @@ WIDE static Py_ssize_t recount_rows(Recount *r, Py_ssize_t row, Py_ssize_t stop,
             least_value = _mm512_mask_min_pd(least_value, in[k], value, least_value);
         }
         _mm512_storeu_pd(lowest, least_value);
-        sum_low = _mm512_add_epi64(sum_low, _mm512_and_si512(least, _mm512_set1_epi64(0xffffffff)));
-        sum_high = _mm512_add_epi64(sum_high, _mm512_srai_epi64(least, 32));
+        halves_add(&least_sum, least);
+        if (r->choice == NULL)
+            continue;
+        __m512i choice = _mm512_loadu_si512(r->choice + row), own_cost = cost[0];
+        __m512d own_damage = damage[0];
+        unsigned valid = 0;
+        UNROLLED for (int k = 0; k < 8; k++) {
+            __mmask8 here = _mm512_mask_cmpeq_epi64_mask(in[k], choice, _mm512_set1_epi64(k));
+            own_cost = _mm512_mask_mov_epi64(own_cost, here, cost[k]);
+            own_damage = _mm512_mask_mov_pd(own_damage, here, damage[k]);
+            valid |= here;
+        }
+        r->outside |= valid != 0xff;
+        halves_add(&cost_sum, own_cost);
+        _mm512_storeu_pd(chosen, own_damage);
     }
-    r->least_sum += (__int128)_mm512_reduce_add_epi64(sum_high) * ((__int128)1 << 32) + _mm512_reduce_add_epi64(sum_low);
+    r->least_sum += halves_total(&least_sum);
+    r->cost_sum += halves_total(&cost_sum);
     return row;
 }
 #endif
 
 ALWAYS_INLINE void recount_all(Recount *r, int wide)
 {
-    const Table *t = &r->table;
     double lowest[BLOCK_ROWS], chosen[BLOCK_ROWS];
-    for (Py_ssize_t start = r->start; start < r->stop; start += BLOCK_ROWS) {
+    for (Py_ssize_t start = r->start; start < r->stop && !r->outside; start += BLOCK_ROWS) {
         Py_ssize_t row = start, stop = start + BLOCK_ROWS < r->stop ? start + BLOCK_ROWS : r->stop;
 #ifdef HAVE_AVX512
         if (wide)
-            row = recount_rows(r, row, stop, lowest);
+            row = recount_rows(r, row, stop, lowest, chosen);
 #endif
         for (; row < stop; row++)
-            lowest[row - start] = recount_row(r, row);
+            recount_row(r, row, &lowest[row - start], &chosen[row - start]);
         int count = (int)(stop - start);
         for (int i = 0; i < count; i++)
             lowest[i] = (lowest[i] < r->huge ? lowest[i] : r->huge) * r->factor;
         bins_add_block(r->value_sum, lowest, count);
-        if (r->choice == NULL)
-            continue;
-        for (int i = 0; i < count; i++) {
-            int64_t k = r->choice[start + i];
-            if (k < 0 || k >= (t->widths ? t->widths[start + i] : t->columns)) {
-                r->outside = 1;
-                return;
-            }
-            r->cost_sum += cost_at(t, start + i, k);
-            chosen[i] = damage_at(t, start + i, k);
-        }
-        bins_add_block(r->damage_sum, chosen, count);
+        if (r->choice != NULL && !r->outside)
+            bins_add_block(r->damage_sum, chosen, count);
     }
 }
 

@@ -114,6 +114,22 @@ WIDE static inline void load_rows(const Table *t, Py_ssize_t row, __m512i cost[8
     }
 }
 
+/* Sums of halves of costs, which cannot overflow. */
+typedef struct {
+    __m512i low, high;
+} Halves;
+
+WIDE static inline void halves_add(Halves *sum, __m512i cost)
+{
+    sum->low = _mm512_add_epi64(sum->low, _mm512_and_si512(cost, _mm512_set1_epi64(0xffffffff)));
+    sum->high = _mm512_add_epi64(sum->high, _mm512_srai_epi64(cost, 32));
+}
+
+WIDE static inline __int128 halves_total(const Halves *sum)
+{
+    return (__int128)_mm512_reduce_add_epi64(sum->high) * ((__int128)1 << 32) + _mm512_reduce_add_epi64(sum->low);
+}
+
 /* The least cost of each row, and the costs above it as float64. */
 WIDE static inline __m512i excesses(const __m512i cost[8], const __mmask8 in[8], __m512d excess[8])
 {

@@ -26,7 +26,7 @@ from impq_opt.problem import Problem
 from impq_opt.solvers import make_solver, solver_class, solver_names
 from impq_opt.verification import assess
 
-__all__ = ["allocate", "make_instance", "solve"]
+__all__ = ["allocate", "answer", "make_instance", "solve"]
 
 IntArray = npt.NDArray[np.int64]
 
@@ -83,12 +83,12 @@ def solve(
     started = time.perf_counter()
     instance = make_instance(problem, bound=bound, budget=budget, minimize=minimize)
     _check_support(strategy, instance)
-    control = Control(
-        deadline=math.inf if time_limit is None else started + time_limit,
-        memory_limit=memory_limit,
-        seed=seed,
-        warm_start=_warm(instance, warm_start),
-    )
+    deadline = math.inf if time_limit is None else started + time_limit
+    return answer(instance, strategy, Control(deadline, memory_limit, seed, _warm(instance, warm_start)), started)
+
+
+def answer(instance: Instance, strategy: Solver, control: Control, started: float) -> Allocation:
+    """Run a strategy on an instance that it supports, and have its claim checked; times count from ``started``."""
     diagnosis = None if strategy.decides and instance.size else diagnose(instance)
     if diagnosis is not None:
         claim = Claim()
@@ -99,7 +99,7 @@ def solve(
         claim = strategy.run(instance, control)
         if strategy.decides and claim.choice is None:
             diagnosis = diagnose(instance) or _conflict(instance, claim, strategy, control)
-    return conclude(instance, claim, diagnosis, strategy, seed, started)
+    return conclude(instance, claim, diagnosis, strategy, control.seed, started)
 
 
 # Seconds for each of the questions that find out which limits conflict.
@@ -112,7 +112,7 @@ def _conflict(instance: Instance, claim: Claim, strategy: Solver, control: Contr
         return None
     from impq_opt.conflict import conflict
 
-    def answer(problem: Problem) -> Allocation:
+    def ask(problem: Problem) -> Allocation:
         started = time.perf_counter()
         part = make_instance(problem)
         known = diagnose(part) if part.size else None
@@ -122,7 +122,7 @@ def _conflict(instance: Instance, claim: Claim, strategy: Solver, control: Contr
         found = Claim() if known is not None or not part.size else strategy.run(part, limits)
         return conclude(part, found, known, strategy, control.seed, started)
 
-    return conflict(dataclasses.replace(instance.problem, bound=instance.bound, budgets=instance.limits), answer)
+    return conflict(dataclasses.replace(instance.problem, bound=instance.bound, budgets=instance.limits), ask)
 
 
 def make_instance(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -12,12 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt.allocation import Allocation
+from impq_opt.arrays import exact_bound
 from impq_opt.compilation import compile_instance
+from impq_opt.contract import Control, Solver
 from impq_opt.costs.rows import cost_row
 from impq_opt.errors import UnsupportedError
 from impq_opt.instance import Direction, Instance
 from impq_opt.problem import Problem
-from impq_opt.solver import solve
+from impq_opt.solver import answer
 
 if TYPE_CHECKING:
     from impq_opt.solvers._hull import Steps
@@ -38,8 +42,6 @@ class Frontier:
     Parameters
     ----------
     instance : Instance
-    minimize : str or mapping, optional
-        The cost, where it is not the problem's objective.
     edges : Steps
         The hull steps of all groups, group after group.
     order : ndarray of int64 (B - 1,)
@@ -51,7 +53,6 @@ class Frontier:
     """
 
     instance: Instance
-    minimize: str | Mapping[str, float] | None
     edges: Steps = field(repr=False)
     order: IntArray = field(repr=False)
     cost: FloatArray
@@ -111,14 +112,24 @@ class Frontier:
         >>> [found.objective for found in frontier(problem).solve([1.0, 0.5, 0.3])]
         [4, 4, 7]
         """
+        found = []
+        for bound in map(exact_bound, bounds):
+            started = time.perf_counter()
+            limits = Control(math.inf if time_limit is None else started + time_limit)
+            found.append(answer(replace(self.instance, bound=bound), self._strategy, limits, started))
+        return found
+
+    @cached_property
+    def _strategy(self) -> Solver:
+        """The exact strategy with the sorted hulls, which serve all bounds."""
+        from impq_opt.solvers._exact_scan import common_divisor
+        from impq_opt.solvers._hull import Hulls
         from impq_opt.solvers.exact import Exact
 
-        strategy = Exact().with_hulls(self.edges.taken(self.order))
-        problem = self.instance.problem
-        return [
-            solve(problem, bound=bound, minimize=self.minimize, solver=strategy, time_limit=time_limit)
-            for bound in bounds
-        ]
+        lattice = common_divisor(self.instance.blocks)
+        cost = self.instance.cost_of(self.edges.start) - self.instance.base_cost
+        damage = float(self.instance.damage_of(self.edges.start) - self.instance.base_damage)
+        return Exact().with_hulls(Hulls(self.edges.taken(self.order), cost, damage, lattice))
 
 
 def frontier(problem: Problem, minimize: str | Mapping[str, float] | None = None) -> Frontier:
@@ -143,6 +154,8 @@ def frontier(problem: Problem, minimize: str | Mapping[str, float] | None = None
         raise UnsupportedError(
             f"the hull of {' + '.join(weights)} is not a sum over groups, since it couples them; ask for exact points"
         )
+    # So that what an allocation says of its problem is what it was asked for.
+    problem = replace(problem, budgets={}) if problem.budgets else problem
     instance = compile_instance(problem, direction=Direction.COST, bound=None, cost=row)
     edges = hull_edges(*instance.tables)
     order = descending(edges.ratio)
@@ -157,4 +170,4 @@ def frontier(problem: Problem, minimize: str | Mapping[str, float] | None = None
     damage[-1] = float(instance.damage_of(last))
     np.cumsum(edges.damage[order[::-1]], out=damage[-2::-1])
     damage[:-1] += damage[-1]
-    return Frontier(instance, minimize, edges, order, (cost * float(instance.quantum)).astype(np.float64), damage)
+    return Frontier(instance, edges, order, (cost * float(instance.quantum)).astype(np.float64), damage)

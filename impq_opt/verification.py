@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt import _native
-from impq_opt.arithmetic import dyadic, exact_int_sum, exact_sum
+from impq_opt.arithmetic import UNIT_BITS, exact_int_sum, exact_units, of_units
 from impq_opt.errors import SolverError
 from impq_opt.instance import Block, Direction, Instance, RankOne
 from impq_opt.pricing import Prices, least_priced
@@ -76,22 +76,24 @@ def examine(
         found = None if choice is None else assess(instance, choice)
         return found, dual_bound(instance, multipliers) if multipliers else -math.inf
     by_cost, lam = instance.direction is Direction.COST, _multiplier(instance, multipliers)
-    cost, damage, total = instance.base_cost, instance.base_damage, Fraction(0)
+    cost, least, damage, minima = instance.base_cost, 0, 0, 0  # the last two in units of 2**-1074
     for block in instance.blocks:
         recounted = _recount(block, np.ascontiguousarray(choice[block.groups], dtype=np.int64), by_cost, lam)
         if recounted is None:  # NumPy has to read it, or the choice is none
             return assess(instance, choice), dual_bound(instance, multipliers)
-        chosen_cost, chosen_damage, least, minima = recounted
+        chosen_cost, (integer, exponent), least_cost, (value, value_exponent) = recounted
         cost += chosen_cost
-        damage += dyadic(*chosen_damage)
-        total += least if by_cost else Fraction(lam) * least
-        total += dyadic(*minima)
+        damage += integer << (exponent + UNIT_BITS)
+        least += least_cost
+        minima += value << (value_exponent + UNIT_BITS)
+    exact = instance.base_damage + of_units(damage) if instance.base_damage else of_units(damage)
     broken = []
-    if instance.bound is not None and damage > instance.bound:
+    if instance.bound is not None and exact > instance.bound:
         broken.append("bound")
     if instance.limit is not None and cost > instance.limit:
         broken.append("budget")
-    return Assessment(cost, damage, tuple(broken)), _lowered(instance, total, lam, multipliers)
+    dual = _lowered(instance, minima) + (least if by_cost else Fraction(lam) * least)
+    return Assessment(cost, exact, tuple(broken)), dual + _constants(instance, lam, multipliers)
 
 
 def _is_choice(instance: Instance, choice: object) -> bool:
@@ -142,11 +144,13 @@ def _multiplier(instance: Instance, multipliers: Mapping[str, float]) -> float:
     return multipliers.get("budget", 0.0)
 
 
-def _lowered(instance: Instance, total: Fraction, lam: float, multipliers: Mapping[str, float]) -> Fraction:
-    """Return the dual bound for the sum of all groups' least values."""
-    # Damages so small that lambda times them underflows lose at most the smallest float64 each.
-    lost = Fraction(instance.size * (1 + len(instance.budgets)), 1 << 1074)
-    return total - lost + _constants(instance, lam, multipliers)
+def _lowered(instance: Instance, minima: int) -> Fraction:
+    """Return the sum ``minima`` of least values, in units of 2**-1074, less what underflow may have taken off them."""
+    minima -= instance.size * (1 + len(instance.budgets))  # one unit for each product
+    if instance.direction is Direction.DAMAGE:
+        return of_units(minima)
+    # A bound on whole numbers needs no bits so far below one, and shorter fractions are quicker.
+    return Fraction(minima >> (UNIT_BITS - 128), 1 << 128)
 
 
 def dual_bound(instance: Instance, multipliers: Mapping[str, float]) -> Fraction | float:
@@ -166,25 +170,21 @@ def dual_bound(instance: Instance, multipliers: Mapping[str, float]) -> Fraction
         by_cost = instance.direction is Direction.COST
         prices = Prices(1.0 if by_cost else lam, lam if by_cost else 1.0, multipliers)
         return least_priced(instance, prices) + _constants(instance, lam, multipliers)
-    whole, minima = 0, []
+    shifts, minima = Fraction(0), 0  # what was taken out of the values, and their minima in units of 2**-1074
     for cost, damage, rows in _chunks(instance):
         least = cost.min(axis=1)
         excess = (cost - least[:, None]).astype(np.float64)
         value = excess + lam * damage if instance.direction is Direction.COST else damage + lam * excess
         shift = exact_int_sum(least)
-        whole_rows = 0 if instance.direction is Direction.DAMAGE else shift
-        part = Fraction(0)
-        if instance.direction is Direction.DAMAGE:
-            part += Fraction(lam) * shift
+        shifts += shift if instance.direction is Direction.COST else Fraction(lam) * shift
         for budget, row in zip(instance.budgets, rows, strict=True):
             mu = multipliers.get(budget.name, 0.0)
             if mu:
                 lowest = row.min(axis=1)
                 value = value + mu * (row - lowest[:, None]).astype(np.float64)
-                part += Fraction(mu) * exact_int_sum(lowest)
-        whole += whole_rows
-        minima.append(exact_sum(np.minimum(value.min(axis=1), _HUGE) * _factor(len(rows))) + part)
-    return _lowered(instance, sum(minima, Fraction(whole)), lam, multipliers)
+                shifts += Fraction(mu) * exact_int_sum(lowest)
+        minima += exact_units(np.minimum(value.min(axis=1), _HUGE) * _factor(len(rows)))
+    return _lowered(instance, minima) + shifts + _constants(instance, lam, multipliers)
 
 
 def _constants(instance: Instance, lam: float, multipliers: Mapping[str, float]) -> Fraction:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +17,9 @@ import numpy.typing as npt
 from impq_opt.arithmetic import exact_int_sum, exact_units, float_of
 from impq_opt.instance import Block
 from impq_opt.solvers._exact_scan import LARGEST_PRICE, Pool, Scan, Total, gather, scan, two_best
-from impq_opt.solvers._hull import Steps, hull_steps
+from impq_opt.solvers._hull import Hulls, Steps, hull_steps
 
-__all__ = ["Goal", "OutOfReachError", "Priced", "Sample", "find_price", "narrow"]
+__all__ = ["Goal", "Guess", "Known", "OutOfReachError", "Priced", "Sample", "find_price", "narrow"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -35,6 +36,8 @@ _SIGMAS = 3.5
 _NARROW = 4.0
 # Half-widths of a bracket around a point of that line, as shares of the outer one: per root of a step, and in any case.
 _STRAY, _BEND = 3.0, 0.005
+# Known steps on either side of the break, of which half are kept open.
+_NEAR = 64
 # Ends of brackets are moved outwards by this factor, so that ties at an end lie inside.
 _NUDGE = 1.0 + 2.0**-40
 
@@ -70,29 +73,24 @@ class Priced:
     columns: ColumnArray
 
 
-def find_price(
-    pool: Pool, goal: Goal, rng: np.random.Generator, *, steps: Steps | None = None, outer: Scan | None = None
-) -> Priced:
-    """Return the multiplier at which the groups of ``pool`` just meet ``goal``.
-
-    ``steps``: their hulls, if known. ``outer``: the pass that found the pool, if one did.
-    """
-    if len(pool) <= _FEW or steps is not None:
-        return _by_sorting(pool, goal, steps)
-    guess: Sample | Between | None = None if outer is None else Between.of(outer, goal)
-    guess = Sample.draw([pool.block], len(pool), goal, rng) if guess is None else guess
+def find_price(pool: Pool, goal: Goal, outer: Scan | None = None) -> Priced:
+    """Return the multiplier at which the groups of ``pool``, found by the pass ``outer`` if any, just meet ``goal``."""
+    if len(pool) <= _FEW:
+        return _by_sorting(pool, goal)
+    guess: Guess | None = None if outer is None else Between.of(outer, goal)
+    guess = Sample.draw([pool.block], len(pool), goal) if guess is None else guess
     found, _ = narrow([pool.block], len(pool), goal, guess)
     rest = found.pool
     if len(rest) > 0.7 * len(pool):  # many equal ratios: narrowing does not help
         return _by_sorting(pool, goal)
-    inner = find_price(rest, goal.less(found.settled), rng, outer=found)
+    inner = find_price(rest, goal.less(found.settled), found)
     columns = found.columns
     columns[rest.places] = inner.columns
     return Priced(inner.price, columns)
 
 
-def _by_sorting(pool: Pool, goal: Goal, steps: Steps | None = None) -> Priced:
-    steps = hull_steps(pool.cost, pool.damage) if steps is None else steps
+def _by_sorting(pool: Pool, goal: Goal) -> Priced:
+    steps = hull_steps(pool.cost, pool.damage)
     count = _break_count(pool, goal, steps)
     columns = steps.choice(count).astype(np.uint16)
     edge = count - 1 if goal.by_cost else count
@@ -107,8 +105,7 @@ def _price(steps: Steps, number: int) -> float:
     """Return the multiplier at which a step begins to pay."""
     if not 0 <= number < len(steps.group):
         return 0.0 if number < 0 else LARGEST_PRICE
-    with np.errstate(over="ignore"):
-        return min(float(steps.cost[number] / steps.damage[number]), LARGEST_PRICE)
+    return min(float(steps.cost[number]) / float(steps.damage[number]), LARGEST_PRICE)
 
 
 def _break_count(pool: Pool, goal: Goal, steps: Steps) -> int:
@@ -121,13 +118,18 @@ def _break_count(pool: Pool, goal: Goal, steps: Steps) -> int:
         left = max(min(goal.capacity - exact_int_sum(start_cost), 1 << 62), -1)
         return int(np.searchsorted(steps.cost_so_far, left, side="right"))
     start = exact_units(start_damage)
-    count = int(np.searchsorted(steps.damage_so_far, float_of(start - goal.capacity), side="left")) + 1
+    if start <= goal.capacity:
+        return 0
+    over, reached = float_of(start - goal.capacity), steps.damage_so_far
+    count = int(np.searchsorted(reached, over, side="left")) + 1
+    # Roundings of the sums are far below this share of them: only where one comes so close do exact sums have to tell.
+    near = reached[max(count - 2, 0) : count]
+    if count <= len(reached) and float(np.abs(near - over).min()) > 2.0**-30 * float_of(start):
+        return count
 
     def fits(number: int) -> bool:
         return exact_units(pool.chosen(steps.choice(number))[1]) <= goal.capacity
 
-    if start <= goal.capacity:
-        return 0
     count = min(count, len(steps.group))
     while count and fits(count - 1):
         count -= 1
@@ -140,11 +142,21 @@ class OutOfReachError(Exception):
     """No allocation meets the goal, so that no multiplier does."""
 
 
+class Guess(Protocol):
+    """Where the best multiplier is likely to be."""
+
+    def bracket(self) -> tuple[float, float]:
+        """Return multipliers between which it lies, most likely."""
+
+    def bracket_from(self, at: float, used: float) -> tuple[float, float]:
+        """Return another bracket when ``at``, an end of the last one where all groups use up ``used``, has missed."""
+
+
 def narrow(
     blocks: Sequence[Block],
     size: int,
     goal: Goal,
-    guess: Sample | Between,
+    guess: Guess,
     threshold: float = 0.0,
     reachable: Callable[[], bool] = lambda: True,
 ) -> tuple[Scan, int]:
@@ -152,8 +164,7 @@ def narrow(
 
     Parameters
     ----------
-    guess
-        Where the best multiplier is likely to be.
+    guess : Guess
     threshold : float
         Open the groups too whose second candidate comes so close.
     reachable : callable
@@ -178,6 +189,35 @@ def narrow(
         else:
             break
     return found, passes
+
+
+class Known:
+    """The steps of all hulls, best first, say where the multiplier is, but for the rounding of their sums."""
+
+    def __init__(self, hulls: Hulls, goal: Goal) -> None:
+        self.steps, self.reach = hulls.steps, 2
+        capacity = goal.as_float(goal.capacity)
+        if goal.by_cost:
+            self.count = int(np.searchsorted(self.steps.damage_so_far, hulls.start_damage - capacity, side="left"))
+        else:
+            self.count = int(np.searchsorted(self.steps.cost_so_far, capacity - hulls.start_cost, side="right"))
+
+    def bracket(self) -> tuple[float, float]:
+        low, high = (_price(self.steps, self.count + way * self.reach) for way in (-1, 1))
+        return low / _NUDGE, min(high * _NUDGE, LARGEST_PRICE)
+
+    def bracket_from(self, at: float, used: float) -> tuple[float, float]:
+        self.reach *= 8
+        low, high = self.bracket()
+        return min(low, at), max(high, at)
+
+    def threshold(self) -> float:
+        """Return the cost within which half of the nearest steps on either side come at the best multiplier."""
+        price = _price(self.steps, min(self.count, len(self.steps.group) - 1))
+        near = slice(max(self.count - _NEAR, 0), self.count + _NEAR)
+        behind = np.abs(self.steps.cost[near] - price * self.steps.damage[near])
+        found = float(np.partition(behind, len(behind) // 2)[len(behind) // 2]) if len(behind) else 0.0
+        return found if math.isfinite(found) else 0.0
 
 
 class Between:
@@ -233,11 +273,11 @@ class Sample:
         self.widen = 1.0
 
     @classmethod
-    def draw(cls, blocks: Sequence[Block], size: int, goal: Goal, rng: np.random.Generator) -> Sample:
+    def draw(cls, blocks: Sequence[Block], size: int, goal: Goal) -> Sample:
         count = min(_SAMPLE if size <= _MANY else 4 * _SAMPLE, size // 4)
         # One random group in each of `count` equal stretches: neighbours are alike, so strata lower the variance.
         edges = np.arange(count + 1) * size // count
-        places = edges[:-1] + (rng.random(count) * np.diff(edges)).astype(np.int64)
+        places = edges[:-1] + (np.random.default_rng(0).random(count) * np.diff(edges)).astype(np.int64)
         return cls(gather(blocks, size, places), size, goal)
 
     @property

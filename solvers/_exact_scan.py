@@ -47,6 +47,7 @@ PROHIBITIVE = np.int64(1 << 60)
 _CHUNK = 1 << 13
 # Room for one open group in this many (in half as many of full tables) before a pass has to be made again.
 _POOL_SHARE = 16
+_POOL_LEAST = 1 << 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +143,7 @@ def _scan_block(block: Block, low: float, high: float, threshold: float) -> Scan
 def _scan_native(block: Block, arrays: tuple[Any, ...], low: float, high: float, threshold: float) -> Scan:
     count, width = arrays[-2:]
     columns = np.empty(count, dtype=np.uint16)
-    needed = count // (_POOL_SHARE if block.structured else _POOL_SHARE // 2) + _CHUNK
+    needed = count // (_POOL_SHARE if block.structured else _POOL_SHARE // 2) + _POOL_LEAST
     while needed:
         room = needed
         places = np.empty(room, dtype=np.int64)

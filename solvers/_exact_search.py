@@ -20,7 +20,7 @@ from impq_opt.solvers._exact_cardinality import Pairs, pairs_of
 from impq_opt.solvers._exact_core import Found, search
 from impq_opt.solvers._exact_fill import fill
 from impq_opt.solvers._exact_model import Model, RelativeCore
-from impq_opt.solvers._exact_price import Goal, OutOfReachError, Sample, find_price, narrow
+from impq_opt.solvers._exact_price import Goal, Guess, Known, OutOfReachError, Sample, find_price, narrow
 from impq_opt.solvers._exact_scan import (
     GUARD,
     LARGEST_PRICE,
@@ -34,7 +34,7 @@ from impq_opt.solvers._exact_scan import (
     two_best,
     values_at,
 )
-from impq_opt.solvers._hull import Steps
+from impq_opt.solvers._hull import Hulls
 
 __all__ = ["Search"]
 
@@ -61,8 +61,8 @@ class Search:
     are integers in units of 2**-1074 throughout, so that all sums and comparisons are exact and quick.
     """
 
-    def __init__(self, instance: Instance, control: Control, states: int, steps: Steps | None = None) -> None:
-        self.instance, self.control, self.states, self.steps = instance, control, states, steps
+    def __init__(self, instance: Instance, control: Control, states: int, hulls: Hulls | None = None) -> None:
+        self.instance, self.control, self.states, self.hulls = instance, control, states, hulls
         self.model = Model(instance)
         self.by_cost = self.model.by_cost
         self.goal = Goal(self.by_cost, self.model.capacity)
@@ -72,7 +72,7 @@ class Search:
         self.price: float | None = None
         self.proved: int | None = None  # lower bound minus the base's objective
         self.infeasible = False
-        self.lattice: int | None = None  # divides all differences of costs
+        self.lattice = None if hulls is None else hulls.lattice  # divides all differences of costs
         self.pool_lattice: int | None = None  # divides those of the pool
         self.stop = Stop.COMPLETED
         self.statistics: dict[str, Any] = {"core_groups": 0, "states": 0, "passes": 0}
@@ -80,6 +80,11 @@ class Search:
     # -- the relaxation ------------------------------------------------------------------------------------------
 
     def run(self) -> None:
+        """Relax, fill and search; what overflows or is undefined on the way counts as nothing known."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._run()
+
+    def _run(self) -> None:
         limit = self.control.memory_limit
         if limit is not None and self._least_bytes() > limit:
             self.stop = Stop.MEMORY_LIMIT
@@ -104,18 +109,16 @@ class Search:
     def _relax(self) -> None:
         """Find the price, the base, and the pool of groups that may differ from it."""
         size = self.instance.size
-        rng = np.random.default_rng(0)
-        if size <= _SMALL or self.steps is not None:
+        if size <= (_SMALL if self.hulls is None else _TINY):
             pool, threshold = everything(self.instance.blocks, size), math.inf
             base, low, high = np.empty(size, dtype=np.uint16), 0.0, LARGEST_PRICE
             settled, found = Total(), None
         else:
-            sample = Sample.draw(self.instance.blocks, size, self.goal, rng)
-            threshold = sample.threshold(max(_SHARE, min(_KEPT / size, 10 * _SHARE)))
-            found, passes = narrow(self.instance.blocks, size, self.goal, sample, threshold, self._reachable)
+            guess, threshold = self._guess()
+            found, passes = narrow(self.instance.blocks, size, self.goal, guess, threshold, self._reachable)
             pool, base, settled, low, high = found.pool, found.columns, found.settled, found.low, found.high
             self.statistics["passes"] += passes
-        priced = find_price(pool, self.goal.less(settled), rng, steps=self.steps, outer=found)
+        priced = find_price(pool, self.goal.less(settled), found)
         self.price = min(max(priced.price, low), high)
         base[pool.places] = priced.columns
         self.base = base
@@ -132,6 +135,15 @@ class Search:
             self.best = (np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
         self._measure_gap(own)
 
+    def _guess(self) -> tuple[Guess, float]:
+        """Return where the price is likely to be, and how close second choices have to be kept."""
+        if self.hulls is not None:
+            known = Known(self.hulls, self.goal)
+            return known, known.threshold()
+        size = self.instance.size
+        sample = Sample.draw(self.instance.blocks, size, self.goal)
+        return sample, sample.threshold(max(_SHARE, min(_KEPT / size, 10 * _SHARE)))
+
     def _set_pool(self, pool: Pool, threshold: float) -> FloatArray:
         """Keep the pool: all groups with a second choice within ``threshold`` of the best at the price, or more.
 
@@ -142,8 +154,7 @@ class Search:
         base = self.base[pool.places]
         first, second, own = two_best(pool, self.price, base)
         self.first = first
-        with np.errstate(invalid="ignore"):
-            self.behind = second * GUARD - first
+        self.behind = second * GUARD - first
         if math.isnan(self.behind.sum()):  # infinite values tell nothing
             self.behind[np.isnan(self.behind)] = -1.0
         self.base_columns = base.astype(np.int64)
@@ -155,8 +166,7 @@ class Search:
         ``value`` (n,) is the base's in the pool; the settled groups have no reduced cost.
         """
         assert self.price is not None
-        with np.errstate(over="ignore", invalid="ignore"):
-            excess = float((value - self.first).sum() + 2.0**-48 * value.sum())
+        excess = float((value - self.first).sum() + 2.0**-48 * value.sum())
         excess = math.inf if math.isnan(excess) else excess
         slack = float_of(self.slack) * self.price if self.by_cost else float(self.slack)
         self.base_gap = excess + slack + 2.0**-48 * abs(slack)
@@ -304,9 +314,7 @@ class Search:
         assert self.price is not None
         pool = self.pool.take(rows)
         values = values_at(pool.cost, pool.damage, self.price)
-        with np.errstate(invalid="ignore"):
-            behind = values * GUARD - self.first[rows][:, None]
-            kept = ~(behind > limit)
+        kept = ~(values * GUARD - self.first[rows][:, None] > limit)
         kept &= pool.cost - pool.cost.min(axis=1)[:, None] < PROHIBITIVE
         return _Rows(self.pool.places[rows], pool, self.base_columns[rows], kept)
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from impq_opt.solvers import _native
 
-__all__ = ["Steps", "hull_edges", "hull_steps"]
+__all__ = ["Hulls", "Steps", "hull_edges", "hull_steps"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -59,6 +59,19 @@ class Steps:
         return Steps(
             self.start, self.group[order], self.to[order], self.cost[order], self.damage[order], self.ratio[order]
         )
+
+
+@dataclass(frozen=True)
+class Hulls:
+    """The hull steps of all groups, best first, and what the groups' cheapest candidates cost and damage.
+
+    ``lattice`` divides all differences of costs inside a group.
+    """
+
+    steps: Steps
+    start_cost: int
+    start_damage: float
+    lattice: int
 
 
 def hull_steps(cost: IntArray, damage: FloatArray | IntArray) -> Steps:

@@ -90,7 +90,7 @@ WIDE static Py_ssize_t scan_rows(Scan *s, Py_ssize_t row, Py_ssize_t stop, doubl
     const __m512d infinite = _mm512_set1_pd(INFINITY), guard = _mm512_set1_pd(s->guard);
     const __m512d low = _mm512_set1_pd(s->low), high = _mm512_set1_pd(s->high);
     const __m512d threshold = _mm512_set1_pd(s->threshold);
-    __m512i sum_low = _mm512_setzero_si512(), sum_high = sum_low; /* halves of the costs: they cannot overflow */
+    Halves sum = {_mm512_setzero_si512(), _mm512_setzero_si512()};
     for (; row + 8 <= stop; row += 8, chosen += 8) {
         __m512i cost[8];
         __m512d damage[8], at_low[8], at_high[8];
@@ -128,9 +128,7 @@ WIDE static Py_ssize_t scan_rows(Scan *s, Py_ssize_t row, Py_ssize_t stop, doubl
         _mm_storeu_si128((__m128i *)(s->columns + row), _mm512_cvtepi64_epi16(best));
         __mmask8 settled = (__mmask8)~open;
         _mm512_storeu_pd(chosen, _mm512_maskz_mov_pd(settled, best_damage));
-        best_cost = _mm512_maskz_mov_epi64(settled, best_cost);
-        sum_low = _mm512_add_epi64(sum_low, _mm512_and_si512(best_cost, _mm512_set1_epi64(0xffffffff)));
-        sum_high = _mm512_add_epi64(sum_high, _mm512_srai_epi64(best_cost, 32));
+        halves_add(&sum, _mm512_maskz_mov_epi64(settled, best_cost));
         if (open) {
             int64_t at_low_end[8], at_high_end[8];
             _mm512_storeu_si512(at_low_end, best);
@@ -141,8 +139,7 @@ WIDE static Py_ssize_t scan_rows(Scan *s, Py_ssize_t row, Py_ssize_t stop, doubl
             }
         }
     }
-    s->totals[0].cost +=
-        (__int128)_mm512_reduce_add_epi64(sum_high) * ((__int128)1 << 32) + _mm512_reduce_add_epi64(sum_low);
+    s->totals[0].cost += halves_total(&sum);
     return row;
 }
 #endif

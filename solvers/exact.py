@@ -19,7 +19,7 @@ from impq_opt.contract import Claim, Control, Solver
 from impq_opt.errors import OptionError
 from impq_opt.instance import Instance
 from impq_opt.solvers._exact_search import Search
-from impq_opt.solvers._hull import Steps
+from impq_opt.solvers._hull import Hulls
 
 __all__ = ["Exact"]
 
@@ -46,7 +46,7 @@ class Exact(Solver):
     supports: ClassVar[frozenset[str]] = frozenset({"damage", "budgets", "pairs"})
     decides: ClassVar[bool] = True
 
-    _hulls: ClassVar[Steps | None] = None
+    _hulls: ClassVar[Hulls | None] = None
 
     states: int = 5_000_000
 
@@ -54,10 +54,10 @@ class Exact(Solver):
         if self.states < 1:
             raise OptionError("must be positive", where="exact.states", value=self.states)
 
-    def with_hulls(self, steps: Steps) -> Exact:
-        """Return the strategy for many bounds on one problem, whose sorted hull steps are known."""
+    def with_hulls(self, hulls: Hulls) -> Exact:
+        """Return the strategy for many bounds on one problem, whose hulls are known."""
         found = replace(self)
-        object.__setattr__(found, "_hulls", steps)
+        object.__setattr__(found, "_hulls", hulls)
         return found
 
     def run(self, instance: Instance, control: Control) -> Claim:

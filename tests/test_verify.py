@@ -220,7 +220,7 @@ answer = impq_opt.Allocation(
     exact_lower_bound=Fraction(56), bound=Fraction(3, 256), budgets={})
 print(impq_opt.verify(problem, answer))
 assert impq_opt.verify(problem, answer).proved
-loaded = [name for name in sys.modules if name.startswith(("impq_opt.solvers", "scipy", "pulp", "torch"))]
+loaded = [name for name in sys.modules if name.startswith(("impq_opt.solvers.", "scipy", "pulp", "torch"))]
 assert not loaded, loaded
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
