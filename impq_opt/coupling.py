@@ -77,6 +77,11 @@ class Places:
     widths: IntArray
     representatives: IntArray
 
+    @property
+    def every_one(self) -> bool:
+        """Whether there are neither pins nor ties: every group stands for itself."""
+        return len(self.widths) == len(self.free)
+
 
 def couple(problem: Problem, row: CostRow, places: Places) -> tuple[CostRow, Coupling | None, int]:
     """Split ``row`` into what belongs to single groups, what belongs to pairs of free groups, and a constant.
@@ -105,6 +110,7 @@ class _Fold:
         self.edges: list[tuple[IntArray, IntArray, IntArray | None, IntArray | None]] = []
 
     def _split(self, left: IntArray, right: IntArray) -> tuple[IntArray, IntArray, dict[str, IntArray]]:
+        """Return the free groups at both ends, and the edges by what becomes of them."""
         one, other = self.places.free[left], self.places.free[right]
         kinds = {
             "constant": (one < 0) & (other < 0),
@@ -116,6 +122,9 @@ class _Fold:
         return one, other, {name: np.flatnonzero(mask) for name, mask in kinds.items()}
 
     def products(self, left: IntArray, right: IntArray, coefficient: IntArray) -> None:
+        if self.places.every_one and (left != right).all():
+            self.edges.append((left, right, coefficient, None))
+            return
         one, other, kinds = self._split(left, right)
         pinned = self.levels[np.arange(len(self.levels)), self.places.fixed]
         inside = kinds["constant"]
@@ -180,19 +189,30 @@ class _Fold:
         )
         return linear, self._coupling(), self.constant
 
+    def _free_levels(self) -> IntArray:
+        """Return the levels (size, K) of the free groups' candidates, their last one again past a group's width."""
+        widths, groups = self.places.widths, self.places.representatives
+        width = int(widths.max(initial=1))
+        if self.places.columns is None and widths.min(initial=width) == width == self.levels.shape[1]:
+            return self.levels[groups]
+        padded = np.minimum(np.arange(width), widths[:, None] - 1)
+        columns = padded if self.places.columns is None else self.places.columns[groups[:, None], padded]
+        return np.take_along_axis(self.levels[groups], columns, axis=1)
+
     def _coupling(self) -> Coupling | None:
         left, right = (np.concatenate([edge[i] for edge in self.edges]) for i in (0, 1))
         if len(left) == 0:
             return None
-        size, width = len(self.places.widths), int(self.places.widths.max(initial=1))
-        groups = self.places.representatives
-        padded = np.minimum(np.arange(width), self.places.widths[:, None] - 1)
-        columns = padded if self.places.columns is None else self.places.columns[groups[:, None], padded]
-        levels = np.take_along_axis(self.levels[groups], columns, axis=1)
+        size = len(self.places.widths)
         swap = left > right
         low, high = np.where(swap, right, left), np.where(swap, left, right)
-        keys, place = np.unique(low * size + high, return_inverse=True)
-        ends = keys // size, keys % size
+        keys, place = low * size + high, np.arange(len(low))
+        if not (keys[1:] > keys[:-1]).all():
+            keys, place = np.unique(keys, return_inverse=True)
+            low, high = keys // size, keys % size
+        levels = self._free_levels()
+        width = levels.shape[1]
+        ends = low, high
         if all(edge[3] is None for edge in self.edges):
             coefficient = np.zeros(len(keys), dtype=np.int64)
             np.add.at(coefficient, place, np.concatenate([edge[2] for edge in self.edges if edge[2] is not None]))

@@ -5,8 +5,11 @@ What is solved is smaller; what is checked stays the same, because the new insta
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -117,12 +120,14 @@ def _settled_row(
 
 
 def components(instance: Instance) -> list[IntArray]:
-    """Return the sets of free groups, of two or more, that pairs connect, each in order."""
+    """Return the sets of free groups, of two or more, that pairs connect: an array (T, m) for each size m, in order."""
     couplings = [one for one in (instance.pairs, *(b.pairs for b in instance.budgets)) if one is not None]
     if not couplings:
         return []
     left = np.concatenate([one.left for one in couplings])
     right = np.concatenate([one.right for one in couplings])
+    if len(couplings) == 1 and np.bincount(np.concatenate([left, right])).max() == 1:
+        return [np.stack([left, right], axis=1)]
     label = np.arange(instance.size)
     # Take the lowest label of one's neighbours, and then that label's own, until nothing changes.
     while True:
@@ -135,29 +140,23 @@ def components(instance: Instance) -> list[IntArray]:
             break
     order = np.argsort(label, kind="stable")
     starts = np.flatnonzero(np.diff(label[order], prepend=-1))
-    return [part for part in np.split(order, starts[1:]) if len(part) > 1]
+    counts = np.diff(starts, append=len(order))
+    return [order[starts[counts == size][:, None] + np.arange(size)] for size in np.unique(counts[counts > 1]).tolist()]
 
 
 def join(instance: Instance, clusters: Sequence[IntArray]) -> Instance:
     """Return the instance in which each cluster of free groups is one group, with a candidate for each combination.
 
-    All pairs of a cluster's groups must lie inside it. Combinations are in order of the columns, the first group's
-    column changing slowest.
+    ``clusters`` holds arrays (T, m) of T clusters each. All pairs of a cluster's groups must lie inside it.
+    Combinations are in order of the columns, the first group's column changing slowest.
     """
     size = instance.size
     joined = np.zeros(size, dtype=bool)
-    for cluster in clusters:
-        joined[cluster] = True
+    for groups in clusters:
+        joined[groups] = True
     rest = np.flatnonzero(~joined)
     place = np.full(size, -1)
     place[rest] = np.arange(len(rest))
-    first = np.array([int(cluster[0]) for cluster in clusters], dtype=np.int64)
-    new_place = len(rest) + np.arange(len(clusters))
-    tie_of = _tie_of(instance)
-    kinds: dict[tuple[tuple[int, int], ...], list[int]] = {}
-    for number, cluster in enumerate(clusters):
-        key = tuple((width, tie_of.get(g, (-1, 0))[0]) for g, width in _with_widths(instance, cluster))
-        kinds.setdefault(key, []).append(number)
     rows = [_Row(instance.tables[0], instance.pairs), *(_Row(b.table, b.pairs) for b in instance.budgets)]
     damage = instance.tables[1]
     blocks = [_rest_block(instance, rest)] if len(rest) else []
@@ -168,23 +167,22 @@ def join(instance: Instance, clusters: Sequence[IntArray]) -> Instance:
         for tie in instance.ties
         if not joined[tie.groups].all()
     ]
-    for key, numbers in kinds.items():
-        groups = np.stack([clusters[number] for number in numbers])  # (T, m)
-        shape = [width for width, _ in key]
-        columns = np.stack([axis.reshape(-1) for axis in np.indices(shape)])  # (m, K)
-        at = new_place[numbers]
-        harm = sum_rows_down(np.stack([damage[g][:, c] for g, c in zip(groups.T, columns, strict=True)]))
-        values = [row.of(groups, columns) for row in rows]
-        blocks.append(Block(at, values[0], harm))
+    free, count = [instance.representatives[rest]], len(rest)
+    tied = _Tied(instance)
+    for groups in _of_one_kind(instance, tied, clusters):
+        shape = tuple(instance.widths[groups[0]].tolist())
+        at = np.arange(count, count + len(groups))
+        values = [row.of(groups, shape) for row in rows]
+        blocks.append(Block(at, values[0], sum_rows_down(_spread(damage, groups, shape))))
         for table, value in zip(tables, values, strict=True):
             table.append((at, value))
-        ties.append(_joined_tie(instance, tie_of, groups, columns, at))
-    count = len(rest) + len(clusters)
+        ties.append(tied.join(groups, _combinations(shape), at))
+        free.append(instance.representatives[groups[:, 0]])
+        count += len(groups)
     new_pairs = [_kept(row.pairs, joined, place, rest, count) for row in rows]
-    widest = max(int(values.shape[1]) for table in tables for _, values in table)
     budgets = []
     for budget, parts, pairs in zip(instance.budgets, tables[1:], new_pairs[1:], strict=True):
-        budgets.append(replace(budget, table=_stacked(parts, count, widest), pairs=pairs))
+        budgets.append(replace(budget, table=_stacked(parts, count), pairs=pairs))
     return replace(
         instance,
         size=count,
@@ -192,9 +190,45 @@ def join(instance: Instance, clusters: Sequence[IntArray]) -> Instance:
         budgets=tuple(budgets),
         pairs=new_pairs[0],
         _fixed=instance.lift(np.zeros(size, dtype=np.int64)),
-        _free=np.concatenate([instance.representatives[rest], instance.representatives[first]]),
+        _free=np.concatenate(free),
         ties=tuple(ties),
     )
+
+
+def _of_one_kind(instance: Instance, tied: _Tied, clusters: Sequence[IntArray]) -> Iterator[IntArray]:
+    """Yield the clusters (T, m) whose groups have equal widths and are tied alike, position by position."""
+    for groups in clusters:
+        kind = instance.widths[groups] * (len(instance.ties) + 1) + tied.block[groups] + 1
+        if (kind == kind[0]).all():
+            yield groups
+            continue
+        _, number = np.unique(kind, axis=0, return_inverse=True)
+        for one in range(int(number.max()) + 1):
+            yield groups[number.reshape(-1) == one]
+
+
+@lru_cache(maxsize=64)
+def _combinations(shape: tuple[int, ...]) -> IntArray:
+    """Return the columns (m, K) of every combination."""
+    columns = np.indices(shape).reshape(len(shape), -1)
+    columns.flags.writeable = False
+    return columns
+
+
+def _axes(values: npt.NDArray[Any], axes: tuple[int, ...], count: int) -> npt.NDArray[Any]:
+    """Return (T, ...) values with their further axes at ``axes`` out of ``count``, ready to be broadcast."""
+    shape = [1] * count
+    for axis, width in zip(axes, values.shape[1:], strict=True):
+        shape[axis] = width
+    return values.reshape(len(values), *shape)
+
+
+def _spread(table: FloatArray, groups: IntArray, shape: tuple[int, ...]) -> FloatArray:
+    """Return the entries (m, T, K) of every group of clusters (T, m) at every combination."""
+    spread = np.empty((len(shape), len(groups), *shape))
+    for axis, width in enumerate(shape):
+        spread[axis] = _axes(table[groups[:, axis], :width], (axis,), len(shape))
+    return spread.reshape(len(shape), len(groups), -1)
 
 
 class _Row:
@@ -202,21 +236,20 @@ class _Row:
         self.table, self.pairs = table, pairs
         self.keys = None if pairs is None else pairs.left * len(table) + pairs.right
 
-    def of(self, groups: IntArray, columns: IntArray) -> IntArray:
-        """Return the values (T, K) of clusters ``groups`` (T, m) at combinations ``columns`` (m, K)."""
-        total = np.zeros((len(groups), columns.shape[1]), dtype=np.int64)
-        for position, column in zip(groups.T, columns, strict=True):
-            total += self.table[position][:, column]
-        if self.pairs is None or self.keys is None:
-            return total
-        for i in range(len(columns)):
-            for j in range(i + 1, len(columns)):  # clusters are in order, so i is the left end
+    def of(self, groups: IntArray, shape: tuple[int, ...]) -> IntArray:
+        """Return the values (T, K) of clusters ``groups`` (T, m) at every combination."""
+        total = np.zeros((len(groups), *shape), dtype=np.int64)
+        count = len(shape)
+        for axis, width in enumerate(shape):
+            total += _axes(self.table[groups[:, axis], :width], (axis,), count)
+        if self.pairs is not None and self.keys is not None:
+            for i, j in itertools.combinations(range(count), 2):  # clusters are in order, so i is the left end
                 key = groups[:, i] * len(self.table) + groups[:, j]
                 edge = np.minimum(np.searchsorted(self.keys, key), len(self.keys) - 1)
                 there = np.flatnonzero(self.keys[edge] == key)
                 if len(there):
-                    total[there] += self.pairs.dense(edge[there])[:, columns[i], columns[j]]
-        return total
+                    total[there] += _axes(self.pairs.dense(edge[there])[:, : shape[i], : shape[j]], (i, j), count)
+        return total.reshape(len(groups), -1)
 
 
 def _rest_block(instance: Instance, rest: IntArray) -> Block:
@@ -227,35 +260,30 @@ def _rest_block(instance: Instance, rest: IntArray) -> Block:
     return Block(np.arange(len(rest)), cost[rest, :width], damage[rest, :width], None if full else widths)
 
 
-def _with_widths(instance: Instance, cluster: IntArray) -> list[tuple[int, int]]:
-    return list(zip(cluster.tolist(), instance.widths[cluster].tolist(), strict=True))
+class _Tied:
+    """Which tie block (size,), -1 for none, and which row of it (size,) each free group stands for."""
 
+    def __init__(self, instance: Instance) -> None:
+        self.instance = instance
+        self.block = np.full(instance.size, -1)
+        self.row = np.zeros(instance.size, dtype=np.int64)
+        for number, tie in enumerate(instance.ties):
+            self.block[tie.groups] = number
+            self.row[tie.groups] = np.arange(len(tie.groups))
 
-def _tie_of(instance: Instance) -> dict[int, tuple[int, int]]:
-    """Return group -> (tie block, row) for the free groups that stand for ties."""
-    return {
-        int(group): (number, row)
-        for number, tie in enumerate(instance.ties)
-        for row, group in enumerate(tie.groups.tolist())
-    }
-
-
-def _joined_tie(
-    instance: Instance, tie_of: dict[int, tuple[int, int]], groups: IntArray, columns: IntArray, at: IntArray
-) -> TieBlock:
-    """Return what lifts joined groups: every group of the problem behind them, with its column in each combination."""
-    members, lines = [], []
-    free = instance.representatives
-    for position, column in zip(groups.T, columns, strict=True):
-        if int(position[0]) in tie_of:
-            tie = instance.ties[tie_of[int(position[0])][0]]
-            rows = [tie_of[int(g)][1] for g in position.tolist()]
-            members += list(tie.members[rows].T)
-            lines += [line[column] for line in tie.columns]
-        else:
-            members.append(free[position])
-            lines.append(column)
-    return TieBlock(at, np.stack(members, axis=1), np.stack(lines))
+    def join(self, groups: IntArray, columns: IntArray, at: IntArray) -> TieBlock:
+        """Return what lifts joined groups: every group of the problem behind them, with its column per combination."""
+        members, lines = [], []
+        for position, column in zip(groups.T, columns, strict=True):
+            number = int(self.block[position[0]])
+            if number < 0:
+                members.append(self.instance.representatives[position])
+                lines.append(column)
+            else:
+                tie = self.instance.ties[number]
+                members += list(tie.members[self.row[position]].T)
+                lines += [line[column] for line in tie.columns]
+        return TieBlock(at, np.stack(members, axis=1), np.stack(lines))
 
 
 def _kept(
@@ -278,7 +306,8 @@ def _kept(
     )
 
 
-def _stacked(parts: list[tuple[IntArray, IntArray]], count: int, width: int) -> IntArray:
+def _stacked(parts: list[tuple[IntArray, IntArray]], count: int) -> IntArray:
+    width = max(values.shape[1] for _, values in parts)
     table = np.empty((count, width), dtype=np.int64)
     for at, values in parts:
         table[at] = values[:, np.minimum(np.arange(width), values.shape[1] - 1)]

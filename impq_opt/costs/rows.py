@@ -145,13 +145,15 @@ def budget_rows(problem: Problem, name: str) -> list[tuple[str, CostRow]]:
     peaks = problem.cost(name).peaks(problem)
     if peaks is None:
         return [(name, cost_row(problem, {name: 1}))]
-    denominator = _denominator(problem)
+    denominator = _denominator(problem.candidates.sets)
     unit = problem.cost(name).unit
     return [(row, CostRow(Fraction(1, denominator), slope, None, denominator, {name: 1}, unit)) for row, slope in peaks]
 
 
-def _denominator(problem: Problem) -> int:
-    return math.lcm(*(_decimal(b).denominator for one in problem.candidates.sets for b in one))
+@lru_cache(maxsize=256)
+def _denominator(sets: tuple[tuple[float, ...], ...]) -> int:
+    """Return the smallest number of parts of a bit of which all precisions are whole multiples."""
+    return math.lcm(*(_decimal(b).denominator for one in sets for b in one))
 
 
 def _row(
@@ -159,7 +161,7 @@ def _row(
     terms: Mapping[str, tuple[Fraction | int | float, CostTerm]],
     weights: Mapping[str, Fraction | int | float],
 ) -> CostRow:
-    denominator = _denominator(problem)
+    denominator = _denominator(problem.candidates.sets)
     slopes: list[tuple[Fraction, IntArray]] = []
     tables: list[tuple[Fraction, IntArray]] = []
     pairs: list[tuple[Fraction, Pairs]] = []
