@@ -1,4 +1,4 @@
-/* Exact sums and the recount of an allocation, in one pass over the tables. Each function does what the NumPy code beside
+/* Exact sums, the recount of an allocation in one pass over the tables, and the least values of a star's leaves. Each function does what the NumPy code beside
    its caller does, with the same results bit for bit (built with -ffp-contract=off). Knows no solver. */
 
 #include "_tables.h"
@@ -18,13 +18,13 @@ static void release(Buffers *b)
         PyBuffer_Release(&b->view[--b->count]);
 }
 
-static int array_of(Buffers *b, PyObject *object, Py_ssize_t size, void *into)
+static int array_of(Buffers *b, PyObject *object, Py_ssize_t size, int writable, void *into)
 {
     *(void **)into = NULL;
     if (object == Py_None)
         return 0;
     Py_buffer *view = &b->view[b->count];
-    if (PyObject_GetBuffer(object, view, PyBUF_CONTIG_RO) < 0)
+    if (PyObject_GetBuffer(object, view, writable ? PyBUF_CONTIG : PyBUF_CONTIG_RO) < 0)
         return -1;
     b->count++;
     if (view->itemsize != 8 || view->len < size * 8) {
@@ -72,7 +72,7 @@ static PyObject *py_exact_sum(PyObject *self, PyObject *args)
         PyErr_SetString(PyExc_ValueError, "too many terms");
         return NULL;
     }
-    if (array_of(&b, object, count, &values))
+    if (array_of(&b, object, count, 0, &values))
         goto done;
     threads = thread_share(threads);
     for (int i = 0; i < threads; i++) {
@@ -226,9 +226,9 @@ static PyObject *py_recount(PyObject *self, PyObject *args)
     Py_ssize_t entries = o[2] == Py_None ? rows * columns : rows;
     Recount *first = &jobs[0];
     Table *table = &first->table;
-    if (array_of(&b, o[0], entries, &table->cost) || array_of(&b, o[1], entries, &table->damage) ||
-        array_of(&b, o[2], columns, &table->levels) || array_of(&b, o[3], columns, &table->scales) ||
-        array_of(&b, o[4], rows, &table->widths) || array_of(&b, o[5], rows, &first->choice))
+    if (array_of(&b, o[0], entries, 0, &table->cost) || array_of(&b, o[1], entries, 0, &table->damage) ||
+        array_of(&b, o[2], columns, 0, &table->levels) || array_of(&b, o[3], columns, 0, &table->scales) ||
+        array_of(&b, o[4], rows, 0, &table->widths) || array_of(&b, o[5], rows, 0, &first->choice))
         goto done;
     table->columns = columns;
     first->by_cost = by_cost;
@@ -274,8 +274,56 @@ done:
     return result;
 }
 
+/* ---- messages ------------------------------------------------------------------------------------------------------ */
+
+/* messages(fixed, slope, own levels, other levels, rows, columns, out): out[i][c] is the least over k of
+   fixed[i][k] + slope[i] own[i][k] other[i][c] */
+static PyObject *py_messages(PyObject *self, PyObject *args)
+{
+    (void)self;
+    PyObject *o[5];
+    Py_ssize_t rows, columns;
+    if (!PyArg_ParseTuple(args, "OOOOnnO", &o[0], &o[1], &o[2], &o[3], &rows, &columns, &o[4]))
+        return NULL;
+    if (columns < 1 || columns > MOST_COLUMNS) {
+        PyErr_SetString(PyExc_ValueError, "too many columns");
+        return NULL;
+    }
+    Buffers b = {.count = 0};
+    const double *fixed, *slope;
+    const int64_t *own, *other;
+    double *out;
+    Py_ssize_t entries = rows * columns;
+    if (array_of(&b, o[0], entries, 0, &fixed) || array_of(&b, o[1], rows, 0, &slope) ||
+        array_of(&b, o[2], entries, 0, &own) || array_of(&b, o[3], entries, 0, &other) ||
+        array_of(&b, o[4], entries, 1, &out)) {
+        release(&b);
+        return NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    for (Py_ssize_t row = 0; row < rows; row++) {
+        const Py_ssize_t at = row * columns;
+        double rising[MOST_COLUMNS], level[MOST_COLUMNS], least[MOST_COLUMNS];
+        for (Py_ssize_t k = 0; k < columns; k++) {
+            rising[k] = slope[row] * (double)own[at + k];
+            level[k] = (double)other[at + k];
+            least[k] = INFINITY;
+        }
+        for (Py_ssize_t k = 0; k < columns; k++)
+            for (Py_ssize_t c = 0; c < columns; c++) {
+                double value = fixed[at + k] + rising[k] * level[c];
+                least[c] = value < least[c] ? value : least[c];
+            }
+        memcpy(out + at, least, sizeof *out * (size_t)columns);
+    }
+    Py_END_ALLOW_THREADS
+    release(&b);
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef methods[] = {
     {"exact_sum", py_exact_sum, METH_VARARGS, "The exact sum of float64 values."},
+    {"messages", py_messages, METH_VARARGS, "The least values of leaves for each candidate of their centre."},
     {"recount", py_recount, METH_VARARGS, "Cost, damage and dual sum of an allocation."},
     {NULL, NULL, 0, NULL},
 };

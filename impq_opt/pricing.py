@@ -15,6 +15,7 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
+from impq_opt import _native
 from impq_opt.arithmetic import exact_int_sum, exact_sum
 from impq_opt.coupling import Coupling
 from impq_opt.elimination import Factor, least_sum, strip_leaves
@@ -170,16 +171,23 @@ def _messages(
             assert pairs.coefficient is not None
             slope[inside] += price * pairs.coefficient[found].astype(np.float64)
         centre = np.where(leaf == left[edges], right[edges], left[edges])
-        # (K, n), so that the minimum over a leaf's candidates runs over whole rows
-        rising = slope * levels[leaf].T
-        fixed = np.ascontiguousarray(singles.T)
-        return np.stack(
-            [(fixed + rising * levels[centre, column]).min(axis=0) for column in range(singles.shape[1])], axis=1
-        )
+        return _least_on_lines(singles, slope, levels[leaf], levels[centre])
     tables = _tables(parts, left, right, edges, size, singles.shape[1])
     turned = leaf != left[edges]
     tables[turned] = tables[turned].transpose(0, 2, 1)
     return np.asarray((singles[:, :, None] + tables).min(axis=1))
+
+
+def _least_on_lines(fixed: FloatArray, slope: FloatArray, own: IntArray, other: IntArray) -> FloatArray:
+    """Return the least over k (n, K) of ``fixed[i, k] + slope[i] own[i, k] other[i, c]``, for each c."""
+    count, width = fixed.shape
+    if _native.library is not None and width <= _native.MOST_COLUMNS:
+        found = np.empty((count, width))
+        _native.library.messages(fixed, slope, own, other, count, width, found)
+        return found
+    # (K, n), so that the minimum runs over whole rows
+    rising, flat = slope * own.T, np.ascontiguousarray(fixed.T)
+    return np.stack([(flat + rising * level).min(axis=0) for level in other.T], axis=1)
 
 
 def _tables(
@@ -199,6 +207,10 @@ def _present(
     parts: list[tuple[Coupling, float]], left: IntArray, right: IntArray, edges: IntArray, size: int
 ) -> Iterator[tuple[IntArray, Coupling, IntArray, float]]:
     """Yield for each coupling the places among ``edges`` that it has, itself, its own edges there, and its price."""
+    if len(parts) == 1:  # all edges are those of the only coupling
+        if len(edges):
+            yield np.arange(len(edges)), parts[0][0], edges, parts[0][1]
+        return
     wanted = left[edges] * size + right[edges]
     for pairs, price in parts:
         keys = pairs.left * size + pairs.right  # sorted, as pairs are

@@ -12,6 +12,7 @@ from impq_opt.allocation import Allocation
 from impq_opt.arithmetic import exact_sum
 from impq_opt.contract import Control
 from impq_opt.instance import Block, RankOne
+from impq_opt.pricing import _least_on_lines
 from impq_opt.problems.families import FAMILIES, explicit, generate
 from impq_opt.solver import make_instance
 from impq_opt.solvers import _native as solver_native
@@ -212,6 +213,20 @@ def test_sums_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
             pure(patch)
             assert exact_sum(values) == found
         assert found == sum((Fraction(v) for v in values[:2000].tolist()), Fraction(0)) or values.size > 2000
+
+
+@compiled
+def test_messages_of_leaves_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(5)
+    for count, width in ((1, 1), (50, 8), (3000, 5), (7, 64)):
+        fixed, slope = 10.0 ** rng.uniform(-5, 5, (count, width)), 10.0 ** rng.uniform(-9, 9, count)
+        own, other = rng.integers(0, 17, (2, count, width))
+        found = _least_on_lines(fixed, slope, own, other)
+        with monkeypatch.context() as patch:
+            pure(patch)
+            assert np.array_equal(_least_on_lines(fixed, slope, own, other), found)
+        every = fixed[:, :, None] + (slope[:, None] * own)[:, :, None] * other[:, None, :]
+        assert np.array_equal(every.min(axis=1), found)
 
 
 @compiled
