@@ -142,12 +142,11 @@ def _scan_block(block: Block, low: float, high: float, threshold: float) -> Scan
 
 def _scan_native(block: Block, arrays: tuple[Any, ...], low: float, high: float, threshold: float) -> Scan:
     count, width = arrays[-2:]
-    columns = np.empty(count, dtype=np.uint16)
     needed = count // (_POOL_SHARE if block.structured else _POOL_SHARE // 2) + _POOL_LEAST
+    columns = np.empty(count, dtype=np.uint16)  # lives longer than the pool
     while needed:
-        room = needed
-        places = np.empty(room, dtype=np.int64)
-        pool_cost, pool_damage = np.empty((room, width), dtype=np.int64), np.empty((room, width))
+        room, table = needed, (needed, width)
+        places, pool_cost, pool_damage = _native.blank(((room,), np.int64), (table, np.int64), (table, np.float64))
         opened, needed, *found = _native.kernel.scan(
             *(*arrays, low, high, threshold, GUARD, columns, places),
             *(pool_cost, pool_damage, room, _native.thread_count(count)),

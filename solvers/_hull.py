@@ -97,8 +97,9 @@ def hull_edges(cost: IntArray, damage: FloatArray | IntArray) -> Steps:
     whole = damage.dtype.kind == "i"
     if _native.kernel is not None:
         most = count * (width - 1)
-        start, group, to, step_cost = (np.empty(n, dtype=np.int64) for n in (count, most, most, most))
-        step_damage, ratio = np.empty(most, dtype=damage.dtype), np.empty(most)
+        start, group, to, step_cost, step_damage, ratio = _native.blank(
+            ((count,), np.int64), *([((most,), np.int64)] * 3), ((most,), damage.dtype.type), ((most,), np.float64)
+        )
         tables = np.ascontiguousarray(cost), np.ascontiguousarray(damage)
         used = _native.kernel.hull(*tables, whole, count, width, start, group, to, step_cost, step_damage, ratio)
         return Steps(start, group[:used], to[:used], step_cost[:used], step_damage[:used], ratio[:used])

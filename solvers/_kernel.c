@@ -378,12 +378,36 @@ static Divides divides(uint64_t g)
     return (Divides){inverse, UINT64_MAX / g, zeros};
 }
 
-static void divisor_part(void *job)
+#ifdef HAVE_AVX512
+/* From `row` on, the first one with a difference that is not divisible; rows have 2 to 8 columns. */
+WIDE static Py_ssize_t divided_rows(const Divisor *d, Divides by, Py_ssize_t row)
 {
-    Divisor *d = job;
+    const __mmask8 all = (__mmask8)((1u << d->columns) - 1);
+    const __m512i inverse = _mm512_set1_epi64((int64_t)by.inverse), most = _mm512_set1_epi64((int64_t)by.most);
+    const __m512i zeros = _mm512_set1_epi64(by.zeros);
+    for (; row < d->stop; row++) {
+        const int64_t *v = d->values + row * d->columns;
+        _mm_prefetch((const char *)(v + AHEAD * d->columns), _MM_HINT_T0); /* past the end it is harmless */
+        __m512i value = _mm512_maskz_loadu_epi64(all, v);
+        __mmask8 inside = d->widths ? (__mmask8)((1u << (d->widths[row] - 1)) - 1) : all >> 1;
+        __m512i step = _mm512_abs_epi64(_mm512_sub_epi64(_mm512_alignr_epi64(value, value, 1), value));
+        step = _mm512_rorv_epi64(_mm512_mullo_epi64(step, inverse), zeros);
+        if (_mm512_mask_cmpgt_epu64_mask(inside, step, most))
+            break;
+    }
+    return row;
+}
+#endif
+
+ALWAYS_INLINE void divisor_all(Divisor *d, int wide)
+{
     Divides by = {0, 0, 0};
     uint64_t g = 0;
     for (Py_ssize_t row = d->start; row < d->stop && g != 1; row++) {
+#ifdef HAVE_AVX512
+        if (wide && g != 0 && d->columns > 1 && (row = divided_rows(d, by, row)) == d->stop)
+            break;
+#endif
         const int64_t *v = d->values + row * d->columns;
         Py_ssize_t width = d->widths ? d->widths[row] : d->columns;
         for (Py_ssize_t k = d->columns > 1; k < width; k++) {
@@ -401,6 +425,12 @@ static void divisor_part(void *job)
     }
     d->found = g;
 }
+
+static void divisor_part(void *job) { divisor_all(job, 0); }
+
+#ifdef HAVE_AVX512
+WIDE static void divisor_part_wide(void *job) { divisor_all(job, 1); }
+#endif
 
 /* divisor(values, widths, rows, columns, threads): the greatest common divisor of the differences inside rows, or of the
    values where there is one column; 0 where all are 0 */
@@ -428,7 +458,7 @@ static PyObject *py_divisor(PyObject *self, PyObject *args)
     }
     uint64_t found = 0;
     Py_BEGIN_ALLOW_THREADS
-    run_all(divisor_part, jobs, sizeof jobs[0], threads);
+    run_all(columns <= WIDE_COLUMNS ? WIDE_OR_PLAIN(divisor_part) : divisor_part, jobs, sizeof jobs[0], threads);
     for (int i = 0; i < threads; i++)
         found = greatest(found, jobs[i].found);
     Py_END_ALLOW_THREADS
