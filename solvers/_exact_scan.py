@@ -76,8 +76,11 @@ class Pool:
 
     def chosen(self, columns: npt.NDArray[np.integer]) -> tuple[IntArray, FloatArray]:
         """Return cost and damage (n,) of one candidate a group."""
-        rows = np.arange(len(columns))
-        return self.cost[rows, columns], self.damage[rows, columns]
+        return self.cost[self._rows, columns], self.damage[self._rows, columns]
+
+    @functools.cached_property
+    def _rows(self) -> IntArray:
+        return np.arange(len(self.places))
 
     def total(self, rows: IntArray, columns: npt.NDArray[np.integer]) -> Total:
         """Return what some of its rows cost and damage at their entries of ``columns`` (n,)."""
@@ -164,7 +167,8 @@ def _scan_numpy(block: Block, low: float, high: float, threshold: float) -> Scan
     for start in range(0, count, _CHUNK):
         part = block.part(slice(start, min(start + _CHUNK, count)))
         part_cost, part_damage = part.tables()
-        at_low, at_high = values_at(part_cost, part_damage, low), values_at(part_cost, part_damage, high)
+        with np.errstate(over="ignore"):
+            at_low, at_high = values_at(part_cost, part_damage, low), values_at(part_cost, part_damage, high)
         best = at_low.argmin(axis=1)
         least_low, least_high = at_low.min(axis=1) + threshold, at_high.min(axis=1) + threshold
         out = (at_low * GUARD > least_low[:, None]) & (at_high * GUARD > least_high[:, None])
@@ -200,9 +204,8 @@ def _native_arrays(block: Block) -> tuple[Any, ...] | None:
 
 
 def values_at(cost: IntArray, damage: FloatArray, price: float) -> FloatArray:
-    """Return cost - least cost of the group + price * damage (n, K), each rounded at most three times."""
-    with np.errstate(over="ignore"):
-        return (cost - cost.min(axis=1)[:, None]).astype(np.float64) + price * damage
+    """Return cost - least cost of the group + price * damage (n, K), rounded at most three times; it may overflow."""
+    return (cost - cost.min(axis=1)[:, None]).astype(np.float64) + price * damage
 
 
 def block_length(block: Block) -> int:
@@ -284,7 +287,8 @@ def two_best(pool: Pool, price: float, columns: ColumnArray) -> tuple[FloatArray
         cost, damage = np.ascontiguousarray(pool.cost), np.ascontiguousarray(pool.damage)
         _native.kernel.two_best(cost, damage, count, width, price, columns, first, second, own)
         return first, second, own
-    values = values_at(pool.cost, pool.damage, price)
+    with np.errstate(over="ignore"):
+        values = values_at(pool.cost, pool.damage, price)
     own = values[np.arange(count), columns]
     if width == 1:
         return values[:, 0], np.full(len(values), np.inf), own

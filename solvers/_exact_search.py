@@ -243,11 +243,11 @@ class Search:
             return limit
         if limit > self.threshold:
             # The lattice of all groups takes half a pass: look at it where that of the pool would make the difference.
-            if self.pool_lattice is None:
-                self.pool_lattice = common_divisor([self.pool.block])
-            if self._limit(self.pool_lattice or 1 << 60) > self.threshold:
-                return limit
             if self.lattice is None:
+                if self.pool_lattice is None:
+                    self.pool_lattice = common_divisor([self.pool.block])
+                if self._limit(self.pool_lattice or 1 << 60) > self.threshold:
+                    return limit
                 self.lattice = common_divisor(self.instance.blocks)
             limit = self._limit(self.lattice)
         while 0 <= limit <= self.threshold:
