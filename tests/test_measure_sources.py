@@ -266,7 +266,7 @@ def test_the_gallery_is_measured_again_from_fewer_samples():
     torch.set_num_threads(1)
     again = measure(
         load_network("resnet20-fashion-mnist"), load_data("fashion-mnist"), residual="accumulate", bits=range(1, 13),
-        estimator=Estimator(draws=16), sampling=Sampling(samples=4000, concede=0.005, seed=7, replicates=16),
+        estimator=Estimator(draws=16), sampling=Sampling(samples=4000, concede=0.005, seed=7),
     )  # fmt: skip
     ratio = np.log(again.damage.sensitivity / problem.damage.sensitivity)
     assert np.abs(ratio - ratio.mean()).max() < 1

@@ -182,7 +182,7 @@ def chunks_of(survey: Survey, data: Dataset, metric: Metric, sampling: Sampling)
         pool = look_at(survey.network, data, rows, concede=sampling.concede)
     else:
         pool = Pool(rows, torch.empty(0), torch.zeros(len(rows), dtype=torch.bool))
-    return Chunks(data, pool, sampling, survey.estimator.draws if importance else 0)
+    return Chunks(data, pool, sampling, survey.estimator.draws if importance else None)
 
 
 def _record(survey: Survey, chunks: Chunks, result: Replicates, metric: str) -> dict[str, Any]:
@@ -194,7 +194,7 @@ def _record(survey: Survey, chunks: Chunks, result: Replicates, metric: str) -> 
         "metric": metric,
         "data": chunks.data.name,
         "samples": len(pool),
-        "propagated": result.samples,
+        "propagated": sum(len(chunks.places(chunk)) for chunk in range(result.chunks)),
         "chunks": result.chunks,
         "seed": sampling.seed,
         "conceded": sampling.concede,
@@ -225,8 +225,8 @@ def _errors(chunks: Chunks, result: Replicates) -> dict[str, Any]:
     errors: dict[str, Any] = {
         "median": result.relative_error(0.5),
         "p95": result.relative_error(0.95),
-        "meaning": "quantiles over groups of the standard error over independent chunks; "
-        + ("of the mean over these samples" if chunks.draws else "of the mean over samples like these"),
+        "meaning": "quantiles over groups of the standard error, over independent chunks, of the mean over samples "
+        "like these",
     }
     if sampling.relative_error is not None:
         reached = result.relative_error(sampling.quantile)
@@ -236,7 +236,8 @@ def _errors(chunks: Chunks, result: Replicates) -> dict[str, Any]:
 
 def _bias(survey: Survey, data: Dataset, metric: Any, sampling: Sampling, columns: int) -> dict[str, float]:
     """Compare bfloat16 with float32 on the first chunk, same seeds: relative differences over groups."""
-    chunks = chunks_of(survey, data, metric, replace(sampling, replicates=1, relative_error=None))
+    chunks = chunks_of(survey, data, metric, replace(sampling, relative_error=None))
+    chunks.count = 1
     half, full = (
         replicate(survey, chunks, metric, columns=columns, autocast=autocast).mean for autocast in (True, False)
     )

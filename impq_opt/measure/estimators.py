@@ -1,7 +1,7 @@
 """Estimators of E from weighted samples. Each is without bias (``top`` for its own sum).
 
 ==============  =================================================================================
-``importance``  random signs at samples drawn in proportion to ``sum_i 1 / margin_i^2``
+``importance``  random signs at samples taken in proportion to ``sum_i 1 / margin_i^2``
 ``signs``       random signs at every sample, one backward pass for all classes
 ``batch``       random signs, squared after summing over a batch: the least work and the most noise
 ``exact``       one backward pass per class: the definition
@@ -9,7 +9,7 @@
 ==============  =================================================================================
 
 The second moment of random signs is the sum of squares (Hutchinson 1990), so one pass replaces ``classes - 1``. Which
-samples are drawn, and with which weights, is decided in :mod:`impq_opt.measure.pool`.
+samples are taken, and with which weights, is decided in :mod:`impq_opt.measure.pool`.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Estimator:
     name : str
         One of :data:`ESTIMATORS`.
     draws : int
-        ``importance``: samples drawn per replicate.
+        ``importance``: samples propagated per chunk, on average.
     probes : int
         ``signs``, ``batch``: independent sets of signs per sample.
     margins : int
@@ -68,7 +68,7 @@ class Estimator:
     """
 
     name: str = "importance"
-    draws: int = 32
+    draws: int = 16
     probes: int = 1
     margins: int = 4
     batch: int = 32

@@ -63,10 +63,20 @@ def margins(logits: Tensor) -> Margins:
 
 
 def random_signs(found: Margins, generator: torch.Generator) -> Tensor:
-    """Return coefficients with one independent sign per sample and class."""
-    shape = found.inverse.shape
-    signs = torch.randint(0, 2, shape, generator=generator, dtype=torch.int8).to(found.inverse.device) * 2 - 1
-    return found.combine(signs.to(found.inverse.dtype))
+    """Return coefficients of the smallest margin of every sample alone, or of all its others with random signs.
+
+    Which of the two is drawn with chances in proportion to ``1 / margin^2``, and weighed by their inverse. Where one
+    margin is far smaller than the others, as in the samples that E consists of, this leaves out the products between
+    it and them, most of what signs at all margins vary by. (Drawing one margin always varies as little, but leaves
+    kernels of the last layer, which one class alone reads, without any value where there are a thousand of them.)
+    """
+    squares = found.inverse.square()
+    smallest = found.inverse.argmax(1, keepdim=True)
+    share = squares.gather(1, smallest) / squares.sum(1, keepdim=True).clamp_min(torch.finfo(squares.dtype).tiny)
+    alone = torch.rand(share.shape, generator=generator).to(share.device) < share
+    signs = torch.randint(0, 2, squares.shape, generator=generator, dtype=torch.int8).to(share.device) * 2 - 1
+    one = torch.zeros_like(squares).scatter_(1, smallest, 1.0)
+    return found.combine(torch.where(alone, one * share.rsqrt(), signs * (1 - one) * (1 - share).rsqrt()))
 
 
 def one_by_one(found: Margins) -> Iterator[Tensor]:

@@ -1,15 +1,15 @@
-"""Which samples are looked at, how often, and with which weight.
+"""Which samples are looked at, which of them are propagated back, and with which weight.
 
-With margins of positive density at zero the mean of ``1 / margin^2`` has no limit: over N samples it grows like N,
-and a single sample carries most of it. So E belongs to a stated pool of samples, and two things make it useful:
+E is a mean over the distribution that the samples come from, and its standard error says so: it covers which samples
+happened to be in the pool, which of them were propagated, and the random signs. Two things make it small:
 
-* *Drawing by importance.* A forward pass over the pool tells ``sum_i 1 / margin_i^2`` of every sample. Samples are
-drawn for the
-  backward pass in proportion to it, with a uniform part that bounds the weights, and weighed by the inverse: unbiased
-  for the pool.
-* *Conceding.* The share q of the pool with the smallest margins is left out of E and counted as lost whatever the
-precision:
-  the mismatch is at most ``q + sum_g 4^-B_g E_g``, still a bound, and one whose variance is finite.
+* *Taking by importance.* A forward pass over the pool tells ``sum_i 1 / margin_i^2`` of every sample. A sample is
+  taken for the backward pass with a chance in proportion to it, those with the smallest margins surely, and weighed by
+  the inverse of its chance (Horvitz and Thompson 1952; two-phase sampling). A uniform part bounds the weights.
+* *Conceding.* With margins of positive density at zero the mean of ``1 / margin^2`` has no limit: over N samples it
+  grows like N, and a single sample carries most of it. The share q of the pool with the smallest margins is left out
+  of E and counted as lost whatever the precision: the mismatch is at most ``q + sum_g 4^-B_g E_g``, still a bound, and
+  one whose variance is finite.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from impq_opt.errors import DataError, OptionError
 from impq_opt.measure.graph import Network
 from impq_opt.measure.margins import margins
 
-__all__ = ["Chunk", "Pool", "look_at", "prepare", "world"]
+__all__ = ["Chunk", "Pool", "look_at", "prepare", "take", "world"]
 
 FloatArray = npt.NDArray[np.float64]
-_UNIFORM = 0.2  # share of draws that ignore the margins: no weight exceeds 1 / (_UNIFORM N)
+_UNIFORM = 0.2  # share of what is taken that ignores the margins: no weight exceeds 1 / _UNIFORM of the mean one
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,19 +79,35 @@ class Pool:
         total = float(ordered.sum())
         return float(ordered[: max(1, round(share * len(ordered)))].sum()) / total if total else 0.0
 
-    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draw places (count,) by importance; return them with weights (count,) that make sums means over the pool.
+    def chances(self, count: int) -> Tensor:
+        """Return the chance (N,), float64, that a sample is taken, so that ``count`` of the pool are on average.
 
-        Systematic resampling: a sample of chance p is expected ``count * p`` times.
+        In proportion to its importance, at most 1; conceded samples have none.
         """
         kept = self.kept
+        chance = (~self.conceded).double()
+        if count >= len(kept):
+            return chance
         tail = self.tail[kept]
-        chance = (1 - _UNIFORM) * tail / tail.sum() + _UNIFORM / len(kept)
-        start = torch.rand((), generator=generator, dtype=torch.float64)
-        ticks = (torch.arange(count, dtype=torch.float64) + start) / count
-        edges = chance.cumsum(0)
-        chosen = torch.searchsorted(edges / edges[-1], ticks).clamp_(max=len(kept) - 1)
-        return kept[chosen], 1 / (count * chance[chosen] * len(self))
+        share = (1 - _UNIFORM) * tail / tail.sum() + _UNIFORM / len(kept)
+        ordered = share.sort(descending=True).values
+        # With the k most important taken surely, the others share count - k; k is the first that leaves none above 1.
+        scale = (count - torch.arange(len(ordered))) / ordered.flip(0).cumsum(0).flip(0)
+        sure = int((scale * ordered <= 1).nonzero()[0])
+        chance[kept] = (share * scale[sure]).clamp(max=1)
+        return chance
+
+
+def take(chance: Tensor, generator: torch.Generator) -> Tensor:
+    """Return the places (m,) taken, each with its ``chance`` (n,); m is the sum of the chances, rounded up or down.
+
+    Systematic sampling, in the order of the chances, so that every stretch of them is represented.
+    """
+    order = chance.argsort(stable=True)
+    start = torch.rand((), generator=generator, dtype=torch.float64)
+    ticks = (chance[order].cumsum(0) - start).ceil()
+    taken: Tensor = order[torch.diff(ticks, prepend=ticks.new_zeros(1)) > 0]
+    return taken.sort().values
 
 
 def look_at(network: Network, data: Dataset, rows: Tensor, *, concede: float = 0.0, batch: int = 64) -> Pool:

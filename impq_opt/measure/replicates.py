@@ -1,7 +1,7 @@
 """The measuring loop: independent chunks, their mean and standard error, stopping, resuming and sharing.
 
-The unit of everything is the chunk: one portion of samples, or of draws from the pool, with its own seed, an
-independent replicate of the estimate. Means and standard errors are over chunks; a run stops between chunks; it
+The unit of everything is the chunk: one portion of the pool, with its own seed, an independent replicate of the
+estimate. Means and standard errors are over chunks; a run stops between chunks; it
 resumes after the last chunk; and machines take chunks in turn. Results are folded in the order of chunks, wherever
 they were computed, so the numbers do not depend on how many processes there were.
 """
@@ -24,7 +24,7 @@ from impq_opt.data.dataset import Dataset
 from impq_opt.errors import DataError, FileError, OptionError
 from impq_opt.files import atomic_write
 from impq_opt.measure.metrics import Metric
-from impq_opt.measure.pool import Chunk, Pool, gather, prepare, world
+from impq_opt.measure.pool import Chunk, Pool, gather, prepare, take, world
 from impq_opt.measure.survey import Survey
 
 __all__ = ["Chunks", "Progress", "Replicates", "Sampling", "replicate"]
@@ -44,30 +44,25 @@ class Sampling:
     samples : int, optional
         Size of the pool; all of the data unless given.
     chunk : int, optional
-        Samples per replicate, where every sample of the pool is taken once: a sixteenth of the pool, at most 256,
-        unless given. Draws per replicate are an option of the estimator.
-    replicates : int, optional
-        At most so many: one for each chunk of the pool or, drawing by importance, as many as make an eighth of the
-        pool and at least 32, unless given.
+        Samples of the pool per replicate: a thirty-second of it, at most 256, unless given.
     relative_error : float, optional
         Stop when the standard error of ``quantile`` of the groups is below this share of their value.
     quantile : float
     concede : float
         Share of the pool, with the smallest margins, that is given up; see :mod:`impq_opt.measure.pool`.
     seed : int
-        Of the order of the samples, of signs and of draws.
+        Of the order of the samples, of which are propagated, and of signs.
     """
 
     samples: int | None = None
     chunk: int | None = None
-    replicates: int | None = None
     relative_error: float | None = None
     quantile: float = 0.95
     concede: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("samples", "chunk", "replicates"):
+        for name in ("samples", "chunk"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise OptionError("must be at least 1", where=name, value=value)
@@ -94,34 +89,36 @@ class Chunks:
 
     Parameters
     ----------
-    draws : int
-        Per chunk by importance; 0 takes every kept sample of the pool once.
+    draws : int, optional
+        Samples propagated per chunk, by importance, on average; all that are not conceded unless given.
     """
 
-    def __init__(self, data: Dataset, pool: Pool, sampling: Sampling, draws: int) -> None:
-        self.data, self.pool, self.sampling, self.draws = data, pool, sampling, draws
-        if draws:
-            self.count = sampling.replicates or max(32, len(pool) // (8 * draws))
-            return
-        size = sampling.chunk or max(1, min(256, len(pool) // 16))
-        self._parts = pool.kept.split(size)[: sampling.replicates]
-        self.count = len(self._parts)
+    def __init__(self, data: Dataset, pool: Pool, sampling: Sampling, draws: int | None = None) -> None:
+        self.data, self.pool, self.sampling = data, pool, sampling
+        size = sampling.chunk or max(1, min(256, len(pool) // 32))
+        self._places = torch.arange(len(pool)).split(size)
+        self._chance = pool.chances(len(pool) if draws is None else draws * len(self._places))
+        self.count = len(self._places)
 
     def samples(self, chunk: int) -> int:
-        """Return how many samples a chunk propagates; chunks count in proportion to it."""
-        return self.draws or len(self._parts[chunk])
+        """Return how many samples of the pool a chunk stands for; chunks count in proportion to it."""
+        return len(self._places[chunk])
+
+    def places(self, chunk: int) -> Tensor:
+        """Return the places (m,) in the pool of the samples of a chunk that are propagated."""
+        return self._take(chunk, self.sampling.generator(chunk))
 
     def get(self, chunk: int, device: torch.device) -> Chunk:
         """Return the samples, weights and random numbers of a chunk."""
         generator = self.sampling.generator(chunk)
-        if self.draws:
-            places, weights = self.pool.draw(self.draws, generator)
-        else:
-            places = self._parts[chunk]
-            share = len(self.pool.kept) / len(self.pool)
-            weights = torch.full((len(places),), share / len(places), dtype=torch.float64)
+        places = self._take(chunk, generator)
+        weights = 1 / (self._chance[places] * self.samples(chunk))
         x, labels = self.data.rows(self.pool.rows[places])
         return Chunk(prepare(x, device), None if labels is None else labels.to(device), weights, generator)
+
+    def _take(self, chunk: int, generator: torch.Generator) -> Tensor:
+        places = self._places[chunk]
+        return places[take(self._chance[places], generator)]
 
 
 class Replicates:
@@ -229,7 +226,7 @@ def replicate(
         raise DataError("has no labels, which this metric needs", where=f"data {chunks.data.name}", value=metric.unit)
 
     def compute(chunk: int) -> FloatArray:
-        if chunk >= chunks.count:
+        if chunk >= chunks.count or not len(chunks.places(chunk)):  # small chunks may hold nothing of importance
             return np.zeros(shape)
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
             return metric.chunk(survey, chunks.get(chunk, device))
