@@ -207,7 +207,7 @@ def compare(
     wanted = needs(traced, data, pool, batch)
     naive = loop(network, data.rows(rows[:samples])[0], most)
     ours, theirs = wanted.here * (look + probe / TAKEN), wanted.loop * naive
-    peaks = memory("measure", name, 2 * batch) / max(memory("train", name, 2 * batch), 1)
+    peaks = memory("measure", name, 32) / max(memory("train", name, 32), 1)
     print(
         f"{name}: milliseconds a sample: forward and backward {step * 1e3:.2f}, look {look * 1e3:.2f}, "
         f"probe {probe * 1e3:.2f}, loop {naive * 1e3:.0f}\n"
@@ -242,12 +242,12 @@ def main() -> int:
     figures: dict[str, Any] = {}
     try:
         size = 4096 if options.quick else 16_384
-        figures |= compare("resnet20", pool_size=size, batch=64, samples=4, most=9, target=50)
+        figures |= compare("resnet20", pool_size=size, batch=32, samples=24, most=9, target=50)
     except ImpqError as error:
         print(f"resnet20 skipped: {error}", file=sys.stderr)
     if not options.quick:
         try:
-            figures |= compare("lite0", pool_size=2048, batch=16, samples=1, most=40, target=1000)
+            figures |= compare("lite0", pool_size=2048, batch=16, samples=2, most=40, target=1000)
         except ImportError as error:
             print(f"lite0 skipped: {error}", file=sys.stderr)
     for name, entry in figures.items():

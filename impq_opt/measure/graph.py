@@ -324,9 +324,8 @@ class Network:
         return parts[0][0], parts[1][0]
 
     def _activation(self, node: fx.Node) -> ActivationSite:
-        name = self._names[node]
-        if any(site.name == name for site in self.weights):
-            name += ".output"
+        maker = next((site for site in self.weights if [use.node for use in site.uses] == [node.name]), None)
+        name = self._names[node] if maker is None else f"{maker.name}.output"
         readers = [self._order[user] for user in self._readers(node) if user in self._order]
         return ActivationSite(name, node.name, sample_shape(node), self._clip(node), (self._order[node], max(readers)))
 

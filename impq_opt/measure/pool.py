@@ -110,7 +110,7 @@ def take(chance: Tensor, generator: torch.Generator) -> Tensor:
     return taken.sort().values
 
 
-def look_at(network: Network, data: Dataset, rows: Tensor, *, concede: float = 0.0, batch: int = 64) -> Pool:
+def look_at(network: Network, data: Dataset, rows: Tensor, *, concede: float = 0.0, batch: int = 32) -> Pool:
     """Return the pool of ``rows`` after a forward pass over it, shared among processes.
 
     Raises

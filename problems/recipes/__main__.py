@@ -57,14 +57,14 @@ def resnet20(groups: str) -> Problem:
 def efficientnet_lite0() -> Problem:
     """Measure EfficientNet-Lite0 with packaged ImageNet weights on crops of scikit-image's photographs."""
     network = lite0()
-    data, photographs = photograph_crops(1024, seed=SEED)
+    data, photographs = photograph_crops(2048, seed=SEED)
     return measure(
         network.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
         data,
         groups="kernel",
         bits=BITS,
-        estimator=Estimator("importance", draws=16, batch=16),
-        sampling=Sampling(concede=CONCEDE, seed=SEED, replicates=96),
+        estimator=Estimator("importance", draws=32, batch=16),
+        sampling=Sampling(concede=CONCEDE, seed=SEED),
         provenance={
             "description": "EfficientNet-Lite0 with ImageNet-1k weights, on crops of photographs; weights per "
             "kernel, activations per tensor, residual summands tied",
