@@ -20,7 +20,7 @@ from impq_opt.errors import DataError, FileError, OptionError
 from impq_opt.files import load_problem
 from impq_opt.quantize import quantize, state_of, storage_bits, unpack, unpack_into
 from impq_opt.rounds import Hyper, PausedError, Report, Schedule, parse_schedule, rounds
-from impq_opt.rounds.loop import _group_means, _with_ranges_of
+from impq_opt.rounds.latent import group_means, with_latent_ranges
 from impq_opt.rounds.strategies import choose, columns_of, not_above, step_down
 from impq_opt.rounds.training import accuracy, fine_tune, learning_rate, mix
 
@@ -289,7 +289,7 @@ def test_sensitivities_measured_at_quantized_weights_carry_the_latent_range():
     quantized = quantize(network, problem, np.random.default_rng(0).integers(1, 9, 20))
     rounded = small()
     rounded.load_state_dict(state_of(quantized, latent=False))
-    corrected = _with_ranges_of(measure(rounded, splits().train, 0), quantized)
+    corrected = with_latent_ranges(measure(rounded, splits().train, 0), quantized)
     np.testing.assert_allclose(corrected.ranges, problem.ranges, rtol=1e-6)
     raw = measure(rounded, splits().train, 0)
     moments = raw.damage.sensitivity[:18] / raw.ranges[:18] ** 2
@@ -299,7 +299,7 @@ def test_sensitivities_measured_at_quantized_weights_carry_the_latent_range():
 def test_group_magnitudes_are_means_of_absolute_weights():
     network = small()
     problem = measure(network, splits().train, 0)
-    means = _group_means(problem, network)
+    means = group_means(problem, network)
     assert means[6] == pytest.approx(float(network.conv2.weight[0].detach().abs().mean()))
     assert means[17] == pytest.approx(float(network.fc.weight[3].detach().abs().mean()))
 

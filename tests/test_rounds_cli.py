@@ -19,7 +19,6 @@ from impq_opt.measure import Sampling, measure
 from impq_opt.measure.structure import structure
 from impq_opt.networks import load_network
 from impq_opt.quantize import quantize, state_of
-from impq_opt.rounds import Hyper
 from impq_opt.rounds.compare import Estimate, advantage, compare, reached
 from impq_opt.rounds.measuring import measurer
 from impq_opt.rounds.recipes import load_recipe, pretrained, recipe_names, splits_of
@@ -97,6 +96,25 @@ def test_a_comparison_shares_start_and_epochs(tmp_path, capsys):
     values = [run_[2]["accuracy"]["test"] for run_ in document["runs"]["exact"]]
     assert row["test"]["mean"] == pytest.approx(np.mean(values))
     assert row["test"]["stderr"] == pytest.approx(np.std(values, ddof=1) / 2**0.5)
+
+
+def test_a_recipe_compares_one_strategy_with_itself_at_other_settings(tmp_path, capsys):
+    path = tmp_path / "recipe.toml"
+    path.write_text(
+        'title = "layers and kernels"\nnetwork = "small-cnn"\ndata = "digits"\ntrain_samples = 300\n'
+        "[pretraining]\nepochs = 1\nbatch = 64\n[hyper]\nrounds = 1\nbatch = 64\nmeasure_samples = 64\n"
+        '[strategies.iterative]\n[strategies.exact]\nbudget = "fixed:2"\n'
+        '[strategies.layers]\nstrategy = "exact"\ngranularity = "layer"\nmetric = "fit"\nbudget = "fixed:2"\n'
+    )
+    status, _, _ = ask(capsys, "rounds", "--recipe", path, "-o", tmp_path / "run", "--threads", 1)
+    assert status == 0
+    runs = {name: some[0] for name, some in json.loads((tmp_path / "run/comparison.json").read_text())["runs"].items()}
+    assert list(runs) == ["iterative", "exact", "layers"]
+    assert {one[0]["accuracy"]["validation"] for one in runs.values()} == {runs["exact"][0]["accuracy"]["validation"]}
+    assert len(runs["layers"][1]["bits"]) < len(runs["exact"][1]["bits"])
+    assert runs["layers"][1]["damage_unit"] != runs["exact"][1]["damage_unit"]
+    assert all(one[1]["effective_bits"]["weights"] <= 2 for one in (runs["exact"], runs["layers"]))
+    assert runs["layers"][0]["effective_bits"]["weights"] == 4
 
 
 def record(bits, accuracy, epochs):
@@ -220,9 +238,7 @@ def _runs(recipe, folder, *, root=None, weights=None):
     hypers = recipe.hypers()
     network = pretrained(recipe, folder, root=root, weights=weights)
     data = splits_of(recipe, root=root, download=False)
-    first = next(iter(hypers.values()))
-    assert isinstance(first, Hyper)
-    return compare(lambda seed: network, data, hypers, [0], folder, measure=measurer(first))
+    return compare(lambda seed: network, data, hypers, [0], folder, measurer=measurer)
 
 
 def test_the_cifar_recipes_run_on_a_folder_of_the_same_layout(tmp_path, monkeypatch):

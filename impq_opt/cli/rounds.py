@@ -130,10 +130,10 @@ def _hyper(plan: Recipe, name: str, overrides: dict[str, Any], bits: str | None,
     from impq_opt.rounds import Hyper
     from impq_opt.rounds.hyper import HEURISTICS
 
-    values = plan.hyper | plan.strategies.get(name, {}) | overrides | {"strategy": name}
+    values = plan.hyper | {"strategy": name} | plan.strategies.get(name, {}) | overrides
     if bits is not None and bound is not None:
         raise OptionError("give one schedule", where="--bits-schedule, --bound-schedule")
-    if name not in HEURISTICS:
+    if values["strategy"] not in HEURISTICS:
         if bits is not None:
             values |= {"budget": bits, "bound": None}
         elif bound is not None:
@@ -162,10 +162,9 @@ def _run(
 
     splits = splits_of(plan, root=root)
     network = pretrained(plan, output, weights=weights, root=root, report=report).to(device)
-    first = next(iter(hypers.values()))
     try:
         if seeds is not None:
-            return compare(lambda seed: network, splits, hypers, seeds, output, measure=measurer(first), report=report)
+            return compare(lambda seed: network, splits, hypers, seeds, output, measurer=measurer, report=report)
         name, hyper = next(iter(hypers.items()))
         return {name: [run_rounds(network, splits, hyper, output, measure=measurer(hyper), report=report)]}
     except PausedError:

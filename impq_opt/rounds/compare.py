@@ -20,6 +20,9 @@ __all__ = ["Estimate", "advantage", "compare", "plot", "reached", "start_hyper",
 
 Records = list[dict[str, Any]]
 
+# What decides how groups are cut and measured, which strategies may differ in: the start is uniform whatever they are.
+_MEASURING = ("granularity", "metric", "estimator", "measure_samples", "concede", "measure_at")
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -41,7 +44,7 @@ class Estimate:
 
 
 def start_hyper(hyper: Hyper) -> Hyper:
-    """Return what round 0 alone depends on, so that all strategies share it."""
+    """Return what the training of round 0 alone depends on, so that all strategies share it."""
     plain = Schedule("fixed", hyper.start_bits, hyper.start_bits)  # never used: there is no round 1
     return dataclasses.replace(
         hyper,
@@ -58,6 +61,7 @@ def start_hyper(hyper: Hyper) -> Hyper:
         target_bits=None,
         target_cost=None,
         floor=None,
+        **{name: getattr(Hyper, name) for name in _MEASURING},
     )
 
 
@@ -68,7 +72,7 @@ def compare(
     seeds: Sequence[int],
     folder: str | Path,
     *,
-    measure: Measure,
+    measurer: Callable[[Hyper], Measure],
     report: Report | None = None,
 ) -> dict[str, list[Records]]:
     """Run every strategy with every seed; return the records of each run, by strategy.
@@ -80,10 +84,12 @@ def compare(
     networks : callable
         Seed to the trained float network that this seed's runs all start from.
     hypers : mapping
-        By strategy. Whatever decides how round 0 goes must agree.
+        By name. Whatever decides how round 0 is trained must agree, and so must the epochs.
     seeds : sequence of int
     folder : path
-        Gets ``seed-S/start`` and ``seed-S/STRATEGY``.
+        Gets ``seed-S/start`` and ``seed-S/NAME``.
+    measurer : callable
+        Makes the measurement of a strategy, such as :func:`impq_opt.rounds.measuring.measurer`.
     """
     report = report or Report()
     starts = {str(start_hyper(dataclasses.replace(h, seed=0)).as_dict()) for h in hypers.values()}
@@ -95,9 +101,9 @@ def compare(
     found: dict[str, list[Records]] = {name: [] for name in hypers}
     for seed in seeds:
         network, place = networks(seed), Path(folder) / f"seed-{seed}"
-        some = dataclasses.replace(next(iter(hypers.values())), seed=seed)
+        some = start_hyper(dataclasses.replace(next(iter(hypers.values())), seed=seed))
         quiet = dataclasses.replace(data, test=None)
-        rounds(network, quiet, start_hyper(some), place / "start", measure=measure, report=_prefixed(report, "start"))
+        rounds(network, quiet, some, place / "start", measure=measurer(some), report=_prefixed(report, "start"))
         for name, hyper in hypers.items():
             found[name].append(
                 rounds(
@@ -105,7 +111,7 @@ def compare(
                     data,
                     dataclasses.replace(hyper, seed=seed),
                     place / name,
-                    measure=measure,
+                    measure=measurer(hyper),
                     start=place / "start",
                     report=_prefixed(report, f"seed {seed} {name}"),
                 )

@@ -16,11 +16,10 @@ import torch
 from torch import distributed, nn
 
 import impq_opt
-from impq_opt.damage import DamageTable, PowerLaw
 from impq_opt.errors import DataError, FileError
-from impq_opt.files import atomic_write, load_problem, save_problem
+from impq_opt.files import load_problem, save_problem
 from impq_opt.problem import Problem
-from impq_opt.quantize import pack, quantize, quantized_weights, state_of, unpack_into
+from impq_opt.quantize import pack, quantize, state_of, unpack_into
 from impq_opt.rounds.checkpoint import (
     State,
     check_identity,
@@ -30,13 +29,11 @@ from impq_opt.rounds.checkpoint import (
     save_state,
 )
 from impq_opt.rounds.hyper import Hyper
+from impq_opt.rounds.latent import group_means, with_latent_ranges
 from impq_opt.rounds.strategies import choose, columns_of, describe, fix_activations
 from impq_opt.rounds.training import Samples, Tally, accuracy, fine_tune, processes, steps_per_epoch
 
 __all__ = ["Measure", "PausedError", "Report", "Splits", "rounds"]
-
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
 
 
 class Measure(Protocol):
@@ -104,7 +101,7 @@ def rounds(
     measure : Measure
     start : path, optional
         Folder of a run that has finished its round 0 on the same network: its weights are taken, so that strategies are
-        compared from one start.
+        compared from one start. Groups are measured anew, for they may be others.
     report : Report, optional
 
     Raises
@@ -153,16 +150,19 @@ class _Run:
         seconds = {"measure": time.perf_counter() - began}
         began = time.perf_counter()
         if state.number == 0:
-            bits = np.where(problem.weights(), hyper.start_bits, hyper.activation_bits or hyper.start_bits)
             problem = fix_activations(problem, hyper.activation_bits)
-            state.facts = describe(problem, columns_of(problem, bits)) | {"status": "start"}
+            state.facts = describe(problem, self._start_columns(problem)) | {"status": "start"}
         else:
             now = np.asarray(state.bits)
-            state.facts = choose(problem, now, state.number, hyper, self._magnitudes(problem)).facts
+            state.facts = choose(problem, now, state.number, hyper, group_means(problem, self.network)).facts
         state.bits = state.facts["bits"]
         state.facts["seconds"] = seconds | {"solve": time.perf_counter() - began, "train": 0.0}
         state.tally, state.chosen = Tally(), True
         self._save(state)
+
+    def _start_columns(self, problem: Problem) -> npt.NDArray[np.int64]:
+        bits = self.hyper.start_bits
+        return columns_of(problem, np.where(problem.weights(), bits, self.hyper.activation_bits or bits))
 
     def _measured(self, state: State) -> Problem:
         """Measure at this point of training, and keep it; all processes read what the first one wrote."""
@@ -171,7 +171,7 @@ class _Run:
             before = quantize(network, self._problem(state.number - 1), state.bits, scheme=hyper.weight_range)
             network.load_state_dict(state_of(before, latent=False), strict=False)
             problem = self.measure(network, self.data.train, hyper.seed * 1009 + state.number)
-            problem = _with_ranges_of(problem, before)
+            problem = with_latent_ranges(problem, before)
         else:
             problem = self.measure(network, self.data.train, hyper.seed * 1009 + state.number)
         if self.rank == 0:
@@ -309,13 +309,13 @@ class _Run:
                 raise DataError(f"began with another {key}", where=str(start))
         if other.number != 1:
             raise DataError("has gone past round 0", where=str(start), value=other.number - 1)
-        state.network, state.bits, state.number = other.network, other.bits, 1
-        state.records = [other.records[0] | {"strategy": self.hyper.strategy}]
+        problem = fix_activations(self._measured(state), self.hyper.activation_bits)  # its groups may be others
+        facts = describe(problem, self._start_columns(problem))
+        state.network, state.bits, state.number = other.network, facts["bits"], 1
+        state.records = [other.records[0] | facts | {"strategy": self.hyper.strategy}]
         self.network.load_state_dict(state.network, strict=False)
         if self.rank == 0:
-            problem = load_problem(start / self._problem_path(0).name)
-            save_problem(problem, self._problem_path(0))
-            atomic_write(self._packed_path(0), (start / self._packed_path(0).name).read_bytes())
+            pack(quantize(self.network, problem, state.bits, scheme=self.hyper.weight_range), self._packed_path(0))
 
     def _save(self, state: State) -> None:
         if self.rank == 0:
@@ -342,64 +342,6 @@ class _Run:
         flag = torch.tensor(int(over))
         distributed.all_reduce(flag, distributed.ReduceOp.MAX)
         return bool(flag)
-
-    def _magnitudes(self, problem: Problem) -> FloatArray:
-        return _group_means(problem, self.network)
-
-
-def _group_means(problem: Problem, network: nn.Module) -> FloatArray:
-    """Return mean abs(w) (G,) of each weight group, 1 for activations."""
-    means = np.ones(len(problem))
-    for groups, values in _weights_of(problem, dict(network.named_parameters(remove_duplicate=False))):
-        sizes = problem.sizes[groups]
-        sums = np.add.reduceat(np.abs(values.reshape(-1)), np.concatenate([[0], np.cumsum(sizes)[:-1]]))
-        means[groups] = sums / sizes
-    return means
-
-
-def _with_ranges_of(problem: Problem, quantized: nn.Module) -> Problem:
-    """Return the problem with the ranges of the latent weights.
-
-    It was measured at the quantized values, whose largest lies half a step below the range that the quantizer really
-    spans: at one bit at half of it. Sensitivities carry the square of the range.
-    """
-    if problem.ranges is None or not isinstance(problem.damage, (PowerLaw, DamageTable)):
-        return problem
-    weights = quantized_weights(quantized)
-    latent = {name: one.latent for name, one in weights.items()}
-    rounded = {name: one.value for name, one in weights.items()}
-    factor = np.ones(len(problem))
-    for (groups, wide), (_, narrow) in zip(_weights_of(problem, latent), _weights_of(problem, rounded), strict=True):
-        starts = np.concatenate([[0], np.cumsum(problem.sizes[groups])[:-1]])
-        squares = [np.add.reduceat(_kernel_squares(v), starts) for v in (wide, narrow)]
-        factor[groups] = np.where(squares[1] > 0, squares[0] / np.where(squares[1] > 0, squares[1], 1), 1)
-    damage = problem.damage
-    if isinstance(damage, PowerLaw):
-        damage = PowerLaw(damage.sensitivity * factor, None if damage.stderr is None else damage.stderr * factor)
-    else:
-        wider = factor[:, None]
-        damage = DamageTable(damage.values * wider, None if damage.stderr is None else damage.stderr * wider)
-    return dataclasses.replace(problem, damage=damage, ranges=problem.ranges * np.sqrt(factor))
-
-
-def _kernel_squares(values: FloatArray) -> FloatArray:
-    """Return, for every weight in C order, the squared largest weight of its kernel."""
-    kernels = values.reshape(len(values), -1)
-    squares: FloatArray = np.repeat(np.abs(kernels).max(axis=1) ** 2, kernels.shape[1])
-    return squares
-
-
-def _weights_of(problem: Problem, tensors: dict[str, Any]) -> list[tuple[slice, FloatArray]]:
-    """Return the groups and the values of each weight label."""
-    found = []
-    offsets = problem.names.offsets
-    weights = problem.weights()
-    for place, label in enumerate(problem.names.labels):
-        groups = slice(int(offsets[place]), int(offsets[place + 1]))
-        if weights[groups.start]:
-            tensor = tensors[label] if label in tensors else tensors[f"{label}.weight"]
-            found.append((groups, tensor.detach().cpu().double().numpy()))
-    return found
 
 
 def _line(state: State, hyper: Hyper, tally: Tally, per_epoch: int, epochs: int, first: int, seconds: float) -> str:

@@ -86,7 +86,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hyper : dict
         Hyper-parameters that all strategies share.
     strategies : dict of str to dict
-        Hyper-parameters of each strategy on top.
+        Hyper-parameters of each strategy on top, by the strategy's name, or by another where they name the strategy.
     pretraining : Pretraining, optional
         Where left out, weights must be given.
     channels, classes : int, optional

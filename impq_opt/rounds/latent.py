@@ -1,0 +1,73 @@
+"""What the latent weights say of a problem that was measured at their quantized values."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from impq_opt.damage import DamageTable, PowerLaw
+from impq_opt.problem import Problem
+from impq_opt.quantize import quantized_weights
+
+__all__ = ["group_means", "with_latent_ranges"]
+
+FloatArray = npt.NDArray[np.float64]
+
+
+def group_means(problem: Problem, network: nn.Module) -> FloatArray:
+    """Return mean abs(w) (G,) of each weight group, 1 for activations."""
+    means = np.ones(len(problem))
+    for groups, values in _weights_of(problem, dict(network.named_parameters(remove_duplicate=False))):
+        sizes = problem.sizes[groups]
+        sums = np.add.reduceat(np.abs(values.reshape(-1)), np.concatenate([[0], np.cumsum(sizes)[:-1]]))
+        means[groups] = sums / sizes
+    return means
+
+
+def with_latent_ranges(problem: Problem, quantized: nn.Module) -> Problem:
+    """Return the problem with the ranges of the latent weights.
+
+    It was measured at the quantized values, whose largest lies half a step below the range that the quantizer really
+    spans: at one bit at half of it. Sensitivities carry the square of the range.
+    """
+    if problem.ranges is None or not isinstance(problem.damage, (PowerLaw, DamageTable)):
+        return problem
+    weights = quantized_weights(quantized)
+    latent = {name: one.latent for name, one in weights.items()}
+    rounded = {name: one.value for name, one in weights.items()}
+    factor = np.ones(len(problem))
+    for (groups, wide), (_, narrow) in zip(_weights_of(problem, latent), _weights_of(problem, rounded), strict=True):
+        starts = np.concatenate([[0], np.cumsum(problem.sizes[groups])[:-1]])
+        squares = [np.add.reduceat(_kernel_squares(v), starts) for v in (wide, narrow)]
+        factor[groups] = np.where(squares[1] > 0, squares[0] / np.where(squares[1] > 0, squares[1], 1), 1)
+    damage = problem.damage
+    if isinstance(damage, PowerLaw):
+        damage = PowerLaw(damage.sensitivity * factor, None if damage.stderr is None else damage.stderr * factor)
+    else:
+        wider = factor[:, None]
+        damage = DamageTable(damage.values * wider, None if damage.stderr is None else damage.stderr * wider)
+    return dataclasses.replace(problem, damage=damage, ranges=problem.ranges * np.sqrt(factor))
+
+
+def _kernel_squares(values: FloatArray) -> FloatArray:
+    """Return, for every weight in C order, the squared largest weight of its kernel."""
+    kernels = values.reshape(len(values), -1)
+    squares: FloatArray = np.repeat(np.abs(kernels).max(axis=1) ** 2, kernels.shape[1])
+    return squares
+
+
+def _weights_of(problem: Problem, tensors: dict[str, Any]) -> list[tuple[slice, FloatArray]]:
+    """Return the groups and the values of each weight label."""
+    found = []
+    offsets = problem.names.offsets
+    weights = problem.weights()
+    for place, label in enumerate(problem.names.labels):
+        groups = slice(int(offsets[place]), int(offsets[place + 1]))
+        if weights[groups.start]:
+            tensor = tensors[label] if label in tensors else tensors[f"{label}.weight"]
+            found.append((groups, tensor.detach().cpu().double().numpy()))
+    return found
