@@ -193,6 +193,15 @@ def test_monotone_bits_never_rise():
     assert (np.array(choose(problem, now, 1, free, np.ones(36)).facts["bits"]) > now).any()
 
 
+def test_monotone_rounds_keep_a_budget_that_stays():
+    one = hyper(strategy="exact", activation_bits=8, monotone=True, budget=Schedule("fixed", 1.6, 1.6))
+    problem = table()
+    first = choose(problem, np.array([4] * 30 + [8] * 6), 1, one, np.ones(36)).facts
+    again = choose(problem, np.array(first["bits"]), 2, one, np.ones(36)).facts
+    assert again["budget"] == first["budget"]
+    assert again["cost"] == first["cost"]
+
+
 def test_an_impossible_budget_is_told():
     one = hyper(strategy="exact", budget=Schedule("fixed", 0.5, 0.5))
     with pytest.raises(OptionError, match="round 1: no allocation"):

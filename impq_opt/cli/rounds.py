@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +22,8 @@ from impq_opt.cli._network import DATA_HELP, NETWORK_HELP, need_torch
 from impq_opt.errors import MissingPackageError, OptionError
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from impq_opt.rounds import Hyper, Report
     from impq_opt.rounds.recipes import Recipe
 
@@ -71,6 +74,9 @@ def rounds(
     need_torch("impq-opt rounds")
     import torch
 
+    for option, value in (("threads", threads), ("seeds", seeds), ("train-samples", train_samples)):
+        if value is not None and value < 1:
+            raise OptionError("must be at least 1", where=f"--{option}", value=value)
     if threads is not None:
         torch.set_num_threads(threads)
     if strategy is not None and compare is not None:
@@ -78,6 +84,8 @@ def rounds(
     plan = _plan(recipe, network, data, train_samples, pretrain)
     overrides = _overrides(groups, count, epochs_per_round, set_ or [])
     names = tuple(compare.split(",")) if compare else (strategy,) if strategy else tuple(plan.strategies) or ("exact",)
+    if len(set(names)) < len(names):
+        raise OptionError("names a strategy twice", where="--compare", value=compare)
     hypers = {name: _hyper(plan, name, overrides, bits_schedule, bound_schedule) for name in names}
     with _distributed(), _shown(minutes) as report:
         found = _run(
@@ -161,12 +169,17 @@ def _run(
     from impq_opt.rounds.recipes import pretrained, splits_of
 
     splits = splits_of(plan, root=root)
-    network = pretrained(plan, output, weights=weights, root=root, report=report).to(device)
+
+    @cache
+    def network() -> nn.Module:
+        return pretrained(plan, output, weights=weights, root=root, report=report).to(device)
+
     try:
         if seeds is not None:
-            return compare(lambda seed: network, splits, hypers, seeds, output, measurer=measurer, report=report)
+            return compare(lambda seed: network(), splits, hypers, seeds, output, measurer=measurer, report=report)
         name, hyper = next(iter(hypers.items()))
-        return {name: [run_rounds(network, splits, hyper, output, measure=measurer(hyper), report=report)]}
+        measure = measurer(hyper)
+        return {name: [run_rounds(network(), splits, hyper, output, measure=measure, report=report)]}
     except PausedError:
         return None
 

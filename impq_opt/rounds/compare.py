@@ -98,6 +98,7 @@ def compare(
     epochs = {(h.rounds, h.epochs) for h in hypers.values()}
     if len(epochs) > 1:
         raise OptionError("strategies must train for the same epochs", where="compare", value=sorted(epochs))
+    measures = {name: measurer(hyper) for name, hyper in hypers.items()}
     found: dict[str, list[Records]] = {name: [] for name in hypers}
     for seed in seeds:
         network, place = networks(seed), Path(folder) / f"seed-{seed}"
@@ -111,7 +112,7 @@ def compare(
                     data,
                     dataclasses.replace(hyper, seed=seed),
                     place / name,
-                    measure=measurer(hyper),
+                    measure=measures[name],
                     start=place / "start",
                     report=_prefixed(report, f"seed {seed} {name}"),
                 )

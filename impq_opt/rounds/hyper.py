@@ -11,6 +11,7 @@ import msgspec
 
 from impq_opt.errors import OptionError, nearest
 from impq_opt.quantize import WeightRange
+from impq_opt.solver import make_solver, solver_names
 
 __all__ = ["AUGMENTATIONS", "HEURISTICS", "Hyper", "Schedule", "parse_schedule"]
 
@@ -202,6 +203,11 @@ class Hyper:
                 value=self.strategy,
                 hint="for example --bits-schedule geometric:3.5:2 or --bound-schedule geometric:0.01:10",
             )
+        known = (*HEURISTICS, *solver_names())
+        self._check("strategy", self.strategy in known, f"unknown strategy; {nearest(self.strategy, known)}")
+        solver = make_solver(self.strategy, **self.options)
+        if self.budget is not None and "damage" not in solver.supports:
+            self._check("strategy", False, "does not look for the least damage under a budget")
 
     def _check(self, name: str, holds: bool, rule: str) -> None:
         if not holds:

@@ -6,6 +6,9 @@ from torch import nn
 
 from impq_opt.data import Dataset
 from impq_opt.measure import Sampling, measure
+from impq_opt.measure.estimators import Estimator
+from impq_opt.measure.grouping import Grouping
+from impq_opt.measure.metrics import load_metric
 from impq_opt.problem import Problem
 from impq_opt.rounds.hyper import Hyper
 from impq_opt.rounds.loop import Measure
@@ -19,7 +22,14 @@ def measurer(hyper: Hyper) -> Measure:
 
     Activations are those that convolutions and linear layers read; residual sums stay at the accumulator's precision,
     as in the paper. Sensitivities are the float network's whose weights the loop has set to quantized values.
+
+    Raises
+    ------
+    OptionError
+        An unknown granularity, metric or estimator: now, not when training is over.
     """
+    groups, estimator = Grouping(hyper.granularity), Estimator(hyper.estimator)
+    load_metric(hyper.metric)
 
     def measured(network: nn.Module, data: Samples, seed: int) -> Problem:
         assert isinstance(data, Dataset)
@@ -27,9 +37,9 @@ def measurer(hyper: Hyper) -> Measure:
         return measure(
             network,
             data,
-            groups=hyper.granularity,
+            groups=groups,
             metric=hyper.metric,
-            estimator=hyper.estimator,
+            estimator=estimator,
             sampling=Sampling(samples=hyper.measure_samples, concede=hyper.concede, seed=seed),
             bits=hyper.bits,
             residual="accumulate",

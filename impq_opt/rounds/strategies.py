@@ -63,14 +63,14 @@ def choose(problem: Problem, now: IntArray, number: int, hyper: Hyper, magnitude
     if hyper.is_heuristic:
         columns = step_down(problem, columns_of(problem, now), number, hyper, magnitudes)
         return Choice(columns, describe(problem, columns))
-    if hyper.monotone:
-        problem = not_above(problem, now)
     limits: dict[str, Any] = {}
     if hyper.budget is not None:
         limits["budget"] = _cost_of_uniform(problem, hyper.minimize, hyper.budget.at(number, hyper.rounds))
     else:
         assert hyper.bound is not None
         limits["bound"] = hyper.bound.at(number, hyper.rounds)
+    if hyper.monotone:  # after the budget, which is a share of what all candidates would cost
+        problem = not_above(problem, now)
     found = solve(problem, solver=hyper.strategy, minimize=hyper.minimize, seed=hyper.seed, **limits, **hyper.options)
     if found.choice is None:
         raise OptionError(
