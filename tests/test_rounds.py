@@ -18,9 +18,9 @@ from safetensors.torch import load_file
 from impq_opt import GroupNames, Problem, solve
 from impq_opt.errors import DataError, FileError, OptionError
 from impq_opt.files import load_problem
-from impq_opt.quantize import quantize, state_of, storage_bits, unpack, unpack_into
+from impq_opt.quantize import WeightRange, quantize, quantized_weights, state_of, storage_bits, unpack, unpack_into
 from impq_opt.rounds import Hyper, PausedError, Report, Schedule, parse_schedule, rounds
-from impq_opt.rounds.latent import group_means, with_latent_ranges
+from impq_opt.rounds.latent import group_means, with_latent_ranges, with_rounding_errors
 from impq_opt.rounds.strategies import choose, columns_of, not_above, step_down
 from impq_opt.rounds.training import accuracy, fine_tune, learning_rate, mix
 
@@ -66,6 +66,7 @@ def test_a_bad_schedule_is_told(text):
         ({"take": ((2, 4.0),)}, "rounds.take"),
         ({"strategy": "exact"}, "either a schedule of budgets or of bounds"),
         ({"augment": "mixup"}, "rounds.augment"),
+        ({"metric": "hawq"}, "rounds.metric: is not known at quantized weights; set measure_at = latent"),
     ],
 )
 def test_bad_hyper_parameters_are_told(changes, message):
@@ -303,6 +304,32 @@ def test_sensitivities_measured_at_quantized_weights_carry_the_latent_range():
     raw = measure(rounded, splits().train, 0)
     moments = raw.damage.sensitivity[:18] / raw.ranges[:18] ** 2
     np.testing.assert_allclose(corrected.damage.sensitivity[:18], moments * problem.ranges[:18] ** 2, rtol=1e-6)
+
+
+def test_measured_errors_are_those_of_the_latent_weights_by_their_own_quantizer():
+    network, scheme = small(), WeightRange(one_bit="mean")
+    problem = measure(network, splits().train, 0)
+    found = with_rounding_errors(problem, network, scheme)
+    assert found.metric == "measured-error"
+    weight = network.conv2.weight[3].detach().double()
+    gradients = 12 * problem.damage.sensitivity[9] / problem.ranges[9] ** 2
+    middle = weight.abs().mean()  # levels of one bit
+    error = float((weight - middle * weight.sign()).square().mean())
+    assert found.damage.values[9, 0] == pytest.approx(gradients * error, rel=1e-5)
+    at_three = dataclasses.replace(problem, damage=problem.damage).damage.at(slice(None), (3,))[:, 0]
+    bits = np.full(20, 3)
+    rounded = quantized_weights(quantize(network, problem, bits, scheme=scheme))["conv2.weight"].value[3].double()
+    ratio = float((rounded - weight).square().mean()) / (problem.ranges[9] ** 2 / 64 / 12)
+    assert found.damage.values[9, 2] == pytest.approx(at_three[9] * ratio, rel=1e-5)
+    np.testing.assert_array_equal(found.damage.values[18:], problem.damage.at(slice(18, 20), range(1, 9)))
+
+
+def test_rounds_by_measured_errors(tmp_path):
+    records = rounds(small(), splits(), hyper(metric="measured-error"), tmp_path, measure=measure)
+    assert records[-1]["effective_bits"]["weights"] <= 1.5
+    again = load_problem(tmp_path / "round-02.problem.toml")
+    assert again.metric == "measured-error"
+    assert again.damage.values.shape == (20, 8)
 
 
 def test_group_magnitudes_are_means_of_absolute_weights():

@@ -163,7 +163,10 @@ def test_accuracy_at_equal_bits_is_paired_by_seed_and_interpolated():
         ),
         (["small-cnn", "--data", "digits", "--compare", "exact,exact"], "names a strategy twice"),
         (["small-cnn", "--data", "digits", "--compare", "exact", "--seeds", 0], "--seeds: must be at least 1, got 0"),
-        (["small-cnn", "--data", "digits", "--set", "metric=fid"], "unknown metric, got 'fid' (did you mean 'fit'"),
+        (
+            ["small-cnn", "--data", "digits", "--set", "metric=fid", "--set", "measure-at=latent"],
+            "unknown metric, got 'fid' (did you mean 'fit'",
+        ),
         (["small-cnn", "--data", "digits", "--groups", "channel"], "unknown grouping"),
         (["small-cnn", "--data", "digits", "--set", 'options={"x":1}'], "unknown option of solver 'exact'"),
     ],

@@ -118,7 +118,7 @@ class Hyper:
         floor.
 
     metric, estimator : str
-        Of the sensitivities.
+        Of the sensitivities. ``measured-error`` takes E with the squared rounding errors of the latent weights.
     measure_samples : int
         Training samples that they are measured on, drawn anew each round.
     concede : float
@@ -189,6 +189,9 @@ class Hyper:
         allowed = (0, *self.bits)
         self._check("activation_bits", self.activation_bits in allowed, f"must be one of {list(allowed)}")
         self._check("measure_at", self.measure_at in ("quantized", "latent"), "must be 'quantized' or 'latent'")
+        # Others round the weights that they measure at, or follow their range by no known law.
+        follows = self.measure_at == "latent" or self.metric in ("impq", "sakr", "fit", "measured-error")
+        self._check("metric", follows, "is not known at quantized weights; set measure_at = latent")
         self._check("augment", self.augment in AUGMENTATIONS, f"must be one of {', '.join(AUGMENTATIONS)}")
         for name in ("take", "take_activations"):
             rows = getattr(self, name)

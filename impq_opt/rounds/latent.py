@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import nn
 
 from impq_opt.damage import DamageTable, PowerLaw
 from impq_opt.problem import Problem
-from impq_opt.quantize import quantized_weights
+from impq_opt.quantize import WeightQuantizer, WeightRange, quantized_weights
 
-__all__ = ["group_means", "with_latent_ranges"]
+__all__ = ["group_means", "with_latent_ranges", "with_rounding_errors"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -51,6 +52,26 @@ def with_latent_ranges(problem: Problem, quantized: nn.Module) -> Problem:
         wider = factor[:, None]
         damage = DamageTable(damage.values * wider, None if damage.stderr is None else damage.stderr * wider)
     return dataclasses.replace(problem, damage=damage, ranges=problem.ranges * np.sqrt(factor))
+
+
+def with_rounding_errors(problem: Problem, network: nn.Module, scheme: WeightRange) -> Problem:
+    """Return the problem with the squared error that rounding ``network`` really makes in place of ``step^2 / 12``.
+
+    Gradients stay those that were measured, at quantized weights maybe; errors are those of the latent weights, by the
+    quantizer that will round them. Activations keep their damage.
+    """
+    assert problem.ranges is not None
+    widths = problem.candidates.sets[0]
+    values = problem.damage.at(slice(None), widths).copy()
+    for groups, weights in _weights_of(problem, dict(network.named_parameters(remove_duplicate=False))):
+        sizes, tensor = problem.sizes[groups], torch.from_numpy(weights).float()
+        starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+        for column, bits in enumerate(widths):
+            rounded = WeightQuantizer(tensor.shape, np.full(len(sizes), bits), sizes, scheme)(tensor)
+            errors = np.add.reduceat(np.square(rounded.double().numpy() - weights).reshape(-1), starts) / sizes
+            assumed = np.square(problem.ranges[groups] * 2.0**-bits) / 12
+            values[groups, column] *= np.divide(errors, assumed, out=np.zeros(len(errors)), where=assumed > 0)
+    return dataclasses.replace(problem, damage=DamageTable(values), metric="measured-error")
 
 
 def _kernel_squares(values: FloatArray) -> FloatArray:

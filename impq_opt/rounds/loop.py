@@ -29,7 +29,7 @@ from impq_opt.rounds.checkpoint import (
     save_state,
 )
 from impq_opt.rounds.hyper import Hyper
-from impq_opt.rounds.latent import group_means, with_latent_ranges
+from impq_opt.rounds.latent import group_means, with_latent_ranges, with_rounding_errors
 from impq_opt.rounds.strategies import choose, columns_of, describe, fix_activations
 from impq_opt.rounds.training import Samples, Tally, accuracy, fine_tune, processes, steps_per_epoch
 
@@ -167,13 +167,15 @@ class _Run:
     def _measured(self, state: State) -> Problem:
         """Measure at this point of training, and keep it; all processes read what the first one wrote."""
         network, hyper = copy.deepcopy(self.network).eval(), self.hyper
+        seed = hyper.seed * 1009 + state.number
         if state.number > 0 and hyper.measure_at == "quantized":
             before = quantize(network, self._problem(state.number - 1), state.bits, scheme=hyper.weight_range)
             network.load_state_dict(state_of(before, latent=False), strict=False)
-            problem = self.measure(network, self.data.train, hyper.seed * 1009 + state.number)
-            problem = with_latent_ranges(problem, before)
+            problem = with_latent_ranges(self.measure(network, self.data.train, seed), before)
         else:
-            problem = self.measure(network, self.data.train, hyper.seed * 1009 + state.number)
+            problem = self.measure(network, self.data.train, seed)
+        if hyper.metric == "measured-error":
+            problem = with_rounding_errors(problem, self.network, hyper.weight_range)
         if self.rank == 0:
             at = (
                 "the float network"

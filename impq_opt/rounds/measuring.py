@@ -29,7 +29,9 @@ def measurer(hyper: Hyper) -> Measure:
         An unknown granularity, metric or estimator: now, not when training is over.
     """
     groups, estimator = Grouping(hyper.granularity), Estimator(hyper.estimator)
-    load_metric(hyper.metric)
+    # The loop knows the latent weights, and puts their rounding errors in.
+    metric = "impq" if hyper.metric == "measured-error" else hyper.metric
+    load_metric(metric)
 
     def measured(network: nn.Module, data: Samples, seed: int) -> Problem:
         assert isinstance(data, Dataset)
@@ -38,7 +40,7 @@ def measurer(hyper: Hyper) -> Measure:
             network,
             data,
             groups=groups,
-            metric=hyper.metric,
+            metric=metric,
             estimator=estimator,
             sampling=Sampling(samples=hyper.measure_samples, concede=hyper.concede, seed=seed),
             bits=hyper.bits,
