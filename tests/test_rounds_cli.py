@@ -19,7 +19,7 @@ from impq_opt.measure import Sampling, measure
 from impq_opt.measure.structure import structure
 from impq_opt.networks import load_network
 from impq_opt.quantize import quantize, state_of
-from impq_opt.rounds.compare import Estimate, advantage, compare, reached
+from impq_opt.rounds.compare import Estimate, advantage, against_end, compare, reached
 from impq_opt.rounds.measuring import measurer
 from impq_opt.rounds.recipes import load_recipe, pretrained, recipe_names, splits_of
 
@@ -133,10 +133,27 @@ def test_what_it_takes_to_be_as_good_as_the_reference():
     assert (answer["exact"]["epochs"].mean, answer["exact"]["seeds_that_reach_it_as_small"]) == (2, 1)
 
 
+def test_every_round_against_the_end_of_the_reference_is_paired_by_seed():
+    found = {
+        "iterative": [[record(4, 0.9, 1), record(2, 0.80, 2)], [record(4, 0.9, 1), record(2, 0.84, 2)]],
+        "exact": [[record(4, 0.9, 1), record(1.5, 0.81, 2)], [record(4, 0.9, 1), record(1.25, 0.87, 2)]],
+    }
+    answer = against_end(found, "iterative")
+    (row,) = answer["exact"]
+    assert (row["round"], row["epochs"], row["test"]) == (1, 2, None)
+    assert row["bits"].mean == -0.625
+    # 0.81 - 0.80 and 0.87 - 0.84
+    assert (row["validation"].mean, row["validation"].stderr) == pytest.approx((0.02, 0.01))
+    assert answer["iterative"][0]["validation"].mean == 0
+
+
 def test_accuracy_at_equal_bits_is_paired_by_seed_and_interpolated():
     found = {
         "iterative": [[record(4, 0.9, 1), record(2, 0.80, 2)], [record(4, 0.9, 1), record(2, 0.84, 2)]],
-        "exact": [[record(4, 0.9, 1), record(1, 0.84, 2)], [record(4, 0.9, 1), record(1, 0.87, 2)]],
+        "exact": [
+            [record(4, 0.2, 1), record(3, 0.88, 2), record(1, 0.1, 3), record(1, 0.84, 4)],
+            [record(4, 0.2, 1), record(3, 0.89, 2), record(1, 0.87, 3)],
+        ],
         "uniform": [[record(4, 0.9, 1), record(3, 0.9, 2)]] * 2,
     }
     answer = advantage(found, "iterative")

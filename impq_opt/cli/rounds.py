@@ -215,7 +215,7 @@ def _shown(minutes: float | None) -> Iterator[Report]:
 def _tell(plan: Recipe, found: dict[str, list[list[dict[str, Any]]]], output: Path, json: bool) -> None:
     """Print the table, and keep it and the plot in the folder."""
     from impq_opt.files import atomic_write
-    from impq_opt.rounds.compare import advantage, plot, reached, trails
+    from impq_opt.rounds.compare import advantage, against_end, plot, reached, trails
 
     several = len(found) > 1 or len(next(iter(found.values()))) > 1
     document: dict[str, Any] = {
@@ -223,12 +223,14 @@ def _tell(plan: Recipe, found: dict[str, list[list[dict[str, Any]]]], output: Pa
         "trails": [_plain(row) for row in trails(found)],
         "reached": {},
         "advantage": {},
+        "against_end": {},
         "runs": found,
     }
     reference = next((name for name in ("iterative", "authors-code") if name in found), None)
     if reference is not None and several:
         document["reached"] = {"reference": reference} | _plain(reached(found, reference))
         document["advantage"] = {"reference": reference} | _plain(advantage(found, reference))
+        document["against_end"] = {"reference": reference} | _plain(against_end(found, reference))
     if several:
         atomic_write(output / "comparison.json", json_module.dumps(document).encode())
         try:
@@ -273,6 +275,11 @@ def _print(plan: Recipe, document: dict[str, Any]) -> None:
             out.print(
                 f"{name}: {goal} with {_text(row['bits'])} bits {at}, and no larger after {_text(row['epochs'])} epochs"
             )
+    for name, rows in document["against_end"].items():
+        if name not in ("reference", document["against_end"]["reference"]) and rows:
+            end, than = rows[-1], document["against_end"]["reference"]
+            bits, valid, test = _text(end["bits"], "+"), _percent(end["validation"], "+"), _percent(end["test"], "+")
+            out.print(f"{name}: ends with {bits} bits, {valid} % validation and {test} % test accuracy against {than}")
     for name, rows in document["advantage"].items():
         if name != "reference" and rows:
             at = ", ".join(f"{_percent(row['difference'])} at {row['bits']['mean']:.2f} bits" for row in rows)
@@ -296,16 +303,18 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def _text(estimate: dict[str, Any] | None) -> str:
+def _text(estimate: dict[str, Any] | None, sign: str = "") -> str:
     if estimate is None:
         return "-"
-    return f"{estimate['mean']:.3f}" + ("" if not estimate["stderr"] else f" +- {estimate['stderr']:.3f}")
+    return f"{estimate['mean']:{sign}.3f}" + ("" if not estimate["stderr"] else f" +- {estimate['stderr']:.3f}")
 
 
-def _percent(estimate: dict[str, Any] | None) -> str:
+def _percent(estimate: dict[str, Any] | None, sign: str = "") -> str:
     if estimate is None:
         return "-"
-    return f"{100 * estimate['mean']:.2f}" + ("" if not estimate["stderr"] else f" +- {100 * estimate['stderr']:.2f}")
+    return f"{100 * estimate['mean']:{sign}.2f}" + (
+        "" if not estimate["stderr"] else f" +- {100 * estimate['stderr']:.2f}"
+    )
 
 
 def _cost(costs: dict[str, Any], name: str) -> str:

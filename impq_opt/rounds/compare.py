@@ -16,7 +16,7 @@ from impq_opt.errors import MissingPackageError, OptionError
 from impq_opt.rounds.hyper import Hyper, Schedule
 from impq_opt.rounds.loop import Measure, Report, Splits, rounds
 
-__all__ = ["Estimate", "advantage", "compare", "plot", "reached", "start_hyper", "trails"]
+__all__ = ["Estimate", "advantage", "against_end", "compare", "plot", "reached", "start_hyper", "trails"]
 
 Records = list[dict[str, Any]]
 
@@ -177,7 +177,8 @@ def advantage(
     """Return how much more accurate each strategy is than ``reference`` at equal effective bits, paired by seed.
 
     Asked at the bits of each of the reference's rounds, run by run; the other run's accuracy is interpolated linearly
-    between its rounds, and left out where its bits do not reach so far.
+    between its rounds, the last at equal bits, and left out beyond them. The common start is none of them: a run that
+    falls from it to its budget at once is compared by :func:`against_end`.
 
     Returns
     -------
@@ -193,14 +194,39 @@ def advantage(
             differences, bits = [], []
             for run, other in zip(found[reference], runs, strict=True):
                 at = _weight_bits(run[number])
-                points = sorted((_weight_bits(r), r["accuracy"][split]) for r in other)
-                if points[0][0] <= at <= points[-1][0] and None not in [a for _, a in points]:
+                points = sorted({_weight_bits(r): r["accuracy"][split] for r in other[1:]}.items())
+                if points and points[0][0] <= at <= points[-1][0] and None not in [a for _, a in points]:
                     value = np.interp(at, [b for b, _ in points], [a for _, a in points])
                     differences.append(float(value) - run[number]["accuracy"][split])
                     bits.append(at)
             if differences:
                 rows.append({"round": number, "bits": Estimate.of(bits), "difference": Estimate.of(differences)})
         answer[name] = rows
+    return answer
+
+
+def against_end(found: Mapping[str, list[Records]], reference: str) -> dict[str, list[dict[str, Any]]]:
+    """Return how every round of every strategy compares with the last of ``reference``, paired by seed.
+
+    Returns
+    -------
+    dict of str to list of dict
+        By strategy, the reference included, one row a round from 1 on: epochs so far, and the mean differences in
+        effective weight bits and in accuracy (test: None where it was not read), each with its standard error.
+    """
+    last = [run[-1] for run in found[reference]]
+    answer: dict[str, list[dict[str, Any]]] = {}
+    for name, runs in found.items():
+        answer[name] = []
+        for number in range(1, min(map(len, runs))):
+            pairs = [(run[number], end) for run, end in zip(runs, last, strict=True)]
+            row: dict[str, Any] = {"round": number, "epochs": pairs[0][0]["total_epochs"]}
+            row["bits"] = Estimate.of([_weight_bits(one) - _weight_bits(end) for one, end in pairs])
+            for split in ("validation", "test"):
+                values = [(one["accuracy"].get(split), end["accuracy"].get(split)) for one, end in pairs]
+                some = [a - b for a, b in values if a is not None and b is not None]
+                row[split] = Estimate.of(some) if len(some) == len(values) else None
+            answer[name].append(row)
     return answer
 
 
