@@ -8,6 +8,7 @@ import math
 import os
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -192,6 +193,8 @@ def _distributed() -> Iterator[None]:
         return
     from torch import distributed
 
+    # A weight with one input channel has gradients of another layout than channels_last; they are copied, no more.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     distributed.init_process_group("gloo")
     try:
         yield
