@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import numpy as np
 from torch import nn
 
 from impq_opt.errors import MissingPackageError, OptionError
+from impq_opt.files import atomic_write
 from impq_opt.rounds.hyper import Hyper, Schedule
 from impq_opt.rounds.loop import Measure, Report, Splits, rounds
 
@@ -237,6 +239,7 @@ def _weight_bits(record: dict[str, Any]) -> float:
 def plot(found: Mapping[str, list[Records]], path: str | Path, split: str = "validation") -> None:
     """Draw accuracy against effective weight bits and against epochs; bars are standard errors over seeds."""
     try:
+        import matplotlib as mpl
         from matplotlib.figure import Figure
     except ModuleNotFoundError:
         raise MissingPackageError("matplotlib", "a plot", "'impq-opt[report]'") from None
@@ -254,7 +257,10 @@ def plot(found: Mapping[str, list[Records]], path: str | Path, split: str = "val
     left.set_ylabel(f"{split} accuracy [%]")
     right.set_xlabel("epochs of quantized training")
     left.legend(frameon=False)
-    figure.savefig(str(path))
+    data, kind = io.BytesIO(), Path(path).suffix[1:]
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "rounds"}):  # small, and equal for equal figures
+        figure.savefig(data, format=kind, metadata={"Date": None} if kind == "svg" else None)
+    atomic_write(Path(path), data.getvalue())
 
 
 def _prefixed(report: Report, prefix: str) -> Report:
