@@ -276,10 +276,12 @@ def test_report_of_a_comparison(files):
     for strategy in ("start", "exact", "iterative"):
         for seed in (0, 1):
             write_run(files / "runs" / f"seed-{seed}" / strategy, strategy, seed)
+    write_run(files / "runs" / "seed-0" / "exact-layer", "exact", 0)
     out = files / "runs.html"
     assert run(["report", str(files / "runs"), "-o", str(out)]) == 0
     words = " ".join(Page(out.read_text()).texts)
     assert "exact, round 1" in words
+    assert "exact-layer, seed 0: validation" in words
     assert "iterative, seed 1: validation" in words
     assert "start" not in words
 

@@ -107,7 +107,12 @@ def _problem_beside(path: Path) -> Problem:
 def _runs(folder: Path) -> dict[Path, list[Mapping[str, Any]]]:
     """Return the records of the run in ``folder``, or of the runs of a comparison (``seed-0/exact`` and so on)."""
     found = [] if (folder / _LOG).exists() else sorted(folder.glob(f"seed-*/*/{_LOG}"))
-    several = {path.parent: _read_log(path) for path in found if path.parent.name != "start"}
+    # A comparison may run one strategy several times, under other names.
+    several: dict[Path, list[Mapping[str, Any]]] = {
+        path.parent: [{**record, "strategy": path.parent.name} for record in _read_log(path)]
+        for path in found
+        if path.parent.name != "start"
+    }
     return several or {folder: _read_log(folder / _LOG)}
 
 
