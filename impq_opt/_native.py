@@ -6,12 +6,11 @@ Set the environment variable IMPQ_OPT_PURE to use NumPy in any case.
 from __future__ import annotations
 
 import os
-from contextlib import suppress
-from typing import Any
 
-__all__ = ["MOST_COLUMNS", "MOST_ROWS", "PURE", "ROWS_A_THREAD", "library", "thread_count"]
+from impq_opt._built import load
 
-PURE = bool(os.environ.get("IMPQ_OPT_PURE"))
+__all__ = ["MOST_COLUMNS", "MOST_ROWS", "ROWS_A_THREAD", "library", "thread_count"]
+
 # The compiled code keeps a group in arrays of this size; NumPy takes wider ones.
 MOST_COLUMNS = 64
 # More terms could overflow its sums.
@@ -19,10 +18,7 @@ MOST_ROWS = 1 << 30
 # Starting a thread takes longer than a few thousand rows.
 ROWS_A_THREAD = 1 << 14
 
-library: Any = None
-if not PURE:
-    with suppress(ImportError):
-        from impq_opt import _exact as library  # type: ignore[no-redef]
+library = load("impq_opt._exact")
 
 
 def thread_count(rows: int) -> int:

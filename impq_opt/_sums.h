@@ -2,8 +2,8 @@
 #ifndef IMPQ_OPT_SUMS_H
 #define IMPQ_OPT_SUMS_H
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include "_module.h"
+
 #include <float.h>
 #include <math.h>
 #include <stdint.h>

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from impq_opt.arithmetic import exact_int_sum
 from impq_opt.costs.rows import CostRow
-
-if TYPE_CHECKING:
-    from impq_opt.problem import Problem
+from impq_opt.problem import Problem
 
 __all__ = ["Coupling", "Places", "couple"]
 

@@ -1,20 +1,19 @@
-"""Declaring a problem group by group, and revising it: pins, ties, fewer candidates."""
+"""What is declared, as fields of a problem: groups one by one, pins, ties, fewer candidates."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from impq_opt.arrays import float_array, int_array, kind_array
+from impq_opt.costs import CostTerm
 from impq_opt.damage import DamageTable, PowerLaw
 from impq_opt.errors import InputError, ProblemError
 from impq_opt.groups import Candidates, GroupNames, gather_sets
-
-if TYPE_CHECKING:
-    from impq_opt.problem import Problem
+from impq_opt.layout import Layout
 
 __all__ = ["Group", "from_groups", "pin", "restrict", "tie"]
 
@@ -154,92 +153,95 @@ def _steps(groups: Sequence[Group]) -> Any:
     return np.array([g.steps or (-1, -1) for g in groups], dtype=np.int64)
 
 
-def restrict(problem: Problem, bits: Iterable[float]) -> Problem:
-    """Keep only the candidates in ``bits``; a group left without one is an error."""
+def restrict(
+    layout: Layout,
+    damage: PowerLaw | DamageTable,
+    costs: tuple[CostTerm, ...],
+    pins: Mapping[int, int],
+    bits: Iterable[float],
+) -> dict[str, Any]:
+    """Return the fields of the problem with only the candidates in ``bits``; a group left without one is an error."""
     wanted = {float(b) for b in bits}
-    old = problem.candidates
+    old = layout.candidates
     keep = [[k for k, b in enumerate(one) if float(b) in wanted] for one in old.sets]
     for number, columns in enumerate(keep):
-        members = old.members(number, len(problem))
+        members = old.members(number, len(layout))
         if not columns and len(members):
             raise ProblemError(
                 "no candidate is left",
-                where=f"{problem.names[int(members[0])]}.bits",
+                where=f"{layout.names[int(members[0])]}.bits",
                 value=sorted(wanted),
                 hint=f"it has {list(old.sets[number])}",
             )
-    return _with_columns(problem, [columns or [0] for columns in keep])
-
-
-def _with_columns(problem: Problem, keep: list[list[int]]) -> Problem:
-    """Return the problem with only the columns ``keep[s]`` of each candidate set s."""
-    old = problem.candidates
+    keep = [columns or [0] for columns in keep]
     candidates = Candidates(
         tuple(tuple(one[k] for k in columns) for one, columns in zip(old.sets, keep, strict=True)),
         old.set_of,
         tuple(tuple(one[k] for k in c) for one, c in zip(old.formats, keep, strict=True)) if old.formats else (),
         old.numbered,
     )
-    columns = np.zeros((len(old.sets), candidates.width), dtype=np.int64)
+    take = _columns(candidates, keep)
+    if isinstance(damage, DamageTable):
+        damage = DamageTable(take(damage.values), None if damage.stderr is None else take(damage.stderr))
+    kept_pins = {}
+    for group, column in pins.items():
+        kept = keep[0 if old.set_of is None else int(old.set_of[group])]
+        if column not in kept:
+            raise ProblemError("its pin is not among the candidates that are left", where=layout.names[group])
+        kept_pins[group] = kept.index(column)
+    costs = tuple(term.with_columns(take) for term in costs)
+    return {"candidates": candidates, "damage": damage, "costs": costs, "pins": kept_pins}
+
+
+def _columns(candidates: Candidates, keep: list[list[int]]) -> Callable[[Any], Any]:
+    """Return what takes the columns ``keep[s]`` of the rows (G, K) of candidate set s, out of any table."""
+    columns = np.zeros((len(keep), candidates.width), dtype=np.int64)
     for row, kept in zip(columns, keep, strict=True):
         row[: len(kept)] = kept
 
     def take(table: Any) -> Any:
         if len(columns) == 1:
             return table[:, columns[0]]
-        assert old.set_of is not None
-        return np.take_along_axis(table, columns[old.set_of], axis=1)
+        assert candidates.set_of is not None
+        return np.take_along_axis(table, columns[candidates.set_of], axis=1)
 
-    damage = problem.damage
-    if isinstance(damage, DamageTable):
-        damage = DamageTable(take(damage.values), None if damage.stderr is None else take(damage.stderr))
-    pins = {}
-    for group, column in problem.pins.items():
-        kept = keep[0 if old.set_of is None else int(old.set_of[group])]
-        if column not in kept:
-            raise ProblemError("its pin is not among the candidates that are left", where=problem.names[group])
-        pins[group] = kept.index(column)
-    return replace(
-        problem,
-        candidates=candidates,
-        damage=damage,
-        costs=tuple(term.with_columns(take) for term in problem.costs),
-        pins=pins,
-    )
+    return take
 
 
-def pin(problem: Problem, pins: Mapping[str, float | str]) -> Problem:
-    """Add pins, given as pattern to bits or format."""
-    found = dict(problem.pins)
-    for pattern, wanted in pins.items():
-        for group in _select(problem, pattern, f"pins.{pattern}").tolist():
-            number = 0 if problem.candidates.set_of is None else int(problem.candidates.set_of[group])
-            column = problem.candidates.position(number, wanted)
+def pin(layout: Layout, pins: Mapping[int, int], wanted: Mapping[str, float | str]) -> dict[int, int]:
+    """Return ``pins`` and those ``wanted``, given as pattern to bits or format."""
+    found = dict(pins)
+    for pattern, precision in wanted.items():
+        for group in _select(layout, pattern, f"pins.{pattern}").tolist():
+            number = 0 if layout.candidates.set_of is None else int(layout.candidates.set_of[group])
+            column = layout.candidates.position(number, precision)
             if column is None:
                 raise ProblemError(
                     "is pinned to a precision that is not among its candidates",
-                    where=f"pins: {problem.names[group]}",
-                    value=wanted,
-                    hint="it may take " + ", ".join(problem.candidates.labels(number)),
+                    where=f"pins: {layout.names[group]}",
+                    value=precision,
+                    hint="it may take " + ", ".join(layout.candidates.labels(number)),
                 )
             if found.get(group, column) != column:
-                raise ProblemError("is pinned twice", where=f"pins: {problem.names[group]}", value=wanted)
+                raise ProblemError("is pinned twice", where=f"pins: {layout.names[group]}", value=precision)
             found[group] = column
-    return replace(problem, pins=found)
+    return found
 
 
-def tie(problem: Problem, ties: Iterable[Sequence[str]]) -> Problem:
-    """Add ties, each given as patterns; labels of one shape are tied element by element."""
-    found = list(problem.ties)
-    for place, patterns in enumerate(ties):
+def tie(
+    layout: Layout, ties: Iterable[tuple[int, ...]], wanted: Iterable[Sequence[str]]
+) -> tuple[tuple[int, ...], ...]:
+    """Return ``ties`` and those ``wanted``, given as patterns; labels of one shape are tied element by element."""
+    found = list(ties)
+    for place, patterns in enumerate(wanted):
         if isinstance(patterns, str) or not patterns:
             raise ProblemError("must be a list of names", where=f"ties[{place}]", value=patterns)
-        chosen = [_select(problem, pattern, f"ties[{place}]") for pattern in patterns]
+        chosen = [_select(layout, pattern, f"ties[{place}]") for pattern in patterns]
         if len(chosen) > 1 and len({len(c) for c in chosen}) == 1:
             found += [tuple(int(g) for g in row) for row in zip(*chosen, strict=True)]
         else:
             found.append(tuple(int(g) for g in np.concatenate(chosen)))
-    return replace(problem, ties=_merge(found))
+    return _merge(found)
 
 
 def _merge(ties: Iterable[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
@@ -263,8 +265,8 @@ def _merge(ties: Iterable[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(one) for one in members.values() if len(one) > 1)
 
 
-def _select(problem: Problem, pattern: str, where: str) -> Any:
+def _select(layout: Layout, pattern: str, where: str) -> Any:
     try:
-        return problem.names.select(pattern)
+        return layout.names.select(pattern)
     except InputError as error:
         raise error.within(where) from None

@@ -3,40 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt import declaration
-from impq_opt.arrays import (
-    WEIGHT,
-    candidate_sets,
-    float_array,
-    group_names,
-    int_array,
-    kind_array,
-)
+from impq_opt.arrays import candidate_sets, exact_bound, float_array, group_names, int_array, kind_array
 from impq_opt.costs import CostTerm, TableCost, cost_named, parse_quantity
 from impq_opt.damage import DamageTable, PowerLaw
-from impq_opt.declaration import Group, from_groups
+from impq_opt.declaration import Group, from_groups, pin, restrict, tie
 from impq_opt.errors import ProblemError
 from impq_opt.groups import Candidates, GroupNames
-from impq_opt.validation import canonical, validate
+from impq_opt.layout import Layout
+from impq_opt.validation import check_damage, check_goals, check_pins, check_tables, check_ties
 
 __all__ = ["Problem"]
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-KindArray = npt.NDArray[np.int8]
 
-
-@dataclass(frozen=True, eq=False)
-class Problem:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Problem(Layout):
     """Which precision each group may take, what it costs and what it damages.
 
     Build it with :meth:`from_sensitivities`, :meth:`from_tables` or :meth:`declare`, or load a file. Arrays are kept as
@@ -44,25 +34,10 @@ class Problem:
 
     Parameters
     ----------
-    names, candidates, damage
-        Of G groups.
-    sizes : ndarray of int64 (G,)
-        Elements of each group.
-    kinds : ndarray of int8 (G,), optional
-        0 weight, 1 activation; all weights where left out.
-    ranges : ndarray of float64 (G,), optional
-        Span of each quantizer; its square is already folded into the sensitivities.
-    macs : ndarray of int64 (G,), optional
-        Multiply-accumulates per sample that use a weight group.
-    reads : ndarray of int64 (G,), optional
-        The activation group that a weight group reads, or -1: the network's input, at 8 bits.
-    also_reads : ndarray of int64 (E, 3), optional
-        Further reads as (weight group, activation group, multiply-accumulates): a weight shared by several layers, a
-        layer that reads several tensors. ``macs`` counts the multiply-accumulates of ``reads`` alone.
-    lengths : ndarray of int64 (G,), optional
-        Length D of the dot products of a weight group; 0 where unknown.
-    steps : ndarray of int64 (G, 2), optional
-        First and last step of the execution at which an activation group is in memory; -1 for weights.
+    names, candidates, sizes, kinds, ranges, macs, reads, also_reads, lengths, steps
+        The groups, as in :class:`impq_opt.layout.Layout`.
+    damage : PowerLaw or DamageTable
+        Of G groups at each of their candidates.
     costs : tuple of CostTerm
         Declared cost terms beside the built-in ones.
     objective : mapping of str to number
@@ -81,17 +56,7 @@ class Problem:
         Where the numbers come from.
     """
 
-    names: GroupNames
-    candidates: Candidates
     damage: PowerLaw | DamageTable
-    sizes: IntArray
-    kinds: KindArray | None = None
-    ranges: FloatArray | None = None
-    macs: IntArray | None = None
-    reads: IntArray | None = None
-    also_reads: IntArray | None = None
-    lengths: IntArray | None = None
-    steps: IntArray | None = None
     costs: tuple[CostTerm, ...] = ()
     objective: Mapping[str, Fraction | int] = field(default_factory=lambda: {"storage": 1})
     bound: float | Fraction | None = None
@@ -103,7 +68,16 @@ class Problem:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        validate(self)
+        super().__post_init__()
+        check_tables(self, self.costs)
+        check_damage(self, self.damage)
+        check_goals(self.costs, self.objective, self.budgets, self.bound)
+        check_pins(self, self.pins)
+        check_ties(self, self.ties, self.pins)
+        # One tie, one form: neither the digest nor the answer depends on the order in which it was written.
+        object.__setattr__(self, "ties", tuple(sorted(tuple(sorted(int(g) for g in tie)) for tie in self.ties)))
+        for name in ("objective", "budgets", "pins", "provenance"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
 
     # -- building ------------------------------------------------------------------------------------------------
 
@@ -237,30 +211,23 @@ class Problem:
             }
         problem = replace(self, **changes) if changes else self
         if bits is not None:
-            problem = declaration.restrict(problem, bits)
+            problem = replace(problem, **restrict(problem, problem.damage, problem.costs, problem.pins, bits))
         if pins:
-            problem = declaration.pin(problem, pins)
+            problem = replace(problem, pins=pin(problem, problem.pins, pins))
         ties = tuple(ties)
-        return declaration.tie(problem, ties) if ties else problem
+        return replace(problem, ties=tie(problem, problem.ties, ties)) if ties else problem
 
     # -- reading -------------------------------------------------------------------------------------------------
-
-    def __len__(self) -> int:
-        return len(self.sizes)
 
     def cost(self, name: str) -> CostTerm:
         """Return the cost term called ``name``."""
         return cost_named(name, self.costs)
 
-    def weights(self) -> npt.NDArray[np.bool_]:
-        """Return which groups (G,) are weights."""
-        return np.ones(len(self), dtype=bool) if self.kinds is None else self.kinds == WEIGHT
-
     @cached_property
     def digest(self) -> str:
         """SHA-256 over everything that determines the answer; not over provenance."""
         state = hashlib.sha256()
-        for key, value in canonical(self):
+        for key, value in self._canonical():
             state.update(key.encode() + b"\0")
             if isinstance(value, np.ndarray):
                 state.update(f"{value.dtype.str}{value.shape}".encode())
@@ -269,6 +236,34 @@ class Problem:
                 state.update(repr(value).encode())
             state.update(b"\n")
         return state.hexdigest()
+
+    def _canonical(self) -> Iterator[tuple[str, Any]]:
+        """Yield what determines the answer, in a fixed order, for the digest."""
+        yield "format", 1
+        yield "labels", self.names.labels
+        yield "shapes", self.names.shapes
+        yield "layers", self.names.layers
+        yield "candidates", tuple(tuple(float(b) for b in one) for one in self.candidates.sets)
+        yield "formats", self.candidates.formats
+        yield "set_of", self.candidates.set_of
+        if isinstance(self.damage, PowerLaw):
+            yield "sensitivity", self.damage.sensitivity
+        else:
+            yield "damage", self.damage.values
+        for name in ("sizes", "kinds", "macs", "reads"):
+            yield name, getattr(self, name)
+        for name in ("also_reads", "lengths", "steps"):
+            if getattr(self, name) is not None:
+                yield name, getattr(self, name)
+        for term in self.costs:
+            yield "cost", (term.name, term.unit)
+            yield from term.canonical()
+        yield "objective", sorted((k, str(v)) for k, v in self.objective.items())
+        yield "bound", None if self.bound is None else str(exact_bound(self.bound))
+        yield "budgets", sorted((k, str(v)) for k, v in self.budgets.items())
+        yield "pins", sorted(self.pins.items())
+        yield "ties", self.ties
+        yield "metric", (self.metric, self.damage_unit)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Read-only views of mappings do not travel to another process; the problem is declared anew there.

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import math
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
-from impq_opt._native import MOST_COLUMNS, MOST_ROWS, PURE, thread_count
+from impq_opt._built import load
+from impq_opt._native import MOST_COLUMNS, MOST_ROWS, thread_count
 
 __all__ = ["MOST_COLUMNS", "MOST_ROWS", "blank", "kernel", "stars", "thread_count"]
 
+kernel = load("impq_opt.solvers._kernel")
+stars = load("impq_opt.solvers._stars")
+
 # NumPy asks for huge pages from this size on; touching fresh small pages can take longer than the work in them.
 _HUGE = 1 << 22
-
-kernel: Any = None
-stars: Any = None
-if not PURE:
-    with suppress(ImportError):
-        from impq_opt.solvers import _kernel as kernel  # type: ignore[attr-defined,no-redef]
-    with suppress(ImportError):
-        from impq_opt.solvers import _stars as stars  # type: ignore[attr-defined,no-redef]
 
 
 def blank(*wanted: tuple[tuple[int, ...], type]) -> list[Any]:

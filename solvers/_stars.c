@@ -4,8 +4,7 @@
    order (built with -ffp-contract=off), sums over leaves one after the other. Leaves are taken in blocks that stay in the
    first cache, and loops run over the leaves of a block, so that the compiler can make vectors of them. */
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include "../impq_opt/_module.h"
 
 #include <math.h>
 #include <stdint.h>
@@ -247,4 +246,4 @@ static PyMethodDef methods[] = {
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_stars", "Inner loops of the Lagrangian over stars.", -1,
                                     methods, NULL, NULL, NULL, NULL};
 
-PyMODINIT_FUNC PyInit__stars(void) { return PyModule_Create(&module); }
+PyMODINIT_FUNC PyInit__stars(void) { return create_module(&module); }

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +15,7 @@ import numpy.typing as npt
 from impq_opt.costs.operations import INPUT_BITS
 from impq_opt.costs.terms import LARGEST_TOTAL, CostTerm, PairTables, common_quantum
 from impq_opt.errors import FileError, ProblemError, nearest
-
-if TYPE_CHECKING:
-    from impq_opt.problem import Problem
+from impq_opt.layout import Layout
 
 __all__ = ["LookupCost"]
 
@@ -58,7 +55,7 @@ class LookupCost(CostTerm):
 
     @classmethod
     def from_csv(
-        cls, path: str | Path, problem: Problem, *, name: str = "latency", unit: str = "s", source: str = ""
+        cls, path: str | Path, layout: Layout, *, name: str = "latency", unit: str = "s", source: str = ""
     ) -> LookupCost:
         """Read a CSV file with the columns layer, weight_bits, activation_bits and value (in ``unit``).
 
@@ -71,42 +68,42 @@ class LookupCost(CostTerm):
         except (OSError, UnicodeDecodeError) as error:
             raise FileError("cannot be read as a table", where=str(path), hint=str(error)) from None
         return cls.from_table(
-            _read(text, str(path)), problem, name=name, unit=unit, source=source or f"table {path.name}"
+            _read(text, str(path)), layout, name=name, unit=unit, source=source or f"table {path.name}"
         )
 
     @classmethod
     def from_table(
         cls,
         table: _Table,
-        problem: Problem,
+        layout: Layout,
         *,
         name: str = "latency",
         unit: str = "s",
         source: str = "given as a table",
     ) -> LookupCost:
         """Read ``table[layer][weight bits, activation bits]``, exact numbers of ``unit``."""
-        weights = np.flatnonzero(problem.weights())
-        layers = [problem.names.layers[label] for label in problem.names.label_of[weights].tolist()]
+        weights = np.flatnonzero(layout.weights())
+        layers = [layout.names.layers[label] for label in layout.names.label_of[weights].tolist()]
         unknown = sorted(set(table) - set(layers))
         if unknown:
             raise ProblemError(
                 "no such layer", where=f"costs.{name}", value=unknown[0], hint=nearest(unknown[0], set(layers))
             )
-        shares = _shares(problem, weights, layers)
-        read = np.full(len(problem), -1) if problem.reads is None else problem.reads
+        shares = _shares(layout, weights, layers)
+        read = np.full(len(layout), -1) if layout.reads is None else layout.reads
         parts = set(zip(layers, shares, strict=True))
         worth = [v * share for one, share in parts for v in _of(table, one, name).values() if v]
         quantum = common_quantum(worth) if worth else Fraction(1)
-        width = problem.candidates.width
-        values = np.zeros((len(problem), width), dtype=np.int64)
+        width = layout.candidates.width
+        values = np.zeros((len(layout), width), dtype=np.int64)
         edges = [i for i, group in enumerate(weights.tolist()) if read[group] >= 0]
         pair_values = np.zeros((len(edges), width, width), dtype=np.int64)
         cells: dict[tuple[object, ...], IntArray] = {}
         place = 0
         for group, layer, share in zip(weights.tolist(), layers, shares, strict=True):
             other = int(read[group])
-            rights = problem.candidates.of(other) if other >= 0 else (INPUT_BITS,)
-            key = (layer, share, problem.candidates.of(group), rights)
+            rights = layout.candidates.of(other) if other >= 0 else (INPUT_BITS,)
+            key = (layer, share, layout.candidates.of(group), rights)
             if key not in cells:
                 cells[key] = _cells(_of(table, layer, name), key[2], rights, share / quantum, f"costs.{name}: {layer}")
             found = cells[key]
@@ -127,13 +124,13 @@ class LookupCost(CostTerm):
                 hint="give the values with fewer digits",
             )
 
-    def slope(self, problem: Problem) -> None:
+    def slope(self, layout: Layout) -> None:
         return None
 
-    def table(self, problem: Problem) -> tuple[IntArray, Fraction]:
+    def table(self, layout: Layout) -> tuple[IntArray, Fraction]:
         return self.values, self.quantum
 
-    def lookup(self, problem: Problem) -> PairTables:
+    def lookup(self, layout: Layout) -> PairTables:
         return PairTables(self.left, self.right, self.pair_values, self.quantum)
 
     def with_columns(self, take: Callable[[IntArray], IntArray]) -> LookupCost:
@@ -183,9 +180,9 @@ def _number(text: str, where: str) -> Fraction:
     return value
 
 
-def _shares(problem: Problem, weights: IntArray, layers: list[str]) -> list[Fraction]:
+def _shares(layout: Layout, weights: IntArray, layers: list[str]) -> list[Fraction]:
     total: dict[str, int] = {}
-    sizes = problem.sizes[weights].tolist()
+    sizes = layout.sizes[weights].tolist()
     for layer, size in zip(layers, sizes, strict=True):
         total[layer] = total.get(layer, 0) + size
     return [Fraction(size, total[layer]) for layer, size in zip(layers, sizes, strict=True)]

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from impq_opt.costs.terms import CostTerm, Pairs
 from impq_opt.errors import ProblemError
-
-if TYPE_CHECKING:
-    from impq_opt.problem import Problem
+from impq_opt.layout import Layout
 
 __all__ = ["INPUT_BITS", "Adders", "BitOperations", "Reads", "Slides", "reads"]
 
@@ -33,34 +31,34 @@ class Reads(NamedTuple):
     macs: IntArray
 
 
-def reads(problem: Problem, cost: str) -> Reads:
+def reads(layout: Layout, cost: str) -> Reads:
     """Return the edges with multiply-accumulates; raise ProblemError where none are declared."""
-    if problem.macs is None:
+    if layout.macs is None:
         raise ProblemError(
             "the problem has no multiply-accumulates",
             where=f"costs.{cost}",
             hint="declare macs (and reads) for the weight groups",
         )
-    weight = np.flatnonzero(problem.macs)
-    activation = np.full(len(weight), -1) if problem.reads is None else problem.reads[weight]
-    macs = problem.macs[weight]
-    if problem.also_reads is not None:
-        further = problem.also_reads
+    weight = np.flatnonzero(layout.macs)
+    activation = np.full(len(weight), -1) if layout.reads is None else layout.reads[weight]
+    macs = layout.macs[weight]
+    if layout.also_reads is not None:
+        further = layout.also_reads
         weight, activation, macs = (
             np.concatenate([first, further[:, column]]) for first, column in ((weight, 0), (activation, 1), (macs, 2))
         )
     return Reads(weight, activation, macs)
 
 
-def _product(problem: Problem, edges: Reads) -> Pairs | None:
+def _product(layout: Layout, edges: Reads) -> Pairs | None:
     inside = edges.activation >= 0
     if not inside.any():
         return None
     return Pairs(edges.weight[inside], edges.activation[inside], edges.macs[inside])
 
 
-def _per_group(problem: Problem, groups: IntArray, values: IntArray) -> IntArray:
-    total = np.zeros(len(problem), dtype=np.int64)
+def _per_group(layout: Layout, groups: IntArray, values: IntArray) -> IntArray:
+    total = np.zeros(len(layout), dtype=np.int64)
     np.add.at(total, groups, values)
     return total
 
@@ -73,13 +71,13 @@ class BitOperations(CostTerm):
     unit: str = "bit-op"
     source: str = "sum MACs B_w B_a, one sample; the product convention of IMPQ's public code, HAWQ-V3 and MCT"
 
-    def slope(self, problem: Problem) -> IntArray:
-        edges = reads(problem, self.name)
+    def slope(self, layout: Layout) -> IntArray:
+        edges = reads(layout, self.name)
         outside = edges.activation < 0
-        return _per_group(problem, edges.weight[outside], INPUT_BITS * edges.macs[outside])
+        return _per_group(layout, edges.weight[outside], INPUT_BITS * edges.macs[outside])
 
-    def pairs(self, problem: Problem) -> Pairs | None:
-        return _product(problem, reads(problem, self.name))
+    def pairs(self, layout: Layout) -> Pairs | None:
+        return _product(layout, reads(layout, self.name))
 
 
 @dataclass(frozen=True)
@@ -93,19 +91,19 @@ class Adders(CostTerm):
     unit: str = "FA"
     source: str = "Sakr et al., ICML 2017: computational cost in one-bit full adders, one sample"
 
-    def slope(self, problem: Problem) -> IntArray:
-        edges = reads(problem, self.name)
-        carried = edges.macs - _outputs(problem, edges, self.name)
+    def slope(self, layout: Layout) -> IntArray:
+        edges = reads(layout, self.name)
+        carried = edges.macs - _outputs(layout, edges, self.name)
         outside = edges.activation < 0
-        total = _per_group(problem, edges.weight, carried + np.where(outside, INPUT_BITS * edges.macs, 0))
-        return total + _per_group(problem, edges.activation[~outside], carried[~outside])
+        total = _per_group(layout, edges.weight, carried + np.where(outside, INPUT_BITS * edges.macs, 0))
+        return total + _per_group(layout, edges.activation[~outside], carried[~outside])
 
-    def pairs(self, problem: Problem) -> Pairs | None:
-        return _product(problem, reads(problem, self.name))
+    def pairs(self, layout: Layout) -> Pairs | None:
+        return _product(layout, reads(layout, self.name))
 
-    def constant(self, problem: Problem) -> int:
-        edges = reads(problem, self.name)
-        outputs = _outputs(problem, edges, self.name)
+    def constant(self, layout: Layout) -> int:
+        edges = reads(layout, self.name)
+        outputs = _outputs(layout, edges, self.name)
         length = edges.macs // outputs
         # ceil(log2 D) is the number of bits of D - 1.
         carries = np.frexp((length - 1).astype(np.float64))[1].astype(np.int64)
@@ -128,22 +126,22 @@ class Slides(Adders):
         "MobileNetV1 rows"
     )
 
-    def constant(self, problem: Problem) -> int:
-        edges = reads(problem, self.name)
-        outputs = _outputs(problem, edges, self.name)
-        convolution = edges.macs > problem.sizes[edges.weight]
-        return super().constant(problem) + _PER_OUTPUT * sum(outputs[convolution].tolist())
+    def constant(self, layout: Layout) -> int:
+        edges = reads(layout, self.name)
+        outputs = _outputs(layout, edges, self.name)
+        convolution = edges.macs > layout.sizes[edges.weight]
+        return super().constant(layout) + _PER_OUTPUT * sum(outputs[convolution].tolist())
 
 
-def _outputs(problem: Problem, edges: Reads, cost: str) -> IntArray:
+def _outputs(layout: Layout, edges: Reads, cost: str) -> IntArray:
     """Return the dot products (E,) behind each edge; raise ProblemError where lengths do not say."""
-    length = np.zeros(len(edges.weight), dtype=np.int64) if problem.lengths is None else problem.lengths[edges.weight]
+    length = np.zeros(len(edges.weight), dtype=np.int64) if layout.lengths is None else layout.lengths[edges.weight]
     wrong = (length < 1) | (edges.macs % np.maximum(length, 1) != 0)
     if wrong.any():
         worst = int(wrong.argmax())
         raise ProblemError(
             f"its {int(edges.macs[worst])} multiply-accumulates are no whole number of dot products",
-            where=f"costs.{cost}: {problem.names[int(edges.weight[worst])]}.length",
+            where=f"costs.{cost}: {layout.names[int(edges.weight[worst])]}.length",
             value=int(length[worst]),
             hint="declare the length of its dot products",
         )

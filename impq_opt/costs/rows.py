@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +16,7 @@ from impq_opt.arrays import positive
 from impq_opt.costs.terms import LARGEST_TOTAL, CostTerm, Pairs, PairTables, common_quantum
 from impq_opt.errors import ProblemError, UnsupportedError
 from impq_opt.groups import Candidates
-
-if TYPE_CHECKING:
-    from impq_opt.problem import Problem
+from impq_opt.problem import Problem
 
 __all__ = ["CostRow", "budget_rows", "cost_row"]
 

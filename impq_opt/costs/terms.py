@@ -7,15 +7,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from impq_opt.errors import ProblemError
-
-if TYPE_CHECKING:
-    from impq_opt.problem import Problem
+from impq_opt.layout import Layout
 
 __all__ = [
     "ActivationMemory",
@@ -74,26 +71,26 @@ class CostTerm(ABC):
     source: str
 
     @abstractmethod
-    def slope(self, problem: Problem) -> IntArray | None:
+    def slope(self, layout: Layout) -> IntArray | None:
         """Return whole units per bit (G,), or None where the term is a table."""
 
-    def table(self, problem: Problem) -> tuple[IntArray, Fraction]:
+    def table(self, layout: Layout) -> tuple[IntArray, Fraction]:
         """Return (G, K) integers and the value of one of them in units; asked for where there is no slope."""
         raise NotImplementedError
 
-    def pairs(self, problem: Problem) -> Pairs | None:
+    def pairs(self, layout: Layout) -> Pairs | None:
         """Return the part that multiplies the bits of two groups, if any."""
         return None
 
-    def lookup(self, problem: Problem) -> PairTables | None:
+    def lookup(self, layout: Layout) -> PairTables | None:
         """Return the part that is looked up by the candidates of two groups, if any."""
         return None
 
-    def constant(self, problem: Problem) -> int:
+    def constant(self, layout: Layout) -> int:
         """Return the part, in whole units, that does not depend on the precisions."""
         return 0
 
-    def peaks(self, problem: Problem) -> tuple[tuple[str, IntArray], ...] | None:
+    def peaks(self, layout: Layout) -> tuple[tuple[str, IntArray], ...] | None:
         """Return named slopes (G,) of which the term is the largest; None for a term that is a sum."""
         return None
 
@@ -114,8 +111,8 @@ class Storage(CostTerm):
     unit: str = "bit"
     source: str = "IMPQ (ICASSP 2022): sum N B over weight groups"
 
-    def slope(self, problem: Problem) -> IntArray:
-        return problem.sizes if problem.kinds is None else np.where(problem.kinds == 0, problem.sizes, 0)
+    def slope(self, layout: Layout) -> IntArray:
+        return layout.sizes if layout.kinds is None else np.where(layout.kinds == 0, layout.sizes, 0)
 
 
 @dataclass(frozen=True)
@@ -126,8 +123,8 @@ class ActivationMemory(CostTerm):
     unit: str = "bit"
     source: str = "sum N B over activation groups, one sample"
 
-    def slope(self, problem: Problem) -> IntArray:
-        return np.zeros_like(problem.sizes) if problem.kinds is None else np.where(problem.kinds == 1, problem.sizes, 0)
+    def slope(self, layout: Layout) -> IntArray:
+        return np.zeros_like(layout.sizes) if layout.kinds is None else np.where(layout.kinds == 1, layout.sizes, 0)
 
 
 @dataclass(frozen=True)
@@ -138,8 +135,8 @@ class Representational(CostTerm):
     unit: str = "bit"
     source: str = "Sakr et al., ICML 2017: representational cost"
 
-    def slope(self, problem: Problem) -> IntArray:
-        return problem.sizes
+    def slope(self, layout: Layout) -> IntArray:
+        return layout.sizes
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,10 +193,10 @@ class TableCost(CostTerm):
                 hint="use a coarser unit",
             )
 
-    def slope(self, problem: Problem) -> None:
+    def slope(self, layout: Layout) -> None:
         return None
 
-    def table(self, problem: Problem) -> tuple[IntArray, Fraction]:
+    def table(self, layout: Layout) -> tuple[IntArray, Fraction]:
         return self.values, self.quantum
 
     def with_columns(self, take: Callable[[IntArray], IntArray]) -> TableCost:

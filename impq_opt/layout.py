@@ -1,0 +1,139 @@
+"""Groups as they lie in the network: what they are called, may take, how large they are, and who reads whom."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from impq_opt.arrays import WEIGHT
+from impq_opt.errors import ProblemError
+from impq_opt.groups import Candidates, GroupNames
+
+__all__ = ["Layout"]
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+KindArray = npt.NDArray[np.int8]
+
+# Sums of sizes times bits stay in int64 with room to spare.
+_LARGEST_SIZE_SUM = 1 << 55
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """G groups without what they damage: all that a cost term may look at. Checked whole when it is made.
+
+    Parameters
+    ----------
+    names, candidates
+        Of G groups.
+    sizes : ndarray of int64 (G,)
+        Elements of each group.
+    kinds : ndarray of int8 (G,), optional
+        0 weight, 1 activation; all weights where left out.
+    ranges : ndarray of float64 (G,), optional
+        Span of each quantizer; its square is already folded into the sensitivities.
+    macs : ndarray of int64 (G,), optional
+        Multiply-accumulates per sample that use a weight group.
+    reads : ndarray of int64 (G,), optional
+        The activation group that a weight group reads, or -1: the network's input, at 8 bits.
+    also_reads : ndarray of int64 (E, 3), optional
+        Further reads as (weight group, activation group, multiply-accumulates): a weight shared by several layers, a
+        layer that reads several tensors. ``macs`` counts the multiply-accumulates of ``reads`` alone.
+    lengths : ndarray of int64 (G,), optional
+        Length D of the dot products of a weight group; 0 where unknown.
+    steps : ndarray of int64 (G, 2), optional
+        First and last step of the execution at which an activation group is in memory; -1 for weights.
+    """
+
+    names: GroupNames
+    candidates: Candidates
+    sizes: IntArray
+    kinds: KindArray | None = None
+    ranges: FloatArray | None = None
+    macs: IntArray | None = None
+    reads: IntArray | None = None
+    also_reads: IntArray | None = None
+    lengths: IntArray | None = None
+    steps: IntArray | None = None
+
+    def __post_init__(self) -> None:
+        self._check_shapes()
+        self._check_sizes()
+        self._check_reads()
+        self._check_steps()
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def weights(self) -> npt.NDArray[np.bool_]:
+        """Return which groups (G,) are weights."""
+        return np.ones(len(self), dtype=bool) if self.kinds is None else self.kinds == WEIGHT
+
+    def place(self, group: int, what: str) -> str:
+        """Return where a fault of ``group`` is, for an error."""
+        return f"groups[{group}].{what} ({self.names[group]})"
+
+    def _check_shapes(self) -> None:
+        count = len(self.sizes)
+        if count == 0:
+            raise ProblemError("a problem needs at least one group", where="groups")
+        if len(self.names) != count:
+            raise ProblemError("one name per group", where="names", value=(len(self.names), count))
+        for name in ("kinds", "ranges", "macs", "reads", "lengths", "steps"):
+            array = getattr(self, name)
+            if array is not None and len(array) != count:
+                raise ProblemError("one value per group", where=name, value=(len(array), count))
+        sets = self.candidates.set_of
+        if sets is None:
+            if len(self.candidates.sets) != 1:
+                raise ProblemError("set_of is needed with several candidate sets", where="candidates")
+        elif len(sets) != count or sets.min() < 0 or sets.max() >= len(self.candidates.sets):
+            raise ProblemError("one known set per group", where="candidates.set_of", value=len(sets))
+
+    def _check_sizes(self) -> None:
+        smallest = int(self.sizes.argmin())
+        if self.sizes[smallest] <= 0:
+            raise ProblemError(
+                "must be positive",
+                where=self.place(smallest, "size"),
+                value=int(self.sizes[smallest]),
+                hint="a group has at least one element",
+            )
+        if float(self.sizes.sum(dtype=np.float64)) * max(map(max, self.candidates.sets)) >= _LARGEST_SIZE_SUM:
+            raise ProblemError("sizes are too large for exact 64-bit sums", where="sizes")
+        for name in ("macs", "lengths"):
+            values = getattr(self, name)
+            if values is not None and int(values.min()) < 0:
+                worst = int(values.argmin())
+                raise ProblemError("must not be negative", where=self.place(worst, name), value=int(values[worst]))
+
+    def _check_reads(self) -> None:
+        count, reads, further = len(self.sizes), self.reads, self.also_reads
+        if reads is not None:
+            wrong = (reads < -1) | (reads >= count) | (reads == np.arange(count))
+            if wrong.any():
+                worst = int(wrong.argmax())
+                raise ProblemError(
+                    "must be another group or -1", where=self.place(worst, "reads"), value=int(reads[worst])
+                )
+        if further is None:
+            return
+        if further.ndim != 2 or further.shape[1] != 3 or further.dtype != np.int64:
+            raise ProblemError("must be rows of (weight, activation, macs)", where="also_reads", value=further.shape)
+        ends = further[:, :2]
+        wrong = ((ends < 0) | (ends >= count)).any(axis=1) | (ends[:, 0] == ends[:, 1]) | (further[:, 2] < 0)
+        if wrong.any():
+            worst = int(wrong.argmax())
+            raise ProblemError(
+                "must name two groups and a count >= 0", where=f"also_reads[{worst}]", value=further[worst].tolist()
+            )
+
+    def _check_steps(self) -> None:
+        steps = self.steps
+        if steps is not None and (steps.shape != (len(self), 2) or bool((steps[:, 0] > steps[:, 1]).any())):
+            raise ProblemError(
+                "must be (first, last) with first <= last for each group", where="steps", value=steps.shape
+            )

@@ -1,0 +1,90 @@
+"""The table of rooms in ARCHITECTURE.md, held against what every module imports, annotations and late imports too."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def modules() -> dict[str, Path]:
+    """Return every module of the package by its name below ``impq_opt``; the package itself is ``__init__``."""
+    found = {}
+    for folder in ("impq_opt", "solvers", "problems"):
+        for file in (ROOT / folder).rglob("*.py"):  # does not follow the two links
+            parts = file.relative_to(ROOT / "impq_opt" if folder == "impq_opt" else ROOT).with_suffix("").parts
+            name = ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+            found[name] = file
+    return found
+
+
+MODULES = modules()
+
+
+def imported(file: Path) -> Iterator[str]:
+    """Yield the modules of the package that ``file`` imports, wherever it does."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: imports are absolute"
+            base = (node.module or "").split(".")
+            if base[0] == "impq_opt":
+                for alias in node.names:
+                    name = ".".join([*base[1:], alias.name])
+                    yield name if name in MODULES else ".".join(base[1:]) or "__init__"
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.split(".")[0] == "impq_opt":
+                    yield ".".join(alias.name.split(".")[1:]) or "__init__"
+
+
+IMPORTS = {name: {one for one in imported(file) if one != name} for name, file in MODULES.items()}
+
+
+def rooms() -> list[list[str]]:
+    """Return the rooms of each row, from the ground up."""
+    table = (ROOT / "ARCHITECTURE.md").read_text().split("| room |")[1].split("\n\n")[0]
+    return [re.findall(r"`([^`]+)`", row.split("|")[1]) for row in table.splitlines()[2:]]
+
+
+ROOMS = rooms()
+
+
+def floor(module: str) -> int:
+    """Return the row of the table that has ``module``, by its own name or else by its folder's."""
+    path = module.replace(".", "/")
+    named = [k for k, row in enumerate(ROOMS) if any(fnmatchcase(path, room) for room in row)]
+    inside = [k for k, row in enumerate(ROOMS) if f"{path.split('/')[0]}/" in row]
+    found = named or inside
+    assert len(found) == 1, f"{module} stands in {len(found)} rows of the table"
+    return found[0]
+
+
+def test_every_module_has_one_room_and_every_room_is_there():
+    for module in MODULES:
+        floor(module)
+    paths = [name.replace(".", "/") for name in MODULES]
+    places = {*paths, *(f"{path.split('/')[0]}/" for path in paths)}
+    for room in (room for row in ROOMS for room in row):
+        assert any(fnmatchcase(place, room) for place in places), room
+
+
+def test_no_module_imports_what_stands_below_it():
+    low = [
+        f"{module} imports {other}"
+        for module, others in IMPORTS.items()
+        for other in others
+        if floor(other) > floor(module)
+    ]
+    assert not low, "\n".join(sorted(low))
+
+
+def test_no_imports_go_in_a_circle():
+    try:
+        TopologicalSorter(IMPORTS).prepare()
+    except CycleError as error:
+        raise AssertionError(" -> ".join(error.args[1])) from None
