@@ -184,9 +184,7 @@ def subject(name: str, count: int) -> tuple[nn.Module, Dataset]:
     return network.to(memory_format=torch.channels_last), data
 
 
-def compare(
-    name: str, *, pool_size: int, batch: int, samples: int, most: int, target: float
-) -> dict[str, Any]:
+def compare(name: str, *, pool_size: int, batch: int, samples: int, most: int, target: float) -> dict[str, Any]:
     """Return the figures of one network."""
     network, data = subject(name, pool_size)
     x = prepare(data.rows(torch.arange(batch))[0], CPU)

@@ -11,7 +11,7 @@ import msgspec
 
 from impq_opt.errors import OptionError, nearest
 from impq_opt.quantize import WeightRange
-from impq_opt.solver import make_solver, solver_names
+from impq_opt.solvers import make_solver, solver_names
 
 __all__ = ["AUGMENTATIONS", "HEURISTICS", "Hyper", "Schedule", "parse_schedule"]
 
