@@ -117,10 +117,23 @@ class Model:
         if self.by_cost:
             target = _CLAMP if better is None else -better - 1
             room = (slack + lost) >> coarser
-            return RelativeCore(Core(costs, damages, _clamped(room), target, doubt=inexact), kept, coarser, 0)
+            core = Core(
+                costs, damages, _clamped(room), target, doubt=inexact, label=self._labels(places, pool, base, kept)
+            )
+            return RelativeCore(core, kept, coarser, 0)
         target = _CLAMP if better is None else (lost - better - 1) >> coarser
-        core = Core(damages, costs, _clamped(slack), _clamped(target), blur=inexact)
+        label = self._labels(places, pool, base, kept)
+        core = Core(damages, costs, _clamped(slack), _clamped(target), blur=inexact, label=label)
         return RelativeCore(core, kept, coarser, -lost)
+
+    def _labels(self, places: IntArray, pool: Pool, base: IntArray, kept: npt.NDArray[np.bool_]) -> FloatArray:
+        """Return what tells damages (n, K) apart: themselves, or for ties, whose sums are rounded, a number of each."""
+        label = pool.damage.copy()
+        if self.instance.ties:
+            tied = np.array([place in self._tied for place in places.tolist()])
+            label[tied] = -1.0 - np.arange(float(label.size)).reshape(label.shape)[tied]
+        rows = np.arange(len(pool))
+        return np.where(kept, label, label[rows, base][:, None])
 
     def _units(self, places: IntArray, pool: Pool, kept: npt.NDArray[np.bool_]) -> tuple[IntArray, int, int]:
         """Return damages (n, K) in units of 2**(coarser - 1074), rounded down, coarser, and how many were rounded."""

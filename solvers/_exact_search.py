@@ -49,6 +49,10 @@ _TINY = 96
 _KEPT = 15_000
 _SHARE = 0.0015
 _FIRST_CORE, _GROWTH = 48, 4
+# From so many open groups on, settling one that outweighs the others is worth a search of its own for each candidate.
+_OPEN = 1024
+# Such a share of the open groups must span less than the gap: it is then none of theirs.
+_ORDINARY = 0.99
 # States of a core that is only one step of the growth.
 _TRIAL_STATES = 200_000
 _FILL_GROUPS = 2048
@@ -61,10 +65,12 @@ class Search:
     are integers in units of 2**-1074 throughout, so that all sums and comparisons are exact and quick.
     """
 
-    def __init__(self, instance: Instance, control: Control, states: int, hulls: Hulls | None = None) -> None:
+    def __init__(
+        self, instance: Instance, control: Control, states: int, hulls: Hulls | None = None, branches: bool = True
+    ) -> None:
         self.instance, self.control, self.states, self.hulls = instance, control, states, hulls
         self.model = Model(instance)
-        self.by_cost = self.model.by_cost
+        self.by_cost, self.branches = self.model.by_cost, branches
         self.goal = Goal(self.by_cost, self.model.capacity)
         # The best answer: the base with other columns at some places.
         self.best: tuple[IntArray, IntArray] | None = None
@@ -72,6 +78,7 @@ class Search:
         self.price: float | None = None
         self.proved: int | None = None  # lower bound minus the base's objective
         self.infeasible = False
+        self.outweighing: tuple[int, list[int]] | None = None  # a group to branch on, and its candidates
         self.lattice = None if hulls is None else hulls.lattice  # divides all differences of costs
         self.pool_lattice: int | None = None  # divides those of the pool
         self.stop = Stop.COMPLETED
@@ -157,6 +164,8 @@ class Search:
         self.behind = second * GUARD - first
         if math.isnan(self.behind.sum()):  # infinite values tell nothing
             self.behind[np.isnan(self.behind)] = -1.0
+        # Where rounding hid from the hull which choice is the best, better answers differ from the base.
+        self.behind[own > first] = np.minimum(self.behind[own > first], 0.0)
         self.base_columns = base.astype(np.int64)
         return own
 
@@ -278,6 +287,10 @@ class Search:
                 self.proved = -self.better
                 return
             whole = complete and len(rows) <= size + size // 2
+            if size > _FIRST_CORE and self.branches and len(rows) > _OPEN:
+                self.outweighing = self._largest(rows, limit)
+                if self.outweighing is not None:
+                    return
             if not whole:
                 rows = self._closest(limit, size)
             found, core = self._solve_core(rows, limit, self.states if whole else min(_TRIAL_STATES, self.states))
@@ -288,6 +301,27 @@ class Search:
                 self._finish(rows, limit, found, core)
                 return
             size *= _GROWTH
+
+    def _largest(self, rows: IntArray, limit: float) -> tuple[int, list[int]] | None:
+        """Return the group that the relaxation splits, and its candidates, where hardly another opens such a gap."""
+        assert self.price is not None
+        if self.instance.ties or not math.isfinite(limit):
+            return None
+        split = rows[self.behind[rows] <= 2.0**-20 * limit]
+        if len(split) == 0 or np.quantile(self._spans(rows, limit), _ORDINARY) > limit:
+            return None
+        place = split[self._spans(split, limit).argmax()]
+        part = self._core_of(np.array([place]), limit)
+        values = values_at(part.pool.cost, part.pool.damage, self.price)[0]
+        columns = np.flatnonzero(part.kept[0])
+        return int(part.places[0]), columns[np.argsort(values[columns], kind="stable")].tolist()
+
+    def _spans(self, rows: IntArray, limit: float) -> IntArray:
+        """Return by how much the choices within ``limit`` of some groups of the pool differ in cost (n,)."""
+        part = self._core_of(rows, limit)
+        own = part.pool.cost[np.arange(len(rows)), part.base]
+        spans: IntArray = np.ptp(np.where(part.kept, part.pool.cost, own[:, None]), axis=1)
+        return spans
 
     def _counted(self) -> bool:
         """Return whether counting the groups that pay proves the best answer, and set the bound that it gives."""
@@ -380,7 +414,7 @@ class Search:
             return Claim(lower_bound=math.inf, enumeration=done, statistics=self.statistics)
         choice = None
         if self.best is not None:
-            del self.pool  # what it holds is not needed any more
+            self.__dict__.pop("pool", None)  # what it holds is not needed any more
             choice = self.base.astype(np.int64)
             choice[self.best[0]] = self.best[1]
         lower: Fraction | float = -math.inf

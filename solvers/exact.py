@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar
 
 from impq_opt.allocation import Stop
@@ -22,6 +23,9 @@ from impq_opt.solvers._exact_search import Search
 from impq_opt.solvers._hull import Hulls
 
 __all__ = ["Exact"]
+
+# Groups that are branched on one inside the other.
+_DEEPEST = 3
 
 
 @dataclass(frozen=True)
@@ -73,9 +77,17 @@ class Exact(Solver):
             from impq_opt.solvers._budgets import solve_budgets
 
             return solve_budgets(instance, control, min(self.states, 400_000))
-        search = Search(instance, control, self.states, self._hulls)
+        return self._search(instance, control, self._hulls, _DEEPEST)
+
+    def _search(self, instance: Instance, control: Control, hulls: Hulls | None, depth: int) -> Claim:
+        search = Search(instance, control, self.states, hulls, branches=depth > 0)
         try:
             search.run()
+            if search.outweighing is not None:
+                from impq_opt.solvers._exact_branch import branch
+
+                deeper = partial(self._search, control=control, hulls=None, depth=depth - 1)
+                return branch(instance, *search.outweighing, search.claim(), deeper)
         except KeyboardInterrupt:
             search.stop = Stop.INTERRUPTED
         return search.claim()

@@ -60,6 +60,43 @@ def test_passes_and_narrowing_change_no_answer(name: str, monkeypatch: pytest.Mo
         assert name in UNPROVED or whole.status is passed.status is Status.OPTIMAL
 
 
+def test_branching_on_the_largest_group_changes_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_exact_search, "_OPEN", 2)
+    monkeypatch.setattr(_exact_search, "_FIRST_CORE", 1)
+    monkeypatch.setattr(_exact_search, "_TINY", 0)
+    monkeypatch.setattr(_exact_search, "_ORDINARY", 0.0)
+    branched = 0
+    for seed in range(400):
+        rng = np.random.default_rng(seed)
+        count = int(rng.integers(4, 8))
+        cost, damage = rng.integers(0, 60, (count, 4)), rng.random((count, 4)).round(int(rng.integers(1, 17)))
+        large = int(rng.integers(count))
+        cost[large] *= 50
+        damage[large] *= 10
+        problem = Problem.from_tables(cost, damage, bound=float(damage.min(axis=1).sum() + rng.random() * 5))
+        found, truth = solve(problem), solve(problem, solver="exhaustive")
+        assert found.status is truth.status is Status.OPTIMAL
+        assert found.exact_cost == truth.exact_cost, seed
+        least = int(cost.min(axis=1).sum())
+        budget = least + int(rng.integers(0, 600))
+        dual, dual_truth = solve(problem, budget=budget), solve(problem, budget=budget, solver="exhaustive")
+        assert dual.status is dual_truth.status is Status.OPTIMAL
+        assert dual.damage == dual_truth.damage, seed
+        branched += ("branches" in found.statistics) + ("branches" in dual.statistics)
+    assert branched > 50
+
+
+@pytest.mark.parametrize("tables", [False, True])
+def test_one_dominating_group_among_many_is_settled_first(tables: bool) -> None:
+    problem = generate("dominating", 20_000, 3)
+    found = solve(explicit(problem) if tables else problem)
+    assert found.status is Status.OPTIMAL
+    assert found.statistics["branches"] > 1
+    dual = solve(problem, budget=found.exact_cost)
+    assert dual.status is Status.OPTIMAL
+    assert dual.exact_damage <= found.exact_damage <= problem.bound
+
+
 @pytest.mark.parametrize("name", FRIENDLY)
 def test_families_are_proved_at_size(name: str) -> None:
     problem = generate(name, 30_000, 2)

@@ -1,0 +1,63 @@
+"""Numbers that rounding hides from every relaxation: hundreds of decades at once, and bounds met to the last bit."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+import impq_opt
+from impq_opt import Problem, Status, solve
+
+
+def drawn(seed: int) -> tuple[Problem, Fraction, int]:
+    """Return a problem, a bound that a selection attains or just misses, and the cost of that selection."""
+    rng = np.random.default_rng(seed)
+    groups, width = int(rng.integers(2, 8)), int(rng.integers(2, 5))
+    cost = rng.integers(0, 9, (groups, width)) * int(rng.choice([1, 3]))
+    damage = 10.0 ** rng.uniform(-rng.choice([1, 10, 30, 300]), 0, (groups, width))
+    damage[rng.random((groups, width)) < 0.2] = 0.0
+    if rng.random() < 0.5:
+        damage[rng.random((groups, width)) < 0.3] = rng.choice([1.0, 0.5, 2.0**-60, 2.0**-61, 1e-300])
+    if rng.random() < 0.3:
+        cost[1], damage[1] = cost[0], damage[0]
+    chosen = np.arange(groups), rng.integers(0, width, groups)
+    bound = sum(map(Fraction, damage[chosen].tolist()), Fraction(0))
+    if rng.random() < 0.3:
+        bound -= Fraction(1, 2 ** int(rng.integers(55, 1074)))
+    return Problem.from_tables(cost, damage), max(bound, Fraction(1, 2**1074)), int(cost[chosen].sum())
+
+
+@pytest.mark.parametrize("start", range(0, 1200, 400))
+def test_the_last_bit_is_never_lost(start: int) -> None:
+    for seed in range(start, start + 400):
+        problem, bound, budget = drawn(seed)
+        for limit in ({"bound": bound}, {"budget": budget}):
+            found, truth = solve(problem, **limit), solve(problem, solver="exhaustive", **limit)
+            assert found.status is truth.status, seed
+            if found.status is Status.OPTIMAL:
+                assert found.exact_objective == truth.exact_objective or found.damage == truth.damage, seed
+                assert found.exact_cost == truth.exact_cost or "budget" in limit, seed
+                assert impq_opt.verify(problem, found).proved, seed
+
+
+def test_a_candidate_that_seems_to_be_no_worse_is_not_preferred() -> None:
+    # The last candidate of the second group is cheaper, and does a damage that vanishes beside the bound.
+    cost, damage = np.zeros((3, 4), dtype=int), np.zeros((3, 4))
+    cost[1], damage[1, 3] = [1, 1, 1, 0], 7.4e-302
+    cost[2], damage[2, 1] = [2, 0, 2, 2], 1.0
+    found = solve(Problem.from_tables(cost, damage), bound=1.0)
+    assert (found.status, found.exact_cost) == (Status.OPTIMAL, 1)
+
+
+def test_the_base_is_doubted_where_its_choice_is_not_the_best_at_the_price() -> None:
+    # The third candidate is cheaper and better than the fourth; differences of damages round to the same numbers.
+    cost = [[0, 6, 6, 18], [0, 6, 6, 18], [3, 0, 3, 24]]
+    damage = [
+        [3.7e-251, 4.2e-170, 0.0, 1.1e-92],
+        [3.7e-251, 4.2e-170, 0.0, 1.1e-92],
+        [3.2e-85, 3.4e-34, 1.7e-213, 8.7e-99],
+    ]
+    found = solve(Problem.from_tables(cost, damage), bound=1.1e-92)
+    assert (found.status, found.exact_cost) == (Status.OPTIMAL, 3)
