@@ -115,8 +115,12 @@ def hull_edges(cost: IntArray, damage: FloatArray | IntArray) -> Steps:
         less = damage[active, here][:, None] - damage[active]
         ratio = np.where((more > 0) & (less > 0), less / np.maximum(more, 1), -1.0)
         best = ratio.max(axis=1)
-        # Of equal ratios the farthest, so that a step never stops inside an edge of the hull.
-        to = np.where(ratio == best[:, None], more, -1).argmax(axis=1)
+        # Of equal ratios the least damage, then the least cost: a step never stops inside an edge of the hull, and
+        # passes nothing by that rounding hides.
+        equal = ratio == best[:, None]
+        least = np.where(equal, damage[active], largest)
+        equal &= least == least.min(axis=1)[:, None]
+        to = np.where(equal, cost[active], np.iinfo(np.int64).max).argmin(axis=1)
         going = best > 0
         active, to, best = active[going], to[going], best[going]
         lines = np.flatnonzero(going)

@@ -515,17 +515,18 @@ static void hull_plain(Hull *h)
         for (;;) {
             int next = -1;
             double best = 0.0;
-            int64_t exact, farthest = 0, chosen = 0;
+            int64_t exact, chosen = 0;
             for (int k = 0; k < h->columns; k++) {
                 int64_t more = c[k] - c[at];
                 double less = fall(d, h->whole, at, k, &exact);
                 if (more <= 0 || !(less > 0))
                     continue;
                 double r = less / (double)more;
-                if (r > best || (r == best && next >= 0 && more > farthest)) {
+                /* of equal ratios the least damage, then the least cost: nothing that rounding hides is passed by */
+                if (r > best || (r == best && next >= 0 &&
+                                 (lower(d, h->whole, k, next) || (!lower(d, h->whole, next, k) && c[k] < c[next])))) {
                     best = r;
                     next = k;
-                    farthest = more;
                     chosen = exact;
                 }
             }
@@ -533,7 +534,7 @@ static void hull_plain(Hull *h)
                 break;
             /* rounding must not let a step overtake the one before it */
             last = best < last ? best : last;
-            hull_step(h, row, next, farthest, chosen, last);
+            hull_step(h, row, next, c[next] - c[at], chosen, last);
             at = next;
         }
     }
@@ -579,6 +580,16 @@ WIDE static inline int hull_convex(Hull *h, Py_ssize_t row, __m512i cost, __m512
     return 1;
 }
 
+/* Which of some columns do the least damage. */
+WIDE static inline __mmask8 least_damaging(__mmask8 some, __m512i damage, int whole)
+{
+    if (whole)
+        return _mm512_mask_cmpeq_epi64_mask(
+            some, damage, _mm512_set1_epi64(_mm512_mask_reduce_min_epi64(some, damage)));
+    __m512d plain = _mm512_castsi512_pd(damage);
+    return _mm512_mask_cmp_pd_mask(some, plain, _mm512_set1_pd(_mm512_mask_reduce_min_pd(some, plain)), _CMP_EQ_OQ);
+}
+
 WIDE static void hull_plain_wide(Hull *h)
 {
     const __mmask8 all = (__mmask8)((1u << h->columns) - 1);
@@ -590,11 +601,8 @@ WIDE static void hull_plain_wide(Hull *h)
             continue;
         __m512d plain = _mm512_castsi512_pd(damage);
         __mmask8 first = _mm512_mask_cmpeq_epi64_mask(all, cost, _mm512_set1_epi64(_mm512_reduce_min_epi64(cost)));
-        if (first & (first - 1)) /* the least damaging of the cheapest */
-            first = h->whole ? _mm512_mask_cmpeq_epi64_mask(
-                                   first, damage, _mm512_set1_epi64(_mm512_mask_reduce_min_epi64(first, damage)))
-                             : _mm512_mask_cmp_pd_mask(
-                                   first, plain, _mm512_set1_pd(_mm512_mask_reduce_min_pd(first, plain)), _CMP_EQ_OQ);
+        if (first & (first - 1)) /* of the cheapest */
+            first = least_damaging(first, damage, h->whole);
         int at = __builtin_ctz(first);
         h->start[row] = at;
         double last = INFINITY;
@@ -618,9 +626,11 @@ WIDE static void hull_plain_wide(Hull *h)
             if (!(best > 0.0))
                 break;
             __mmask8 next = _mm512_mask_cmp_pd_mask(steps, ratio, _mm512_set1_pd(best), _CMP_EQ_OQ);
-            if (next & (next - 1)) /* of equal ratios the farthest */
+            if (next & (next - 1))
+                next = least_damaging(next, damage, h->whole);
+            if (next & (next - 1)) /* then the cheapest */
                 next = _mm512_mask_cmpeq_epi64_mask(
-                    next, more, _mm512_set1_epi64(_mm512_mask_reduce_max_epi64(next, more)));
+                    next, cost, _mm512_set1_epi64(_mm512_mask_reduce_min_epi64(next, cost)));
             int64_t costs[8], damages[8];
             _mm512_storeu_si512(costs, more);
             _mm512_storeu_si512(damages, exact);

@@ -9,6 +9,7 @@ import pytest
 
 import impq_opt
 from impq_opt import Problem, Status, solve
+from impq_opt.solvers._hull import hull_edges
 
 
 def drawn(seed: int) -> tuple[Problem, Fraction, int]:
@@ -49,6 +50,40 @@ def test_a_candidate_that_seems_to_be_no_worse_is_not_preferred() -> None:
     cost[2], damage[2, 1] = [2, 0, 2, 2], 1.0
     found = solve(Problem.from_tables(cost, damage), bound=1.0)
     assert (found.status, found.exact_cost) == (Status.OPTIMAL, 1)
+
+
+def test_hulls_pass_nothing_by_that_rounding_hides() -> None:
+    rng = np.random.default_rng(0)
+    near = np.array([0, 1, 2, 1 << 52, (1 << 53) + 1, 1 << 59])
+    for width in (2, 5, 8, 12):
+        cost = rng.choice(near, (3000, width)) + rng.choice([0, 7, 1 << 56], (3000, 1))
+        whole = rng.choice([0, 1, 2, (1 << 56) - 1, 1 << 56, (1 << 56) + 1, 1 << 59], (3000, width))
+        real = rng.choice([0.0, 1e-300, 2e-300, 1e-17, 1.0 - 2.0**-53, 1.0], (3000, width))
+        for damage in (whole, real):
+            steps = hull_edges(cost, damage)
+            last = steps.start.copy()
+            last[steps.group] = steps.to
+            rows = np.arange(3000)
+            assert (damage[rows, last] == damage.min(axis=1)).all()
+            cheapest = np.where(damage == damage.min(axis=1)[:, None], cost, 1 << 62).min(axis=1)
+            assert (cost[rows, last] == cheapest).all()
+
+
+def test_a_choice_that_needs_one_unit_less_is_reached() -> None:
+    cost = [[12, 0, 0], [0, 21, 0], [6, 12, 12], [0, 24, 12], [0, 18, 18], [12, 0, 6], [12, 0, 9]]
+    damage = [
+        [0.5, 2.6e-20, 3.2e-6],
+        [0.0, 5.5e-19, 1.1e-18],
+        [0.5, 1.4e-17, 5.2e-27],
+        [0.5, 0.5, 3.8e-11],
+        [4.4e-13, 0.5, 1.4e-22],
+        [1.5e-10, 3.6e-16, 0.5],
+        [5.5e-29, 0.5, 0.0],
+    ]
+    problem = Problem.from_tables(cost, damage)
+    for bound in (1.0, 1.0000000000004379, 0.5000000000381, Fraction(1, 2) + Fraction(3, 2**60)):
+        found, truth = solve(problem, bound=bound), solve(problem, bound=bound, solver="exhaustive")
+        assert (found.status, found.exact_cost) == (truth.status, truth.exact_cost)
 
 
 def test_the_base_is_doubted_where_its_choice_is_not_the_best_at_the_price() -> None:
