@@ -206,7 +206,7 @@ def _bound_checks(
     unit = instance.quantum if by_cost else Fraction(1)
     stated, checks = allocation.exact_lower_bound, []
     given = dict(allocation.certificate.multipliers) if allocation.certificate else {}
-    known = {"bound", "budget"} | {budget.name for budget in instance.budgets}
+    known = {"bound", "budget"} | {budget.name for budget in (*instance.budgets, *instance.peaks)}
     multipliers = {name: value for name, value in given.items() if name in known}
     if given.keys() - known:
         checks.append(Check("multipliers", Verdict.WRONG, f"no such limit: {', '.join(sorted(given.keys() - known))}"))

@@ -46,7 +46,7 @@ def compile_instance(
     tie_blocks = _place_ties(problem, ties, free)
     coupled = cost.coupled or any(row.coupled for _, row, _ in budgets)
     places = _places(problem, fixed, free, tie_blocks) if coupled else None
-    linear, pairs, base_cost = _uncoupled(problem, cost, places)
+    linear, pairs, base_cost = _uncoupled(problem, replace(cost, peaks=()) if cost.peaks else cost, places)
     base_damage = Fraction(0)
     if constant is not None:
         base_cost += exact_int_sum(linear.chosen(problem.candidates, fixed)[constant])
@@ -70,7 +70,11 @@ def compile_instance(
         ties=tie_blocks,
     )
     rows = tuple(_budget(instance, constant, places, name, row, most) for name, row, most in budgets)
-    return replace(instance, budgets=rows) if rows else instance
+    peaks = cost.steps() if cost.peaks else []
+    steps = tuple(_budget(instance, constant, places, name, row, limit or 0) for name, row in peaks)
+    if steps and direction is Direction.DAMAGE:
+        rows, steps = (*steps, *rows), ()
+    return replace(instance, budgets=rows, peaks=steps) if rows or steps else instance
 
 
 def _uncoupled(problem: Problem, row: CostRow, places: Places | None) -> tuple[CostRow, Coupling | None, int]:

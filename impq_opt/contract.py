@@ -85,9 +85,9 @@ class Solver(ABC):
 
     ``summary`` is one line for people, ``proves`` is what an answer comes with, and ``supports`` names the features
     that the strategy handles beside the plain problem (least cost under a bound): ``"damage"`` (least damage under a
-    budget), ``"budgets"`` (further budgets) and ``"pairs"`` (costs that couple two groups). A problem with any other
-    feature is refused by name. A strategy that ``decides`` finds an answer or shows that there is none, so that
-    feasibility need not be looked into before it runs.
+    budget), ``"budgets"`` (further budgets), ``"pairs"`` (costs that couple two groups) and ``"peaks"`` (a cost that is
+    the largest of several sums). A problem with any other feature is refused by name. A strategy that ``decides`` finds
+    an answer or shows that there is none, so that feasibility need not be looked into before it runs.
     """
 
     name: ClassVar[str]

@@ -32,7 +32,7 @@ def least_sum(factors: Sequence[Factor]) -> tuple[int | float, dict[int, int], b
     trail: list[tuple[int, list[Factor]]] = []
     exact = True
     while True:
-        constant += sum(table.item() for scope, table in pool if not scope)
+        constant += sum(np.asarray(table).item() for scope, table in pool if not scope)
         pool = [factor for factor in pool if factor[0]]
         if not pool:
             break
@@ -104,14 +104,18 @@ def _assign(trail: list[tuple[int, list[Factor]]]) -> dict[int, int]:
     return assignment
 
 
-def strip_leaves(size: int, left: IntArray, right: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+def strip_leaves(
+    size: int, left: IntArray, right: IntArray, held: npt.NDArray[np.bool_] | None = None
+) -> tuple[IntArray, IntArray, IntArray]:
     """Return the edges (L,) that end in a leaf, their leaves (L,) and centres (L,), in the graph of all edges.
 
-    A leaf has one neighbour; of two groups that have only each other, the left one is the leaf.
+    A leaf has one neighbour and is not ``held`` (size,); of two groups that have only each other, the left one is the
+    leaf where it may be.
     """
     degree = np.bincount(left, minlength=size) + np.bincount(right, minlength=size)
-    left_leaf = degree[left] == 1
-    right_leaf = (degree[right] == 1) & ~left_leaf
+    may_be = degree == 1 if held is None else (degree == 1) & ~held
+    left_leaf = may_be[left]
+    right_leaf = may_be[right] & ~left_leaf
     edges = np.flatnonzero(left_leaf | right_leaf)
     leaf = np.where(left_leaf, left, right)[edges]
     centre = np.where(left_leaf, right, left)[edges]

@@ -215,6 +215,11 @@ class _View:
         if allocation.problem is not problem and allocation.problem.digest != problem.digest:
             raise AllocationError("answers another problem", where="allocation", value=allocation.problem.digest[:12])
         instance = question(problem, allocation)
+        if instance.row.peaks:
+            raise UnsupportedError(
+                f"{'+'.join(instance.row.weights)} is the largest of several sums, so that groups have no price in it; "
+                "explain an answer that keeps it as a budget"
+            )
         choice = instance.reduce(allocation.choice)
         multipliers, dual = _prices(problem, allocation)
         cost, damage = (table.astype(np.float64) for table in instance.tables)

@@ -114,7 +114,8 @@ class Instance:
     ``direction`` COST: minimise the cost subject to damage <= ``bound`` (where given) and the budgets.
     ``direction`` DAMAGE: minimise the damage subject to cost <= ``limit`` and the budgets.
     Costs are whole numbers of ``quantum``, a fraction of the cost's unit. ``blocks`` and ``tables`` hold what belongs
-    to single groups, ``pairs`` what belongs to two.
+    to single groups, ``pairs`` what belongs to two. Where the cost that is minimised is the largest of several sums,
+    those are ``peaks``, whose limits mean nothing; where it is limited, they are among the budgets.
     """
 
     problem: Problem
@@ -131,6 +132,7 @@ class Instance:
     _fixed: IntArray = field(repr=False)
     _free: IntArray | None = field(repr=False)
     ties: tuple[TieBlock, ...] = field(repr=False)
+    peaks: tuple[Budget, ...] = ()
 
     @property
     def quantum(self) -> Fraction:

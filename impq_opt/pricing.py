@@ -2,7 +2,8 @@
 
 For prices (one for cost, one for damage, one a budget) the priced sum over a choice is a function of one and two
 variables. Its minimum is taken in two steps: leaves of the graph into their only neighbours, all at once, and the rest
-by elimination. Floats are floored to whole numbers of a power of two first, so that no later sum rounds.
+by elimination, among the choices that keep the limits on few groups. Floats are floored to whole numbers of a power of
+two first, so that no later sum rounds.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from impq_opt.arithmetic import exact_int_sum, exact_sum
 from impq_opt.coupling import Coupling
 from impq_opt.elimination import Factor, least_sum, strip_leaves
 from impq_opt.instance import Instance
+from impq_opt.locality import LocalLimit, local_limits
 
 __all__ = ["Prices", "least_priced"]
 
@@ -43,7 +45,10 @@ class Prices:
 
 
 def least_priced(instance: Instance, prices: Prices) -> Fraction:
-    """Return a lower bound on the priced sum over all choices of the free groups, pins and constants left out."""
+    """Return a lower bound on the priced sum over all choices of the free groups, pins and constants left out.
+
+    Choices that break a limit on few groups (:mod:`impq_opt.locality`) do not count.
+    """
     singles, shift = _singles(instance, prices)
     couplings = [(instance.pairs, prices.cost)] + [(b.pairs, prices.budgets.get(b.name, 0.0)) for b in instance.budgets]
     parts = [(pairs, price) for pairs, price in couplings if pairs is not None and price > 0]
@@ -52,10 +57,13 @@ def least_priced(instance: Instance, prices: Prices) -> Fraction:
             shift += Fraction(price) * exact_int_sum(np.minimum(pairs.tables.min(axis=(1, 2)), 0))
     # Each part brings an int -> float, a shift, a product and a sum, on top of what the singles bring.
     factor = 1.0 - (8 + 4 * len(couplings) + 3 * len(parts)) * _EPS
-    if not parts:
+    local = local_limits(instance)
+    if not parts and not local:
         return shift + exact_sum(singles.min(axis=1) * factor)
     left, right = _union([pairs for pairs, _ in parts], instance.size)
-    return shift + _least(singles, left, right, parts, factor) - Fraction(instance.size * len(couplings), 1 << 1074)
+    return (
+        shift + _least(singles, left, right, parts, local, factor) - Fraction(instance.size * len(couplings), 1 << 1074)
+    )
 
 
 def _singles(instance: Instance, prices: Prices) -> tuple[FloatArray, Fraction]:
@@ -77,7 +85,8 @@ def _union(couplings: list[Coupling], size: int) -> tuple[IntArray, IntArray]:
     """Return the distinct edges of several couplings."""
     if len(couplings) == 1:
         return couplings[0].left, couplings[0].right
-    keys = np.unique(np.concatenate([one.left * size + one.right for one in couplings]))
+    every = [one.left * size + one.right for one in couplings]
+    keys = np.unique(np.concatenate([np.empty(0, dtype=np.int64), *every]))
     return keys // size, keys % size
 
 
@@ -86,16 +95,20 @@ def _least(
     left: IntArray,
     right: IntArray,
     parts: list[tuple[Coupling, float]],
+    local: list[LocalLimit],
     factor: float,
 ) -> Fraction:
     size, width = singles.shape
-    leaf_edges, leaf, centre = strip_leaves(size, left, right)
+    held = np.zeros(size, dtype=bool)
+    for limit in local:
+        held[limit.groups] = True
+    leaf_edges, leaf, centre = strip_leaves(size, left, right, held)
     between = np.ones(len(left), dtype=bool)
     between[leaf_edges] = False
     inner = np.flatnonzero(between)
     is_leaf = np.zeros(size, dtype=bool)
     is_leaf[leaf] = True
-    touched = np.zeros(size, dtype=bool)
+    touched = held
     touched[left] = touched[right] = True
     alone = np.flatnonzero(~touched)
     core = np.flatnonzero(touched & ~is_leaf)
@@ -108,19 +121,21 @@ def _least(
     place[core] = np.arange(len(core))
     rows = place[centre]
     ends = place[left[inner]], place[right[inner]]
-    whole = _Whole(messages, singles[core], rows, inner_tables, ends, factor)
+    whole = _Whole(messages, singles[core], rows, inner_tables, ends, local, factor)
     total = exact_sum(singles[alone].min(axis=1) * factor)
-    if len(inner) == 0:
+    if len(inner) == 0 and not local:
         return total + exact_int_sum(whole.unary.min(axis=1)) * whole.unit
     factors: list[Factor] = [((i,), row) for i, row in enumerate(whole.unary)]
     factors += [((a, b), table) for a, b, table in zip(ends[0].tolist(), ends[1].tolist(), whole.pairs, strict=True)]
+    factors += [(tuple(place[limit.groups].tolist()), table) for limit, table in zip(local, whole.local, strict=True)]
     return total + int(least_sum(factors)[0]) * whole.unit
 
 
 class _Whole:
     """Unary (n, K) and pair (e, K, K) functions of the core in whole numbers of ``unit``, rounded down.
 
-    What is certainly above the minimum is lowered to a common ceiling, so that the unit can be small.
+    What is certainly above the minimum is lowered to a common ceiling, so that the unit can be small; what breaks a
+    limit on few groups is raised to it.
     """
 
     def __init__(
@@ -130,6 +145,7 @@ class _Whole:
         rows: IntArray,
         pairs: FloatArray,
         ends: tuple[IntArray, IntArray],
+        local: list[LocalLimit],
         factor: float,
     ) -> None:
         floats = core.copy()
@@ -137,9 +153,12 @@ class _Whole:
         best = floats.argmin(axis=1)
         # An assignment's value: the minimum is not above it. Doubling it covers the rounding of these sums.
         between = pairs[np.arange(len(pairs)), best[ends[0]], best[ends[1]]]
-        ceiling = 2 * max(float(floats.min(axis=1).sum() + between.sum()), 1e-300)
-        count = len(core) + len(pairs) + 1
-        exponent = 60 - math.frexp(ceiling * 2 * (count if len(pairs) else 1))[1]
+        value = float(floats.min(axis=1).sum() + between.sum())
+        if local:  # that assignment may break them: no assignment is above this
+            value = float(floats.max(axis=1).sum() + pairs.max(axis=(1, 2)).sum())
+        ceiling = 2 * max(value, 1e-300)
+        count = len(core) + len(pairs) + len(local) + 1
+        exponent = 60 - math.frexp(ceiling * 2 * (count if len(pairs) or local else 1))[1]
         self.unit = Fraction(2) ** -exponent
         high = floats > ceiling
         unary = _down(np.minimum(core, ceiling), factor, exponent)
@@ -147,6 +166,7 @@ class _Whole:
         unary[high] = _down(np.array([ceiling]), factor, exponent)[0]
         self.unary = unary
         self.pairs = _down(np.minimum(pairs, ceiling), factor, exponent)
+        self.local = [_down(np.where(limit.kept, 0.0, ceiling), factor, exponent) for limit in local]
 
 
 def _down(values: FloatArray, factor: float, exponent: int) -> IntArray:

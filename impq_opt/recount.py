@@ -12,14 +12,17 @@ import enum
 import itertools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
 
 from impq_opt.arithmetic import exact_int_sum, exact_sum
+from impq_opt.idle import idle_groups, least_damage
 from impq_opt.instance import Direction, Instance
+from impq_opt.locality import is_local
+from impq_opt.reduction import settle
 from impq_opt.verification import dual_bound
 
 __all__ = ["Outcome", "Recount", "prove_bound"]
@@ -83,9 +86,23 @@ def prove_bound(
     below = dual_bound(instance, multipliers)
     if below >= target:
         return Recount(Outcome.PROVED, 0, 0)
-    if instance.coupled:
-        return _every_assignment(instance, Fraction(target), states)
-    highest = _highest_below(instance, Fraction(target))
+    idle = idle_groups(instance)
+    columns = least_damage(instance, idle) if 0 < len(idle) < instance.size and not instance.ties else None
+    if columns is None or not len(columns):
+        return _prove(instance, multipliers, below, Fraction(target), states)
+    rest = settle(instance, idle, columns)
+    left = {"bound", "budget"} | {budget.name for budget in rest.budgets}
+    kept = {name: value for name, value in multipliers.items() if name in left}
+    found = prove_bound(rest, kept, target, states=states)
+    return found if found.better is None else replace(found, better=_with(instance, idle, columns, found.better))
+
+
+def _prove(
+    instance: Instance, multipliers: Mapping[str, float], below: Fraction | float, target: Fraction, states: int
+) -> Recount:
+    if instance.coupled or instance.peaks or any(map(is_local, instance.budgets)):
+        return _every_assignment(instance, target, states)
+    highest = _highest_below(instance, target)
     if below > highest:
         return Recount(Outcome.PROVED, 0, 0)
     room = math.inf if below == -math.inf else highest - Fraction(below)
@@ -96,7 +113,16 @@ def prove_bound(
     core = np.flatnonzero(counts > 1)
     if len(core) > 4 * states:
         return Recount(Outcome.OPEN, len(core), 0)
-    return _enumerate(_Core.build(instance, multipliers, open_, core, Fraction(target), room), states)
+    return _enumerate(_Core.build(instance, multipliers, open_, core, target, room), states)
+
+
+def _with(instance: Instance, groups: IntArray, columns: IntArray, others: IntArray) -> IntArray:
+    """Return the choice (size,) that gives ``groups`` their ``columns`` and the rest ``others``."""
+    inside = np.zeros(instance.size, dtype=bool)
+    inside[groups] = True
+    choice = np.empty(instance.size, dtype=np.int64)
+    choice[inside], choice[~inside] = columns, others
+    return choice
 
 
 def _highest_below(instance: Instance, target: Fraction) -> Fraction:
@@ -258,7 +284,7 @@ def _tied_damages(instance: Instance) -> dict[int, list[Fraction]]:
 
 
 def _every_assignment(instance: Instance, target: Fraction, most: int) -> Recount:
-    """Try all assignments of a small instance whose costs couple groups."""
+    """Try all assignments of a small instance whose costs or limits couple groups."""
     widths = instance.widths.tolist()
     count = math.prod(widths)
     if count * instance.size > most // 10:  # an exact check of one costs about as much as ten states

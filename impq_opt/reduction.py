@@ -17,6 +17,7 @@ import numpy.typing as npt
 from impq_opt.arithmetic import exact_int_sum, exact_sum, sum_rows_down
 from impq_opt.coupling import Coupling
 from impq_opt.instance import Block, Instance, TieBlock
+from impq_opt.locality import local_limits
 
 __all__ = ["components", "join", "settle"]
 
@@ -40,7 +41,9 @@ def settle(instance: Instance, groups: IntArray, columns: IntArray) -> Instance:
     budgets = []
     for budget in instance.budgets:
         table, coupling, more = _settled_row(budget.table, budget.pairs, column, settled, rest)
-        budgets.append(replace(budget, table=table, pairs=coupling, base=budget.base + more))
+        left = replace(budget, table=table, pairs=coupling, base=budget.base + more)
+        if coupling is not None or table.any() or left.base > left.limit:  # others are kept whatever is chosen
+            budgets.append(left)
     fixed = instance.lift(column)
     place = np.full(size, -1)
     place[rest] = np.arange(len(rest))
@@ -120,13 +123,17 @@ def _settled_row(
 
 
 def components(instance: Instance) -> list[IntArray]:
-    """Return the sets of free groups, of two or more, that pairs connect: an array (T, m) for each size m, in order."""
+    """Return the sets of free groups, of two or more, that pairs or limits on few groups connect.
+
+    An array (T, m) for each size m, groups in order.
+    """
     couplings = [one for one in (instance.pairs, *(b.pairs for b in instance.budgets)) if one is not None]
-    if not couplings:
+    ends = [(one.left, one.right) for one in couplings]
+    ends += [(limit.groups[:-1], limit.groups[1:]) for limit in local_limits(instance)]
+    if not ends:
         return []
-    left = np.concatenate([one.left for one in couplings])
-    right = np.concatenate([one.right for one in couplings])
-    if len(couplings) == 1 and np.bincount(np.concatenate([left, right])).max() == 1:
+    left, right = (np.concatenate(side) for side in zip(*ends, strict=True))
+    if len(ends) == 1 and np.bincount(np.concatenate([left, right])).max(initial=0) == 1:
         return [np.stack([left, right], axis=1)]
     label = np.arange(instance.size)
     # Take the lowest label of one's neighbours, and then that label's own, until nothing changes.
@@ -179,10 +186,11 @@ def join(instance: Instance, clusters: Sequence[IntArray]) -> Instance:
         ties.append(tied.join(groups, _combinations(shape), at))
         free.append(instance.representatives[groups[:, 0]])
         count += len(groups)
-    new_pairs = [_kept(row.pairs, joined, place, rest, count) for row in rows]
+    widest = max(values.shape[1] for _, values in tables[0])
+    new_pairs = [_kept(row.pairs, joined, place, rest, (count, widest)) for row in rows]
     budgets = []
     for budget, parts, pairs in zip(instance.budgets, tables[1:], new_pairs[1:], strict=True):
-        budgets.append(replace(budget, table=_stacked(parts, count), pairs=pairs))
+        budgets.append(replace(budget, table=_stacked(parts, (count, widest)), pairs=pairs))
     return replace(
         instance,
         size=count,
@@ -287,28 +295,28 @@ class _Tied:
 
 
 def _kept(
-    pairs: Coupling | None, joined: npt.NDArray[np.bool_], place: IntArray, rest: IntArray, count: int
+    pairs: Coupling | None, joined: npt.NDArray[np.bool_], place: IntArray, rest: IntArray, shape: tuple[int, int]
 ) -> Coupling | None:
-    """Return the pairs between groups that are not joined."""
+    """Return the pairs between groups that are not joined, for an instance of tables of ``shape``."""
     if pairs is None:
         return None
     inside = np.flatnonzero(~joined[pairs.left])
     if len(inside) == 0:
         return None
-    levels = np.zeros((count, pairs.levels.shape[1]), dtype=np.int64)
-    levels[: len(rest)] = pairs.levels[rest]
+    padded = np.minimum(np.arange(shape[1]), pairs.levels.shape[1] - 1)
+    levels = np.zeros(shape, dtype=np.int64)
+    levels[: len(rest)] = pairs.levels[rest][:, padded]
     return Coupling(
         place[pairs.left[inside]],
         place[pairs.right[inside]],
         levels,
         None if pairs.coefficient is None else pairs.coefficient[inside],
-        None if pairs.tables is None else pairs.tables[inside],
+        None if pairs.tables is None else pairs.tables[inside][:, padded[:, None], padded],
     )
 
 
-def _stacked(parts: list[tuple[IntArray, IntArray]], count: int) -> IntArray:
-    width = max(values.shape[1] for _, values in parts)
-    table = np.empty((count, width), dtype=np.int64)
+def _stacked(parts: list[tuple[IntArray, IntArray]], shape: tuple[int, int]) -> IntArray:
+    table = np.empty(shape, dtype=np.int64)
     for at, values in parts:
-        table[at] = values[:, np.minimum(np.arange(width), values.shape[1] - 1)]
+        table[at] = values[:, np.minimum(np.arange(shape[1]), values.shape[1] - 1)]
     return table

@@ -140,23 +140,27 @@ def make_instance(
         )
     weights = {minimize: 1} if isinstance(minimize, str) else dict(minimize or problem.objective)
     row = cost_row(problem, weights)
-    extra = {name: (one, most) for term, most in problem.budgets.items() for name, one in budget_rows(problem, term)}
+    limits = dict(problem.budgets)
     direction, limit = Direction.COST, None
     exact = None if bound is None else _bound(bound)
     if budget is not None:
         direction = Direction.DAMAGE
         limit = _quanta(row, parse_quantity(budget, row.unit, "budget"))
+        if weights in [{name: 1} for name in limits]:  # one limit on a cost, the tighter
+            limit = min(limit, _quanta(row, limits.pop(next(iter(weights)))))
     elif exact is None:
         if problem.bound is not None:
             exact = exact_bound(problem.bound)
-        elif extra:
+        elif limits:
             direction = Direction.DAMAGE
-            name = next(iter(extra))
-            row, most = extra.pop(name)
-            limit = _quanta(row, most)
+            name = next(iter(limits))
+            row = cost_row(problem, {name: 1})
+            limit = _quanta(row, limits.pop(name))
         else:
             raise OptionError("needs a bound or a budget", where="solve", hint="for example bound=0.01")
-    budgets = [(name, one, _quanta(one, most)) for name, (one, most) in extra.items()]
+    budgets = [
+        (name, one, _quanta(one, most)) for term, most in limits.items() for name, one in budget_rows(problem, term)
+    ]
     return compile_instance(problem, direction=direction, bound=exact, cost=row, limit=limit, budgets=budgets)
 
 
@@ -180,6 +184,8 @@ def _check_support(strategy: Solver, instance: Instance) -> None:
         needs.add("budgets")
     if instance.coupled:
         needs.add("pairs")
+    if instance.peaks:
+        needs.add("peaks")
     missing = sorted(needs - strategy.supports)
     if missing:
         able = [n for n in solver_names() if needs <= solver_class(n).supports]
@@ -187,6 +193,7 @@ def _check_support(strategy: Solver, instance: Instance) -> None:
             "damage": "least damage under a budget",
             "budgets": "several budgets",
             "pairs": "costs that couple groups",
+            "peaks": "the least of a peak",
         }
         raise UnsupportedError(
             f"solver {strategy.name!r} does not handle {' and '.join(what[m] for m in missing)}; "

@@ -144,7 +144,7 @@ def frontier(problem: Problem, minimize: str | Mapping[str, float] | None = None
     Raises
     ------
     UnsupportedError
-        Where the cost belongs to pairs of groups: the groups' hulls do not add up then.
+        Where the cost belongs to pairs of groups or is a peak: the groups' hulls do not add up then.
     """
     from impq_opt.solvers._hull import descending, hull_edges
 
@@ -153,6 +153,10 @@ def frontier(problem: Problem, minimize: str | Mapping[str, float] | None = None
     if row.coupled:
         raise UnsupportedError(
             f"the hull of {' + '.join(weights)} is not a sum over groups, since it couples them; ask for exact points"
+        )
+    if row.peaks:
+        raise UnsupportedError(
+            f"{' + '.join(weights)} is the largest of several sums and has no hull; ask for exact points"
         )
     # So that what an allocation says of its problem is what it was asked for.
     problem = replace(problem, budgets={}) if problem.budgets else problem

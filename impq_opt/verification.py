@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -19,6 +19,7 @@ from impq_opt import _native
 from impq_opt.arithmetic import UNIT_BITS, exact_int_sum, exact_units, of_units
 from impq_opt.errors import SolverError
 from impq_opt.instance import Block, Direction, Instance, RankOne
+from impq_opt.locality import is_local
 from impq_opt.pricing import Prices, least_priced
 
 __all__ = ["Assessment", "assess", "dual_bound", "examine"]
@@ -71,7 +72,7 @@ def examine(
 
     Where groups stand alone, with one limit, both come from one pass over the tables.
     """
-    plain = not (instance.ties or instance.budgets or instance.coupled)
+    plain = not (instance.ties or instance.budgets or instance.coupled or instance.peaks)
     if choice is None or not multipliers or not plain or _native.library is None or not _is_choice(instance, choice):
         found = None if choice is None else assess(instance, choice)
         return found, dual_bound(instance, multipliers) if multipliers else -math.inf
@@ -136,7 +137,7 @@ def _multiplier(instance: Instance, multipliers: Mapping[str, float]) -> float:
     for name, value in multipliers.items():
         if not (math.isfinite(value) and value >= 0):
             raise SolverError(f"multiplier {name!r} must be finite and >= 0, got {value}")
-    known = {"bound", "budget"} | {budget.name for budget in instance.budgets}
+    known = {"bound", "budget"} | {budget.name for budget in (*instance.budgets, *instance.peaks)}
     if not set(multipliers) <= known:
         raise SolverError(f"unknown multipliers {sorted(set(multipliers) - known)}")
     if instance.direction is Direction.COST:
@@ -158,7 +159,9 @@ def dual_bound(instance: Instance, multipliers: Mapping[str, float]) -> Fraction
 
     COST: sum_g min_k (cost + lambda damage + sum_r mu_r row_r) - lambda bound - sum_r mu_r limit_r, in quanta.
     DAMAGE: sum_g min_k (damage + lambda cost + ...) - lambda limit - ..., in damage.
-    Where costs couple groups the minimum is over all groups together (:func:`impq_opt.pricing.least_priced`).
+    Where costs couple groups, and with limits on few groups, the minimum is over all groups together
+    (:func:`impq_opt.pricing.least_priced`). For the least of a peak it is the first limit on its steps at which
+    lambda (damage - bound) + sum_r mu_r (row_r - limit_r) is not above 0 for every choice.
 
     Every float64 operation rounds by at most a factor (1 +- 2^-53); all terms are made non-negative first (a row's
     smallest cost is taken out exactly), so the computed minima are at most a known factor above the true ones.
@@ -166,7 +169,9 @@ def dual_bound(instance: Instance, multipliers: Mapping[str, float]) -> Fraction
     lam = _multiplier(instance, multipliers)
     if instance.direction is Direction.DAMAGE and instance.limit is None:
         return -math.inf
-    if instance.coupled:
+    if instance.peaks:
+        return _peak_bound(instance, lam, multipliers)
+    if instance.coupled or any(map(is_local, instance.budgets)):
         by_cost = instance.direction is Direction.COST
         prices = Prices(1.0 if by_cost else lam, lam if by_cost else 1.0, multipliers)
         return least_priced(instance, prices) + _constants(instance, lam, multipliers)
@@ -185,6 +190,22 @@ def dual_bound(instance: Instance, multipliers: Mapping[str, float]) -> Fraction
                 shifts += Fraction(mu) * exact_int_sum(lowest)
         minima += exact_units(np.minimum(value.min(axis=1), _HUGE) * _factor(len(rows)))
     return _lowered(instance, minima) + shifts + _constants(instance, lam, multipliers)
+
+
+def _peak_bound(instance: Instance, lam: float, multipliers: Mapping[str, float]) -> Fraction:
+    """Return the least peak that ``multipliers`` do not rule out, by bisection."""
+    low = max(step.base + exact_int_sum(step.table.min(axis=1)) for step in instance.peaks) - 1
+    high = max(step.base + exact_int_sum(step.table.max(axis=1)) for step in instance.peaks)
+    prices = Prices(0.0, lam, multipliers)
+    while high - low > 1:
+        limit = (low + high) // 2
+        steps = tuple(replace(step, limit=limit) for step in instance.peaks)
+        below = replace(instance, peaks=(), budgets=(*instance.budgets, *steps))
+        if least_priced(below, prices) + _constants(below, lam, multipliers) > 0:
+            low = limit
+        else:
+            high = limit
+    return Fraction(low + 1)
 
 
 def _constants(instance: Instance, lam: float, multipliers: Mapping[str, float]) -> Fraction:

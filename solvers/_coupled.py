@@ -21,7 +21,9 @@ import numpy.typing as npt
 
 from impq_opt.allocation import Enumeration, Stop
 from impq_opt.contract import Claim, Control
+from impq_opt.idle import idle_groups, least_damage
 from impq_opt.instance import Direction, Instance
+from impq_opt.locality import is_local
 from impq_opt.reduction import components, join, settle
 from impq_opt.solvers._dual import Dual, maximize_dual
 from impq_opt.solvers._oracle import Domain, Oracle, Point
@@ -39,13 +41,25 @@ Inner = Callable[[Instance, Control], Claim]
 _LARGEST = 512
 
 
-def solve_coupled(instance: Instance, control: Control, inner: Inner, nodes: int = 100_000) -> Claim:
-    """Return what can be claimed about an instance with pairs; ``inner`` solves instances without."""
+def solve_coupled(
+    instance: Instance, control: Control, inner: Inner, *, enough: Value | None = None, nodes: int = 100_000
+) -> Claim:
+    """Return what can be claimed about an instance with pairs or limits on few groups; ``inner`` solves those without.
+
+    With ``enough`` the question is only whether an answer has an objective at most that: the first such answer ends the
+    search, and a lower bound above it does.
+    """
+    idle = idle_groups(instance)
+    if len(idle):
+        claim = _without(instance, idle, control, inner, enough, nodes)
+        if claim is not None:
+            return claim
     clusters = [part for part in map(partial(_small, instance), components(instance)) if len(part)]
     if not clusters:
-        return _Search(instance, control, inner, nodes).run()
+        return _Search(instance, control, inner, enough, nodes).run()
     joined = join(instance, clusters)
-    claim = _Search(joined, control, inner, nodes).run() if joined.coupled else _solve_joined(joined, control, inner)
+    search = joined.coupled or any(map(is_local, joined.budgets))
+    claim = _Search(joined, control, inner, enough, nodes).run() if search else _solve_joined(joined, control, inner)
     if claim.choice is None:
         return claim
     statistics = dict(claim.statistics) | {"joined_clusters": sum(map(len, clusters))}
@@ -57,6 +71,37 @@ def solve_coupled(instance: Instance, control: Control, inner: Inner, nodes: int
         claim.stop,
         statistics,
     )
+
+
+def _without(
+    instance: Instance, idle: IntArray, control: Control, inner: Inner, enough: Value | None, nodes: int
+) -> Claim | None:
+    """Settle the idle groups at their least damage, and solve the rest; None where that does not answer it."""
+    columns = least_damage(instance, idle)
+    if columns is None:
+        return Claim(lower_bound=math.inf, enumeration=Enumeration(len(idle), 0))
+    if len(columns) < len(idle):
+        return None
+    choice = np.zeros(instance.size, dtype=np.int64)
+    choice[idle] = columns
+    rest = settle(instance, idle, columns)
+    if rest.size == 0:
+        claim = Claim(np.empty(0, dtype=np.int64), _objective(instance, choice), enumeration=Enumeration(len(idle), 0))
+    elif rest.coupled or any(map(is_local, rest.budgets)):
+        claim = solve_coupled(rest, control, inner, enough=enough, nodes=nodes)
+    else:
+        claim = inner(rest, control)
+    if claim.choice is None:
+        return claim
+    others = np.ones(instance.size, dtype=bool)
+    others[idle] = False
+    choice[others] = claim.choice
+    # The damage of ties is rounded down in the tables: what keeps a limit there may still break it.
+    return replace(claim, choice=choice) if instance.is_feasible(choice) else None
+
+
+def _objective(instance: Instance, choice: IntArray) -> Value:
+    return instance.cost_of(choice) if instance.direction is Direction.COST else instance.damage_of(choice)
 
 
 def _solve_joined(joined: Instance, control: Control, inner: Inner) -> Claim:
@@ -88,8 +133,9 @@ class _Node:
 
 
 class _Search:
-    def __init__(self, instance: Instance, control: Control, inner: Inner, nodes: int) -> None:
+    def __init__(self, instance: Instance, control: Control, inner: Inner, enough: Value | None, nodes: int) -> None:
         self.instance, self.control, self.inner, self.most = instance, control, inner, nodes
+        self.enough = enough
         self.oracle = Oracle(instance)
         self.by_cost = instance.direction is Direction.COST
         self.best: IntArray | None = None
@@ -104,11 +150,15 @@ class _Search:
     def run(self) -> Claim:
         root = maximize_dual(self.oracle, self.control)
         if root.infeasible:
-            return Claim(lower_bound=math.inf, enumeration=Enumeration(0, 0), statistics={"nodes": 0})
+            prices = self.oracle.prices(root.best)
+            return Claim(None, math.inf, prices, Enumeration(0, 0), statistics={"nodes": 0})
         for point in (*root.ends, root.best):
             self._offer_point(point)
         try:
-            self._expand(self.oracle.everything, root)
+            if self._pruned(root.best.value - root.best.margin) or self._found:
+                self.closed.append(self._whole(root.best.value - root.best.margin))
+            else:
+                self._expand(self.oracle.everything, root)
             stop = self._branch()
         except KeyboardInterrupt:
             stop = Stop.INTERRUPTED
@@ -129,7 +179,9 @@ class _Search:
 
     def _branch(self) -> Stop:
         # A settled domain that could not be closed holds the lower bound down: what lies above it need not be searched.
-        while self.heap and not self._pruned(self.heap[0].bound) and self.heap[0].bound < self.floor:
+        while (
+            self.heap and not self._pruned(self.heap[0].bound) and self.heap[0].bound < self.floor and not self._found
+        ):
             if self.control.expired():
                 return Stop.TIME_LIMIT
             if self.looked >= self.most:
@@ -144,7 +196,7 @@ class _Search:
     def _visit(self, node: _Node) -> None:
         domain = Domain(node.allowed)
         self.looked += 1
-        above = math.inf if self.value is None else float(self.value)
+        above = math.inf if self._most is None else float(self._most)
         found = maximize_dual(self.oracle, self.control, domain, node.prices, above)
         bound = max(found.best.value - found.best.margin, node.bound)
         if found.infeasible:
@@ -165,7 +217,7 @@ class _Search:
         bound = point.value - point.margin
         vector = point.choice[self.oracle.core]
         stars = point.stars
-        star_shaped = len(self.oracle.inner[0]) == 0
+        separate = self.oracle.separate
         prefix = domain.allowed.copy()
         # The vector itself first: its answer prunes the others.
         alone = np.zeros_like(prefix)
@@ -177,8 +229,8 @@ class _Search:
             others = prefix[group].copy()
             others[vector[group]] = False
             if others.any():
-                # In a forest of stars the others of one group cost at least the difference to its next best.
-                more = float(stars[group][others].min() - stars[group, vector[group]]) if star_shaped else 0.0
+                # Where core groups choose for themselves, one's others cost at least the difference to its next best.
+                more = float(stars[group][others].min() - stars[group, vector[group]]) if separate else 0.0
                 self._push(prefix, group, others, bound + max(more, 0.0), point)
             prefix[group] = False
             prefix[group, vector[group]] = True
@@ -245,7 +297,7 @@ class _Search:
     # -- values -------------------------------------------------------------------------------------------------------
 
     def _objective(self, choice: IntArray) -> Value:
-        return self.instance.cost_of(choice) if self.by_cost else self.instance.damage_of(choice)
+        return _objective(self.instance, choice)
 
     def _offer_point(self, point: Point) -> None:
         """Offer a point's choice, unless its sums say clearly enough that it is not feasible or not better."""
@@ -266,7 +318,19 @@ class _Search:
         """Return the least objective that is not below ``bound``."""
         return math.ceil(bound) if self.by_cost and math.isfinite(bound) else bound
 
+    @property
+    def _most(self) -> Value | None:
+        """The objective above which nothing is of interest."""
+        known = [value for value in (self.enough, self.value) if value is not None]
+        return min(known, default=None)
+
+    @property
+    def _found(self) -> bool:
+        return self.enough is not None and self.value is not None and self.value <= self.enough
+
     def _pruned(self, bound: float) -> bool:
+        if self.enough is not None and self._whole(bound) > self.enough:
+            return True
         if self.value is None:
             return bound == math.inf
         return self._whole(bound) >= self.value if self.by_cost else bound >= float(self.value)

@@ -1,12 +1,14 @@
 """The Lagrangian of an instance at given prices, exactly minimised where the graph of its costs is a forest of stars.
 
-Every limit is priced; what is left is a sum over groups and pairs of groups. Groups with one neighbour (leaves) are
+Limits are priced; what is left is a sum over groups and pairs of groups. Groups with one neighbour (leaves) are
 minimised for each candidate of that neighbour, all at once; the others (the core: activations, mostly) then choose,
-each alone where no two of them share a cost, by elimination otherwise.
+each alone where no two of them share a cost, by elimination otherwise. Limits on few groups are not priced but kept:
+their groups belong to the core.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -19,6 +21,7 @@ import numpy.typing as npt
 from impq_opt.coupling import Coupling
 from impq_opt.elimination import Factor, least_sum, strip_leaves
 from impq_opt.instance import Direction, Instance
+from impq_opt.locality import is_local, local_limits
 from impq_opt.solvers._native import MOST_COLUMNS, stars
 
 __all__ = ["Domain", "Oracle", "Point", "Row"]
@@ -43,7 +46,8 @@ class Point:
     """The Lagrangian at some prices.
 
     value : float
-        Lower bound on the objective but for rounding, which ``margin`` covers.
+        Lower bound on the objective but for rounding, which ``margin`` covers; inf where no choice of the domain keeps
+        the limits on few groups.
     prices, slope : ndarray (R,)
         Of the limits; the slope is what the choice exceeds each limit by.
     choice : ndarray of int64 (size,)
@@ -96,10 +100,14 @@ class Oracle:
         couplings = [row.pairs for row in rows if row.pairs is not None]
         keys = _edges(couplings, size)
         left, right = keys // size, keys % size
-        edges, leaf, centre = strip_leaves(size, left, right)
+        local = local_limits(instance)
+        held = np.zeros(size, dtype=bool)
+        for limit in local:
+            held[limit.groups] = True
+        edges, leaf, centre = strip_leaves(size, left, right, held)
         order = np.argsort(centre, kind="stable")
         edges, self.leaf, centre = edges[order], leaf[order], centre[order]
-        touched = np.zeros(size, dtype=bool)
+        touched = held.copy()
         touched[left] = touched[right] = True
         self.alone = np.flatnonzero(~touched)
         touched[self.leaf] = False
@@ -111,6 +119,10 @@ class Oracle:
         between[edges] = False
         inner = np.flatnonzero(between)
         self.inner = place[left[inner]], place[right[inner]]
+        # 0 where a limit on few groups is kept, inf elsewhere.
+        self.local: list[Factor] = [
+            (tuple(place[limit.groups].tolist()), np.where(limit.kept, 0.0, np.inf)) for limit in local
+        ]
         turned = self.leaf == right[edges]
         self.parts = [_Part(row, self, keys, edges, turned, inner, size) for row in rows]
         self.leaf_levels = self.core_levels = None
@@ -132,6 +144,11 @@ class Oracle:
             total += float(pairs.dense().max(axis=(1, 2)).astype(np.float64).sum())
         # A sum of n floats is within n 2^-53 of the exact one.
         return (total + float(self.base)) + (self.instance.size + 64) * 2.0**-52 * (abs(total) + abs(float(self.base)))
+
+    @property
+    def separate(self) -> bool:
+        """Whether the core groups choose each for itself."""
+        return not len(self.inner[0]) and not self.local
 
     @property
     def names(self) -> list[str]:
@@ -163,6 +180,8 @@ class Oracle:
         # Sums of n terms in any order are within n 2^-53 of the sum of their sizes; products and limits add a few.
         margin = (self.instance.size + 64) * 2.0**-53 * size
         slope = used - self.limit_values
+        if total == math.inf:
+            constant = margin = 0.0
         return Point(total + constant, margin, np.asarray(prices, dtype=np.float64), slope, choice, values)
 
     def reduced(self, point: Point, core: IntArray) -> FloatArray:
@@ -171,13 +190,14 @@ class Oracle:
         return values - values.min(axis=0)
 
     def _choose(self, values: FloatArray, weights: Sequence[float]) -> IntArray:
-        if len(self.inner[0]) == 0:
+        if self.separate:
             self._core_value = float(values.min(axis=1).sum())
             return np.asarray(values.argmin(axis=1), dtype=np.int64)
         tables = _weighted([part.inner for part in self.parts], weights)
         factors: list[Factor] = [((i,), row) for i, row in enumerate(values)]
         ends = zip(self.inner[0].tolist(), self.inner[1].tolist(), tables, strict=True)
         factors += [((a, b), table) for a, b, table in ends]
+        factors += self.local
         value, found, _ = least_sum(factors)
         self._core_value = float(value)
         return np.array([found[i] for i in range(len(values))], dtype=np.int64)
@@ -337,7 +357,10 @@ def _rows(instance: Instance) -> tuple[Row, list[Row]]:
     else:
         assert instance.limit is not None
         objective = Row("", damage, None, Fraction(0))
-        limits.append(Row("budget", cost, instance.pairs, Fraction(instance.limit - instance.base_cost)))
+        if instance.pairs is not None or cost.any():  # a peak has its limits among the budgets
+            limits.append(Row("budget", cost, instance.pairs, Fraction(instance.limit - instance.base_cost)))
     for budget in instance.budgets:
+        if is_local(budget):
+            continue
         limits.append(Row(budget.name, budget.table, budget.pairs, Fraction(budget.limit - budget.base)))
     return objective, limits

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import partial
 from typing import ClassVar
 
@@ -19,6 +20,7 @@ from impq_opt.allocation import Stop
 from impq_opt.contract import Claim, Control, Solver
 from impq_opt.errors import OptionError
 from impq_opt.instance import Instance
+from impq_opt.locality import is_local
 from impq_opt.solvers._exact_search import Search
 from impq_opt.solvers._hull import Hulls
 
@@ -34,8 +36,8 @@ class Exact(Solver):
 
     Prefer it always; it returns the best answer with its bound where time, memory or states run out. Strongly
     correlated or equal-ratio tables are what it finds hard, and several limits on thousands of groups, where a gap of
-    about a millionth stays open. Costs that couple groups are branched on (:mod:`._coupled`), several limits get a
-    price each (:mod:`._budgets`).
+    about a millionth stays open. Costs that couple groups and limits on few groups are branched on (:mod:`._coupled`),
+    other limits get a price each (:mod:`._budgets`), and the least of a peak is bisected (:mod:`._peak`).
 
     Parameters
     ----------
@@ -47,7 +49,7 @@ class Exact(Solver):
     name: ClassVar[str] = "exact"
     summary: ClassVar[str] = "proves the optimum: dual bound, then dynamic programming over the open core"
     proves: ClassVar[str] = "optimal"
-    supports: ClassVar[frozenset[str]] = frozenset({"damage", "budgets", "pairs"})
+    supports: ClassVar[frozenset[str]] = frozenset({"damage", "budgets", "pairs", "peaks"})
     decides: ClassVar[bool] = True
 
     _hulls: ClassVar[Hulls | None] = None
@@ -65,10 +67,18 @@ class Exact(Solver):
         return found
 
     def run(self, instance: Instance, control: Control) -> Claim:
-        if instance.coupled:
+        if instance.peaks:
+            from impq_opt.solvers._peak import solve_peak
+
+            return solve_peak(instance, control, self._run_limited)
+        return self._run_limited(instance, control)
+
+    def _run_limited(self, instance: Instance, control: Control, enough: int | Fraction | None = None) -> Claim:
+        """Solve an instance whose objective is a sum; with ``enough``, only find out whether that can be met."""
+        if instance.coupled or any(map(is_local, instance.budgets)):
             from impq_opt.solvers._coupled import solve_coupled
 
-            return solve_coupled(instance, control, self._run_single_groups)
+            return solve_coupled(instance, control, self._run_single_groups, enough=enough)
         return self._run_single_groups(instance, control)
 
     def _run_single_groups(self, instance: Instance, control: Control) -> Claim:

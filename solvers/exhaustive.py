@@ -12,7 +12,7 @@ import numpy.typing as npt
 from impq_opt.allocation import Enumeration, Stop
 from impq_opt.contract import Claim, Control, Solver
 from impq_opt.errors import OptionError
-from impq_opt.instance import Direction, Instance
+from impq_opt.instance import Budget, Direction, Instance
 
 __all__ = ["Exhaustive"]
 
@@ -33,7 +33,7 @@ class Exhaustive(Solver):
     name: ClassVar[str] = "exhaustive"
     summary: ClassVar[str] = "every assignment; for small problems"
     proves: ClassVar[str] = "optimal"
-    supports: ClassVar[frozenset[str]] = frozenset({"damage", "budgets", "pairs"})
+    supports: ClassVar[frozenset[str]] = frozenset({"damage", "budgets", "pairs", "peaks"})
 
     limit: int = 2_000_000
 
@@ -56,6 +56,8 @@ class Exhaustive(Solver):
             pairs = instance.pairs
             for one, other, table in zip(pairs.left.tolist(), pairs.right.tolist(), pairs.dense(), strict=True):
                 cost += table[self._column(widths, one), self._column(widths, other)]
+        if instance.peaks:
+            cost = np.max([self._step(widths, step) for step in instance.peaks], axis=0)
         by_cost = instance.direction is Direction.COST
         first, second = (cost, damage) if by_cost else (damage, cost)
         order = np.lexsort((np.arange(states), second, first))
@@ -74,6 +76,14 @@ class Exhaustive(Solver):
         if best is None or best_value is None:
             return Claim(lower_bound=math.inf, enumeration=Enumeration(len(widths), states))
         return Claim(best, best_value, enumeration=Enumeration(len(widths), states))
+
+    @staticmethod
+    def _step(widths: list[int], step: Budget) -> npt.NDArray[np.int64]:
+        """Return one step of a peak for every assignment, in their order."""
+        total = np.full(1, step.base)
+        for group, width in enumerate(widths):
+            total = (total[:, None] + step.table[group, :width]).reshape(-1)
+        return total
 
     @staticmethod
     def _column(widths: list[int], group: int) -> npt.NDArray[np.int64]:

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from graphs import SHAPES, brute_force, graph, slow_cost
 
-from impq_opt import Group, Problem, Status, solve
+from impq_opt import Group, Problem, Status, problems, solve
+from impq_opt.audit import verify
 from impq_opt.costs import LookupCost
 from impq_opt.errors import InputError, ProblemError, UnsupportedError
 from impq_opt.instance import Direction
+from impq_opt.problems.mobilenet import mobilenet_v1
 from impq_opt.solver import make_instance
 from impq_opt.verification import dual_bound
 
@@ -147,9 +149,59 @@ def test_operations_need_declared_counts():
         solve(short, bound=0.1, minimize="adders")
 
 
-def test_a_peak_is_no_objective():
-    with pytest.raises(UnsupportedError, match="budget"):
-        solve(graph("chain"), bound=0.1, minimize="peak-activation-memory")
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("budgeted", [False, True])
+@pytest.mark.parametrize("priced", [False, True])
+def test_the_least_peak_is_found(shape, budgeted, priced, monkeypatch):
+    if priced:  # steps with many groups have prices
+        monkeypatch.setattr("impq_opt.locality._LARGEST", 0)
+    problem, limits = graph(shape, seed=6), {}
+    for bound in (0.02, 0.1):
+        if budgeted:
+            least = solve(problem, bound=bound, minimize="storage")
+            limits = {"storage": least.exact_cost * Fraction(11, 10)}
+            problem = graph(shape, seed=6).revise(budgets=limits)
+        best = brute_force(problem, bound, limits, "peak-activation-memory")
+        for solver in ("exhaustive", "exact"):
+            found = solve(problem, bound=bound, minimize="peak-activation-memory", solver=solver)
+            assert found.exact_cost == best
+            assert found.status is Status.OPTIMAL
+            assert verify(problem, found).proved
+
+
+def test_a_peak_is_proved_by_its_multipliers_alone():
+    """On a network of many tensors too: one quantum less is out of reach, and a stranger can see it."""
+    problem = mobilenet_v1(granularity="layer")
+    found = solve(problem, minimize="peak-activation-memory")
+    assert found.status is Status.OPTIMAL
+    assert found.certificate.dual_bound == found.exact_cost
+    assert verify(problem, found).proved
+    looser = make_instance(problem, bound=found.damage * 3, minimize="peak-activation-memory")
+    assert dual_bound(looser, found.certificate.multipliers) < found.exact_cost
+
+
+def test_a_peak_budget_is_closed_and_proved_again():
+    problem = problems.load("resnet20-fashion-mnist").revise(budgets={"peak-activation-memory": "20KiB"})
+    found = solve(problem, bound=0.05, minimize="storage")
+    assert found.status is Status.OPTIMAL
+    assert verify(problem, found).proved
+
+
+def test_the_least_damage_below_a_peak():
+    problem = graph("residual", seed=6)
+    peak = solve(problem, bound=0.05, minimize="peak-activation-memory").exact_cost
+    found = {s: solve(problem, budget=peak, minimize="peak-activation-memory", solver=s) for s in SOLVERS}
+    assert len({answer.exact_damage for answer in found.values()}) == 1
+    assert all(answer.exact_cost <= peak for answer in found.values())
+    beside = problem.revise(budgets={"peak-activation-memory": peak + 50})
+    assert solve(beside, budget=peak, minimize="peak-activation-memory").exact_damage == found["exact"].exact_damage
+
+
+def test_a_peak_is_not_weighed():
+    with pytest.raises(UnsupportedError, match=r"minimise it alone, or make it a budget beside others"):
+        solve(graph("chain"), bound=0.1, minimize={"peak-activation-memory": 1, "storage": 1})
+    with pytest.raises(UnsupportedError, match=r"'milp' does not handle the least of a peak; these do: exact, "):
+        solve(graph("chain"), bound=0.1, minimize="peak-activation-memory", solver="milp")
 
 
 def _csv(problem, path, leave_out=None):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from impq_opt import Group, Problem, Status, solve
+from impq_opt.audit import verify
 from impq_opt.costs.rows import budget_rows
 from impq_opt.errors import ProblemError
 
@@ -68,6 +69,8 @@ def case(seed: int):
         return None
     costs = random.permutation(COSTS).tolist()
     minimize = {costs[0]: 1} if random.random() < 0.7 else {costs[0]: 1, costs[1]: 3}
+    if random.random() < 0.3:
+        minimize = {"peak-activation-memory": 1}
     bound = float(10 ** random.uniform(-3, 0.5))
     limits = {}
     for name in [*costs[2 : 2 + random.integers(0, 3)], *(["peak-activation-memory"] if random.random() < 0.3 else [])]:
@@ -81,11 +84,13 @@ def case(seed: int):
     return problem.revise(budgets=limits), goal, minimize
 
 
-@pytest.mark.parametrize("joined", [True, False])
+@pytest.mark.parametrize("how", ["joined", "branched", "priced"])
 @pytest.mark.parametrize("block", range(8))
-def test_exact_is_exact(block, joined, monkeypatch):
-    if not joined:  # small clusters would become single groups: branch instead
+def test_exact_is_exact(block, how, monkeypatch):
+    if how == "branched":  # small clusters would become single groups: branch instead
         monkeypatch.setattr("impq_opt.solvers._coupled._LARGEST", 1)
+    if how == "priced":  # limits would be on few groups: price them instead
+        monkeypatch.setattr("impq_opt.locality._LARGEST", 0)
     for seed in range(block * 12, block * 12 + 12):
         drawn = case(seed)
         if drawn is None:
@@ -97,4 +102,5 @@ def test_exact_is_exact(block, joined, monkeypatch):
         assert found.status is truth.status or found.gap < 1e-15, seed
         if truth.status is Status.OPTIMAL:
             assert found.objective == truth.objective, seed
+            assert verify(problem, found).ok, seed
             assert found.exact_lower_bound <= truth.exact_objective

@@ -28,7 +28,8 @@ class CostRow:
     """A cost in whole numbers of ``quantum``.
 
     The sum of ``slope[g] * level``, ``table[g, k]``, ``coefficient[e] * level * level`` over ``pairs``,
-    ``values[e, k, k]`` over each of ``lookups``, and ``constant``, where a level is a precision in 1/denominator bits.
+    ``values[e, k, k]`` over each of ``lookups``, and ``constant``, where a level is a precision in 1/denominator bits;
+    and the largest of the sums of ``slope[g] * level`` over each of ``peaks``.
 
     slope : ndarray of int64 (G,), optional
     table : ndarray of int64 (G, K), optional
@@ -39,6 +40,8 @@ class CostRow:
     pairs : Pairs, optional
     lookups : tuple of PairTables
         Their quantum is the row's.
+    peaks : tuple of (name, ndarray of int64 (G,))
+        Slopes by the name of their step.
     """
 
     quantum: Fraction
@@ -50,6 +53,7 @@ class CostRow:
     constant: int = 0
     pairs: Pairs | None = None
     lookups: tuple[PairTables, ...] = ()
+    peaks: tuple[tuple[str, IntArray], ...] = ()
 
     @property
     def coupled(self) -> bool:
@@ -76,21 +80,33 @@ class CostRow:
         rows = rows if rows.shape[1] == len(bits) else rows[:, : len(bits)]
         return rows if self.slope is None else rows + self.slope[groups, None] * self.levels(bits)
 
+    def steps(self) -> list[tuple[str, CostRow]]:
+        """Return, by name, the rows that a limit on this one limits: itself, or each that its peak is taken of."""
+        own = "+".join(self.weights)
+        return [(name, replace(self, slope=slope, peaks=())) for name, slope in self.peaks] or [(own, self)]
+
     def chosen(self, candidates: Candidates, choice: IntArray) -> IntArray:
-        """Return the uncoupled cost (G,) of a choice (G,)."""
+        """Return the uncoupled cost (G,) of a choice (G,); of a peak, what each group has in the largest step."""
         total = None if self.table is None else self.table[np.arange(len(choice)), choice]
         if self.slope is not None:
-            linear = self.slope * self._chosen_levels(candidates, choice)
+            slope = self._largest_step(candidates, choice) if self.peaks else self.slope
+            linear = slope * self._chosen_levels(candidates, choice)
             total = linear if total is None else total + linear
         assert total is not None
         return total
+
+    def _largest_step(self, candidates: Candidates, choice: IntArray) -> IntArray:
+        """Return the slope (G,) of the step that is the largest for a choice (G,)."""
+        levels = self._chosen_levels(candidates, choice)
+        return max((slope for _, slope in self.peaks), key=lambda slope: exact_int_sum(slope * levels))
 
     def by_group(self, candidates: Candidates, columns: IntArray, choice: IntArray) -> IntArray:
         """Return what each group (G,) costs at ``columns`` (G,) while all others keep ``choice`` (G,).
 
         The cost of a pair counts with its left group: the weights that read an activation.
         """
-        total = self.chosen(candidates, columns).copy()
+        at_peak = replace(self, slope=self._largest_step(candidates, choice), peaks=()) if self.peaks else self
+        total = at_peak.chosen(candidates, columns).copy()
         left, _, cost = self.chosen_pairs(candidates, columns, choice)
         np.add.at(total, left, cost)
         return total
@@ -129,22 +145,23 @@ def cost_row(problem: Problem, weights: Mapping[str, Fraction | int | float]) ->
     """Combine the named cost terms of ``problem``, each times its weight, into one integer row."""
     for name, weight in weights.items():
         positive(weight, f"minimize.{name}")
-    peaks = [name for name in weights if problem.cost(name).peaks(problem) is not None]
-    if peaks:
-        raise UnsupportedError(
-            f"{peaks[0]!r} is the largest of several sums, so it can be a budget and not part of an objective"
-        )
-    return _row(problem, {name: (factor, problem.cost(name)) for name, factor in weights.items()}, weights)
+    terms = {name: (factor, problem.cost(name)) for name, factor in weights.items()}
+    for name, (factor, term) in terms.items():
+        peaks = term.peaks(problem)
+        if peaks is not None:
+            if len(terms) > 1:
+                raise UnsupportedError(
+                    f"{name!r} is the largest of several sums: minimise it alone, or make it a budget beside others"
+                )
+            denominator = _denominator(problem.candidates.sets)
+            zero = np.zeros(len(problem), dtype=np.int64)
+            return CostRow(_decimal(factor) / denominator, zero, None, denominator, weights, term.unit, peaks=peaks)
+    return _row(problem, terms, weights)
 
 
 def budget_rows(problem: Problem, name: str) -> list[tuple[str, CostRow]]:
     """Return the rows, by name, all of which a budget on cost ``name`` limits: one, or each that a peak is taken of."""
-    peaks = problem.cost(name).peaks(problem)
-    if peaks is None:
-        return [(name, cost_row(problem, {name: 1}))]
-    denominator = _denominator(problem.candidates.sets)
-    unit = problem.cost(name).unit
-    return [(row, CostRow(Fraction(1, denominator), slope, None, denominator, {name: 1}, unit)) for row, slope in peaks]
+    return cost_row(problem, {name: 1}).steps()
 
 
 @lru_cache(maxsize=256)

@@ -1,0 +1,56 @@
+"""Limits on few groups, such as the activations in memory at one step: kept by looking at every combination.
+
+A price says little about a limit that two or three groups share: their candidates are too coarse. Such a limit needs no
+price: as a function of its groups that is 0 where it is kept and infinite elsewhere it takes part in elimination.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from impq_opt.instance import Budget, Instance
+
+__all__ = ["LocalLimit", "is_local", "local_limits"]
+
+# Combinations of a limit's groups: five of eight candidates.
+_LARGEST = 1 << 15
+
+
+@dataclass(frozen=True, eq=False)
+class LocalLimit:
+    """Groups (m,) in order, and which of their combinations (K, ..., K) keep the limit."""
+
+    groups: npt.NDArray[np.int64]
+    kept: npt.NDArray[np.bool_]
+
+
+def is_local(budget: Budget) -> bool:
+    """Return whether ``budget`` depends on so few groups that every combination of theirs can be looked at."""
+    if budget.pairs is not None:
+        return False
+    return budget.table.shape[1] ** len(_touched(budget)) <= _LARGEST
+
+
+def _touched(budget: Budget) -> npt.NDArray[np.int64]:
+    return np.flatnonzero((budget.table != budget.table[:, :1]).any(axis=1))
+
+
+def local_limits(instance: Instance) -> list[LocalLimit]:
+    """Return the local limits of ``instance``."""
+    found = []
+    for budget in instance.budgets:
+        if not is_local(budget):
+            continue
+        groups = _touched(budget)
+        width = budget.table.shape[1]
+        rest = budget.table[:, 0].sum() - budget.table[groups, 0].sum()
+        total = np.zeros((width,) * len(groups), dtype=np.int64)
+        for axis, group in enumerate(groups.tolist()):
+            shape = [1] * len(groups)
+            shape[axis] = width
+            total += budget.table[group].reshape(shape)
+        found.append(LocalLimit(groups, total <= budget.limit - budget.base - int(rest)))
+    return found

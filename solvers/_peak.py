@@ -1,0 +1,68 @@
+"""The least of a peak: bisection, each question answered by what else is limited, below a limit on every step.
+
+Which choices keep every step within a limit is decided exactly: steps are limits on few groups, which elimination keeps
+(:mod:`._oracle`). Among them the least damage is looked for, or where there are budgets the least of the first one: the
+limit is within reach where that meets its own. The answer meets it, and one quantum less does not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+
+from impq_opt.allocation import Enumeration, Stop
+from impq_opt.contract import Claim, Control
+from impq_opt.costs.rows import cost_row
+from impq_opt.instance import Block, Direction, Instance
+from impq_opt.locality import is_local
+
+__all__ = ["solve_peak"]
+
+
+def solve_peak(
+    instance: Instance, control: Control, inner: Callable[[Instance, Control, int | Fraction], Claim]
+) -> Claim:
+    """Return what can be claimed about the least peak; ``inner`` says whether a question's limit can be met."""
+    low = max(step.base + int(step.table.min(axis=1).sum()) for step in instance.peaks) - 1  # out of reach
+    high = limit = max(step.base + int(step.table.max(axis=1).sum()) for step in instance.peaks)
+    best, asked, stop = None, 0, Stop.COMPLETED
+    prices: dict[str, float] = {}
+    while best is None or high - low > 1:
+        question, name, enough = _below(instance, limit)
+        claim = inner(question, control, enough)
+        asked += 1
+        if claim.choice is not None and instance.is_feasible(claim.choice):
+            best, high = claim.choice, instance.cost_of(claim.choice)
+        elif claim.enumeration is not None and claim.lower_bound > enough:
+            low, prices = limit, {**claim.multipliers, name: 1.0}
+            if best is None:
+                return Claim(lower_bound=math.inf, enumeration=Enumeration(instance.size, asked))
+        else:
+            stop = claim.stop if claim.stop is not Stop.COMPLETED else Stop.STATE_LIMIT
+            break
+        limit = (low + high) // 2
+    return Claim(best, low + 1, prices, Enumeration(instance.size, asked), stop, {"questions": asked})
+
+
+def _below(instance: Instance, limit: int) -> tuple[Instance, str, int | Fraction]:
+    """Return the question with every step at most ``limit``, and which limit (name, value) its least is to meet."""
+    steps = tuple(replace(step, limit=limit) for step in instance.peaks)
+    budgets = [budget for budget in instance.budgets if not is_local(budget)]
+    if not budgets:
+        damage = replace(instance, direction=Direction.DAMAGE, limit=limit, peaks=())
+        damage = replace(damage, bound=None, budgets=(*instance.budgets, *steps))
+        return damage, "bound", Fraction(1 << 1023) if instance.bound is None else instance.bound
+    first = budgets[0]
+    widths = None if (instance.widths == first.table.shape[1]).all() else instance.widths
+    cost = replace(
+        instance,
+        row=cost_row(instance.problem, {first.term: 1}),
+        blocks=(Block(slice(None), first.table, instance.tables[1], widths),),
+        base_cost=first.base,
+        pairs=first.pairs,
+        budgets=(*(budget for budget in instance.budgets if budget is not first), *steps),
+        peaks=(),
+    )
+    return cost, first.name, first.limit
