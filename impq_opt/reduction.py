@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from impq_opt.arithmetic import exact_int_sum, exact_sum, sum_rows_down
 from impq_opt.coupling import Coupling
-from impq_opt.instance import Block, Instance, TieBlock
+from impq_opt.instance import Block, Budget, Instance, TieBlock
 from impq_opt.locality import local_limits
 
 __all__ = ["components", "join", "settle"]
@@ -38,12 +38,12 @@ def settle(instance: Instance, groups: IntArray, columns: IntArray) -> Instance:
     rest = np.flatnonzero(~settled)
     cost, damage = instance.tables
     new_cost, pairs, added = _settled_row(cost, instance.pairs, column, settled, rest)
-    budgets = []
-    for budget in instance.budgets:
+
+    def left(budget: Budget) -> Budget:
         table, coupling, more = _settled_row(budget.table, budget.pairs, column, settled, rest)
-        left = replace(budget, table=table, pairs=coupling, base=budget.base + more)
-        if coupling is not None or table.any() or left.base > left.limit:  # others are kept whatever is chosen
-            budgets.append(left)
+        return replace(budget, table=table, pairs=coupling, base=budget.base + more)
+
+    budgets = map(left, instance.budgets)
     fixed = instance.lift(column)
     place = np.full(size, -1)
     place[rest] = np.arange(len(rest))
@@ -68,7 +68,9 @@ def settle(instance: Instance, groups: IntArray, columns: IntArray) -> Instance:
         blocks=(Block(slice(None), new_cost, damage[rest], None if full else widths),),
         base_cost=instance.base_cost + added,
         base_damage=instance.base_damage + held,
-        budgets=tuple(budgets),
+        # Others are kept whatever is chosen.
+        budgets=tuple(b for b in budgets if b.pairs is not None or b.table.any() or b.base > b.limit),
+        peaks=tuple(map(left, instance.peaks)),
         pairs=pairs,
         _fixed=fixed,
         _free=free[rest],
