@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from impq_opt.allocation import Diagnosis
 from impq_opt.arithmetic import exact_int_sum, exact_sum
 from impq_opt.compilation import compile_instance
-from impq_opt.costs.rows import cost_row
+from impq_opt.costs.rows import CostRow, cost_row
 from impq_opt.instance import Budget, Direction, Instance, RankOne
 from impq_opt.pricing import Prices, least_priced
 from impq_opt.problem import Problem
@@ -37,7 +38,7 @@ def diagnose(instance: Instance) -> Diagnosis | None:
                 "cost",
                 float(least * instance.quantum),
                 float(instance.limit * instance.quantum),
-                _holders(instance.problem),
+                _holders(instance.problem, instance.row.weights, instance.limit * instance.quantum),
             )
     for budget in instance.budgets:
         least = budget.base + _least_budget(instance, budget)
@@ -46,9 +47,43 @@ def diagnose(instance: Instance) -> Diagnosis | None:
                 budget.term or budget.name,
                 float(least * budget.quantum),
                 float(budget.limit * budget.quantum),
-                _holders(instance.problem),
+                _holders(instance.problem, {budget.term: 1}, budget.limit * budget.quantum),
             )
     return None
+
+
+def _holders(problem: Problem, weights: Mapping[str, Fraction | int | float], limit: Fraction) -> tuple[str, ...]:
+    """Name pins or ties without which the least cost would be within the limit: all of them, or those of one label."""
+    held = []
+    for name in ("pins", "ties"):
+        label_of, labels = problem.names.label_of, problem.names.labels
+        given = list(getattr(problem, name))
+        if not given or _least_of(_without(problem, name, given), weights) > limit:
+            continue
+        by_label: dict[str, list[Any]] = {}
+        for one in given:
+            by_label.setdefault(labels[int(label_of[one if name == "pins" else one[0]])], []).append(one)
+        enough = [
+            label for label, some in by_label.items() if _least_of(_without(problem, name, some), weights) <= limit
+        ]
+        held += [f"the {name} of {label}" for label in enough[:3]] or [f"the {name} of {', '.join(list(by_label)[:3])}"]
+    return tuple(held)
+
+
+def _without(problem: Problem, name: str, some: list[Any]) -> Problem:
+    if name == "pins":
+        return replace(problem, pins={g: column for g, column in problem.pins.items() if g not in some})
+    return replace(problem, ties=tuple(tie for tie in problem.ties if tie not in some))
+
+
+def _least_of(problem: Problem, weights: Mapping[str, Fraction | int | float]) -> Fraction:
+    """Return a number that the cost is never below."""
+    return max(_least_row(problem, row) * row.quantum for _, row in cost_row(problem, weights).steps())
+
+
+def _least_row(problem: Problem, row: CostRow) -> int:
+    instance = compile_instance(problem, direction=Direction.COST, bound=None, cost=row)
+    return instance.base_cost + _least_cost(instance)
 
 
 def _least_cost(instance: Instance) -> int:
@@ -152,7 +187,3 @@ def _largest(instance: Instance) -> list[str]:
         for g in worst
         if total > 0
     ]
-
-
-def _holders(problem: Problem) -> tuple[str, ...]:
-    return tuple(f"the {n} {w}" for n, w in ((len(problem.pins), "pins"), (len(problem.ties), "ties")) if n)

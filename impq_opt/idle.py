@@ -23,6 +23,9 @@ IntArray = npt.NDArray[np.int64]
 
 def idle_groups(instance: Instance) -> IntArray:
     """Return the groups in limits on few groups that are in no other row but damage, nor limited with one that is."""
+    limits = local_limits(instance)
+    if not limits:
+        return np.empty(0, dtype=np.int64)
     budgets = [budget for budget in instance.budgets if not is_local(budget)] + list(instance.peaks)
     busy = np.zeros(instance.size, dtype=bool)
     for table in (instance.tables[0], *(budget.table for budget in budgets)):
@@ -30,7 +33,6 @@ def idle_groups(instance: Instance) -> IntArray:
     for pairs in (instance.pairs, *(budget.pairs for budget in budgets)):
         if pairs is not None:
             busy[pairs.left] = busy[pairs.right] = True
-    limits = local_limits(instance)
     limited = np.zeros(instance.size, dtype=bool)
     for limit in limits:
         limited[limit.groups] = True

@@ -291,3 +291,16 @@ def test_pins_in_a_conflict_are_named():
     assert held
     assert all(text.startswith(("the pins of", "the budget bit-operations", "the ties of")) for text in held)
     assert any(text.startswith("the pins of") for text in held)
+
+
+def test_pins_that_hold_a_single_limit_are_named_and_no_others():
+    problem = graph("residual", seed=8)
+    pinned = problem.revise(pins={"w1": 5, "a1": 5})
+    least = solve(problem, bound=100.0, minimize="storage").exact_cost
+    found = solve(pinned.revise(budgets={"storage": least}), bound=100.0, minimize="bit-operations")
+    assert found.diagnosis.held_by == ("the pins of w1",)
+    below = pinned.revise(budgets={"storage": least - 1})
+    assert solve(below, bound=100.0, minimize="bit-operations").diagnosis.held_by == ()
+    peak = solve(problem, bound=100.0, minimize="peak-activation-memory").exact_cost
+    found = solve(pinned.revise(budgets={"peak-activation-memory": peak}), bound=100.0, minimize="storage")
+    assert found.diagnosis.held_by == ("the pins of a1",)
