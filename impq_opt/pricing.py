@@ -2,8 +2,8 @@
 
 For prices (one for cost, one for damage, one a budget) the priced sum over a choice is a function of one and two
 variables. Its minimum is taken in two steps: leaves of the graph into their only neighbours, all at once, and the rest
-by elimination, among the choices that keep the limits on few groups. Floats are floored to whole numbers of a power of
-two first, so that no later sum rounds.
+by elimination, among the choices that keep the limits on few groups; for those floats are floored to whole numbers of
+a power of two first, so that no later sum rounds.
 """
 
 from __future__ import annotations
@@ -116,15 +116,18 @@ def _least(
     for start in range(0, len(leaf), _CHUNK):
         at = slice(start, start + _CHUNK)
         messages[at] = _messages(singles[leaf[at]], parts, left, right, leaf_edges[at], leaf[at], size)
-    inner_tables = _tables(parts, left, right, inner, size, width)
     place = np.full(size, -1)
     place[core] = np.arange(len(core))
     rows = place[centre]
-    ends = place[left[inner]], place[right[inner]]
-    whole = _Whole(messages, singles[core], rows, inner_tables, ends, local, factor)
     total = exact_sum(singles[alone].min(axis=1) * factor)
     if len(inner) == 0 and not local:
-        return total + exact_int_sum(whole.unary.min(axis=1)) * whole.unit
+        stars = singles[core]
+        np.add.at(stars, rows, messages)
+        # One rounding for each leaf that is added.
+        return total + exact_sum(stars.min(axis=1) * (factor - int(np.bincount(rows).max(initial=0)) * 2 * _EPS))
+    inner_tables = _tables(parts, left, right, inner, size, width)
+    ends = place[left[inner]], place[right[inner]]
+    whole = _Whole(messages, singles[core], rows, inner_tables, ends, local, factor)
     factors: list[Factor] = [((i,), row) for i, row in enumerate(whole.unary)]
     factors += [((a, b), table) for a, b, table in zip(ends[0].tolist(), ends[1].tolist(), whole.pairs, strict=True)]
     factors += [(tuple(place[limit.groups].tolist()), table) for limit, table in zip(local, whole.local, strict=True)]
@@ -157,8 +160,7 @@ class _Whole:
         if local:  # that assignment may break them: no assignment is above this
             value = float(floats.max(axis=1).sum() + pairs.max(axis=(1, 2)).sum())
         ceiling = 2 * max(value, 1e-300)
-        count = len(core) + len(pairs) + len(local) + 1
-        exponent = 60 - math.frexp(ceiling * 2 * (count if len(pairs) or local else 1))[1]
+        exponent = 60 - math.frexp(ceiling * 2 * (len(core) + len(pairs) + len(local) + 1))[1]
         self.unit = Fraction(2) ** -exponent
         high = floats > ceiling
         unary = _down(np.minimum(core, ceiling), factor, exponent)
