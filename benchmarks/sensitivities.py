@@ -178,9 +178,9 @@ def subject(name: str, count: int) -> tuple[nn.Module, Dataset]:
     if name == "resnet20":
         network, data = load_network("resnet20-fashion-mnist"), load_data("fashion-mnist", download=False)
     else:
-        from impq_opt.problems.recipes.__main__ import lite0, photograph_crops
+        from impq_opt.problems.recipes.lite0 import crops, lite0
 
-        network, data = lite0(), photograph_crops(count, seed=0)[0]
+        network, data = lite0(), crops("measure", count, seed=0)
     return network.to(memory_format=torch.channels_last), data
 
 

@@ -1,4 +1,4 @@
-"""A transformer with trained weights: the sentence encoder all-MiniLM-L6-v2, naming the nearest of known sentences."""
+"""A trained transformer: the sentence encoder all-MiniLM-L6-v2 finds the nearest of some known sentences."""
 
 import re
 
@@ -35,7 +35,7 @@ ASKED = (
 
 
 class Nearest(nn.Module):
-    """Tokens (n, length), 0 for none, to cosines (n, known). BERT normalises after its residual sums, as torch does."""
+    """Tokens (n, length), 0 for none, to cosines (n, known). BERT normalises behind residual sums, as torch does."""
 
     def __init__(self, state, known):
         super().__init__()

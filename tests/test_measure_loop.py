@@ -91,14 +91,18 @@ def test_one_replicate_has_no_standard_error_and_an_error_out_of_reach_is_told(t
     assert far.provenance["relative_error"]["reached"] > 1e-3 == far.provenance["relative_error"]["wanted"]
 
 
+def _law(mean, stderr):
+    return PowerLaw(mean[:, 0], stderr[:, 0])
+
+
 def test_standard_errors_are_those_of_a_mean_of_independent_chunks():
     values = np.random.default_rng(0).normal(5, 2, size=(50, 3, 1))
-    equal = Replicates((3, 1))
+    equal = Replicates((3, 1), _law)
     for value in values:
         equal.add(value, 7)
     np.testing.assert_allclose(equal.mean, values.mean(0))
     np.testing.assert_allclose(equal.stderr, values.std(0, ddof=1) / np.sqrt(50))
-    unequal = Replicates((3, 1))
+    unequal = Replicates((3, 1), _law)
     for place, value in enumerate(values):
         unequal.add(value, 1 + place % 3)
     weights = np.array([1 + place % 3 for place in range(50)])
@@ -176,6 +180,15 @@ def test_every_metric_fills_a_table_that_solves_and_survives_a_file(metric, tmp_
     damage = problem.damage.chosen(problem.candidates, choice).sum()
     if damage > 0:
         assert solve(problem, bound=float(damage) * 2).choice is not None
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_relative_error_is_that_of_the_damages(metric):
+    problem = measure(digits_network(), few(96), metric=metric, bits=(2, 4), sampling=Sampling())
+    law = problem.damage
+    value = law.sensitivity[:, None] if isinstance(law, PowerLaw) else law.values
+    relative = law.stderr.reshape(value.shape).sum(1)[value.sum(1) > 0] / value.sum(1)[value.sum(1) > 0]
+    assert problem.provenance["relative_error"]["median"] == pytest.approx(np.median(relative))
 
 
 def test_metrics_agree_where_they_must():

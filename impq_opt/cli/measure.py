@@ -30,11 +30,13 @@ def measure(
     model: NetworkOptions = NetworkOptions(),  # noqa: B008 - frozen
     groups: Annotated[str, Parameter(help="Weights per layer, kernel, slice, or block:N.")] = "layer",
     metric: Annotated[
-        str, Parameter(help="What the damage is; see the documentation of impq_opt.measure.metrics.")
+        str, Parameter(help="impq, sakr, impq-code, gaussian, measured-error, hawq, fit, or loss-delta.")
     ] = "impq",
     estimator: Annotated[
         str,
-        Parameter(help="importance, signs, batch, exact, or top; importance:64 or top:9 sets draws or margins."),
+        Parameter(
+            help="importance, signs, batch, exact, or top; importance:64 or top:9 sets draws a chunk or margins."
+        ),
     ] = "importance",
     samples: Annotated[int | None, Parameter(help="Samples of the pool; all unless given.")] = None,
     relative_error: Annotated[
@@ -66,6 +68,8 @@ def measure(
 
     sampling = Sampling(samples=samples, relative_error=relative_error, quantile=quantile, concede=concede, seed=seed)
     problem_options = {"groups": _groups(groups), "estimator": _estimator(estimator), "bits": parse_bits(bits)}
+    if not output.absolute().parent.is_dir():  # before the work, not after it
+        raise OptionError("is in no folder", where="--output", value=str(output), hint="make the folder first")
     first = os.environ.get("RANK", "0") == "0"
     with _shown(f"measuring {network}") as progress, _distributed():
         problem = measure_network(
@@ -80,6 +84,10 @@ def measure(
     reached = problem.provenance.get("relative_error", {}).get("reached", 0.0)
     if relative_error is not None and reached > relative_error:
         said = f"the samples ended at a standard error of {reached:.1%}, above {relative_error:.1%}"
+        print(f"impq-opt: {said}", file=sys.stderr)
+    carried = problem.provenance.get("tail", {}).get("of_the_top_sample", 0.0)
+    if carried > 0.2:
+        said = f"one sample carries {carried:.0%} of the sensitivities; --concede 0.005 gives up the nearest decisions"
         print(f"impq-opt: {said}", file=sys.stderr)
     if json:
         print_json(_summary(problem))

@@ -20,6 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from impq_opt.damage import DamageTable, PowerLaw
 from impq_opt.data.dataset import Dataset
 from impq_opt.errors import DataError, FileError, OptionError
 from impq_opt.files import atomic_write
@@ -30,6 +31,7 @@ from impq_opt.measure.survey import Survey
 __all__ = ["Chunks", "Progress", "Replicates", "Sampling", "replicate"]
 
 FloatArray = npt.NDArray[np.float64]
+Law = Callable[[FloatArray, FloatArray], PowerLaw | DamageTable]
 Progress = Callable[[int, int, float], None]  # chunks done, chunks at most, relative error
 
 _LEAST_CHUNKS = 8  # a standard error from fewer is not trusted to stop on
@@ -125,9 +127,15 @@ class Replicates:
     """Weighted mean over chunks (G, C) of an estimate, and its standard error.
 
     Chunks count by their samples. The standard error is that of a ratio of sums over independent chunks.
+
+    Parameters
+    ----------
+    shape : (G, C)
+    law : callable (mean, standard error) -> damages
     """
 
-    def __init__(self, shape: tuple[int, int]) -> None:
+    def __init__(self, shape: tuple[int, int], law: Law) -> None:
+        self.law = law
         self.chunks = self.samples = 0
         self.squares = 0  # of the samples per chunk
         self.sums = np.zeros((3, *shape))  # of n e, of n^2 e and of n^2 e^2
@@ -159,12 +167,18 @@ class Replicates:
         return error
 
     def relative_error(self, quantile: float) -> float:
-        """Return the relative standard error that ``quantile`` of the groups with damage stay below."""
-        mean, stderr = self.mean[:, 0], self.stderr[:, 0]
-        alive = mean > 0
+        """Return the relative standard error that ``quantile`` of the groups with damage stay below.
+
+        That of a group's damages added up over its candidates, which are one error, not several.
+        """
         if self.chunks < 2:
             return math.inf
-        return float(np.quantile(stderr[alive] / mean[alive], quantile)) if alive.any() else 0.0
+        damage = self.law(self.mean, self.stderr)
+        value = damage.sensitivity if isinstance(damage, PowerLaw) else damage.values
+        assert damage.stderr is not None
+        value, stderr = (array.reshape(len(value), -1).sum(1) for array in (value, damage.stderr))
+        alive = value > 0
+        return float(np.quantile(stderr[alive] / value[alive], quantile)) if alive.any() else 0.0
 
     def save(self, path: Path, fingerprint: str) -> None:
         """Write the state, for resuming."""
@@ -218,7 +232,7 @@ def replicate(
     sampling = chunks.sampling
     shape = (len(survey), columns)
     fingerprint = hashlib.sha256(f"{identity}|{sampling}|{len(chunks.data)}|{columns}".encode()).hexdigest()
-    result = Replicates(shape)
+    result = Replicates(shape, lambda mean, stderr: metric.law(survey, mean, stderr))
     if checkpoint is not None and checkpoint.exists():
         result.restore(checkpoint, fingerprint)
     device = next(iter(survey.network.tensors.values())).device

