@@ -400,6 +400,8 @@ class Search:
             self.proved = least
         else:
             self.proved = min(core.offset + (least << core.coarser), -self.better)
+        if self.best is None:  # what is left may fit, or not
+            return least is None
         if self.by_cost:
             return self.proved == -self.better
         base = of_units(self.base_damage) + self.instance.base_damage

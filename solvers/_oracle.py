@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from impq_opt.arithmetic import floor_float
 from impq_opt.coupling import Coupling
 from impq_opt.elimination import Factor, least_sum, strip_leaves
 from impq_opt.instance import Direction, Instance
@@ -30,15 +31,22 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
+# Above all numbers that matter, and below those whose sums and products overflow.
+_FAR = 1e250
+
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """The objective, or a limit: sum of ``table[g, k]`` and ``pairs`` <= ``limit``, pinned groups taken off."""
+    """The objective, or a limit: sum of ``table[g, k]`` and ``pairs`` <= ``limit``, pinned groups taken off.
+
+    All are multiples of 2**``shift``.
+    """
 
     name: str
     table: npt.NDArray[np.int64] | FloatArray
     pairs: Coupling | None
     limit: Fraction
+    shift: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +165,9 @@ class Oracle:
 
     def prices(self, point: Point) -> dict[str, float]:
         """Return the prices as multipliers that can be checked (:func:`impq_opt.verification.dual_bound`)."""
-        return dict(zip(self.names, point.prices.tolist(), strict=True))
+        with np.errstate(over="ignore"):
+            prices = np.ldexp(point.prices, [-row.shift for row in self.limits])
+        return dict(zip(self.names, np.minimum(prices, _FAR).tolist(), strict=True))
 
     def evaluate(self, prices: FloatArray, domain: Domain | None = None) -> Point:
         """Return the Lagrangian at ``prices`` (R,) >= 0 with the core inside ``domain``."""
@@ -347,13 +357,22 @@ def _by_cost(instance: Instance) -> bool:
     return instance.direction is Direction.COST
 
 
+def _bound_row(damage: FloatArray, bound: Fraction) -> Row:
+    """Return the bound in units of about itself, so that its price is one of costs, however small damages are.
+
+    What is far above the bound, which no answer takes, is lowered to a number that cannot overflow.
+    """
+    shift = math.frexp(floor_float(bound))[1]
+    return Row("bound", np.minimum(np.ldexp(damage, -shift), _FAR), None, bound / Fraction(2) ** shift, shift)
+
+
 def _rows(instance: Instance) -> tuple[Row, list[Row]]:
     cost, damage = instance.tables
     limits = []
     if _by_cost(instance):
         objective = Row("", cost, instance.pairs, Fraction(0))
         if instance.bound is not None:
-            limits.append(Row("bound", damage, None, instance.bound - instance.base_damage))
+            limits.append(_bound_row(damage, instance.bound - instance.base_damage))
     else:
         assert instance.limit is not None
         objective = Row("", damage, None, Fraction(0))
