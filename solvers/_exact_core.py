@@ -44,10 +44,12 @@ class Core:
     target : int
         Gains above it are of no interest.
     doubt, blur : int
-        Needs, or gains, of an assignment are rounded down by at most this much, and those of one candidate by less than
-        1. An assignment within ``room - doubt`` surely fits.
-    label : ndarray of float64 (n, K), optional
-        Numbers that are the same before rounding have the same label; without it all that are rounded may differ.
+        Needs, or gains, of an assignment are rounded down by at most this much. An assignment within ``room - doubt``
+        surely fits.
+    rank : ndarray of int64 (n, K), optional
+        The order of a group's needs, or gains where ``blur`` is not 0, before they were rounded.
+    alike : ndarray of int64 (n,), optional
+        A number that groups share which were equal before they were rounded.
     """
 
     gain: IntArray
@@ -56,29 +58,15 @@ class Core:
     target: int
     doubt: int = 0
     blur: int = 0
-    label: FloatArray | None = None
+    rank: IntArray | None = None
+    alike: IntArray | None = None
 
-    def labels(self, refine: bool) -> FloatArray:
-        """Return the labels (n, K) that tell numbers apart: one for all where rounding does not matter."""
-        if not refine or (self.doubt == 0 and self.blur == 0):
-            return np.zeros(self.gain.shape)
-        return np.arange(float(self.gain.size)).reshape(self.gain.shape) if self.label is None else self.label
-
-    def choices(self, group: int, refine: bool) -> list[int]:
-        """Return the candidates of a group that matter, by rising gain; the first of equals.
-
-        They are those that no other one beats; in refining, those that rounding might make better than any other.
-        """
+    def choices(self, group: int) -> list[int]:
+        """Return the candidates of a group that no other one beats, before rounding where that is known."""
         gain, need = self.gain[group], self.need[group]
-        if not refine or (self.doubt == 0 and self.blur == 0):
-            return _undominated(gain, need)
-        rounded, whole = (need, gain) if self.doubt else (gain, need)
-        label = self.labels(refine)[group]
-        same = label[:, None] == label
-        beats = ((rounded[:, None] < rounded) | same) & (whole[:, None] <= whole)
-        later = np.arange(len(gain))[:, None] >= np.arange(len(gain))
-        beats &= ~(same & (whole[:, None] == whole) & later)
-        return [k for k in np.argsort(gain, kind="stable").tolist() if not beats[:, k].any()]
+        if self.rank is not None:
+            gain, need = (self.rank[group], need) if self.blur else (gain, self.rank[group])
+        return _undominated(gain, need)
 
 
 @dataclass(eq=False)
@@ -101,11 +89,11 @@ def search(core: Core, most: int, control: Control, *, refine: bool = False) -> 
     """Solve a core; where more than ``most`` states are needed, or time is over, the result says so in ``stop``.
 
     With ``refine``, ``doubtful`` holds all assignments that rounding might make the best, so that exact sums can settle
-    which one is.
+    which one is; the core then says how its numbers were ordered before they were rounded.
     """
     if len(core.gain) <= _FEW and not refine:
         return _search(core, most, control, refine)
-    bundles = Bundles.of(core, refine)
+    bundles = Bundles.of(core)
     found = _search(bundles.core, most, control, refine)
     found.columns = None if found.columns is None else bundles.spread(found.columns)
     found.doubtful = [(gain, bundles.spread(columns)) for gain, columns in found.doubtful]
@@ -124,7 +112,7 @@ def _search(core: Core, most: int, control: Control, refine: bool) -> Found:
     found = states.found
     states.complete(_Completions(steps, stage_of[steps.group], -1))
     for stage, group in enumerate(rank.tolist()):
-        columns = core.choices(group, refine)
+        columns = core.choices(group)
         if control.memory_limit is not None and states.bytes_ahead(len(columns)) > control.memory_limit:
             found.stop = Stop.MEMORY_LIMIT
             return found
@@ -188,10 +176,10 @@ class Bundles:
     times: IntArray
 
     @classmethod
-    def of(cls, core: Core, refine: bool) -> Bundles:
-        """Find the equal groups of ``core``; in refining, those that are equal before rounding too."""
-        labels = core.labels(refine)
-        table = np.concatenate([core.gain, core.need, labels.view(np.int64)], axis=1)
+    def of(cls, core: Core) -> Bundles:
+        """Find the equal groups of ``core``."""
+        parts = [core.gain, core.need] if core.alike is None else [core.gain, core.need, core.alike[:, None]]
+        table = np.concatenate(parts, axis=1)
         # Equal rows have equal hashes; rows of one hash that differ are left alone.
         odd = np.random.default_rng(0).integers(1 << 62, size=table.shape[1]) * 2 + 1
         _, first, kind, count = np.unique(table @ odd, return_index=True, return_inverse=True, return_counts=True)
@@ -201,7 +189,7 @@ class Bundles:
         starts, times = [], []
         for number in np.flatnonzero(count > 1).tolist():
             row = first[number]
-            if not alike[number] or len(core.choices(row, refine)) > 2:
+            if not alike[number] or len(core.choices(int(row))) > 2:
                 continue
             start = int(count[:number].sum())
             for size in _binary(int(count[number])):
@@ -222,7 +210,8 @@ class Bundles:
             core.target,
             core.doubt,
             core.blur,
-            labels[rows],
+            None if core.rank is None else core.rank[rows],
+            None if core.alike is None else core.alike[rows],
         )
         pieces = np.repeat(all_starts - np.concatenate([[0], np.cumsum(all_times)[:-1]]), all_times)
         return cls(bundled, order[pieces + np.arange(len(table))], all_times)

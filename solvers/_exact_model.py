@@ -89,6 +89,8 @@ class Model:
         slack: int,
         better: int | None,
         most: int | None,
+        *,
+        refine: bool = False,
     ) -> RelativeCore:
         """Return the integer core of some groups.
 
@@ -102,6 +104,8 @@ class Model:
             Only answers whose objective is below the base's by more than this are of interest.
         most : int, optional
             No answer of interest does more damage.
+        refine : bool
+            Tell also how damages are ordered that rounding makes equal.
         """
         kept = kept.copy()
         if most is not None:
@@ -114,26 +118,36 @@ class Model:
         costs = np.where(kept, pool.cost - pool.cost[rows, base][:, None], 0)
         # What rounding took off the base's own damages.
         lost = self.damage_of(places, pool, base) - (exact_int_sum(base_units) << coarser)
+        rank, alike = self._unrounded(places, pool, base, kept) if refine else (None, None)
         if self.by_cost:
             target = _CLAMP if better is None else -better - 1
             room = (slack + lost) >> coarser
-            core = Core(
-                costs, damages, _clamped(room), target, doubt=inexact, label=self._labels(places, pool, base, kept)
-            )
+            core = Core(costs, damages, _clamped(room), target, doubt=inexact, rank=rank, alike=alike)
             return RelativeCore(core, kept, coarser, 0)
         target = _CLAMP if better is None else (lost - better - 1) >> coarser
-        label = self._labels(places, pool, base, kept)
-        core = Core(damages, costs, _clamped(slack), _clamped(target), blur=inexact, label=label)
+        core = Core(damages, costs, _clamped(slack), _clamped(target), blur=inexact, rank=rank, alike=alike)
         return RelativeCore(core, kept, coarser, -lost)
 
-    def _labels(self, places: IntArray, pool: Pool, base: IntArray, kept: npt.NDArray[np.bool_]) -> FloatArray:
-        """Return what tells damages (n, K) apart: themselves, or for ties, whose sums are rounded, a number of each."""
-        label = pool.damage.copy()
-        if self.instance.ties:
-            tied = np.array([place in self._tied for place in places.tolist()])
-            label[tied] = -1.0 - np.arange(float(label.size)).reshape(label.shape)[tied]
-        rows = np.arange(len(pool))
-        return np.where(kept, label, label[rows, base][:, None])
+    def _unrounded(
+        self, places: IntArray, pool: Pool, base: IntArray, kept: npt.NDArray[np.bool_]
+    ) -> tuple[IntArray, IntArray]:
+        """Return the rank (n, K) of each exact damage in its group, and a number (n,) that equal groups share."""
+        damages = np.where(kept, pool.damage, pool.damage[np.arange(len(pool)), base][:, None])
+        order = np.argsort(damages, axis=1, kind="stable")
+        rising = np.diff(np.take_along_axis(damages, order, axis=1), axis=1, prepend=-1.0) > 0
+        rank = np.empty(damages.shape, dtype=np.int64)
+        np.put_along_axis(rank, order, np.cumsum(rising, axis=1), axis=1)
+        alike = np.unique(damages, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
+        numbers: dict[tuple[int, ...], int] = {}
+        for row, place in enumerate(places.tolist() if self.instance.ties else ()):
+            if place in self._tied:  # the damages of the pool are rounded sums
+                members = self._tied[place]
+                columns = [k if kept[row, k] else int(base[row]) for k in range(damages.shape[1])]
+                exact = tuple(exact_units(members[:, min(k, members.shape[1] - 1)]) for k in columns)
+                places_of = {value: number for number, value in enumerate(sorted(set(exact)))}
+                rank[row] = [places_of[value] for value in exact]
+                alike[row] = len(places) + numbers.setdefault(exact, len(numbers))
+        return rank, alike
 
     def _units(self, places: IntArray, pool: Pool, kept: npt.NDArray[np.bool_]) -> tuple[IntArray, int, int]:
         """Return damages (n, K) in units of 2**(coarser - 1074), rounded down, coarser, and how many were rounded."""
@@ -146,7 +160,7 @@ class Model:
         shift = min(_CORE_BITS - exponent, UNIT_BITS)
         scaled = np.ldexp(damages, shift)
         units = np.floor(scaled)
-        rounded = (units != scaled).any(axis=1)
+        rounded = (np.ldexp(units, -shift) != damages).any(axis=1)
         whole = units.astype(np.int64)
         if self.instance.ties:
             tied = [row for row, place in enumerate(places.tolist()) if place in self._tied]

@@ -164,8 +164,8 @@ class Search:
         self.behind = second * GUARD - first
         if math.isnan(self.behind.sum()):  # infinite values tell nothing
             self.behind[np.isnan(self.behind)] = -1.0
-        # Where rounding hid from the hull which choice is the best, better answers differ from the base.
-        self.behind[own > first] = np.minimum(self.behind[own > first], 0.0)
+        # Where rounding, or the largest price, made the base take another choice than the best, a better one differs.
+        self.behind[own * GUARD > first] = -1.0
         self.base_columns = base.astype(np.int64)
         return own
 
@@ -275,7 +275,7 @@ class Search:
             if self.control.expired():
                 self.stop = Stop.TIME_LIMIT
                 return
-            if (self.by_cost and limit < 0) or (not self.by_cost and self.gap <= 0):
+            if (limit < 0) if self.by_cost else (self.gap <= 0 and not self._worthless):
                 self.proved = -self.better
                 return
             complete = limit <= self.threshold
@@ -337,6 +337,11 @@ class Search:
     def _pairs(self) -> Pairs | None:
         return pairs_of(self.pool, self.goal.capacity)
 
+    @property
+    def _worthless(self) -> bool:
+        """Whether damage has no price: the budget leaves equal costs only, whose tied damages are rounded."""
+        return not self.price and bool(self.instance.ties)
+
     def _pass_again(self, limit: float) -> None:
         assert self.price is not None
         found = scan(self.instance.blocks, self.instance.size, self.price, self.price, limit)
@@ -360,7 +365,7 @@ class Search:
         better, most = self.better if self.best is not None else None, self.goal.capacity
         if not self.by_cost:
             most = self.base_damage - self.better
-        core = self.model.core(part.places, part.pool, part.base, part.kept, self.slack, better, most)
+        core = self.model.core(part.places, part.pool, part.base, part.kept, self.slack, better, most, refine=refine)
         found = search(core.core, states, self.control, refine=refine)
         self.statistics["core_groups"] = len(rows)
         self.statistics["states"] += found.states
@@ -396,14 +401,11 @@ class Search:
         least = found.doubtful[0][0] if found.doubtful else found.gain
         if least is None:
             self.proved = -self.better
-        elif self.by_cost:
-            self.proved = least
-        else:
-            self.proved = min(core.offset + (least << core.coarser), -self.better)
-        if self.best is None:  # what is left may fit, or not
-            return least is None
+            return True
         if self.by_cost:
-            return self.proved == -self.better
+            self.proved = least
+            return self.best is not None and least == -self.better
+        self.proved = min(core.offset + (least << core.coarser), -self.better)
         base = of_units(self.base_damage) + self.instance.base_damage
         return float(base + of_units(self.proved)) == float(base - of_units(self.better))
 

@@ -1,0 +1,94 @@
+"""Damages so far apart that 64 bits cannot hold their sums: exact against every assignment, in fractions."""
+
+from __future__ import annotations
+
+import itertools
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from impq_opt import Problem, Status, solve, verify
+from impq_opt.solvers import _native
+
+LEAST = 5e-324
+TINY = [0.0, LEAST, 2 * LEAST, 2.0**-70, 2.0**-61, 2.0**-60, 3 * 2.0**-60, 1e-20]
+BIG = [0.5, 1 - 2.0**-53, 1.0, 1 + 2.0**-52, 2.0, 0.25 + 2.0**-54]
+POOLS = [TINY + BIG, TINY[:3] + BIG[2:4], [0.0, LEAST, 1.0]]
+
+
+@pytest.fixture(params=["compiled", "numpy"], autouse=True)
+def kernel(request, monkeypatch):
+    if request.param == "numpy":
+        monkeypatch.setattr(_native, "kernel", None)
+    elif _native.kernel is None:
+        pytest.skip("the kernel is not compiled here")
+
+
+def answers(problem):
+    """Yield cost and damage of every choice that keeps the ties."""
+    cost, damage = problem.costs[0].values, problem.damage.values
+    for choice in itertools.product(range(cost.shape[1]), repeat=len(cost)):
+        if all(len({choice[g] for g in tie}) == 1 for tie in problem.ties):
+            chosen = list(enumerate(choice))
+            yield sum(int(cost[g, k]) for g, k in chosen), sum(Fraction(float(damage[g, k])) for g, k in chosen)
+
+
+def check(problem, *, bound=None, budget=None):
+    found = solve(problem, bound=bound, budget=budget)
+    if budget is None:
+        costs = [cost for cost, damage in answers(problem) if damage <= bound]
+        assert (found.status is Status.INFEASIBLE) == (not costs)
+        assert not costs or (found.status is Status.OPTIMAL and found.exact_cost == min(costs))
+    else:
+        least = min(damage for cost, damage in answers(problem) if cost <= budget)
+        assert found.status is Status.OPTIMAL
+        assert float(found.exact_damage) == float(least)
+        assert found.exact_lower_bound <= least
+    assert not [one for one in verify(problem, found).checks if one.verdict.value == "wrong"]
+
+
+def test_a_difference_below_the_scale_of_a_core_decides():
+    # [1, 0] fills the bound exactly; leaving the last group as it is overshoots by the least of all floats.
+    check(Problem.from_tables([[0, 2], [0, 1]], [[1.0, 0.0], [LEAST, 0.0]]), bound=1.0)
+
+
+def test_an_answer_that_only_exact_sums_find_feasible():
+    cost = [[3, 3, 2], [2, 2, 0], [1, 1, 0], [0, 2, 3], [1, 2, 1], [1, 3, 2]]
+    damage = [[0, 1, 1], [0, 1, LEAST], [0, LEAST, 0], [1, 1, 1], [0, 0, 0], [0, 1, 0]]
+    check(Problem.from_tables(cost, np.array(damage, dtype=float)), bound=1.0)
+
+
+def test_a_price_beyond_all_floats():
+    cost = [[3, 1, 3], [2, 3, 3], [2, 0, 1], [2, 3, 3], [1, 2, 3], [3, 2, 2]]
+    damage = [[LEAST, 1, 0], [1, LEAST, 0], [0, 0, LEAST], [LEAST, 1, 0], [0, LEAST, LEAST], [0, 1, 0]]
+    check(Problem.from_tables(cost, np.array(damage, dtype=float)), bound=2 * LEAST)
+
+
+@pytest.mark.parametrize("ties", [((0, 2), (1, 3)), ()])
+def test_a_budget_that_leaves_equal_costs_only(ties):
+    cost = [[1, 0], [0, 1], [2, 0], [3, 2]]
+    damage = [[1.0, LEAST], [1.0, 1.0], [1.0, LEAST], [LEAST, 0.0]]
+    check(Problem.from_tables(cost, damage, ties=ties), budget=3)
+
+
+@pytest.mark.parametrize("seed", range(120))
+def test_drawn_problems(seed):
+    rng = np.random.default_rng(seed)
+    groups, width = int(rng.integers(2, 7)), int(rng.integers(2, 4))
+    cost = rng.integers(0, 4, (groups, width))
+    damage = rng.choice(POOLS[seed % 3], (groups, width))
+    if seed % 2:  # groups of equal costs, and some of equal damages
+        first, second = rng.integers(groups, size=2)
+        cost[first] = cost[second]
+        damage[first] = damage[second] if seed % 4 == 1 else damage[first]
+    pair = rng.permutation(groups)[:2].tolist()
+    ties = (tuple(pair),) if seed % 5 == 0 else ()
+    choice = rng.integers(0, width, groups)
+    if ties:
+        choice[pair] = choice[pair[0]]
+    problem = Problem.from_tables(cost, damage, ties=ties)
+    rows = np.arange(groups)
+    bound = sum((Fraction(one) for one in damage[rows, choice].tolist()), Fraction(0))
+    check(problem, bound=bound or Fraction(LEAST))
+    check(problem, budget=int(cost[rows, choice].sum()) or 1)
