@@ -14,7 +14,9 @@ from impq_opt.problem import Problem
 __all__ = ["graph_svg", "network_graph"]
 
 _ROW, _TOP = 30, 46
-_LEFT, _RIGHT, _WIDTH, _BOX = 20, 560, 900, 320
+_LEFT, _RIGHT, _WIDTH, _BOX = 20, 600, 1020, 400
+# Characters that surely fit into a box.
+_FITS = 66
 _INPUT = "input"
 
 
@@ -85,16 +87,7 @@ def graph_svg(problem: Problem, bits: Any = None) -> str:
     range over a label's groups.
     """
     graph = network_graph(problem)
-    layers = [n for n, data in graph.nodes(data=True) if data["kind"] == "weight"]
-    height = {label: float(row) for row, label in enumerate(layers)}
-    tensors = [n for n, data in graph.nodes(data=True) if data["kind"] != "weight"]
-    # An activation stands at the height of its first reader, pushed down where another one stands there already.
-    order = sorted(
-        tensors, key=lambda n: (min((height[r] for r in graph[n] if r in height), default=-1.0), n != _INPUT)
-    )
-    for row, label in enumerate(order):
-        wanted = min((height[r] for r in graph[label] if r in height), default=float(row))
-        height[label] = max(wanted, height[order[row - 1]] + 1 if row else wanted)
+    height = _rows(graph)
     rows = max(height.values(), default=0.0) + 1
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_TOP + rows * _ROW + 10:g}" '
@@ -104,8 +97,34 @@ def graph_svg(problem: Problem, bits: Any = None) -> str:
         f'<text class="h" x="{_LEFT}" y="24">activations</text><text class="h" x="{_RIGHT}" y="24">layers</text>',
     ]
     parts += [_edge(graph, height, one, other) for one, other in graph.edges]
-    parts += [_box(problem, graph, height, label, bits) for label in (*order, *layers)]
+    parts += [_box(problem, graph, height, label, bits) for label in height]
     return "\n".join([*parts, "</svg>", ""])
+
+
+def _rows(graph: nx.Graph) -> dict[str, float]:
+    """Return the row of every label: a layer stands beside what it reads, each column in the order of execution.
+
+    An activation that no layer reads stands before the one that it is tied to.
+    """
+    layers = [n for n, data in graph.nodes(data=True) if data["kind"] == "weight"]
+    number = {layer: place for place, layer in enumerate(layers)}
+    tensors = [n for n, data in graph.nodes(data=True) if data["kind"] != "weight"]
+    first = {n: min((number[r] for r in graph[n] if r in number), default=len(layers)) for n in tensors}
+    unread = {n for n in tensors if first[n] == len(layers)}
+    for n in unread:
+        first[n] = min((first[other] for other in graph[n] if other in first), default=len(layers))
+    height: dict[str, float] = {}
+    left = right = 0.0
+    for place, layer in enumerate([*layers, None]):
+        mine = sorted((n for n in tensors if first[n] == place), key=lambda n: n not in unread)
+        read = [n for n in mine if n not in unread]
+        for n in mine:
+            height[n] = max(left, right) if n in read else left
+            left = height[n] + 1
+        if layer is not None:
+            height[layer] = max(right, height[read[0]]) if read else right
+            right = height[layer] + 1
+    return height
 
 
 def _middle(height: dict[str, float], label: str) -> float:
@@ -139,10 +158,13 @@ def _box(problem: Problem, graph: nx.Graph, height: dict[str, float], label: str
         part = np.asarray(bits)[problem.names.offsets[number] : problem.names.offsets[number + 1]]
         low, high = float(part.min()), float(part.max())
         note += f" · {low:g} bits" if low == high else f" · {low:g} to {high:g} bits"
+    room = max(_FITS - len(note), 8)
+    shown = label if len(label) <= room else f"{label[: room // 2]}…{label[-(room - room // 2 - 1) :]}"
+    whole = "" if shown == label else f"<title>{escape(label)}</title>"
     classes = [*(["a"] if data["kind"] != "weight" else []), *(["p"] if data["pinned"] else [])]
     return (
         f'<rect class="{" ".join(classes)}" x="{left}" y="{top:g}" width="{_BOX}" height="22" rx="4"/>'
-        f'<text x="{left + 8}" y="{top + 15:g}">{escape(label)}</text>'
+        f'<text x="{left + 8}" y="{top + 15:g}">{escape(shown)}{whole}</text>'
         f'<text x="{left + _BOX - 8}" y="{top + 15:g}" text-anchor="end" fill="#666">{escape(note)}</text>'
     )
 

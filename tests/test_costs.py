@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from graphs import SHAPES, graph, slow_cost
 
-from impq_opt import Problem, solve
+from impq_opt import Group, Problem, solve
 from impq_opt.cli import run
 from impq_opt.costing import cost_at, uniform_bits
 from impq_opt.costs.rows import cost_row
@@ -138,6 +138,18 @@ def test_costs_agree_with_a_quantized_network():
 # -- the graph, and the command line ----------------------------------------------------------------------------------
 
 
+def test_the_picture_keeps_a_tie_short_and_a_long_name_in_its_box():
+    long = "block.0." + "inner." * 20 + "conv"
+    groups = [Group(f"a{k}", 8, 0.1, kind="activation") for k in range(6)] + [Group("sum", 8, 0.1, kind="activation")]
+    weights = [Group(f"w{k}" if k else long, 8, 0.1, reads=f"a{k}", macs=8) for k in range(6)]
+    picture = ElementTree.fromstring(graph_svg(Problem.declare(groups + weights, ties=[("a5", "sum")])))
+    texts = {text.text: text for text in picture.iter("{http://www.w3.org/2000/svg}text")}
+    heights = {name: float(texts[name].get("y")) for name in ("a4", "sum", "a5")}
+    assert heights["a4"] < heights["sum"] < heights["a5"]
+    assert [title.text for title in picture.iter("{http://www.w3.org/2000/svg}title")][-1] == long
+    assert max(map(len, texts)) < 66
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_graph_holds_every_read_and_tie(shape):
     problem = graph(shape).revise(pins={"w1": 3})
@@ -149,6 +161,8 @@ def test_the_graph_holds_every_read_and_tie(shape):
     picture = ElementTree.fromstring(graph_svg(problem, np.full(len(problem), 3.0)))
     texts = {element.text for element in picture.iter("{http://www.w3.org/2000/svg}text")}
     assert set(problem.names.labels) <= texts
+    boxes = [(box.get("x"), float(box.get("y"))) for box in picture.iter("{http://www.w3.org/2000/svg}rect")]
+    assert len(set(boxes)) == len(boxes) == network_graph(problem).number_of_nodes()
 
 
 def test_cost_on_the_command_line(capsys):
