@@ -106,6 +106,11 @@ class Budget:
     pairs: Coupling | None = None
     term: str = ""
 
+    @cached_property
+    def touched(self) -> IntArray:
+        """The groups whose candidates differ in ``table``."""
+        return np.flatnonzero((self.table != self.table[:, :1]).any(axis=1))
+
 
 @dataclass(frozen=True, eq=False)
 class Instance:

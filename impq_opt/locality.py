@@ -31,11 +31,7 @@ def is_local(budget: Budget) -> bool:
     """Return whether ``budget`` depends on so few groups that every combination of theirs can be looked at."""
     if budget.pairs is not None:
         return False
-    return budget.table.shape[1] ** len(_touched(budget)) <= _LARGEST
-
-
-def _touched(budget: Budget) -> npt.NDArray[np.int64]:
-    return np.flatnonzero((budget.table != budget.table[:, :1]).any(axis=1))
+    return budget.table.shape[1] ** len(budget.touched) <= _LARGEST
 
 
 def local_limits(instance: Instance) -> list[LocalLimit]:
@@ -44,7 +40,7 @@ def local_limits(instance: Instance) -> list[LocalLimit]:
     for budget in instance.budgets:
         if not is_local(budget):
             continue
-        groups = _touched(budget)
+        groups = budget.touched
         width = budget.table.shape[1]
         rest = budget.table[:, 0].sum() - budget.table[groups, 0].sum()
         total = np.zeros((width,) * len(groups), dtype=np.int64)
