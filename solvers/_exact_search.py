@@ -12,26 +12,21 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt.allocation import Enumeration, Stop
-from impq_opt.arithmetic import exact_units, float_of, of_units, units_within
+from impq_opt.arithmetic import float_of, of_units
 from impq_opt.contract import Claim, Control
-from impq_opt.diagnosis import smallest_damage
 from impq_opt.instance import Instance
 from impq_opt.solvers._exact_cardinality import Pairs, pairs_of
 from impq_opt.solvers._exact_core import Found, search
 from impq_opt.solvers._exact_fill import fill
-from impq_opt.solvers._exact_model import Model, RelativeCore
-from impq_opt.solvers._exact_price import Goal, Guess, Known, OutOfReachError, Sample, find_price, narrow
+from impq_opt.solvers._exact_model import RelativeCore
+from impq_opt.solvers._exact_price import OutOfReachError
+from impq_opt.solvers._exact_relax import TINY, Relaxation
 from impq_opt.solvers._exact_scan import (
     GUARD,
     LARGEST_PRICE,
     PROHIBITIVE,
     Pool,
-    Total,
-    block_width,
     common_divisor,
-    everything,
-    scan,
-    two_best,
     values_at,
 )
 from impq_opt.solvers._hull import Hulls
@@ -41,13 +36,6 @@ __all__ = ["Search"]
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-# Up to this many groups no pass is needed: all of them are priced and kept.
-_SMALL = 16384
-# Up to this many groups the search of the core, which completes every state, is as quick to use up the capacity.
-_TINY = 96
-# Groups that the first pass keeps because a second choice comes close: about this many, and at least this share.
-_KEPT = 15_000
-_SHARE = 0.0015
 _FIRST_CORE, _GROWTH = 48, 4
 # From so many open groups on, settling one that outweighs the others is worth a search of its own for each candidate.
 _OPEN = 1024
@@ -58,33 +46,27 @@ _TRIAL_STATES = 200_000
 _FILL_GROUPS = 2048
 
 
-class Search:
-    """One run: the base allocation, the best answer, and what is left of the gap.
+class Search(Relaxation):
+    """One run: the relaxation, the best answer, and what is left of the gap.
 
-    ``gap`` is an upper bound on best - dual bound, in cost: where damage is minimised, damage times the price. Damages
-    are integers in units of 2**-1074 throughout, so that all sums and comparisons are exact and quick.
+    ``gap`` is an upper bound on best - dual bound, in cost: where damage is minimised, damage times the price.
     """
 
     def __init__(
         self, instance: Instance, control: Control, states: int, hulls: Hulls | None = None, branches: bool = True
     ) -> None:
-        self.instance, self.control, self.states, self.hulls = instance, control, states, hulls
-        self.model = Model(instance)
-        self.by_cost, self.branches = self.model.by_cost, branches
-        self.goal = Goal(self.by_cost, self.model.capacity)
+        super().__init__(instance, hulls)
+        self.control, self.states, self.branches = control, states, branches
         # The best answer: the base with other columns at some places.
         self.best: tuple[IntArray, IntArray] | None = None
         self.better = 0  # how far the best answer's objective is below the base's
-        self.price: float | None = None
         self.proved: int | None = None  # lower bound minus the base's objective
         self.infeasible = False
         self.outweighing: tuple[int, list[int]] | None = None  # a group to branch on, and its candidates
         self.lattice = None if hulls is None else hulls.lattice  # divides all differences of costs
         self.pool_lattice: int | None = None  # divides those of the pool
         self.stop = Stop.COMPLETED
-        self.statistics: dict[str, Any] = {"core_groups": 0, "states": 0, "passes": 0}
-
-    # -- the relaxation ------------------------------------------------------------------------------------------
+        self.statistics: dict[str, Any] = {"core_groups": 0, "states": 0}
 
     def run(self) -> None:
         """Relax, fill and search; what overflows or is undefined on the way counts as nothing known."""
@@ -93,92 +75,21 @@ class Search:
 
     def _run(self) -> None:
         limit = self.control.memory_limit
-        if limit is not None and self._least_bytes() > limit:
+        if limit is not None and self.least_bytes() > limit:
             self.stop = Stop.MEMORY_LIMIT
             return
         try:
-            self._relax()
+            self.relax()
         except OutOfReachError:
             self.infeasible = True
             return
-        if self.best is None and not self._reachable():
+        if self.slack >= 0:
+            self.best = (np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
+        elif not self.reachable():
             self.infeasible = True
             return
         self._fill()
         self._grow()
-
-    def _least_bytes(self) -> int:
-        """Return what relaxing and answering take: the base, the answer, and the pool with its work arrays."""
-        size, width = self.instance.size, max(block_width(block) for block in self.instance.blocks)
-        pool = size if size <= _SMALL else size // 16 + _SMALL
-        return 10 * size + pool * (8 * width + 48)
-
-    def _relax(self) -> None:
-        """Find the price, the base, and the pool of groups that may differ from it."""
-        size = self.instance.size
-        if size <= (_SMALL if self.hulls is None else _TINY):
-            pool, threshold = everything(self.instance.blocks, size), math.inf
-            base, low, high = np.empty(size, dtype=np.uint16), 0.0, LARGEST_PRICE
-            settled, found = Total(), None
-        else:
-            guess, threshold = self._guess()
-            found, passes = narrow(self.instance.blocks, size, self.goal, guess, threshold, self._reachable)
-            pool, base, settled, low, high = found.pool, found.columns, found.settled, found.low, found.high
-            self.statistics["passes"] += passes
-        priced = find_price(pool, self.goal.less(settled), found)
-        self.price = min(max(priced.price, low), high)
-        base[pool.places] = priced.columns
-        self.base = base
-        own = self._set_pool(pool, threshold)
-        chosen_cost, chosen_damage = pool.chosen(priced.columns)
-        self.base_cost = settled.cost + int(chosen_cost.sum())
-        if self.instance.ties:
-            whole = self.instance.damage_of(base.astype(np.int64)) - self.instance.base_damage
-            self.base_damage = units_within(whole)
-        else:
-            self.base_damage = settled.damage + exact_units(chosen_damage)
-        self.slack = self.goal.capacity - (self.base_damage if self.by_cost else self.base_cost)
-        if self.slack >= 0:
-            self.best = (np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
-        self._measure_gap(own)
-
-    def _guess(self) -> tuple[Guess, float]:
-        """Return where the price is likely to be, and how close second choices have to be kept."""
-        if self.hulls is not None:
-            known = Known(self.hulls, self.goal)
-            return known, known.threshold()
-        size = self.instance.size
-        sample = Sample.draw(self.instance.blocks, size, self.goal)
-        return sample, sample.threshold(max(_SHARE, min(_KEPT / size, 10 * _SHARE)))
-
-    def _set_pool(self, pool: Pool, threshold: float) -> FloatArray:
-        """Keep the pool: all groups with a second choice within ``threshold`` of the best at the price, or more.
-
-        Return the values (n,) of the base's choices there.
-        """
-        assert self.price is not None
-        self.pool, self.threshold, self.pool_lattice = pool, threshold, None
-        base = self.base[pool.places]
-        first, second, own = two_best(pool, self.price, base)
-        self.first = first
-        self.behind = second * GUARD - first
-        if math.isnan(self.behind.sum()):  # infinite values tell nothing
-            self.behind[np.isnan(self.behind)] = -1.0
-        # Where rounding, or the largest price, made the base take another choice than the best, a better one differs.
-        self.behind[own * GUARD > first] = -1.0
-        self.base_columns = base.astype(np.int64)
-        return own
-
-    def _measure_gap(self, value: FloatArray) -> None:
-        """Set the base's objective minus the dual bound, in cost, rounding taken off the bound.
-
-        ``value`` (n,) is the base's in the pool; the settled groups have no reduced cost.
-        """
-        assert self.price is not None
-        excess = float((value - self.first).sum() + 2.0**-48 * value.sum())
-        excess = math.inf if math.isnan(excess) else excess
-        slack = float_of(self.slack) * self.price if self.by_cost else float(self.slack)
-        self.base_gap = excess + slack + 2.0**-48 * abs(slack)
 
     @property
     def gap(self) -> float:
@@ -189,17 +100,13 @@ class Search:
         better = float(self.better) if self.by_cost else float_of(self.better) * self.price
         return self.base_gap - better + 2.0**-48 * (self.base_gap + better)
 
-    def _reachable(self) -> bool:
-        """Return whether the relaxation has any answer: no rounding of tied sums hides that it has none."""
-        if not self.by_cost:
-            return False  # the base is the cheapest allocation
-        return self.instance.bound is None or smallest_damage(self.instance) <= self.instance.bound
-
     # -- the answer ----------------------------------------------------------------------------------------------
 
     def _fill(self) -> None:
         """Use up what the base leaves of the capacity, with the groups whose choice is closest."""
-        if self.best is None or self.gap <= 0 or len(self.pool) <= _TINY:
+        if self.best is None or self.gap <= 0:
+            return
+        if len(self.pool) <= TINY:  # the core's search, which completes every state, is as quick
             return
         assert self.price is not None
         rows = self._closest(self.gap, _FILL_GROUPS)
@@ -281,7 +188,8 @@ class Search:
             complete = limit <= self.threshold
             rows = self._closest(limit, len(self.pool))
             if not complete and size >= len(rows):
-                self._pass_again(limit)
+                self.pass_again(limit)
+                self.pool_lattice = None
                 continue
             if len(rows) == 0:  # no choice but the base's is left to a better answer
                 self.proved = -self.better
@@ -341,12 +249,6 @@ class Search:
     def _worthless(self) -> bool:
         """Whether damage has no price: the budget leaves equal costs only, whose tied damages are rounded."""
         return not self.price and bool(self.instance.ties)
-
-    def _pass_again(self, limit: float) -> None:
-        assert self.price is not None
-        found = scan(self.instance.blocks, self.instance.size, self.price, self.price, limit)
-        self.statistics["passes"] += 1
-        self._set_pool(found.pool, limit)
 
     def _core_of(self, rows: IntArray, limit: float) -> _Rows:
         """Return some groups of the pool with the choices within ``limit``."""
@@ -413,6 +315,7 @@ class Search:
 
     def claim(self) -> Claim:
         """Return what was found and proved."""
+        self.statistics["passes"] = self.passes
         done = Enumeration(self.statistics["core_groups"], self.statistics["states"])
         if self.infeasible or (self.best is None and self.proved is not None):
             return Claim(lower_bound=math.inf, enumeration=done, statistics=self.statistics)

@@ -14,7 +14,7 @@ from impq_opt import Problem, Status, Stop, solve
 from impq_opt.contract import Control
 from impq_opt.problems.families import FAMILIES, explicit, generate
 from impq_opt.solver import make_instance
-from impq_opt.solvers import _exact_price, _exact_search, _native, make_solver
+from impq_opt.solvers import _exact_price, _exact_relax, _exact_search, _native, make_solver
 from impq_opt.testing import random_case
 
 # Hard for every method known: the gap may stay open when the time is over.
@@ -50,7 +50,7 @@ def test_passes_and_narrowing_change_no_answer(name: str, monkeypatch: pytest.Mo
         limit = 0.5 if name in UNPROVED else 30
         whole = solve(problem, time_limit=limit)
         with monkeypatch.context() as patch:
-            patch.setattr(_exact_search, "_SMALL", 24)
+            patch.setattr(_exact_relax, "_SMALL", 24)
             patch.setattr(_exact_price, "_FEW", 24)
             passed = solve(problem, time_limit=limit)
         if whole.status is passed.status is Status.OPTIMAL:
@@ -63,7 +63,7 @@ def test_passes_and_narrowing_change_no_answer(name: str, monkeypatch: pytest.Mo
 def test_branching_on_the_largest_group_changes_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_exact_search, "_OPEN", 2)
     monkeypatch.setattr(_exact_search, "_FIRST_CORE", 1)
-    monkeypatch.setattr(_exact_search, "_TINY", 0)
+    monkeypatch.setattr(_exact_search, "TINY", 0)
     monkeypatch.setattr(_exact_search, "_ORDINARY", 0.0)
     branched = 0
     for seed in range(400):
