@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import time
 import warnings
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from multiprocessing.connection import Connection
 
 import numpy as np
 
@@ -27,6 +30,28 @@ class Outcome:
         rows = np.arange(len(cost))
         total = exact_sum(damage[rows, self.choice])
         return int(cost[rows, self.choice].sum()), float(total / Fraction(bound))
+
+
+def apart(peer: Callable[..., Outcome], cost: np.ndarray, damage: np.ndarray, bound: float, limit: float) -> Outcome:
+    """Run a peer in a process of its own, ended when its limit, and a minute to build its model, are over.
+
+    Some look at their time limit between long steps only; what they had found by then is lost with the process.
+    """
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=_report, args=(there, peer, cost, damage, bound, limit), daemon=True)
+    process.start()
+    there.close()
+    try:
+        found: Outcome = here.recv() if here.poll(limit + 60.0) else Outcome(limit, False, None)
+        return found if found.optimal else replace(found, seconds=limit)
+    finally:
+        process.kill()
+        process.join()
+
+
+def _report(into: Connection, peer: Callable[..., Outcome], *question: object) -> None:
+    into.send(peer(*question))
 
 
 def highs(cost: np.ndarray, damage: np.ndarray, bound: float, limit: float, *, scaled: bool = True) -> Outcome:
