@@ -318,6 +318,7 @@ def test_a_problem_file_is_described(layers, capsys):
         (["--bond", "1"], "Unknown option: --bond. Did you mean --bound?"),
         (["--bound", "1", "--budget", "1KiB"], "give a bound (least cost) or a budget (least damage), not both"),
         (["--budget", "much"], "budget: must be a non-negative number with an optional unit, got 'much'"),
+        (["--budget", "1e400KiB"], "budget: is too large, got '1e400KiB' (at most 1e+100 bit)"),
         (["--budget", "1 KiX"], "unknown unit for a quantity in bit, got 'KiX'"),
         (["--budget", "1KiB", "--budget", "2KiB"], "--budget: more than one plain budget"),
         (["--budget", "storge=1KiB"], "unknown cost, got 'storge' (did you mean 'storage'"),

@@ -27,6 +27,8 @@ _FACTORS: dict[str, dict[str, Fraction]] = {
     "J": {"J": Fraction(1), "mJ": Fraction(1, 10**3), "uJ": Fraction(1, 10**6)},
 }
 # Digits are limited: a number that takes minutes to write out in full is no quantity.
+# Far above any cost; every quantity fits a float64.
+_LARGEST = Fraction(10) ** 100
 _NUMBER = re.compile(
     r"^\s*([0-9]{1,60}(?:\.[0-9]{0,60})?(?:[eE][+-]?[0-9]{1,3})?|\.[0-9]{1,60})\s*([A-Za-z-]{0,20})\s*$"
 )
@@ -53,7 +55,10 @@ def parse_quantity(text: str | float | Fraction, unit: str, where: str = "quanti
         raise OptionError(
             f"unknown unit for a quantity in {unit}", where=where, value=suffix, hint=nearest(suffix, factors)
         )
-    return Fraction(number) * (factors[suffix] if suffix else 1)
+    value = Fraction(number) * (factors[suffix] if suffix else 1)
+    if value > _LARGEST:
+        raise OptionError("is too large", where=where, value=text, hint=f"at most {float(_LARGEST):g} {unit}".rstrip())
+    return value
 
 
 def format_quantity(value: Fraction | float, unit: str) -> str:
