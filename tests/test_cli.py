@@ -555,3 +555,26 @@ def test_the_default_problem_is_solved_and_verified(capsys, tmp_path):
     assert status == 0
     assert "optimal" in out
     assert ask(capsys, "verify", problems.DEFAULT, output)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            ["report", "resnet20-fashion-mnist", "more", "-o", "r.html"],
+            "the command takes no further argument, got 'more'",
+        ),
+        (["frontier", "--exact", "nan"], "--exact: must be finite, got nan"),
+        (["frontier", "--exact", "0"], "--exact: must be positive, got 0.0"),
+        (
+            ["cost", "resnet20-fashion-mnist", "--bits", "nan,8"],
+            "--bits: must be the bits of weights and of activations",
+        ),
+    ],
+)
+def test_wrong_input_is_a_matter_of_use(arguments, sentence, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = ask(capsys, *arguments)
+    assert (status, out) == (2, "")
+    assert sentence in err
+    assert not list(tmp_path.iterdir())

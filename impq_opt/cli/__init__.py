@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from typing import NamedTuple, NoReturn
 
 from cyclopts import App
-from cyclopts.exceptions import CycloptsError, UnknownCommandError
+from cyclopts.exceptions import CycloptsError, UnknownCommandError, UnusedCliTokensError
 
 from impq_opt import __version__
 from impq_opt.errors import ImpqError, SolverError, nearest
@@ -232,6 +232,9 @@ def _call(arguments: list[str]) -> int:
     except UnknownCommandError as error:
         name = error.unused_tokens[0] if error.unused_tokens else " ".join(arguments[:1])
         return _fail(f"there is no command {name!r} ({nearest(name, [c.name for c in COMMANDS])})", 2)
+    except UnusedCliTokensError as error:
+        more = " ".join(error.unused_tokens or [])
+        return _fail(f"the command takes no further argument, got {more!r} (impq-opt {arguments[0]} --help)", 2)
     except CycloptsError as error:
         return _fail(" ".join(str(error).split()), 2)
     sys.stdout.flush()

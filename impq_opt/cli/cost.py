@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from importlib.util import find_spec
 from pathlib import Path
@@ -104,7 +105,7 @@ def _pair(text: str) -> tuple[float, float]:
     parts = text.split(",")
     try:
         weights, activations = (float(part) for part in parts)
-        if min(weights, activations) < 0:
+        if not (0 <= weights < math.inf and 0 <= activations < math.inf):
             raise ValueError
     except ValueError:
         raise OptionError(

@@ -13,6 +13,7 @@ from cyclopts import Parameter
 
 from impq_opt import problems
 from impq_opt.allocation import Allocation
+from impq_opt.arrays import exact_bound
 from impq_opt.cli._common import (
     JsonFlag,
     Output,
@@ -80,6 +81,8 @@ def frontier(
     """
     _, revised, _ = goals.load(problem)
     questions = goals.questions()
+    for bound in exact or []:
+        exact_bound(bound, "--exact")
     if against is not None:
         bounds = [*([] if questions["bound"] is None else [questions["bound"]]), *(exact or [])]
         return two_costs(revised, against, questions["minimize"], bounds, points, json=json, output=output)
