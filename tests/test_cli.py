@@ -578,3 +578,9 @@ def test_wrong_input_is_a_matter_of_use(arguments, sentence, capsys, tmp_path, m
     assert (status, out) == (2, "")
     assert sentence in err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_table_that_nobody_reads_to_its_end():
+    command = f"{sys.executable} -m impq_opt problems | head -n 0; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -154,11 +154,16 @@ def _literal(text: str) -> Any:
 # -- writing -----------------------------------------------------------------------------------------------------
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError  # the command line ends quietly, with status 0
+
+
 def console(*, stderr: bool = False) -> Console:
     """Return a console; piped output is not cut to a terminal's width."""
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() or os.environ.get("COLUMNS") else 1000
-    return Console(stderr=stderr, highlight=False, width=width, soft_wrap=False)
+    return _Console(stderr=stderr, highlight=False, width=width, soft_wrap=False)
 
 
 def print_json(document: Mapping[str, Any] | list[Any]) -> None:
