@@ -22,7 +22,10 @@ IntArray = npt.NDArray[np.int64]
 
 
 def idle_groups(instance: Instance) -> IntArray:
-    """Return the groups in limits on few groups that are in no other row but damage, nor limited with one that is."""
+    """Return the groups that are in no other row but damage and limits on few groups, nor limited with one that is.
+
+    None where no limit is on few groups.
+    """
     limits = local_limits(instance)
     if not limits:
         return np.empty(0, dtype=np.int64)
@@ -33,26 +36,28 @@ def idle_groups(instance: Instance) -> IntArray:
     for pairs in (instance.pairs, *(budget.pairs for budget in budgets)):
         if pairs is not None:
             busy[pairs.left] = busy[pairs.right] = True
-    limited = np.zeros(instance.size, dtype=bool)
-    for limit in limits:
-        limited[limit.groups] = True
     while any(busy[limit.groups].any() and not busy[limit.groups].all() for limit in limits):
         for limit in limits:
             busy[limit.groups] |= busy[limit.groups].any()
-    return np.flatnonzero(limited & ~busy)
+    return np.flatnonzero(~busy)
 
 
 def least_damage(instance: Instance, groups: IntArray) -> IntArray | None:
-    """Return the columns (n,) of least damage of idle groups that keep their limits, exactly; None where none do."""
+    """Return the columns (n,) of least damage of idle groups that keep their limits, exactly; None where none do.
+
+    Empty where elimination would take too much memory.
+    """
     inside = np.zeros(instance.size, dtype=bool)
     inside[groups] = True
+    choice = instance.tables[1].argmin(axis=1)
     limits = [limit for limit in local_limits(instance) if inside[limit.groups].all()]
-    damages = [[Fraction(d) for d in row[:width]] for row, width in _rows(instance, groups)]
+    limited = np.unique(np.concatenate([limit.groups for limit in limits])) if limits else groups[:0]
+    damages = [[Fraction(d) for d in row[:width]] for row, width in _rows(instance, limited)]
     scale = math.lcm(*(d.denominator for row in damages for d in row))
     largest = sum(int(max(row) * scale) for row in damages) + 1
     width = instance.tables[1].shape[1]
     factors: list[Factor] = []
-    for group, row in zip(groups.tolist(), damages, strict=True):
+    for group, row in zip(limited.tolist(), damages, strict=True):
         values = [int(d * scale) for d in row]
         # Python's whole numbers: no sum rounds. Columns past the last candidate are none.
         factors.append(((group,), np.array([*values, *[largest] * (width - len(values))], dtype=object)))
@@ -60,7 +65,8 @@ def least_damage(instance: Instance, groups: IntArray) -> IntArray | None:
     least, found, exact = least_sum(factors)
     if least >= largest:
         return None
-    return np.array([found[group] for group in groups.tolist()], dtype=np.int64) if exact else np.empty(0, np.int64)
+    choice[limited] = [found[group] for group in limited.tolist()]
+    return choice[groups] if exact else groups[:0]
 
 
 def _rows(instance: Instance, groups: IntArray) -> list[tuple[list[float], int]]:

@@ -87,9 +87,13 @@ def prove_bound(
     if below >= target:
         return Recount(Outcome.PROVED, 0, 0)
     idle = idle_groups(instance)
-    columns = least_damage(instance, idle) if 0 < len(idle) < instance.size and not instance.ties else None
+    columns = least_damage(instance, idle) if len(idle) and not instance.ties else None
     if columns is None or not len(columns):
         return _prove(instance, multipliers, below, Fraction(target), states)
+    if len(idle) == instance.size:  # less damage than this there is not, and all cost the same
+        value = instance.cost_of(columns) if instance.direction is Direction.COST else instance.damage_of(columns)
+        refuted = value < target and instance.is_feasible(columns)
+        return Recount(Outcome.REFUTED, len(idle), 1, columns) if refuted else Recount(Outcome.PROVED, len(idle), 1)
     rest = settle(instance, idle, columns)
     left = {"bound", "budget"} | {budget.name for budget in rest.budgets}
     kept = {name: value for name, value in multipliers.items() if name in left}

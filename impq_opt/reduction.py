@@ -171,13 +171,9 @@ def join(instance: Instance, clusters: Sequence[IntArray]) -> Instance:
     blocks = [_rest_block(instance, rest)] if len(rest) else []
     kept = int(instance.widths[rest].max(initial=1))
     tables: list[list[tuple[IntArray, IntArray]]] = [[(np.arange(len(rest)), row.table[rest, :kept])] for row in rows]
-    ties = [
-        TieBlock(place[tie.groups[~joined[tie.groups]]], tie.members[~joined[tie.groups]], tie.columns)
-        for tie in instance.ties
-        if not joined[tie.groups].all()
-    ]
-    free, count = [instance.representatives[rest]], len(rest)
     tied = _Tied(instance)
+    ties = tied.left(joined, place)
+    free, count = [instance.representatives[rest]], len(rest)
     for groups in _of_one_kind(instance, tied, clusters):
         shape = tuple(instance.widths[groups[0]].tolist())
         at = np.arange(count, count + len(groups))
@@ -190,9 +186,10 @@ def join(instance: Instance, clusters: Sequence[IntArray]) -> Instance:
         count += len(groups)
     widest = max(values.shape[1] for _, values in tables[0])
     new_pairs = [_kept(row.pairs, joined, place, rest, (count, widest)) for row in rows]
-    budgets = []
-    for budget, parts, pairs in zip(instance.budgets, tables[1:], new_pairs[1:], strict=True):
-        budgets.append(replace(budget, table=_stacked(parts, (count, widest)), pairs=pairs))
+    budgets = (
+        replace(budget, table=_stacked(parts, (count, widest)), pairs=pairs)
+        for budget, parts, pairs in zip(instance.budgets, tables[1:], new_pairs[1:], strict=True)
+    )
     return replace(
         instance,
         size=count,
@@ -280,6 +277,15 @@ class _Tied:
         for number, tie in enumerate(instance.ties):
             self.block[tie.groups] = number
             self.row[tie.groups] = np.arange(len(tie.groups))
+
+    def left(self, joined: npt.NDArray[np.bool_], place: IntArray) -> list[TieBlock]:
+        """Return the ties whose groups are not joined, at their new places."""
+        found = []
+        for tie in self.instance.ties:
+            stays = ~joined[tie.groups]
+            if stays.any():
+                found.append(TieBlock(place[tie.groups[stays]], tie.members[stays], tie.columns))
+        return found
 
     def join(self, groups: IntArray, columns: IntArray, at: IntArray) -> TieBlock:
         """Return what lifts joined groups: every group of the problem behind them, with its column per combination."""

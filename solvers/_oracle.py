@@ -166,7 +166,7 @@ class Oracle:
     def prices(self, point: Point) -> dict[str, float]:
         """Return the prices as multipliers that can be checked (:func:`impq_opt.verification.dual_bound`)."""
         with np.errstate(over="ignore"):
-            prices = np.ldexp(point.prices, [-row.shift for row in self.limits])
+            prices = np.ldexp(point.prices, np.array([-row.shift for row in self.limits], dtype=np.int64))
         return dict(zip(self.names, np.minimum(prices, _FAR).tolist(), strict=True))
 
     def evaluate(self, prices: FloatArray, domain: Domain | None = None) -> Point:

@@ -187,6 +187,17 @@ def test_a_peak_budget_is_closed_and_proved_again():
     assert verify(problem, found).proved
 
 
+def test_groups_that_count_in_damage_alone_are_settled():
+    """Thousands of kernels that no limit is on: the least damage below a peak leaves them no choice."""
+    problem = mobilenet_v1()
+    peak = solve(problem, minimize="peak-activation-memory")
+    assert peak.status is Status.OPTIMAL
+    found = solve(problem, budget=peak.exact_cost, minimize="peak-activation-memory")
+    assert found.status is Status.OPTIMAL
+    assert found.damage <= peak.damage
+    assert verify(problem, found).proved
+
+
 def test_the_least_damage_below_a_peak():
     problem = graph("residual", seed=6)
     peak = solve(problem, bound=0.05, minimize="peak-activation-memory").exact_cost
