@@ -316,6 +316,11 @@ def test_a_network_that_cannot_be_traced_is_told():
         measure(Branching(), data_of(noise(8, 4)))
 
 
+def test_samples_that_do_not_fit_the_network_are_told():
+    with pytest.raises(DataError, match=r"does not take samples of shape \(5,\)"):
+        measure(linear(), data_of(noise(8, 5)))
+
+
 def test_a_network_without_weights_is_told():
     class Pool(nn.Module):
         def forward(self, x):

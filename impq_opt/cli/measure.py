@@ -86,7 +86,7 @@ def measure(
         said = f"the samples ended at a standard error of {reached:.1%}, above {relative_error:.1%}"
         print(f"impq-opt: {said}", file=sys.stderr)
     carried = problem.provenance.get("tail", {}).get("of_the_top_sample", 0.0)
-    if carried > 0.2:
+    if carried > 0.2 and not concede:
         said = f"one sample carries {carried:.0%} of the sensitivities; --concede 0.005 gives up the nearest decisions"
         print(f"impq-opt: {said}", file=sys.stderr)
     if json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +22,7 @@ from impq_opt.cli._common import (
     print_json,
     progress,
 )
+from impq_opt.cli._goals import diagnosis_text
 from impq_opt.cli._network import NETWORK_HELP, DataOptions, NetworkOptions, need_torch
 from impq_opt.errors import MissingPackageError, OptionError
 from impq_opt.files import atomic_write, load_allocation
@@ -97,7 +99,11 @@ def _allocations(
         except ValueError:
             raise OptionError("must be numbers", where="--bounds", value=text) from None
         found = solve(problem, bound=bound)
-        if found.choice is not None:
+        if found.choice is None:
+            print(
+                f"impq-opt: bound {bound:g} is left out, {found.status.value}: {diagnosis_text(found)}", file=sys.stderr
+            )
+        else:
             yield f"bound {bound:g}", np.asarray(found.bits)
 
 

@@ -132,6 +132,10 @@ def _folder(path: Path, split: str, size: int) -> Dataset:
 
 
 def _npz(path: Path, split: str) -> Dataset:
+    if not path.is_file() or not zipfile.is_zipfile(path):
+        raise DataError(
+            "missing, truncated or foreign file", where=str(path), hint="an .npz file is written by np.savez"
+        )
     try:
         with np.load(path, allow_pickle=False) as archive:
             names = set(archive.files)

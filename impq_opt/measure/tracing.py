@@ -68,12 +68,13 @@ def trace(network: nn.Module, example: Tensor, *, residual: str = "tie") -> Netw
         example = torch.cat([example[:1], example[:1].flip(-1)])
     example = example[:EXAMPLES]
     try:
+        expected = _logits(network, example)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch.export deprecates its own internals
             exported = torch.export.export(network, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
             module = exported.module(check_guards=False)
-        with torch.no_grad():
-            expected = network(example)
+    except DataError:
+        raise
     except Exception as error:  # torch.export raises many kinds, all of which mean the same here
         raise DataError(
             "cannot be traced by torch.export",
@@ -96,6 +97,20 @@ def trace(network: nn.Module, example: Tensor, *, residual: str = "tie") -> Netw
         )
     _find_layouts(traced, example)
     return traced
+
+
+@torch.no_grad()
+def _logits(network: nn.Module, example: Tensor) -> Tensor:
+    try:
+        logits: Tensor = network(example)
+    except Exception as error:  # whatever the layers raise, the inputs do not fit them
+        raise DataError(
+            f"does not take samples of shape {tuple(example.shape[1:])}, {example.dtype}",
+            where="network",
+            value=(str(error).strip().splitlines() or [type(error).__name__])[0],
+            hint="is it the network's own data, with its number of channels?",
+        ) from error
+    return logits
 
 
 def _find_layouts(traced: Network, example: Tensor) -> None:
