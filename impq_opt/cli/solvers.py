@@ -13,7 +13,12 @@ from impq_opt.solvers import solver_class, solver_names
 
 __all__ = ["solvers"]
 
-_FEATURES = {"damage": "least damage under a budget", "budgets": "several budgets", "pairs": "costs that couple groups"}
+_FEATURES = {
+    "damage": "least damage under a budget",
+    "budgets": "several budgets",
+    "pairs": "costs that couple groups",
+    "peaks": "the least of a peak",
+}
 
 
 def solvers(
