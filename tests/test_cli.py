@@ -566,6 +566,7 @@ def test_the_default_problem_is_solved_and_verified(capsys, tmp_path):
         ),
         (["frontier", "--exact", "nan"], "--exact: must be finite, got nan"),
         (["frontier", "--exact", "0"], "--exact: must be positive, got 0.0"),
+        (["frontier", "--points", "4"], "--points: goes with --against, got 4"),
         (
             ["cost", "resnet20-fashion-mnist", "--bits", "nan,8"],
             "--bits: must be the bits of weights and of activations",

@@ -71,7 +71,7 @@ def frontier(
         str | None,
         Parameter(help="A second cost: exact points between it and the minimized one, at --bound and each --exact."),
     ] = None,
-    points: Annotated[int, Parameter(help="Points at each bound, with --against.")] = 9,
+    points: Annotated[int | None, Parameter(help="Points at each bound, with --against; 9 unless given.")] = None,
     json: JsonFlag = False,
     output: Output = None,
 ) -> int:
@@ -85,7 +85,10 @@ def frontier(
         exact_bound(bound, "--exact")
     if against is not None:
         bounds = [*([] if questions["bound"] is None else [questions["bound"]]), *(exact or [])]
-        return two_costs(revised, against, questions["minimize"], bounds, points, json=json, output=output)
+        count = 9 if points is None else points
+        return two_costs(revised, against, questions["minimize"], bounds, count, json=json, output=output)
+    if points is not None:
+        raise OptionError("goes with --against", where="--points", value=points, hint="the hull has its own points")
     if questions["bound"] is not None or questions["budget"] is not None:
         raise OptionError("the frontier has every bound", where="--bound", hint="--exact B solves at the bound B")
     for name in solver or []:

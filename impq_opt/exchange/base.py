@@ -251,4 +251,4 @@ def need(module: str, purpose: str, install: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise MissingPackageError(module, f"{purpose} ({error})", install) from error
+        raise MissingPackageError(install, f"{purpose} ({error})", install) from error
