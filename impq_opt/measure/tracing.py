@@ -68,9 +68,9 @@ def trace(network: nn.Module, example: Tensor, *, residual: str = "tie") -> Netw
         example = torch.cat([example[:1], example[:1].flip(-1)])
     example = example[:EXAMPLES]
     try:
-        expected = _logits(network, example)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch.export deprecates its own internals
+            expected = _logits(network, example)
             exported = torch.export.export(network, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
             module = exported.module(check_guards=False)
     except DataError:
