@@ -5,36 +5,6 @@
 
 #include <stdlib.h>
 
-#define MOST_BUFFERS 8
-
-typedef struct {
-    Py_buffer view[MOST_BUFFERS];
-    int count;
-} Buffers;
-
-static void release(Buffers *b)
-{
-    while (b->count > 0)
-        PyBuffer_Release(&b->view[--b->count]);
-}
-
-static int array_of(Buffers *b, PyObject *object, Py_ssize_t size, int writable, void *into)
-{
-    *(void **)into = NULL;
-    if (object == Py_None)
-        return 0;
-    Py_buffer *view = &b->view[b->count];
-    if (PyObject_GetBuffer(object, view, writable ? PyBUF_CONTIG : PyBUF_CONTIG_RO) < 0)
-        return -1;
-    b->count++;
-    if (view->itemsize != 8 || view->len < size * 8) {
-        PyErr_Format(PyExc_ValueError, "expected %zd entries of 8 bytes", size);
-        return -1;
-    }
-    *(void **)into = view->buf;
-    return 0;
-}
-
 /* ---- sums ---------------------------------------------------------------------------------------------------------- */
 
 typedef struct {
@@ -72,7 +42,7 @@ static PyObject *py_exact_sum(PyObject *self, PyObject *args)
         PyErr_SetString(PyExc_ValueError, "too many terms");
         return NULL;
     }
-    if (array_of(&b, object, count, 0, &values))
+    if (array_of(&b, object, count, 8, 0, 0, &values))
         goto done;
     threads = thread_share(threads);
     for (int i = 0; i < threads; i++) {
@@ -226,9 +196,9 @@ static PyObject *py_recount(PyObject *self, PyObject *args)
     Py_ssize_t entries = o[2] == Py_None ? rows * columns : rows;
     Recount *first = &jobs[0];
     Table *table = &first->table;
-    if (array_of(&b, o[0], entries, 0, &table->cost) || array_of(&b, o[1], entries, 0, &table->damage) ||
-        array_of(&b, o[2], columns, 0, &table->levels) || array_of(&b, o[3], columns, 0, &table->scales) ||
-        array_of(&b, o[4], rows, 0, &table->widths) || array_of(&b, o[5], rows, 0, &first->choice))
+    if (array_of(&b, o[0], entries, 8, 0, 1, &table->cost) || array_of(&b, o[1], entries, 8, 0, 1, &table->damage) ||
+        array_of(&b, o[2], columns, 8, 0, 1, &table->levels) || array_of(&b, o[3], columns, 8, 0, 1, &table->scales) ||
+        array_of(&b, o[4], rows, 8, 0, 1, &table->widths) || array_of(&b, o[5], rows, 8, 0, 1, &first->choice))
         goto done;
     table->columns = columns;
     first->by_cost = by_cost;
@@ -294,9 +264,9 @@ static PyObject *py_messages(PyObject *self, PyObject *args)
     const int64_t *own, *other;
     double *out;
     Py_ssize_t entries = rows * columns;
-    if (array_of(&b, o[0], entries, 0, &fixed) || array_of(&b, o[1], rows, 0, &slope) ||
-        array_of(&b, o[2], entries, 0, &own) || array_of(&b, o[3], entries, 0, &other) ||
-        array_of(&b, o[4], entries, 1, &out)) {
+    if (array_of(&b, o[0], entries, 8, 0, 0, &fixed) || array_of(&b, o[1], rows, 8, 0, 0, &slope) ||
+        array_of(&b, o[2], entries, 8, 0, 0, &own) || array_of(&b, o[3], entries, 8, 0, 0, &other) ||
+        array_of(&b, o[4], entries, 8, 1, 0, &out)) {
         release(&b);
         return NULL;
     }

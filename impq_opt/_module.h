@@ -1,4 +1,4 @@
-/* A module that says what it was built from. */
+/* What all compiled parts share: the arrays they are given, and a module that says what it was built from. */
 #ifndef IMPQ_OPT_MODULE_H
 #define IMPQ_OPT_MODULE_H
 
@@ -20,6 +20,37 @@ static inline PyObject *create_module(struct PyModuleDef *definition)
         return NULL;
     }
     return module;
+}
+
+/* Arrays of the caller, held while a function runs. */
+typedef struct {
+    Py_buffer view[104];
+    int count;
+} Buffers;
+
+static inline void release(Buffers *b)
+{
+    while (b->count > 0)
+        PyBuffer_Release(&b->view[--b->count]);
+}
+
+/* The data of a contiguous array with at least `size` entries of `bytes` bytes; `none` allows None, which gives NULL. */
+static inline int array_of(
+    Buffers *b, PyObject *object, Py_ssize_t size, Py_ssize_t bytes, int writable, int none, void *into)
+{
+    *(void **)into = NULL;
+    if (none && object == Py_None)
+        return 0;
+    Py_buffer *view = &b->view[b->count];
+    if (PyObject_GetBuffer(object, view, writable ? PyBUF_CONTIG : PyBUF_CONTIG_RO) < 0)
+        return -1;
+    b->count++;
+    if (view->itemsize != bytes || view->len < size * bytes) {
+        PyErr_Format(PyExc_ValueError, "expected %zd entries of %zd bytes", size, bytes);
+        return -1;
+    }
+    *(void **)into = view->buf;
+    return 0;
 }
 
 #endif

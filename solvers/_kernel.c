@@ -167,37 +167,6 @@ WIDE static void scan_part_wide(void *job) { scan_all(job, 1); }
 
 /* ---- arguments ----------------------------------------------------------------------------------------------------- */
 
-#define MOST_BUFFERS 12
-
-typedef struct {
-    Py_buffer view[MOST_BUFFERS];
-    int count;
-} Buffers;
-
-static void release(Buffers *b)
-{
-    while (b->count > 0)
-        PyBuffer_Release(&b->view[--b->count]);
-}
-
-/* The data of a contiguous array with `size` entries of `bytes` bytes; `none` allows None, which gives NULL. */
-static int array_of(Buffers *b, PyObject *object, Py_ssize_t size, Py_ssize_t bytes, int writable, int none, void *into)
-{
-    *(void **)into = NULL;
-    if (none && object == Py_None)
-        return 0;
-    Py_buffer *view = &b->view[b->count];
-    if (PyObject_GetBuffer(object, view, writable ? PyBUF_CONTIG : PyBUF_CONTIG_RO) < 0)
-        return -1;
-    b->count++;
-    if (view->itemsize != bytes || view->len < size * bytes) {
-        PyErr_Format(PyExc_ValueError, "expected %zd entries of %zd bytes", size, bytes);
-        return -1;
-    }
-    *(void **)into = view->buf;
-    return 0;
-}
-
 static int table_of(Buffers *b, Table *t, PyObject *cost, PyObject *damage, PyObject *levels, PyObject *scales,
                     PyObject *widths, Py_ssize_t rows, Py_ssize_t columns)
 {

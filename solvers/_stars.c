@@ -21,29 +21,11 @@
 #define WIDE
 #endif
 
-typedef struct {
-    Py_buffer view[2 * MOST_ROWS + 8];
-    int count;
-} Buffers;
-
-static void release(Buffers *b)
+/* The data of an array, or NULL where it is none of `size` entries of `bytes` bytes. */
+static void *entries_of(Buffers *b, PyObject *object, Py_ssize_t size, Py_ssize_t bytes, int writable)
 {
-    while (b->count > 0)
-        PyBuffer_Release(&b->view[--b->count]);
-}
-
-/* The data of a contiguous array of exactly `size` entries of `bytes` bytes. */
-static void *array_of(Buffers *b, PyObject *object, Py_ssize_t size, Py_ssize_t bytes, int writable)
-{
-    Py_buffer *view = &b->view[b->count];
-    if (PyObject_GetBuffer(object, view, writable ? PyBUF_CONTIG : PyBUF_CONTIG_RO) < 0)
-        return NULL;
-    b->count++;
-    if (view->itemsize != bytes || view->len != size * bytes) {
-        PyErr_Format(PyExc_ValueError, "expected %zd entries of %zd bytes", size, bytes);
-        return NULL;
-    }
-    return view->buf;
+    void *data;
+    return array_of(b, object, size, bytes, writable, 0, &data) < 0 ? NULL : data;
 }
 
 /* The leaves: tables (K, L) and coefficients (L,) of each row, priced by weights. */
@@ -65,7 +47,7 @@ static int rows_of(Buffers *b, PyObject *arrays, PyObject *weights, Py_ssize_t s
         return -1;
     }
     for (Py_ssize_t i = 0; i < count; i++) {
-        into[i] = array_of(b, PyTuple_GET_ITEM(arrays, i), size, 8, 0);
+        into[i] = entries_of(b, PyTuple_GET_ITEM(arrays, i), size, 8, 0);
         weight[i] = PyFloat_AsDouble(PyTuple_GET_ITEM(weights, i));
         if (into[i] == NULL || PyErr_Occurred())
             return -1;
@@ -178,9 +160,9 @@ static int leaves_of(Buffers *b, Leaves *s, PyObject *args, PyObject **more, PyO
     s->slopes = s->rows < 0 ? -1 : rows_of(b, slopes, slope_weights, s->leaves, s->slope, s->slope_weight);
     if (s->slopes < 0)
         return -1;
-    s->leaf_levels = array_of(b, leaf_levels, s->leaves * s->columns, 8, 0);
-    s->owner = s->leaf_levels == NULL ? NULL : array_of(b, owner, s->leaves, 8, 0);
-    s->centre_levels = s->owner == NULL ? NULL : array_of(b, centre_levels, s->centres * s->columns, 8, 0);
+    s->leaf_levels = entries_of(b, leaf_levels, s->leaves * s->columns, 8, 0);
+    s->owner = s->leaf_levels == NULL ? NULL : entries_of(b, owner, s->leaves, 8, 0);
+    s->centre_levels = s->owner == NULL ? NULL : entries_of(b, centre_levels, s->centres * s->columns, 8, 0);
     if (s->centre_levels == NULL)
         return -1;
     for (Py_ssize_t l = 0; l < s->leaves; l++)
@@ -199,8 +181,8 @@ static PyObject *py_minima(PyObject *self, PyObject *args)
     Leaves s;
     PyObject *more, *out, *result = NULL;
     if (leaves_of(&b, &s, args, &more, &out) == 0) {
-        const uint8_t *allowed = array_of(&b, more, s.centres * s.columns, 1, 0);
-        double *sums = allowed == NULL ? NULL : array_of(&b, out, s.centres * s.columns, 8, 1);
+        const uint8_t *allowed = entries_of(&b, more, s.centres * s.columns, 1, 0);
+        double *sums = allowed == NULL ? NULL : entries_of(&b, out, s.centres * s.columns, 8, 1);
         if (sums != NULL) {
             Py_BEGIN_ALLOW_THREADS
             all_minima(&s, allowed, sums);
@@ -219,8 +201,8 @@ static PyObject *py_choices(PyObject *self, PyObject *args)
     Leaves s;
     PyObject *more, *out, *result = NULL;
     if (leaves_of(&b, &s, args, &more, &out) == 0) {
-        const int64_t *column = array_of(&b, more, s.centres, 8, 0);
-        int64_t *choice = column == NULL ? NULL : array_of(&b, out, s.leaves, 8, 1);
+        const int64_t *column = entries_of(&b, more, s.centres, 8, 0);
+        int64_t *choice = column == NULL ? NULL : entries_of(&b, out, s.leaves, 8, 1);
         int wrong = choice == NULL;
         for (Py_ssize_t c = 0; !wrong && c < s.centres; c++)
             wrong = column[c] < 0 || column[c] >= s.columns;
