@@ -462,6 +462,7 @@ typedef struct {
     Py_ssize_t rows, columns, count;
     int64_t *start, *group, *to, *step_cost, *step_damage;
     double *ratio;
+    Py_ssize_t *live; /* (K,) */
 } Hull;
 
 static inline void hull_step(Hull *h, Py_ssize_t row, int to, int64_t cost, int64_t damage, double ratio)
@@ -481,15 +482,21 @@ static void hull_plain(Hull *h)
                 at = k;
         h->start[row] = at;
         double last = INFINITY;
+        Py_ssize_t count = h->columns;
+        for (Py_ssize_t k = 0; k < count; k++)
+            h->live[k] = k;
         for (;;) {
             int next = -1;
             double best = 0.0;
             int64_t exact, chosen = 0;
-            for (int k = 0; k < h->columns; k++) {
+            Py_ssize_t left = 0;
+            for (Py_ssize_t i = 0; i < count; i++) {
+                int k = (int)h->live[i];
                 int64_t more = c[k] - c[at];
                 double less = fall(d, h->whole, at, k, &exact);
                 if (more <= 0 || !(less > 0))
-                    continue;
+                    continue; /* nor will it be a step from further on */
+                h->live[left++] = k;
                 double r = less / (double)more;
                 /* of equal ratios the least damage, then the least cost: nothing that rounding hides is passed by */
                 if (r > best || (r == best && next >= 0 &&
@@ -501,6 +508,7 @@ static void hull_plain(Hull *h)
             }
             if (next < 0)
                 break;
+            count = left;
             /* rounding must not let a step overtake the one before it */
             last = best < last ? best : last;
             hull_step(h, row, next, c[next] - c[at], chosen, last);
@@ -629,9 +637,15 @@ static PyObject *py_hull(PyObject *self, PyObject *args)
         release(&b);
         return NULL;
     }
+    h.live = malloc(sizeof *h.live * (size_t)h.columns);
+    if (h.live == NULL) {
+        release(&b);
+        return PyErr_NoMemory();
+    }
     Py_BEGIN_ALLOW_THREADS
     (h.columns <= WIDE_COLUMNS ? WIDE_OR_PLAIN(hull_plain) : hull_plain)(&h);
     Py_END_ALLOW_THREADS
+    free(h.live);
     release(&b);
     return PyLong_FromSsize_t(h.count);
 }

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -145,6 +146,18 @@ def cost_row(problem: Problem, weights: Mapping[str, Fraction | int | float]) ->
     """Combine the named cost terms of ``problem``, each times its weight, into one integer row."""
     for name, weight in weights.items():
         positive(weight, f"minimize.{name}")
+    rows = _ROWS.setdefault(problem, {})
+    key = tuple(weights.items())
+    if key not in rows:
+        rows[key] = _combined(problem, dict(weights))
+    return rows[key]
+
+
+# Problems do not change, and are often asked the same thing again: rows are kept as long as their problem.
+_ROWS: WeakKeyDictionary[Problem, dict[tuple[tuple[str, Fraction | int | float], ...], CostRow]] = WeakKeyDictionary()
+
+
+def _combined(problem: Problem, weights: Mapping[str, Fraction | int | float]) -> CostRow:
     terms = {name: (factor, problem.cost(name)) for name, factor in weights.items()}
     for name, (factor, term) in terms.items():
         peaks = term.peaks(problem)
