@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -79,9 +80,15 @@ def compile_instance(
 
 def _uncoupled(problem: Problem, row: CostRow, places: Places | None) -> tuple[CostRow, Coupling | None, int]:
     """Return the part of ``row`` that belongs to single groups, the pairs, and the constant."""
-    if places is None:
+    if places is None or not row.coupled:
         return (replace(row, constant=0) if row.constant else row), None, row.constant
-    return couple(problem, row, places)
+    if row not in _COUPLED:
+        _COUPLED[row] = couple(problem, row, places)
+    return _COUPLED[row]
+
+
+# A row is of one problem, whose pins and ties say where its groups are: what is made of it is kept as long as the row.
+_COUPLED: WeakKeyDictionary[CostRow, tuple[CostRow, Coupling | None, int]] = WeakKeyDictionary()
 
 
 def _places(problem: Problem, fixed: IntArray, free: IntArray | None, ties: tuple[TieBlock, ...]) -> Places:

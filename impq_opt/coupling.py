@@ -81,12 +81,10 @@ class Places:
 
 
 def couple(problem: Problem, row: CostRow, places: Places) -> tuple[CostRow, Coupling | None, int]:
-    """Split ``row`` into what belongs to single groups, what belongs to pairs of free groups, and a constant.
+    """Split a coupled ``row`` into what belongs to single groups, what belongs to pairs of free groups, and a constant.
 
     A pair with one pinned end becomes a cost of the other, a pair inside a tie a cost of the tie.
     """
-    if not row.coupled:
-        return replace(row, constant=0) if row.constant else row, None, row.constant
     fold = _Fold(problem, row, places)
     if row.pairs is not None:
         fold.products(row.pairs.left, row.pairs.right, row.pairs.coefficient)
