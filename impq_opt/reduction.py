@@ -184,6 +184,8 @@ def join(instance: Instance, clusters: Sequence[IntArray]) -> Instance:
         ties.append(tied.join(groups, _combinations(shape), at))
         free.append(instance.representatives[groups[:, 0]])
         count += len(groups)
+    if len(blocks) == 1:  # then it is in order, and can be read where it lies
+        blocks = [replace(blocks[0], groups=slice(None))]
     widest = max(values.shape[1] for _, values in tables[0])
     new_pairs = [_kept(row.pairs, joined, place, rest, (count, widest)) for row in rows]
     budgets = (
