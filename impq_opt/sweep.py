@@ -146,7 +146,7 @@ def frontier(problem: Problem, minimize: str | Mapping[str, float] | None = None
     UnsupportedError
         Where the cost belongs to pairs of groups or is a peak: the groups' hulls do not add up then.
     """
-    from impq_opt.solvers._hull import descending, hull_edges
+    from impq_opt.solvers._hull import descending, hull_edges, sums_along
 
     weights = {minimize: 1} if isinstance(minimize, str) else dict(minimize or problem.objective)
     row = cost_row(problem, weights)
@@ -163,15 +163,9 @@ def frontier(problem: Problem, minimize: str | Mapping[str, float] | None = None
     instance = compile_instance(problem, direction=Direction.COST, bound=None, cost=row)
     edges = hull_edges(*instance.tables)
     order = descending(edges.ratio)
-    # Costs of all breakpoints: whole numbers, exact in float64 where they are below 2**53.
-    cost = np.empty(len(order) + 1, dtype=np.int64)
-    cost[0] = instance.cost_of(edges.start)
-    np.cumsum(edges.cost[order], out=cost[1:])
-    cost[1:] += cost[0]
-    damage = np.empty(len(order) + 1)
     last = edges.start.copy()
     last[edges.group] = edges.to  # in chain order within a group: the last one stays
-    damage[-1] = float(instance.damage_of(last))
-    np.cumsum(edges.damage[order[::-1]], out=damage[-2::-1])
-    damage[:-1] += damage[-1]
-    return Frontier(instance, edges, order, (cost * float(instance.quantum)).astype(np.float64), damage)
+    first, least = instance.cost_of(edges.start), float(instance.damage_of(last))
+    # Costs are whole numbers, exact in float64 where they are below 2**53.
+    cost, damage = sums_along(edges, order, first, float(instance.quantum), least)
+    return Frontier(instance, edges, order, cost, damage)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from impq_opt.solvers import _native
 
-__all__ = ["Hulls", "Steps", "hull_edges", "hull_steps"]
+__all__ = ["Hulls", "Steps", "hull_edges", "hull_steps", "sums_along"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -89,6 +89,24 @@ def descending(keys: FloatArray) -> IntArray:
     order = np.empty(len(keys), dtype=np.int64)
     _native.kernel.order(keys, order, len(keys))
     return order
+
+
+def sums_along(
+    steps: Steps, order: IntArray, first: int, quantum: float, least: float
+) -> tuple[FloatArray, FloatArray]:
+    """Return cost and damage (n + 1,) before each of the steps in ``order`` (n,), and after the last.
+
+    ``first`` quanta is the cost before all, ``least`` the damage after all; it is summed from there.
+    """
+    count = len(order)
+    costs, damages = np.empty(count + 1), np.empty(count + 1)
+    if _native.kernel is not None and steps.damage.dtype == np.float64:
+        _native.kernel.sweep(order, steps.cost, steps.damage, count, first, quantum, least, costs, damages)
+        return costs, damages
+    costs[0], damages[count] = first * quantum, least
+    np.multiply(np.cumsum(steps.cost[order]) + first, quantum, out=costs[1:])
+    np.add(np.cumsum(steps.damage[order[::-1]])[::-1], least, out=damages[:count])
+    return costs, damages
 
 
 def hull_edges(cost: IntArray, damage: FloatArray | IntArray) -> Steps:

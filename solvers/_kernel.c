@@ -698,6 +698,53 @@ static int descending(const double *keys, int64_t *order, Py_ssize_t count)
     return failed ? -1 : 0;
 }
 
+/* The same for many keys: their upper 32 bits are sorted, beside their places, and the few that differ further below are
+   inserted. Where those are many after all, return 1: the order is not finished. */
+static int descending_many(const double *keys, int64_t *order, Py_ssize_t count)
+{
+    enum { WIDTH = 11, DIGITS = 3 };
+    const size_t n = (size_t)count, mask = ((size_t)1 << WIDTH) - 1;
+    uint64_t *from = malloc(n * 8), *into = malloc(n * 8);
+    size_t(*histogram)[1 << WIDTH] = calloc(DIGITS, sizeof *histogram);
+    int failed = from == NULL || into == NULL || histogram == NULL ? -1 : 0;
+    if (!failed) {
+        for (size_t i = 0; i < n; i++) {
+            uint64_t bits;
+            memcpy(&bits, &keys[i], 8);
+            from[i] = (~bits << 1 >> 32 << 32) | i; /* the sign is that of all */
+            for (int d = 0; d < DIGITS; d++)
+                histogram[d][(from[i] >> (32 + d * WIDTH)) & mask]++;
+        }
+        for (int d = 0; d < DIGITS; d++) {
+            size_t *h = histogram[d], sum = 0;
+            for (size_t i = 0; i <= mask; i++) {
+                size_t here = h[i];
+                h[i] = sum;
+                sum += here;
+            }
+            for (size_t i = 0; i < n; i++)
+                into[h[(from[i] >> (32 + d * WIDTH)) & mask]++] = from[i];
+            uint64_t *swap = from;
+            from = into;
+            into = swap;
+        }
+        size_t moves = 0;
+        for (size_t i = 0; i < n && moves <= n; i++) {
+            const int64_t place = (int64_t)(from[i] & 0xffffffff);
+            size_t j = i;
+            if (i > 0 && from[i] >> 32 == from[i - 1] >> 32) /* only those can be out of order */
+                for (; j > 0 && keys[order[j - 1]] < keys[place] && moves <= n; j--, moves++)
+                    order[j] = order[j - 1];
+            order[j] = place;
+        }
+        failed = moves > n;
+    }
+    free(from);
+    free(into);
+    free(histogram);
+    return failed;
+}
+
 /* order(keys, out): what makes non-negative keys fall, stable */
 static PyObject *py_order(PyObject *self, PyObject *args)
 {
@@ -712,7 +759,9 @@ static PyObject *py_order(PyObject *self, PyObject *args)
     int failed = array_of(&b, keys, count, 8, 0, 0, &key) || array_of(&b, out, count, 8, 1, 0, &order);
     if (!failed) {
         Py_BEGIN_ALLOW_THREADS
-        failed = descending(key, order, count) < 0 ? 2 : 0;
+        failed = 1 << 16 < count && count < (Py_ssize_t)1 << 32 ? descending_many(key, order, count) : 1;
+        if (failed > 0)
+            failed = descending(key, order, count);
         Py_END_ALLOW_THREADS
         if (failed)
             PyErr_NoMemory();
@@ -720,6 +769,48 @@ static PyObject *py_order(PyObject *self, PyObject *args)
     release(&b);
     if (failed)
         return NULL;
+    Py_RETURN_NONE;
+}
+
+/* ---- sweep --------------------------------------------------------------------------------------------------------- */
+
+/* sweep(order, cost, damage, steps, first, quantum, least, costs, damages): what all groups cost and damage before each step
+   in order and after the last: `first` quanta and what the steps add; `least` and what the steps to come will take off */
+static PyObject *py_sweep(PyObject *self, PyObject *args)
+{
+    (void)self;
+    PyObject *o[5];
+    Py_ssize_t count;
+    long long first;
+    double quantum, least;
+    if (!PyArg_ParseTuple(args, "OOOnLddOO", &o[0], &o[1], &o[2], &count, &first, &quantum, &least, &o[3], &o[4]))
+        return NULL;
+    Buffers b = {.count = 0};
+    const int64_t *order, *cost;
+    const double *damage;
+    double *costs, *damages;
+    if (array_of(&b, o[0], count, 8, 0, 0, &order) || array_of(&b, o[1], count, 8, 0, 0, &cost) ||
+        array_of(&b, o[2], count, 8, 0, 0, &damage) || array_of(&b, o[3], count + 1, 8, 1, 0, &costs) ||
+        array_of(&b, o[4], count + 1, 8, 1, 0, &damages)) {
+        release(&b);
+        return NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    int64_t paid = first;
+    double left = 0.0;
+    for (Py_ssize_t i = 0; i < count; i++) { /* both in one go: the steps lie anywhere */
+        costs[i] = (double)paid * quantum;
+        paid += cost[order[i]];
+        damages[i] = damage[order[i]];
+    }
+    costs[count] = (double)paid * quantum;
+    damages[count] = least;
+    for (Py_ssize_t i = count - 1; i >= 0; i--) {
+        left += damages[i];
+        damages[i] = left + least;
+    }
+    Py_END_ALLOW_THREADS
+    release(&b);
     Py_RETURN_NONE;
 }
 
@@ -1086,6 +1177,7 @@ static PyMethodDef methods[] = {
     {"divisor", py_divisor, METH_VARARGS, "The greatest common divisor of differences inside groups."},
     {"hull", py_hull, METH_VARARGS, "The steps of the groups' lower convex hulls."},
     {"order", py_order, METH_VARARGS, "The stable order of falling keys."},
+    {"sweep", py_sweep, METH_VARARGS, "What steps in some order cost up to each, and save from each on."},
     {"search", py_search, METH_VARARGS, "Dynamic programming over a core."},
     {NULL, NULL, 0, NULL},
 };

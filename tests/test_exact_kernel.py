@@ -18,7 +18,7 @@ from impq_opt.solver import make_instance
 from impq_opt.solvers import _native as solver_native
 from impq_opt.solvers._exact_core import Core, search
 from impq_opt.solvers._exact_scan import Scan, common_divisor, scan, two_best
-from impq_opt.solvers._hull import hull_edges, hull_steps
+from impq_opt.solvers._hull import Steps, descending, hull_edges, hull_steps, sums_along
 from impq_opt.verification import examine
 
 compiled = pytest.mark.skipif(
@@ -139,6 +139,30 @@ def test_hulls_and_their_order_are_the_same(whole: bool, monkeypatch: pytest.Mon
             assert np.array_equal(getattr(steps, name), getattr(slow, name)), name
         inside = edges.group[1:] == edges.group[:-1]
         assert (edges.ratio[1:] <= edges.ratio[:-1])[inside].all()
+
+
+@compiled
+def test_orders_of_many_keys_and_sums_along_them_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(6)
+    count = 100_000
+    near = 1.0 + rng.integers(0, 1 << 20, count) * 2.0**-52  # their upper halves are equal
+    samples = [
+        10.0 ** rng.uniform(-300, 300, count),
+        rng.integers(0, 50, count).astype(float),
+        near,
+        np.where(rng.random(count) < 1e-3, near, rng.random(count)),
+        np.sort(rng.random(count)),
+    ]
+    for keys in samples:
+        order = descending(keys)
+        steps = Steps(order, order, order, rng.integers(1, 1 << 40, count), rng.random(count), keys)
+        found = sums_along(steps, order, 7, 0.25, 1e-3)
+        with monkeypatch.context() as patch:
+            pure(patch)
+            assert np.array_equal(descending(keys), order)
+            assert all(
+                np.array_equal(a, b) for a, b in zip(sums_along(steps, order, 7, 0.25, 1e-3), found, strict=True)
+            )
 
 
 @compiled
