@@ -19,6 +19,7 @@ __all__ = [
     "UNIT_BITS",
     "ceil_float",
     "dyadic",
+    "dyadic_units",
     "exact_int_sum",
     "exact_sum",
     "exact_units",
@@ -46,8 +47,9 @@ _SMALL = 256
 def exact_sum(values: FloatArray) -> Fraction:
     """Return the exact sum of finite float64 values, of any shape, as a fraction."""
     flat = np.ascontiguousarray(values, dtype=np.float64).reshape(-1)
-    if _native.library is not None and flat.size <= _native.MOST_ROWS:
-        return dyadic(*_native.library.exact_sum(flat, flat.size, _native.thread_count(flat.size)))
+    found = _compiled_sum(flat)
+    if found is not None:
+        return dyadic(*found)
     if flat.size <= _SMALL:
         return _small_sum(flat.tolist())
     total, shift = 0, 1074 + 53  # every term is an integer times 2**-shift
@@ -68,12 +70,21 @@ def exact_sum(values: FloatArray) -> Fraction:
 
 def exact_units(values: FloatArray) -> int:
     """Return the exact sum of finite float64 values, of any shape, in units of 2**-1074."""
-    if _native.library is not None and values.size <= _native.MOST_ROWS:
-        flat = np.ascontiguousarray(values, dtype=np.float64)
-        integer, exponent = _native.library.exact_sum(flat, flat.size, _native.thread_count(flat.size))
-        units: int = integer << (exponent + UNIT_BITS)
-        return units
-    return units_within(exact_sum(values))
+    found = _compiled_sum(np.ascontiguousarray(values, dtype=np.float64))
+    return units_within(exact_sum(values)) if found is None else dyadic_units(*found)
+
+
+def _compiled_sum(values: FloatArray) -> tuple[int, int] | None:
+    """Return the exact sum of a contiguous array as (integer, exponent); None where NumPy has to find it."""
+    if _native.library is None or values.size > _native.MOST_ROWS:
+        return None
+    found: tuple[int, int] = _native.library.exact_sum(values, values.size, _native.thread_count(values.size))
+    return found
+
+
+def dyadic_units(integer: int, exponent: int) -> int:
+    """Return ``integer * 2**exponent``, a sum of float64s, in units of 2**-1074."""
+    return integer << (exponent + UNIT_BITS)
 
 
 def units_within(value: Fraction) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt import _native
-from impq_opt.arithmetic import UNIT_BITS, exact_int_sum, exact_units, of_units
+from impq_opt.arithmetic import UNIT_BITS, dyadic_units, exact_int_sum, exact_units, of_units
 from impq_opt.errors import SolverError
 from impq_opt.instance import Block, Direction, Instance, RankOne
 from impq_opt.locality import is_local
@@ -82,11 +82,11 @@ def examine(
         recounted = _recount(block, np.ascontiguousarray(choice[block.groups], dtype=np.int64), by_cost, lam)
         if recounted is None:  # NumPy has to read it, or the choice is none
             return assess(instance, choice), dual_bound(instance, multipliers)
-        chosen_cost, (integer, exponent), least_cost, (value, value_exponent) = recounted
+        chosen_cost, chosen_damage, least_cost, least_values = recounted
         cost += chosen_cost
-        damage += integer << (exponent + UNIT_BITS)
+        damage += dyadic_units(*chosen_damage)
         least += least_cost
-        minima += value << (value_exponent + UNIT_BITS)
+        minima += dyadic_units(*least_values)
     exact = instance.base_damage + of_units(damage) if instance.base_damage else of_units(damage)
     broken = []
     if instance.bound is not None and exact > instance.bound:

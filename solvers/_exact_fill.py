@@ -23,9 +23,12 @@ def fill(pool: Pool, base: IntArray, by_cost: bool, slack: int) -> IntArray:
     cost, damage = pool.chosen(base)
     saved, added = cost[:, None] - pool.cost, pool.damage - damage[:, None]
     gain, need = (saved, added) if by_cost else (-added, -saved)
-    # Differences of damages are rounded: none that fits is rounded above the slack rounded up.
-    limit = float_above(slack) if by_cost else slack
-    rows, columns = np.nonzero((gain > 0) & (need <= limit))
+
+    def may_fit() -> npt.NDArray[np.bool_]:
+        # Differences of damages are rounded: none that fits is rounded above the slack rounded up.
+        return np.asarray(need <= (float_above(slack) if by_cost else slack))
+
+    rows, columns = np.nonzero((gain > 0) & may_fit())
     gain, need = gain[rows, columns], need[rows, columns]
     found = base.copy()
     for _ in range(_MOST_CHANGES):
@@ -39,7 +42,7 @@ def fill(pool: Pool, base: IntArray, by_cost: bool, slack: int) -> IntArray:
         if change <= slack:
             slack -= change
             found[row] = column
-            live = (rows != row) & (need <= (float_above(slack) if by_cost else slack))
+            live = (rows != row) & may_fit()
         else:  # the rounded difference was too small
             live = np.arange(len(gain)) != pick
         rows, columns, gain, need = rows[live], columns[live], gain[live], need[live]

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.arithmetic import UNIT_BITS, exact_int_sum, exact_units
+from impq_opt.arithmetic import dyadic_units, exact_int_sum, exact_units
 from impq_opt.instance import Block, RankOne
 from impq_opt.solvers import _native
 
@@ -155,7 +155,7 @@ def _scan_native(block: Block, arrays: tuple[Any, ...], low: float, high: float,
             *(pool_cost, pool_damage, room, _native.thread_count(count)),
         )
     pool = Pool(places[:opened], pool_cost[:opened], pool_damage[:opened])
-    settled, at_low, at_high = (Total(cost, damage << (exponent + UNIT_BITS)) for cost, (damage, exponent) in found)
+    settled, at_low, at_high = (Total(cost, dyadic_units(*damage)) for cost, damage in found)
     return Scan(columns, pool, settled, at_low, at_high, low, high, threshold)
 
 

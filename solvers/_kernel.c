@@ -266,7 +266,7 @@ done:
 }
 
 /* two_best(cost, damage, rows, columns, price, chosen, first, second, own): the least two values of each row, and that of its
-   chosen column, or NULL */
+   chosen column */
 static PyObject *py_two_best(PyObject *self, PyObject *args)
 {
     (void)self;
@@ -279,8 +279,8 @@ static PyObject *py_two_best(PyObject *self, PyObject *args)
     Buffers buffers = {.count = 0};
     Table table;
     if (table_of(&buffers, &table, cost, damage, Py_None, Py_None, Py_None, rows, columns) ||
-        array_of(&buffers, chosen, rows, 2, 0, 1, &choice) || array_of(&buffers, first, rows, 8, 1, 0, &least) ||
-        array_of(&buffers, second, rows, 8, 1, 0, &next) || array_of(&buffers, owns, rows, 8, 1, 1, &own)) {
+        array_of(&buffers, chosen, rows, 2, 0, 0, &choice) || array_of(&buffers, first, rows, 8, 1, 0, &least) ||
+        array_of(&buffers, second, rows, 8, 1, 0, &next) || array_of(&buffers, owns, rows, 8, 1, 0, &own)) {
         release(&buffers);
         return NULL;
     }
@@ -300,8 +300,7 @@ static PyObject *py_two_best(PyObject *self, PyObject *args)
         }
         least[row] = one;
         next[row] = two;
-        if (own != NULL && choice != NULL)
-            own[row] = (double)(c[choice[row]] - lowest) + price * d[choice[row]];
+        own[row] = (double)(c[choice[row]] - lowest) + price * d[choice[row]];
     }
     Py_END_ALLOW_THREADS
     release(&buffers);
