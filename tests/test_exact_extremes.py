@@ -113,6 +113,20 @@ def test_a_choice_that_needs_one_unit_less_is_reached() -> None:
         assert (found.status, found.exact_cost) == (truth.status, truth.exact_cost)
 
 
+def test_the_base_is_doubted_at_a_price_that_is_cut_off() -> None:
+    # Cost per damage at the bottom of float64 is beyond the largest price, where the base is not the best choice.
+    cost = [[2, 0, 2, 3, 4], [4, 0, 3, 4, 3], [5, 3, 4, 2, 0]]
+    damage = [
+        [1e-323, 1e-323, 2.6434393086793923e-89, 6.994252468103246e-41, 1e-323],
+        [0.0, 6.6335890133e-314, 3.815417243951437e-114, 5.250554365813e-311, 1e-323],
+        [1e-323, 1.0621166204424202e-104, 1.9441080903689024e-289, 0.0, 1e-323],
+    ]
+    problem = Problem.from_tables(cost, damage)
+    bound = Fraction(1e-323) + Fraction(6.6335890133e-314)
+    found, truth = solve(problem, bound=bound), solve(problem, bound=bound, solver="exhaustive")
+    assert (found.status, found.exact_cost) == (truth.status, truth.exact_cost)
+
+
 def test_the_base_is_doubted_where_its_choice_is_not_the_best_at_the_price() -> None:
     # The third candidate is cheaper and better than the fourth; differences of damages round to the same numbers.
     cost = [[0, 6, 6, 18], [0, 6, 6, 18], [3, 0, 3, 24]]
