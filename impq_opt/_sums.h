@@ -1,4 +1,4 @@
-/* Exact sums of float64: mantissas are added per exponent in integers, so the order of terms does not matter. */
+/* Exact sums of float64, in integers, so that the order of terms does not matter. */
 #ifndef IMPQ_OPT_SUMS_H
 #define IMPQ_OPT_SUMS_H
 
@@ -9,28 +9,25 @@
 #include <stdint.h>
 #include <string.h>
 
-#define EXPONENTS 2047
-/* 2^30 terms add up below 2^62 in each half. */
+/* A fixed-point number as wide as float64 reaches, down to 2^-1074, in bins of 32 bits (Kulisch 1971). Carries wait until
+   the end: 2^30 terms, each of less than 2^32 in a bin, add up below 2^62. */
+#define BINS 67
 #define MOST_TERMS ((Py_ssize_t)1 << 30)
 
 typedef struct {
-    int64_t low[EXPONENTS];  /* sums of the lower 32 bits of mantissas, by biased exponent */
-    int64_t high[EXPONENTS]; /* sums of the upper 21 bits */
+    int64_t bin[BINS];
 } Bins;
 
 static inline void bins_add(Bins *bins, double value)
 {
     uint64_t bits;
     memcpy(&bits, &value, sizeof bits);
-    unsigned exponent = (unsigned)(bits >> 52) & 0x7ff;
-    uint64_t mantissa = (bits & 0xfffffffffffffULL) | ((uint64_t)(exponent != 0) << 52);
-    int64_t low = (int64_t)(mantissa & 0xffffffffULL), high = (int64_t)(mantissa >> 32);
-    if (bits >> 63) {
-        low = -low;
-        high = -high;
-    }
-    bins->low[exponent] += low;
-    bins->high[exponent] += high;
+    unsigned exponent = (unsigned)(bits >> 52) & 0x7ff, place = exponent ? exponent - 1 : 0, shift = place % 32;
+    uint64_t mantissa = (bits & 0xfffffffffffffULL) | ((uint64_t)(exponent != 0) << 52), low = mantissa << shift;
+    int64_t part[3] = {(int64_t)(low & 0xffffffff), (int64_t)(low >> 32), (int64_t)(mantissa >> 32 >> (32 - shift))};
+    int64_t sign = bits >> 63 ? -1 : 1, *bin = bins->bin + place / 32;
+    for (int i = 0; i < 3; i++)
+        bin[i] += sign * part[i];
 }
 
 #define LANES 8
@@ -99,61 +96,34 @@ ALWAYS_INLINE void bins_add_block(Bins *bins, const double *values, int count)
 
 static inline void bins_merge(Bins *into, const Bins *from)
 {
-    for (int i = 0; i < EXPONENTS; i++) {
-        into->low[i] += from->low[i];
-        into->high[i] += from->high[i];
-    }
+    for (int i = 0; i < BINS; i++)
+        into->bin[i] += from->bin[i];
 }
 
-/* The sum as (integer, exponent): integer * 2**exponent. Bin 0 holds subnormals, which share the scale of bin 1. */
+/* The sum as (integer, exponent): integer * 2**exponent. */
 static PyObject *bins_result(const Bins *bins)
 {
-    int first = -1, last = -1;
-    for (int i = 0; i < EXPONENTS; i++)
-        if (bins->low[i] || bins->high[i]) {
-            if (first < 0)
-                first = i;
-            last = i;
-        }
-    if (first < 0)
+    int first = 0, last = BINS - 1;
+    while (first < BINS && bins->bin[first] == 0)
+        first++;
+    while (last > first && bins->bin[last] == 0)
+        last--;
+    if (first == BINS)
         return Py_BuildValue("(ii)", 0, 0);
-    int base = first > 0 ? first : 1;
-    /* 32-bit digits with signed carries; a bin adds at most 94 bits at its place. */
-    int digits = (last - base + 32) / 32 + 4;
-    int64_t *sum = PyMem_Calloc((size_t)digits, sizeof *sum);
-    if (sum == NULL)
-        return PyErr_NoMemory();
-    for (int i = first; i <= last; i++) {
-        int shift = (i > 0 ? i : 1) - base;
-        __int128 part = ((__int128)bins->high[i] * ((__int128)1 << 32) + bins->low[i]);
-        int place = shift / 32;
-        /* split before shifting, so that nothing is lost: part < 2^95, shifted by less than 32 */
-        __int128 value = part * ((__int128)1 << (shift % 32));
-        for (int j = place; j < digits; j++) {
-            sum[j] += (int64_t)(uint32_t)value;
-            value >>= 32;
-            if (value == 0 || value == -1) {
-                if (value == -1 && j + 1 < digits)
-                    sum[j + 1] -= 1;
-                break;
-            }
-        }
-    }
-    PyObject *total = PyLong_FromLong(0), *word = PyLong_FromLong(32);
-    for (int j = digits - 1; j >= 0 && total != NULL && word != NULL; j--) {
-        PyObject *shifted = PyNumber_Lshift(total, word), *digit = PyLong_FromLongLong(sum[j]);
+    PyObject *total = PyLong_FromLongLong(bins->bin[last]), *width = PyLong_FromLong(32);
+    for (int i = last - 1; i >= first && total != NULL && width != NULL; i--) {
+        PyObject *shifted = PyNumber_Lshift(total, width), *here = PyLong_FromLongLong(bins->bin[i]);
         Py_DECREF(total);
-        total = shifted != NULL && digit != NULL ? PyNumber_Add(shifted, digit) : NULL;
+        total = shifted != NULL && here != NULL ? PyNumber_Add(shifted, here) : NULL;
         Py_XDECREF(shifted);
-        Py_XDECREF(digit);
+        Py_XDECREF(here);
     }
-    PyMem_Free(sum);
-    Py_XDECREF(word);
-    return total == NULL ? NULL : Py_BuildValue("(Ni)", total, base - 1075);
+    Py_XDECREF(width);
+    return total == NULL ? NULL : Py_BuildValue("(Ni)", total, 32 * first - 1074);
 }
 
 /* A signed 128-bit integer as a Python integer. */
-static PyObject *wide_result(__int128 value)
+static inline PyObject *wide_result(__int128 value)
 {
     PyObject *high = PyLong_FromLongLong((int64_t)(value >> 64)), *bits = PyLong_FromLong(64);
     PyObject *low = PyLong_FromUnsignedLongLong((uint64_t)value), *total = NULL;
@@ -173,13 +143,13 @@ typedef void (*Work)(void *job);
 
 #define MOST_THREADS 16
 
-static int thread_share(int threads)
+static inline int thread_share(int threads)
 {
     return threads < 1 ? 1 : threads > MOST_THREADS ? MOST_THREADS : threads;
 }
 
 #if defined(_WIN32)
-static void run_all(Work work, void *jobs, size_t size, int count)
+static inline void run_all(Work work, void *jobs, size_t size, int count)
 {
     for (int i = 0; i < count; i++)
         work((char *)jobs + size * (size_t)i);
@@ -198,7 +168,7 @@ static void *run_task(void *task)
     return NULL;
 }
 
-static void run_all(Work work, void *jobs, size_t size, int count)
+static inline void run_all(Work work, void *jobs, size_t size, int count)
 {
     pthread_t threads[MOST_THREADS];
     Task tasks[MOST_THREADS];

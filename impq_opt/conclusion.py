@@ -69,15 +69,16 @@ def conclude(
 
 def _checked_bound(
     instance: Instance, claim: Claim, found: Assessment | None, dual: Fraction | float, strategy: Solver
-) -> tuple[Fraction | float, Certificate | None]:
+) -> tuple[int | Fraction | float, Certificate | None]:
     """Return the lower bound that may be believed, and what it rests on."""
     if isinstance(dual, Fraction):
         # costs are whole, damages are not negative
         whole = instance.direction is Direction.COST
-        dual = Fraction(math.ceil(dual) if whole else max(0.0, floor_float(dual)))
-    lower = dual
+        dual = math.ceil(dual) if whole else Fraction(max(0.0, floor_float(dual)))
+    lower: int | Fraction | float = dual
     if claim.enumeration is not None and math.isfinite(claim.lower_bound):
-        lower = max(lower, Fraction(claim.lower_bound))
+        claimed = claim.lower_bound
+        lower = max(lower, claimed if isinstance(claimed, int) else Fraction(claimed))
     if found is not None and lower > objective_of(instance, found):
         if dual > objective_of(instance, found):
             raise AssertionError("a dual bound above a feasible value: please report this instance")
@@ -96,7 +97,7 @@ def _checked_bound(
     )
 
 
-def _closed(instance: Instance, found: Assessment, lower: Fraction | float) -> bool:
+def _closed(instance: Instance, found: Assessment, lower: int | Fraction | float) -> bool:
     """Return whether no allocation can be better.
 
     Costs are whole numbers of quanta. Damages are compared as they are reported, rounded once to the nearest float64:

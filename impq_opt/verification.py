@@ -154,6 +154,7 @@ def _lowered(instance: Instance, minima: int) -> Fraction:
     return Fraction(minima >> (UNIT_BITS - 128), 1 << 128)
 
 
+@np.errstate(over="ignore")  # a value that overflows still gives a valid, lower, bound
 def dual_bound(instance: Instance, multipliers: Mapping[str, float]) -> Fraction | float:
     """Return a lower bound on the objective that ``multipliers`` >= 0 prove; -inf where they prove nothing.
 
@@ -208,10 +209,10 @@ def _peak_bound(instance: Instance, lam: float, multipliers: Mapping[str, float]
     return Fraction(low + 1)
 
 
-def _constants(instance: Instance, lam: float, multipliers: Mapping[str, float]) -> Fraction:
+def _constants(instance: Instance, lam: float, multipliers: Mapping[str, float]) -> int | Fraction:
     """Pinned groups, less the multipliers times the limits."""
     if instance.direction is Direction.COST:
-        total = Fraction(instance.base_cost)
+        total: int | Fraction = instance.base_cost
         if instance.bound is not None:
             total += Fraction(lam) * (instance.base_damage - instance.bound)
     else:

@@ -101,13 +101,13 @@ def search(core: Core, most: int, control: Control, *, refine: bool = False) -> 
 
 
 def _search(core: Core, most: int, control: Control, refine: bool) -> Found:
+    if _native.core is not None and not refine and core.gain.shape[1] <= _native.MOST_COLUMNS:
+        return _search_native(core, most, control)
     steps = hull_steps(core.gain, core.need)
     # Coarse groups first: the fine ones that remain then complete every state closely.
     rank = np.argsort(-np.ptp(core.gain, axis=1), kind="stable")
     stage_of = np.empty_like(rank)
     stage_of[rank] = np.arange(len(rank))
-    if _native.kernel is not None and not refine and core.gain.shape[1] <= _native.MOST_COLUMNS:
-        return _search_native(core, steps, rank, stage_of, most, control)
     states = _States(core, steps, refine)
     found = states.found
     states.complete(_Completions(steps, stage_of[steps.group], -1))
@@ -130,13 +130,12 @@ def _search(core: Core, most: int, control: Control, refine: bool) -> Found:
     return found
 
 
-def _search_native(core: Core, steps: Steps, rank: IntArray, stage_of: IntArray, most: int, control: Control) -> Found:
-    """Do what the loop of :func:`_search` does, compiled."""
-    gain, need, origin, over = relative_to(core, steps.start)
-    best = np.empty(len(rank), dtype=np.int64)
-    stop, has_best, best_gain, states, doubtful = _native.kernel.search(
-        *(gain, need, steps.start, rank, stage_of, steps.group, steps.to, steps.cost, steps.damage),
-        *(*gain.shape, len(steps.group), origin, over, core.target, lattice_of(gain), core.doubt, most),
+def _search_native(core: Core, most: int, control: Control) -> Found:
+    """Do what :func:`_search` does, compiled."""
+    best = np.empty(len(core.gain), dtype=np.int64)
+    stop, has_best, best_gain, states, doubtful = _native.core.search(
+        *(np.ascontiguousarray(core.gain), np.ascontiguousarray(core.need), *core.gain.shape),
+        *(core.room, core.target, core.doubt, most),
         *(control.remaining, math.inf if control.memory_limit is None else float(control.memory_limit)),
         *(float(_WORKING), float(_KEPT), _MARGIN, _MOST_DOUBTFUL, best),
     )
@@ -147,18 +146,6 @@ def _search_native(core: Core, steps: Steps, rank: IntArray, stage_of: IntArray,
         states,
         _STOPS[stop],
     )
-
-
-def relative_to(core: Core, start: IntArray) -> tuple[IntArray, IntArray, int, int]:
-    """Return gains and needs (n, K) beyond those of ``start``, its gain, and its need beyond the room."""
-    rows = np.arange(len(start))
-    gain, need = core.gain[rows, start], core.need[rows, start]
-    return core.gain - gain[:, None], core.need - need[:, None], int(gain.sum()), int(need.sum()) - core.room
-
-
-def lattice_of(gain: IntArray) -> int:
-    """Return the greatest common divisor of relative gains: all gains are the first one plus multiples of it."""
-    return int(np.gcd.reduce(gain, axis=None))
 
 
 @dataclass(frozen=True, eq=False)
@@ -279,9 +266,13 @@ class _States:
 
     def __init__(self, core: Core, steps: Steps, refine: bool) -> None:
         self.core, self.steps, self.refine, self.found = core, steps, refine, Found()
-        self.group_gain, self.group_need, self.origin, over = relative_to(core, steps.start)
-        self.gain, self.over = np.array([self.origin]), np.array([over])
-        self.lattice = lattice_of(self.group_gain)
+        rows = np.arange(len(steps.start))
+        gain, need = core.gain[rows, steps.start], core.need[rows, steps.start]
+        self.group_gain, self.group_need = core.gain - gain[:, None], core.need - need[:, None]
+        self.origin = int(gain.sum())
+        self.gain, self.over = np.array([self.origin]), np.array([int(need.sum()) - core.room])
+        # All gains are the first one plus multiples of it.
+        self.lattice = int(np.gcd.reduce(self.group_gain, axis=None))
         self.inside = np.arange(len(steps.group))
         self.trail: list[tuple[int, npt.NDArray[np.int32], npt.NDArray[np.uint16]]] = []
         self.kept = 0

@@ -10,8 +10,9 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.arithmetic import UNIT_BITS, exact_int_sum, exact_units, float_above, units_within
+from impq_opt.arithmetic import UNIT_BITS, dyadic_units, exact_int_sum, exact_units, float_above, units_within
 from impq_opt.instance import Direction, Instance
+from impq_opt.solvers import _native
 from impq_opt.solvers._exact_core import Core
 from impq_opt.solvers._exact_scan import Pool
 
@@ -80,6 +81,15 @@ class Model:
         single[[row for row, _ in tied]] = False
         return exact_units(np.concatenate([chosen[single], *behind]))
 
+    def less_damage(
+        self, places: IntArray, pool: Pool, rows: IntArray, base: IntArray, columns: npt.NDArray[np.integer]
+    ) -> int:
+        """Return by how much some rows (n,) of ``pool`` do less damage, exactly, at ``columns`` than at ``base``."""
+        if self.instance.ties:
+            part = pool.take(rows)
+            return self.damage_of(places, part, base) - self.damage_of(places, part, columns)
+        return exact_units(np.concatenate([pool.damage[rows, base], -pool.damage[rows, columns]]))
+
     def core(
         self,
         places: IntArray,
@@ -108,16 +118,7 @@ class Model:
             Tell also how damages are ordered that rounding makes equal.
         """
         kept = kept.copy()
-        if most is not None:
-            kept &= pool.damage <= float_above(max(most, 0))
-        rows = np.arange(len(pool))
-        kept[rows, base] = True
-        units, coarser, inexact = self._units(places, pool, kept)
-        base_units = units[rows, base]
-        damages = np.where(kept, units - base_units[:, None], 0)
-        costs = np.where(kept, pool.cost - pool.cost[rows, base][:, None], 0)
-        # What rounding took off the base's own damages.
-        lost = self.damage_of(places, pool, base) - (exact_int_sum(base_units) << coarser)
+        costs, damages, coarser, inexact, lost = self._relative(places, pool, base, kept, most)
         rank, alike = self._unrounded(places, pool, base, kept) if refine else (None, None)
         if self.by_cost:
             target = _CLAMP if better is None else -better - 1
@@ -127,6 +128,34 @@ class Model:
         target = _CLAMP if better is None else (lost - better - 1) >> coarser
         core = Core(damages, costs, _clamped(slack), _clamped(target), blur=inexact, rank=rank, alike=alike)
         return RelativeCore(core, kept, coarser, -lost)
+
+    def _relative(
+        self, places: IntArray, pool: Pool, base: IntArray, kept: npt.NDArray[np.bool_], most: int | None
+    ) -> tuple[IntArray, IntArray, int, int, int]:
+        """Return costs and damages (n, K) beyond the base's, and what rounding did.
+
+        Damages are in units of 2**(coarser - 1074), rounded down. Choices that do more damage than ``most`` are taken
+        off ``kept``, the base's never. Also return ``coarser``, the number of rounded groups, and what rounding took
+        off the base's own damages, in units of 2**-1074.
+        """
+        most_damage = math.inf if most is None else float_above(max(most, 0))
+        if _native.core is not None and not self.instance.ties:
+            costs, damages = np.empty(kept.shape, dtype=np.int64), np.empty(kept.shape, dtype=np.int64)
+            tables = np.ascontiguousarray(pool.cost), np.ascontiguousarray(pool.damage)
+            shift, inexact, base_units, exact = _native.core.relative(
+                *(*tables, kept, base, *kept.shape, most_damage, _CORE_BITS, UNIT_BITS, costs, damages)
+            )
+            coarser = UNIT_BITS - shift
+            return costs, damages, coarser, inexact, dyadic_units(*exact) - (base_units << coarser)
+        kept &= pool.damage <= most_damage
+        rows = np.arange(len(pool))
+        kept[rows, base] = True
+        units, coarser, inexact = self._units(places, pool, kept)
+        base_units = units[rows, base]
+        damages = np.where(kept, units - base_units[:, None], 0)
+        costs = np.where(kept, pool.cost - pool.cost[rows, base][:, None], 0)
+        lost = self.damage_of(places, pool, base) - (exact_int_sum(base_units) << coarser)
+        return costs, damages, coarser, inexact, lost
 
     def _unrounded(
         self, places: IntArray, pool: Pool, base: IntArray, kept: npt.NDArray[np.bool_]
@@ -152,12 +181,13 @@ class Model:
     def _units(self, places: IntArray, pool: Pool, kept: npt.NDArray[np.bool_]) -> tuple[IntArray, int, int]:
         """Return damages (n, K) in units of 2**(coarser - 1074), rounded down, coarser, and how many were rounded."""
         damages = np.where(kept, pool.damage, 0.0)
-        # No assignment does more damage than the sum of the rows' largest; that in units of the largest of all cannot
-        # overflow. One bit more is for its rounding.
+        # No assignment does more damage than the sum of the rows' largest; as shares of the largest of all, rounded up
+        # to whole parts, they cannot overflow, and add up to the same in any order. One bit more is for their rounding.
         rows = damages.max(axis=1, initial=0.0)
-        largest = float(rows.max(initial=0.0))
-        exponent = math.frexp(largest)[1] + math.frexp(float((rows / largest).sum()))[1] + 1 if largest else -1100
-        shift = min(_CORE_BITS - exponent, UNIT_BITS)
+        largest, shift = float(rows.max(initial=0.0)), UNIT_BITS
+        if largest:
+            parts = int(np.ceil(np.ldexp(rows / largest, 32)).astype(np.int64).sum())
+            shift = min(_CORE_BITS - (math.frexp(largest)[1] + parts.bit_length() - 32 + 1), UNIT_BITS)
         scaled = np.ldexp(damages, shift)
         units = np.floor(scaled)
         rounded = (np.ldexp(units, -shift) != damages).any(axis=1)

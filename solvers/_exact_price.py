@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from impq_opt.arithmetic import exact_int_sum, exact_units, float_of
 from impq_opt.instance import Block
-from impq_opt.solvers._exact_scan import LARGEST_PRICE, Pool, Scan, Total, gather, scan, two_best
+from impq_opt.solvers._exact_scan import LARGEST_PRICE, Pool, Scan, Total, gather, scan, second_choices
 from impq_opt.solvers._hull import Hulls, Steps, hull_steps
 
 __all__ = ["Goal", "Guess", "Known", "OutOfReachError", "Priced", "Sample", "find_price", "narrow"]
@@ -37,7 +37,7 @@ _NARROW = 4.0
 # Half-widths of a bracket around a point of that line, as shares of the outer one: per root of a step, and in any case.
 _STRAY, _BEND = 3.0, 0.005
 # Known steps on either side of the break, of which half are kept open.
-_NEAR = 64
+_NEAR = 48
 # Ends of brackets are moved outwards by this factor, so that ties at an end lie inside.
 _NUDGE = 1.0 + 2.0**-40
 
@@ -123,8 +123,8 @@ def _break_count(pool: Pool, goal: Goal, steps: Steps) -> int:
     over, reached = float_of(start - goal.capacity), steps.damage_so_far
     count = int(np.searchsorted(reached, over, side="left")) + 1
     # Roundings of the sums are far below this share of them: only where one comes so close do exact sums have to tell.
-    near = reached[max(count - 2, 0) : count]
-    if count <= len(reached) and float(np.abs(near - over).min()) > 2.0**-30 * float_of(start):
+    near = reached[max(count - 2, 0) : count].tolist()
+    if count <= len(reached) and min(abs(one - over) for one in near) > 2.0**-30 * float_of(start):
         return count
 
     def fits(number: int) -> bool:
@@ -195,7 +195,7 @@ class Known:
     """The steps of all hulls, best first, say where the multiplier is, but for the rounding of their sums."""
 
     def __init__(self, hulls: Hulls, goal: Goal) -> None:
-        self.steps, self.reach = hulls.steps, 2
+        self.steps, self.goal, self.reach = hulls.steps, goal, 2
         capacity = goal.as_float(goal.capacity)
         if goal.by_cost:
             self.count = int(np.searchsorted(self.steps.damage_so_far, hulls.start_damage - capacity, side="left"))
@@ -211,13 +211,37 @@ class Known:
         low, high = self.bracket()
         return min(low, at), max(high, at)
 
+    def priced(self, found: Scan) -> Priced | None:
+        """Return the end of the hull in the bracket of a pass, by the known steps in it; None where they miss it."""
+        steps, pool = self.steps, found.pool
+        if not self.goal.by_cost:
+            return None
+        first = max(self.count - self.reach, 0)
+        while first > 0 and self.count - first < _NEAR and _price(steps, first - 1) >= found.low:
+            first -= 1
+        columns = found.columns[pool.places]
+        used = found.settled.damage + found.at_low.damage
+        price = -1.0
+        for number in range(first, min(first + 2 * _NEAR, len(steps.group))):
+            if used <= self.goal.capacity:
+                break
+            group, to = steps.group[number], steps.to[number]
+            row = min(int(np.searchsorted(pool.places, group)), len(pool) - 1)
+            here = pool.cost[row, columns[row]]
+            if pool.places[row] != group or pool.cost[row, to] - here != steps.cost[number]:
+                return None
+            used -= exact_units(np.array([pool.damage[row, columns[row]], -pool.damage[row, to]]))
+            columns[row] = to
+            price = _price(steps, number)
+        return Priced(price, columns) if price >= 0 and used <= self.goal.capacity else None
+
     def threshold(self) -> float:
         """Return the cost within which half of the nearest steps on either side come at the best multiplier."""
         price = _price(self.steps, min(self.count, len(self.steps.group) - 1))
         near = slice(max(self.count - _NEAR, 0), self.count + _NEAR)
         behind = np.abs(self.steps.cost[near] - price * self.steps.damage[near])
         found = float(np.partition(behind, len(behind) // 2)[len(behind) // 2]) if len(behind) else 0.0
-        return found if math.isfinite(found) else 0.0
+        return max(found, 0.0) if math.isfinite(found) else 0.0
 
 
 class Between:
@@ -336,7 +360,7 @@ class Sample:
         """Return the cost within which ``share`` of the groups have a second candidate at the best multiplier."""
         count = self._count(self._target)
         columns = self.steps.choice(max(count, 0)).astype(np.uint16)
-        first, second, _ = two_best(self.pool, _price(self.steps, count), columns)
-        place = int(share * len(first))
-        found = float(np.partition(second - first, place)[place])
-        return found if math.isfinite(found) else 0.0
+        _, behind, _ = second_choices(self.pool, _price(self.steps, count), columns)
+        place = int(share * len(behind))
+        found = float(np.partition(behind, place)[place])
+        return max(found, 0.0) if math.isfinite(found) else 0.0

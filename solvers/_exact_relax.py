@@ -12,7 +12,7 @@ from impq_opt.diagnosis import smallest_damage
 from impq_opt.instance import Instance
 from impq_opt.solvers._exact_model import Model
 from impq_opt.solvers._exact_price import Goal, Guess, Known, Sample, find_price, narrow
-from impq_opt.solvers._exact_scan import GUARD, LARGEST_PRICE, Pool, Total, block_width, everything, scan, two_best
+from impq_opt.solvers._exact_scan import LARGEST_PRICE, Pool, Total, block_width, everything, scan, second_choices
 from impq_opt.solvers._hull import Hulls
 
 __all__ = ["TINY", "Relaxation"]
@@ -64,13 +64,15 @@ class Relaxation:
         if size <= (_SMALL if self.hulls is None else TINY):
             pool, threshold = everything(self.instance.blocks, size), math.inf
             base, low, high = np.empty(size, dtype=np.uint16), 0.0, LARGEST_PRICE
-            settled, found = Total(), None
+            settled, found, priced = Total(), None, None
         else:
             guess, threshold = self._guess()
             found, passes = narrow(self.instance.blocks, size, self.goal, guess, threshold, self.reachable)
             pool, base, settled, low, high = found.pool, found.columns, found.settled, found.low, found.high
             self.passes += passes
-        priced = find_price(pool, self.goal.less(settled), found)
+            priced = guess.priced(found) if isinstance(guess, Known) else None
+        if priced is None:
+            priced = find_price(pool, self.goal.less(settled), found)
         self.price = min(max(priced.price, low), high)
         base[pool.places] = priced.columns
         self.base = base
@@ -102,13 +104,7 @@ class Relaxation:
         assert self.price is not None
         self.pool, self.threshold = pool, threshold
         base = self.base[pool.places]
-        first, second, own = two_best(pool, self.price, base)
-        self.first = first
-        self.behind = second * GUARD - first
-        if math.isnan(self.behind.sum()):  # infinite values tell nothing
-            self.behind[np.isnan(self.behind)] = -1.0
-        # Where rounding, or the largest price, made the base take another choice than the best, a better one differs.
-        self.behind[own * GUARD > first] = -1.0
+        self.first, self.behind, own = second_choices(pool, self.price, base)
         self.base_columns = base.astype(np.int64)
         return own
 

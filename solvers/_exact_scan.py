@@ -29,8 +29,9 @@ __all__ = [
     "everything",
     "gather",
     "scan",
-    "two_best",
+    "second_choices",
     "values_at",
+    "within",
 ]
 
 FloatArray = npt.NDArray[np.float64]
@@ -276,24 +277,49 @@ def _joined(pools: list[Pool]) -> Pool:
     return Pool(np.concatenate([pool.places for pool in pools]), np.concatenate(costs), np.concatenate(damages))
 
 
-def two_best(pool: Pool, price: float, columns: ColumnArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return the least and second least value (n,) of each group at ``price``, and that of its entry of ``columns``.
+def second_choices(pool: Pool, price: float, columns: ColumnArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return each group's least value (n,) at ``price``, how far the second is behind, and its entry's of ``columns``.
 
-    See :func:`values_at` for what a value is.
+    See :func:`values_at` for what a value is. How far is rounded down; it is -1 where rounding, or the largest price,
+    made ``columns`` take another choice than the best, so that a better answer differs.
     """
     count, width = pool.cost.shape
     if _native.kernel is not None and width <= _native.MOST_COLUMNS:
-        first, second, own = np.empty(count), np.empty(count), np.empty(count)
+        first, behind, own = np.empty(count), np.empty(count), np.empty(count)
         cost, damage = np.ascontiguousarray(pool.cost), np.ascontiguousarray(pool.damage)
-        _native.kernel.two_best(cost, damage, count, width, price, columns, first, second, own)
-        return first, second, own
+        _native.kernel.seconds(cost, damage, count, width, price, GUARD, columns, first, behind, own)
+        return first, behind, own
     with np.errstate(over="ignore"):
         values = values_at(pool.cost, pool.damage, price)
     own = values[np.arange(count), columns]
-    if width == 1:
-        return values[:, 0], np.full(len(values), np.inf), own
-    lowest = np.partition(values, 1, axis=1)
-    return lowest[:, 0], lowest[:, 1], own
+    lowest = np.partition(values, 1, axis=1) if width > 1 else np.pad(values, ((0, 0), (0, 1)), constant_values=np.inf)
+    first = np.ascontiguousarray(lowest[:, 0])
+    with np.errstate(invalid="ignore"):
+        behind = lowest[:, 1] * GUARD - first
+    return first, np.where((own * GUARD > first) | np.isnan(behind), -1.0, behind), own
+
+
+def within(
+    pool: Pool, rows: IntArray, first: FloatArray, price: float, limit: float
+) -> tuple[Pool, npt.NDArray[np.bool_]]:
+    """Return some rows of a pool, and which choices (n, K) have a value at most ``limit`` above their group's best.
+
+    ``first`` (pool rows,) are the best values at ``price``; see :func:`values_at` for what a value is.
+    """
+    count, width = len(rows), pool.cost.shape[1]
+    if _native.core is not None and pool.cost.flags.c_contiguous and pool.damage.flags.c_contiguous:
+        cost, damage = np.empty((count, width), dtype=np.int64), np.empty((count, width))
+        kept = np.empty((count, width), dtype=np.bool_)
+        _native.core.within(
+            *(pool.cost, pool.damage, len(pool), first, rows, count, width, price, limit, GUARD, int(PROHIBITIVE)),
+            *(cost, damage, kept),
+        )
+        return Pool(rows, cost, damage), kept
+    part = pool.take(rows)
+    values = values_at(part.cost, part.damage, price)
+    kept = ~(values * GUARD - first[rows][:, None] > limit)
+    kept &= part.cost - part.cost.min(axis=1)[:, None] < PROHIBITIVE
+    return part, kept
 
 
 def common_divisor(blocks: Sequence[Block]) -> int:

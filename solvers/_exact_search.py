@@ -22,12 +22,11 @@ from impq_opt.solvers._exact_model import RelativeCore
 from impq_opt.solvers._exact_price import OutOfReachError
 from impq_opt.solvers._exact_relax import TINY, Relaxation
 from impq_opt.solvers._exact_scan import (
-    GUARD,
     LARGEST_PRICE,
-    PROHIBITIVE,
     Pool,
     common_divisor,
     values_at,
+    within,
 )
 from impq_opt.solvers._hull import Hulls
 
@@ -116,7 +115,10 @@ class Search(Relaxation):
 
     def _closest(self, limit: float, most: int) -> IntArray:
         """Return at most ``most`` rows of the pool, those with the closest second choice within ``limit``."""
-        rows = np.flatnonzero(self.behind <= limit)
+        return self._closest_of(np.flatnonzero(self.behind <= limit), most)
+
+    def _closest_of(self, rows: IntArray, most: int) -> IntArray:
+        """Return at most ``most`` of some rows of the pool, those with the closest second choice."""
         if len(rows) > most:
             behind = self.behind[rows]
             farthest = np.partition(behind, most - 1)[most - 1]
@@ -128,11 +130,11 @@ class Search(Relaxation):
     def _adopt(self, rows: IntArray, columns: IntArray) -> bool:
         """Take the base with other ``columns`` in some rows of the pool if that is feasible and better."""
         base = self.base_columns[rows]
-        changed = rows[columns != base]
-        columns, base = columns[columns != base], base[columns != base]
-        part, places = self.pool.take(changed), self.pool.places[changed]
-        saved = int((part.chosen(base)[0] - part.chosen(columns)[0]).sum())
-        less = self.model.damage_of(places, part, base) - self.model.damage_of(places, part, columns)
+        differs = np.flatnonzero(columns != base)
+        rows, columns, base = rows[differs], columns[differs], base[differs]
+        places = self.pool.places[rows]
+        saved = int((self.pool.cost[rows, base] - self.pool.cost[rows, columns]).sum())
+        less = self.model.less_damage(places, self.pool, rows, base, columns)
         fits = self.slack + (less if self.by_cost else saved) >= 0
         better = saved if self.by_cost else less
         if not fits or (self.best is not None and better <= self.better):
@@ -200,7 +202,7 @@ class Search(Relaxation):
                 if self.outweighing is not None:
                     return
             if not whole:
-                rows = self._closest(limit, size)
+                rows = self._closest_of(rows, size)
             found, core = self._solve_core(rows, limit, self.states if whole else min(_TRIAL_STATES, self.states))
             # Counting takes some hundred sorts: it is for what trial cores do not settle.
             if (found.stop is Stop.STATE_LIMIT or size > _FIRST_CORE) and self._counted():
@@ -253,10 +255,7 @@ class Search(Relaxation):
     def _core_of(self, rows: IntArray, limit: float) -> _Rows:
         """Return some groups of the pool with the choices within ``limit``."""
         assert self.price is not None
-        pool = self.pool.take(rows)
-        values = values_at(pool.cost, pool.damage, self.price)
-        kept = ~(values * GUARD - self.first[rows][:, None] > limit)
-        kept &= pool.cost - pool.cost.min(axis=1)[:, None] < PROHIBITIVE
+        pool, kept = within(self.pool, rows, self.first, self.price, limit)
         return _Rows(self.pool.places[rows], pool, self.base_columns[rows], kept)
 
     def _solve_core(
@@ -324,10 +323,10 @@ class Search(Relaxation):
             self.__dict__.pop("pool", None)  # what it holds is not needed any more
             choice = self.base.astype(np.int64)
             choice[self.best[0]] = self.best[1]
-        lower: Fraction | float = -math.inf
+        lower: int | Fraction | float = -math.inf
         if self.proved is not None:
             lower = (
-                Fraction(self.base_cost + self.instance.base_cost + self.proved)
+                self.base_cost + self.instance.base_cost + self.proved
                 if self.by_cost
                 else of_units(self.base_damage + self.proved) + self.instance.base_damage
             )

@@ -79,7 +79,20 @@ def hull_steps(cost: IntArray, damage: FloatArray | IntArray) -> Steps:
 
     Damages may be integers too: the needs of a core in fixed point.
     """
-    return hull_edges(cost, damage).sorted()
+    return _compiled(cost, damage, sort=True) if _native.kernel is not None else hull_edges(cost, damage).sorted()
+
+
+def _compiled(cost: IntArray, damage: FloatArray | IntArray, sort: bool) -> Steps:
+    count, width = cost.shape
+    most = count * (width - 1)
+    whole = damage.dtype.kind == "i"
+    kinds = [np.int64, np.int64, np.int64, damage.dtype.type, np.float64]
+    (scratch,) = _native.blank(((3 * most,), np.int64)) if sort else (None,)
+    start, *steps = _native.blank(((count,), np.int64), *(((most,), kind) for kind in kinds))
+    tables = np.ascontiguousarray(cost), np.ascontiguousarray(damage)
+    used = _native.kernel.hull(*tables, whole, count, width, start, *steps, scratch)
+    group, to, step_cost, step_damage, ratio = steps
+    return Steps(start, group[:used], to[:used], step_cost[:used], step_damage[:used], ratio[:used])
 
 
 def descending(keys: FloatArray) -> IntArray:
@@ -111,16 +124,9 @@ def sums_along(
 
 def hull_edges(cost: IntArray, damage: FloatArray | IntArray) -> Steps:
     """Return the hull steps of tables (G, K), group after group."""
-    count, width = cost.shape
-    whole = damage.dtype.kind == "i"
     if _native.kernel is not None:
-        most = count * (width - 1)
-        start, group, to, step_cost, step_damage, ratio = _native.blank(
-            ((count,), np.int64), *([((most,), np.int64)] * 3), ((most,), damage.dtype.type), ((most,), np.float64)
-        )
-        tables = np.ascontiguousarray(cost), np.ascontiguousarray(damage)
-        used = _native.kernel.hull(*tables, whole, count, width, start, group, to, step_cost, step_damage, ratio)
-        return Steps(start, group[:used], to[:used], step_cost[:used], step_damage[:used], ratio[:used])
+        return _compiled(cost, damage, sort=False)
+    count, whole = len(cost), damage.dtype.kind == "i"
     cheapest = cost == cost.min(axis=1)[:, None]
     largest = np.iinfo(np.int64).max if whole else np.inf
     start = np.where(cheapest, damage, largest).argmin(axis=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -10,24 +11,25 @@ import numpy as np
 from impq_opt._built import load
 from impq_opt._native import MOST_COLUMNS, MOST_ROWS, thread_count
 
-__all__ = ["MOST_COLUMNS", "MOST_ROWS", "blank", "kernel", "stars", "thread_count"]
+__all__ = ["MOST_COLUMNS", "MOST_ROWS", "blank", "core", "kernel", "stars", "thread_count"]
 
 kernel = load("impq_opt.solvers._kernel")
+core = load("impq_opt.solvers._core")
 stars = load("impq_opt.solvers._stars")
 
 # NumPy asks for huge pages from this size on; touching fresh small pages can take longer than the work in them.
 _HUGE = 1 << 22
 
+# glibc hands freed memory back to the system, a page fault for each page of it that is used again, unless it has seen a
+# large piece come and go: from then on it keeps twice as much (mallopt(3), M_MMAP_THRESHOLD).
+np.empty(_HUGE, np.uint8)
+
 
 def blank(*wanted: tuple[tuple[int, ...], type]) -> list[Any]:
-    """Return uninitialised arrays of the wanted shapes and types, carved from one allocation where they are large."""
-    sizes = [math.prod(shape) * np.dtype(kind).itemsize for shape, kind in wanted]
-    ends = np.cumsum([size + -size % 64 for size in sizes]).tolist()
-    if ends[-1] < _HUGE // 4:
+    """Return uninitialised arrays of the wanted shapes and types of 8 bytes, carved from one piece where large."""
+    sizes = [math.prod(shape) * 8 for shape, _ in wanted]
+    if sum(sizes) < _HUGE // 4:
         return [np.empty(shape, kind) for shape, kind in wanted]
-    whole = np.empty(max(ends[-1], _HUGE), np.uint8)
-    starts = [0, *ends]
-    return [
-        whole[start : start + size].view(kind).reshape(shape)
-        for start, size, (shape, kind) in zip(starts, sizes, wanted, strict=False)
-    ]
+    starts = list(accumulate((size + -size % 64 for size in sizes), initial=0))
+    whole = np.empty(max(starts[-1], _HUGE), np.uint8)
+    return [np.ndarray(shape, kind, whole, start) for start, (shape, kind) in zip(starts, wanted, strict=False)]

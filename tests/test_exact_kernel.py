@@ -17,17 +17,20 @@ from impq_opt.problems.families import FAMILIES, explicit, generate
 from impq_opt.solver import make_instance
 from impq_opt.solvers import _native as solver_native
 from impq_opt.solvers._exact_core import Core, search
-from impq_opt.solvers._exact_scan import Scan, common_divisor, scan, two_best
+from impq_opt.solvers._exact_model import Model
+from impq_opt.solvers._exact_scan import PROHIBITIVE, Pool, Scan, common_divisor, scan, second_choices, within
 from impq_opt.solvers._hull import Steps, descending, hull_edges, hull_steps, sums_along
 from impq_opt.verification import examine
 
 compiled = pytest.mark.skipif(
-    solver_native.kernel is None or _native.library is None, reason="the extensions are not built, or not wanted"
+    None in (solver_native.kernel, solver_native.core, _native.library),
+    reason="the extensions are not built, or not wanted",
 )
 
 
 def pure(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(solver_native, "kernel", None)
+    patch.setattr(solver_native, "core", None)
     patch.setattr(_native, "library", None)
 
 
@@ -82,11 +85,11 @@ def test_a_pass_is_the_same(width: int, monkeypatch: pytest.MonkeyPatch) -> None
         for low, high, threshold in ((0.0, 0.0, 0.0), (1.0, 3.0, 10.0), (1e-3, 1e3, 0.0), (1e280, 1e280, 1e6)):
             found = scan([block], 40_000, low, high, threshold)
             chosen = rng.integers(0, width, len(found.pool)).astype(np.uint16)
-            values = two_best(found.pool, low, chosen)
+            values = second_choices(found.pool, low, chosen)
             with monkeypatch.context() as patch:
                 pure(patch)
                 slow = scan([block], 40_000, low, high, threshold)
-                slow_values = two_best(found.pool, low, chosen)
+                slow_values = second_choices(found.pool, low, chosen)
             same_scan(found, slow)
             assert all(np.array_equal(a, b) for a, b in zip(values, slow_values, strict=True))
 
@@ -152,10 +155,13 @@ def test_orders_of_many_keys_and_sums_along_them_are_the_same(monkeypatch: pytes
         near,
         np.where(rng.random(count) < 1e-3, near, rng.random(count)),
         np.sort(rng.random(count)),
+        *(10.0 ** rng.uniform(-300, 300, n) for n in (0, 1, 2, 127, 128, 2047, 2048)),
+        *(rng.integers(0, 3, n).astype(float) for n in (127, 128, 2047)),
+        *(near[:n] for n in (127, 128, 2047)),
     ]
     for keys in samples:
         order = descending(keys)
-        steps = Steps(order, order, order, rng.integers(1, 1 << 40, count), rng.random(count), keys)
+        steps = Steps(order, order, order, rng.integers(1, 1 << 40, len(keys)), rng.random(len(keys)), keys)
         found = sums_along(steps, order, 7, 0.25, 1e-3)
         with monkeypatch.context() as patch:
             pure(patch)
@@ -190,10 +196,48 @@ def test_hulls_of_rows_that_are_almost_straight_are_the_same(width: int, monkeyp
 
 
 @compiled
+@pytest.mark.parametrize("seed", range(60))
+def test_cores_are_the_same(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Damages of any size down to denormals, costs past a width, limits that keep all, some or no second choice."""
+    rng = np.random.default_rng(seed)
+    size, width = int(rng.integers(1, 90)), int(rng.integers(1, 12))
+    lowest, spread = [(-3, 3), (-323, 600), (-323, 5), (290, 18), (-20, 12)][seed % 5]
+    cost = rng.integers(-(1 << 40), 1 << 40, (size, width)) // 10 ** int(rng.integers(0, 12))
+    damage = np.minimum(10.0 ** (lowest + spread * rng.random((size, width))), 1e306)
+    damage[rng.random((size, width)) < 0.05] = 0.0
+    cost[rng.random(size) < 0.1, -1] = PROHIBITIVE
+    pool = Pool(np.arange(size), cost, damage)
+    price = 0.0 if seed % 7 == 0 else float(np.median(np.ptp(cost, axis=1)) / max(np.median(damage), 1e-290))
+    first, behind, _ = second_choices(pool, price, np.zeros(size, dtype=np.uint16))
+    rows = np.flatnonzero(rng.random(size) < 0.7)
+    limit = float(rng.choice([0.0, np.median(behind), np.inf]))
+    model = Model(make_instance(Problem.from_tables([[0]], [[0.0]]), bound=1.0))
+    base = rng.integers(0, width, len(rows))
+    most = [None, int(rng.integers(0, 1 << 62)) << int(rng.integers(0, 1500))][seed % 2]
+
+    def cores() -> tuple[list[np.ndarray], list[int]]:
+        with np.errstate(over="ignore", invalid="ignore"):
+            part, kept = within(pool, rows, first, price, limit)
+        core = model.core(rows, part, base, kept, 12345 << 900, 3, most)
+        return [part.cost, part.damage, kept, core.kept, core.core.gain, core.core.need], [
+            *(core.core.room, core.core.target, core.core.doubt, core.coarser, core.offset)
+        ]
+
+    if len(rows) == 0:
+        return
+    arrays, numbers = cores()
+    with monkeypatch.context() as patch:
+        pure(patch)
+        slow_arrays, slow_numbers = cores()
+    assert numbers == slow_numbers
+    assert all(np.array_equal(a, b) for a, b in zip(arrays, slow_arrays, strict=True))
+
+
+@compiled
 @pytest.mark.parametrize("seed", range(40))
 def test_searches_are_the_same(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(seed)
-    count, width = int(rng.integers(1, 40)), int(rng.integers(1, 9))
+    count, width = int(rng.integers(1, 40)) if seed % 4 else 300, int(rng.integers(1, 9))
     gain, need = rng.integers(-100, 100, (2, count, width)) * 6
     room = int(need.min(axis=1).sum() + rng.integers(-50, 3000))
     core = Core(gain, need, room, 1 << 61, doubt=int(rng.integers(0, 30)))
