@@ -44,6 +44,12 @@ static inline int load_row(const Table *t, Py_ssize_t row, int64_t *cost, double
 /* Rows of up to this width go eight at a time. */
 #define WIDE_COLUMNS 8
 
+#ifdef __GNUC__
+#define PREFETCH(place) __builtin_prefetch(place)
+#else
+#define PREFETCH(place) ((void)0)
+#endif
+
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <immintrin.h>
 #define HAVE_AVX512 1

@@ -198,9 +198,9 @@ class Known:
         self.steps, self.goal, self.reach = hulls.steps, goal, 2
         capacity = goal.as_float(goal.capacity)
         if goal.by_cost:
-            self.count = int(np.searchsorted(self.steps.damage_so_far, hulls.start_damage - capacity, side="left"))
+            self.count = int(self.steps.damage_so_far.searchsorted(hulls.start_damage - capacity, side="left"))
         else:
-            self.count = int(np.searchsorted(self.steps.cost_so_far, capacity - hulls.start_cost, side="right"))
+            self.count = int(self.steps.cost_so_far.searchsorted(capacity - hulls.start_cost, side="right"))
 
     def bracket(self) -> tuple[float, float]:
         low, high = (_price(self.steps, self.count + way * self.reach) for way in (-1, 1))
@@ -226,7 +226,7 @@ class Known:
             if used <= self.goal.capacity:
                 break
             group, to = steps.group[number], steps.to[number]
-            row = min(int(np.searchsorted(pool.places, group)), len(pool) - 1)
+            row = min(int(pool.places.searchsorted(group)), len(pool) - 1)
             here = pool.cost[row, columns[row]]
             if pool.places[row] != group or pool.cost[row, to] - here != steps.cost[number]:
                 return None
@@ -240,7 +240,10 @@ class Known:
         price = _price(self.steps, min(self.count, len(self.steps.group) - 1))
         near = slice(max(self.count - _NEAR, 0), self.count + _NEAR)
         behind = np.abs(self.steps.cost[near] - price * self.steps.damage[near])
-        found = float(np.partition(behind, len(behind) // 2)[len(behind) // 2]) if len(behind) else 0.0
+        if len(behind) == 0:
+            return 0.0
+        behind.partition(len(behind) // 2)
+        found = float(behind[len(behind) // 2])
         return max(found, 0.0) if math.isfinite(found) else 0.0
 
 
@@ -360,7 +363,7 @@ class Sample:
         """Return the cost within which ``share`` of the groups have a second candidate at the best multiplier."""
         count = self._count(self._target)
         columns = self.steps.choice(max(count, 0)).astype(np.uint16)
-        _, behind, _ = second_choices(self.pool, _price(self.steps, count), columns)
+        _, behind, _, _ = second_choices(self.pool, _price(self.steps, count), columns)
         place = int(share * len(behind))
         found = float(np.partition(behind, place)[place])
         return max(found, 0.0) if math.isfinite(found) else 0.0

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.arithmetic import exact_units, float_of, units_within
+from impq_opt.arithmetic import float_of, units_within
 from impq_opt.diagnosis import smallest_damage
 from impq_opt.instance import Instance
 from impq_opt.solvers._exact_model import Model
@@ -76,14 +76,13 @@ class Relaxation:
         self.price = min(max(priced.price, low), high)
         base[pool.places] = priced.columns
         self.base = base
-        own = self._set_pool(pool, threshold)
-        chosen_cost, chosen_damage = pool.chosen(priced.columns)
-        self.base_cost = settled.cost + int(chosen_cost.sum())
+        own, taken = self._set_pool(pool, threshold)
+        self.base_cost = settled.cost + taken.cost
         if self.instance.ties:
             whole = self.instance.damage_of(base.astype(np.int64)) - self.instance.base_damage
             self.base_damage = units_within(whole)
         else:
-            self.base_damage = settled.damage + exact_units(chosen_damage)
+            self.base_damage = settled.damage + taken.damage
         self.slack = self.goal.capacity - (self.base_damage if self.by_cost else self.base_cost)
         self._measure_gap(own)
 
@@ -96,17 +95,17 @@ class Relaxation:
         sample = Sample.draw(self.instance.blocks, size, self.goal)
         return sample, sample.threshold(max(_SHARE, min(_KEPT / size, 10 * _SHARE)))
 
-    def _set_pool(self, pool: Pool, threshold: float) -> FloatArray:
+    def _set_pool(self, pool: Pool, threshold: float) -> tuple[FloatArray, Total]:
         """Keep the pool: all groups with a second choice within ``threshold`` of the best at the price, or more.
 
-        Return the values (n,) of the base's choices there.
+        Return the values (n,) of the base's choices there, and their total.
         """
         assert self.price is not None
         self.pool, self.threshold = pool, threshold
         base = self.base[pool.places]
-        self.first, self.behind, own = second_choices(pool, self.price, base)
+        self.first, self.behind, own, taken = second_choices(pool, self.price, base)
         self.base_columns = base.astype(np.int64)
-        return own
+        return own, taken
 
     def _measure_gap(self, value: FloatArray) -> None:
         """Set the base's objective minus the dual bound, in cost, rounding taken off the bound.

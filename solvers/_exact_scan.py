@@ -95,6 +95,11 @@ class Total(NamedTuple):
     cost: int = 0
     damage: int = 0
 
+    @classmethod
+    def of(cls, cost: int, damage: tuple[int, int]) -> Total:
+        """Return the total that the kernel gives, whose damage is (integer, exponent)."""
+        return cls(cost, dyadic_units(*damage))
+
     def plus(self, other: Total) -> Total:
         """Return the sum of two."""
         return Total(self.cost + other.cost, self.damage + other.damage)
@@ -156,7 +161,7 @@ def _scan_native(block: Block, arrays: tuple[Any, ...], low: float, high: float,
             *(pool_cost, pool_damage, room, _native.thread_count(count)),
         )
     pool = Pool(places[:opened], pool_cost[:opened], pool_damage[:opened])
-    settled, at_low, at_high = (Total(cost, dyadic_units(*damage)) for cost, damage in found)
+    settled, at_low, at_high = (Total.of(*total) for total in found)
     return Scan(columns, pool, settled, at_low, at_high, low, high, threshold)
 
 
@@ -221,6 +226,12 @@ def block_width(block: Block) -> int:
 
 def _rows(block: Block, rows: IntArray | slice) -> tuple[IntArray, FloatArray]:
     """Return the tables of some rows of a block; columns past a width repeat the last at a prohibitive cost."""
+    arrays = None if isinstance(rows, slice) else _native_arrays(block)
+    if arrays is not None:
+        shape = (len(rows), arrays[-1])  # type: ignore[arg-type]
+        cost, damage = np.empty(shape, dtype=np.int64), np.empty(shape)
+        _native.kernel.gather(*arrays, np.ascontiguousarray(rows, dtype=np.int64), shape[0], cost, damage)
+        return cost, damage
     part = block.part(rows) if isinstance(rows, slice) else _picked(block, rows)
     cost, damage = part.tables()
     if part.widths is not None:
@@ -277,8 +288,12 @@ def _joined(pools: list[Pool]) -> Pool:
     return Pool(np.concatenate([pool.places for pool in pools]), np.concatenate(costs), np.concatenate(damages))
 
 
-def second_choices(pool: Pool, price: float, columns: ColumnArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return each group's least value (n,) at ``price``, how far the second is behind, and its entry's of ``columns``.
+def second_choices(
+    pool: Pool, price: float, columns: ColumnArray
+) -> tuple[FloatArray, FloatArray, FloatArray, Total]:
+    """Return each group's least value (n,) at ``price``, how far the second is behind, its entry's of ``columns``.
+
+    And what those entries cost and damage.
 
     See :func:`values_at` for what a value is. How far is rounded down; it is -1 where rounding, or the largest price,
     made ``columns`` take another choice than the best, so that a better answer differs.
@@ -287,8 +302,8 @@ def second_choices(pool: Pool, price: float, columns: ColumnArray) -> tuple[Floa
     if _native.kernel is not None and width <= _native.MOST_COLUMNS:
         first, behind, own = np.empty(count), np.empty(count), np.empty(count)
         cost, damage = np.ascontiguousarray(pool.cost), np.ascontiguousarray(pool.damage)
-        _native.kernel.seconds(cost, damage, count, width, price, GUARD, columns, first, behind, own)
-        return first, behind, own
+        chosen = _native.kernel.seconds(cost, damage, count, width, price, GUARD, columns, first, behind, own)
+        return first, behind, own, Total.of(*chosen)
     with np.errstate(over="ignore"):
         values = values_at(pool.cost, pool.damage, price)
     own = values[np.arange(count), columns]
@@ -296,7 +311,8 @@ def second_choices(pool: Pool, price: float, columns: ColumnArray) -> tuple[Floa
     first = np.ascontiguousarray(lowest[:, 0])
     with np.errstate(invalid="ignore"):
         behind = lowest[:, 1] * GUARD - first
-    return first, np.where((own * GUARD > first) | np.isnan(behind), -1.0, behind), own
+    behind = np.where((own * GUARD > first) | np.isnan(behind), -1.0, behind)
+    return first, behind, own, pool.total(np.arange(count), columns)
 
 
 def within(

@@ -115,7 +115,7 @@ class Search(Relaxation):
 
     def _closest(self, limit: float, most: int) -> IntArray:
         """Return at most ``most`` rows of the pool, those with the closest second choice within ``limit``."""
-        return self._closest_of(np.flatnonzero(self.behind <= limit), most)
+        return self._closest_of((self.behind <= limit).nonzero()[0], most)
 
     def _closest_of(self, rows: IntArray, most: int) -> IntArray:
         """Return at most ``most`` of some rows of the pool, those with the closest second choice."""
@@ -123,14 +123,14 @@ class Search(Relaxation):
             behind = self.behind[rows]
             farthest = np.partition(behind, most - 1)[most - 1]
             nearer = behind < farthest
-            nearer[np.flatnonzero(behind == farthest)[: most - int(nearer.sum())]] = True
+            nearer[(behind == farthest).nonzero()[0][: most - int(nearer.sum())]] = True
             rows = rows[nearer]
         return rows
 
     def _adopt(self, rows: IntArray, columns: IntArray) -> bool:
         """Take the base with other ``columns`` in some rows of the pool if that is feasible and better."""
         base = self.base_columns[rows]
-        differs = np.flatnonzero(columns != base)
+        differs = (columns != base).nonzero()[0]
         rows, columns, base = rows[differs], columns[differs], base[differs]
         places = self.pool.places[rows]
         saved = int((self.pool.cost[rows, base] - self.pool.cost[rows, columns]).sum())

@@ -30,21 +30,25 @@ static inline void total_add(Total *total, const Table *t, Py_ssize_t row, int64
     bins_add(&total->damage, damage_at(t, row, k));
 }
 
-/* Copy out an open row; columns past its width repeat the last at a prohibitive cost. */
+/* Copy a row out; columns past its width repeat the last at a prohibitive cost. */
+static inline void copy_row(const Table *t, Py_ssize_t row, int64_t *cost, double *damage)
+{
+    Py_ssize_t columns = t->columns, width = t->widths ? t->widths[row] : columns;
+    for (Py_ssize_t k = 0; k < columns; k++) {
+        int past = k >= width;
+        cost[k] = cost_at(t, row, past ? width - 1 : k) + (past ? PROHIBITIVE : 0);
+        damage[k] = damage_at(t, row, past ? width - 1 : k);
+    }
+}
+
+/* Copy out an open row. */
 static inline void scan_keep(Scan *s, Py_ssize_t row, int64_t best_low, int64_t best_high)
 {
     const Table *t = s->table;
     total_add(&s->totals[1], t, row, best_low);
     total_add(&s->totals[2], t, row, best_high);
     if (s->opened < s->room) {
-        Py_ssize_t columns = t->columns, width = t->widths ? t->widths[row] : columns;
-        int64_t *cost = s->pool_cost + s->opened * columns;
-        double *damage = s->pool_damage + s->opened * columns;
-        for (Py_ssize_t k = 0; k < columns; k++) {
-            int past = k >= width;
-            cost[k] = cost_at(t, row, past ? width - 1 : k) + (past ? PROHIBITIVE : 0);
-            damage[k] = damage_at(t, row, past ? width - 1 : k);
-        }
+        copy_row(t, row, s->pool_cost + s->opened * t->columns, s->pool_damage + s->opened * t->columns);
         s->open[s->opened] = row;
     }
     s->opened++;
@@ -262,6 +266,49 @@ done:
     return result;
 }
 
+/* ---- gather --------------------------------------------------------------------------------------------------------- */
+
+/* gather(cost, damage, levels, scales, widths, rows, columns, places, count, cost out, damage out): copy some rows out */
+static PyObject *py_gather(PyObject *self, PyObject *args)
+{
+    (void)self;
+    PyObject *o[5], *places, *costs, *damages;
+    Py_ssize_t rows, columns, count;
+    const int64_t *place;
+    int64_t *cost;
+    double *damage;
+    if (!PyArg_ParseTuple(args, "OOOOOnnOnOO", &o[0], &o[1], &o[2], &o[3], &o[4], &rows, &columns, &places, &count, &costs,
+                          &damages))
+        return NULL;
+    Buffers b = {.count = 0};
+    Table table;
+    if (table_of(&b, &table, o[0], o[1], o[2], o[3], o[4], rows, columns) ||
+        array_of(&b, places, count, 8, 0, 0, &place) || array_of(&b, costs, count * columns, 8, 1, 0, &cost) ||
+        array_of(&b, damages, count * columns, 8, 1, 0, &damage)) {
+        release(&b);
+        return NULL;
+    }
+    int outside = 0;
+    for (Py_ssize_t i = 0; i < count; i++)
+        outside |= place[i] < 0 || place[i] >= rows;
+    const Py_ssize_t step = table.levels ? 1 : columns, ahead = 16; /* the rows lie anywhere */
+    Py_BEGIN_ALLOW_THREADS
+    for (Py_ssize_t i = 0; i < count && !outside; i++) {
+        if (i + ahead < count) {
+            PREFETCH(table.cost + place[i + ahead] * step);
+            PREFETCH(table.damage + place[i + ahead] * step);
+        }
+        copy_row(&table, place[i], cost + i * columns, damage + i * columns);
+    }
+    Py_END_ALLOW_THREADS
+    release(&b);
+    if (outside) {
+        PyErr_SetString(PyExc_IndexError, "a row is not in the table");
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
 /* ---- second choices ------------------------------------------------------------------------------------------------- */
 
 typedef struct {
@@ -270,11 +317,13 @@ typedef struct {
     double price, guard;
     const uint16_t *chosen;
     double *first, *behind, *own;
+    Total chosen_total;
 } Seconds;
 
 static inline void seconds_keep(Seconds *s, Py_ssize_t row, double one, double two, double own)
 {
     double behind = two * s->guard - one;
+    total_add(&s->chosen_total, &s->table, row, s->chosen[row] < s->table.columns ? s->chosen[row] : 0);
     s->first[row] = one;
     s->behind[row] = own * s->guard > one || behind != behind ? -1.0 : behind;
     s->own[row] = own;
@@ -333,14 +382,15 @@ WIDE static void seconds_wide(Seconds *s)
 }
 #endif
 
-/* seconds(cost, damage, rows, columns, price, guard, chosen, first, behind, own): the least value of each row, by how much the
-   second least is more, and the value of its chosen column */
+/* seconds(cost, damage, rows, columns, price, guard, chosen, first, behind, own) -> total of the chosen columns
+   The least value of each row, by how much the second least is more, and the value of its chosen column. */
 static PyObject *py_seconds(PyObject *self, PyObject *args)
 {
     (void)self;
     PyObject *cost, *damage, *chosen, *first, *behind, *own;
     Py_ssize_t columns;
     Seconds s;
+    memset(&s, 0, sizeof s);
     if (!PyArg_ParseTuple(args, "OOnnddOOOO", &cost, &damage, &s.rows, &columns, &s.price, &s.guard, &chosen, &first, &behind,
                           &own))
         return NULL;
@@ -355,7 +405,7 @@ static PyObject *py_seconds(PyObject *self, PyObject *args)
     (columns <= WIDE_COLUMNS ? WIDE_OR_PLAIN(seconds) : seconds)(&s);
     Py_END_ALLOW_THREADS
     release(&b);
-    Py_RETURN_NONE;
+    return total_result(&s.chosen_total);
 }
 
 /* ---- divisors ----------------------------------------------------------------------------------------------------- */
@@ -587,6 +637,7 @@ static PyObject *py_sweep(PyObject *self, PyObject *args)
 
 static PyMethodDef methods[] = {
     {"scan", py_scan, METH_VARARGS, "Settle groups that a bracket of multipliers cannot change."},
+    {"gather", py_gather, METH_VARARGS, "Copy rows out."},
     {"seconds", py_seconds, METH_VARARGS, "By how much second choices are behind at a multiplier."},
     {"divisor", py_divisor, METH_VARARGS, "The greatest common divisor of differences inside groups."},
     {"hull", py_hull, METH_VARARGS, "The steps of the groups' lower convex hulls."},
