@@ -202,7 +202,7 @@ def compare(name: str, *, pool_size: int, batch: int, samples: int, most: int, t
 
     @torch.no_grad()
     def see() -> None:
-        margins(traced.run(x))
+        margins(traced.run(x, folds=traced.folds))
 
     look = timed(see, 2.0) / batch
     wanted = needs(traced, data, pool, batch)

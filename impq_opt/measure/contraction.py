@@ -1,14 +1,15 @@
 """Squared per-sample gradients of weights, from a layer's input and the gradient of its output.
 
 For sample s a layer with unfolded input U (L positions, D inputs) and output gradient G (L, O) has the weight gradient
-W = G'U (O, D). Two ways lead to the squared norms of its rows, the output kernels:
+W = G'U (O, D). Three ways lead to the squared norms of its rows, the output kernels:
 
 * directly: L D O multiplications, then squares and sums;
+* the same as one convolution in which every sample is a group of channels of its own, where a kernel has several
+  entries: nothing is unfolded then (Rochette et al. 2019, arXiv:1912.06015);
 * by the ghost norm, |W_j|^2 = g_j' (U U') g_j: L^2 (D + O), without W (Goodfellow 2015, arXiv:1510.01799, for linear
-layers;
-  Bu et al. 2022, arXiv:2205.10683, for convolutions).
+  layers; Bu et al. 2022, arXiv:2205.10683, for convolutions).
 
-The cheaper of the two is taken, layer by layer. Samples go in portions so that what is unfolded stays in the cache.
+The cheapest is taken, layer by layer. Samples go in portions so that what a portion takes stays in the cache.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ from torch.nn import functional
 
 from impq_opt.measure.graph import Use
 
-__all__ = ["kernel_norms", "weight_gradient", "weight_squares"]
+__all__ = ["batch_gradient", "kernel_norms", "weight_gradient", "weight_squares"]
 
-_PORTION = 1 << 21  # elements unfolded at once: 8 MiB of float32
+_PORTION = 1 << 21  # elements unfolded, or of gradients, at once: 8 MiB of float32
+# A convolution takes less time for each multiplication than matrices that have to be unfolded first.
+_GROUPED_GAIN = 2
 
 
 def kernel_norms(grad: Tensor, x: Tensor, weight: tuple[int, ...], use: Use) -> Tensor:
@@ -40,35 +43,88 @@ def kernel_norms(grad: Tensor, x: Tensor, weight: tuple[int, ...], use: Use) -> 
         Shape of the weights (out, in / groups, *kernel).
     use : Use
     """
+    length = grad[0].numel() // weight[0]
+    inputs, outputs = math.prod(weight[1:]), weight[0] // use.groups
+    gain = _GROUPED_GAIN if _is_grouped(x, weight, use) else 1
+    if gain * length * (inputs + outputs) >= inputs * outputs:
+        return torch.cat([part.square().sum(2) for part in _gradients(grad, x, weight, use)])
     pieces = []
     for u, g in _portions(grad, x, weight, use):  # (n, G, L, D), (n, G, L, O)
-        length, inputs, outputs = u.shape[2], u.shape[3], g.shape[3]
-        if length * (inputs + outputs) < inputs * outputs:
-            gram = u @ u.transpose(2, 3)  # (n, G, L, L)
-            norms = ((gram @ g) * g).sum(2)
-        else:
-            norms = _direct(g, u).square().sum(3)
-        pieces.append(norms.flatten(1))
+        gram = u @ u.transpose(2, 3)  # (n, G, L, L)
+        pieces.append(((gram @ g) * g).sum(2).flatten(1))
     return torch.cat(pieces)
 
 
 def weight_gradient(grad: Tensor, x: Tensor, weight: tuple[int, ...], use: Use) -> Tensor:
     """Return the per-sample gradients (n, out, in / groups * prod(kernel)) of every weight, in the weights' order."""
-    pieces = [_direct(g, u).flatten(1, 2) for u, g in _portions(grad, x, weight, use)]
-    return _weight_order(torch.cat(pieces), weight)
+    return torch.cat(list(_gradients(grad, x, weight, use)))
 
 
 def weight_squares(grad: Tensor, x: Tensor, weight: tuple[int, ...], use: Use) -> Tensor:
     """Return the squares, summed over samples, (out, in / groups * prod(kernel)) of the per-sample gradients."""
+    if grad[0].numel() == weight[0] and x[0].numel() == math.prod(weight[1:]):
+        # one position: an outer product, and its squares are the outer product of squares
+        return grad.flatten(1).square().T @ x.flatten(1).square()
     total: Tensor | None = None
-    for u, g in _portions(grad, x, weight, use):
-        if u.shape[2] == 1:  # an outer product: its squares are the outer product of squares
-            part = torch.einsum("nglo,ngld->god", g.square(), u.square())
-        else:
-            part = _direct(g, u).square().sum(0)
-        total = part if total is None else total + part
+    for part in _gradients(grad, x, weight, use):
+        squares = part.square().sum(0)
+        total = squares if total is None else total + squares
     assert total is not None
-    return _weight_order(total.flatten(0, 1), weight)
+    return total
+
+
+def batch_gradient(grad: Tensor, x: Tensor, weight: tuple[int, ...], use: Use) -> Tensor:
+    """Return the gradient (1, out, in / groups * prod(kernel)) of every weight, summed over the batch."""
+    if not use.dimensions:
+        total = grad.flatten(0, -2).T @ x.flatten(0, -2)
+    else:
+        total = _convolution(grad, x, weight, use, use.groups)
+    return total.reshape(1, weight[0], -1)
+
+
+def _is_grouped(x: Tensor, weight: tuple[int, ...], use: Use) -> bool:
+    """Return whether one convolution with a group for each sample gives the gradients in the least time.
+
+    On accelerators many small groups are what convolutions do worst.
+    """
+    return use.dimensions > 0 and math.prod(weight[2:]) > 1 and x.device.type == "cpu"
+
+
+def _gradients(grad: Tensor, x: Tensor, weight: tuple[int, ...], use: Use) -> Iterator[Tensor]:
+    """Yield the gradients (n, out, in / groups * prod(kernel)) of a few samples at a time, in the weights' order."""
+    if not _is_grouped(x, weight, use):
+        for u, g in _portions(grad, x, weight, use):
+            yield _weight_order(_direct(g, u).flatten(1, 2), weight)
+        return
+    step = max(1, _PORTION // max(math.prod(weight), x[0].numel(), grad[0].numel()))
+    for rows in range(0, len(grad), step):
+        one, other = grad[rows : rows + step].contiguous(), x[rows : rows + step].contiguous()
+        count = len(one)
+        wide = (count * weight[0], *weight[1:])
+        found = _convolution(one.flatten(0, 1)[None], other.flatten(0, 1)[None], wide, use, count * use.groups)
+        yield found.reshape(count, weight[0], -1)
+
+
+def _convolution(grad: Tensor, x: Tensor, weight: tuple[int, ...], use: Use, groups: int) -> Tensor:
+    """Return the gradient of a convolution's weights, from torch's own backward."""
+    before = [p[0] for p in use.padding]
+    if any(p[0] != p[1] for p in use.padding):  # torch pads evenly: pad here instead
+        x = functional.pad(x, [p for pair in reversed(use.padding) for p in pair])
+        before = [0] * use.dimensions
+    found: Tensor = torch.ops.aten.convolution_backward(
+        grad,
+        x,
+        x.new_empty(weight),
+        None,
+        use.stride,
+        before,
+        use.dilation,
+        False,
+        [0] * use.dimensions,
+        groups,
+        [False, True, False],
+    )[1]
+    return found
 
 
 def _direct(g: Tensor, u: Tensor) -> Tensor:

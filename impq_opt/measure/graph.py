@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import networkx as nx
 from torch import Tensor, device, fx
 
 from impq_opt.errors import DataError, OptionError
+from impq_opt.measure.folding import Fold, find_folds
 from impq_opt.measure.nodes import (
     Layout,
     attribute_of,
@@ -209,6 +212,7 @@ class Network:
         visit: Callable[[str, Tensor, tuple[Any, ...]], Tensor] | None = None,
         tensors: dict[str, Tensor] | None = None,
         watch: frozenset[str] = frozenset(),
+        folds: Mapping[str, Fold] = MappingProxyType({}),
     ) -> Tensor:
         """Return the logits (n, classes) of inputs ``x`` (n, ...).
 
@@ -218,14 +222,22 @@ class Network:
             Called after each node named in ``watch``; what it returns goes on in place of the output.
         tensors : dict, optional
             Values in place of parameters, by node.
+        folds : mapping, optional
+            Layers that take in the batch-norm behind them; of :attr:`folds`. Their outputs are the batch-norm's.
         """
-        out = _Runner(self.module, visit, {**self.tensors, **(tensors or {})}, watch).run(x)
+        out = _Runner(self.module, visit, {**self.tensors, **(tensors or {})}, watch, folds).run(x)
         while isinstance(out, (tuple, list)):
             out = out[0]
         return out
 
+    @cached_property
+    def folds(self) -> dict[str, Fold]:
+        """The layers that can take in the batch-norm behind them, by node."""
+        return find_folds(self._live, self.tensors)
+
     def to(self, place: device) -> None:
         """Move all parameters."""
+        self.__dict__.pop("folds", None)
         self.module.to(place)
         self.tensors = {n: t.to(place) for n, t in self.tensors.items()}
 
@@ -362,17 +374,29 @@ class Network:
 class _Runner(fx.Interpreter):
     """Runs the graph on given parameters and shows chosen calls to a visitor."""
 
-    def __init__(self, module: fx.GraphModule, visit: Any, tensors: dict[str, Tensor], watch: frozenset[str]) -> None:
+    def __init__(
+        self,
+        module: fx.GraphModule,
+        visit: Any,
+        tensors: dict[str, Tensor],
+        watch: frozenset[str],
+        folds: Mapping[str, Fold],
+    ) -> None:
         super().__init__(module)
-        self._visit, self._tensors, self._watch = visit, tensors, watch
+        self._visit, self._tensors, self._watch, self._folds = visit, tensors, watch, folds
+        self._folded = {fold.norm for fold in folds.values()}
 
     def run_node(self, n: fx.Node) -> Any:
         if n.op == "get_attr":
             return self._tensors[n.name]
-        if n.name not in self._watch:
+        if n.name not in self._watch and n.name not in self._folds and n.name not in self._folded:
             return super().run_node(n)
         args, kwargs = self.fetch_args_kwargs_from_env(n)
-        return self._visit(n.name, getattr(self, n.op)(n.target, args, kwargs), args)
+        if n.name in self._folds:
+            fold = self._folds[n.name]
+            args = (args[0], fold.weight, fold.bias, *args[3:])
+        out = args[0] if n.name in self._folded else getattr(self, n.op)(n.target, args, kwargs)
+        return self._visit(n.name, out, args) if n.name in self._watch else out
 
 
 def _tuple(value: Any, dimensions: int) -> tuple[int, ...]:

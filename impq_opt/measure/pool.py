@@ -126,7 +126,7 @@ def look_at(network: Network, data: Dataset, rows: Tensor, *, concede: float = 0
     for place in range(rank * batch, len(rows), processes * batch):
         x, _ = data.rows(rows[place : place + batch])
         with torch.no_grad():
-            one = margins(network.run(prepare(x, device)))
+            one = margins(network.run(prepare(x, device), folds=network.folds))
         found[place : place + batch, 0] = one.inverse.double().square().sum(1)
         found[place : place + batch, 1] = 1 / one.inverse.double().amax(1)
         found[place, 2] = one.ties

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from impq_opt.measure.contraction import kernel_norms, weight_gradient, weight_squares
+from impq_opt.measure.contraction import batch_gradient, kernel_norms, weight_gradient, weight_squares
 from impq_opt.measure.graph import ActivationSite, Network, Use, WeightSite
 
 __all__ = ["Taps"]
@@ -39,6 +39,8 @@ class Taps:
         self._partial: dict[str, tuple[int, Tensor]] = {}
         self._calls = {use.node: (site, use) for site in network.weights for use in site.uses}
         self._sites = {site.node: site for site in network.activations}
+        # A layer whose own output is watched does not take in what follows.
+        self._folds = {node: fold for node, fold in network.folds.items() if node not in self._sites}
         self.watch = frozenset(self._calls) | frozenset(self._sites)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -54,7 +56,7 @@ class Taps:
                 out.register_hook(self._activation_hook(self._sites[node], len(x)))
             return out
 
-        return self.network.run(x, visit, watch=self.watch)
+        return self.network.run(x, visit, watch=self.watch, folds=self._folds)
 
     def backward(self, scalar: Tensor, *, keep: bool = False) -> None:
         """Propagate ``scalar``; ``weights`` and ``activations`` then hold its squared gradients, by name.
@@ -68,28 +70,36 @@ class Taps:
     def _weight_hook(self, site: WeightSite, use: Use, x: Tensor, samples: int) -> Callable[[Tensor], None]:
         layout = self.network.layouts[use.node]
         crowded = bool(use.dimensions) and layout.order != "alone"  # several pictures a sample
+        fold = self._folds.get(use.node)
+        scale = None if fold is None else fold.scale
 
         def hook(grad: Tensor) -> None:
             grad, inputs = grad.detach(), x.to(grad.dtype)
             if self.whole:
-                self._sum_up(site, _batch_gradient(grad, inputs, site.shape, use))
+                self._sum_up(site, batch_gradient(grad, inputs, site.shape, use), scale)
                 return
             if crowded:
                 rows = weight_gradient(grad, inputs, site.shape, use)
-                self._sum_up(site, layout.by_sample(rows, samples).sum(1))
+                self._sum_up(site, layout.by_sample(rows, samples).sum(1), scale)
                 return
             grad, inputs = layout.by_sample(grad, samples), layout.by_sample(inputs, samples)
             if len(site.uses) > 1:
-                self._sum_up(site, weight_gradient(grad, inputs, site.shape, use))
+                self._sum_up(site, weight_gradient(grad, inputs, site.shape, use), scale)
             elif self.fine:
-                self.weights[site.name] = weight_squares(grad, inputs, site.shape, use)
+                squares = weight_squares(grad, inputs, site.shape, use)
+                self.weights[site.name] = squares if scale is None else squares * scale[:, None] ** 2
             else:
-                self.weights[site.name] = kernel_norms(grad, inputs, site.shape, use)
+                norms = kernel_norms(grad, inputs, site.shape, use)
+                self.weights[site.name] = norms if scale is None else norms * scale**2
 
         return hook
 
-    def _sum_up(self, site: WeightSite, gradient: Tensor) -> None:
-        """Add the gradients (n, out, inputs) of a shared weight over its uses before squaring them."""
+    def _sum_up(self, site: WeightSite, gradient: Tensor, scale: Tensor | None) -> None:
+        """Add the gradients (n, out, inputs) of a shared weight over its uses before squaring them.
+
+        ``scale`` (out,) is what the weight is multiplied by where the layer has taken in a batch-norm.
+        """
+        gradient = gradient if scale is None else gradient * scale[:, None]
         uses, total = self._partial.get(site.name, (0, None))
         total = gradient if total is None else total + gradient
         self._partial[site.name] = uses + 1, total
@@ -103,28 +113,3 @@ class Taps:
             self.activations[site.name] = squares.sum(1)
 
         return hook
-
-
-def _batch_gradient(grad: Tensor, x: Tensor, weight: tuple[int, ...], use: Use) -> Tensor:
-    """Return the gradient (1, out, inputs) summed over the batch, from torch's own backward."""
-    if not use.dimensions:
-        total = grad.flatten(0, -2).T @ x.flatten(0, -2)
-    else:
-        before = [p[0] for p in use.padding]
-        if any(p[0] != p[1] for p in use.padding):  # torch pads evenly: pad here instead
-            x = torch.nn.functional.pad(x, [p for pair in reversed(use.padding) for p in pair])
-            before = [0] * use.dimensions
-        total = torch.ops.aten.convolution_backward(
-            grad,
-            x,
-            x.new_empty(weight),
-            None,
-            use.stride,
-            before,
-            use.dilation,
-            False,
-            [0] * use.dimensions,
-            use.groups,
-            [False, True, False],
-        )[1]
-    return total.reshape(1, weight[0], -1)
