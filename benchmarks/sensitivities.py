@@ -29,6 +29,7 @@ import argparse
 import json
 import math
 import multiprocessing
+import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -55,14 +56,14 @@ TAKEN = 16  # one of so many samples is propagated back, as by default
 
 
 def timed(work: Callable[[], Any], least: float) -> float:
-    """Return seconds per call, after a warm-up, over at least ``least`` seconds: the smallest of the calls."""
+    """Return seconds per call, after a warm-up, over at least ``least`` seconds: the median of the calls."""
     work()
     seconds: list[float] = []
     while sum(seconds) < least or len(seconds) < 3:
         start = time.perf_counter()
         work()
         seconds.append(time.perf_counter() - start)
-    return min(seconds)
+    return statistics.median(seconds)
 
 
 def training_step(network: nn.Module, x: Tensor) -> Callable[[], None]:
@@ -77,22 +78,22 @@ def training_step(network: nn.Module, x: Tensor) -> Callable[[], None]:
 
 
 def loop(network: nn.Module, x: Tensor, most: int) -> float:
-    """Return seconds per sample of one backward pass per sample and margin, from ``most`` margins of each."""
+    """Return seconds per sample (the median) of one backward pass per sample and margin, from ``most`` margins."""
     parameters = [p for p in network.parameters() if p.ndim > 1]
-    start, margins_done = time.perf_counter(), 0
-    classes = 0
+    seconds = []
     for sample in x:
+        start = time.perf_counter()
         logits = network(sample[None])[0]
-        classes = len(logits)
         best = int(logits.argmax())
         totals = [torch.zeros(p.shape[0]) for p in parameters]
-        for other in [c for c in range(classes) if c != best][:most]:
+        others = [c for c in range(len(logits)) if c != best]
+        for other in others[:most]:
             margin = logits[other] - logits[best]
             grads = torch.autograd.grad(margin, parameters, retain_graph=True)
             for number, grad in enumerate(grads):
                 totals[number] += grad.flatten(1).square().sum(1) / margin.detach() ** 2
-            margins_done += 1
-    return (time.perf_counter() - start) / margins_done * (classes - 1)
+        seconds.append((time.perf_counter() - start) / min(most, len(others)) * len(others))
+    return statistics.median(seconds)
 
 
 def probe_twice(network: Network, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -135,6 +136,14 @@ def needs(network: Network, data: Dataset, pool: Pool, batch: int) -> Needs:
     alive = sums[0] > 0
     exact, taken, probed = (float((s[alive] / sums[0][alive] ** 2 - 1).median()) for s in sums[1:])
     return Needs(exact / TARGET_ERROR**2, probed / TARGET_ERROR**2, exact, taken - exact, probed - taken)
+
+
+def quick_look(network: Network, data: Dataset, rows: Tensor) -> float:
+    """Return seconds per sample of a look in bfloat16, with the second look at those that it cannot tell."""
+    rows = rows[:4096]
+    start = time.perf_counter()
+    look_at(network, data, rows, concede=CONCEDE, bf16=True)
+    return (time.perf_counter() - start) / len(rows)
 
 
 def peak_memory(job: str, name: str, batch: int, queue: Any) -> None:
@@ -205,21 +214,24 @@ def compare(name: str, *, pool_size: int, batch: int, samples: int, most: int, t
         margins(traced.run(x, folds=traced.folds))
 
     look = timed(see, 2.0) / batch
+    quick = quick_look(traced, data, rows)
     wanted = needs(traced, data, pool, batch)
     naive = loop(network, data.rows(rows[:samples])[0], most)
     ours, theirs = wanted.here * (look + probe / TAKEN), wanted.loop * naive
     peaks = memory("measure", name, 32) / max(memory("train", name, 32), 1)
     print(
-        f"{name}: milliseconds a sample: forward and backward {step * 1e3:.2f}, look {look * 1e3:.2f}, "
-        f"probe {probe * 1e3:.2f}, loop {naive * 1e3:.0f}\n"
+        f"{name}: milliseconds a sample: forward and backward {step * 1e3:.2f}, look {look * 1e3:.2f} "
+        f"(in bfloat16 {quick * 1e3:.2f}), probe {probe * 1e3:.2f}, loop {naive * 1e3:.0f}\n"
         f"  relative variance: between samples {wanted.between:.1f}, which are taken +{wanted.taking:.1f}, "
         f"signs +{wanted.signs:.1f}\n"
         f"  for {TARGET_ERROR:.0%} at the median kernel: {wanted.here:.0f} samples and {ours:.0f} s; "
         f"loop {wanted.loop:.0f} samples and {theirs:.0f} s",
         file=sys.stderr,
     )
+    quickly = wanted.here * (quick + probe / TAKEN)
     return {
         f"{name}: loop time / time, same standard error": figure(theirs / ours, target, "times", at_least=True),
+        f"{name}: the same, looking in bfloat16": figure(theirs / quickly, None, "times", at_least=True),
         f"{name}: loop cost / cost, same samples": figure(naive / probe, None, "times", at_least=True),
         f"{name}: cost per sample": figure(probe / step, 2.5, "forward and backward passes", at_least=False),
         f"{name}: peak memory": figure(peaks, 3.0, "training steps", at_least=False),

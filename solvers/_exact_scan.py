@@ -288,9 +288,7 @@ def _joined(pools: list[Pool]) -> Pool:
     return Pool(np.concatenate([pool.places for pool in pools]), np.concatenate(costs), np.concatenate(damages))
 
 
-def second_choices(
-    pool: Pool, price: float, columns: ColumnArray
-) -> tuple[FloatArray, FloatArray, FloatArray, Total]:
+def second_choices(pool: Pool, price: float, columns: ColumnArray) -> tuple[FloatArray, FloatArray, FloatArray, Total]:
     """Return each group's least value (n,) at ``price``, how far the second is behind, its entry's of ``columns``.
 
     And what those entries cost and damage.

@@ -81,6 +81,40 @@ class Branches(nn.Module):
         return self.out(self.relu(self.after(both)).mean((2, 3)))
 
 
+class Norms(nn.Module):
+    """Batch-norms: behind convolutions of every kind and a linear layer, without affine, read twice, in front."""
+
+    def __init__(self):
+        super().__init__()
+        self.front = nn.BatchNorm2d(2)
+        self.a, self.norm_a = nn.Conv2d(2, 6, 3, padding=1), nn.BatchNorm2d(6, eps=0.1)
+        self.b, self.norm_b = nn.Conv2d(6, 6, 3, groups=6, bias=False), nn.BatchNorm2d(6, affine=False)
+        self.shared, self.norm_c, self.norm_d = nn.Conv2d(6, 6, 1), nn.BatchNorm2d(6), nn.BatchNorm2d(6)
+        self.twice, self.norm_e = nn.Conv2d(6, 6, 3, padding=1), nn.BatchNorm2d(6)
+        self.line, self.norm_f = nn.Conv1d(6, 4, 3), nn.BatchNorm1d(4)
+        self.full, self.norm_g = nn.Linear(4, 8), nn.BatchNorm1d(8)
+        self.steps, self.norm_h = nn.Linear(8, 8), nn.BatchNorm1d(2)
+        self.out = nn.Linear(8, 5)
+        for module in self.modules():
+            if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+                module.running_mean.normal_(0, 0.3)
+                module.running_var.uniform_(0.3, 3)
+                if module.affine:
+                    nn.init.normal_(module.weight)
+                    nn.init.normal_(module.bias)
+
+    def forward(self, x):
+        x = self.norm_a(self.a(self.front(x))).relu()
+        x = self.norm_b(self.b(x)).relu()
+        x = self.norm_c(self.shared(x)).relu() + self.norm_d(self.shared(x.tanh()))
+        y = self.twice(x)
+        x = (self.norm_e(y) + y).relu()  # read by the norm and by the addition
+        x = self.norm_f(self.line(x.mean(3))).relu().mean(2)
+        x = self.norm_g(self.full(x)).relu()
+        x = self.norm_h(self.steps(torch.stack([x, -x], 1))).relu()  # its channels are not the layer's outputs
+        return self.out(x.mean(1))
+
+
 def seeded(kind, seed=0):
     torch.manual_seed(seed)
     return kind().eval()

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from measure_world import Attention, Branches, Odd, Volume, by_definition, data_of, digits_network, noise, seeded
+from measure_world import Attention, Branches, Norms, Odd, Volume, by_definition, data_of, digits_network, noise, seeded
 from torch import nn
 
 from impq_opt.data import load_data
-from impq_opt.measure import Estimator, Grouping, Sampling, measure, trace
+from impq_opt.measure import Estimator, Grouping, Sampling, contraction, measure, trace
 from impq_opt.measure.estimators import Squares, propagate
 from impq_opt.measure.margins import margins, one_by_one, random_signs
 from impq_opt.measure.taps import Taps
@@ -30,6 +30,7 @@ CASES = {
     "convolutions": (Odd, (4, 3, 15, 12)),
     "volume": (Volume, (3, 2, 4, 5, 4)),
     "branches": (Branches, (4, 1, 8, 8)),
+    "norms": (Norms, (4, 2, 9, 8)),
 }
 
 
@@ -48,6 +49,34 @@ def test_every_layer_agrees_with_the_definition(case, channels_last):
         for site in traced.weights:
             wanted = truth[site.parameter] if fine else truth[site.parameter].sum(1)
             torch.testing.assert_close(found.weights[site.name], wanted, rtol=2e-3, atol=1e-5 * float(wanted.max()))
+
+
+def test_batch_norms_are_folded_where_the_layer_is_theirs_alone():
+    network, x = seeded(Norms), noise(4, 2, 9, 8)
+    traced = trace(network, x)
+    layers = [site.name for site in traced.weights for use in site.uses if use.node in traced.folds]
+    assert layers == ["a", "b", "shared", "shared", "line", "full"]
+    expected = network(x)
+    for tensors in (None, traced.tensors):
+        torch.testing.assert_close(traced.run(x, tensors=tensors, folds=traced.folds), expected, rtol=1e-4, atol=1e-5)
+    traced.to(torch.device("cpu"))
+    torch.testing.assert_close(traced.run(x), expected)
+
+
+def test_every_layer_agrees_on_accelerators(monkeypatch):
+    """There, kernels are unfolded; here, every sample is a group of one convolution."""
+    monkeypatch.setattr(contraction, "_is_grouped", lambda *_: False)
+    for kind, shape in (CASES["convolutions"], CASES["volume"], CASES["norms"]):
+        network, x = seeded(kind), noise(*shape)
+        truth = by_definition(network, x, fine=True)
+        traced = trace(network, x, residual="accumulate")
+        for fine in (False, True):
+            found = Estimator("exact").estimate(
+                traced, x, torch.full((len(x),), 1 / len(x)), torch.Generator(), fine=fine
+            )
+            for site in traced.weights:
+                wanted = truth[site.parameter] if fine else truth[site.parameter].sum(1)
+                torch.testing.assert_close(found.weights[site.name], wanted, rtol=2e-3, atol=1e-5 * float(wanted.max()))
 
 
 @pytest.mark.parametrize("groups", ["layer", "kernel", "slice", "block"])
@@ -148,14 +177,15 @@ def test_random_signs_are_unbiased(name):
         assert error < 0.3 * float(found.mean())
 
 
+@pytest.mark.parametrize("look", ["float32", "bfloat16"])
 @pytest.mark.parametrize("chunk", [25, 100])
-def test_taking_by_importance_is_unbiased_on_every_layer(chunk):
+def test_taking_by_importance_is_unbiased_on_every_layer(chunk, look):
     """The mean over many seeds is within 3.5 standard errors of the exact value on the same samples."""
     network, x = digits_network(), load_data("digits").inputs[:400]
     truth = exact(network, x).damage.sensitivity
     found = []
     for seed in range(16):
-        sampling = Sampling(seed=seed, chunk=chunk)
+        sampling = Sampling(seed=seed, chunk=chunk, look=look)
         problem = measure(
             network, data_of(x), estimator=Estimator("importance", draws=8), residual="accumulate", sampling=sampling
         )

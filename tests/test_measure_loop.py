@@ -149,6 +149,28 @@ def test_conceding_leaves_out_the_smallest_margins_and_keeps_the_bound():
     assert (kept < all_of_them).all()
 
 
+def test_a_look_in_bfloat16_gives_up_the_same_samples_and_weighs_the_others_nearly_alike():
+    data = few(1500)
+    traced = trace(digits_network(), data.inputs[:2])
+    full, quick = (look_at(traced, data, torch.arange(len(data)), concede=0.02, bf16=b) for b in (False, True))
+    assert torch.equal(full.conceded, quick.conceded)
+    assert not torch.equal(full.tail, quick.tail)
+    kept = full.kept
+    assert float((quick.tail[kept] / full.tail[kept]).log().abs().max()) < 1.0
+    assert full.ties == quick.ties == 0
+
+
+def test_what_is_tied_in_bfloat16_alone_is_looked_at_again():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+    with torch.no_grad():
+        network[1].weight.copy_(torch.eye(3, 4))
+        network[1].bias.zero_()
+    x = torch.cat([noise(300, 4) * 20, torch.tensor([[7.001, 7.0, 1.0, 0.0], [5.0, 5.0, 1.0, 0.0]])])
+    pool = look_at(trace(network, x[:2]), data_of(x), torch.arange(len(x)), bf16=True)
+    assert float(pool.tail[300]) == pytest.approx(1e6, rel=0.01)
+    assert pool.ties == 1
+
+
 def test_each_sample_is_taken_with_its_chance():
     data = few(120)
     pool = look_at(trace(digits_network(), data.inputs[:2]), data, torch.arange(120), concede=0.05)
@@ -399,6 +421,7 @@ def test_what_a_metric_cannot_do_is_told():
         (lambda: Sampling(concede=1), "concede"),
         (lambda: Sampling(quantile=0), "quantile"),
         (lambda: Sampling(samples=0), "samples"),
+        (lambda: Sampling(look="float16"), "look"),
         (lambda: Estimator("sings"), "did you mean 'signs'"),
         (lambda: Estimator(draws=0), "draws"),
         (lambda: measure(linear(), data_of(noise(8, 4)), metric="impk"), "impq"),

@@ -46,6 +46,12 @@ def measure(
     concede: Annotated[
         float, Parameter(help="Share of samples, with the smallest margins, given up as lost at any precision.")
     ] = 0.0,
+    look: Annotated[
+        str,
+        Parameter(
+            help="float32, or bfloat16: a quicker first pass over the samples, where the processor multiplies in it."
+        ),
+    ] = "float32",
     bits: Annotated[str, Parameter(help="Candidates: 1:8, or 2,4,8.")] = "1:8",
     residual: Annotated[
         str,
@@ -66,7 +72,9 @@ def measure(
     from impq_opt.measure import Sampling
     from impq_opt.measure import measure as measure_network
 
-    sampling = Sampling(samples=samples, relative_error=relative_error, quantile=quantile, concede=concede, seed=seed)
+    sampling = Sampling(
+        samples=samples, relative_error=relative_error, quantile=quantile, concede=concede, seed=seed, look=look
+    )
     problem_options = {"groups": _groups(groups), "estimator": _estimator(estimator), "bits": parse_bits(bits)}
     if not output.absolute().parent.is_dir():  # before the work, not after it
         raise OptionError("is in no folder", where="--output", value=str(output), hint="make the folder first")

@@ -179,7 +179,7 @@ def chunks_of(survey: Survey, data: Dataset, metric: Metric, sampling: Sampling)
     rows = sampling.rows(data)
     importance = metric.margins and survey.estimator.name == "importance"
     if importance or (metric.margins and sampling.concede):
-        pool = look_at(survey.network, data, rows, concede=sampling.concede)
+        pool = look_at(survey.network, data, rows, concede=sampling.concede, bf16=sampling.look == "bfloat16")
     else:
         pool = Pool(rows, torch.empty(0), torch.zeros(len(rows), dtype=torch.bool))
     return Chunks(data, pool, sampling, survey.estimator.draws if importance else None)
@@ -215,6 +215,8 @@ def _record(survey: Survey, chunks: Chunks, result: Replicates, metric: str) -> 
             "of_the_top_sample": pool.tail_share(0),
             "ties": pool.ties,
         }
+    if sampling.look != Sampling().look:
+        record["look"] = sampling.look
     if survey.network.skipped:
         record["not_measured"] = list(survey.network.skipped)
     return record

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from impq_opt.damage import DamageTable, PowerLaw
 from impq_opt.data.dataset import Dataset
-from impq_opt.errors import DataError, FileError, OptionError
+from impq_opt.errors import DataError, FileError, OptionError, nearest
 from impq_opt.files import atomic_write
 from impq_opt.measure.metrics import Metric
 from impq_opt.measure.pool import Chunk, Pool, gather, prepare, take, world
@@ -34,6 +34,7 @@ FloatArray = npt.NDArray[np.float64]
 Law = Callable[[FloatArray, FloatArray], PowerLaw | DamageTable]
 Progress = Callable[[int, int, float], None]  # chunks done, chunks at most, relative error
 
+LOOKS = ("float32", "bfloat16")
 _LEAST_CHUNKS = 8  # a standard error from fewer is not trusted to stop on
 
 
@@ -54,6 +55,9 @@ class Sampling:
         Share of the pool, with the smallest margins, that is given up; see :mod:`impq_opt.measure.pool`.
     seed : int
         Of the order of the samples, of which are propagated, and of signs.
+    look : {"float32", "bfloat16"}
+        Precision of the first pass over the pool, which tells which samples are important; see
+        :func:`impq_opt.measure.pool.look_at`.
     """
 
     samples: int | None = None
@@ -62,6 +66,7 @@ class Sampling:
     quantile: float = 0.95
     concede: float = 0.0
     seed: int = 0
+    look: str = "float32"
 
     def __post_init__(self) -> None:
         for name in ("samples", "chunk"):
@@ -74,6 +79,8 @@ class Sampling:
             raise OptionError("must be in (0, 1]", where="quantile", value=self.quantile)
         if not 0 <= self.concede < 1:
             raise OptionError("must be at least 0 and below 1", where="concede", value=self.concede)
+        if self.look not in LOOKS:
+            raise OptionError("unknown precision", where="look", value=self.look, hint=nearest(self.look, LOOKS))
 
     def rows(self, data: Dataset) -> Tensor:
         """Return the rows of the pool, in random order."""
