@@ -21,6 +21,7 @@ from impq_opt.contract import Claim, Control, Solver
 from impq_opt.errors import OptionError
 from impq_opt.instance import Instance
 from impq_opt.locality import is_local
+from impq_opt.solvers._exact_magnify import as_before, magnified
 from impq_opt.solvers._exact_search import Search
 from impq_opt.solvers._hull import Hulls
 
@@ -87,7 +88,9 @@ class Exact(Solver):
             from impq_opt.solvers._budgets import solve_budgets
 
             return solve_budgets(instance, control, min(self.states, 400_000))
-        return self._search(instance, control, self._hulls, _DEEPEST)
+        larger, shift = magnified(instance)
+        hulls = None if shift else self._hulls  # they are those of the instance as it was
+        return as_before(self._search(larger, control, hulls, _DEEPEST), instance, shift)
 
     def _search(self, instance: Instance, control: Control, hulls: Hulls | None, depth: int) -> Claim:
         search = Search(instance, control, self.states, hulls, branches=depth > 0)

@@ -46,6 +46,7 @@ def drawn(seed: int) -> tuple[np.ndarray, np.ndarray, int, float]:
 def test_optima_that_fill_the_bound(seed: int, compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not compiled:
         monkeypatch.setattr(_native, "kernel", None)
+        monkeypatch.setattr(_native, "core", None)
     elif _native.kernel is None:
         pytest.skip("the kernel is not compiled here")
     cost, damage, bound, scale = drawn(seed)

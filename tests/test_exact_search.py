@@ -200,6 +200,7 @@ def test_memory_that_holds_no_answer_is_not_asked_for() -> None:
 
 @pytest.mark.parametrize("megabytes", [4, 16])
 def test_memory_stays_near_its_limit(megabytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_native, "core", None)
     monkeypatch.setattr(_native, "kernel", None)  # tracemalloc sees NumPy's arrays, not the kernel's
     problem = generate("correlated-1e6", 1000, 8)
     monkeypatch.setattr(_exact_search.Search, "_counted", lambda self: False)

@@ -8,7 +8,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from impq_opt import Problem, Status, solve, verify
+from impq_opt import Problem, Status, frontier, solve, verify
+from impq_opt.problems.families import generate
 from impq_opt.solvers import _native
 
 LEAST = 5e-324
@@ -21,6 +22,7 @@ POOLS = [TINY + BIG, TINY[:3] + BIG[2:4], [0.0, LEAST, 1.0]]
 def kernel(request, monkeypatch):
     if request.param == "numpy":
         monkeypatch.setattr(_native, "kernel", None)
+        monkeypatch.setattr(_native, "core", None)
     elif _native.kernel is None:
         pytest.skip("the kernel is not compiled here")
 
@@ -92,3 +94,35 @@ def test_drawn_problems(seed):
     bound = sum((Fraction(one) for one in damage[rows, choice].tolist()), Fraction(0))
     check(problem, bound=bound or Fraction(LEAST))
     check(problem, budget=int(cost[rows, choice].sum()) or 1)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_problems_of_nothing_but_tiny_damages(seed):
+    rng = np.random.default_rng(seed)
+    groups, width = int(rng.integers(2, 7)), int(rng.integers(2, 4))
+    lowest, spread = [(-323, 3), (-310, 13), (-200, 40), (-165, 12)][seed % 4]
+    cost = rng.integers(0, [3, 1000, 1 << 50][seed % 3], (groups, width))
+    damage = 10.0 ** rng.uniform(lowest, lowest + spread, (groups, width))
+    problem = Problem.from_tables(cost, damage)
+    problem = problem if seed % 5 else problem.revise(pins={problem.names[0]: 0})
+    choice = np.where(np.arange(groups) == 0, 0, rng.integers(0, width, groups))
+    rows = np.arange(groups)
+    bound = sum((Fraction(one) for one in damage[rows, choice].tolist()), Fraction(0))
+    if seed % 5:
+        check(problem, bound=bound)
+        check(problem, budget=int(cost[rows, choice].sum()) or 1)
+    found = [solve(problem, bound=bound, solver=name) for name in ("exact", "exhaustive")]
+    assert found[0].status is found[1].status is Status.OPTIMAL
+    assert found[0].exact_cost == found[1].exact_cost
+    assert frontier(problem).solve([bound])[0].exact_cost == found[0].exact_cost
+
+
+def test_many_damages_at_the_bottom_of_float64_are_proved_in_a_small_core():
+    problem = generate("denormal", 3000, 0)
+    found = solve(problem)
+    assert found.status is Status.OPTIMAL
+    least = solve(problem, budget=found.exact_cost)
+    assert least.status is Status.OPTIMAL
+    assert least.exact_damage <= problem.bound
+    assert max(one.statistics["core_groups"] for one in (found, least)) < 500
+    assert not [one for one in verify(problem, least).checks if one.verdict.value == "wrong"]

@@ -1,0 +1,62 @@
+"""Damages at the bottom of float64 as larger ones: a price, cost per damage, must not overflow.
+
+Multiplying by a power of two is exact upwards, so the problem stays the same.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+
+from impq_opt.contract import Claim
+from impq_opt.instance import Block, Direction, Instance
+
+__all__ = ["as_before", "magnified"]
+
+# Damages that are all below this make prices that may overflow.
+_SMALL = 2.0**-500
+_LARGEST = 1e300
+
+
+def magnified(instance: Instance) -> tuple[Instance, int]:
+    """Return an instance whose damages are 2**shift times as large, and the shift; 0 where that is not needed."""
+    tops = [_largest(block) for block in instance.blocks]
+    largest = max(tops, default=0.0)
+    if instance.ties or not 0 < largest < _SMALL:
+        return instance, 0
+    shift = -math.frexp(largest)[1]
+    blocks = []
+    for block in instance.blocks:
+        cost, damage = block.tables()
+        blocks.append(Block(block.groups, cost, np.ldexp(damage, shift), block.widths))
+    bound = None if instance.bound is None else instance.bound * 2**shift
+    return replace(instance, blocks=tuple(blocks), base_damage=instance.base_damage * 2**shift, bound=bound), shift
+
+
+def as_before(claim: Claim, instance: Instance, shift: int) -> Claim:
+    """Return what a claim about the magnified instance says about ``instance`` itself."""
+    if shift == 0:
+        return claim
+    lower, by_cost = claim.lower_bound, instance.direction is Direction.COST
+    if not by_cost and math.isfinite(lower):
+        lower = Fraction(lower) / 2**shift
+    multipliers = {name: _shifted(value, shift if by_cost else -shift) for name, value in claim.multipliers.items()}
+    return replace(claim, lower_bound=lower, multipliers=multipliers)
+
+
+def _shifted(value: float, shift: int) -> float:
+    """Return value * 2**shift, no more than any multiplier may be: a smaller one proves less, but nothing wrong."""
+    try:
+        return min(math.ldexp(value, shift), _LARGEST)
+    except OverflowError:
+        return _LARGEST
+
+
+def _largest(block: Block) -> float:
+    damage = block.damage
+    if isinstance(damage, np.ndarray):
+        return float(damage.max(initial=0.0))
+    return float(damage.left.max(initial=0.0)) * float(damage.right.max(initial=0.0))
