@@ -3,6 +3,7 @@
 Where every group has two choices, a better answer pays for at most as many groups as the cheapest payments allow, and
 for at least as many as the largest reductions of damage need. Priced beside the damage, this closes the gap of strongly
 correlated problems, whose groups all have nearly one ratio (Martello & Toth 1997, bounds from maximum cardinality).
+Under a budget the same groups start from their least damage, and pay in damage for less cost.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.arithmetic import exact_int_sum, exact_sum, floor_float, of_units
+from impq_opt.arithmetic import UNIT_BITS, exact_int_sum, exact_sum, exact_units, floor_float, of_units
 from impq_opt.solvers._exact_scan import Pool
 
-__all__ = ["Pairs", "pairs_of"]
+__all__ = ["Pairs", "pairs_of", "pairs_under_budget"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -104,18 +105,53 @@ def pairs_of(pool: Pool, capacity: int) -> Pairs | None:
 
     ``capacity`` is in units of 2**-1074.
     """
+    columns = _two_columns(pool)
+    if columns is None:
+        return None
+    cost, damage, (cheap, paid) = pool.cost, pool.damage, columns
+    rows = np.arange(len(cost))
+    less = _rounded_up(damage[rows, cheap] - damage[rows, paid])
+    useful = less > 0
+    excess = exact_sum(damage[rows, cheap]) - of_units(capacity)
+    return Pairs((cost[rows, paid] - cost[rows, cheap])[useful], less[useful], excess, exact_int_sum(cost[rows, cheap]))
+
+
+def pairs_under_budget(pool: Pool, capacity: int) -> tuple[Pairs, int, int] | None:
+    """Return the groups as pairs that pay in damage for less cost; None where they are none, or damages too fine.
+
+    ``capacity`` is of cost. The damage of an answer is ``base + quantum * (what Pairs call cost)``, in units of
+    2**-1074: both are returned. Damages have to be whole multiples of a quantum, so many that 62 bits hold their sum.
+    """
+    columns = _two_columns(pool)
+    if columns is None:
+        return None
+    cost, damage, (cheap, paid) = pool.cost, pool.damage, columns
+    rows = np.arange(len(cost))
+    most, least = damage[rows, cheap], damage[rows, paid]
+    shift = min(61 - math.frexp(float(most.sum()))[1], UNIT_BITS)
+    scaled = np.ldexp(np.stack([most, least]), shift)
+    if not np.isfinite(scaled).all() or (scaled != np.floor(scaled)).any():
+        return None
+    more = np.subtract(*scaled.astype(np.int64))
+    quantum = int(np.gcd.reduce(more)) or 1
+    saved = _rounded_up((cost[rows, paid] - cost[rows, cheap]).astype(np.float64))
+    useful = saved > 0
+    excess = Fraction(exact_int_sum(cost[rows, paid]) - capacity)
+    found = Pairs(more[useful] // quantum, saved[useful], excess, 0)
+    return found, exact_units(least), quantum << (UNIT_BITS - shift)
+
+
+def _two_columns(pool: Pool) -> tuple[IntArray, IntArray] | None:
+    """Return each group's cheapest and least damaging choice (n,), or None where one has another that matters."""
     cost, damage = pool.cost, pool.damage
     rows = np.arange(len(cost))
     cheap = np.where(cost == cost.min(axis=1)[:, None], damage, np.inf).argmin(axis=1)
     least = damage.min(axis=1)
     paid = np.where(damage == least[:, None], cost, np.iinfo(np.int64).max).argmin(axis=1)
     between = (cost < cost[rows, paid][:, None]) & (damage < damage[rows, cheap][:, None])
-    if between.any():
-        return None
-    free_damage = damage[rows, cheap]
-    less = free_damage - least
-    # Rounded up, so that paying seems to help at least as much as it does.
-    less = np.where(less > 0, np.nextafter(less, np.inf), 0.0)
-    useful = less > 0
-    excess = exact_sum(free_damage) - of_units(capacity)
-    return Pairs((cost[rows, paid] - cost[rows, cheap])[useful], less[useful], excess, exact_int_sum(cost[rows, cheap]))
+    return None if between.any() else (cheap, paid)
+
+
+def _rounded_up(values: FloatArray) -> FloatArray:
+    """Return rounded values (n,) as at least what they were, so that paying seems to help at least as much."""
+    return np.where(values > 0, np.nextafter(values, np.inf), 0.0)

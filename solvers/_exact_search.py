@@ -15,7 +15,7 @@ from impq_opt.allocation import Enumeration, Stop
 from impq_opt.arithmetic import float_of, of_units
 from impq_opt.contract import Claim, Control
 from impq_opt.instance import Instance
-from impq_opt.solvers._exact_cardinality import Pairs, pairs_of
+from impq_opt.solvers._exact_cardinality import Pairs, pairs_of, pairs_under_budget
 from impq_opt.solvers._exact_core import Found, search
 from impq_opt.solvers._exact_fill import fill
 from impq_opt.solvers._exact_model import RelativeCore
@@ -235,17 +235,22 @@ class Search(Relaxation):
 
     def _counted(self) -> bool:
         """Return whether counting the groups that pay proves the best answer, and set the bound that it gives."""
-        if not self.by_cost or self.best is None or self.threshold != math.inf or self.instance.ties:
+        if self.best is None or self.threshold != math.inf or self.instance.ties or self._pairs is None:
             return False
-        best = self.base_cost - self.better
-        if self._pairs is None or self._pairs.bound(best) < best:
+        pairs, base, quantum = self._pairs
+        best = ((self.base_cost if self.by_cost else self.base_damage) - self.better - base) // quantum
+        if pairs.bound(best) < best:
             return False
         self.proved = -self.better
         return True
 
     @cached_property
-    def _pairs(self) -> Pairs | None:
-        return pairs_of(self.pool, self.goal.capacity)
+    def _pairs(self) -> tuple[Pairs, int, int] | None:
+        """The pool as pairs, and how their costs add up to an objective: a base, and what one is worth."""
+        if not self.by_cost:
+            return pairs_under_budget(self.pool, self.goal.capacity)
+        found = pairs_of(self.pool, self.goal.capacity)
+        return None if found is None else (found, 0, 1)
 
     @property
     def _worthless(self) -> bool:

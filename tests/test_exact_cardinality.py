@@ -11,7 +11,7 @@ import pytest
 from impq_opt import Status, solve
 from impq_opt.arithmetic import units_within
 from impq_opt.problems.families import generate
-from impq_opt.solvers._exact_cardinality import pairs_of
+from impq_opt.solvers._exact_cardinality import pairs_of, pairs_under_budget
 from impq_opt.solvers._exact_scan import Pool
 
 
@@ -45,6 +45,40 @@ def test_no_bound_is_above_an_answer(seed: int) -> None:
     assert pairs.bound(best) <= best
 
 
+@pytest.mark.parametrize("seed", range(60))
+def test_no_bound_under_a_budget_is_above_an_answer(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    count, largest = int(rng.integers(1, 9)), int(rng.choice([10, 1000, 10**6]))
+    weight = rng.integers(1, largest, count)
+    extra = int(rng.choice([0, largest // 10, largest, -1])) if seed % 2 else rng.integers(0, largest, count)
+    cost = np.stack([np.zeros_like(weight), weight], axis=1) + rng.integers(-5, 5, (count, 1))
+    damage = np.stack([np.maximum(weight + extra, 0), np.zeros(count)], axis=1) * float(
+        rng.choice([1.0, 3.0, 2.0**-40])
+    )
+    damage += rng.integers(0, 5, (count, 1))
+    budget = int(cost.min(axis=1).sum() + rng.integers(0, max(1, int(np.ptp(cost, axis=1).sum()))))
+    rows = np.arange(count)
+    reachable = [
+        units_within(sum(map(Fraction, damage[rows, columns].tolist()), Fraction(0)))
+        for columns in product(range(2), repeat=count)
+        if cost[rows, columns].sum() <= budget
+    ]
+    found = pairs_under_budget(Pool(rows, cost, damage), budget)
+    assert found is not None
+    pairs, base, quantum = found
+    least = min(reachable) - base
+    assert least % quantum == 0
+    best = least // quantum
+    for above in (1, 2, largest // 7 + 1):
+        assert pairs.bound(best + above) <= best, "an answer that is better exists"
+    assert pairs.bound(best) <= best
+
+
+def test_damages_too_fine_for_whole_numbers_are_no_pairs_under_a_budget() -> None:
+    pool = Pool(np.arange(2), np.array([[0, 1], [0, 3]]), np.array([[1.0, 0.0], [1e-30, 0.0]]))
+    assert pairs_under_budget(pool, 2) is None
+
+
 def test_three_choices_are_no_pair() -> None:
     cost, damage = np.array([[0, 1, 2]]), np.array([[2.0, 1.0, 0.0]])
     assert pairs_of(Pool(np.arange(1), cost, damage), 1 << 1074) is None
@@ -55,5 +89,8 @@ def test_three_choices_are_no_pair() -> None:
 @pytest.mark.parametrize("groups", [100, 1000])
 def test_strongly_correlated_pairs_are_proved(name: str, groups: int) -> None:
     for seed in range(3):
-        found = solve(generate(name, groups, seed), time_limit=60)
+        problem = generate(name, groups, seed)
+        found = solve(problem, time_limit=60)
         assert found.status is Status.OPTIMAL, seed
+        least = solve(problem, budget=found.exact_cost, time_limit=60)
+        assert least.status is Status.OPTIMAL, seed
