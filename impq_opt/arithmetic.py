@@ -25,8 +25,10 @@ __all__ = [
     "exact_units",
     "float_above",
     "float_of",
+    "float_units",
     "floor_float",
     "of_units",
+    "product",
     "sum_rows_down",
     "units_within",
 ]
@@ -90,6 +92,18 @@ def dyadic_units(integer: int, exponent: int) -> int:
 def units_within(value: Fraction) -> int:
     """Return how many whole units of 2**-1074 ``value`` holds: a sum of float64s is at most both or neither."""
     return (value.numerator << UNIT_BITS) // value.denominator
+
+
+def float_units(value: float) -> int:
+    """Return a finite float64 in units of 2**-1074."""
+    integer, denominator = value.as_integer_ratio()
+    return integer << (UNIT_BITS + 1 - denominator.bit_length())
+
+
+def product(value: int | float | Fraction, factor: int | Fraction) -> Fraction:
+    """Return the product as a fraction, brought to lowest terms once."""
+    (above, below), (more, less) = value.as_integer_ratio(), factor.as_integer_ratio()
+    return Fraction(above * more, below * less)
 
 
 def of_units(units: int) -> Fraction:

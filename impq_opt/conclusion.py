@@ -6,9 +6,10 @@ import dataclasses
 import math
 import time
 from fractions import Fraction
+from functools import cache
 
 from impq_opt.allocation import Allocation, Certificate, Diagnosis, Status
-from impq_opt.arithmetic import floor_float
+from impq_opt.arithmetic import floor_float, product
 from impq_opt.contract import Claim, Solver
 from impq_opt.errors import SolverError
 from impq_opt.instance import Direction, Instance
@@ -51,20 +52,25 @@ def conclude(
         choice=None if found is None or claim.choice is None else instance.lift(claim.choice),
         minimizes=instance.direction.value,
         cost_weights=dict(instance.row.weights),
-        exact_cost=None if found is None else found.cost * instance.quantum,
+        exact_cost=None if found is None else product(found.cost, instance.quantum),
         exact_damage=None if found is None else found.damage,
-        exact_lower_bound=lower * unit if lower != -math.inf else -math.inf,
+        exact_lower_bound=product(lower, unit) if lower != -math.inf else -math.inf,
         bound=instance.bound,
         budgets=instance.limits,
         certificate=certificate,
         diagnosis=diagnosis,
         solver=strategy.name,
-        options={f.name: getattr(strategy, f.name) for f in dataclasses.fields(strategy)},
+        options={name: getattr(strategy, name) for name in _option_names(type(strategy))},
         seed=seed,
         seconds=time.perf_counter() - started,
         stop=claim.stop,
         statistics=dict(claim.statistics),
     )
+
+
+@cache
+def _option_names(kind: type[Solver]) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(kind))
 
 
 def _checked_bound(
@@ -92,7 +98,7 @@ def _checked_bound(
     return lower, Certificate(
         multipliers=dict(claim.multipliers),
         quantum=instance.quantum,
-        dual_bound=dual if dual == -math.inf else dual * unit,
+        dual_bound=dual if dual == -math.inf else product(dual, unit),
         enumeration=claim.enumeration if lower > dual else None,
     )
 

@@ -197,6 +197,12 @@ class Instance:
         found = np.arange(self.size) if self._free is None else self._free.copy()
         return found
 
+    def with_bound(self, bound: Fraction) -> Instance:
+        """Return the instance with another bound; what was worked out of its tables is kept."""
+        found = object.__new__(Instance)
+        found.__dict__.update(self.__dict__, bound=bound)
+        return found
+
     def lift(self, choice: IntArray) -> IntArray:
         """Return the choice (G,) of all groups of the problem for a choice (size,) of the free ones."""
         if self._free is None:

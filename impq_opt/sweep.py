@@ -116,7 +116,7 @@ class Frontier:
         for bound in map(exact_bound, bounds):
             started = time.perf_counter()
             limits = Control(math.inf if time_limit is None else started + time_limit)
-            found.append(answer(replace(self.instance, bound=bound), self._strategy, limits, started))
+            found.append(answer(self.instance.with_bound(bound), self._strategy, limits, started))
         return found
 
     @cached_property

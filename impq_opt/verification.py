@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt import _native
-from impq_opt.arithmetic import UNIT_BITS, dyadic_units, exact_int_sum, exact_units, of_units
+from impq_opt.arithmetic import UNIT_BITS, dyadic_units, exact_int_sum, exact_units, of_units, product
 from impq_opt.errors import SolverError
 from impq_opt.instance import Block, Direction, Instance, RankOne
 from impq_opt.locality import is_local
@@ -214,7 +214,7 @@ def _constants(instance: Instance, lam: float, multipliers: Mapping[str, float])
     if instance.direction is Direction.COST:
         total: int | Fraction = instance.base_cost
         if instance.bound is not None:
-            total += Fraction(lam) * (instance.base_damage - instance.bound)
+            total += product(lam, instance.base_damage - instance.bound)
     else:
         assert instance.limit is not None
         total = instance.base_damage + Fraction(lam) * (instance.base_cost - instance.limit)

@@ -5,6 +5,80 @@
 
 #include <time.h>
 
+/* ---- closest rows ------------------------------------------------------------------------------------------------------ */
+
+/* The value that the smallest `most` of some values go up to (quickselect); the values are moved about. */
+static double smallest_up_to(double *values, Py_ssize_t count, Py_ssize_t most)
+{
+    Py_ssize_t low = 0, high = count - 1, place = most - 1;
+    while (low < high) {
+        double pivot = values[(low + high) / 2];
+        Py_ssize_t i = low, j = high;
+        while (i <= j) {
+            while (values[i] < pivot)
+                i++;
+            while (pivot < values[j])
+                j--;
+            if (i <= j) {
+                double swap = values[i];
+                values[i++] = values[j];
+                values[j--] = swap;
+            }
+        }
+        if (place <= j)
+            high = j;
+        else if (place >= i)
+            low = i;
+        else
+            break;
+    }
+    return values[place];
+}
+
+/* closest(behind, rows, limit, most, out) -> number of rows within the limit
+   The rows whose second choice is within the limit, in order: the `most` closest, the first of equals. */
+static PyObject *py_closest(PyObject *self, PyObject *args)
+{
+    (void)self;
+    PyObject *o[2];
+    Py_ssize_t rows, most, count = 0, kept = 0;
+    double limit;
+    if (!PyArg_ParseTuple(args, "OndnO", &o[0], &rows, &limit, &most, &o[1]))
+        return NULL;
+    Buffers b = {.count = 0};
+    const double *behind;
+    int64_t *out;
+    if (array_of(&b, o[0], rows, 8, 0, 0, &behind) || array_of(&b, o[1], most < rows ? most : rows, 8, 1, 0, &out)) {
+        release(&b);
+        return NULL;
+    }
+    for (Py_ssize_t i = 0; i < rows; i++)
+        count += behind[i] <= limit;
+    double farthest = limit;
+    Py_ssize_t ties = count; /* of the farthest, so many are kept */
+    if (count > most && most > 0) {
+        double *values = malloc(sizeof *values * (size_t)count);
+        if (values == NULL) {
+            release(&b);
+            return PyErr_NoMemory();
+        }
+        Py_ssize_t some = 0;
+        for (Py_ssize_t i = 0; i < rows; i++)
+            if (behind[i] <= limit)
+                values[some++] = behind[i];
+        farthest = smallest_up_to(values, count, most);
+        free(values);
+        ties = most;
+        for (Py_ssize_t i = 0; i < rows; i++)
+            ties -= behind[i] < farthest;
+    }
+    for (Py_ssize_t i = 0; i < rows && kept < most; i++)
+        if (behind[i] < farthest || (behind[i] == farthest && ties-- > 0))
+            out[kept++] = i;
+    release(&b);
+    return PyLong_FromSsize_t(count);
+}
+
 /* ---- choices within a limit ------------------------------------------------------------------------------------------ */
 
 /* within(cost, damage, pool rows, first, rows, groups, columns, price, limit, guard, prohibitive, cost out, damage out, kept):
@@ -163,7 +237,7 @@ typedef struct {
 
 typedef struct {
     int64_t *gain, *need; /* (n, K), relative to the start */
-    int64_t *rank, *stage_of; /* (n,): groups by stage, and the reverse */
+    int64_t *rank; /* (n,): groups by stage */
     Hull hulls;
     Py_ssize_t groups, columns;
     int64_t target, origin, over, lattice, doubt; /* gain of the start, and its need beyond the room */
@@ -197,17 +271,33 @@ static void lower_target(Search *s, int64_t target)
     s->target = target - (beyond < 0 ? beyond + s->lattice : beyond);
 }
 
-static void set_completions(Search *s, int64_t stage)
+/* What completes the states: the hull steps of all groups, best first. */
+static void start_completions(Search *s)
 {
-    Py_ssize_t left = 0;
-    s->saved[0] = s->paid[0] = 0;
     const Hull *h = &s->hulls;
+    s->saved[0] = s->paid[0] = 0;
     for (Py_ssize_t i = 0; i < h->count; i++) {
-        if (s->stage_of[h->group[i]] <= stage)
+        s->inside[i] = i;
+        s->saved[i + 1] = s->saved[i] + h->step_damage[i];
+        s->paid[i + 1] = s->paid[i] + h->step_cost[i];
+    }
+    s->left = h->count;
+}
+
+/* Take the steps of a group that is decided off them. */
+static void leave_out(Search *s, int64_t group)
+{
+    const Hull *h = &s->hulls;
+    Py_ssize_t i = 0, left;
+    while (i < s->left && h->group[s->inside[i]] != group)
+        i++;
+    for (left = i; i < s->left; i++) {
+        int64_t step = s->inside[i];
+        if (h->group[step] == group)
             continue;
-        s->inside[left] = i;
-        s->saved[left + 1] = s->saved[left] + h->step_damage[i];
-        s->paid[left + 1] = s->paid[left] + h->step_cost[i];
+        s->inside[left] = step;
+        s->saved[left + 1] = s->saved[left] + h->step_damage[step];
+        s->paid[left + 1] = s->paid[left] + h->step_cost[step];
         left++;
     }
     s->left = left;
@@ -376,9 +466,11 @@ static int extend(Search *s, int64_t group)
     return 0;
 }
 
-/* Give back what pruning left unused. */
-static void shrink(Stage *stage)
+/* Give back what pruning left unused, where it is worth the while. */
+static void shrink(Stage *stage, Py_ssize_t before)
 {
+    if (before < 256)
+        return;
     size_t count = (size_t)(stage->count ? stage->count : 1);
     int32_t *parent = realloc(stage->parent, sizeof *parent * count);
     uint16_t *column = realloc(stage->column, sizeof *column * count);
@@ -393,15 +485,15 @@ static int prepare(Search *s, const int64_t *gain, const int64_t *need)
     const size_t bytes = sizeof(int64_t);
     Hull *h = &s->hulls;
     /* one piece of memory: tables, (n,) arrays, and what there is for each step */
-    int64_t *free_at = s->memory = malloc(bytes * (size_t)(2 * n * width + 6 * n + 11 * most + 3));
+    int64_t *free_at = s->memory = malloc(bytes * (size_t)(2 * n * width + 5 * n + 11 * most + 3));
     s->stages = calloc((size_t)n + 1, sizeof *s->stages);
     if (s->memory == NULL || s->stages == NULL || ensure(s, 64) < 0)
         return -1;
-    int64_t **tables[] = {&s->gain, &s->need}, **groups[] = {&s->rank, &s->stage_of, &h->start};
+    int64_t **tables[] = {&s->gain, &s->need}, **groups[] = {&s->rank, &h->start};
     int64_t **steps[] = {&h->group, &h->to, &h->step_cost, &h->step_damage, &s->inside, &s->saved, &s->paid};
     for (int i = 0; i < 2; i++, free_at += n * width)
         *tables[i] = free_at;
-    for (int i = 0; i < 3; i++, free_at += n)
+    for (int i = 0; i < 2; i++, free_at += n)
         *groups[i] = free_at;
     for (int i = 0; i < 7; free_at += most + (i > 3), i++)
         *steps[i] = free_at;
@@ -420,7 +512,9 @@ static int prepare(Search *s, const int64_t *gain, const int64_t *need)
             s->need[g * width + k] = needs[k] - least;
             low = from[k] < low ? from[k] : low;
             high = from[k] > high ? from[k] : high;
-            for (uint64_t rest = (uint64_t)(more < 0 ? -more : more); lattice != 1 && rest;) {
+            uint64_t rest = (uint64_t)(more < 0 ? -more : more);
+            rest = lattice > 1 ? rest % lattice : lattice ? 0 : rest;
+            while (rest) { /* rare once the divisor is found */
                 uint64_t left = lattice % rest;
                 lattice = rest, rest = left;
             }
@@ -432,11 +526,7 @@ static int prepare(Search *s, const int64_t *gain, const int64_t *need)
     }
     s->lattice = (int64_t)lattice;
     /* coarse groups first: the fine ones that remain then complete every state closely */
-    if (order_falling(spread, s->rank, n, scratch) < 0)
-        return -1;
-    for (Py_ssize_t i = 0; i < n; i++)
-        s->stage_of[s->rank[i]] = i;
-    return 0;
+    return order_falling(spread, s->rank, n, scratch);
 }
 
 enum { COMPLETED, TIME_LIMIT, MEMORY_LIMIT, STATE_LIMIT };
@@ -463,6 +553,7 @@ static PyObject *py_search(PyObject *self, PyObject *args)
     }
     Buffers b = {.count = 0};
     int stop = COMPLETED;
+    Py_ssize_t work = 4096; /* states since the clock was looked at */
     s.until = now() + seconds;
     s.doubt = doubt;
     s.over = -room;
@@ -476,10 +567,10 @@ static PyObject *py_search(PyObject *self, PyObject *args)
     lower_target(&s, target);
     s.states[0] = (State){s.origin, s.over};
     s.count = 1;
-    set_completions(&s, -1);
+    start_completions(&s);
     complete(&s);
     for (Py_ssize_t stage = 0; stage < s.groups && s.count > 0 && stop == COMPLETED; stage++) {
-        set_completions(&s, stage);
+        leave_out(&s, s.rank[stage]);
         if (bytes < INFINITY) {
             int columns[MOST_COLUMNS];
             int64_t place = s.rank[stage] * s.columns;
@@ -495,15 +586,22 @@ static PyObject *py_search(PyObject *self, PyObject *args)
         }
         if (!s.late)
             complete(&s);
+        Py_ssize_t before = s.count;
+        work += before;
         prune(&s, margin);
-        shrink(&s.stages[s.done - 1]);
-        if (PyErr_CheckSignals() < 0)
-            goto done;
+        shrink(&s.stages[s.done - 1], before);
         if (s.count == 0 && !s.late)
             break;
         if (s.count > most)
             stop = STATE_LIMIT;
-        else if (s.late || now() >= s.until)
+        else if (s.late)
+            stop = TIME_LIMIT;
+        if (work < 4096) /* stages are quick: the clock and signals need not be looked at after each */
+            continue;
+        work = 0;
+        if (PyErr_CheckSignals() < 0)
+            goto done;
+        if (stop == COMPLETED && now() >= s.until)
             stop = TIME_LIMIT;
     }
     doubtful = PyList_New(0);
@@ -552,6 +650,7 @@ done:
 }
 
 static PyMethodDef methods[] = {
+    {"closest", py_closest, METH_VARARGS, "The rows whose second choice is closest."},
     {"within", py_within, METH_VARARGS, "Copy rows, and tell which choices come close to the best."},
     {"relative", py_relative, METH_VARARGS, "Costs and damages beyond the base's, in integers."},
     {"search", py_search, METH_VARARGS, "Dynamic programming over a core."},

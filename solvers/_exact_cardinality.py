@@ -42,6 +42,8 @@ class Pairs:
 
     def bound(self, best: int) -> int:
         """Return a lower bound on the cost of any answer cheaper than ``best``; ``best`` where there is none."""
+        if len(self.cost) == 0:
+            return min(best, self.base) if self.excess <= 0 else best
         limit = best - self.base - 1
         most = int(np.searchsorted(np.cumsum(np.sort(self.cost)), limit, side="right"))
         # Sums of floats are off by less than this share.

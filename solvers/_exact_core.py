@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -34,8 +35,7 @@ _MOST_DOUBTFUL = 1 << 14
 _WORKING, _KEPT = 96, 8
 
 
-@dataclass(frozen=True, eq=False)
-class Core:
+class Core(NamedTuple):
     """Groups with their candidates; entry [g, k] of a candidate that is ruled out equals that of another one.
 
     gain, need : ndarray of int64 (n, K)

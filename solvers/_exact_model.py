@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,8 +26,7 @@ _CORE_BITS = 60
 _CLAMP = 1 << 61
 
 
-@dataclass(frozen=True, eq=False)
-class RelativeCore:
+class RelativeCore(NamedTuple):
     """A core in integers relative to the base, and how to read its gains.
 
     kept (n, K): the choices that are not ruled out; the others have the numbers of the base's. Where damage is

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.arithmetic import exact_int_sum, exact_units, float_of
+from impq_opt.arithmetic import exact_int_sum, exact_units, float_of, float_units
 from impq_opt.instance import Block
 from impq_opt.solvers._exact_scan import LARGEST_PRICE, Pool, Scan, Total, gather, scan, second_choices
 from impq_opt.solvers._hull import Hulls, Steps, hull_steps
@@ -42,8 +41,7 @@ _NEAR = 48
 _NUDGE = 1.0 + 2.0**-40
 
 
-@dataclass(frozen=True)
-class Goal:
+class Goal(NamedTuple):
     """What the groups at hand may use up: damage (in units of 2**-1074) where cost is minimised, else cost."""
 
     by_cost: bool
@@ -62,8 +60,7 @@ class Goal:
         return float_of(used) if self.by_cost else float(used)
 
 
-@dataclass(frozen=True, eq=False)
-class Priced:
+class Priced(NamedTuple):
     """A multiplier (cost per damage) and the end of the convex hull there that keeps within the capacity.
 
     columns (n,): that allocation; where even the least demanding one does not fit, that one.
@@ -214,26 +211,26 @@ class Known:
     def priced(self, found: Scan) -> Priced | None:
         """Return the end of the hull in the bracket of a pass, by the known steps in it; None where they miss it."""
         steps, pool = self.steps, found.pool
-        if not self.goal.by_cost:
+        if not self.goal.by_cost or len(pool) == 0:
             return None
         first = max(self.count - self.reach, 0)
         while first > 0 and self.count - first < _NEAR and _price(steps, first - 1) >= found.low:
             first -= 1
-        columns = found.columns[pool.places]
+        part = slice(first, self.count + self.reach)
+        rows = np.minimum(pool.places.searchsorted(steps.group[part]), len(pool) - 1)
+        if (pool.places[rows] != steps.group[part]).any():
+            return None
+        columns, taken = found.columns[pool.places], -1
         used = found.settled.damage + found.at_low.damage
-        price = -1.0
-        for number in range(first, min(first + 2 * _NEAR, len(steps.group))):
+        for number, (row, to) in enumerate(zip(rows.tolist(), steps.to[part].tolist(), strict=True), first):
             if used <= self.goal.capacity:
                 break
-            group, to = steps.group[number], steps.to[number]
-            row = min(int(pool.places.searchsorted(group)), len(pool) - 1)
-            here = pool.cost[row, columns[row]]
-            if pool.places[row] != group or pool.cost[row, to] - here != steps.cost[number]:
+            here = int(columns[row])
+            if pool.cost[row, to] - pool.cost[row, here] != steps.cost[number]:
                 return None
-            used -= exact_units(np.array([pool.damage[row, columns[row]], -pool.damage[row, to]]))
-            columns[row] = to
-            price = _price(steps, number)
-        return Priced(price, columns) if price >= 0 and used <= self.goal.capacity else None
+            used -= float_units(float(pool.damage[row, here])) - float_units(float(pool.damage[row, to]))
+            columns[row], taken = to, number
+        return Priced(_price(steps, taken), columns) if taken >= 0 and used <= self.goal.capacity else None
 
     def threshold(self) -> float:
         """Return the cost within which half of the nearest steps on either side come at the best multiplier."""

@@ -26,6 +26,7 @@ __all__ = [
     "Pool",
     "Scan",
     "Total",
+    "closest",
     "everything",
     "gather",
     "scan",
@@ -46,6 +47,8 @@ LARGEST_PRICE = 1e280
 PROHIBITIVE = np.int64(1 << 60)
 # Groups per chunk: the temporaries of one chunk stay in the cache.
 _CHUNK = 1 << 13
+# So few groups are chosen from in compiled code.
+_FEW = 1024
 # Room for one open group in this many (in half as many of full tables) before a pass has to be made again.
 _POOL_SHARE = 16
 _POOL_LEAST = 1 << 10
@@ -105,8 +108,7 @@ class Total(NamedTuple):
         return Total(self.cost + other.cost, self.damage + other.damage)
 
 
-@dataclass(frozen=True, eq=False)
-class Scan:
+class Scan(NamedTuple):
     """What a pass found.
 
     columns (size,): the best candidate at the low end. pool: the open groups. settled: what the settled groups cost and
@@ -311,6 +313,26 @@ def second_choices(pool: Pool, price: float, columns: ColumnArray) -> tuple[Floa
         behind = lowest[:, 1] * GUARD - first
     behind = np.where((own * GUARD > first) | np.isnan(behind), -1.0, behind)
     return first, behind, own, pool.total(np.arange(count), columns)
+
+
+def closest(behind: FloatArray, limit: float, most: int) -> tuple[IntArray, int]:
+    """Return at most ``most`` rows, in order, those with the closest second choice within ``limit``; and how many are.
+
+    Of equally close ones the first are taken.
+    """
+    if _native.core is not None and len(behind) <= _FEW:  # NumPy selects from many as quickly
+        rows = np.empty(min(most, len(behind)), dtype=np.int64)
+        count: int = _native.core.closest(behind, len(behind), limit, most, rows)
+        return rows[:count], count
+    rows = (behind <= limit).nonzero()[0]
+    count = len(rows)
+    if count > most:
+        values = behind[rows]
+        farthest = np.partition(values, most - 1)[most - 1]
+        nearer = values < farthest
+        nearer[(values == farthest).nonzero()[0][: most - int(nearer.sum())]] = True
+        rows = rows[nearer]
+    return rows, count
 
 
 def within(

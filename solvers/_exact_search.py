@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +23,7 @@ from impq_opt.solvers._exact_relax import TINY, Relaxation
 from impq_opt.solvers._exact_scan import (
     LARGEST_PRICE,
     Pool,
+    closest,
     common_divisor,
     values_at,
     within,
@@ -108,24 +108,10 @@ class Search(Relaxation):
         if len(self.pool) <= TINY:  # the core's search, which completes every state, is as quick
             return
         assert self.price is not None
-        rows = self._closest(self.gap, _FILL_GROUPS)
+        rows, _ = closest(self.behind, self.gap, _FILL_GROUPS)
         pool = self.pool.take(rows)
         columns = fill(pool, self.base_columns[rows], self.by_cost, self.slack)
         self._adopt(rows, columns)
-
-    def _closest(self, limit: float, most: int) -> IntArray:
-        """Return at most ``most`` rows of the pool, those with the closest second choice within ``limit``."""
-        return self._closest_of((self.behind <= limit).nonzero()[0], most)
-
-    def _closest_of(self, rows: IntArray, most: int) -> IntArray:
-        """Return at most ``most`` of some rows of the pool, those with the closest second choice."""
-        if len(rows) > most:
-            behind = self.behind[rows]
-            farthest = np.partition(behind, most - 1)[most - 1]
-            nearer = behind < farthest
-            nearer[(behind == farthest).nonzero()[0][: most - int(nearer.sum())]] = True
-            rows = rows[nearer]
-        return rows
 
     def _adopt(self, rows: IntArray, columns: IntArray) -> bool:
         """Take the base with other ``columns`` in some rows of the pool if that is feasible and better."""
@@ -169,7 +155,7 @@ class Search(Relaxation):
                 self.lattice = common_divisor(self.instance.blocks)
             limit = self._limit(self.lattice)
         while 0 <= limit <= self.threshold:
-            rows = self._closest(limit, len(self.pool))
+            rows, _ = closest(self.behind, limit, len(self.pool))
             tighter = self._limit(common_divisor([self.pool.take(rows).block]) or 1 << 60) if len(rows) else -1.0
             if tighter >= limit:
                 break
@@ -188,21 +174,21 @@ class Search(Relaxation):
                 self.proved = -self.better
                 return
             complete = limit <= self.threshold
-            rows = self._closest(limit, len(self.pool))
-            if not complete and size >= len(rows):
+            rows, count = closest(self.behind, limit, size)
+            if not complete and size >= count:
                 self.pass_again(limit)
                 self.pool_lattice = None
                 continue
-            if len(rows) == 0:  # no choice but the base's is left to a better answer
+            if count == 0:  # no choice but the base's is left to a better answer
                 self.proved = -self.better
                 return
-            whole = complete and len(rows) <= size + size // 2
-            if size > _FIRST_CORE and self.branches and len(rows) > _OPEN:
-                self.outweighing = self._largest(rows, limit)
+            if size > _FIRST_CORE and self.branches and count > _OPEN:
+                self.outweighing = self._largest(closest(self.behind, limit, count)[0], limit)
                 if self.outweighing is not None:
                     return
-            if not whole:
-                rows = self._closest_of(rows, size)
+            whole = complete and count <= size + size // 2
+            if whole and count > size:
+                rows, _ = closest(self.behind, limit, count)
             found, core = self._solve_core(rows, limit, self.states if whole else min(_TRIAL_STATES, self.states))
             # Counting takes some hundred sorts: it is for what trial cores do not settle.
             if (found.stop is Stop.STATE_LIMIT or size > _FIRST_CORE) and self._counted():
@@ -352,8 +338,7 @@ class Search(Relaxation):
         return {"budget": 0.0 if self.price >= LARGEST_PRICE else 1.0 / max(self.price, 1.0 / LARGEST_PRICE)}
 
 
-@dataclass(frozen=True, eq=False)
-class _Rows:
+class _Rows(NamedTuple):
     """Some groups of the pool.
 
     places (n,) in the instance, tables, base (n,), and the choices (n, K) that are kept.

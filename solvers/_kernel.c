@@ -85,8 +85,9 @@ static double scan_row(Scan *s, Py_ssize_t row)
 }
 
 #ifdef HAVE_AVX512
-/* Scan whole eights of rows from `row` on; return where they end. */
-WIDE static Py_ssize_t scan_rows(Scan *s, Py_ssize_t row, Py_ssize_t stop, double *chosen)
+/* Scan whole eights of rows from `row` on; return where they end. A row is open where its best candidates at the two ends
+   differ, or where the second best of either end comes close. `full`: all rows have eight columns. */
+WIDE ALWAYS_INLINE Py_ssize_t scan_rows_of(Scan *s, Py_ssize_t row, Py_ssize_t stop, double *chosen, const int full)
 {
     const __m512d infinite = _mm512_set1_pd(INFINITY), guard = _mm512_set1_pd(s->guard);
     const __m512d low = _mm512_set1_pd(s->low), high = _mm512_set1_pd(s->high);
@@ -101,15 +102,20 @@ WIDE static Py_ssize_t scan_rows(Scan *s, Py_ssize_t row, Py_ssize_t stop, doubl
         UNROLLED for (int k = 0; k < 8; k++) {
             at_high[k] = _mm512_add_pd(at_low[k], _mm512_mul_pd(high, damage[k]));
             at_low[k] = _mm512_add_pd(at_low[k], _mm512_mul_pd(low, damage[k]));
-            at_high[k] = _mm512_mask_blend_pd(in[k], infinite, at_high[k]);
-            at_low[k] = _mm512_mask_blend_pd(in[k], infinite, at_low[k]);
+            if (!full) {
+                at_high[k] = _mm512_mask_blend_pd(in[k], infinite, at_high[k]);
+                at_low[k] = _mm512_mask_blend_pd(in[k], infinite, at_low[k]);
+            }
         }
         __m512d least_low = at_low[0], least_high = at_high[0], best_damage = damage[0];
+        __m512d second_low = infinite, second_high = infinite;
         __m512i best = _mm512_setzero_si512(), best_high = best, best_cost = cost[0];
         UNROLLED for (int k = 1; k < 8; k++) {
             const __m512i number = _mm512_set1_epi64(k);
             __mmask8 lower = _mm512_cmp_pd_mask(at_low[k], least_low, _CMP_LT_OQ);
             __mmask8 lower_high = _mm512_cmp_pd_mask(at_high[k], least_high, _CMP_LT_OQ);
+            second_low = _mm512_min_pd(second_low, _mm512_max_pd(at_low[k], least_low));
+            second_high = _mm512_min_pd(second_high, _mm512_max_pd(at_high[k], least_high));
             least_low = _mm512_min_pd(at_low[k], least_low);
             least_high = _mm512_min_pd(at_high[k], least_high);
             best = _mm512_mask_mov_epi64(best, lower, number);
@@ -118,14 +124,12 @@ WIDE static Py_ssize_t scan_rows(Scan *s, Py_ssize_t row, Py_ssize_t stop, doubl
             best_damage = _mm512_mask_mov_pd(best_damage, lower, damage[k]);
         }
         __m512d below_low = _mm512_add_pd(least_low, threshold), below_high = _mm512_add_pd(least_high, threshold);
-        unsigned one = 0, open = 0; /* rows with a candidate, and with two, that the bracket leaves */
-        UNROLLED for (int k = 0; k < 8; k++) {
-            __mmask8 out = _mm512_cmp_pd_mask(_mm512_mul_pd(at_low[k], guard), below_low, _CMP_GT_OQ);
-            out = _mm512_mask_cmp_pd_mask(out, _mm512_mul_pd(at_high[k], guard), below_high, _CMP_GT_OQ);
-            unsigned kept = in[k] & ~(unsigned)out;
-            open |= one & kept;
-            one |= kept;
-        }
+        __mmask8 closed = _mm512_cmp_pd_mask(_mm512_mul_pd(second_low, guard), below_low, _CMP_GT_OQ);
+        closed = _mm512_mask_cmp_pd_mask(closed, _mm512_mul_pd(second_high, guard), below_high, _CMP_GT_OQ);
+        closed = _mm512_mask_cmpeq_epi64_mask(closed, best, best_high);
+        if (!full) /* a column that is not there is infinite, and so may be what there is */
+            closed |= (__mmask8)~in[1];
+        unsigned open = (unsigned)(__mmask8)~closed;
         _mm_storeu_si128((__m128i *)(s->columns + row), _mm512_cvtepi64_epi16(best));
         __mmask8 settled = (__mmask8)~open;
         _mm512_storeu_pd(chosen, _mm512_maskz_mov_pd(settled, best_damage));
@@ -142,6 +146,12 @@ WIDE static Py_ssize_t scan_rows(Scan *s, Py_ssize_t row, Py_ssize_t stop, doubl
     }
     s->totals[0].cost += halves_total(&sum);
     return row;
+}
+
+WIDE static Py_ssize_t scan_rows(Scan *s, Py_ssize_t row, Py_ssize_t stop, double *chosen)
+{
+    return s->table->columns == 8 && s->table->widths == NULL ? scan_rows_of(s, row, stop, chosen, 1)
+                                                              : scan_rows_of(s, row, stop, chosen, 0);
 }
 #endif
 

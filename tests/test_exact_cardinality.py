@@ -74,6 +74,13 @@ def test_no_bound_under_a_budget_is_above_an_answer(seed: int) -> None:
     assert pairs.bound(best) <= best
 
 
+def test_groups_that_have_nothing_to_choose() -> None:
+    pool = Pool(np.arange(2), np.array([[3, 3], [1, 2]]), np.array([[1.0, 1.0], [2.0, 2.0]]))
+    assert [pairs_of(pool, units_within(Fraction(limit))).bound(9) for limit in (3, 2)] == [4, 9]
+    found = [pairs_under_budget(pool, limit) for limit in (5, 3)]
+    assert [pairs.bound(9) for pairs, _, _ in found] == [0, 9]
+
+
 def test_damages_too_fine_for_whole_numbers_are_no_pairs_under_a_budget() -> None:
     pool = Pool(np.arange(2), np.array([[0, 1], [0, 3]]), np.array([[1.0, 0.0], [1e-30, 0.0]]))
     assert pairs_under_budget(pool, 2) is None

@@ -18,7 +18,7 @@ from impq_opt.solver import make_instance
 from impq_opt.solvers import _native as solver_native
 from impq_opt.solvers._exact_core import Core, search
 from impq_opt.solvers._exact_model import Model
-from impq_opt.solvers._exact_scan import PROHIBITIVE, Pool, Scan, common_divisor, scan, second_choices, within
+from impq_opt.solvers._exact_scan import PROHIBITIVE, Pool, Scan, closest, common_divisor, scan, second_choices, within
 from impq_opt.solvers._hull import Steps, descending, hull_edges, hull_steps, sums_along
 from impq_opt.verification import examine
 
@@ -194,6 +194,26 @@ def test_hulls_of_rows_that_are_almost_straight_are_the_same(width: int, monkeyp
             slow = hull_edges(cost, table)
         for name in ("start", "group", "to", "cost", "damage", "ratio"):
             assert np.array_equal(getattr(steps, name), getattr(slow, name)), name
+
+
+@compiled
+@pytest.mark.parametrize("seed", range(60))
+def test_the_closest_rows_are_the_same(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(0, 300))
+    values = rng.choice([-1.0, 0.0, 0.5, 1.0, 7.0, np.inf], count) if seed % 2 else rng.standard_normal(count)
+    for limit in (-2.0, -1.0, 0.5, float(rng.random()), np.inf):
+        for most in (1, 7, count // 2 + 1, count + 5):
+            rows, within_limit = closest(values, limit, most)
+            with monkeypatch.context() as patch:
+                pure(patch)
+                slow, slow_count = closest(values, limit, most)
+            assert within_limit == slow_count == (values <= limit).sum()
+            assert np.array_equal(rows, slow)
+            assert len(rows) == min(most, within_limit)
+            assert (np.diff(rows) > 0).all()
+            others = np.setdiff1d(np.flatnonzero(values <= limit), rows)
+            assert not len(others) or values[rows].max() <= values[others].min()
 
 
 @compiled
