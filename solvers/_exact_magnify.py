@@ -33,8 +33,10 @@ def magnified(instance: Instance) -> tuple[Instance, int]:
     for block in instance.blocks:
         cost, damage = block.tables()
         blocks.append(Block(block.groups, cost, np.ldexp(damage, shift), block.widths))
-    bound = None if instance.bound is None else instance.bound * 2**shift
-    return replace(instance, blocks=tuple(blocks), base_damage=instance.base_damage * 2**shift, bound=bound), shift
+    base = instance.base_damage * 2**shift
+    # All damages are below 1 now: more than their number is no limit, and might overflow.
+    bound = None if instance.bound is None else min(instance.bound * 2**shift, base + instance.size)
+    return replace(instance, blocks=tuple(blocks), base_damage=base, bound=bound), shift
 
 
 def as_before(claim: Claim, instance: Instance, shift: int) -> Claim:

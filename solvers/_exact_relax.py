@@ -115,7 +115,10 @@ class Relaxation:
         assert self.price is not None
         excess = float((value - self.first).sum() + 2.0**-48 * value.sum())
         excess = math.inf if math.isnan(excess) else excess
-        slack = float_of(self.slack) * self.price if self.by_cost else float(self.slack)
+        if self.by_cost:  # where damage has no price, nor has what is left of any bound
+            slack = float_of(self.slack) * self.price if self.price else 0.0
+        else:
+            slack = float(self.slack)
         self.base_gap = excess + slack + 2.0**-48 * abs(slack)
 
     def pass_again(self, limit: float) -> None:

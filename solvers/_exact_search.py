@@ -97,7 +97,8 @@ class Search(Relaxation):
             return math.inf
         assert self.price is not None
         better = float(self.better) if self.by_cost else float_of(self.better) * self.price
-        return self.base_gap - better + 2.0**-48 * (self.base_gap + better)
+        found = self.base_gap - better + 2.0**-48 * (self.base_gap + better)
+        return math.inf if math.isnan(found) else found  # both overflow: nothing is known
 
     # -- the answer ----------------------------------------------------------------------------------------------
 

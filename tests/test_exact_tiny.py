@@ -126,3 +126,16 @@ def test_many_damages_at_the_bottom_of_float64_are_proved_in_a_small_core():
     assert least.exact_damage <= problem.bound
     assert max(one.statistics["core_groups"] for one in (found, least)) < 500
     assert not [one for one in verify(problem, least).checks if one.verdict.value == "wrong"]
+
+
+@pytest.mark.parametrize("bound", [1.0, Fraction(10) ** 400])
+def test_bounds_far_above_all_damages(bound):
+    rng = np.random.default_rng(0)
+    for scale in (5e-324, 1e-200, 1.0):
+        damage = rng.integers(0, 5, (120, 3)) * scale * (0.001 if scale == 1.0 else 1.0)
+        cost = rng.integers(0, 50, (120, 3))
+        problem = Problem.from_tables(cost, damage)
+        found = solve(problem, bound=bound, time_limit=20)
+        assert found.status is Status.OPTIMAL
+        assert found.exact_cost == cost.min(axis=1).sum()
+        assert frontier(problem).solve([bound], time_limit=20)[0].exact_cost == found.exact_cost
