@@ -649,10 +649,56 @@ done:
     return result;
 }
 
+/* ---- exchange ---------------------------------------------------------------------------------------------------------- */
+
+/* exchange(cost, damage, pool rows, rows, base, columns, kept or None, groups, columns of the tables, moved, to)
+   -> (number of rows that change, cost saved, (integer, exponent) of the damage done less)
+   Rows of the pool whose column is not the base's, and that column; one that is not kept is the base's. */
+static PyObject *py_exchange(PyObject *self, PyObject *args)
+{
+    (void)self;
+    PyObject *o[8];
+    Py_ssize_t pool, groups, width, count = 0;
+    if (!PyArg_ParseTuple(args, "OOnOOOOnnOO", &o[0], &o[1], &pool, &o[2], &o[3], &o[4], &o[5], &groups, &width, &o[6], &o[7]))
+        return NULL;
+    Buffers b = {.count = 0};
+    const int64_t *cost, *rows, *base, *columns;
+    const double *damage;
+    const uint8_t *kept;
+    int64_t *moved, *to;
+    if (array_of(&b, o[0], pool * width, 8, 0, 0, &cost) || array_of(&b, o[1], pool * width, 8, 0, 0, &damage) ||
+        array_of(&b, o[2], groups, 8, 0, 0, &rows) || array_of(&b, o[3], groups, 8, 0, 0, &base) ||
+        array_of(&b, o[4], groups, 8, 0, 0, &columns) || array_of(&b, o[5], groups * width, 1, 0, 1, &kept) ||
+        array_of(&b, o[6], groups, 8, 1, 0, &moved) || array_of(&b, o[7], groups, 8, 1, 0, &to)) {
+        release(&b);
+        return NULL;
+    }
+    __int128 saved = 0;
+    Bins less = {{0}};
+    for (Py_ssize_t g = 0; g < groups; g++) {
+        int64_t row = rows[g], from = base[g], column = columns[g];
+        if (row < 0 || row >= pool || from < 0 || from >= width || column < 0 || column >= width) {
+            release(&b);
+            PyErr_SetString(PyExc_IndexError, "a row or column is not in the pool");
+            return NULL;
+        }
+        if (column == from || (kept != NULL && !kept[g * width + column]))
+            continue;
+        saved += (__int128)cost[row * width + from] - cost[row * width + column];
+        bins_add(&less, damage[row * width + from]);
+        bins_add(&less, -damage[row * width + column]);
+        moved[count] = row;
+        to[count++] = column;
+    }
+    release(&b);
+    return Py_BuildValue("(nNN)", count, wide_result(saved), bins_result(&less));
+}
+
 static PyMethodDef methods[] = {
     {"closest", py_closest, METH_VARARGS, "The rows whose second choice is closest."},
     {"within", py_within, METH_VARARGS, "Copy rows, and tell which choices come close to the best."},
     {"relative", py_relative, METH_VARARGS, "Costs and damages beyond the base's, in integers."},
+    {"exchange", py_exchange, METH_VARARGS, "What other columns than the base's save."},
     {"search", py_search, METH_VARARGS, "Dynamic programming over a core."},
     {NULL, NULL, 0, NULL},
 };

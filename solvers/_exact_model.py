@@ -80,14 +80,32 @@ class Model:
         single[[row for row, _ in tied]] = False
         return exact_units(np.concatenate([chosen[single], *behind]))
 
-    def less_damage(
-        self, places: IntArray, pool: Pool, rows: IntArray, base: IntArray, columns: npt.NDArray[np.integer]
-    ) -> int:
-        """Return by how much some rows (n,) of ``pool`` do less damage, exactly, at ``columns`` than at ``base``."""
+    def exchange(
+        self, pool: Pool, rows: IntArray, base: IntArray, columns: IntArray, kept: npt.NDArray[np.bool_] | None
+    ) -> tuple[IntArray, IntArray, int, int]:
+        """Return the rows (m,) of ``pool`` that change from ``base`` to ``columns`` (n,), and to which column (m,).
+
+        A column that is not ``kept`` (n, K) stands for the base's. Also return what that saves, cost and damage,
+        exactly.
+        """
+        cost, damage = pool.cost, pool.damage
+        plain = cost.flags.c_contiguous and damage.flags.c_contiguous and not self.instance.ties
+        if plain and _native.core is not None:
+            moved, to = np.empty(len(rows), dtype=np.int64), np.empty(len(rows), dtype=np.int64)
+            count, saved, less = _native.core.exchange(
+                *(cost, damage, len(pool), rows, base, np.ascontiguousarray(columns), kept, len(rows), cost.shape[1]),
+                *(moved, to),
+            )
+            return moved[:count], to[:count], saved, dyadic_units(*less)
+        if kept is not None:
+            columns = np.where(kept[np.arange(len(rows)), columns], columns, base)
+        differs = (columns != base).nonzero()[0]
+        rows, to, base = rows[differs], columns[differs], base[differs]
+        saved = exact_int_sum(cost[rows, base] - cost[rows, to])
         if self.instance.ties:
-            part = pool.take(rows)
-            return self.damage_of(places, part, base) - self.damage_of(places, part, columns)
-        return exact_units(np.concatenate([pool.damage[rows, base], -pool.damage[rows, columns]]))
+            part, places = pool.take(rows), pool.places[rows]
+            return rows, to, saved, self.damage_of(places, part, base) - self.damage_of(places, part, to)
+        return rows, to, saved, exact_units(np.concatenate([damage[rows, base], -damage[rows, to]]))
 
     def core(
         self,

@@ -19,6 +19,7 @@ __all__ = ["TINY", "Relaxation"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+ColumnArray = npt.NDArray[np.uint16]
 
 # Up to this many groups no pass is needed: all of them are priced and kept.
 _SMALL = 16384
@@ -76,7 +77,7 @@ class Relaxation:
         self.price = min(max(priced.price, low), high)
         base[pool.places] = priced.columns
         self.base = base
-        own, taken = self._set_pool(pool, threshold)
+        own, taken = self._set_pool(pool, threshold, priced.columns)
         self.base_cost = settled.cost + taken.cost
         if self.instance.ties:
             whole = self.instance.damage_of(base.astype(np.int64)) - self.instance.base_damage
@@ -95,14 +96,13 @@ class Relaxation:
         sample = Sample.draw(self.instance.blocks, size, self.goal)
         return sample, sample.threshold(max(_SHARE, min(_KEPT / size, 10 * _SHARE)))
 
-    def _set_pool(self, pool: Pool, threshold: float) -> tuple[FloatArray, Total]:
+    def _set_pool(self, pool: Pool, threshold: float, base: ColumnArray) -> tuple[FloatArray, Total]:
         """Keep the pool: all groups with a second choice within ``threshold`` of the best at the price, or more.
 
-        Return the values (n,) of the base's choices there, and their total.
+        Return the values (n,) of the choices that the ``base`` (n,) makes there, and their total.
         """
         assert self.price is not None
         self.pool, self.threshold = pool, threshold
-        base = self.base[pool.places]
         self.first, self.behind, own, taken = second_choices(pool, self.price, base)
         self.base_columns = base.astype(np.int64)
         return own, taken
@@ -115,10 +115,9 @@ class Relaxation:
         assert self.price is not None
         excess = float((value - self.first).sum() + 2.0**-48 * value.sum())
         excess = math.inf if math.isnan(excess) else excess
-        if self.by_cost:  # where damage has no price, nor has what is left of any bound
-            slack = float_of(self.slack) * self.price if self.price else 0.0
-        else:
-            slack = float(self.slack)
+        # Where damage has no price, nor has what is left of any bound.
+        left = 0.0 if not self.price else float_of(self.slack) * self.price
+        slack = left if self.by_cost else float(self.slack)
         self.base_gap = excess + slack + 2.0**-48 * abs(slack)
 
     def pass_again(self, limit: float) -> None:
@@ -126,7 +125,7 @@ class Relaxation:
         assert self.price is not None
         found = scan(self.instance.blocks, self.instance.size, self.price, self.price, limit)
         self.passes += 1
-        self._set_pool(found.pool, limit)
+        self._set_pool(found.pool, limit, self.base[found.pool.places])
 
     def reachable(self) -> bool:
         """Return whether the relaxation has any answer: no rounding of tied sums hides that it has none."""

@@ -114,20 +114,18 @@ class Search(Relaxation):
         columns = fill(pool, self.base_columns[rows], self.by_cost, self.slack)
         self._adopt(rows, columns)
 
-    def _adopt(self, rows: IntArray, columns: IntArray) -> bool:
-        """Take the base with other ``columns`` in some rows of the pool if that is feasible and better."""
-        base = self.base_columns[rows]
-        differs = (columns != base).nonzero()[0]
-        rows, columns, base = rows[differs], columns[differs], base[differs]
-        places = self.pool.places[rows]
-        saved = int((self.pool.cost[rows, base] - self.pool.cost[rows, columns]).sum())
-        less = self.model.less_damage(places, self.pool, rows, base, columns)
+    def _adopt(self, rows: IntArray, columns: IntArray, kept: npt.NDArray[np.bool_] | None = None) -> bool:
+        """Take the base with other ``columns`` in some rows of the pool if that is feasible and better.
+
+        A column that is not ``kept`` (n, K) stands for the base's.
+        """
+        rows, columns, saved, less = self.model.exchange(self.pool, rows, self.base_columns[rows], columns, kept)
         fits = self.slack + (less if self.by_cost else saved) >= 0
         better = saved if self.by_cost else less
         if not fits or (self.best is not None and better <= self.better):
             return False
         self.better = better
-        self.best = (places, columns)
+        self.best = (self.pool.places[rows], columns)
         return True
 
     # -- the proof -----------------------------------------------------------------------------------------------
@@ -264,12 +262,10 @@ class Search(Relaxation):
         self.statistics["states"] += found.states
         if found.stop in (Stop.TIME_LIMIT, Stop.MEMORY_LIMIT):
             self.stop = found.stop
-        # A choice that is ruled out has the numbers of the base's.
-        index = np.arange(len(rows))
         if found.columns is not None:
-            self._adopt(rows, np.where(core.kept[index, found.columns], found.columns, part.base))
+            self._adopt(rows, found.columns, core.kept)
         for _, columns in found.doubtful:
-            adopted = self._adopt(rows, np.where(core.kept[index, columns], columns, part.base))
+            adopted = self._adopt(rows, columns, core.kept)
             if adopted and self.by_cost:
                 break
         return found, core
