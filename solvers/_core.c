@@ -526,7 +526,7 @@ static int prepare(Search *s, const int64_t *gain, const int64_t *need)
     }
     s->lattice = (int64_t)lattice;
     /* coarse groups first: the fine ones that remain then complete every state closely */
-    return order_falling(spread, s->rank, n, scratch);
+    return order_falling(spread, s->rank, n, scratch, 1);
 }
 
 enum { COMPLETED, TIME_LIMIT, MEMORY_LIMIT, STATE_LIMIT };

@@ -99,8 +99,8 @@ def descending(keys: FloatArray) -> IntArray:
     """Return the stable order (n,) in which ``keys`` >= 0 fall."""
     if _native.kernel is None:
         return np.argsort(-keys, kind="stable")
-    order = np.empty(len(keys), dtype=np.int64)
-    _native.kernel.order(keys, order, len(keys))
+    order, scratch = np.empty(len(keys), dtype=np.int64), np.empty(2 * len(keys), dtype=np.int64)
+    _native.kernel.order(keys, order, len(keys), scratch, _native.thread_count(len(keys) // 8))
     return order
 
 

@@ -234,52 +234,111 @@ static int order_by_all_bits(const double *keys, int64_t *order, size_t n)
     return failed ? -1 : 0;
 }
 
+/* One thread's stretch of keys that are sorted by their upper 32 bits. */
+typedef struct {
+    const double *keys;
+    uint64_t *from, *into; /* (n,) upper bits and places */
+    int64_t *order;
+    size_t start, stop, moves, most_moves;
+    int shift;
+    size_t mask;
+    uint32_t histogram[1 << 11]; /* of the digit; then where the next key of each goes */
+} Stretch;
+
+static void stretch_count(void *job)
+{
+    Stretch *s = job;
+    memset(s->histogram, 0, sizeof *s->histogram * (s->mask + 1));
+    for (size_t i = s->start; i < s->stop; i++)
+        s->histogram[(s->from[i] >> s->shift) & s->mask]++;
+}
+
+static void stretch_fill(void *job)
+{
+    Stretch *s = job;
+    for (size_t i = s->start; i < s->stop; i++) {
+        uint64_t bits;
+        memcpy(&bits, &s->keys[i], 8);
+        s->from[i] = (~bits << 1 >> 32 << 32) | i; /* the sign is that of all */
+    }
+    stretch_count(job);
+}
+
+static void stretch_scatter(void *job)
+{
+    Stretch *s = job;
+    for (size_t i = s->start; i < s->stop; i++)
+        s->into[s->histogram[(s->from[i] >> s->shift) & s->mask]++] = s->from[i];
+}
+
+/* Insert the keys whose upper halves are equal by their lower ones; a stretch begins and ends between such. */
+static void stretch_insert(void *job)
+{
+    Stretch *s = job;
+    for (size_t i = s->start; i < s->stop && s->moves <= s->most_moves; i++) {
+        const int64_t place = (int64_t)(s->from[i] & 0xffffffff);
+        size_t j = i;
+        if (i > s->start && s->from[i] >> 32 == s->from[i - 1] >> 32)
+            for (; j > s->start && s->keys[s->order[j - 1]] < s->keys[place] && s->moves <= s->most_moves; j--, s->moves++)
+                s->order[j] = s->order[j - 1];
+        s->order[j] = place;
+    }
+}
+
 /* The same for up to 2**32 keys: their upper 32 bits are sorted, beside their places, and the few that differ further below
    are inserted. Where those are many after all, return 1: the order is not finished. `scratch` (2 n,) is overwritten. */
-static int order_by_upper_bits(const double *keys, int64_t *order, size_t n, int64_t *scratch)
+static int order_by_upper_bits(const double *keys, int64_t *order, size_t n, int64_t *scratch, int threads)
 {
     const int width = n < 2048 ? 8 : 11, digits = (32 + width - 1) / width;
-    const size_t mask = ((size_t)1 << width) - 1;
     uint64_t *from = (uint64_t *)scratch, *into = from + n;
-    uint32_t histogram[3 << 11];
-    memset(histogram, 0, sizeof *histogram * ((size_t)digits << width));
-    for (size_t i = 0; i < n; i++) {
-        uint64_t bits;
-        memcpy(&bits, &keys[i], 8);
-        from[i] = (~bits << 1 >> 32 << 32) | i; /* the sign is that of all */
-        for (int d = 0; d < digits; d++)
-            histogram[((size_t)d << width) + ((from[i] >> (32 + d * width)) & mask)]++;
+    Stretch few[1], *parts = threads > 1 ? malloc(sizeof *parts * (size_t)threads) : few;
+    if (parts == NULL) {
+        parts = few;
+        threads = 1;
+    }
+    for (int t = 0; t < threads; t++) {
+        parts[t].keys = keys, parts[t].order = order;
+        parts[t].start = n * (size_t)t / (size_t)threads, parts[t].stop = n * (size_t)(t + 1) / (size_t)threads;
+        parts[t].mask = ((size_t)1 << width) - 1;
     }
     for (int d = 0; d < digits; d++) {
-        uint32_t *h = histogram + ((size_t)d << width), sum = 0;
-        for (size_t i = 0; i <= mask; i++) {
-            uint32_t here = h[i];
-            h[i] = sum;
-            sum += here;
-        }
-        for (size_t i = 0; i < n; i++)
-            into[h[(from[i] >> (32 + d * width)) & mask]++] = from[i];
+        for (int t = 0; t < threads; t++)
+            parts[t].from = from, parts[t].into = into, parts[t].shift = 32 + d * width;
+        run_all(d == 0 ? stretch_fill : stretch_count, parts, sizeof *parts, threads);
+        uint32_t sum = 0;
+        for (size_t i = 0; i <= parts[0].mask; i++)
+            for (int t = 0; t < threads; t++) {
+                uint32_t here = parts[t].histogram[i];
+                parts[t].histogram[i] = sum;
+                sum += here;
+            }
+        run_all(stretch_scatter, parts, sizeof *parts, threads);
         uint64_t *swap = from;
         from = into;
         into = swap;
     }
-    size_t moves = 0;
-    for (size_t i = 0; i < n && moves <= n; i++) {
-        const int64_t place = (int64_t)(from[i] & 0xffffffff);
-        size_t j = i;
-        if (i > 0 && from[i] >> 32 == from[i - 1] >> 32) /* only those can be out of order */
-            for (; j > 0 && keys[order[j - 1]] < keys[place] && moves <= n; j--, moves++)
-                order[j] = order[j - 1];
-        order[j] = place;
+    size_t start = 0;
+    for (int t = 0; t < threads; t++) {
+        size_t stop = parts[t].stop > start ? parts[t].stop : start;
+        while (stop > 0 && stop < n && from[stop] >> 32 == from[stop - 1] >> 32)
+            stop++;
+        parts[t].from = from, parts[t].moves = 0, parts[t].most_moves = n / (size_t)threads;
+        parts[t].start = start, parts[t].stop = start = stop;
     }
-    return moves > n;
+    run_all(stretch_insert, parts, sizeof *parts, threads);
+    int unfinished = 0;
+    for (int t = 0; t < threads; t++)
+        unfinished |= parts[t].moves > parts[t].most_moves;
+    if (parts != few)
+        free(parts);
+    return unfinished;
 }
 
 /* The stable order of non-negative keys, the largest first; -1 without memory. `scratch` (2 n,) is overwritten. */
-static inline int order_falling(const double *keys, int64_t *order, Py_ssize_t count, int64_t *scratch)
+static inline int order_falling(const double *keys, int64_t *order, Py_ssize_t count, int64_t *scratch, int threads)
 {
     size_t n = (size_t)count;
-    int failed = n >> 7 && !(n >> 32) ? order_by_upper_bits(keys, order, n, scratch) : 1;
+    int failed = n >> 7 && !(n >> 32) ? order_by_upper_bits(keys, order, n, scratch, thread_share(threads)) : 1;
     return failed ? order_by_all_bits(keys, order, n) : 0;
 }
 
@@ -296,7 +355,7 @@ static inline int find_hulls(Hull *h, int64_t *scratch)
     if (scratch == NULL)
         return 0;
     int64_t *order = scratch, *moved = scratch + h->count;
-    if (order_falling(h->ratio, order, h->count, moved) < 0)
+    if (order_falling(h->ratio, order, h->count, moved, 1) < 0)
         return -1;
     void *arrays[] = {h->group, h->to, h->step_cost, h->step_damage, h->ratio};
     for (int i = 0; i < 5; i++) { /* all of 8 bytes */

@@ -576,24 +576,24 @@ static PyObject *py_hull(PyObject *self, PyObject *args)
     return failed ? PyErr_NoMemory() : PyLong_FromSsize_t(h.count);
 }
 
-/* order(keys, out): what makes non-negative keys fall, stable */
+/* order(keys, out, count, scratch, threads): what makes non-negative keys fall, stable; scratch (2 count,) */
 static PyObject *py_order(PyObject *self, PyObject *args)
 {
     (void)self;
-    PyObject *keys, *out;
+    PyObject *keys, *out, *spare;
     const double *key;
-    int64_t *order;
+    int64_t *order, *scratch;
     Py_ssize_t count;
-    if (!PyArg_ParseTuple(args, "OOn", &keys, &out, &count))
+    int threads;
+    if (!PyArg_ParseTuple(args, "OOnOi", &keys, &out, &count, &spare, &threads))
         return NULL;
     Buffers b = {.count = 0};
-    int failed = array_of(&b, keys, count, 8, 0, 0, &key) || array_of(&b, out, count, 8, 1, 0, &order);
+    int failed = array_of(&b, keys, count, 8, 0, 0, &key) || array_of(&b, out, count, 8, 1, 0, &order) ||
+                 array_of(&b, spare, 2 * count, 8, 1, 0, &scratch);
     if (!failed) {
-        int64_t *scratch = malloc(sizeof *scratch * (2 * (size_t)count + 1));
         Py_BEGIN_ALLOW_THREADS
-        failed = scratch == NULL ? -1 : order_falling(key, order, count, scratch);
+        failed = order_falling(key, order, count, scratch, threads);
         Py_END_ALLOW_THREADS
-        free(scratch);
         if (failed)
             PyErr_NoMemory();
     }
@@ -630,6 +630,10 @@ static PyObject *py_sweep(PyObject *self, PyObject *args)
     int64_t paid = first;
     double left = 0.0;
     for (Py_ssize_t i = 0; i < count; i++) { /* both in one go: the steps lie anywhere */
+        if (i + 16 < count) {
+            PREFETCH(cost + order[i + 16]);
+            PREFETCH(damage + order[i + 16]);
+        }
         costs[i] = (double)paid * quantum;
         paid += cost[order[i]];
         damages[i] = damage[order[i]];

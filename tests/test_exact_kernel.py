@@ -173,6 +173,26 @@ def test_orders_of_many_keys_and_sums_along_them_are_the_same(monkeypatch: pytes
 
 
 @compiled
+@pytest.mark.parametrize("threads", [1, 2, 3, 7])
+def test_orders_do_not_depend_on_threads(threads: int) -> None:
+    rng = np.random.default_rng(threads)
+    for count in (128, 1000, 2048, 5001, 60_000):
+        near = 1.0 + rng.integers(0, 1 << 20, count) * 2.0**-52
+        for keys in (
+            rng.random(count),
+            rng.integers(0, 3, count).astype(float),
+            np.zeros(count),
+            near,
+            np.sort(near),
+            np.where(rng.random(count) < 1e-2, near, rng.random(count)),
+            np.sort(rng.integers(0, 3, count) + near),
+        ):
+            order, scratch = np.empty(count, dtype=np.int64), np.empty(2 * count, dtype=np.int64)
+            solver_native.kernel.order(keys, order, count, scratch, threads)
+            assert np.array_equal(order, np.argsort(-keys, kind="stable"))
+
+
+@compiled
 @pytest.mark.parametrize("width", [2, 3, 7, 8, 9])
 def test_hulls_of_rows_that_are_almost_straight_are_the_same(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Equal slopes but for the last bits, bends of about a millionth, steps of very different length."""
