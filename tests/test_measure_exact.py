@@ -59,6 +59,7 @@ def test_batch_norms_are_folded_where_the_layer_is_theirs_alone():
     expected = network(x)
     for tensors in (None, traced.tensors):
         torch.testing.assert_close(traced.run(x, tensors=tensors, folds=traced.folds), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(traced.logits(x), expected, rtol=1e-4, atol=1e-5)
     traced.to(torch.device("cpu"))
     torch.testing.assert_close(traced.run(x), expected)
 

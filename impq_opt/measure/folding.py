@@ -15,7 +15,7 @@ from torch import Tensor, fx
 
 from impq_opt.measure.nodes import batch_shape, op_of
 
-__all__ = ["Fold", "find_folds"]
+__all__ = ["Fold", "find_folds", "folded_module"]
 
 _CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
 
@@ -48,6 +48,27 @@ def find_folds(nodes: Iterable[fx.Node], tensors: Mapping[str, Tensor]) -> dict[
         wide = weight.double() * scale.reshape(-1, *[1] * (weight.ndim - 1))
         folded = torch.empty_like(weight).copy_(wide)
         found[layer.name] = Fold(norm.name, scale.to(weight.dtype), folded, shift.to(weight.dtype))
+    return found
+
+
+def folded_module(module: fx.GraphModule, folds: Mapping[str, Fold]) -> fx.GraphModule:
+    """Return a module of the same outputs that has the folded layers and not their batch-norms."""
+    graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
+    graph.output(graph.graph_copy(module.graph, copies))
+    found = fx.GraphModule(module, graph)
+    nodes = {node.name: copy for node, copy in copies.items()}
+    for name, fold in folds.items():
+        layer, norm = nodes[name], nodes[fold.norm]
+        with found.graph.inserting_before(layer):
+            parts = []
+            for part in ("weight", "bias"):
+                found.register_buffer(f"_folded_{name}_{part}", getattr(fold, part))
+                parts.append(found.graph.get_attr(f"_folded_{name}_{part}"))
+        layer.args = (layer.args[0], *parts, *layer.args[3:])
+        norm.replace_all_uses_with(layer)
+        found.graph.erase_node(norm)
+    found.graph.lint()
+    found.recompile()
     return found
 
 

@@ -20,7 +20,7 @@ import networkx as nx
 from torch import Tensor, device, fx
 
 from impq_opt.errors import DataError, OptionError
-from impq_opt.measure.folding import Fold, find_folds
+from impq_opt.measure.folding import Fold, find_folds, folded_module
 from impq_opt.measure.nodes import (
     Layout,
     attribute_of,
@@ -225,10 +225,15 @@ class Network:
         folds : mapping, optional
             Layers that take in the batch-norm behind them; of :attr:`folds`. Their outputs are the batch-norm's.
         """
-        out = _Runner(self.module, visit, {**self.tensors, **(tensors or {})}, watch, folds).run(x)
-        while isinstance(out, (tuple, list)):
-            out = out[0]
-        return out
+        return _first(_Runner(self.module, visit, {**self.tensors, **(tensors or {})}, watch, folds).run(x))
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Return what :meth:`run` does, quicker: with all folds, and no node to be shown."""
+        return _first(self._folded(x))
+
+    @cached_property
+    def _folded(self) -> fx.GraphModule:
+        return folded_module(self.module, self.folds)
 
     @cached_property
     def folds(self) -> dict[str, Fold]:
@@ -237,7 +242,8 @@ class Network:
 
     def to(self, place: device) -> None:
         """Move all parameters."""
-        self.__dict__.pop("folds", None)
+        for name in ("folds", "_folded"):
+            self.__dict__.pop(name, None)
         self.module.to(place)
         self.tensors = {n: t.to(place) for n, t in self.tensors.items()}
 
@@ -397,6 +403,13 @@ class _Runner(fx.Interpreter):
             args = (args[0], fold.weight, fold.bias, *args[3:])
         out = args[0] if n.name in self._folded else getattr(self, n.op)(n.target, args, kwargs)
         return self._visit(n.name, out, args) if n.name in self._watch else out
+
+
+def _first(out: Any) -> Any:
+    """Return the logits that a graph gives back, alone or in a sequence."""
+    while isinstance(out, (tuple, list)):
+        out = out[0]
+    return out
 
 
 def _tuple(value: Any, dimensions: int) -> tuple[int, ...]:

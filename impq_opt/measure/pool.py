@@ -152,7 +152,7 @@ def _look(network: Network, data: Dataset, rows: Tensor, batch: int, bf16: bool)
     for place in range(rank * batch, len(rows), processes * batch):
         x, _ = data.rows(rows[place : place + batch])
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            logits = network.run(prepare(x, device), folds=network.folds)
+            logits = network.logits(prepare(x, device))
         inverse = margins(logits).inverse.double()
         parts = inverse.square().sum(1), 1 / inverse.amax(1), (inverse == 0).sum(1) - 1
         found[place : place + batch] = torch.stack(parts, dim=1)
