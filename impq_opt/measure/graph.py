@@ -31,6 +31,7 @@ from impq_opt.measure.nodes import (
     op_of,
     sample_shape,
 )
+from impq_opt.measure.running import Runner, first_of
 
 __all__ = ["RESIDUAL", "TRANSPARENT", "ActivationSite", "Network", "Use", "WeightSite"]
 
@@ -225,11 +226,11 @@ class Network:
         folds : mapping, optional
             Layers that take in the batch-norm behind them; of :attr:`folds`. Their outputs are the batch-norm's.
         """
-        return _first(_Runner(self.module, visit, {**self.tensors, **(tensors or {})}, watch, folds).run(x))
+        return first_of(Runner(self.module, visit, {**self.tensors, **(tensors or {})}, watch, folds).run(x))
 
     def logits(self, x: Tensor) -> Tensor:
         """Return what :meth:`run` does, quicker: with all folds, and no node to be shown."""
-        return _first(self._folded(x))
+        return first_of(self._folded(x))
 
     @cached_property
     def _folded(self) -> fx.GraphModule:
@@ -375,41 +376,6 @@ class Network:
             gamma, beta = (self.tensors[a.name] for a in before.args[1:3])  # type: ignore[union-attr]
             top = min(top, float((beta + 6 * gamma.abs()).max()))
         return top if 0 < top < math.inf else math.nan
-
-
-class _Runner(fx.Interpreter):
-    """Runs the graph on given parameters and shows chosen calls to a visitor."""
-
-    def __init__(
-        self,
-        module: fx.GraphModule,
-        visit: Any,
-        tensors: dict[str, Tensor],
-        watch: frozenset[str],
-        folds: Mapping[str, Fold],
-    ) -> None:
-        super().__init__(module)
-        self._visit, self._tensors, self._watch, self._folds = visit, tensors, watch, folds
-        self._folded = {fold.norm for fold in folds.values()}
-
-    def run_node(self, n: fx.Node) -> Any:
-        if n.op == "get_attr":
-            return self._tensors[n.name]
-        if n.name not in self._watch and n.name not in self._folds and n.name not in self._folded:
-            return super().run_node(n)
-        args, kwargs = self.fetch_args_kwargs_from_env(n)
-        if n.name in self._folds:
-            fold = self._folds[n.name]
-            args = (args[0], fold.weight, fold.bias, *args[3:])
-        out = args[0] if n.name in self._folded else getattr(self, n.op)(n.target, args, kwargs)
-        return self._visit(n.name, out, args) if n.name in self._watch else out
-
-
-def _first(out: Any) -> Any:
-    """Return the logits that a graph gives back, alone or in a sequence."""
-    while isinstance(out, (tuple, list)):
-        out = out[0]
-    return out
 
 
 def _tuple(value: Any, dimensions: int) -> tuple[int, ...]:

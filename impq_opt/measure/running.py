@@ -1,0 +1,47 @@
+"""Running a graph on given parameters, folded or not, while chosen calls are shown to a visitor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, fx
+
+from impq_opt.measure.folding import Fold
+
+__all__ = ["Runner", "first_of"]
+
+
+class Runner(fx.Interpreter):
+    """Runs the graph on given parameters and shows chosen calls to a visitor."""
+
+    def __init__(
+        self,
+        module: fx.GraphModule,
+        visit: Any,
+        tensors: dict[str, Tensor],
+        watch: frozenset[str],
+        folds: Mapping[str, Fold],
+    ) -> None:
+        super().__init__(module)
+        self._visit, self._tensors, self._watch, self._folds = visit, tensors, watch, folds
+        self._folded = {fold.norm for fold in folds.values()}
+
+    def run_node(self, n: fx.Node) -> Any:
+        if n.op == "get_attr":
+            return self._tensors[n.name]
+        if n.name not in self._watch and n.name not in self._folds and n.name not in self._folded:
+            return super().run_node(n)
+        args, kwargs = self.fetch_args_kwargs_from_env(n)
+        if n.name in self._folds:
+            fold = self._folds[n.name]
+            args = (args[0], fold.weight, fold.bias, *args[3:])
+        out = args[0] if n.name in self._folded else getattr(self, n.op)(n.target, args, kwargs)
+        return self._visit(n.name, out, args) if n.name in self._watch else out
+
+
+def first_of(out: Any) -> Any:
+    """Return the logits that a graph gives back, alone or in a sequence."""
+    while isinstance(out, (tuple, list)):
+        out = out[0]
+    return out
