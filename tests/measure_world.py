@@ -109,9 +109,9 @@ class Norms(nn.Module):
         x = self.norm_c(self.shared(x)).relu() + self.norm_d(self.shared(x.tanh()))
         y = self.twice(x)
         x = (self.norm_e(y) + y).relu()  # read by the norm and by the addition
-        x = self.norm_f(self.line(x.mean(3))).relu().mean(2)
-        x = self.norm_g(self.full(x)).relu()
-        x = self.norm_h(self.steps(torch.stack([x, -x], 1))).relu()  # its channels are not the layer's outputs
+        x = self.norm_f(self.line(x.mean(3))).tanh().mean(2)
+        x = self.norm_g(self.full(x)).tanh()
+        x = self.norm_h(self.steps(torch.stack([x, -x], 1))).tanh()  # its channels are not the layer's outputs
         return self.out(x.mean(1))
 
 

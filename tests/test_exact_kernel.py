@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from impq_opt import Problem, _native, solve
+from impq_opt import Problem, _native, frontier, solve
 from impq_opt.allocation import Allocation
 from impq_opt.arithmetic import exact_sum
 from impq_opt.contract import Control
@@ -18,6 +18,7 @@ from impq_opt.solver import make_instance
 from impq_opt.solvers import _native as solver_native
 from impq_opt.solvers._exact_core import Core, search
 from impq_opt.solvers._exact_model import Model
+from impq_opt.solvers._exact_price import Goal, Known, find_price, narrow
 from impq_opt.solvers._exact_scan import PROHIBITIVE, Pool, Scan, closest, common_divisor, scan, second_choices, within
 from impq_opt.solvers._hull import Steps, descending, hull_edges, hull_steps, sums_along
 from impq_opt.verification import examine
@@ -272,6 +273,28 @@ def test_cores_are_the_same(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
         slow_arrays, slow_numbers = cores()
     assert numbers == slow_numbers
     assert all(np.array_equal(a, b) for a, b in zip(arrays, slow_arrays, strict=True))
+
+
+@pytest.mark.parametrize("name", ["channel", "free", "non-convex", "ties"])
+def test_known_steps_lead_to_the_price_that_sorting_finds(name: str) -> None:
+    problem = explicit(generate(name, 2000, 3))
+    hull = frontier(problem)
+    walked = 0
+    for place in range(50, len(hull) - 50, len(hull) // 40):
+        instance = hull.instance.with_bound(Fraction(float(hull.damage[place]) * 1.0001))
+        goal = Goal(True, Model(instance).capacity)
+        known = Known(hull._strategy._hulls, goal)
+        found, _ = narrow(instance.blocks, instance.size, goal, known, known.threshold())
+        sorted_out = find_price(found.pool, goal.less(found.settled))
+        walk = known.priced(found)
+        if walk is None:
+            continue
+        walked += 1
+        used = found.settled.plus(found.pool.total(np.arange(len(found.pool)), walk.columns))
+        assert used.damage <= goal.capacity
+        assert used.cost == found.settled.plus(found.pool.total(np.arange(len(found.pool)), sorted_out.columns)).cost
+        assert walk.price == pytest.approx(sorted_out.price, rel=1e-9)
+    assert walked > 15
 
 
 @compiled
