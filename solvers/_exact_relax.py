@@ -40,7 +40,8 @@ class Relaxation:
         and leave ``slack`` of it; negative where even the least demanding ones do not fit.
     pool : Pool
         The groups with a second choice within ``threshold`` of cost of the best at the price; ``first`` (n,) is the
-        value of the best, ``behind`` (n,) by how much the second is more, ``base_columns`` (n,) what the base takes.
+        value of the best, ``behind`` (n,) by how much the second is more, ``base_columns`` (n,) what the base takes,
+        ``taken`` what that costs and damages.
     base_gap : float
         The base's objective minus the dual bound, in cost, at most.
     """
@@ -77,13 +78,13 @@ class Relaxation:
         self.price = min(max(priced.price, low), high)
         base[pool.places] = priced.columns
         self.base = base
-        own, taken = self._set_pool(pool, threshold, priced.columns)
-        self.base_cost = settled.cost + taken.cost
+        own = self._set_pool(pool, threshold, priced.columns)
+        self.base_cost = settled.cost + self.taken.cost
         if self.instance.ties:
             whole = self.instance.damage_of(base.astype(np.int64)) - self.instance.base_damage
             self.base_damage = units_within(whole)
         else:
-            self.base_damage = settled.damage + taken.damage
+            self.base_damage = settled.damage + self.taken.damage
         self.slack = self.goal.capacity - (self.base_damage if self.by_cost else self.base_cost)
         self._measure_gap(own)
 
@@ -96,16 +97,16 @@ class Relaxation:
         sample = Sample.draw(self.instance.blocks, size, self.goal)
         return sample, sample.threshold(max(_SHARE, min(_KEPT / size, 10 * _SHARE)))
 
-    def _set_pool(self, pool: Pool, threshold: float, base: ColumnArray) -> tuple[FloatArray, Total]:
+    def _set_pool(self, pool: Pool, threshold: float, base: ColumnArray) -> FloatArray:
         """Keep the pool: all groups with a second choice within ``threshold`` of the best at the price, or more.
 
-        Return the values (n,) of the choices that the ``base`` (n,) makes there, and their total.
+        Return the values (n,) of the choices that the ``base`` (n,) makes there.
         """
         assert self.price is not None
         self.pool, self.threshold = pool, threshold
-        self.first, self.behind, own, taken = second_choices(pool, self.price, base)
+        self.first, self.behind, own, self.taken = second_choices(pool, self.price, base)
         self.base_columns = base.astype(np.int64)
-        return own, taken
+        return own
 
     def _measure_gap(self, value: FloatArray) -> None:
         """Set the base's objective minus the dual bound, in cost, rounding taken off the bound.

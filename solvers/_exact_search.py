@@ -223,7 +223,7 @@ class Search(Relaxation):
         if self.best is None or self.threshold != math.inf or self.instance.ties or self._pairs is None:
             return False
         pairs, base, quantum = self._pairs
-        best = ((self.base_cost if self.by_cost else self.base_damage) - self.better - base) // quantum
+        best = ((self.taken.cost if self.by_cost else self.taken.damage) - self.better - base) // quantum
         if pairs.bound(best) < best:
             return False
         self.proved = -self.better
@@ -231,10 +231,12 @@ class Search(Relaxation):
 
     @cached_property
     def _pairs(self) -> tuple[Pairs, int, int] | None:
-        """The pool as pairs, and how their costs add up to an objective: a base, and what one is worth."""
+        """The pool as pairs, and how their costs add up to its objective: a base, and what one is worth."""
+        # Groups with nothing to choose are in no pool: what they cost and damage is no matter of it.
+        capacity = self.slack + self.goal.used(self.taken)
         if not self.by_cost:
-            return pairs_under_budget(self.pool, self.goal.capacity)
-        found = pairs_of(self.pool, self.goal.capacity)
+            return pairs_under_budget(self.pool, capacity)
+        found = pairs_of(self.pool, capacity)
         return None if found is None else (found, 0, 1)
 
     @property

@@ -8,11 +8,14 @@ from itertools import product
 import numpy as np
 import pytest
 
-from impq_opt import Status, solve
-from impq_opt.arithmetic import units_within
+from impq_opt import Problem, Status, solve
+from impq_opt.arithmetic import of_units, units_within
+from impq_opt.contract import Control
 from impq_opt.problems.families import generate
+from impq_opt.solver import make_instance
 from impq_opt.solvers._exact_cardinality import pairs_of, pairs_under_budget
 from impq_opt.solvers._exact_scan import Pool
+from impq_opt.solvers._exact_search import Search
 
 
 def optimum(cost: np.ndarray, damage: np.ndarray, bound: Fraction) -> int | None:
@@ -79,6 +82,39 @@ def test_groups_that_have_nothing_to_choose() -> None:
     assert [pairs_of(pool, units_within(Fraction(limit))).bound(9) for limit in (3, 2)] == [4, 9]
     found = [pairs_under_budget(pool, limit) for limit in (5, 3)]
     assert [pairs.bound(9) for pairs, _, _ in found] == [0, 9]
+
+
+@pytest.mark.parametrize("dual", [False, True])
+def test_groups_with_nothing_to_choose_are_not_counted(dual: bool) -> None:
+    """Their cost may be below 0, and a pool that was passed over does not hold them."""
+    rng = np.random.default_rng(0)
+    weight = rng.integers(1, 1000, 130)
+    cost = np.stack([np.zeros_like(weight), weight], axis=1)
+    damage = np.stack([weight + 100.0, np.zeros(130)], axis=1)
+    cost, damage = np.insert(cost, 60, [-20_000, 0], axis=0), np.insert(damage, 60, [500.0, 0.0], axis=0)
+    bits = [[0.0] if group == 60 else [0.0, 1.0] for group in range(131)]
+    problem = Problem.from_tables(cost, damage, bits=bits)
+    bound = float(damage[:, 0].sum() / 2)
+    best = solve(problem, bound=bound)
+    assert best.status is Status.OPTIMAL
+    instance = make_instance(problem, budget=best.exact_cost) if dual else make_instance(problem, bound=bound)
+    search = Search(instance, Control(), 10**6)
+    search.relax()
+    search.pass_again(np.inf)
+    assert len(search.pool) == 130
+    search.best = (np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
+    least = solve(problem, budget=best.exact_cost).exact_damage if dual else best.exact_cost
+    assert least is not None
+    objective = of_units(search.base_damage) if dual else search.base_cost
+    # Only an answer that is as good as the best may pass for it.
+    for worse in (1, 10, 1000, 15_000):
+        search.better = int(objective - least - worse) << (1074 if dual else 0)
+        assert not search._counted()
+    search.better = int(objective - least) << (1074 if dual else 0)
+    search._counted()
+    pairs, base, quantum = search._pairs
+    taken = search.taken.damage if dual else search.taken.cost
+    assert pairs.bound((taken - search.better - base) // quantum) <= (taken - search.better - base) // quantum
 
 
 def test_damages_too_fine_for_whole_numbers_are_no_pairs_under_a_budget() -> None:
