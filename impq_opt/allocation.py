@@ -51,10 +51,13 @@ class Enumeration:
         Groups of the core: those with more than one choice whose reduced cost does not exceed the gap.
     states : int
         Partial assignments that were looked at.
+    by : str
+        Whose word it is: a strategy of this package, by name, or ``"recount"`` where another's was repeated.
     """
 
     groups: int
     states: int
+    by: str = ""
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,10 @@ class Allocation:
         Limit on damage.
     budgets : mapping of str to Fraction
         Limits on costs.
+    stated : mapping
+        What a file says beside the exact values, for people; :func:`impq_opt.verify` checks it.
+    origin : Problem, optional
+        The problem of the file that the answer was read beside, where it says to answer a revision of it.
     """
 
     problem: Problem
@@ -138,6 +145,8 @@ class Allocation:
     seconds: float = 0.0
     stop: Stop = Stop.COMPLETED
     statistics: Mapping[str, Any] = field(default_factory=dict)
+    stated: Mapping[str, Any] = field(default_factory=dict)
+    origin: Problem | None = None
 
     def _need(self) -> IntArray:
         if self.choice is None:
@@ -179,7 +188,7 @@ class Allocation:
             return math.inf
         if self.status is Status.OPTIMAL or objective <= below:
             return 0.0
-        return float((objective - Fraction(below)) / abs(objective)) if objective else math.inf
+        return nearest_float((objective - Fraction(below)) / abs(objective)) if objective else math.inf
 
     @property
     def cost(self) -> int | float:
@@ -193,7 +202,7 @@ class Allocation:
         """The exact sum of damages, rounded once to the nearest float64."""
         self._need()
         assert self.exact_damage is not None
-        return float(self.exact_damage)
+        return nearest_float(self.exact_damage)
 
     @property
     def effective_bits(self) -> tuple[float | None, float | None]:
@@ -230,5 +239,13 @@ class Allocation:
 def number(value: Fraction | float) -> int | float:
     """Return an int where ``value`` is whole, else the nearest float64."""
     if isinstance(value, Fraction):
-        return value.numerator if value.denominator == 1 else float(value)
+        return value.numerator if value.denominator == 1 else nearest_float(value)
     return value
+
+
+def nearest_float(value: Fraction) -> float:
+    """Return the nearest float64, infinite past the largest one."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf

@@ -13,20 +13,17 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt.allocation import Allocation, Diagnosis, Enumeration
-from impq_opt.arrays import exact_bound
-from impq_opt.compilation import compile_instance
 from impq_opt.conclusion import conclude, objective_of
 from impq_opt.contract import Claim, Control, Solver
-from impq_opt.costs import parse_quantity
-from impq_opt.costs.rows import CostRow, budget_rows, cost_row
 from impq_opt.diagnosis import diagnose
 from impq_opt.errors import OptionError, UnsupportedError
 from impq_opt.instance import Direction, Instance
 from impq_opt.problem import Problem
+from impq_opt.question import make_instance
 from impq_opt.solvers import make_solver, solver_class, solver_names
 from impq_opt.verification import assess
 
-__all__ = ["allocate", "answer", "make_instance", "solve"]
+__all__ = ["allocate", "answer", "solve"]
 
 IntArray = npt.NDArray[np.int64]
 
@@ -123,57 +120,6 @@ def _conflict(instance: Instance, claim: Claim, strategy: Solver, control: Contr
         return conclude(part, found, known, strategy, control.seed, started)
 
     return conflict(dataclasses.replace(instance.problem, bound=instance.bound, budgets=instance.limits), ask)
-
-
-def make_instance(
-    problem: Problem,
-    *,
-    bound: float | Fraction | Allocation | None = None,
-    budget: str | float | Fraction | None = None,
-    minimize: str | Mapping[str, float] | None = None,
-) -> Instance:
-    """Return the instance that :func:`solve` hands to a strategy for these goals."""
-    if bound is not None and budget is not None:
-        raise OptionError(
-            "give a bound (least cost) or a budget (least damage), not both",
-            hint="further budgets beside a bound are declared with Problem.revise(budgets=...)",
-        )
-    weights = {minimize: 1} if isinstance(minimize, str) else dict(minimize or problem.objective)
-    row = cost_row(problem, weights)
-    limits = dict(problem.budgets)
-    direction, limit = Direction.COST, None
-    exact = None if bound is None else _bound(bound)
-    if budget is not None:
-        direction = Direction.DAMAGE
-        limit = _quanta(row, parse_quantity(budget, row.unit, "budget"))
-        if weights in [{name: 1} for name in limits]:  # one limit on a cost, the tighter
-            limit = min(limit, _quanta(row, limits.pop(next(iter(weights)))))
-    elif exact is None:
-        if problem.bound is not None:
-            exact = exact_bound(problem.bound)
-        elif limits:
-            direction = Direction.DAMAGE
-            name = next(iter(limits))
-            row = cost_row(problem, {name: 1})
-            limit = _quanta(row, limits.pop(name))
-        else:
-            raise OptionError("needs a bound or a budget", where="solve", hint="for example bound=0.01")
-    budgets = [
-        (name, one, _quanta(one, most)) for term, most in limits.items() for name, one in budget_rows(problem, term)
-    ]
-    return compile_instance(problem, direction=direction, bound=exact, cost=row, limit=limit, budgets=budgets)
-
-
-def _bound(bound: float | Fraction | Allocation) -> Fraction:
-    if isinstance(bound, Allocation):
-        if bound.exact_damage is None:
-            raise OptionError("is an allocation without an answer", where="bound", value=bound)
-        return bound.exact_damage
-    return exact_bound(bound)
-
-
-def _quanta(row: CostRow, value: Fraction) -> int:
-    return math.floor(value / row.quantum)
 
 
 def _check_support(strategy: Solver, instance: Instance) -> None:

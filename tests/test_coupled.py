@@ -14,7 +14,7 @@ from impq_opt.costs import LookupCost
 from impq_opt.errors import InputError, ProblemError, UnsupportedError
 from impq_opt.instance import Direction
 from impq_opt.problems.mobilenet import mobilenet_v1
-from impq_opt.solver import make_instance
+from impq_opt.question import make_instance
 from impq_opt.verification import dual_bound
 
 SOLVERS = ("exhaustive", "exact", "milp", "ilp")
