@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt.allocation import Allocation, Status, number
-from impq_opt.diagnosis import diagnose
 from impq_opt.errors import AllocationError, InputError
 from impq_opt.instance import Direction, Instance
 from impq_opt.problem import Problem
+from impq_opt.proof_of_conflict import check_conflict
 from impq_opt.recount import Outcome, Recount, prove_bound
 from impq_opt.solver import make_instance
 from impq_opt.verification import Assessment, assess, dual_bound
@@ -201,7 +201,7 @@ def _bound_checks(
     instance: Instance, allocation: Allocation, found: Assessment | None, states: int
 ) -> tuple[list[Check], Fraction | float]:
     if allocation.status is Status.INFEASIBLE:
-        return [_infeasible(instance, allocation, states)], -math.inf
+        return _infeasible(instance.problem, allocation, states), -math.inf
     by_cost = instance.direction is Direction.COST
     unit = instance.quantum if by_cost else Fraction(1)
     stated, checks = allocation.exact_lower_bound, []
@@ -290,22 +290,6 @@ def _status_check(
     return Check(name, Verdict.CLAIMED, "optimal is claimed by the solver, not proved again here")
 
 
-def _infeasible(instance: Instance, allocation: Allocation, states: int) -> Check:
-    diagnosis = diagnose(instance)
-    if diagnosis is not None:
-        return Check("status", Verdict.PROVED, f"infeasible: {diagnosis}")
-    if instance.size == 0:
-        feasible = assess(instance, np.empty(0, dtype=np.int64)).feasible
-        return Check("status", Verdict.WRONG if feasible else Verdict.PROVED, "infeasible: everything is pinned")
-    # Any objective is below this one.
-    cost, damage = instance.tables
-    if instance.direction is Direction.COST:
-        worst = Fraction(instance.base_cost + sum(cost.max(axis=1).tolist()) + 1)
-    else:
-        worst = instance.base_damage + sum((Fraction(d) for d in damage.max(axis=1).tolist()), Fraction(1))
-    recount = prove_bound(instance, {}, worst, states=states)
-    if recount.outcome is Outcome.PROVED:
-        return Check("status", Verdict.PROVED, f"infeasible: enumerated again, {recount.states:,} partial assignments")
-    if recount.outcome is Outcome.REFUTED:
-        return Check("status", Verdict.WRONG, "infeasible, and there is an answer that keeps every limit")
-    return Check("status", Verdict.CLAIMED, "infeasible is claimed by the solver, not proved again here")
+def _infeasible(problem: Problem, allocation: Allocation, states: int) -> list[Check]:
+    found = check_conflict(problem, allocation, states)
+    return [Check(one.what, Verdict(one.verdict), one.text) for one in found]
