@@ -135,14 +135,16 @@ def _any_damage(instance: Instance) -> Fraction:
     return largest
 
 
-def smallest_conflict(items: Sequence[Item], conflicts: Conflicts) -> tuple[tuple[Item, ...], bool]:
-    """Return a conflict among ``items``, which conflict, and whether each part of it was shown to be needed.
+def smallest_conflict(
+    items: Sequence[Item], known: frozenset[Item], conflicts: Conflicts
+) -> tuple[tuple[Item, ...], bool]:
+    """Return a conflict among ``items``, of which ``known`` conflict, and whether each part was shown to be needed.
 
-    Among few parts it is also smallest in number, as far as could be told.
+    Among few items it is also smallest in number, as far as could be told.
     """
-    pins, ties = ([item for item in items if item[0] == kind] for kind in ("pins", "ties"))
-    limits = [item for item in items if item[0] in ("bound", "budget")]
-    found = frozenset(items)
+    found = known
+    pins, ties = ([item for item in items if item[0] == kind and item in known] for kind in ("pins", "ties"))
+    limits = [item for item in items if item[0] in ("bound", "budget") and item in known]
     if pins and ties and conflicts(frozenset(limits)):
         found = frozenset(limits)
     for some in (pins, ties, limits[::-1]):

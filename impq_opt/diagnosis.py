@@ -52,11 +52,11 @@ def diagnose(
     """
     parts = Parts.of(instance)
     known = _Known(parts, ask, min(deadline, time.perf_counter() + _SECONDS))
-    items = known.out_of_reach() or (parts.items if infeasible else ())
+    items = frozenset(known.out_of_reach() or (parts.items if infeasible else ()))
     if not items:
         return None
-    known.certain(frozenset(items))
-    conflict, minimal = smallest_conflict(items, known.conflicts)
+    known.certain(items)
+    conflict, minimal = smallest_conflict(parts.items, items, known.conflicts)
     return _told(parts, known, conflict, minimal)
 
 
@@ -273,12 +273,12 @@ def _told(parts: Parts, known: _Known, conflict: tuple[Item, ...], minimal: bool
     return Diagnosis(
         limit="damage" if subject == BOUND else subject[1],
         smallest=floor_float(Fraction(lower)),
-        allowed=ceil_float(most),
+        allowed=ceil_float(most) + 0.0,  # no -0.0
         held_by=held,
         conflict=conflict,
         minimal=minimal,
         attained=least.attained and least.lower > most,
-        without=ceil_float(alone.reached) if others and alone.attained and alone.reached is not None else None,
+        without=ceil_float(alone.reached) + 0.0 if others and alone.attained and alone.reached is not None else None,
     )
 
 
