@@ -272,13 +272,13 @@ def _told(parts: Parts, known: _Known, conflict: tuple[Item, ...], minimal: bool
         held += tuple(_largest(parts, frozenset(others)))
     return Diagnosis(
         limit="damage" if subject == BOUND else subject[1],
-        smallest=floor_float(Fraction(lower)),
-        allowed=ceil_float(most) + 0.0,  # no -0.0
+        smallest=_float_beside(lower, False),
+        allowed=_float_beside(most, True),
         held_by=held,
         conflict=conflict,
         minimal=minimal,
         attained=least.attained and least.lower > most,
-        without=ceil_float(alone.reached) + 0.0 if others and alone.attained and alone.reached is not None else None,
+        without=_float_beside(alone.reached, True) if others and alone.attained and alone.reached is not None else None,
     )
 
 
@@ -295,16 +295,21 @@ def _named(parts: Parts, item: Item) -> str:
 
 
 def quantity_text(value: Fraction | float, unit: str, *, up: bool = False) -> str:
-    """Return a quantity for people: in a handy unit where that is not above the value, or with ``up`` not below it."""
+    """Return a quantity for people, in a handy unit and rounded down, or up."""
+    exact = Fraction(repr(value)) if isinstance(value, float) else Fraction(value)  # 0.1 is one tenth
     short = format_quantity(value, unit)
     try:
         shown = parse_quantity(short, unit)
     except ImpqError:  # below zero, or a unit of the problem's own that reads differently
-        shown = None
-    if shown is not None and (shown >= value if up else shown <= value):
+        return f"{rounded(_float_beside(exact, up), 17, up=up)} {unit}".rstrip()
+    if shown >= exact if up else shown <= exact:
         return short
-    nearest = ceil_float(Fraction(value)) if up else floor_float(Fraction(value))
-    return f"{rounded(nearest, 17)} {unit}".rstrip()
+    count, _, handy = short.partition(" ")
+    return f"{rounded(_float_beside(exact * Fraction(count) / shown, up), 6, up=up)} {handy}".rstrip()
+
+
+def _float_beside(value: Fraction | float, up: bool) -> float:
+    return (ceil_float if up else floor_float)(Fraction(value)) + 0.0
 
 
 def _largest(parts: Parts, held: frozenset[Item]) -> list[str]:
