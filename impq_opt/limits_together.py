@@ -25,7 +25,7 @@ from impq_opt.costs.units import parse_quantity
 from impq_opt.errors import ImpqError
 from impq_opt.instance import Direction, Instance, RankOne
 from impq_opt.problem import Problem
-from impq_opt.recount import Outcome, prove_bound
+from impq_opt.recount import Outcome, Recount, prove_bound
 
 __all__ = ["BOUND", "Case", "Decision", "Item", "Verdict"]
 
@@ -169,7 +169,7 @@ class Case:
             lower, choice = self._row_sums(problem, item)
             if lower > self.most(item):
                 return Decision(False, f"{self.name(item)} alone, by the sums of its smallest entries")
-            witness = choice if self._meets(limits, choice) else witness
+            witness = choice if self._meets(problem, limits, choice) else witness
         if not limits or witness is not None:
             return Decision(True, "a choice that keeps them")
         part = self._compiled(problem, cost_row(problem, {"representational": 1}))
@@ -184,23 +184,30 @@ class Case:
                 for choice, beyond in _between(one, other):
                     if beyond:
                         return Decision(False, "two limits, by a multiplier between them")
-                    if self._meets(limits, full.lift(choice)):
+                    if self._meets(full.problem, limits, full.lift(choice)):
                         return Decision(True, "a choice that keeps them")
         return None
 
     def _by_enumeration(self, full: Instance, limits: Sequence[Item]) -> Decision:
         if full.size == 0:
-            return Decision(self._meets(limits, full.lift(np.empty(0, dtype=np.int64))), "everything is pinned")
+            return Decision(
+                self._meets(full.problem, limits, full.lift(np.empty(0, dtype=np.int64))), "everything is pinned"
+            )
         worst = Fraction(full.base_cost + exact_int_sum(full.tables[0].max(axis=1)) + 1)
         found = prove_bound(full, {}, worst, states=self.states)
         if found.outcome is Outcome.PROVED:
             return Decision(False, f"enumerated again, {found.states:,} partial assignments")
-        if found.better is not None and self._meets(limits, full.lift(found.better)):
+        if found.better is not None and self._meets(full.problem, limits, full.lift(found.better)):
             return Decision(True, "a choice that keeps them")
         return Decision(None)
 
-    def _meets(self, limits: Sequence[Item], choice: IntArray) -> bool:
-        """Whether a choice (G,) keeps some limits, by sums over the problem as it was declared."""
+    def _meets(self, problem: Problem, limits: Sequence[Item], choice: IntArray) -> bool:
+        """Whether a choice (G,) keeps some limits, and a problem's pins and ties, by what was declared."""
+        if any(choice[group] != column for group, column in problem.pins.items()):
+            return False
+        bits = problem.candidates.bits(choice) if problem.ties else choice
+        if any(bits[group] != bits[tie[0]] for tie in problem.ties for group in tie):
+            return False
         return all(self._value(item, choice) <= self.most(item) for item in limits)
 
     def _value(self, item: Item, choice: IntArray) -> Fraction:
@@ -217,7 +224,7 @@ class Case:
         problem = self.held(rest)
         limits = [item for item in self.items if item in rest and item[0] in ("bound", "budget")]
         lower, choice = self._row_sums(problem, subject)
-        reached = self._value(subject, choice) if self._meets(limits, choice) else None
+        reached = self._value(subject, choice) if self._meets(problem, limits, choice) else None
         below: bool | None = False
         if lower < low and not self._out_of_reach(subject, rest, low):
             below = True if reached is not None and reached < low else self._search(problem, subject, limits, low)
@@ -248,14 +255,14 @@ class Case:
         if including:
             target = Fraction(math.floor(target) + 1) if by_cost else target + Fraction(1, 1 << 1200)
         if part.size == 0:  # one choice
-            choice = part.lift(np.empty(0, dtype=np.int64))
-            return self._meets(limits, choice) and self._value(subject, choice) < target * (
-                part.quantum if by_cost else 1
-            )
-        found = prove_bound(part, {}, target, states=self.states)
-        if found.outcome is Outcome.OPEN:
-            return None
-        return found.outcome is Outcome.REFUTED
+            found = Recount(Outcome.REFUTED, 0, 1, np.empty(0, dtype=np.int64))
+        else:
+            found = prove_bound(part, {}, target, states=self.states)
+        if found.better is None:
+            return False if found.outcome is Outcome.PROVED else None
+        choice = part.lift(found.better)
+        below = self._value(subject, choice) < target * (part.quantum if by_cost else 1)
+        return below and self._meets(problem, limits, choice)
 
     # -- instances
 
