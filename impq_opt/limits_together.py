@@ -181,7 +181,7 @@ class Case:
     def _by_multiplier(self, full: Instance, limits: Sequence[Item]) -> Decision | None:
         for one, other in combinations(list(_rows(full)), 2):
             if not (one.coupled or other.coupled):
-                for choice, beyond in _between(one, other):
+                for choice, beyond, _ in _between(one, other):
                     if beyond:
                         return Decision(False, "two limits, by a multiplier between them")
                     if self._meets(full.problem, limits, full.lift(choice)):
@@ -231,7 +231,7 @@ class Case:
         if below:
             return "wrong", "and less is reached"
         within: bool | None = True
-        if high is not None and (reached is None or reached > high):
+        if below is not None and high is not None and (reached is None or reached > high):
             within = lower <= high and self._search(problem, subject, limits, high, including=True)
         if within is False:
             return "wrong", "is not reached"
@@ -257,7 +257,7 @@ class Case:
         if part.size == 0:  # one choice
             found = Recount(Outcome.REFUTED, 0, 1, np.empty(0, dtype=np.int64))
         else:
-            found = prove_bound(part, {}, target, states=self.states)
+            found = prove_bound(part, _multipliers(part, target), target, states=self.states)
         if found.better is None:
             return False if found.outcome is Outcome.PROVED else None
         choice = part.lift(found.better)
@@ -366,8 +366,23 @@ def _rows(full: Instance) -> Iterator[_Row]:
         yield _Row(budget.table, Fraction(budget.base), Fraction(budget.limit), budget.pairs is not None)
 
 
-def _between(one: _Row, other: _Row) -> Iterator[tuple[IntArray, bool]]:
-    """Yield choices (size,) of least ``one + multiplier * other``, and whether that is above what the limits allow.
+def _multipliers(part: Instance, target: Fraction) -> dict[str, float]:
+    """Return a multiplier for the only limit of an instance without pairs, so that less is left to enumerate."""
+    by_cost = part.direction is Direction.COST
+    limits = list(_rows(part))
+    if not by_cost:
+        limits.append(_Row(part.tables[0], Fraction(part.base_cost), Fraction(part.limit or 0)))
+    if len(limits) != 1 or part.coupled or part.peaks:
+        return {}
+    base = Fraction(part.base_cost) if by_cost else part.base_damage
+    objective = _Row(part.tables[0 if by_cost else 1], base, target)
+    *_, (_, _, multiplier) = _between(objective, limits[0])
+    name = part.budgets[0].name if part.budgets else "bound" if by_cost else "budget"
+    return {name: multiplier} if math.isfinite(multiplier) else {}
+
+
+def _between(one: _Row, other: _Row) -> Iterator[tuple[IntArray, bool, float]]:
+    """Yield choices (size,) of least ``one + multiplier * other``, whether that is above what the limits allow, and it.
 
     The multiplier grows while the choice has too much of ``other`` and shrinks otherwise.
     """
@@ -387,7 +402,7 @@ def _between(one: _Row, other: _Row) -> Iterator[tuple[IntArray, bool]]:
         # Each value is within a few roundings of the exact one, and two underflows.
         least = exact_sum(values.min(axis=1) * (1 - 8 * _EPS)) - Fraction(2 * len(values), 1 << 1074)
         beyond = least > Fraction(prices[0]) * rooms[0] + Fraction(prices[1]) * rooms[1]
-        yield choice, beyond
+        yield choice, beyond, prices[1] / prices[0]
         if exact_sum(np.take_along_axis(above[1], choice[:, None], 1)) > rooms[1]:
             low = angle
         else:
