@@ -7,6 +7,7 @@ they can, from a choice whose sums are taken anew from the problem.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -43,6 +44,7 @@ _EDGES = 1 << 14
 # Halvings of the angle between two limits: its tangent is their multiplier.
 _HALVINGS = 50
 _EPS = 2.0**-53
+_LONG = re.compile(r"[eE][+-]?\d{4}|\d{400}")
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,8 @@ class Case:
         if kind in ("pins", "ties"):
             return text == f"the {kind} of {name}"
         head, tail = ("the bound ", " on damage") if kind == "bound" else (f"the budget {name} of ", "")
-        if not (text.startswith(head) and text.endswith(tail)):
+        # A number with a long exponent would be written out in full.
+        if not (text.startswith(head) and text.endswith(tail)) or _LONG.search(text[len(head) :]):
             return False
         value = text[len(head) : len(text) - len(tail)]
         unit = "" if kind == "bound" else self.row(item, self.problem).unit

@@ -45,10 +45,9 @@ def check_conflict(problem: Problem, allocation: Allocation, states: int = 1_000
     """
     case = Case.of(problem, allocation, states)
     diagnosis = allocation.diagnosis
-    if diagnosis is None or not diagnosis.conflict:
-        findings = [_status(case.decide(frozenset(case.items)))]
-        return findings if diagnosis is None else [*findings, *_without_conflict(case, diagnosis)]
-    wrong = list(_misstated(case, diagnosis))
+    if diagnosis is None:
+        return [_status(case.decide(frozenset(case.items)))]
+    wrong = list(_misstated(case, diagnosis) if diagnosis.conflict else _without_conflict(case, diagnosis))
     if wrong:
         return [_status(case.decide(frozenset(case.items))), *wrong]
     return _check(case, diagnosis)
@@ -109,7 +108,9 @@ def _smallest(case: Case, diagnosis: Diagnosis) -> Finding:
 def _without_conflict(case: Case, diagnosis: Diagnosis) -> Iterator[Finding]:
     """Yield what can be said of a diagnosis that names no conflict."""
     subject = _subject(case, diagnosis)
-    if subject not in case.items:
+    if not _finite(diagnosis):
+        yield Finding("diagnosis", "wrong", "states numbers that are not finite")
+    elif subject not in case.items:
         # Files of old call the limit of the cost that is minimised under "cost", and may name a step of a peak.
         yield Finding("diagnosis", "claimed", f"names no limit {diagnosis.limit} that could be checked")
     elif diagnosis.allowed not in (ceil_float(case.most(subject)), float(case.most(subject))):
@@ -123,6 +124,9 @@ def _without_conflict(case: Case, diagnosis: Diagnosis) -> Iterator[Finding]:
 def _misstated(case: Case, diagnosis: Diagnosis) -> Iterator[Finding]:
     """Yield what a diagnosis says that is not even about this question."""
     conflict, subject = diagnosis.conflict, _subject(case, diagnosis)
+    if not _finite(diagnosis):
+        yield Finding("diagnosis", "wrong", "states numbers that are not finite")
+        return
     unknown = [item for item in conflict if item not in case.items]
     if unknown or len(set(conflict)) < len(conflict):
         text = f"no such {unknown[0][0]}: {unknown[0][1]}" if unknown else "names the same twice"
@@ -146,6 +150,10 @@ def _misstated(case: Case, diagnosis: Diagnosis) -> Iterator[Finding]:
     plain = subject == BOUND and all(kind in ("pins", "ties") for kind, _ in others)
     if not matches or (more and not (plain and list(more) == case.largest(frozenset(others)))):
         yield Finding("held by", "wrong", f"says {'; '.join(diagnosis.held_by) or 'nothing'}, and that is not so")
+
+
+def _finite(diagnosis: Diagnosis) -> bool:
+    return all(map(math.isfinite, (diagnosis.smallest, diagnosis.allowed, diagnosis.without or 0.0)))
 
 
 def _subject(case: Case, diagnosis: Diagnosis) -> Item:

@@ -376,6 +376,35 @@ def test_a_feasible_problem_called_infeasible_is_found_wrong():
         assert check_conflict(problem, lie)[0].verdict == "wrong"
 
 
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"smallest": math.inf},
+        {"smallest": math.nan},
+        {"allowed": -math.inf},
+        {"without": math.inf},
+        {"held_by": ("the budget tab of 1e999999999",)},
+        {"held_by": ("the budget tab of " + "9" * 5000,)},
+        {"held_by": ("the budget tab of ",)},
+        {"held_by": ()},
+        {"conflict": (("budget", "bit-operations"), ("candidates", "w"))},
+        {"conflict": (("bound", ""),)},
+        {"conflict": (("pins", ""), ("ties", ""))},
+        {"limit": "damage"},
+        {"limit": ""},
+        {"conflict": (), "smallest": math.nan},
+    ],
+    ids=str,
+)
+def test_nonsense_is_found_wrong_without_a_traceback(lie):
+    problem = pair(budgets={"bit-operations": 70, "tab": 10}, bound=100)
+    found = solve(problem)
+    verification = verify(problem, replace(found, diagnosis=replace(found.diagnosis, **lie)))
+    assert not verification.ok
+    assert str(replace(found.diagnosis, **lie))
+    assert verification.checks[0].verdict.value == "proved"  # that nothing is feasible stays true
+
+
 @pytest.mark.parametrize("seconds", [0.0, 0.02])
 def test_what_could_not_be_told_in_time_is_not_claimed(seconds, monkeypatch):
     monkeypatch.setattr("impq_opt.diagnosis._SECONDS", seconds)
