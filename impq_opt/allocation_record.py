@@ -88,6 +88,10 @@ class DiagnosisRecord(msgspec.Struct, forbid_unknown_fields=True):
     smallest: float
     allowed: float
     held_by: list[str]
+    conflict: list[tuple[str, str]] = []
+    minimal: bool = True
+    attained: bool = True
+    without: float | None = None
 
 
 class AllocationRecord(msgspec.Struct, forbid_unknown_fields=True):
@@ -238,6 +242,10 @@ def _diagnosis(diagnosis: Diagnosis | None) -> dict[str, Any] | None:
         "smallest": diagnosis.smallest,
         "allowed": diagnosis.allowed,
         "held_by": list(diagnosis.held_by),
+        "conflict": [list(item) for item in diagnosis.conflict],
+        "minimal": diagnosis.minimal,
+        "attained": diagnosis.attained,
+        "without": diagnosis.without,
     }
 
 
@@ -281,6 +289,10 @@ def allocation_from_record(record: AllocationRecord, problem: Problem) -> Alloca
             record.diagnosis.smallest,
             record.diagnosis.allowed,
             tuple(record.diagnosis.held_by),
+            tuple(record.diagnosis.conflict),
+            record.diagnosis.minimal,
+            record.diagnosis.attained,
+            record.diagnosis.without,
         ),
         solver=record.solver,
         options=record.options,

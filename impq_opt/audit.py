@@ -18,13 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt.allocation import Allocation, Status, nearest_float, number
-from impq_opt.diagnosis import diagnose
 from impq_opt.errors import AllocationError
 from impq_opt.instance import Direction, Instance
 from impq_opt.problem import Problem
+from impq_opt.proof_of_conflict import check_conflict
 from impq_opt.question import asked
 from impq_opt.recompute import broken_rule, cost_of, damage_of, disagreement
-from impq_opt.recount import Outcome, Recount, prove_bound, prove_infeasible
+from impq_opt.recount import Outcome, Recount, prove_bound
 from impq_opt.statements import false_statements
 
 __all__ = ["Check", "Verdict", "Verification", "verify"]
@@ -385,14 +385,5 @@ def _reaches(bound: Fraction | float, objective: Fraction, exactly: bool) -> boo
 def _infeasible(instance: Instance, allocation: Allocation, states: int) -> list[Check]:
     if allocation.choice is not None:
         return [Check("status", Verdict.WRONG, "infeasible, beside a choice")]
-    diagnosis = diagnose(instance)
-    if diagnosis is not None:
-        return [Check("status", Verdict.PROVED, f"infeasible: {diagnosis}")]
-    recount = prove_infeasible(instance, states=states)
-    if recount.outcome is Outcome.PROVED:
-        return [
-            Check("status", Verdict.PROVED, f"infeasible: enumerated again, {recount.states:,} partial assignments")
-        ]
-    if recount.outcome is Outcome.REFUTED:
-        return [Check("status", Verdict.WRONG, "infeasible, and there is an answer that keeps every limit")]
-    return [Check("status", Verdict.CLAIMED, "infeasible is claimed by the solver, not proved again here")]
+    findings = check_conflict(instance.problem, allocation, states)
+    return [Check(one.what, Verdict(one.verdict), one.text) for one in findings]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.allocation import Allocation, Diagnosis, Enumeration
+from impq_opt.allocation import Allocation, Diagnosis, Enumeration, Stop
 from impq_opt.conclusion import conclude, objective_of
 from impq_opt.contract import Claim, Control, Solver
 from impq_opt.diagnosis import diagnose
@@ -86,40 +86,40 @@ def solve(
 
 def answer(instance: Instance, strategy: Solver, control: Control, started: float) -> Allocation:
     """Run a strategy on an instance that it supports, and have its claim checked; times count from ``started``."""
-    diagnosis = None if strategy.decides and instance.size else diagnose(instance)
+    diagnosis = None if strategy.decides and instance.size else _diagnosis(instance, control)
     if diagnosis is not None:
         claim = Claim()
     elif instance.size == 0:
-        claim = Claim(np.empty(0, dtype=np.int64), enumeration=Enumeration(0, 1))
-        claim = dataclasses.replace(claim, lower_bound=objective_of(instance, assess(instance, claim.choice)))  # type: ignore[arg-type]
+        claim = _only_choice(instance)
     else:
         claim = strategy.run(instance, control)
-        if strategy.decides and claim.choice is None:
-            diagnosis = diagnose(instance) or _conflict(instance, claim, strategy, control)
+        if strategy.decides and claim.choice is None and claim.stop is not Stop.INTERRUPTED:
+            shown = claim.enumeration is not None and claim.lower_bound == math.inf
+            diagnosis = _diagnosis(instance, control, infeasible=shown)
     return conclude(instance, claim, diagnosis, strategy, control.seed, started)
 
 
-# Seconds for each of the questions that find out which limits conflict.
-_CONFLICT_SECONDS = 2.0
+def _only_choice(instance: Instance) -> Claim:
+    """Return what can be claimed where everything is pinned."""
+    found = assess(instance, choice := np.empty(0, dtype=np.int64))
+    if not found.feasible:
+        return Claim(lower_bound=math.inf, enumeration=Enumeration(0, 1))
+    return Claim(choice, objective_of(instance, found), enumeration=Enumeration(0, 1))
 
 
-def _conflict(instance: Instance, claim: Claim, strategy: Solver, control: Control) -> Diagnosis | None:
-    """Return which limits cannot be met together, where the strategy has shown that some cannot."""
-    if claim.enumeration is None or claim.lower_bound != math.inf or not instance.budgets:
-        return None
-    from impq_opt.conflict import conflict
+def _diagnosis(instance: Instance, control: Control, *, infeasible: bool = False) -> Diagnosis | None:
+    """Return why nothing is feasible, if so; whichever strategy was asked, what it takes is found by the exact one."""
+    strategy = make_solver("exact")
 
-    def ask(problem: Problem) -> Allocation:
+    def ask(part: Instance, seconds: float) -> Allocation:
         started = time.perf_counter()
-        part = make_instance(problem)
-        known = diagnose(part) if part.size else None
-        limits = dataclasses.replace(
-            control, deadline=min(control.deadline, started + _CONFLICT_SECONDS), warm_start=None
-        )
-        found = Claim() if known is not None or not part.size else strategy.run(part, limits)
-        return conclude(part, found, known, strategy, control.seed, started)
+        limits = dataclasses.replace(control, deadline=min(control.deadline, started + seconds), warm_start=None)
+        claim = strategy.run(part, limits) if part.size else _only_choice(part)
+        if claim.stop is Stop.INTERRUPTED:
+            raise KeyboardInterrupt
+        return conclude(part, claim, None, strategy, control.seed, started)
 
-    return conflict(dataclasses.replace(instance.problem, bound=instance.bound, budgets=instance.limits), ask)
+    return diagnose(instance, ask, deadline=control.deadline, infeasible=infeasible)
 
 
 def _check_support(strategy: Solver, instance: Instance) -> None:
