@@ -7,6 +7,8 @@
    1984). The groups with another choice left, closest first, make a growing core (Pisinger 1995), solved over integers
    (:mod:`._exact_search`, :mod:`._exact_core`); each answer narrows the gap, until the core holds all of them.
 4. Where the gap is wider than what the pass kept, one more pass at the final multiplier.
+
+Other problems than those of single groups with one limit are enumerated first where they are small (:mod:`._small`).
 """
 
 from __future__ import annotations
@@ -72,22 +74,30 @@ class Exact(Solver):
             from impq_opt.solvers._peak import solve_peak
 
             return solve_peak(instance, control, self._run_limited)
-        return self._run_limited(instance, control)
+        claim = self._run_limited(instance, control)
+        if claim.choice is None or claim.multipliers or not (instance.budgets or instance.coupled):
+            return claim
+        from impq_opt.solvers._dual import quick_prices
+
+        # An enumeration needs no prices; who reads the answer does.
+        return replace(claim, multipliers=quick_prices(instance, control))
 
     def _run_limited(self, instance: Instance, control: Control, enough: int | Fraction | None = None) -> Claim:
         """Solve an instance whose objective is a sum; with ``enough``, only find out whether that can be met."""
-        if instance.coupled or any(map(is_local, instance.budgets)):
-            from impq_opt.solvers._coupled import solve_coupled
+        if not instance.coupled and not any(map(is_local, instance.budgets)):
+            return self._run_single_groups(instance, control)
+        from impq_opt.solvers._coupled import solve_coupled
+        from impq_opt.solvers._small import enumerated
 
-            return solve_coupled(instance, control, self._run_single_groups, enough=enough)
-        return self._run_single_groups(instance, control)
+        return enumerated(instance) or solve_coupled(instance, control, self._run_single_groups, enough=enough)
 
     def _run_single_groups(self, instance: Instance, control: Control) -> Claim:
         """Solve an instance without costs that couple groups."""
         if instance.budgets:
             from impq_opt.solvers._budgets import solve_budgets
+            from impq_opt.solvers._small import enumerated
 
-            return solve_budgets(instance, control, min(self.states, 400_000))
+            return enumerated(instance) or solve_budgets(instance, control, min(self.states, 400_000))
         larger, shift = magnified(instance)
         hulls = None if shift else self._hulls  # they are those of the instance as it was
         return as_before(self._search(larger, control, hulls, _DEEPEST), instance, shift)
