@@ -132,13 +132,20 @@ class Oracle:
             (tuple(place[limit.groups].tolist()), np.where(limit.kept, 0.0, np.inf)) for limit in local
         ]
         turned = self.leaf == right[edges]
-        self.parts = [_Part(row, self, keys, edges, turned, inner, size) for row in rows]
+        width = instance.tables[0].shape[1]
+        self.leaves = np.empty((len(rows), width, len(self.leaf)))  # one piece, which compiled code reads
+        self.parts = [
+            _Part(row, self, keys, edges, turned, inner, size, leaves)
+            for row, leaves in zip(rows, self.leaves, strict=True)
+        ]
+        slopes = [part.coefficient for part in self.parts if part.coefficient is not None]
+        self.coefficients = np.array(slopes).reshape(len(slopes), len(self.leaf))
         self.leaf_levels = self.core_levels = None
         if couplings and any(part.coefficient is not None for part in self.parts):
             self.leaf_levels = np.ascontiguousarray(couplings[0].levels[self.leaf].T.astype(np.float64))
             self.core_levels = couplings[0].levels[self.core].astype(np.float64)
         self.limit_values = np.array([float(row.limit) for row in self.limits])
-        self.everything = Domain(np.arange(instance.tables[0].shape[1]) < instance.widths[self.core, None])
+        self.everything = Domain(np.arange(width) < instance.widths[self.core, None])
 
     @cached_property
     def ceiling(self) -> float:
@@ -214,15 +221,24 @@ class Oracle:
 
 
 class _Part:
-    """One row in the oracle's order: alone (n, K), core (C, K), leaves (K, L), and its share of the pairs."""
+    """One row in the oracle's order: alone (n, K), core (C, K), ``leaves`` (K, L), and its share of the pairs."""
 
     def __init__(
-        self, row: Row, oracle: Oracle, keys: IntArray, edges: IntArray, turned: BoolArray, inner: IntArray, size: int
+        self,
+        row: Row,
+        oracle: Oracle,
+        keys: IntArray,
+        edges: IntArray,
+        turned: BoolArray,
+        inner: IntArray,
+        size: int,
+        leaves: FloatArray,
     ) -> None:
         table = row.table.astype(np.float64)
         self.row, self.table = row, table
         self.alone, self.core = table[oracle.alone], table[oracle.core]
-        self.leaves = np.ascontiguousarray(table[oracle.leaf].T)
+        leaves[:] = table[oracle.leaf].T
+        self.leaves = leaves
         self.coefficient: FloatArray | None = None
         self.tables: FloatArray | None = None  # (K centre, K leaf, L)
         width = table.shape[1]
@@ -323,13 +339,15 @@ class _Leaves:
     def _arguments(self) -> tuple[Any, ...]:
         oracle = self.oracle
         return (
+            len(oracle.parts),
+            len(self.slopes),
             len(oracle.leaf),
-            oracle.parts[0].leaves.shape[0],
+            oracle.leaves.shape[1],
             len(oracle.core),
-            tuple(part.leaves for part in oracle.parts),
-            tuple(self.weights),
-            tuple(slope for slope, _ in self.slopes),
-            tuple(weight for _, weight in self.slopes),
+            oracle.leaves,
+            np.array(self.weights),
+            oracle.coefficients,
+            np.array([weight for _, weight in self.slopes]),
             oracle.leaf_levels,
             oracle.owner,
             oracle.core_levels,
