@@ -17,6 +17,8 @@ __all__ = ["Dual", "maximize_dual", "quick_prices"]
 
 FloatArray = npt.NDArray[np.float64]
 
+# Prices are not looked for beyond this.
+_FAR = 1e250
 # Relative width of the interval that the dual's maximum is known to lie in at which the search stops.
 _CLOSE = 1e-9
 # The same with several limits, where planes close in slowly.
@@ -84,7 +86,10 @@ def guess_prices(oracle: Oracle) -> FloatArray:
         spans[0] += float((oracle.parts[0].coefficient * oracle.leaf_levels.max(axis=0)).sum())
     spans[0] = spans[0] or 1.0
     limits = zip(oracle.limit_values.tolist(), spans[1:], strict=True)
-    return np.array([spans[0] / (abs(limit) or span or 1.0) for limit, span in limits])
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        guesses = np.array([spans[0] / (abs(limit) or span or 1.0) for limit, span in limits])
+    # Neither 0 nor infinity leads anywhere when multiplied or divided.
+    return np.clip(np.nan_to_num(guesses, nan=1.0), 1.0 / _FAR, _FAR)
 
 
 class _Search:
@@ -153,11 +158,11 @@ class _Search:
             if (low is not None and high is not None) or self.stopped:
                 break
             if point.slope[0] > 0:
-                price *= factor
+                price = price * factor or float(guess_prices(self.oracle)[0])
             else:
                 price = price / factor if price > guess * 1e-18 else 0.0
             factor = min(factor * factor, 1e12)
-            if price > 1e250 or (high is not None and high.prices[0] == 0.0):
+            if price > _FAR or (high is not None and high.prices[0] == 0.0):
                 break
             point = self.at(np.array([price]))
         return low, high
@@ -202,7 +207,7 @@ class _Search:
             at_edge = bool(((prices >= high * (1 - 1e-12)) | ((prices <= low) & (low > 0))).any())
             if promised <= self._tolerance() and not at_edge:
                 break
-            if (prices * scale).max() > 1e250:
+            if (prices * scale).max() > _FAR:
                 break
             point = self.at(prices * scale)
             if point.value > centre.value:

@@ -381,7 +381,9 @@ def _bound_row(damage: FloatArray, bound: Fraction) -> Row:
     What is far above the bound, which no answer takes, is lowered to a number that cannot overflow.
     """
     shift = math.frexp(floor_float(bound))[1]
-    return Row("bound", np.minimum(np.ldexp(damage, -shift), _FAR), None, bound / Fraction(2) ** shift, shift)
+    with np.errstate(over="ignore"):
+        scaled = np.minimum(np.ldexp(damage, -shift), _FAR)
+    return Row("bound", scaled, None, bound / Fraction(2) ** shift, shift)
 
 
 def _rows(instance: Instance) -> tuple[Row, list[Row]]:

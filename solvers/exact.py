@@ -13,16 +13,17 @@ Other problems than those of single groups with one limit are enumerated first w
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from typing import ClassVar
 
-from impq_opt.allocation import Stop
+from impq_opt.allocation import Enumeration, Stop
 from impq_opt.contract import Claim, Control, Solver
 from impq_opt.errors import OptionError
 from impq_opt.instance import Instance
-from impq_opt.locality import is_local
+from impq_opt.locality import is_local, without_constant
 from impq_opt.solvers._exact_magnify import as_before, magnified
 from impq_opt.solvers._exact_search import Search
 from impq_opt.solvers._hull import Hulls
@@ -84,12 +85,15 @@ class Exact(Solver):
 
     def _run_limited(self, instance: Instance, control: Control, enough: int | Fraction | None = None) -> Claim:
         """Solve an instance whose objective is a sum; with ``enough``, only find out whether that can be met."""
-        if not instance.coupled and not any(map(is_local, instance.budgets)):
-            return self._run_single_groups(instance, control)
+        known = without_constant(instance)
+        if known is None:
+            return Claim(lower_bound=math.inf, enumeration=Enumeration(0, 0))
+        if not known.coupled and not any(map(is_local, known.budgets)):
+            return self._run_single_groups(known, control)
         from impq_opt.solvers._coupled import solve_coupled
         from impq_opt.solvers._small import enumerated
 
-        return enumerated(instance) or solve_coupled(instance, control, self._run_single_groups, enough=enough)
+        return enumerated(known) or solve_coupled(known, control, self._run_limited, enough=enough)
 
     def _run_single_groups(self, instance: Instance, control: Control) -> Claim:
         """Solve an instance without costs that couple groups."""
