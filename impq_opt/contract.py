@@ -112,8 +112,8 @@ def listening() -> Iterator[Flag]:
     """Turn the first Ctrl-C inside into a flag (1,), for :class:`Control`; a second one raises KeyboardInterrupt.
 
     An exception could come anywhere, between two lines that belong together or after the answer was found; a flag is
-    seen where a strategy looks for it. Where Python's own handler is not in place, or this is not the main thread, which
-    alone may set one, nothing is changed and the flag stays 0.
+    seen where a strategy looks for it. Where Python's own handler is not in place, or this is not the main thread,
+    which alone may set one, nothing is changed and the flag stays 0.
     """
     flag: Flag = np.zeros(1, dtype=np.uint8)
 

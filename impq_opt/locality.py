@@ -54,7 +54,7 @@ def local_limits(instance: Instance) -> list[LocalLimit]:
 
 
 def without_constant(instance: Instance) -> Instance | None:
-    """Return ``instance`` without the budgets that are the same whatever is chosen; None where one of them is broken."""
+    """Return ``instance`` without the budgets that no choice changes; None where one of them is broken."""
     kept = []
     for budget in instance.budgets:
         if budget.pairs is not None or len(budget.touched):

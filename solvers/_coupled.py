@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt.allocation import Enumeration, Stop
-from impq_opt.contract import Claim, Control
+from impq_opt.contract import Claim, Control, ExpiredError
 from impq_opt.idle import idle_groups, least_damage
 from impq_opt.instance import Direction, Instance
 from impq_opt.locality import is_local
@@ -136,7 +136,7 @@ class _Search:
     def __init__(self, instance: Instance, control: Control, inner: Inner, enough: Value | None, nodes: int) -> None:
         self.instance, self.control, self.inner, self.most = instance, control, inner, nodes
         self.enough = enough
-        self.oracle = Oracle(instance)
+        self.oracle = Oracle(instance, control.check)
         self.by_cost = instance.direction is Direction.COST
         self.best: IntArray | None = None
         self.value: Value | None = None
@@ -148,7 +148,10 @@ class _Search:
         self.floor = math.inf
 
     def run(self) -> Claim:
-        root = maximize_dual(self.oracle, self.control)
+        try:
+            root = maximize_dual(self.oracle, self.control)
+        except ExpiredError:
+            return Claim(stop=Stop.TIME_LIMIT)
         if root.infeasible:
             prices = self.oracle.prices(root.best)
             return Claim(None, math.inf, prices, Enumeration(0, 0), statistics={"nodes": 0})
@@ -160,8 +163,8 @@ class _Search:
             else:
                 self._expand(self.oracle.everything, root)
             stop = self._branch()
-        except KeyboardInterrupt:
-            stop = Stop.INTERRUPTED
+        except (ExpiredError, KeyboardInterrupt) as error:
+            stop = Stop.INTERRUPTED if isinstance(error, KeyboardInterrupt) else Stop.TIME_LIMIT
             self.closed.append(root.best.value - root.best.margin)  # a domain was left half way
         lower = self._lower()
         if stop is Stop.COMPLETED and self.floor < math.inf and lower != self.value:

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linprog
 
-from impq_opt.contract import Control
+from impq_opt.contract import Control, ExpiredError
 from impq_opt.instance import Instance
 from impq_opt.solvers._oracle import Domain, Oracle, Point
 
-__all__ = ["Dual", "maximize_dual", "quick_prices"]
+__all__ = ["FEW_STEPS", "Dual", "dual_prices", "maximize_dual"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -23,8 +23,8 @@ _FAR = 1e250
 _CLOSE = 1e-9
 # The same with several limits, where planes close in slowly.
 _CLOSE_ENOUGH = 1e-8
-# Steps of the search with several limits, and of one for prices that nothing rests on.
-_STEPS, _QUICK = 400, 40
+# Steps of the search with several limits, and of one for prices that no proof rests on.
+_STEPS, FEW_STEPS = 400, 40
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,10 +72,13 @@ def maximize_dual(
     return search.several(guess, steps)
 
 
-def quick_prices(instance: Instance, control: Control) -> dict[str, float]:
-    """Return some prices for an answer that is proved without any."""
-    oracle = Oracle(instance)
-    return oracle.prices(maximize_dual(oracle, control, steps=_QUICK).best)
+def dual_prices(instance: Instance, control: Control, steps: int = _STEPS) -> dict[str, float]:
+    """Return the best prices found, as multipliers; none where time does not suffice for any."""
+    oracle = Oracle(instance, control.check)
+    try:
+        return oracle.prices(maximize_dual(oracle, control, steps=steps).best)
+    except ExpiredError:
+        return {}
 
 
 def guess_prices(oracle: Oracle) -> FloatArray:

@@ -9,7 +9,7 @@ their groups belong to the core.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -98,10 +98,10 @@ class Domain:
 
 
 class Oracle:
-    """Minimises the Lagrangian of one instance; see the module."""
+    """Minimises the Lagrangian of one instance; see the module. ``check`` may raise where time is over."""
 
-    def __init__(self, instance: Instance) -> None:
-        self.instance = instance
+    def __init__(self, instance: Instance, check: Callable[[], None] | None = None) -> None:
+        self.instance, self.check = instance, check
         self.objective, self.limits = _rows(instance)
         self.base = Fraction(instance.base_cost) if _by_cost(instance) else instance.base_damage
         size, rows = instance.size, [self.objective, *self.limits]
@@ -215,7 +215,7 @@ class Oracle:
         ends = zip(self.inner[0].tolist(), self.inner[1].tolist(), tables, strict=True)
         factors += [((a, b), table) for a, b, table in ends]
         factors += self.local
-        value, found, _ = least_sum(factors)
+        value, found, _ = least_sum(factors, self.check)
         self._core_value = float(value)
         return np.array([found[i] for i in range(len(values))], dtype=np.int64)
 

@@ -17,7 +17,7 @@ from impq_opt.contract import Claim, Control
 from impq_opt.costs.rows import cost_row
 from impq_opt.instance import Block, Direction, Instance
 from impq_opt.locality import is_local
-from impq_opt.solvers._dual import quick_prices
+from impq_opt.solvers._dual import FEW_STEPS, dual_prices
 from impq_opt.solvers._small import enumerated
 
 __all__ = ["solve_peak"]
@@ -56,7 +56,7 @@ def _priced(found: Claim, instance: Instance, control: Control) -> Claim:
     if found.choice is None:
         return found
     question, name, _ = _below(instance, instance.cost_of(found.choice) - 1)
-    return replace(found, multipliers={**quick_prices(question, control), name: 1.0})
+    return replace(found, multipliers={**dual_prices(question, control, FEW_STEPS), name: 1.0})
 
 
 def _below(instance: Instance, limit: int) -> tuple[Instance, str, int | Fraction]:

@@ -78,10 +78,10 @@ class Exact(Solver):
         claim = self._run_limited(instance, control)
         if claim.choice is None or claim.multipliers or not (instance.budgets or instance.coupled):
             return claim
-        from impq_opt.solvers._dual import quick_prices
+        from impq_opt.solvers._dual import FEW_STEPS, dual_prices
 
         # An enumeration needs no prices; who reads the answer does.
-        return replace(claim, multipliers=quick_prices(instance, control))
+        return replace(claim, multipliers=dual_prices(instance, control, FEW_STEPS))
 
     def _run_limited(self, instance: Instance, control: Control, enough: int | Fraction | None = None) -> Claim:
         """Solve an instance whose objective is a sum; with ``enough``, only find out whether that can be met."""
