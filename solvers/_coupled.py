@@ -55,9 +55,12 @@ def solve_coupled(
         if claim is not None:
             return claim
     clusters = [part for part in map(partial(_small, instance), components(instance)) if len(part)]
+    control.check()
     if not clusters:
         return _Search(instance, control, inner, enough, nodes).run()
+    control.check()
     joined = join(instance, clusters)
+    control.check()
     search = joined.coupled or any(map(is_local, joined.budgets))
     claim = _Search(joined, control, inner, enough, nodes).run() if search else _solve_joined(joined, control, inner)
     if claim.choice is None:
@@ -148,10 +151,7 @@ class _Search:
         self.floor = math.inf
 
     def run(self) -> Claim:
-        try:
-            root = maximize_dual(self.oracle, self.control)
-        except ExpiredError:
-            return Claim(stop=Stop.TIME_LIMIT)
+        root = maximize_dual(self.oracle, self.control)
         if root.infeasible:
             prices = self.oracle.prices(root.best)
             return Claim(None, math.inf, prices, Enumeration(0, 0), statistics={"nodes": 0})
@@ -248,6 +248,7 @@ class _Search:
 
     def _settle(self, domain: Domain, point: Point) -> None:
         """Close a domain of one core vector with the separable solver."""
+        self.control.check()
         self.leaves += 1
         choice = np.zeros(self.instance.size, dtype=np.int64)
         choice[self.oracle.core] = domain.columns[:, 0]

@@ -74,8 +74,8 @@ def maximize_dual(
 
 def dual_prices(instance: Instance, control: Control, steps: int = _STEPS) -> dict[str, float]:
     """Return the best prices found, as multipliers; none where time does not suffice for any."""
-    oracle = Oracle(instance, control.check)
     try:
+        oracle = Oracle(instance, control.check)
         return oracle.prices(maximize_dual(oracle, control, steps=steps).best)
     except ExpiredError:
         return {}
@@ -83,8 +83,7 @@ def dual_prices(instance: Instance, control: Control, steps: int = _STEPS) -> di
 
 def guess_prices(oracle: Oracle) -> FloatArray:
     """Return the order of magnitude of the prices: what the objective spans, by what each limit allows."""
-    tables = [part.table for part in oracle.parts]
-    spans = [float((t.max(axis=1) - t.min(axis=1)).sum()) for t in tables]
+    spans = [part.span for part in oracle.parts]
     if oracle.parts[0].coefficient is not None and oracle.leaf_levels is not None:
         spans[0] += float((oracle.parts[0].coefficient * oracle.leaf_levels.max(axis=0)).sum())
     spans[0] = spans[0] or 1.0

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Any
 
 import numpy as np
@@ -150,7 +150,7 @@ class Oracle:
     @cached_property
     def ceiling(self) -> float:
         """A number that no objective exceeds: a Lagrangian above it proves that nothing is feasible."""
-        total = float(self.objective.table.max(axis=1).astype(np.float64).sum())
+        total = self.parts[0].largest
         pairs = self.objective.pairs
         if pairs is not None and pairs.coefficient is not None:
             most = pairs.levels.max(axis=1)
@@ -234,8 +234,13 @@ class _Part:
         size: int,
         leaves: FloatArray,
     ) -> None:
+        if oracle.check is not None:
+            oracle.check()
         table = row.table.astype(np.float64)
         self.row, self.table = row, table
+        # Whole columns at once: many times as quick as a minimum along rows of eight.
+        least, most = reduce(np.minimum, table.T), reduce(np.maximum, table.T)
+        self.largest, self.span = float(most.sum()), float((most - least).sum())
         self.alone, self.core = table[oracle.alone], table[oracle.core]
         leaves[:] = table[oracle.leaf].T
         self.leaves = leaves
@@ -244,7 +249,7 @@ class _Part:
         width = table.shape[1]
         self.inner = np.zeros((len(inner), width, width))
         # What the row's negative entries can take off a sum: rounding is measured against it.
-        self.negative = -float(np.minimum(table.min(axis=1), 0).sum())
+        self.negative = -float(np.minimum(least, 0).sum())
         if row.pairs is None:
             return
         if row.pairs.tables is not None:

@@ -20,7 +20,7 @@ from functools import partial
 from typing import ClassVar
 
 from impq_opt.allocation import Enumeration, Stop
-from impq_opt.contract import Claim, Control, Solver
+from impq_opt.contract import Claim, Control, ExpiredError, Solver
 from impq_opt.errors import OptionError
 from impq_opt.instance import Instance
 from impq_opt.locality import is_local, without_constant
@@ -88,12 +88,15 @@ class Exact(Solver):
         known = without_constant(instance)
         if known is None:
             return Claim(lower_bound=math.inf, enumeration=Enumeration(0, 0))
-        if not known.coupled and not any(map(is_local, known.budgets)):
-            return self._run_single_groups(known, control)
-        from impq_opt.solvers._coupled import solve_coupled
-        from impq_opt.solvers._small import enumerated
+        try:
+            if not known.coupled and not any(map(is_local, known.budgets)):
+                return self._run_single_groups(known, control)
+            from impq_opt.solvers._coupled import solve_coupled
+            from impq_opt.solvers._small import enumerated
 
-        return enumerated(known) or solve_coupled(known, control, self._run_limited, enough=enough)
+            return enumerated(known) or solve_coupled(known, control, self._run_limited, enough=enough)
+        except ExpiredError:  # before there was any answer
+            return Claim(stop=Stop.TIME_LIMIT)
 
     def _run_single_groups(self, instance: Instance, control: Control) -> Claim:
         """Solve an instance without costs that couple groups."""
