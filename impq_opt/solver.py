@@ -19,7 +19,7 @@ from impq_opt.contract import Claim, Control, Solver, clock, listening
 from impq_opt.costs import parse_quantity
 from impq_opt.costs.rows import CostRow, budget_rows, cost_row
 from impq_opt.diagnosis import diagnose
-from impq_opt.errors import OptionError, SolverError, UnsupportedError
+from impq_opt.errors import OptionError, ProblemError, SolverError, UnsupportedError
 from impq_opt.instance import Direction, Instance
 from impq_opt.problem import Problem
 from impq_opt.solvers import make_solver, solver_class, solver_names
@@ -136,7 +136,11 @@ def _conflict(instance: Instance, claim: Claim, strategy: Solver, control: Contr
         found = Claim() if known is not None or not part.size else strategy.run(part, limits)
         return conclude(part, found, known, strategy, control.seed, started)
 
-    return conflict(dataclasses.replace(instance.problem, bound=instance.bound, budgets=instance.limits), ask)
+    try:
+        asked = dataclasses.replace(instance.problem, bound=instance.bound, budgets=instance.limits)
+    except ProblemError:  # what is left of a limit in whole quanta is 0, which none can be declared as
+        return None
+    return conflict(asked, ask)
 
 
 def make_instance(

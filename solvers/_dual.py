@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import linprog
 
 from impq_opt.contract import Control, ExpiredError
 from impq_opt.instance import Instance
@@ -225,19 +224,24 @@ class _Search:
 
     def _master(self, scale: FloatArray, low: FloatArray, high: FloatArray) -> tuple[FloatArray, float] | None:
         """Return the prices, in ``scale``, where the cuts' minimum is highest inside the box, and its height there."""
+        from scipy.optimize import linprog  # takes a quarter of a second to load, and one limit does without
+
         points = self.points[-80:]
         assert self.best is not None
         if self.best not in points:
             points = [self.best, *points]
-        slopes = np.array([p.slope * scale for p in points])
-        heights = np.array([p.value - float(np.dot(p.slope, p.prices)) for p in points])
         unit = max(abs(self.best.value), 1e-300)
+        with np.errstate(over="ignore", invalid="ignore"):
+            slopes = np.array([p.slope * scale for p in points]) / unit
+            heights = np.array([p.value - float(np.dot(p.slope, p.prices)) - self.best.value for p in points]) / unit
+        if not (np.isfinite(slopes).all() and np.isfinite(heights).all()):
+            return None  # more decades than float64 has
         # t <= height + slope @ x, everything in units of the best value
-        rows = np.hstack([-slopes / unit, np.ones((len(points), 1))])
+        rows = np.hstack([-slopes, np.ones((len(points), 1))])
         found = linprog(
             np.append(np.zeros(len(scale)), -1.0),
             A_ub=rows,
-            b_ub=(heights - self.best.value) / unit,
+            b_ub=heights,
             bounds=[*zip(low.tolist(), high.tolist(), strict=True), (None, None)],
             method="highs",
         )
