@@ -27,7 +27,7 @@ def solve_peak(
     instance: Instance, control: Control, inner: Callable[[Instance, Control, int | Fraction], Claim]
 ) -> Claim:
     """Return what can be claimed about the least peak; ``inner`` says whether a question's limit can be met."""
-    found = enumerated(instance)
+    found = enumerated(instance, control)
     if found is not None:
         return _priced(found, instance, control)
     low = max(step.base + int(step.table.min(axis=1).sum()) for step in instance.peaks) - 1  # out of reach

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from impq_opt.allocation import Enumeration
 from impq_opt.arithmetic import float_units, units_within
-from impq_opt.contract import Claim
+from impq_opt.contract import Claim, Control
 from impq_opt.coupling import Coupling
 from impq_opt.instance import Budget, Direction, Instance
 from impq_opt.reduction import settle
@@ -24,22 +24,23 @@ __all__ = ["enumerated"]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
-# Assignments that are small: looking at them takes milliseconds, less than the prices of several limits.
-_MOST = 1 << 13
+# Assignments that are few: looking at them takes milliseconds, less than the prices of several limits.
+_FEW = 1 << 13
 
 
-def enumerated(instance: Instance) -> Claim | None:
-    """Return the best of all assignments, or that none keeps the limits; None where there are too many to look at.
+def enumerated(instance: Instance, control: Control, most: int = _FEW) -> Claim | None:
+    """Return the best of all assignments, or that none keeps the limits; None where there are more than ``most``.
 
     The least objective, among equals the least of the other (damage or cost), among those the first in order of the
     columns.
     """
-    if np.log2(instance.widths).sum() > math.log2(_MOST + 0.5):
+    if np.log2(instance.widths).sum() > math.log2(most + 0.5):
         return None
+    control.check()
     choosing = np.flatnonzero(instance.widths > 1)
     single = np.flatnonzero(instance.widths == 1)
     rest = settle(instance, single, np.zeros(len(single), dtype=np.int64)) if len(single) else instance
-    best, states = _best(rest)
+    best, states = _best(rest, control)
     found = Enumeration(instance.size, states)
     if best is None:
         return Claim(lower_bound=math.inf, enumeration=found)
@@ -49,11 +50,12 @@ def enumerated(instance: Instance) -> Claim | None:
     return Claim(choice, instance.cost_of(choice) if by_cost else instance.damage_of(choice), enumeration=found)
 
 
-def _best(instance: Instance) -> tuple[IntArray | None, int]:
+def _best(instance: Instance, control: Control) -> tuple[IntArray | None, int]:
     """Return the best choice (size,) of groups that all have a choice, and the number of assignments."""
     shape = tuple(instance.widths.tolist())
     kept = np.ones(shape, dtype=bool)
     for budget in instance.budgets:
+        control.check()
         kept &= _within(_step(budget, shape), budget.limit - budget.base)
     cost = _costs(instance, shape)
     if instance.limit is not None:
@@ -62,7 +64,7 @@ def _best(instance: Instance) -> tuple[IntArray | None, int]:
     places = np.flatnonzero(kept)
     columns = np.unravel_index(places, shape) if shape else ()
     costs: list[int] = cost.reshape(-1)[places].tolist()
-    damages, room = _damages(instance, columns, len(places))
+    damages, room = _damages(instance, columns, len(places), control)
     fits = [i for i in range(len(places)) if room is None or damages[i] <= room]
     if not fits:
         return None, states
@@ -106,10 +108,13 @@ def _within(values: IntArray, limit: int) -> BoolArray:
     return values <= min(max(limit, large.min), large.max) if limit >= large.min else np.zeros(values.shape, dtype=bool)
 
 
-def _damages(instance: Instance, columns: Iterable[IntArray], count: int) -> tuple[list[int], int | None]:
+def _damages(
+    instance: Instance, columns: Iterable[IntArray], count: int, control: Control
+) -> tuple[list[int], int | None]:
     """Return the damage of some assignments in units of 2**-1074, and what the bound leaves of them."""
     total = np.zeros(count, dtype=object)
     for row, column in zip(_units(instance), columns, strict=True):
+        control.check()
         total += np.array(row, dtype=object)[column]  # Python's whole numbers: no sum rounds
     room = None if instance.bound is None else units_within(instance.bound - instance.base_damage)
     return total.tolist(), room

@@ -14,6 +14,7 @@ Other problems than those of single groups with one limit are enumerated first w
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
@@ -22,14 +23,17 @@ from typing import ClassVar
 from impq_opt.allocation import Enumeration, Stop
 from impq_opt.contract import Claim, Control, ExpiredError, Solver
 from impq_opt.errors import OptionError
-from impq_opt.instance import Instance
+from impq_opt.instance import Direction, Instance
 from impq_opt.locality import is_local, without_constant
 from impq_opt.solvers._exact_magnify import as_before, magnified
 from impq_opt.solvers._exact_search import Search
 from impq_opt.solvers._hull import Hulls
+from impq_opt.solvers._small import enumerated
 
 __all__ = ["Exact"]
 
+# Assignments, and groups, that are enumerated where nothing else settles them.
+_LAST_RESORT, _LARGEST_SMALL = 1 << 18, 64
 # Groups that are branched on one inside the other.
 _DEEPEST = 3
 
@@ -71,17 +75,24 @@ class Exact(Solver):
         return found
 
     def run(self, instance: Instance, control: Control) -> Claim:
-        if instance.peaks:
-            from impq_opt.solvers._peak import solve_peak
-
-            return solve_peak(instance, control, self._run_limited)
-        claim = self._run_limited(instance, control)
+        claim = Claim(stop=Stop.TIME_LIMIT)
+        with suppress(ExpiredError):
+            claim = self._run(instance, control)
+            if instance.size <= _LARGEST_SMALL and not _settled(instance, claim):
+                claim = enumerated(instance, control, min(_LAST_RESORT, self.states)) or claim
         if claim.choice is None or claim.multipliers or not (instance.budgets or instance.coupled):
             return claim
         from impq_opt.solvers._dual import FEW_STEPS, dual_prices
 
         # An enumeration needs no prices; who reads the answer does.
         return replace(claim, multipliers=dual_prices(instance, control, FEW_STEPS))
+
+    def _run(self, instance: Instance, control: Control) -> Claim:
+        if instance.peaks:
+            from impq_opt.solvers._peak import solve_peak
+
+            return solve_peak(instance, control, self._run_limited)
+        return self._run_limited(instance, control)
 
     def _run_limited(self, instance: Instance, control: Control, enough: int | Fraction | None = None) -> Claim:
         """Solve an instance whose objective is a sum; with ``enough``, only find out whether that can be met."""
@@ -92,9 +103,8 @@ class Exact(Solver):
             if not known.coupled and not any(map(is_local, known.budgets)):
                 return self._run_single_groups(known, control)
             from impq_opt.solvers._coupled import solve_coupled
-            from impq_opt.solvers._small import enumerated
 
-            return enumerated(known) or solve_coupled(known, control, self._run_limited, enough=enough)
+            return enumerated(known, control) or solve_coupled(known, control, self._run_limited, enough=enough)
         except ExpiredError:  # before there was any answer
             return Claim(stop=Stop.TIME_LIMIT)
 
@@ -102,9 +112,8 @@ class Exact(Solver):
         """Solve an instance without costs that couple groups."""
         if instance.budgets:
             from impq_opt.solvers._budgets import solve_budgets
-            from impq_opt.solvers._small import enumerated
 
-            return enumerated(instance) or solve_budgets(instance, control, min(self.states, 400_000))
+            return enumerated(instance, control) or solve_budgets(instance, control, min(self.states, 400_000))
         larger, shift = magnified(instance)
         hulls = None if shift else self._hulls  # they are those of the instance as it was
         return as_before(self._search(larger, control, hulls, _DEEPEST), instance, shift)
@@ -121,3 +130,19 @@ class Exact(Solver):
         except KeyboardInterrupt:
             search.stop = Stop.INTERRUPTED
         return search.claim()
+
+
+def _settled(instance: Instance, claim: Claim) -> bool:
+    """Return whether nothing is left to find out, or no time or memory to do so.
+
+    A search over many decades can end without: 64 bits then do not tell apart what it compares.
+    """
+    if claim.stop not in (Stop.COMPLETED, Stop.STATE_LIMIT):
+        return True
+    if claim.enumeration is None or claim.choice is None:
+        return claim.enumeration is not None and claim.lower_bound == math.inf
+    if not (instance.budgets or instance.coupled or instance.peaks):
+        return True  # one limit: what is searched to the end is settled
+    if instance.direction is Direction.COST:
+        return claim.lower_bound >= instance.cost_of(claim.choice)
+    return float(claim.lower_bound) >= float(instance.damage_of(claim.choice))
