@@ -31,8 +31,11 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
-# Above all numbers that matter, and below those whose sums and products overflow.
-_FAR = 1e250
+# Prices, and what is priced, are kept where no sum of products overflows: an infinite Lagrangian would mean that
+# nothing is feasible. No price says anything at which so much damage, in units of the bound, might be chosen.
+_FAR, _FAR_ABOVE = 1e290, 1e60
+# Above all multipliers that matter, in an answer.
+_LARGEST_MULTIPLIER = 1e250
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,6 +148,8 @@ class Oracle:
             self.leaf_levels = np.ascontiguousarray(couplings[0].levels[self.leaf].T.astype(np.float64))
             self.core_levels = couplings[0].levels[self.core].astype(np.float64)
         self.limit_values = np.array([float(row.limit) for row in self.limits])
+        sizes = np.maximum([part.size for part in self.parts[1:]], np.abs(self.limit_values))
+        self.most_prices = _FAR / np.maximum(sizes, 1.0) / (len(rows) + 1)
         self.everything = Domain(np.arange(width) < instance.widths[self.core, None])
 
     @cached_property
@@ -174,12 +179,13 @@ class Oracle:
         """Return the prices as multipliers that can be checked (:func:`impq_opt.verification.dual_bound`)."""
         with np.errstate(over="ignore"):
             prices = np.ldexp(point.prices, np.array([-row.shift for row in self.limits], dtype=np.int64))
-        return dict(zip(self.names, np.minimum(prices, _FAR).tolist(), strict=True))
+        return dict(zip(self.names, np.minimum(prices, _LARGEST_MULTIPLIER).tolist(), strict=True))
 
     def evaluate(self, prices: FloatArray, domain: Domain | None = None) -> Point:
         """Return the Lagrangian at ``prices`` (R,) >= 0 with the core inside ``domain``."""
         domain = self.everything if domain is None else domain
-        weights = [1.0, *np.asarray(prices, dtype=np.float64).tolist()]
+        prices = np.minimum(prices, self.most_prices)
+        weights = [1.0, *prices.tolist()]
         leaves = _Leaves(self, weights)
         values = _weighted([part.core for part in self.parts], weights) + leaves.minima(domain)
         values[~domain.allowed] = np.inf
@@ -199,7 +205,7 @@ class Oracle:
         slope = used - self.limit_values
         if total == math.inf:
             constant = margin = 0.0
-        return Point(total + constant, margin, np.asarray(prices, dtype=np.float64), slope, choice, values)
+        return Point(total + constant, margin, prices, slope, choice, values)
 
     def reduced(self, point: Point, core: IntArray) -> FloatArray:
         """Return the reduced costs (K, L) of the leaves at a point's prices, for the core's choice (C,)."""
@@ -241,6 +247,7 @@ class _Part:
         # Whole columns at once: many times as quick as a minimum along rows of eight.
         least, most = reduce(np.minimum, table.T), reduce(np.maximum, table.T)
         self.largest, self.span = float(most.sum()), float((most - least).sum())
+        self.size = float(np.maximum(np.abs(most), np.abs(least)).sum())  # above what the row comes to, either way
         self.alone, self.core = table[oracle.alone], table[oracle.core]
         leaves[:] = table[oracle.leaf].T
         self.leaves = leaves
@@ -259,9 +266,12 @@ class _Part:
         mine = place[edges]
         there = np.flatnonzero(mine >= 0)
         if row.pairs.coefficient is not None:
+            levels = np.abs(row.pairs.levels).max(axis=1).astype(np.float64)
+            self.size += float((row.pairs.coefficient * levels[row.pairs.left] * levels[row.pairs.right]).sum())
             self.coefficient = np.zeros(len(edges))
             self.coefficient[there] = row.pairs.coefficient[mine[there]]
         else:
+            self.size += float(np.abs(row.pairs.dense().astype(np.float64)).max(axis=(1, 2)).sum())
             dense = np.zeros((len(edges), width, width))
             dense[there] = row.pairs.dense(mine[there])
             dense[turned] = dense[turned].transpose(0, 2, 1)  # leaf by centre
@@ -387,7 +397,7 @@ def _bound_row(damage: FloatArray, bound: Fraction) -> Row:
     """
     shift = math.frexp(floor_float(bound))[1]
     with np.errstate(over="ignore"):
-        scaled = np.minimum(np.ldexp(damage, -shift), _FAR)
+        scaled = np.minimum(np.ldexp(damage, -shift), _FAR_ABOVE)
     return Row("bound", scaled, None, bound / Fraction(2) ** shift, shift)
 
 
