@@ -25,6 +25,7 @@ from impq_opt.problems.families import generate
 from impq_opt.solver import answer, make_instance, solve_in_passing
 from impq_opt.solvers import _budgets, _native, make_solver
 from impq_opt.solvers._exact_core import Core, search
+from impq_opt.solvers._exchange import exchange
 
 # Seconds that a strategy is given, and in which it must have ended, however busy the machine.
 LIMIT, SOON = 0.3, 5.0
@@ -197,6 +198,35 @@ def test_interrupting_keeps_the_incumbent() -> None:
     assert found.status in (Status.FEASIBLE, Status.OPTIMAL)
     assert 0 <= found.gap < 0.1
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_states_are_looked_at_in_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once time is over, no further stretch of states is begun, nor another match of changes."""
+    problem, goal = alike(30, 1)
+    control = Control()
+    prune, calls = _budgets._Core._prune, []
+
+    def last(self, states, step):  # type: ignore[no-untyped-def]
+        calls.append(len(states))
+        control.interrupt[0] = 1
+        return prune(self, states, step)
+
+    monkeypatch.setattr(_budgets._Core, "_prune", last)
+    monkeypatch.setattr(_budgets, "exchange", lambda *_: pytest.fail("goes on"))
+    claim = make_solver("exact").run(make_instance(problem, **goal), control)
+    assert claim.stop is Stop.TIME_LIMIT
+    assert len(calls) == 1
+    assert calls[0] <= _budgets._BETWEEN
+
+
+def test_exchanging_looks_at_the_clock() -> None:
+    rows = [np.arange(20.0).reshape(5, 4), np.arange(20.0)[::-1].reshape(5, 4).copy()]
+
+    def check() -> None:
+        raise ExpiredError
+
+    with pytest.raises(ExpiredError):
+        exchange(rows, np.zeros((5, 4)), np.zeros(5, dtype=np.int64), lambda _: np.ones(1), bool, lambda: 9.0, check)
 
 
 # -- how an interrupt is seen -----------------------------------------------------------------------------------------

@@ -13,11 +13,15 @@ import numpy as np
 import pytest
 
 from impq_opt import Group, Problem, Status, solve
+from impq_opt.contract import Control, clock
 from impq_opt.costs import TableCost
 from impq_opt.costs.rows import budget_rows
 from impq_opt.damage import DamageTable
 from impq_opt.errors import ProblemError
+from impq_opt.solver import make_instance
 from impq_opt.solvers import _small, exact
+from impq_opt.solvers._dual import maximize_dual
+from impq_opt.solvers._oracle import Oracle
 
 BUILT_IN = ("bit-operations", "adders", "storage", "activation-memory", "slides", "peak-activation-memory")
 WIDTHS = (1, 2, 3, 4, 5, 6, 8)
@@ -266,10 +270,30 @@ def test_what_64_bits_cannot_tell_apart_is_enumerated_after_all(monkeypatch: pyt
         agree(*far_apart(seed, groups=4, limits=2))
 
 
-def test_prices_of_zero_are_no_trap() -> None:
-    random = np.random.default_rng(5)
-    for _ in range(30):
-        problem = network(random)
-        problem = replace(problem, damage=DamageTable(decades(random, (len(problem), problem.candidates.width))))
-        if usable(problem, "bit-operations") and usable(problem, "adders"):
-            agree(problem, {"budget": 500, "minimize": "bit-operations"})
+def oracle_over_decades() -> Oracle:
+    """Return the Lagrangian of damages from 1e-300 to 1e300, minimised under a limit on pairs."""
+    problem = Problem.from_sensitivities(
+        [10, 20, 30],
+        [1.0, 1.0, 1.0],
+        bits=(2, 4),
+        kinds=["activation", "weight", "weight"],
+        macs=np.array([0, 50, 70]),
+        reads=np.array([-1, 0, 0]),
+    )
+    damage = np.array([[1e300, 1e-300], [3e200, 2.0], [1e-20, 0.0]])
+    problem = replace(problem, damage=DamageTable(damage))
+    return Oracle(make_instance(problem, budget=700, minimize="bit-operations"))
+
+
+@pytest.mark.parametrize("start", [0.0, 1e-250, 1.0, 1e250])
+def test_no_price_is_a_trap(start: float) -> None:
+    control = Control(deadline=clock() + 5)
+    found = maximize_dual(oracle_over_decades(), control, start=np.array([start]))
+    assert len(found.points) < 1000
+    assert not found.infeasible
+
+
+def test_no_price_makes_the_lagrangian_infinite() -> None:
+    oracle = oracle_over_decades()
+    for price in (0.0, 1e100, 1e280, 1e308, np.inf):
+        assert np.isfinite(oracle.evaluate(np.array([price])).value)
