@@ -395,6 +395,7 @@ def _bound_row(damage: FloatArray, bound: Fraction) -> Row:
 
     What is far above the bound, which no answer takes, is lowered to a number that cannot overflow.
     """
+    bound = min(bound, Fraction(1 << 1100))  # more than all damages together
     shift = math.frexp(floor_float(bound))[1]
     with np.errstate(over="ignore"):
         scaled = np.minimum(np.ldexp(damage, -shift), _FAR_ABOVE)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt.allocation import Enumeration, Stop
+from impq_opt.arithmetic import ceil_float
 from impq_opt.contract import Claim, Control, ExpiredError, Solver
 from impq_opt.errors import OptionError
 from impq_opt.instance import Budget, Direction, Instance
@@ -71,7 +72,7 @@ class Exhaustive(Solver):
         first, second = (cost, damage) if by_cost else (damage, cost)
         order = np.lexsort((np.arange(states), second, first))
         if by_cost and instance.bound is not None:
-            order = order[damage[order] <= float(instance.bound - instance.base_damage) * (1 + _CLOSE) + 1e-300]
+            order = order[damage[order] <= ceil_float(instance.bound - instance.base_damage) * (1 + _CLOSE) + 1e-300]
         best, best_value = None, None
         for number in order.tolist():
             if best_value is not None and self._worse(first[number], best_value, by_cost, instance):
