@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import time
 from fractions import Fraction
 from functools import cache
 
 from impq_opt.allocation import Allocation, Certificate, Diagnosis, Enumeration, Status
 from impq_opt.arithmetic import floor_float, product
-from impq_opt.contract import Claim, Solver, checked
+from impq_opt.contract import Claim, Solver, checked, clock
 from impq_opt.errors import SolverError
 from impq_opt.instance import Direction, Instance
 from impq_opt.recount import Outcome, prove_bound, prove_infeasible
@@ -78,7 +77,7 @@ def conclude(
         solver=strategy.name,
         options={name: getattr(strategy, name) for name in _option_names(type(strategy))},
         seed=seed,
-        seconds=time.perf_counter() - started,
+        seconds=clock() - started,
         stop=claim.stop,
         statistics=dict(claim.statistics),
     )

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+import signal
+import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from types import FrameType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,9 +21,17 @@ from impq_opt.allocation import Enumeration, Stop
 from impq_opt.errors import SolverError
 from impq_opt.instance import Instance
 
-__all__ = ["Claim", "Control", "Solver", "checked"]
+__all__ = ["Claim", "Control", "ExpiredError", "Solver", "checked", "clock", "listening"]
 
 IntArray = npt.NDArray[np.int64]
+Flag = npt.NDArray[np.uint8]
+
+# The clock of all limits, and of the times that answers tell: seconds, never set back.
+clock = time.perf_counter
+
+
+class ExpiredError(Exception):
+    """Time is over, or an interrupt came: raised by :meth:`Control.check`, caught by the strategy that called it."""
 
 
 @dataclass(frozen=True)
@@ -84,30 +96,72 @@ def _counts(enumeration: object) -> bool:
 class Control:
     """Limits of one run.
 
+    A strategy looks at them so often that it ends within a tenth of a second of them, with its best answer so far. Why
+    it ended is :func:`impq_opt.solve`'s to say: to a strategy an interrupt is a deadline.
+
     Parameters
     ----------
     deadline : float
-        On the clock of :func:`time.perf_counter`.
+        On :func:`clock`.
     memory_limit : int, optional
         Bytes that the run may allocate on top of the instance.
     seed : int
     warm_start : ndarray of int64 (size,), optional
         A choice to start from; it may be infeasible.
+    interrupt : ndarray of uint8 (1,)
+        Not 0 once the run is to end; compiled code reads it where it lies.
     """
 
     deadline: float = math.inf
     memory_limit: int | None = None
     seed: int = 0
     warm_start: IntArray | None = None
+    interrupt: Flag = field(default_factory=lambda: np.zeros(1, dtype=np.uint8), compare=False)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether an interrupt came."""
+        return bool(self.interrupt[0])
 
     def expired(self) -> bool:
-        """Return whether the deadline has passed."""
-        return time.perf_counter() >= self.deadline
+        """Return whether the run is to end: the deadline has passed, or an interrupt came."""
+        return self.interrupted or clock() >= self.deadline
+
+    def check(self) -> None:
+        """Raise :class:`ExpiredError` where the run is to end."""
+        if self.expired():
+            raise ExpiredError
 
     @property
     def remaining(self) -> float:
         """Seconds until the deadline."""
-        return self.deadline - time.perf_counter()
+        return self.deadline - clock()
+
+
+@contextmanager
+def listening() -> Iterator[Flag]:
+    """Turn the first Ctrl-C inside into a flag (1,), for :class:`Control`; a second one raises KeyboardInterrupt.
+
+    An exception could come anywhere, between two lines that belong together or after the answer was found; a flag is
+    seen where a strategy looks for it. Where Python's own handler is not in place, or this is not the main thread,
+    which alone may set one, nothing is changed and the flag stays 0.
+    """
+    flag: Flag = np.zeros(1, dtype=np.uint8)
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if flag[0]:
+            raise KeyboardInterrupt
+        flag[0] = 1
+
+    usual = signal.default_int_handler
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not usual:
+        yield flag
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield flag
+    finally:
+        signal.signal(signal.SIGINT, usual)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ the minimum over parts of a bucket one by one (mini-buckets, Dechter & Rish 2003
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,10 +22,13 @@ Factor = tuple[tuple[int, ...], npt.NDArray[Any]]
 _LARGEST = 1 << 21
 
 
-def least_sum(factors: Sequence[Factor]) -> tuple[int | float, dict[int, int], bool]:
+def least_sum(
+    factors: Sequence[Factor], check: Callable[[], None] | None = None
+) -> tuple[int | float, dict[int, int], bool]:
     """Return the least value of the sum of ``factors``, an assignment, and whether that assignment attains it.
 
-    The value is the minimum, or where a table would grow too large a lower bound on it.
+    The value is the minimum, or where a table would grow too large a lower bound on it. ``check`` is called before each
+    variable is eliminated, and may raise where time is over.
     """
     pool = list(factors)
     constant: int | float = 0
@@ -36,6 +39,8 @@ def least_sum(factors: Sequence[Factor]) -> tuple[int | float, dict[int, int], b
         pool = [factor for factor in pool if factor[0]]
         if not pool:
             break
+        if check is not None:
+            check()
         variable = _next(pool)
         bucket = [factor for factor in pool if variable in factor[0]]
         pool = [factor for factor in pool if variable not in factor[0]]

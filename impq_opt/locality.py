@@ -6,14 +6,15 @@ price: as a function of its groups that is 0 where it is kept and infinite elsew
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from impq_opt.arithmetic import exact_int_sum
 from impq_opt.instance import Budget, Instance
 
-__all__ = ["LocalLimit", "is_local", "local_limits"]
+__all__ = ["LocalLimit", "is_local", "local_limits", "without_constant"]
 
 # Combinations of a limit's groups: five of eight candidates.
 _LARGEST = 1 << 15
@@ -50,3 +51,14 @@ def local_limits(instance: Instance) -> list[LocalLimit]:
             total += budget.table[group].reshape(shape)
         found.append(LocalLimit(groups, total <= budget.limit - budget.base - int(rest)))
     return found
+
+
+def without_constant(instance: Instance) -> Instance | None:
+    """Return ``instance`` without the budgets that no choice changes; None where one of them is broken."""
+    kept = []
+    for budget in instance.budgets:
+        if budget.pairs is not None or len(budget.touched):
+            kept.append(budget)
+        elif budget.base + exact_int_sum(budget.table[:, :1]) > budget.limit:
+            return None
+    return instance if len(kept) == len(instance.budgets) else replace(instance, budgets=tuple(kept))

@@ -16,7 +16,7 @@ from impq_opt.errors import AllocationError, ImpqError, UnsupportedError
 from impq_opt.instance import Direction, Instance
 from impq_opt.problem import Problem
 from impq_opt.question import asked
-from impq_opt.solver import solve
+from impq_opt.solver import solve_in_passing
 
 __all__ = ["Candidate", "Priced", "answer_again", "clean", "label_of"]
 
@@ -222,6 +222,6 @@ def answer_again(
     changed = replace(problem, budgets=budgets)
     goals |= {"minimize": weights, "time_limit": _TIME_LIMIT}
     try:
-        return solve(changed, solver=solver or "exact", **goals)
+        return solve_in_passing(changed, solver=solver or "exact", **goals)
     except UnsupportedError:
-        return solve(changed, solver="milp", **goals)
+        return solve_in_passing(changed, solver="milp", **goals)

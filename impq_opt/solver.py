@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import time
 from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
@@ -14,16 +13,16 @@ import numpy.typing as npt
 
 from impq_opt.allocation import Allocation, Diagnosis, Enumeration, Stop
 from impq_opt.conclusion import conclude, objective_of
-from impq_opt.contract import Claim, Control, Solver
+from impq_opt.contract import Claim, Control, Solver, clock, listening
 from impq_opt.diagnosis import diagnose
-from impq_opt.errors import OptionError, UnsupportedError
+from impq_opt.errors import OptionError, SolverError, UnsupportedError
 from impq_opt.instance import Direction, Instance
 from impq_opt.problem import Problem
 from impq_opt.question import make_instance
 from impq_opt.solvers import make_solver, solver_class, solver_names
 from impq_opt.verification import assess
 
-__all__ = ["allocate", "answer", "solve"]
+__all__ = ["allocate", "answer", "solve", "solve_in_passing"]
 
 IntArray = npt.NDArray[np.int64]
 
@@ -57,7 +56,8 @@ def solve(
     solver : str or Solver
         A name (see :func:`impq_opt.solvers.solver_names`), with ``options``, or a strategy.
     time_limit : float, optional
-        Seconds. When they are over the best answer so far is returned with its gap.
+        Seconds. When they are over the best answer so far is returned with its gap. Ctrl-C has it returned at once,
+        with ``stop`` saying so; pressed again it raises KeyboardInterrupt.
     memory_limit : int, optional
         Bytes on top of the problem's own.
     seed : int
@@ -77,26 +77,38 @@ def solve(
         raise OptionError("options go with the name of a strategy", value=sorted(options))
     if time_limit is not None and not time_limit > 0:
         raise OptionError("must be positive", where="time_limit", value=time_limit)
-    started = time.perf_counter()
-    instance = make_instance(problem, bound=bound, budget=budget, minimize=minimize)
-    _check_support(strategy, instance)
-    deadline = math.inf if time_limit is None else started + time_limit
-    return answer(instance, strategy, Control(deadline, memory_limit, seed, _warm(instance, warm_start)), started)
+    started = clock()
+    with listening() as interrupt:
+        instance = make_instance(problem, bound=bound, budget=budget, minimize=minimize)
+        _check_support(strategy, instance)
+        deadline = math.inf if time_limit is None else started + time_limit
+        control = Control(deadline, memory_limit, seed, _warm(instance, warm_start), interrupt)
+        return answer(instance, strategy, control, started)
+
+
+def solve_in_passing(problem: Problem, **question: Any) -> Allocation:
+    """Return what :func:`solve` does as part of longer work, which an interrupt ends."""
+    found = solve(problem, **question)
+    if found.stop is Stop.INTERRUPTED:
+        raise KeyboardInterrupt
+    return found
 
 
 def answer(instance: Instance, strategy: Solver, control: Control, started: float) -> Allocation:
     """Run a strategy on an instance that it supports, and have its claim checked; times count from ``started``."""
-    diagnosis = None if strategy.decides and instance.size else _diagnosis(instance, control)
-    if diagnosis is not None:
-        claim = Claim()
-    elif instance.size == 0:
+    diagnosis, claim = None, Claim()
+    if not control.interrupted and not (strategy.decides and instance.size):
+        diagnosis = _diagnosis(instance, control)
+    if diagnosis is None and instance.size == 0:
         claim = _only_choice(instance)
-    else:
+    elif diagnosis is None and not control.interrupted:
         claim = strategy.run(instance, control)
-        if strategy.decides and claim.choice is None and claim.stop is not Stop.INTERRUPTED:
+        if isinstance(claim, Claim) and strategy.decides and claim.choice is None and not control.interrupted:
             shown = claim.enumeration is not None and claim.lower_bound == math.inf
             diagnosis = _diagnosis(instance, control, infeasible=shown)
-    return conclude(instance, claim, diagnosis, strategy, control.seed, started)
+    found = conclude(instance, claim, diagnosis, strategy, control.seed, started)
+    # An interrupt is told even where it came too late to matter: whoever runs many questions wants to end them all.
+    return dataclasses.replace(found, stop=Stop.INTERRUPTED) if control.interrupted else found
 
 
 def _only_choice(instance: Instance) -> Claim:
@@ -112,11 +124,11 @@ def _diagnosis(instance: Instance, control: Control, *, infeasible: bool = False
     strategy = make_solver("exact")
 
     def ask(part: Instance, seconds: float) -> Allocation:
-        started = time.perf_counter()
+        if control.expired():
+            raise SolverError("time is over")  # what is not looked for to the end is not told
+        started = clock()
         limits = dataclasses.replace(control, deadline=min(control.deadline, started + seconds), warm_start=None)
         claim = strategy.run(part, limits) if part.size else _only_choice(part)
-        if claim.stop is Stop.INTERRUPTED:
-            raise KeyboardInterrupt
         return conclude(part, claim, None, strategy, control.seed, started)
 
     return diagnose(instance, ask, deadline=control.deadline, infeasible=infeasible)

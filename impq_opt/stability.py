@@ -90,7 +90,7 @@ def stability(
     tolerance : float
         Share of the cost that counts as near.
     """
-    from impq_opt.solver import solve
+    from impq_opt.solver import solve_in_passing
 
     if resamples < 1:
         raise OptionError("must be at least 1", where="resamples", value=resamples)
@@ -106,7 +106,7 @@ def stability(
         if exact_sum(damage.chosen(again.candidates, allocation.choice)) > allocation.bound:
             continue
         feasible += 1
-        best = solve(
+        best = solve_in_passing(
             again,
             bound=allocation.bound,
             minimize={k: float(v) for k, v in allocation.cost_weights.items()},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -16,7 +15,7 @@ import numpy.typing as npt
 from impq_opt.allocation import Allocation
 from impq_opt.arrays import exact_bound
 from impq_opt.compilation import compile_instance
-from impq_opt.contract import Control, Solver
+from impq_opt.contract import Control, Solver, clock, listening
 from impq_opt.costs.rows import cost_row
 from impq_opt.errors import UnsupportedError
 from impq_opt.instance import Direction, Instance
@@ -113,10 +112,11 @@ class Frontier:
         [4, 4, 7]
         """
         found = []
-        for bound in map(exact_bound, bounds):
-            started = time.perf_counter()
-            limits = Control(math.inf if time_limit is None else started + time_limit)
-            found.append(answer(self.instance.with_bound(bound), self._strategy, limits, started))
+        with listening() as interrupt:  # one for all bounds: those to come after it get no answer, at once
+            for bound in map(exact_bound, bounds):
+                started = clock()
+                limits = Control(math.inf if time_limit is None else started + time_limit, interrupt=interrupt)
+                found.append(answer(self.instance.with_bound(bound), self._strategy, limits, started))
         return found
 
     @cached_property

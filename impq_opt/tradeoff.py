@@ -10,7 +10,7 @@ from impq_opt.allocation import Allocation, Status
 from impq_opt.costing import cost_at
 from impq_opt.errors import OptionError
 from impq_opt.problem import Problem
-from impq_opt.solver import solve
+from impq_opt.solver import solve_in_passing
 
 __all__ = ["TradeoffPoint", "tradeoff"]
 
@@ -113,12 +113,12 @@ def _sweep(
 ) -> list[TradeoffPoint]:
     def at(budget: Fraction | None) -> TradeoffPoint | None:
         asked = problem if budget is None else problem.revise(budgets={against: budget})
-        answer = solve(asked, bound=bound, minimize=minimize, time_limit=time_limit)
+        answer = solve_in_passing(asked, bound=bound, minimize=minimize, time_limit=time_limit)
         told()
         return _point(problem, answer, minimize, against, budget)
 
     # A budget of zero is no budget: the least of the second cost comes from minimizing it.
-    least = solve(problem, bound=bound, minimize=against, time_limit=time_limit)
+    least = solve_in_passing(problem, bound=bound, minimize=against, time_limit=time_limit)
     told()
     free = at(None)
     if least.choice is None or least.exact_cost is None or free is None:

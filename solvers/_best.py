@@ -7,6 +7,8 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
+from impq_opt.allocation import Stop
+from impq_opt.contract import Claim, Control
 from impq_opt.instance import Direction, Instance
 
 __all__ = ["best_feasible"]
@@ -14,14 +16,15 @@ __all__ = ["best_feasible"]
 IntArray = npt.NDArray[np.int64]
 
 
-def best_feasible(instance: Instance, choices: Iterable[IntArray]) -> IntArray | None:
-    """Return the first of the best ``choices`` (size,) that keep all limits, decided exactly; None where none does."""
+def best_feasible(instance: Instance, choices: Iterable[IntArray], control: Control) -> Claim:
+    """Return the first of the best ``choices`` (size,) that keep all limits, decided exactly, as far as time goes."""
     best, best_value = None, None
     for choice in choices:
-        if not instance.is_feasible(choice):
-            continue
-        by_cost = instance.direction is Direction.COST
-        value = instance.cost_of(choice) if by_cost else instance.damage_of(choice)
-        if best_value is None or value < best_value:
-            best, best_value = choice, value
-    return best
+        if instance.is_feasible(choice):
+            by_cost = instance.direction is Direction.COST
+            value = instance.cost_of(choice) if by_cost else instance.damage_of(choice)
+            if best_value is None or value < best_value:
+                best, best_value = choice, value
+        if control.expired():
+            return Claim(best, stop=Stop.TIME_LIMIT)
+    return Claim(best)

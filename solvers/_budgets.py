@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ import numpy.typing as npt
 
 from impq_opt.allocation import Enumeration, Stop
 from impq_opt.arithmetic import exact_int_sum, exact_sum
-from impq_opt.contract import Claim, Control
+from impq_opt.contract import Claim, Control, ExpiredError
 from impq_opt.instance import Direction, Instance
 from impq_opt.solvers._dual import Dual, maximize_dual
 from impq_opt.solvers._exchange import exchange
@@ -43,45 +44,65 @@ _FIRST_CORE, _GROWTH = 32, 2
 # States that a core on the way may keep.
 _TRIAL_STATES = 2_000
 _LARGEST_TRIAL = 512
+# Groups that are searched for any answer at all.
+_LARGEST_SEARCH = 1 << 13
 # Where the gap is below a millionth and more groups than this are open, larger cores are not worth their time.
 _SMALL_GAP, _LARGEST_CORE = 1e-6, 150
 # States a chunk: the matrix of their bounds stays in the cache.
 _CHUNK = 1 << 12
+# States between two looks at the clock, and sums of limits that all states together may hold.
+_BETWEEN, _MOST_SUMS = 1 << 16, 1 << 21
 
 
 def solve_budgets(instance: Instance, control: Control, states: int = 400_000) -> Claim:
     """Return what can be claimed about an instance of single groups with any number of limits."""
-    return _Search(instance, control, states).run()
+    search = _Search(instance, control, states)
+    try:
+        search.run()
+    except ExpiredError:
+        search.stop = Stop.TIME_LIMIT
+    except KeyboardInterrupt:
+        search.stop = Stop.INTERRUPTED
+    return search.claim()
 
 
 class _Search:
     def __init__(self, instance: Instance, control: Control, states: int) -> None:
-        self.instance, self.control, self.most = instance, control, states
-        self.oracle = Oracle(instance)
+        self.instance, self.control = instance, control
+        self.oracle = Oracle(instance, control.check)
+        self.most = min(states, _MOST_SUMS // max(1, len(self.oracle.limits)))
         self.by_cost = instance.direction is Direction.COST
         self.best: IntArray | None = None
         self.value: Value | None = None
-        self.looked = 0
+        self.looked = self.core_groups = self.evaluations = 0
         self.rows = [part.table for part in self.oracle.parts]
+        self.prices: dict[str, float] = {}
+        self.proved: tuple[Value | float, Enumeration] | None = None
+        self.stop = Stop.COMPLETED
 
-    def run(self) -> Claim:
+    def run(self) -> None:
+        """Find the prices, then close the gap as far as time and states go."""
         dual = maximize_dual(self.oracle, self.control)
+        self.evaluations = len(dual.points)
         if dual.infeasible:
-            return Claim(lower_bound=math.inf, enumeration=Enumeration(0, 0))
-        prices = self.oracle.prices(dual.best)
-        for point in dual.points:
-            self.offer(point.choice)
+            self.proved = math.inf, Enumeration(0, 0)
+            return
+        self.prices = self.oracle.prices(dual.best)
         if self.control.warm_start is not None:
             self.offer(self.control.warm_start)
-        lower, enumeration, stop = self._close(dual)
-        statistics = {"evaluations": len(dual.points), "states": self.looked, "core_groups": self.core_groups}
-        return Claim(self.best, lower, prices, enumeration, stop, statistics)
+        for point in dual.points:
+            self._offer_point(point)
+        self._close(dual)
+
+    def claim(self) -> Claim:
+        """Return what was found and proved."""
+        lower, enumeration = (-math.inf, None) if self.proved is None else self.proved
+        statistics = {"evaluations": self.evaluations, "states": self.looked, "core_groups": self.core_groups}
+        return Claim(self.best, lower, self.prices, enumeration, self.stop, statistics)
 
     # -- closing ------------------------------------------------------------------------------------------------------
 
-    core_groups = 0
-
-    def _close(self, dual: Dual) -> tuple[Value | float, Enumeration | None, Stop]:
+    def _close(self, dual: Dual) -> None:
         point = dual.best
         vectors = _vectors(dual)
         reduced = self._reduced(point)
@@ -90,6 +111,7 @@ class _Search:
         others = np.sort(reduced[~chosen & np.isfinite(reduced)])
         count = _FIRST_CORE
         while True:
+            self.control.check()
             gap = self._gap(point)
             reach = float(others[count]) if count < len(others) else math.inf
             whole = gap <= reach or count >= _LARGEST_TRIAL
@@ -97,21 +119,25 @@ class _Search:
             open_ = (reduced <= min(gap, reach)) | chosen
             groups = np.flatnonzero(open_.sum(axis=1) > 1)
             if whole and self.value is not None and not len(groups):
-                return self.value, Enumeration(0, self.looked), Stop.COMPLETED
-            if len(groups) > _LARGEST_TRIAL and self.value is not None:
-                return -math.inf, None, Stop.STATE_LIMIT
+                self.proved = self.value, Enumeration(0, self.looked)
+                return
+            if len(groups) > (_LARGEST_TRIAL if self.value is not None else _LARGEST_SEARCH):
+                self.stop = Stop.STATE_LIMIT
+                return
             core = _Core(self, point, vectors, groups, open_)
             self.core_groups = len(groups)
             found = core.search(self.most if whole else _TRIAL_STATES, cut=not whole)
             self.looked += core.looked
             lower = self._take(found)
-            self._exchange(reduced, point)
-            if self.control.expired():
-                return -math.inf, None, Stop.TIME_LIMIT
             if whole and not core.was_cut:
-                return lower, Enumeration(len(groups), self.looked), Stop.COMPLETED
+                self.proved = lower, Enumeration(len(groups), self.looked)
+            if self.proved is None or lower != self.value:
+                self._exchange(reduced, point)
+            if self.proved is not None:
+                return
             if whole or self._hopeless(point):
-                return -math.inf, None, Stop.STATE_LIMIT
+                self.stop = Stop.STATE_LIMIT
+                return
             count *= _GROWTH
 
     def _hopeless(self, point: Point) -> bool:
@@ -141,6 +167,7 @@ class _Search:
         """Offer the core's whole choices, best first, until one is feasible; return what the core proves."""
         lower: Value | float | None = None
         for number, (value, choice) in enumerate(found):
+            self.control.check()
             if self.value is not None and value >= self.value:
                 break
             lower = value if lower is None else lower
@@ -153,11 +180,19 @@ class _Search:
 
     def _exchange(self, reduced: FloatArray, point: Point) -> None:
         if self.best is not None:
-            exchange(self.rows, reduced, self.best, self._slack, self.offer, lambda: self._gap(point))
+            near = partial(self._gap, point)
+            exchange(self.rows, reduced, self.best, self._slack, self.offer, near, self.control.check)
 
     def _slack(self, choice: IntArray) -> FloatArray:
         used = [part.total(choice) for part in self.oracle.parts[1:]]
         return self.oracle.limit_values - np.array(used)
+
+    def _offer_point(self, point: Point) -> None:
+        """Offer a point's choice, unless its sums say clearly enough that it is not feasible."""
+        if (point.slope <= 1e-9 * np.abs(self.oracle.limit_values)).all():
+            if self.value is not None:
+                self.control.check()
+            self.offer(point.choice)
 
     def offer(self, choice: IntArray) -> bool:
         """Keep the choice if it is feasible and better than the best so far; return whether it is feasible."""
@@ -189,11 +224,30 @@ def _vectors(dual: Dual) -> FloatArray:
 
 @dataclass
 class _States:
-    """Partial choices of the core: objective (S,) and limited sums (S, R), whole; and how each was reached."""
+    """Partial choices of the core: objective (S,) and limited sums (S, R), whole.
+
+    parent, column (S,): the state that each was made of, and the candidate added. bound (S,): on the objective.
+    """
 
     objective: IntArray
     used: IntArray
-    trail: list[tuple[IntArray, IntArray]]
+    parent: IntArray
+    column: IntArray
+    bound: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.objective)
+
+    def take(self, live: IntArray) -> _States:
+        """Return some of the states."""
+        return _States(*(getattr(self, one.name)[live] for one in fields(self)))
+
+    @staticmethod
+    def joined(parts: list[_States]) -> _States:
+        """Return the states of all parts."""
+        if len(parts) == 1:
+            return parts[0]
+        return _States(*(np.concatenate([getattr(p, one.name) for p in parts]) for one in fields(_States)))
 
 
 class _Core:
@@ -204,6 +258,7 @@ class _Core:
 
     def __init__(self, search: _Search, point: Point, vectors: FloatArray, groups: IntArray, open_: BoolArray) -> None:
         self.search_, self.groups, self.fixed = search, groups, point.choice.copy()
+        self.trail: list[tuple[IntArray, IntArray]] = []  # how the states of each step were reached
         instance = search.instance
         rest = _others(instance.size, groups)
         parts = [(search.oracle.objective, True), *((row, False) for row in search.oracle.limits)]
@@ -214,6 +269,7 @@ class _Core:
         self.order = np.argsort(-spread, kind="stable")
         self.columns = [np.flatnonzero(open_[group]) for group in groups[self.order].tolist()]
         self.limits = np.array([row.limit for row in self.scaled[1:]], dtype=np.int64)
+        self.scaled_table = np.array([row.table for row in self.scaled[1:]])  # (R, n, K)
         self._bounds(vectors)
         self._least()
 
@@ -230,6 +286,7 @@ class _Core:
         self.later_objective = np.zeros(tail.shape, dtype=np.int64)
         self.later_used = np.zeros((*tail.shape, len(self.limits)), dtype=np.int64)
         for step in range(len(self.order) - 1, -1, -1):
+            self.search_.control.check()
             line, columns = self.order[step], self.columns[step]
             value = self.goal_unit * self.scaled[0].table[line, columns][None, :] + sum(
                 self.weights[:, r, None] * row.table[line, columns][None, :] for r, row in enumerate(self.scaled[1:])
@@ -253,60 +310,65 @@ class _Core:
 
     def search(self, most: int, *, cut: bool) -> list[tuple[Value, IntArray]]:
         """Return whole choices with their objective, best first; ``cut`` keeps the ``most`` promising states."""
-        states = _States(np.zeros(1, dtype=np.int64), np.zeros((1, len(self.limits)), dtype=np.int64), [])
+        none = np.zeros(1, dtype=np.int64)
+        states = _States(none, np.zeros((1, len(self.limits)), dtype=np.int64), none, none, np.zeros(1))
         for step, (line, columns) in enumerate(zip(self.order.tolist(), self.columns, strict=True)):
-            states = self._extend(states, line, columns)
-            self.looked += len(states.objective)
-            states, bound = self._prune(states, step + 1)
-            if len(states.objective) > most:
+            states = self._extend(states, line, columns, step)
+            if len(states) > most:
                 self.was_cut = True
                 if not cut:
-                    most_promising = np.argsort(bound, kind="stable")[:_TRIAL_STATES]
+                    most_promising = np.argsort(states.bound, kind="stable")[:_TRIAL_STATES]
                     most = _TRIAL_STATES
                     cut = True
                 else:
-                    most_promising = np.argpartition(bound, most)[:most]
-                states = _kept(states, np.sort(most_promising))
-            if self.search_.control.expired():
-                self.was_cut = True
-                return []
+                    most_promising = np.argpartition(states.bound, most)[:most]
+                states = states.take(np.sort(most_promising))
+            self.trail.append((states.parent, states.column))
         order = np.argsort(states.objective, kind="stable")[:1000]
         unit, base = self.scaled[0].unit, self.base
         found = []
         for number in order.tolist():
             value = base + int(states.objective[number]) * unit
-            found.append((int(value) if self.search_.by_cost else value, self._choice(states, number)))
+            found.append((int(value) if self.search_.by_cost else value, self._choice(number)))
         return found
 
-    @staticmethod
-    def _grown(values: IntArray, more: IntArray) -> IntArray:
-        return (values[:, None] + more[None]).reshape(-1, *values.shape[1:])
+    def _extend(self, states: _States, line: int, columns: IntArray, step: int) -> _States:
+        """Return the states with each of a group's candidates added, those left out that lead to no better answer."""
+        objective = self.scaled[0].table[line, columns]
+        used = self.scaled_table[:, line, columns].T  # (k, R)
+        parts = []
+        size = max(1, _BETWEEN // len(columns))
+        for start in range(0, max(len(states), 1), size):
+            self.search_.control.check()
+            part = slice(start, start + size)
+            count = len(states.objective[part])
+            grown = _States(
+                (states.objective[part, None] + objective).reshape(-1),
+                (states.used[part, None] + used).reshape(-1, used.shape[1]),
+                np.repeat(np.arange(start, start + count), len(columns)),
+                np.tile(columns, count),
+                np.empty(count * len(columns)),
+            )
+            self.looked += len(grown)
+            parts.append(self._prune(grown, step + 1))
+        states = _States.joined(parts)
+        return states if len(parts) == 1 else states.take(_undominated(states))
 
-    def _extend(self, states: _States, line: int, columns: IntArray) -> _States:
-        count = len(states.objective)
-        more = np.stack([row.table[line, columns] for row in self.scaled[1:]], axis=1)  # (k, R)
-        return _States(
-            self._grown(states.objective, self.scaled[0].table[line, columns]),
-            self._grown(states.used, more),
-            [*states.trail, (np.repeat(np.arange(count), len(columns)), np.tile(columns, count))],
-        )
-
-    def _prune(self, states: _States, step: int) -> tuple[_States, FloatArray]:
+    def _prune(self, states: _States, step: int) -> _States:
         fits = (states.used + self.least[step] <= self.limits).all(axis=1)
-        states = _kept(states, np.flatnonzero(fits))
-        bound, vector = self._bound(states, step)
+        states = states.take(np.flatnonzero(fits))
+        states.bound, vector = self._bound(states, step)
         self._complete(states, vector, step)
         value = self.search_.value
         if value is not None:
-            below = bound - self.margin
-            live = np.flatnonzero(np.ceil(below) < value if self.search_.by_cost else below < float(value))
-            states, bound = _kept(states, live), bound[live]
-        undominated = _undominated(states)
-        return _kept(states, undominated), bound[undominated]
+            below = states.bound - self.margin
+            live = np.ceil(below) < value if self.search_.by_cost else below < float(value)
+            states = states.take(np.flatnonzero(live))
+        return states.take(_undominated(states))
 
     def _bound(self, states: _States, step: int) -> tuple[FloatArray, IntArray]:
         """Return the highest bound (S,) of each state, and the price vector (S,) that gives it."""
-        best, vector = np.empty(len(states.objective)), np.empty(len(states.objective), dtype=np.int64)
+        best, vector = np.empty(len(states)), np.empty(len(states), dtype=np.int64)
         for start in range(0, len(best), _CHUNK):
             part = slice(start, start + _CHUNK)
             priced = states.used[part].astype(np.float64) @ self.weights.T + self.tail[step]  # (S, J)
@@ -324,15 +386,25 @@ class _Core:
         number = int(fits[objective[fits].argmin()])
         value = self.base + int(objective[number]) * self.scaled[0].unit
         if self.search_.value is None or value < self.search_.value:
-            choice = self._choice(states, number)
+            choice = self._choice_of(int(states.parent[number]), states.column[number], step - 1)
             choice[self.groups[self.order[step:]]] = self.cheapest[step:, vector[number]]
             self.search_.offer(choice)
 
-    def _choice(self, states: _States, number: int) -> IntArray:
+    def _choice(self, number: int) -> IntArray:
+        """Return the choice of a state of the last step."""
+        if not self.trail:
+            return self.fixed.copy()
+        parent, column = self.trail[-1]
+        return self._choice_of(int(parent[number]), int(column[number]), len(self.trail) - 1)
+
+    def _choice_of(self, number: int, column: int, step: int) -> IntArray:
+        """Return the choice of a state that adds ``column`` at ``step`` to state ``number`` of the step before."""
         choice = self.fixed.copy()
-        lines = self.order[: len(states.trail)][::-1].tolist()
-        for line, (parent, column) in zip(lines, reversed(states.trail), strict=True):
-            choice[self.groups[line]] = column[number]
+        choice[self.groups[self.order[step]]] = column
+        for line, (parent, before) in zip(
+            reversed(self.order[:step].tolist()), reversed(self.trail[:step]), strict=True
+        ):
+            choice[self.groups[line]] = before[number]
             number = int(parent[number])
         return choice
 
@@ -365,14 +437,6 @@ class _Scaled:
 
 def _clipped(value: int) -> int:
     return max(min(value, (1 << 62)), -(1 << 62))
-
-
-def _kept(states: _States, live: IntArray) -> _States:
-    trail = states.trail
-    if trail:
-        parent, column = trail[-1]
-        trail = [*trail[:-1], (parent[live], column[live])]
-    return _States(states.objective[live], states.used[live], trail)
 
 
 def _undominated(states: _States) -> IntArray:

@@ -255,14 +255,26 @@ typedef struct {
     int64_t *best; /* (n,) */
     int64_t looked, kept;
     double until; /* on the clock of now() */
+    const uint8_t *interrupt; /* not 0 once the run is to end */
     int late;
 } Search;
 
+/* Seconds on a clock that is never set back, where there is one. */
 static double now(void)
 {
     struct timespec t;
+#ifdef CLOCK_MONOTONIC
+    clock_gettime(CLOCK_MONOTONIC, &t);
+#else
     timespec_get(&t, TIME_UTC);
+#endif
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Whether to end: time is over, or a signal's handler has said so, which Python calls here; it may raise, too. */
+static int expired(const Search *s)
+{
+    return PyErr_CheckSignals() < 0 || *s->interrupt || now() >= s->until;
 }
 
 static void lower_target(Search *s, int64_t target)
@@ -423,7 +435,7 @@ static int extend(Search *s, int64_t group)
         return -1;
     int64_t lowest = INT64_MAX, merged = 0;
     for (;;) {
-        if ((++merged & 0xfffff) == 0 && now() >= s->until) {
+        if ((++merged & 0xfffff) == 0 && expired(s)) {
             s->late = 1; /* the stage is left unfinished: nothing that it kept is used */
             break;
         }
@@ -532,20 +544,20 @@ static int prepare(Search *s, const int64_t *gain, const int64_t *need)
 enum { COMPLETED, TIME_LIMIT, MEMORY_LIMIT, STATE_LIMIT };
 
 /* search(gain, need, groups, columns, room, target, doubt, most states, seconds, bytes, bytes a working state,
-          bytes a kept state, margin, most doubtful, best)
+          bytes a kept state, margin, most doubtful, best, interrupt)
    -> (stop, has best, best gain, states looked at, [(gain, assignment as bytes), ...]) */
 static PyObject *py_search(PyObject *self, PyObject *args)
 {
     (void)self;
-    PyObject *o[3], *result = NULL, *doubtful = NULL;
+    PyObject *o[4], *result = NULL, *doubtful = NULL;
     Py_ssize_t most, most_doubtful;
     long long room, target, doubt;
     double seconds, bytes, working, kept, margin;
     const int64_t *gain, *need;
     Search s;
     memset(&s, 0, sizeof s);
-    if (!PyArg_ParseTuple(args, "OOnnLLLndddddnO", &o[0], &o[1], &s.groups, &s.columns, &room, &target, &doubt, &most,
-                          &seconds, &bytes, &working, &kept, &margin, &most_doubtful, &o[2]))
+    if (!PyArg_ParseTuple(args, "OOnnLLLndddddnOO", &o[0], &o[1], &s.groups, &s.columns, &room, &target, &doubt, &most,
+                          &seconds, &bytes, &working, &kept, &margin, &most_doubtful, &o[2], &o[3]))
         return NULL;
     if (s.columns < 1 || s.columns > MOST_COLUMNS) {
         PyErr_SetString(PyExc_ValueError, "too many columns");
@@ -558,7 +570,8 @@ static PyObject *py_search(PyObject *self, PyObject *args)
     s.doubt = doubt;
     s.over = -room;
     if (array_of(&b, o[0], s.groups * s.columns, 8, 0, 0, &gain) ||
-        array_of(&b, o[1], s.groups * s.columns, 8, 0, 0, &need) || array_of(&b, o[2], s.groups, 8, 1, 0, &s.best))
+        array_of(&b, o[1], s.groups * s.columns, 8, 0, 0, &need) || array_of(&b, o[2], s.groups, 8, 1, 0, &s.best) ||
+        array_of(&b, o[3], 1, 1, 0, 0, &s.interrupt))
         goto done;
     if (prepare(&s, gain, need) < 0) {
         PyErr_NoMemory();
@@ -584,6 +597,8 @@ static PyObject *py_search(PyObject *self, PyObject *args)
             PyErr_NoMemory();
             goto done;
         }
+        if (PyErr_Occurred())
+            goto done;
         if (!s.late)
             complete(&s);
         Py_ssize_t before = s.count;
@@ -599,10 +614,10 @@ static PyObject *py_search(PyObject *self, PyObject *args)
         if (work < 4096) /* stages are quick: the clock and signals need not be looked at after each */
             continue;
         work = 0;
-        if (PyErr_CheckSignals() < 0)
-            goto done;
-        if (stop == COMPLETED && now() >= s.until)
+        if (expired(&s) && stop == COMPLETED)
             stop = TIME_LIMIT;
+        if (PyErr_Occurred())
+            goto done;
     }
     doubtful = PyList_New(0);
     if (doubtful == NULL)

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt.allocation import Enumeration, Stop
-from impq_opt.contract import Claim, Control
+from impq_opt.contract import Claim, Control, ExpiredError
 from impq_opt.idle import idle_groups, least_damage
 from impq_opt.instance import Direction, Instance
 from impq_opt.locality import is_local
@@ -55,9 +55,12 @@ def solve_coupled(
         if claim is not None:
             return claim
     clusters = [part for part in map(partial(_small, instance), components(instance)) if len(part)]
+    control.check()
     if not clusters:
         return _Search(instance, control, inner, enough, nodes).run()
+    control.check()
     joined = join(instance, clusters)
+    control.check()
     search = joined.coupled or any(map(is_local, joined.budgets))
     claim = _Search(joined, control, inner, enough, nodes).run() if search else _solve_joined(joined, control, inner)
     if claim.choice is None:
@@ -136,7 +139,7 @@ class _Search:
     def __init__(self, instance: Instance, control: Control, inner: Inner, enough: Value | None, nodes: int) -> None:
         self.instance, self.control, self.inner, self.most = instance, control, inner, nodes
         self.enough = enough
-        self.oracle = Oracle(instance)
+        self.oracle = Oracle(instance, control.check)
         self.by_cost = instance.direction is Direction.COST
         self.best: IntArray | None = None
         self.value: Value | None = None
@@ -160,8 +163,8 @@ class _Search:
             else:
                 self._expand(self.oracle.everything, root)
             stop = self._branch()
-        except KeyboardInterrupt:
-            stop = Stop.INTERRUPTED
+        except (ExpiredError, KeyboardInterrupt) as error:
+            stop = Stop.INTERRUPTED if isinstance(error, KeyboardInterrupt) else Stop.TIME_LIMIT
             self.closed.append(root.best.value - root.best.margin)  # a domain was left half way
         lower = self._lower()
         if stop is Stop.COMPLETED and self.floor < math.inf and lower != self.value:
@@ -245,6 +248,7 @@ class _Search:
 
     def _settle(self, domain: Domain, point: Point) -> None:
         """Close a domain of one core vector with the separable solver."""
+        self.control.check()
         self.leaves += 1
         choice = np.zeros(self.instance.size, dtype=np.int64)
         choice[self.oracle.core] = domain.columns[:, 0]

@@ -7,19 +7,23 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import linprog
 
-from impq_opt.contract import Control
+from impq_opt.contract import Control, ExpiredError
+from impq_opt.instance import Instance
 from impq_opt.solvers._oracle import Domain, Oracle, Point
 
-__all__ = ["Dual", "maximize_dual"]
+__all__ = ["FEW_STEPS", "Dual", "dual_prices", "maximize_dual"]
 
 FloatArray = npt.NDArray[np.float64]
 
+# Prices are not looked for beyond this.
+_FAR = 1e250
 # Relative width of the interval that the dual's maximum is known to lie in at which the search stops.
 _CLOSE = 1e-9
 # The same with several limits, where planes close in slowly.
 _CLOSE_ENOUGH = 1e-8
+# Steps of the search with several limits, and of one for prices that no proof rests on.
+_STEPS, FEW_STEPS = 400, 40
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +53,7 @@ def maximize_dual(
     domain: Domain | None = None,
     start: FloatArray | None = None,
     above: float = math.inf,
+    steps: int = _STEPS,
 ) -> Dual:
     """Return nearly the best prices for the core inside ``domain``.
 
@@ -63,18 +68,29 @@ def maximize_dual(
     if len(oracle.limits) == 1:
         # A node's best price is close to its parent's.
         return search.one(float(guess[0]), 2.0 if start is None else 1.02)
-    return search.several(guess)
+    return search.several(guess, steps)
+
+
+def dual_prices(instance: Instance, control: Control, steps: int = _STEPS) -> dict[str, float]:
+    """Return the best prices found, as multipliers; none where time does not suffice for any."""
+    try:
+        oracle = Oracle(instance, control.check)
+        return oracle.prices(maximize_dual(oracle, control, steps=steps).best)
+    except ExpiredError:
+        return {}
 
 
 def guess_prices(oracle: Oracle) -> FloatArray:
     """Return the order of magnitude of the prices: what the objective spans, by what each limit allows."""
-    tables = [part.table for part in oracle.parts]
-    spans = [float((t.max(axis=1) - t.min(axis=1)).sum()) for t in tables]
+    spans = [part.span for part in oracle.parts]
     if oracle.parts[0].coefficient is not None and oracle.leaf_levels is not None:
         spans[0] += float((oracle.parts[0].coefficient * oracle.leaf_levels.max(axis=0)).sum())
     spans[0] = spans[0] or 1.0
     limits = zip(oracle.limit_values.tolist(), spans[1:], strict=True)
-    return np.array([spans[0] / (abs(limit) or span or 1.0) for limit, span in limits])
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        guesses = np.array([spans[0] / (abs(limit) or span or 1.0) for limit, span in limits])
+    # Neither 0 nor infinity leads anywhere when multiplied or divided.
+    return np.clip(np.nan_to_num(guesses, nan=1.0), 1.0 / _FAR, _FAR)
 
 
 class _Search:
@@ -143,11 +159,11 @@ class _Search:
             if (low is not None and high is not None) or self.stopped:
                 break
             if point.slope[0] > 0:
-                price *= factor
+                price = price * factor or float(guess_prices(self.oracle)[0])
             else:
                 price = price / factor if price > guess * 1e-18 else 0.0
             factor = min(factor * factor, 1e12)
-            if price > 1e250 or (high is not None and high.prices[0] == 0.0):
+            if price > _FAR or (high is not None and high.prices[0] == 0.0):
                 break
             point = self.at(np.array([price]))
         return low, high
@@ -174,11 +190,11 @@ class _Search:
 
     # -- several limits: cutting planes in a box that moves with the best point ---------------------------------------
 
-    def several(self, guess: FloatArray) -> Dual:
+    def several(self, guess: FloatArray, steps: int) -> Dual:
         scale = np.where(guess > 0, guess, 1.0)
         centre = self.at(guess)
         radius = 3.0
-        for _ in range(400):
+        for _ in range(steps):
             if self.stopped:
                 break
             low = np.maximum(centre.prices / scale - radius, 0.0)
@@ -192,7 +208,7 @@ class _Search:
             at_edge = bool(((prices >= high * (1 - 1e-12)) | ((prices <= low) & (low > 0))).any())
             if promised <= self._tolerance() and not at_edge:
                 break
-            if (prices * scale).max() > 1e250:
+            if (prices * scale).max() > _FAR:
                 break
             point = self.at(prices * scale)
             if point.value > centre.value:
@@ -208,19 +224,24 @@ class _Search:
 
     def _master(self, scale: FloatArray, low: FloatArray, high: FloatArray) -> tuple[FloatArray, float] | None:
         """Return the prices, in ``scale``, where the cuts' minimum is highest inside the box, and its height there."""
+        from scipy.optimize import linprog  # takes a quarter of a second to load, and one limit does without
+
         points = self.points[-80:]
         assert self.best is not None
         if self.best not in points:
             points = [self.best, *points]
-        slopes = np.array([p.slope * scale for p in points])
-        heights = np.array([p.value - float(np.dot(p.slope, p.prices)) for p in points])
         unit = max(abs(self.best.value), 1e-300)
+        with np.errstate(over="ignore", invalid="ignore"):
+            slopes = np.array([p.slope * scale for p in points]) / unit
+            heights = np.array([p.value - float(np.dot(p.slope, p.prices)) - self.best.value for p in points]) / unit
+        if not (np.isfinite(slopes).all() and np.isfinite(heights).all()):
+            return None  # more decades than float64 has
         # t <= height + slope @ x, everything in units of the best value
-        rows = np.hstack([-slopes / unit, np.ones((len(points), 1))])
+        rows = np.hstack([-slopes, np.ones((len(points), 1))])
         found = linprog(
             np.append(np.zeros(len(scale)), -1.0),
             A_ub=rows,
-            b_ub=(heights - self.best.value) / unit,
+            b_ub=heights,
             bounds=[*zip(low.tolist(), high.tolist(), strict=True), (None, None)],
             method="highs",
         )

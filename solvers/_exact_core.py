@@ -137,7 +137,7 @@ def _search_native(core: Core, most: int, control: Control) -> Found:
         *(np.ascontiguousarray(core.gain), np.ascontiguousarray(core.need), *core.gain.shape),
         *(core.room, core.target, core.doubt, most),
         *(control.remaining, math.inf if control.memory_limit is None else float(control.memory_limit)),
-        *(float(_WORKING), float(_KEPT), _MARGIN, _MOST_DOUBTFUL, best),
+        *(float(_WORKING), float(_KEPT), _MARGIN, _MOST_DOUBTFUL, best, control.interrupt),
     )
     return Found(
         best_gain if has_best else None,

@@ -8,6 +8,7 @@ pairs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,8 @@ IntArray = npt.NDArray[np.int64]
 
 # Changes of each kind (equal in the objective and in the whole sums) that are tried, and in all.
 _OF_A_KIND, _CHANGES = 4, 700
+# Sums that all pairs of changes together may hold: with very many limits there are fewer changes.
+_SUMS = 1 << 22
 # Pairs that are matched with pairs, and matches that are looked at.
 _PAIRS, _MATCHES = 12_000, 2_000_000
 
@@ -32,6 +35,7 @@ def exchange(
     slack: Callable[[IntArray], FloatArray],
     offer: Callable[[IntArray], bool],
     gap: Callable[[], float],
+    check: Callable[[], None],
     rounds: int = 12,
 ) -> None:
     """Improve a feasible ``choice`` (size,) step by step, the largest gain first, until nothing near fits.
@@ -48,10 +52,15 @@ def exchange(
         Takes a choice and returns whether it is feasible, decided exactly.
     gap : callable
         How far the best answer is from the bound; no change that leads to a better answer has a larger reduced cost.
+    check : callable
+        Called so often that it may raise where time is over.
     """
     for _ in range(rounds):
         changes = _changes(tables, reduced, choice, gap())
-        match = _best_match(_pairs(changes), changes, slack(choice), gap())
+        check()
+        pairs = _pairs(changes)
+        check()
+        match = _best_match(pairs, changes, slack(choice), gap(), check)
         if not len(match):
             return
         changed = choice.copy()
@@ -87,7 +96,8 @@ def _changes(tables: Sequence[FloatArray], reduced: FloatArray, choice: IntArray
     rank = _rank_in_kind(sums[whole])
     kept = np.flatnonzero(rank < _OF_A_KIND)
     # Where kinds are many, first one of each, then a second.
-    kept = np.sort(kept[np.argsort(rank[kept], kind="stable")[:_CHANGES]])
+    most = min(_CHANGES, math.isqrt(2 * _SUMS // len(tables)))
+    kept = np.sort(kept[np.argsort(rank[kept], kind="stable")[:most]])
     nothing = np.zeros((len(tables), 1))
     return _Changes(
         np.append(-1, group[kept]),
@@ -103,9 +113,12 @@ def _rank_in_kind(kinds: FloatArray) -> IntArray:
     count = kinds.shape[1]
     if kinds.shape[0] == 0:
         return np.zeros(count, dtype=np.int64)
-    order = np.lexsort((np.arange(count), *kinds))
+    # One number for what a column holds: equal columns have equal ones, and sorting one row is enough.
+    odd = np.random.default_rng(0).integers(1 << 62, size=kinds.shape[0]) * 2 + 1
+    kind = odd @ (kinds + 0.0).view(np.int64)  # -0 is 0
+    order = np.argsort(kind, kind="stable")
     fresh = np.ones(count, dtype=bool)
-    fresh[1:] = (np.diff(kinds[:, order], axis=1) != 0).any(axis=0)
+    fresh[1:] = np.diff(kind[order]) != 0
     starts = np.maximum.accumulate(np.where(fresh, np.arange(count), 0))
     rank = np.empty(count, dtype=np.int64)
     rank[order] = np.arange(count) - starts
@@ -128,7 +141,9 @@ def _pairs(changes: _Changes) -> IntArray:
     return np.stack([first[kept], second[kept]], axis=1)
 
 
-def _best_match(pairs: IntArray, changes: _Changes, left: FloatArray, gap: float) -> IntArray:
+def _best_match(
+    pairs: IntArray, changes: _Changes, left: FloatArray, gap: float, check: Callable[[], None]
+) -> IntArray:
     """Return the changes of the two pairs that lower the objective most and fit; none where no two do."""
     total = changes.sums[:, pairs[:, 0]] + changes.sums[:, pairs[:, 1]]
     goal = total[0]
@@ -139,10 +154,10 @@ def _best_match(pairs: IntArray, changes: _Changes, left: FloatArray, gap: float
         counts = np.minimum(counts, max(1, _MATCHES // len(counts)))
     one = np.repeat(np.arange(len(goal)), counts)
     other = np.arange(len(one)) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(start, counts)
-    fits = np.ones(len(one), dtype=bool)
     for values, room in zip(total[1:], left.tolist(), strict=True):
-        fits &= values[one] + values[other] <= room
-    one, other = one[fits], other[fits]
+        check()
+        fits = values[one] + values[other] <= room
+        one, other = one[fits], other[fits]
     for number in np.argsort(goal[one] + goal[other], kind="stable")[:2000].tolist():
         match = np.concatenate([pairs[one[number]], pairs[other[number]]])
         match = match[match > 0]

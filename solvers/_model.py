@@ -16,9 +16,8 @@ from scipy import sparse
 from impq_opt.contract import Control
 from impq_opt.coupling import Coupling
 from impq_opt.instance import Direction, Instance
-from impq_opt.solvers._dual import maximize_dual
+from impq_opt.solvers._dual import dual_prices
 from impq_opt.solvers._hull import hull_steps
-from impq_opt.solvers._oracle import Oracle
 from impq_opt.solvers.lagrangian import break_step, price
 
 __all__ = ["LinearModel", "build_model", "multipliers"]
@@ -159,5 +158,4 @@ def multipliers(instance: Instance, control: Control) -> dict[str, float]:
     if not instance.budgets and not instance.coupled:
         steps = hull_steps(*instance.tables)
         return price(instance, steps, break_step(instance, steps))
-    oracle = Oracle(instance)
-    return oracle.prices(maximize_dual(oracle, Control(deadline=control.deadline)).best)
+    return dual_prices(instance, control)

@@ -9,10 +9,10 @@ their groups belong to the core.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Any
 
 import numpy as np
@@ -31,8 +31,11 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
-# Above all numbers that matter, and below those whose sums and products overflow.
-_FAR = 1e250
+# Prices, and what is priced, are kept where no sum of products overflows: an infinite Lagrangian would mean that
+# nothing is feasible. No price says anything at which so much damage, in units of the bound, might be chosen.
+_FAR, _FAR_ABOVE = 1e290, 1e60
+# Above all multipliers that matter, in an answer.
+_LARGEST_MULTIPLIER = 1e250
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,10 +101,10 @@ class Domain:
 
 
 class Oracle:
-    """Minimises the Lagrangian of one instance; see the module."""
+    """Minimises the Lagrangian of one instance; see the module. ``check`` may raise where time is over."""
 
-    def __init__(self, instance: Instance) -> None:
-        self.instance = instance
+    def __init__(self, instance: Instance, check: Callable[[], None] | None = None) -> None:
+        self.instance, self.check = instance, check
         self.objective, self.limits = _rows(instance)
         self.base = Fraction(instance.base_cost) if _by_cost(instance) else instance.base_damage
         size, rows = instance.size, [self.objective, *self.limits]
@@ -132,18 +135,27 @@ class Oracle:
             (tuple(place[limit.groups].tolist()), np.where(limit.kept, 0.0, np.inf)) for limit in local
         ]
         turned = self.leaf == right[edges]
-        self.parts = [_Part(row, self, keys, edges, turned, inner, size) for row in rows]
+        width = instance.tables[0].shape[1]
+        self.leaves = np.empty((len(rows), width, len(self.leaf)))  # one piece, which compiled code reads
+        self.parts = [
+            _Part(row, self, keys, edges, turned, inner, size, leaves)
+            for row, leaves in zip(rows, self.leaves, strict=True)
+        ]
+        slopes = [part.coefficient for part in self.parts if part.coefficient is not None]
+        self.coefficients = np.array(slopes).reshape(len(slopes), len(self.leaf))
         self.leaf_levels = self.core_levels = None
         if couplings and any(part.coefficient is not None for part in self.parts):
             self.leaf_levels = np.ascontiguousarray(couplings[0].levels[self.leaf].T.astype(np.float64))
             self.core_levels = couplings[0].levels[self.core].astype(np.float64)
         self.limit_values = np.array([float(row.limit) for row in self.limits])
-        self.everything = Domain(np.arange(instance.tables[0].shape[1]) < instance.widths[self.core, None])
+        sizes = np.maximum([part.size for part in self.parts[1:]], np.abs(self.limit_values))
+        self.most_prices = _FAR / np.maximum(sizes, 1.0) / (len(rows) + 1)
+        self.everything = Domain(np.arange(width) < instance.widths[self.core, None])
 
     @cached_property
     def ceiling(self) -> float:
         """A number that no objective exceeds: a Lagrangian above it proves that nothing is feasible."""
-        total = float(self.objective.table.max(axis=1).astype(np.float64).sum())
+        total = self.parts[0].largest
         pairs = self.objective.pairs
         if pairs is not None and pairs.coefficient is not None:
             most = pairs.levels.max(axis=1)
@@ -167,12 +179,13 @@ class Oracle:
         """Return the prices as multipliers that can be checked (:func:`impq_opt.verification.dual_bound`)."""
         with np.errstate(over="ignore"):
             prices = np.ldexp(point.prices, np.array([-row.shift for row in self.limits], dtype=np.int64))
-        return dict(zip(self.names, np.minimum(prices, _FAR).tolist(), strict=True))
+        return dict(zip(self.names, np.minimum(prices, _LARGEST_MULTIPLIER).tolist(), strict=True))
 
     def evaluate(self, prices: FloatArray, domain: Domain | None = None) -> Point:
         """Return the Lagrangian at ``prices`` (R,) >= 0 with the core inside ``domain``."""
         domain = self.everything if domain is None else domain
-        weights = [1.0, *np.asarray(prices, dtype=np.float64).tolist()]
+        prices = np.minimum(prices, self.most_prices)
+        weights = [1.0, *prices.tolist()]
         leaves = _Leaves(self, weights)
         values = _weighted([part.core for part in self.parts], weights) + leaves.minima(domain)
         values[~domain.allowed] = np.inf
@@ -192,7 +205,7 @@ class Oracle:
         slope = used - self.limit_values
         if total == math.inf:
             constant = margin = 0.0
-        return Point(total + constant, margin, np.asarray(prices, dtype=np.float64), slope, choice, values)
+        return Point(total + constant, margin, prices, slope, choice, values)
 
     def reduced(self, point: Point, core: IntArray) -> FloatArray:
         """Return the reduced costs (K, L) of the leaves at a point's prices, for the core's choice (C,)."""
@@ -208,27 +221,42 @@ class Oracle:
         ends = zip(self.inner[0].tolist(), self.inner[1].tolist(), tables, strict=True)
         factors += [((a, b), table) for a, b, table in ends]
         factors += self.local
-        value, found, _ = least_sum(factors)
+        value, found, _ = least_sum(factors, self.check)
         self._core_value = float(value)
         return np.array([found[i] for i in range(len(values))], dtype=np.int64)
 
 
 class _Part:
-    """One row in the oracle's order: alone (n, K), core (C, K), leaves (K, L), and its share of the pairs."""
+    """One row in the oracle's order: alone (n, K), core (C, K), ``leaves`` (K, L), and its share of the pairs."""
 
     def __init__(
-        self, row: Row, oracle: Oracle, keys: IntArray, edges: IntArray, turned: BoolArray, inner: IntArray, size: int
+        self,
+        row: Row,
+        oracle: Oracle,
+        keys: IntArray,
+        edges: IntArray,
+        turned: BoolArray,
+        inner: IntArray,
+        size: int,
+        leaves: FloatArray,
     ) -> None:
+        if oracle.check is not None:
+            oracle.check()
         table = row.table.astype(np.float64)
         self.row, self.table = row, table
+        # Whole columns at once: many times as quick as a minimum along rows of eight.
+        least, most = reduce(np.minimum, table.T), reduce(np.maximum, table.T)
+        self.largest, self.span = float(most.sum()), float((most - least).sum())
+        self.size = float(np.maximum(np.abs(most), np.abs(least)).sum())  # above what the row comes to, either way
         self.alone, self.core = table[oracle.alone], table[oracle.core]
-        self.leaves = np.ascontiguousarray(table[oracle.leaf].T)
+        leaves[:] = table[oracle.leaf].T
+        self.leaves = leaves
         self.coefficient: FloatArray | None = None
         self.tables: FloatArray | None = None  # (K centre, K leaf, L)
         width = table.shape[1]
         self.inner = np.zeros((len(inner), width, width))
         # What the row's negative entries can take off a sum: rounding is measured against it.
-        self.negative = -float(np.minimum(table.min(axis=1), 0).sum())
+        self.negative = -float(np.minimum(least, 0).sum())
         if row.pairs is None:
             return
         if row.pairs.tables is not None:
@@ -238,9 +266,12 @@ class _Part:
         mine = place[edges]
         there = np.flatnonzero(mine >= 0)
         if row.pairs.coefficient is not None:
+            levels = np.abs(row.pairs.levels).max(axis=1).astype(np.float64)
+            self.size += float((row.pairs.coefficient * levels[row.pairs.left] * levels[row.pairs.right]).sum())
             self.coefficient = np.zeros(len(edges))
             self.coefficient[there] = row.pairs.coefficient[mine[there]]
         else:
+            self.size += float(np.abs(row.pairs.dense().astype(np.float64)).max(axis=(1, 2)).sum())
             dense = np.zeros((len(edges), width, width))
             dense[there] = row.pairs.dense(mine[there])
             dense[turned] = dense[turned].transpose(0, 2, 1)  # leaf by centre
@@ -323,13 +354,15 @@ class _Leaves:
     def _arguments(self) -> tuple[Any, ...]:
         oracle = self.oracle
         return (
+            len(oracle.parts),
+            len(self.slopes),
             len(oracle.leaf),
-            oracle.parts[0].leaves.shape[0],
+            oracle.leaves.shape[1],
             len(oracle.core),
-            tuple(part.leaves for part in oracle.parts),
-            tuple(self.weights),
-            tuple(slope for slope, _ in self.slopes),
-            tuple(weight for _, weight in self.slopes),
+            oracle.leaves,
+            np.array(self.weights),
+            oracle.coefficients,
+            np.array([weight for _, weight in self.slopes]),
             oracle.leaf_levels,
             oracle.owner,
             oracle.core_levels,
@@ -362,8 +395,11 @@ def _bound_row(damage: FloatArray, bound: Fraction) -> Row:
 
     What is far above the bound, which no answer takes, is lowered to a number that cannot overflow.
     """
+    bound = min(bound, Fraction(1 << 1100))  # more than all damages together
     shift = math.frexp(floor_float(bound))[1]
-    return Row("bound", np.minimum(np.ldexp(damage, -shift), _FAR), None, bound / Fraction(2) ** shift, shift)
+    with np.errstate(over="ignore"):
+        scaled = np.minimum(np.ldexp(damage, -shift), _FAR_ABOVE)
+    return Row("bound", scaled, None, bound / Fraction(2) ** shift, shift)
 
 
 def _rows(instance: Instance) -> tuple[Row, list[Row]]:

@@ -17,6 +17,8 @@ from impq_opt.contract import Claim, Control
 from impq_opt.costs.rows import cost_row
 from impq_opt.instance import Block, Direction, Instance
 from impq_opt.locality import is_local
+from impq_opt.solvers._dual import FEW_STEPS, dual_prices
+from impq_opt.solvers._small import enumerated
 
 __all__ = ["solve_peak"]
 
@@ -25,6 +27,9 @@ def solve_peak(
     instance: Instance, control: Control, inner: Callable[[Instance, Control, int | Fraction], Claim]
 ) -> Claim:
     """Return what can be claimed about the least peak; ``inner`` says whether a question's limit can be met."""
+    found = enumerated(instance, control)
+    if found is not None:
+        return _priced(found, instance, control)
     low = max(step.base + int(step.table.min(axis=1).sum()) for step in instance.peaks) - 1  # out of reach
     high = limit = max(step.base + int(step.table.max(axis=1).sum()) for step in instance.peaks)
     best, asked, stop = None, 0, Stop.COMPLETED
@@ -44,6 +49,14 @@ def solve_peak(
             break
         limit = (low + high) // 2
     return Claim(best, low + 1, prices, Enumeration(instance.size, asked), stop, {"questions": asked})
+
+
+def _priced(found: Claim, instance: Instance, control: Control) -> Claim:
+    """Give an enumerated answer the prices that say something about the question one quantum below it."""
+    if found.choice is None:
+        return found
+    question, name, _ = _below(instance, instance.cost_of(found.choice) - 1)
+    return replace(found, multipliers={**dual_prices(question, control, FEW_STEPS), name: 1.0})
 
 
 def _below(instance: Instance, limit: int) -> tuple[Instance, str, int | Fraction]:

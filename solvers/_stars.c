@@ -11,7 +11,6 @@
 #include <stdlib.h>
 
 #define BLOCK 128
-#define MOST_ROWS 48
 #define MOST_COLUMNS 64
 
 /* Where the linker can choose at load time, loops are also built for wider vectors; the arithmetic is the same. */
@@ -28,52 +27,36 @@ static void *entries_of(Buffers *b, PyObject *object, Py_ssize_t size, Py_ssize_
     return array_of(b, object, size, bytes, writable, 0, &data) < 0 ? NULL : data;
 }
 
-/* The leaves: tables (K, L) and coefficients (L,) of each row, priced by weights. */
+/* The leaves: tables (R, K, L) of the rows and coefficients (S, L) of those that have some, priced by weights (R,), (S,). */
 typedef struct {
-    Py_ssize_t leaves, columns, centres;
-    int rows, slopes;
-    const double *table[MOST_ROWS], *slope[MOST_ROWS];
-    double weight[MOST_ROWS], slope_weight[MOST_ROWS];
+    Py_ssize_t leaves, columns, centres, rows, slopes;
+    const double *table, *slope, *weight, *slope_weight;
     const double *leaf_levels;   /* (K, L) */
     const double *centre_levels; /* (C, K) */
     const int64_t *owner;        /* (L,) */
 } Leaves;
-
-static int rows_of(Buffers *b, PyObject *arrays, PyObject *weights, Py_ssize_t size, const double **into, double *weight)
-{
-    Py_ssize_t count = PyTuple_GET_SIZE(arrays);
-    if (count != PyTuple_GET_SIZE(weights) || count > MOST_ROWS) {
-        PyErr_SetString(PyExc_ValueError, "one weight a row, and not too many rows");
-        return -1;
-    }
-    for (Py_ssize_t i = 0; i < count; i++) {
-        into[i] = entries_of(b, PyTuple_GET_ITEM(arrays, i), size, 8, 0);
-        weight[i] = PyFloat_AsDouble(PyTuple_GET_ITEM(weights, i));
-        if (into[i] == NULL || PyErr_Occurred())
-            return -1;
-    }
-    return (int)count;
-}
 
 /* Price one block: single[k][l] and rising[k][l], the latter for one level of the centre. */
 WIDE static void price(const Leaves *s, Py_ssize_t first, Py_ssize_t count, double (*single)[BLOCK], double (*rising)[BLOCK])
 {
     double slope[BLOCK];
     for (Py_ssize_t l = 0; l < count; l++)
-        slope[l] = s->slopes ? s->slope[0][first + l] * s->slope_weight[0] : 0.0;
-    for (int r = 1; r < s->slopes; r++)
+        slope[l] = s->slopes ? s->slope[first + l] * s->slope_weight[0] : 0.0;
+    for (Py_ssize_t r = 1; r < s->slopes; r++)
         if (s->slope_weight[r] != 0.0)
             for (Py_ssize_t l = 0; l < count; l++)
-                slope[l] += s->slope[r][first + l] * s->slope_weight[r];
+                slope[l] += s->slope[r * s->leaves + first + l] * s->slope_weight[r];
     for (Py_ssize_t k = 0; k < s->columns; k++) {
         Py_ssize_t at = k * s->leaves + first;
         double *one = single[k], *up = rising[k];
         for (Py_ssize_t l = 0; l < count; l++)
-            one[l] = s->table[0][at + l] * s->weight[0];
-        for (int r = 1; r < s->rows; r++)
+            one[l] = s->table[at + l] * s->weight[0];
+        for (Py_ssize_t r = 1; r < s->rows; r++) {
+            const double *table = s->table + r * s->columns * s->leaves;
             if (s->weight[r] != 0.0)
                 for (Py_ssize_t l = 0; l < count; l++)
-                    one[l] += s->table[r][at + l] * s->weight[r];
+                    one[l] += table[at + l] * s->weight[r];
+        }
         for (Py_ssize_t l = 0; l < count; l++)
             up[l] = slope[l] * s->leaf_levels[at + l];
     }
@@ -148,17 +131,18 @@ static void all_choices(const Leaves *s, const int64_t *column, int64_t *choice)
 static int leaves_of(Buffers *b, Leaves *s, PyObject *args, PyObject **more, PyObject **out)
 {
     PyObject *tables, *weights, *slopes, *slope_weights, *leaf_levels, *owner, *centre_levels;
-    if (!PyArg_ParseTuple(args, "nnnO!O!O!O!OOOOO", &s->leaves, &s->columns, &s->centres, &PyTuple_Type, &tables,
-                          &PyTuple_Type, &weights, &PyTuple_Type, &slopes, &PyTuple_Type, &slope_weights, &leaf_levels,
-                          &owner, &centre_levels, more, out))
+    if (!PyArg_ParseTuple(args, "nnnnnOOOOOOOOO", &s->rows, &s->slopes, &s->leaves, &s->columns, &s->centres, &tables,
+                          &weights, &slopes, &slope_weights, &leaf_levels, &owner, &centre_levels, more, out))
         return -1;
-    if (s->columns < 1 || s->columns > MOST_COLUMNS || PyTuple_GET_SIZE(tables) < 1) {
+    if (s->columns < 1 || s->columns > MOST_COLUMNS || s->rows < 1) {
         PyErr_SetString(PyExc_ValueError, "too few or too many columns or rows");
         return -1;
     }
-    s->rows = rows_of(b, tables, weights, s->leaves * s->columns, s->table, s->weight);
-    s->slopes = s->rows < 0 ? -1 : rows_of(b, slopes, slope_weights, s->leaves, s->slope, s->slope_weight);
-    if (s->slopes < 0)
+    s->table = entries_of(b, tables, s->rows * s->columns * s->leaves, 8, 0);
+    s->weight = s->table == NULL ? NULL : entries_of(b, weights, s->rows, 8, 0);
+    s->slope = s->weight == NULL ? NULL : entries_of(b, slopes, s->slopes * s->leaves, 8, 0);
+    s->slope_weight = s->slope == NULL ? NULL : entries_of(b, slope_weights, s->slopes, 8, 0);
+    if (s->slope_weight == NULL)
         return -1;
     s->leaf_levels = entries_of(b, leaf_levels, s->leaves * s->columns, 8, 0);
     s->owner = s->leaf_levels == NULL ? NULL : entries_of(b, owner, s->leaves, 8, 0);
@@ -173,8 +157,8 @@ static int leaves_of(Buffers *b, Leaves *s, PyObject *args, PyObject **more, PyO
     return 0;
 }
 
-/* minima(leaves, columns, centres, tables, weights, slopes, slope weights, leaf levels, owner, centre levels, allowed,
-   sums): add to sums (C, K) the leaves' least values where a centre's candidate is allowed (others hold no meaning). */
+/* minima(rows, slopes, leaves, columns, centres, tables, weights, slopes, slope weights, leaf levels, owner,
+   centre levels, allowed, sums): add to sums (C, K) the leaves' least values where a centre's candidate is allowed (others hold no meaning). */
 static PyObject *py_minima(PyObject *self, PyObject *args)
 {
     Buffers b = {.count = 0};

@@ -7,26 +7,33 @@
    1984). The groups with another choice left, closest first, make a growing core (Pisinger 1995), solved over integers
    (:mod:`._exact_search`, :mod:`._exact_core`); each answer narrows the gap, until the core holds all of them.
 4. Where the gap is wider than what the pass kept, one more pass at the final multiplier.
+
+Other problems than those of single groups with one limit are enumerated first where they are small (:mod:`._small`).
 """
 
 from __future__ import annotations
 
+import math
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from typing import ClassVar
 
-from impq_opt.allocation import Stop
-from impq_opt.contract import Claim, Control, Solver
+from impq_opt.allocation import Enumeration, Stop
+from impq_opt.contract import Claim, Control, ExpiredError, Solver
 from impq_opt.errors import OptionError
-from impq_opt.instance import Instance
-from impq_opt.locality import is_local
+from impq_opt.instance import Direction, Instance
+from impq_opt.locality import is_local, without_constant
 from impq_opt.solvers._exact_magnify import as_before, magnified
 from impq_opt.solvers._exact_search import Search
 from impq_opt.solvers._hull import Hulls
+from impq_opt.solvers._small import enumerated
 
 __all__ = ["Exact"]
 
+# Assignments, and groups, that are enumerated where nothing else settles them.
+_LAST_RESORT, _LARGEST_SMALL = 1 << 18, 64
 # Groups that are branched on one inside the other.
 _DEEPEST = 3
 
@@ -68,6 +75,19 @@ class Exact(Solver):
         return found
 
     def run(self, instance: Instance, control: Control) -> Claim:
+        claim = Claim(stop=Stop.TIME_LIMIT)
+        with suppress(ExpiredError):
+            claim = self._run(instance, control)
+            if instance.size <= _LARGEST_SMALL and not _settled(instance, claim):
+                claim = enumerated(instance, control, min(_LAST_RESORT, self.states)) or claim
+        if claim.choice is None or claim.multipliers or not (instance.budgets or instance.coupled):
+            return claim
+        from impq_opt.solvers._dual import FEW_STEPS, dual_prices
+
+        # An enumeration needs no prices; who reads the answer does.
+        return replace(claim, multipliers=dual_prices(instance, control, FEW_STEPS))
+
+    def _run(self, instance: Instance, control: Control) -> Claim:
         if instance.peaks:
             from impq_opt.solvers._peak import solve_peak
 
@@ -76,18 +96,24 @@ class Exact(Solver):
 
     def _run_limited(self, instance: Instance, control: Control, enough: int | Fraction | None = None) -> Claim:
         """Solve an instance whose objective is a sum; with ``enough``, only find out whether that can be met."""
-        if instance.coupled or any(map(is_local, instance.budgets)):
+        known = without_constant(instance)
+        if known is None:
+            return Claim(lower_bound=math.inf, enumeration=Enumeration(0, 0))
+        try:
+            if not known.coupled and not any(map(is_local, known.budgets)):
+                return self._run_single_groups(known, control)
             from impq_opt.solvers._coupled import solve_coupled
 
-            return solve_coupled(instance, control, self._run_single_groups, enough=enough)
-        return self._run_single_groups(instance, control)
+            return enumerated(known, control) or solve_coupled(known, control, self._run_limited, enough=enough)
+        except ExpiredError:  # before there was any answer
+            return Claim(stop=Stop.TIME_LIMIT)
 
     def _run_single_groups(self, instance: Instance, control: Control) -> Claim:
         """Solve an instance without costs that couple groups."""
         if instance.budgets:
             from impq_opt.solvers._budgets import solve_budgets
 
-            return solve_budgets(instance, control, min(self.states, 400_000))
+            return enumerated(instance, control) or solve_budgets(instance, control, min(self.states, 400_000))
         larger, shift = magnified(instance)
         hulls = None if shift else self._hulls  # they are those of the instance as it was
         return as_before(self._search(larger, control, hulls, _DEEPEST), instance, shift)
@@ -104,3 +130,19 @@ class Exact(Solver):
         except KeyboardInterrupt:
             search.stop = Stop.INTERRUPTED
         return search.claim()
+
+
+def _settled(instance: Instance, claim: Claim) -> bool:
+    """Return whether nothing is left to find out, or no time or memory to do so.
+
+    A search over many decades can end without: 64 bits then do not tell apart what it compares.
+    """
+    if claim.stop not in (Stop.COMPLETED, Stop.STATE_LIMIT):
+        return True
+    if claim.enumeration is None or claim.choice is None:
+        return claim.enumeration is not None and claim.lower_bound == math.inf
+    if not (instance.budgets or instance.coupled or instance.peaks):
+        return True  # one limit: what is searched to the end is settled
+    if instance.direction is Direction.COST:
+        return claim.lower_bound >= instance.cost_of(claim.choice)
+    return float(claim.lower_bound) >= float(instance.damage_of(claim.choice))

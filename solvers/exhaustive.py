@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt.allocation import Enumeration, Stop
-from impq_opt.contract import Claim, Control, Solver
+from impq_opt.arithmetic import ceil_float
+from impq_opt.contract import Claim, Control, ExpiredError, Solver
 from impq_opt.errors import OptionError
 from impq_opt.instance import Budget, Direction, Instance
 
@@ -42,31 +43,42 @@ class Exhaustive(Solver):
             raise OptionError("must be positive", where="exhaustive.limit", value=self.limit)
 
     def run(self, instance: Instance, control: Control) -> Claim:
+        digits = float(np.log10(instance.widths).sum())  # the product of a million widths would take seconds
+        if digits > 100 or math.prod(instance.widths.tolist()) > self.limit:
+            return Claim(stop=Stop.STATE_LIMIT, statistics={"log10_assignments": digits, "limit": self.limit})
+        try:
+            return self._run(instance, control)
+        except ExpiredError:
+            return Claim(stop=Stop.TIME_LIMIT)
+
+    def _run(self, instance: Instance, control: Control) -> Claim:
         widths = instance.widths.tolist()
         states = math.prod(widths)
-        if states > self.limit:
-            return Claim(stop=Stop.STATE_LIMIT, statistics={"assignments": states, "limit": self.limit})
         cost_table, damage_table = instance.tables
         cost = np.zeros(1, dtype=np.int64)
         damage = np.zeros(1)
         for group, width in enumerate(widths):
             cost = (cost[:, None] + cost_table[group, :width]).reshape(-1)
             damage = (damage[:, None] + damage_table[group, :width]).reshape(-1)
+            control.check()
         if instance.pairs is not None:
             pairs = instance.pairs
             for one, other, table in zip(pairs.left.tolist(), pairs.right.tolist(), pairs.dense(), strict=True):
                 cost += table[self._column(widths, one), self._column(widths, other)]
+                control.check()
         if instance.peaks:
             cost = np.max([self._step(widths, step) for step in instance.peaks], axis=0)
         by_cost = instance.direction is Direction.COST
         first, second = (cost, damage) if by_cost else (damage, cost)
         order = np.lexsort((np.arange(states), second, first))
         if by_cost and instance.bound is not None:
-            order = order[damage[order] <= float(instance.bound - instance.base_damage) * (1 + _CLOSE) + 1e-300]
+            order = order[damage[order] <= ceil_float(instance.bound - instance.base_damage) * (1 + _CLOSE) + 1e-300]
         best, best_value = None, None
         for number in order.tolist():
             if best_value is not None and self._worse(first[number], best_value, by_cost, instance):
                 break
+            if control.expired():
+                return Claim(best, stop=Stop.TIME_LIMIT)
             choice = np.array(np.unravel_index(number, widths), dtype=np.int64)
             if not instance.is_feasible(choice):
                 continue

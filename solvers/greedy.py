@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from impq_opt.allocation import Stop
 from impq_opt.contract import Claim, Control, Solver
 from impq_opt.instance import Direction, Instance
 from impq_opt.solvers._hull import hull_steps
@@ -42,16 +43,18 @@ class Greedy(Solver):
     def run(self, instance: Instance, control: Control) -> Claim:
         steps = hull_steps(*instance.tables)
         count = break_step(instance, steps)
-        choice = steps.choice(count)
+        choice, stop = steps.choice(count), Stop.COMPLETED
         for _ in range(self.passes):
-            better = fill(instance, choice)
-            if np.array_equal(better, choice):
+            better = fill(instance, choice, control)
+            if control.expired():
+                stop = Stop.TIME_LIMIT
+            same, choice = np.array_equal(better, choice), better
+            if same or stop is not Stop.COMPLETED:
                 break
-            choice = better
-        return Claim(choice, multipliers=price(instance, steps, count))
+        return Claim(choice, multipliers=price(instance, steps, count), stop=stop)
 
 
-def fill(instance: Instance, choice: IntArray) -> IntArray:
+def fill(instance: Instance, choice: IntArray, control: Control) -> IntArray:
     """Return a feasible choice at least as good: single changes that improve and fit, largest gain first.
 
     At most one change a group. Slack is kept exactly, so the result is feasible if ``choice`` was.
@@ -76,7 +79,7 @@ def fill(instance: Instance, choice: IntArray) -> IntArray:
     to = best.argmax(axis=1)
     for group in np.argsort(-best[rows, to], kind="stable").tolist():
         column = int(to[group])
-        if best[group, column] <= 0:
+        if best[group, column] <= 0 or control.expired():
             break
         if instance.direction is Direction.COST:
             change = Fraction(float(damage[group, column])) - Fraction(float(damage[group, choice[group]]))

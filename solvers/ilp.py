@@ -24,6 +24,10 @@ __all__ = ["Ilp"]
 class Ilp(Solver):
     """PuLP's model, as most bit allocators write it, with rows scaled and the answer checked.
 
+    The backend is given what is left of the time limit once the model is written, which takes PuLP seconds where it is
+    large, and looks at it between steps only. Ctrl-C in a terminal reaches CBC, a program of its own, too, which then
+    ends with its best answer; sent to this process alone it is seen once CBC has ended, and a second one raises.
+
     Parameters
     ----------
     backend : {"cbc", "highs"}

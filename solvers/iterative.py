@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from impq_opt.allocation import Stop
 from impq_opt.contract import Claim, Control, Solver
 from impq_opt.errors import OptionError
 from impq_opt.instance import Direction, Instance
@@ -56,7 +57,7 @@ class Iterative(Solver):
             raise OptionError("must be at least 1", where="iterative.halve_every", value=self.halve_every)
 
     def run(self, instance: Instance, control: Control) -> Claim:
-        best, best_value, length = None, None, 0
+        best, best_value, length, stop = None, None, 0, Stop.COMPLETED
         for choice in self._trail(instance):
             length += 1
             if instance.is_feasible(choice):
@@ -69,8 +70,9 @@ class Iterative(Solver):
             if instance.direction is Direction.DAMAGE and best is not None:
                 break
             if control.expired():
+                stop = Stop.TIME_LIMIT
                 break
-        return Claim(best, statistics={"iterations": length})
+        return Claim(best, stop=stop, statistics={"iterations": length})
 
     def _trail(self, instance: Instance) -> Iterator[IntArray]:
         """Yield the allocations of the walk, from the most precise down."""

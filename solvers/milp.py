@@ -24,6 +24,9 @@ class Milp(Solver):
     Its own word is not a proof: it works in floating point with tolerances. The answer is checked exactly, and the
     lower bound is the Lagrangian one. Where the exact check fails, the limits are tightened a little and the model is
     solved again.
+
+    HiGHS is given what is left of the time limit, but looks at it between steps only: presolve and the first linear
+    program run to their end, seconds on large models. Ctrl-C is seen once it returns; so is a second one.
     """
 
     name: ClassVar[str] = "milp"

@@ -30,7 +30,7 @@ class Uniform(Solver):
     supports: ClassVar[frozenset[str]] = frozenset({"damage", "budgets"})
 
     def run(self, instance: Instance, control: Control) -> Claim:
-        return Claim(best_feasible(instance, self._levels(instance)))
+        return best_feasible(instance, self._levels(instance), control)
 
     def _levels(self, instance: Instance) -> Iterator[IntArray]:
         bits = instance.bits

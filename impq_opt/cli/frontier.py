@@ -36,7 +36,7 @@ from impq_opt.question import make_instance
 from impq_opt.report.curve import knee, thin
 from impq_opt.report.figures import Figure, Series
 from impq_opt.report.pictures import picture_bytes
-from impq_opt.solver import solve
+from impq_opt.solver import solve_in_passing
 from impq_opt.solvers import solver_class
 from impq_opt.sweep import Frontier
 from impq_opt.sweep import frontier as sweep
@@ -125,7 +125,7 @@ def _solved(problem: Problem, minimize: Any, bounds: list[float], solvers: list[
 def _answer(problem: Problem, minimize: Any, bound: float, name: str) -> _Point:
     kind, label = ("exact", f"at {bound:g}") if name == "exact" else ("strategy", f"{name} at {bound:g}")
     try:
-        answer: Allocation = solve(problem, bound=bound, minimize=minimize, solver=name)
+        answer: Allocation = solve_in_passing(problem, bound=bound, minimize=minimize, solver=name)
     except OptionError:
         raise
     except ImpqError as error:

@@ -20,7 +20,7 @@ from impq_opt.files import atomic_write, load_allocation
 from impq_opt.problem import Problem
 from impq_opt.report import Measured, Report, Strategy, render_page, write_pictures
 from impq_opt.report.curve import Curve, curve
-from impq_opt.solver import solve
+from impq_opt.solver import solve_in_passing
 from impq_opt.solvers import solver_class, solver_names
 from impq_opt.sweep import frontier as sweep
 
@@ -146,7 +146,7 @@ def _of_run(folder: Path, records: Sequence[Mapping[str, Any]]) -> tuple[Allocat
     # proved about them.
     pinned = replace(declared, pins=pins, ties=(), bound=None, budgets={})
     free = replace(
-        solve(pinned, bound=1e300),
+        solve_in_passing(pinned, bound=1e300),
         problem=replace(declared, bound=None, budgets={}),
         status=Status.FEASIBLE,
         bound=None,
@@ -211,7 +211,11 @@ def _strategies(allocation: Allocation) -> list[Strategy]:
         if not needs <= solver_class(name).supports:
             continue
         try:
-            found.append(Strategy(name, solve(allocation.problem, **_question(allocation), solver=name, time_limit=20)))
+            found.append(
+                Strategy(
+                    name, solve_in_passing(allocation.problem, **_question(allocation), solver=name, time_limit=20)
+                )
+            )
         except ImpqError:
             continue  # a strategy that cannot take this problem is not in the table
     return found

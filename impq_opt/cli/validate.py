@@ -27,7 +27,7 @@ from impq_opt.cli._network import NETWORK_HELP, DataOptions, NetworkOptions, nee
 from impq_opt.errors import MissingPackageError, OptionError
 from impq_opt.files import atomic_write, load_allocation
 from impq_opt.problem import Problem
-from impq_opt.solver import solve
+from impq_opt.solver import solve_in_passing
 
 if TYPE_CHECKING:
     from impq_opt.measure.reality import Reality
@@ -98,7 +98,7 @@ def _allocations(
             bound = float(text)
         except ValueError:
             raise OptionError("must be numbers", where="--bounds", value=text) from None
-        found = solve(problem, bound=bound)
+        found = solve_in_passing(problem, bound=bound)
         if found.choice is None:
             print(
                 f"impq-opt: bound {bound:g} is left out, {found.status.value}: {diagnosis_text(found)}", file=sys.stderr

@@ -20,7 +20,7 @@ from impq_opt.errors import OptionError, ProblemError
 from impq_opt.groups import Candidates
 from impq_opt.problem import Problem
 from impq_opt.rounds.hyper import Hyper
-from impq_opt.solver import solve
+from impq_opt.solver import solve_in_passing
 
 __all__ = ["COSTS_IN_LOG", "Choice", "choose", "columns_of", "describe", "fix_activations", "not_above", "step_down"]
 
@@ -71,7 +71,9 @@ def choose(problem: Problem, now: IntArray, number: int, hyper: Hyper, magnitude
         limits["bound"] = hyper.bound.at(number, hyper.rounds)
     if hyper.monotone:  # after the budget, which is a share of what all candidates would cost
         problem = not_above(problem, now)
-    found = solve(problem, solver=hyper.strategy, minimize=hyper.minimize, seed=hyper.seed, **limits, **hyper.options)
+    found = solve_in_passing(
+        problem, solver=hyper.strategy, minimize=hyper.minimize, seed=hyper.seed, **limits, **hyper.options
+    )
     if found.choice is None:
         raise OptionError(
             f"no allocation: {found.diagnosis or found.status.value}",

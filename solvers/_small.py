@@ -1,0 +1,137 @@
+"""What is small: every assignment, in whole numbers. No price and no bound can be led astray, and nothing runs on.
+
+Costs are whole numbers, and so are damages in units of 2**-1074, however many decades they span. Every row is an
+array with one axis for each group that has a choice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+from impq_opt.allocation import Enumeration
+from impq_opt.arithmetic import float_units, units_within
+from impq_opt.contract import Claim, Control
+from impq_opt.coupling import Coupling
+from impq_opt.instance import Budget, Direction, Instance
+from impq_opt.reduction import settle
+
+__all__ = ["enumerated"]
+
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+# Assignments that are few: looking at them takes milliseconds, less than the prices of several limits.
+_FEW = 1 << 13
+
+
+def enumerated(instance: Instance, control: Control, most: int = _FEW) -> Claim | None:
+    """Return the best of all assignments, or that none keeps the limits; None where there are more than ``most``.
+
+    The least objective, among equals the least of the other (damage or cost), among those the first in order of the
+    columns.
+    """
+    if np.log2(instance.widths).sum() > math.log2(most + 0.5):
+        return None
+    control.check()
+    choosing = np.flatnonzero(instance.widths > 1)
+    single = np.flatnonzero(instance.widths == 1)
+    rest = settle(instance, single, np.zeros(len(single), dtype=np.int64)) if len(single) else instance
+    best, states = _best(rest, control)
+    found = Enumeration(instance.size, states)
+    if best is None:
+        return Claim(lower_bound=math.inf, enumeration=found)
+    choice = np.zeros(instance.size, dtype=np.int64)
+    choice[choosing] = best
+    by_cost = instance.direction is Direction.COST
+    return Claim(choice, instance.cost_of(choice) if by_cost else instance.damage_of(choice), enumeration=found)
+
+
+def _best(instance: Instance, control: Control) -> tuple[IntArray | None, int]:
+    """Return the best choice (size,) of groups that all have a choice, and the number of assignments."""
+    shape = tuple(instance.widths.tolist())
+    kept = np.ones(shape, dtype=bool)
+    for budget in instance.budgets:
+        control.check()
+        kept &= _within(_step(budget, shape), budget.limit - budget.base)
+    cost = _costs(instance, shape)
+    if instance.limit is not None:
+        kept &= _within(cost, instance.limit - instance.base_cost)
+    states = kept.size
+    places = np.flatnonzero(kept)
+    columns = np.unravel_index(places, shape) if shape else ()
+    costs: list[int] = cost.reshape(-1)[places].tolist()
+    damages, room = _damages(instance, columns, len(places), control)
+    fits = [i for i in range(len(places)) if room is None or damages[i] <= room]
+    if not fits:
+        return None, states
+    first, second = (costs, damages) if instance.direction is Direction.COST else (damages, costs)
+    best = min(fits, key=lambda i: (first[i], second[i]))  # the first of equals
+    return np.array([column[best] for column in columns], dtype=np.int64), states
+
+
+def _costs(instance: Instance, shape: tuple[int, ...]) -> IntArray:
+    """Return what is minimised or limited in cost, the constant left out but for the largest of several sums."""
+    if not instance.peaks:
+        return _sums(instance.tables[0], instance.pairs, shape)
+    return np.asarray(np.max([step.base + _step(step, shape) for step in instance.peaks], axis=0))
+
+
+def _step(budget: Budget, shape: tuple[int, ...]) -> IntArray:
+    return _sums(budget.table, budget.pairs, shape)
+
+
+def _sums(table: IntArray, pairs: Coupling | None, shape: tuple[int, ...]) -> IntArray:
+    """Return one row of every assignment."""
+    total = np.zeros(shape, dtype=np.int64)
+    for axis, width in enumerate(shape):
+        total += _along(table[axis, :width], (axis,), len(shape))
+    if pairs is not None:
+        for one, other, values in zip(pairs.left.tolist(), pairs.right.tolist(), pairs.dense(), strict=True):
+            total += _along(values[: shape[one], : shape[other]], (one, other), len(shape))
+    return total
+
+
+def _along(values: IntArray, axes: tuple[int, ...], count: int) -> IntArray:
+    """Return an array whose axes are ``axes``, in order, of ``count``, ready to be broadcast."""
+    shape = [1] * count
+    for axis, width in zip(axes, values.shape, strict=True):
+        shape[axis] = width
+    return values.reshape(shape)
+
+
+def _within(values: IntArray, limit: int) -> BoolArray:
+    large = np.iinfo(np.int64)
+    return values <= min(max(limit, large.min), large.max) if limit >= large.min else np.zeros(values.shape, dtype=bool)
+
+
+def _damages(
+    instance: Instance, columns: Iterable[IntArray], count: int, control: Control
+) -> tuple[list[int], int | None]:
+    """Return the damage of some assignments in units of 2**-1074, and what the bound leaves of them."""
+    total = np.zeros(count, dtype=object)
+    for row, column in zip(_units(instance), columns, strict=True):
+        control.check()
+        total += np.array(row, dtype=object)[column]  # Python's whole numbers: no sum rounds
+    room = None if instance.bound is None else units_within(instance.bound - instance.base_damage)
+    return total.tolist(), room
+
+
+def _units(instance: Instance) -> list[list[int]]:
+    """Return the damage of each group's candidates in units of 2**-1074, that of tied groups summed exactly."""
+    problem = instance.problem
+    members = [groups[None] for groups in instance.representatives]
+    for tie in instance.ties:
+        for group, tied in zip(tie.groups.tolist(), tie.members, strict=True):
+            members[group] = tied
+    rows: list[list[int]] = [[] for _ in members]
+    for column in range(int(instance.widths.max(initial=0))):
+        choice = np.minimum(column, instance.widths - 1)
+        chosen = problem.damage.chosen(problem.candidates, instance.lift(choice))
+        for row, groups, own in zip(rows, members, instance.widths.tolist(), strict=True):
+            if column < own:
+                row.append(sum(map(float_units, chosen[groups].tolist())))
+    return rows
