@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from impq_opt.arithmetic import nearest_float
 from impq_opt.arrays import ACTIVATION, WEIGHT
 from impq_opt.errors import AllocationError
 from impq_opt.problem import Problem
@@ -179,7 +180,7 @@ class Allocation:
             return math.inf
         if self.status is Status.OPTIMAL or objective <= below:
             return 0.0
-        return float((objective - Fraction(below)) / abs(objective)) if objective else math.inf
+        return nearest_float((objective - Fraction(below)) / abs(objective)) if objective else math.inf
 
     @property
     def cost(self) -> int | float:
@@ -190,10 +191,10 @@ class Allocation:
 
     @property
     def damage(self) -> float:
-        """The exact sum of damages, rounded once to the nearest float64."""
+        """The exact sum of damages, rounded once to the nearest float64; inf where it is out of range."""
         self._need()
         assert self.exact_damage is not None
-        return float(self.exact_damage)
+        return nearest_float(self.exact_damage)
 
     @property
     def effective_bits(self) -> tuple[float | None, float | None]:
@@ -230,5 +231,5 @@ class Allocation:
 def number(value: Fraction | float) -> int | float:
     """Return an int where ``value`` is whole, else the nearest float64."""
     if isinstance(value, Fraction):
-        return value.numerator if value.denominator == 1 else float(value)
+        return value.numerator if value.denominator == 1 else nearest_float(value)
     return value

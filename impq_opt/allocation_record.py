@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt.allocation import Allocation, Certificate, Diagnosis, Enumeration, Status, Stop
+from impq_opt.arithmetic import nearest_float
 from impq_opt.errors import AllocationError, nearest
 from impq_opt.problem import Problem
 from impq_opt.stability import upper_limit
@@ -151,12 +152,12 @@ def allocation_record(
         "status": allocation.status.value,
         "minimizes": allocation.minimizes,
         "minimize": {name: _exact(weight) for name, weight in allocation.cost_weights.items()},
-        "objective": allocation.objective if found else None,
+        "objective": _finite(allocation.objective) if found else None,
         "lower_bound": _finite(allocation.lower_bound),
         "gap": _finite(allocation.gap),
-        "cost": allocation.cost if found else None,
-        "damage": allocation.damage if found else None,
-        "bound": None if allocation.bound is None else float(allocation.bound),
+        "cost": _finite(allocation.cost) if found else None,
+        "damage": _finite(allocation.damage) if found else None,
+        "bound": None if allocation.bound is None else _finite(nearest_float(allocation.bound)),
         "budgets": {name: _exact(limit) for name, limit in allocation.budgets.items()},
         "compression_ratio": allocation.compression_ratio if found else None,
         "effective_bits": {"weight": weight, "activation": activation},
@@ -190,7 +191,7 @@ def _exact(value: Fraction | float) -> int | float | str:
 
 
 def _finite(value: float) -> float | int | None:
-    return value if math.isfinite(value) else None
+    return value if isinstance(value, int) or math.isfinite(value) else None
 
 
 def _text(value: Fraction | float | None) -> str | None:
@@ -229,8 +230,8 @@ def _diagnosis(diagnosis: Diagnosis | None) -> dict[str, Any] | None:
         return None
     return {
         "limit": diagnosis.limit,
-        "smallest": diagnosis.smallest,
-        "allowed": diagnosis.allowed,
+        "smallest": _finite(diagnosis.smallest),
+        "allowed": _finite(diagnosis.allowed),
         "held_by": list(diagnosis.held_by),
     }
 

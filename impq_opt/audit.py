@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt.allocation import Allocation, Status, number
+from impq_opt.arithmetic import nearest_float, reported_as_low
 from impq_opt.diagnosis import diagnose
 from impq_opt.errors import AllocationError, InputError
 from impq_opt.instance import Direction, Instance
@@ -189,9 +190,9 @@ def _broken_rules(instance: Instance, problem: Problem, choice: IntArray) -> str
 
 def _equal(name: str, found: Fraction, stated: Fraction | None) -> Check:
     if found == stated:
-        return Check(name, Verdict.PROVED, f"{number(found):.15g}, recomputed exactly")
-    text = "nothing" if stated is None else f"{number(stated):.15g}"
-    return Check(name, Verdict.WRONG, f"is {number(found):.15g}, stated is {text}")
+        return Check(name, Verdict.PROVED, f"{nearest_float(found):.15g}, recomputed exactly")
+    text = "nothing" if stated is None else f"{nearest_float(stated):.15g}"
+    return Check(name, Verdict.WRONG, f"is {nearest_float(found):.15g}, stated is {text}")
 
 
 # -- bounds ------------------------------------------------------------------------------------------------------
@@ -236,15 +237,15 @@ def _dual(instance: Instance, multipliers: Mapping[str, float]) -> Fraction | fl
 
 def _dual_check(below: Fraction | float, claimed: Fraction | float, unit: Fraction) -> Check:
     if below != -math.inf and below * unit >= claimed:
-        return Check("dual bound", Verdict.PROVED, f"{number(claimed):.15g} follows from the multipliers alone")
-    text = f"the multipliers prove {number(below if below == -math.inf else below * unit):.15g}"
-    return Check("dual bound", Verdict.WRONG, f"{text}, stated is {number(claimed):.15g}")
+        return Check("dual bound", Verdict.PROVED, f"{nearest_float(claimed):.15g} follows from the multipliers alone")
+    text = f"the multipliers prove {nearest_float(below if below == -math.inf else below * unit):.15g}"
+    return Check("dual bound", Verdict.WRONG, f"{text}, stated is {nearest_float(claimed):.15g}")
 
 
 def _lower_check(
     stated: Fraction | float, below: Fraction | float, unit: Fraction, recount: Recount | None, instance: Instance
 ) -> Check:
-    text = f"{number(stated):.15g}"
+    text = f"{nearest_float(stated):.15g}"
     if recount is None:
         return Check("lower bound", Verdict.PROVED, f"{text} follows from the multipliers alone")
     if recount.outcome is Outcome.PROVED and recount.groups == 0:
@@ -258,8 +259,8 @@ def _lower_check(
         assert recount.better is not None
         better = assess(instance, recount.better)
         value = better.cost * unit if instance.direction is Direction.COST else better.damage
-        return Check("lower bound", Verdict.WRONG, f"{text}, and {number(value):.15g} can be reached; {where}")
-    proved = "nothing" if below == -math.inf else f"{number(below * unit):.15g}"
+        return Check("lower bound", Verdict.WRONG, f"{text}, and {nearest_float(value):.15g} can be reached; {where}")
+    proved = "nothing" if below == -math.inf else f"{nearest_float(below * unit):.15g}"
     return Check(
         "lower bound",
         Verdict.CLAIMED,
@@ -281,8 +282,9 @@ def _status_check(
         closed = lower >= found.cost
         open_gap = allocation.exact_lower_bound < found.cost * instance.quantum
     else:  # damages are compared as they are reported
-        closed = float(lower) >= float(found.damage)
-        open_gap = float(allocation.exact_lower_bound) < float(found.damage)
+        closed = lower != -math.inf and reported_as_low(found.damage, Fraction(lower))
+        stated_bound = allocation.exact_lower_bound
+        open_gap = stated_bound == -math.inf or not reported_as_low(found.damage, Fraction(stated_bound))
     if closed:
         return Check(name, Verdict.PROVED, "optimal: the proved lower bound meets the objective")
     if open_gap:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt.allocation import Diagnosis
-from impq_opt.arithmetic import exact_int_sum, exact_sum
+from impq_opt.arithmetic import exact_int_sum, exact_sum, nearest_float
 from impq_opt.compilation import compile_instance
 from impq_opt.costs.rows import CostRow, cost_row
 from impq_opt.instance import Budget, Direction, Instance, RankOne
@@ -36,8 +36,8 @@ def diagnose(instance: Instance) -> Diagnosis | None:
         if least > instance.limit:
             return Diagnosis(
                 "cost",
-                float(least * instance.quantum),
-                float(instance.limit * instance.quantum),
+                nearest_float(least * instance.quantum),
+                nearest_float(instance.limit * instance.quantum),
                 _holders(instance.problem, instance.row.weights, instance.limit * instance.quantum),
             )
     for budget in instance.budgets:
@@ -45,8 +45,8 @@ def diagnose(instance: Instance) -> Diagnosis | None:
         if least > budget.limit:
             return Diagnosis(
                 budget.term or budget.name,
-                float(least * budget.quantum),
-                float(budget.limit * budget.quantum),
+                nearest_float(least * budget.quantum),
+                nearest_float(budget.limit * budget.quantum),
                 _holders(instance.problem, {budget.term: 1}, budget.limit * budget.quantum),
             )
     return None
@@ -162,9 +162,9 @@ def _explain_damage(instance: Instance) -> Diagnosis:
             without = replace(problem, pins={}) if name == "pins" else replace(problem, ties=())
             reachable = _free_minimum(without)
             if instance.bound is not None and reachable <= instance.bound < smallest:
-                held.append(f"the {name} (without them {float(reachable):.6g} is reachable)")
+                held.append(f"the {name} (without them {nearest_float(reachable):.6g} is reachable)")
     held += _largest(instance)
-    return Diagnosis("damage", float(smallest), float(instance.bound or 0), tuple(held))
+    return Diagnosis("damage", nearest_float(smallest), nearest_float(instance.bound or Fraction(0)), tuple(held))
 
 
 def _free_minimum(problem: Problem) -> Fraction:

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt.allocation import Allocation, Status
-from impq_opt.arithmetic import ceil_float
+from impq_opt.arithmetic import ceil_float, nearest_float
 from impq_opt.priced import Candidate, Priced, answer_again, clean, label_of
 from impq_opt.problem import Problem
 
@@ -172,7 +172,7 @@ def _alternative(view: Priced, group: str, place: int, column: int, solve_again:
         cost_change=float(view.cost[place, column] - view.cost[place, here]) * quantum,
         damage_change=float(view.damage[place, column] - view.damage[place, here]),
         objective=objective,
-        increase=math.nan if found is None else math.inf if objective is None else float(objective - before),
+        increase=math.nan if found is None else math.inf if objective is None else nearest_float(objective - before),
         proved=found is not None and found.status in (Status.OPTIMAL, Status.INFEASIBLE),
     )
 

@@ -18,7 +18,7 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.arithmetic import exact_int_sum, exact_sum
+from impq_opt.arithmetic import exact_int_sum, exact_sum, nearest_float
 from impq_opt.idle import idle_groups, least_damage
 from impq_opt.instance import Direction, Instance
 from impq_opt.locality import is_local
@@ -162,7 +162,7 @@ def _open_columns(
         members = max((tie.members.shape[1] for tie in instance.ties), default=0)
         error = (16 + 4 * len(instance.budgets) + 2 * members) * _EPS * value
         reduced = value - np.where(inside, value, np.inf).min(axis=1, keepdims=True)
-        closed = reduced - error > float(room) * (1 + 2**-50)
+        closed = reduced - error > nearest_float(room) * (1 + 2**-50)
     found: npt.NDArray[np.bool_] = inside & ~closed
     return found
 

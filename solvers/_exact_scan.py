@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from impq_opt import limits
 from impq_opt.arithmetic import dyadic_units, exact_int_sum, exact_units
 from impq_opt.instance import Block, RankOne
 from impq_opt.solvers import _native
@@ -43,8 +44,8 @@ ColumnArray = npt.NDArray[np.uint16]
 GUARD = 1.0 - 2.0**-48
 # Multipliers stay below this, so that they can be multiplied by any cost.
 LARGEST_PRICE = 1e280
-# On top of the cost of a column that stands for no candidate; above all sums of costs, and far from overflow.
-PROHIBITIVE = np.int64(1 << 60)
+# On top of the cost of a column that stands for no candidate.
+PROHIBITIVE = np.int64(limits.PROHIBITIVE)
 # Groups per chunk: the temporaries of one chunk stay in the cache.
 _CHUNK = 1 << 13
 # So few groups are chosen from in compiled code.
@@ -282,9 +283,11 @@ def _joined(pools: list[Pool]) -> Pool:
     width = max(pool.cost.shape[1] for pool in pools)
 
     def widened(pool: Pool) -> tuple[IntArray, FloatArray]:
-        past = np.maximum(np.arange(width) - pool.cost.shape[1] + 1, 0) > 0
         columns = np.minimum(np.arange(width), pool.cost.shape[1] - 1)
-        return pool.cost[:, columns] + PROHIBITIVE * past, pool.damage[:, columns]
+        past = np.arange(width) > columns
+        # A last column that already stands for none is not to be raised again: it would overflow.
+        is_one = pool.cost[:, -1:] - pool.cost.min(axis=1)[:, None] < PROHIBITIVE
+        return pool.cost[:, columns] + PROHIBITIVE * (past & is_one), pool.damage[:, columns]
 
     costs, damages = zip(*(widened(pool) for pool in pools), strict=True)
     return Pool(np.concatenate([pool.places for pool in pools]), np.concatenate(costs), np.concatenate(damages))

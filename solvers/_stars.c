@@ -12,7 +12,6 @@
 
 #define BLOCK 128
 #define MOST_ROWS 48
-#define MOST_COLUMNS 64
 
 /* Where the linker can choose at load time, loops are also built for wider vectors; the arithmetic is the same. */
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)

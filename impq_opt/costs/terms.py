@@ -7,12 +7,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from impq_opt.errors import ProblemError
 from impq_opt.layout import Layout
+from impq_opt.limits import LARGEST_TOTAL
 
 __all__ = [
     "ActivationMemory",
@@ -23,13 +25,11 @@ __all__ = [
     "Storage",
     "TableCost",
     "common_quantum",
+    "largest_entry",
     "to_integers",
 ]
 
 IntArray = npt.NDArray[np.int64]
-
-# Sums of costs stay below this, so that int64 arithmetic in the solvers cannot overflow.
-LARGEST_TOTAL = 1 << 61
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,9 +173,8 @@ class TableCost(CostTerm):
                 where=f"costs.{name}",
                 value=array.shape,
             )
-        if array.dtype.kind in "iu":
-            if array.dtype == np.uint64 and int(array.max()) >= LARGEST_TOTAL:
-                raise ProblemError("is too large for exact sums", where=f"costs.{name}", value=int(array.max()))
+        if array.dtype.kind in "iu" or (array.dtype.kind == "O" and all(type(v) is int for v in array.flat)):
+            _check_total(largest_entry(array), len(array), f"costs.{name}")
             integers, quantum, rounding = array.astype(np.int64, copy=False), Fraction(1), 0.0
         elif array.dtype.kind == "f":
             integers, quantum, rounding = to_integers(array.astype(np.float64, copy=False), f"costs.{name}")
@@ -184,14 +183,7 @@ class TableCost(CostTerm):
         return cls(integers, quantum, name, unit, source, rounding)
 
     def __post_init__(self) -> None:
-        low, high = int(self.values.min()), int(self.values.max())
-        if max(abs(low), abs(high)) * len(self.values) >= LARGEST_TOTAL:
-            raise ProblemError(
-                "costs are too large for exact 64-bit sums",
-                where=f"costs.{self.name}",
-                value=high,
-                hint="use a coarser unit",
-            )
+        _check_total(largest_entry(self.values), len(self.values), f"costs.{self.name}")
 
     def slope(self, layout: Layout) -> None:
         return None
@@ -205,6 +197,21 @@ class TableCost(CostTerm):
     def canonical(self) -> Iterator[tuple[str, object]]:
         yield "quantum", str(self.quantum)
         yield "values", self.values
+
+
+def largest_entry(values: npt.NDArray[Any]) -> int:
+    """Return the largest absolute value of an array of integers, 0 of an empty one; it cannot overflow."""
+    return max(int(values.max(initial=0)), -int(values.min(initial=0)))
+
+
+def _check_total(largest: int, count: int, where: str) -> None:
+    if largest * count >= LARGEST_TOTAL:
+        raise ProblemError(
+            "costs are too large for exact 64-bit sums",
+            where=where,
+            value=largest,
+            hint=f"{count} groups may cost {(LARGEST_TOTAL - 1) // count} each; use a coarser unit",
+        )
 
 
 def to_integers(values: npt.NDArray[np.float64], where: str) -> tuple[IntArray, Fraction, float]:
