@@ -18,6 +18,7 @@ __all__ = [
     "LARGEST_TOTAL",
     "MOST_COLUMNS",
     "MOST_MACS",
+    "MOST_STATES",
     "MOST_TERMS",
     "PROHIBITIVE",
     "SHORT_COLUMNS",
@@ -44,6 +45,8 @@ MOST_COLUMNS = 64
 MOST_TERMS = 1 << 30
 # Columns up to this many have numbers of 16 bits.
 SHORT_COLUMNS = 1 << 16
+# States of a dynamic program: places among a stage's states, before it drops any, have 31 bits.
+MOST_STATES = ((1 << 31) - 1) // MOST_COLUMNS
 
 
 def shared() -> dict[str, int]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from impq_opt.arithmetic import exact_int_sum
 from impq_opt.instance import Budget, Instance
 
 __all__ = ["LocalLimit", "is_local", "local_limits"]
@@ -31,7 +32,7 @@ def is_local(budget: Budget) -> bool:
     """Return whether ``budget`` depends on so few groups that every combination of theirs can be looked at."""
     if budget.pairs is not None:
         return False
-    return budget.table.shape[1] ** len(budget.touched) <= _LARGEST
+    return len(budget.touched) < _LARGEST.bit_length() and budget.table.shape[1] ** len(budget.touched) <= _LARGEST
 
 
 def local_limits(instance: Instance) -> list[LocalLimit]:
@@ -42,11 +43,11 @@ def local_limits(instance: Instance) -> list[LocalLimit]:
             continue
         groups = budget.touched
         width = budget.table.shape[1]
-        rest = budget.table[:, 0].sum() - budget.table[groups, 0].sum()
+        rest = exact_int_sum(budget.table[:, 0]) - exact_int_sum(budget.table[groups, 0])
         total = np.zeros((width,) * len(groups), dtype=np.int64)
         for axis, group in enumerate(groups.tolist()):
             shape = [1] * len(groups)
             shape[axis] = width
             total += budget.table[group].reshape(shape)
-        found.append(LocalLimit(groups, total <= budget.limit - budget.base - int(rest)))
+        found.append(LocalLimit(groups, total <= budget.limit - budget.base - rest))
     return found

@@ -19,6 +19,7 @@ from impq_opt import limits
 from impq_opt.arithmetic import dyadic_units, exact_int_sum, exact_units
 from impq_opt.instance import Block, RankOne
 from impq_opt.solvers import _native
+from impq_opt.solvers._native import ColumnArray, column_type
 
 __all__ = [
     "GUARD",
@@ -38,7 +39,6 @@ __all__ = [
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
-ColumnArray = npt.NDArray[np.uint16]
 
 # A float64 value of a candidate (three roundings, all terms >= 0) times this is below its true value.
 GUARD = 1.0 - 2.0**-48
@@ -131,7 +131,7 @@ def scan(blocks: Sequence[Block], size: int, low: float, high: float, threshold:
     parts = [_scan_block(block, low, high, threshold) for block in blocks]
     if len(parts) == 1 and isinstance(blocks[0].groups, slice):
         return parts[0]
-    columns = np.empty(size, dtype=np.uint16)
+    columns = np.empty(size, dtype=column_type(max(map(block_width, blocks))))
     pools = []
     for block, part in zip(blocks, parts, strict=True):
         columns[block.groups] = part.columns
@@ -170,7 +170,7 @@ def _scan_native(block: Block, arrays: tuple[Any, ...], low: float, high: float,
 
 def _scan_numpy(block: Block, low: float, high: float, threshold: float) -> Scan:
     count = block_length(block)
-    columns = np.empty(count, dtype=np.uint16)
+    columns = np.empty(count, dtype=column_type(block_width(block)))
     rows = []
     settled = at_low_end = at_high_end = Total()
     for start in range(0, count, _CHUNK):

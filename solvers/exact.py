@@ -24,11 +24,14 @@ from impq_opt.locality import is_local
 from impq_opt.solvers._exact_magnify import as_before, magnified
 from impq_opt.solvers._exact_search import Search
 from impq_opt.solvers._hull import Hulls
+from impq_opt.solvers._whole import beyond_floats, solve_whole
 
 __all__ = ["Exact"]
 
 # Groups that are branched on one inside the other.
 _DEEPEST = 3
+# Partial choices in Python's whole numbers, which take some hundred bytes each.
+_MOST_WHOLE = 400_000
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,8 @@ class Exact(Solver):
 
     def _run_limited(self, instance: Instance, control: Control, enough: int | Fraction | None = None) -> Claim:
         """Solve an instance whose objective is a sum; with ``enough``, only find out whether that can be met."""
+        if (instance.coupled or instance.budgets) and beyond_floats(instance):
+            return solve_whole(instance, control, min(self.states, _MOST_WHOLE))
         if instance.coupled or any(map(is_local, instance.budgets)):
             from impq_opt.solvers._coupled import solve_coupled
 

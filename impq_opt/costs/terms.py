@@ -174,7 +174,8 @@ class TableCost(CostTerm):
                 value=array.shape,
             )
         if array.dtype.kind in "iu" or (array.dtype.kind == "O" and all(type(v) is int for v in array.flat)):
-            _check_total(largest_entry(array), len(array), f"costs.{name}")
+            if array.dtype.kind == "O" or array.dtype == np.uint64:  # what int64 may not hold
+                _check_total(largest_entry(array), len(array), f"costs.{name}")
             integers, quantum, rounding = array.astype(np.int64, copy=False), Fraction(1), 0.0
         elif array.dtype.kind == "f":
             integers, quantum, rounding = to_integers(array.astype(np.float64, copy=False), f"costs.{name}")
