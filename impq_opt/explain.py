@@ -207,7 +207,8 @@ def _change(view: Priced, group: str, place: int, column: int, price: float, sig
     """Return the limit that is used up by everybody's best choice at ``price``, ties to the side of ``sign``."""
     instance = view.instance
     main, limited = (view.cost, view.damage) if view.by_cost else (view.damage, view.cost)
-    priced = np.where(view.inside, main + price * limited, np.inf)
+    with np.errstate(over="ignore"):
+        priced = np.where(view.inside, main + price * limited, np.inf)
     least = priced.min(axis=1, keepdims=True)
     # Of candidates that are equal at this price (but for rounding) the one on the far side of it.
     equal = view.inside & (priced <= least + np.abs(least) * 2**-40)

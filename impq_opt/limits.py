@@ -15,6 +15,7 @@ it can be read without the package.
 __all__ = [
     "ABOVE_ALL_DAMAGE",
     "CORE_BITS",
+    "LARGEST_SIZES",
     "LARGEST_TOTAL",
     "MOST_COLUMNS",
     "MOST_MACS",
@@ -28,6 +29,8 @@ __all__ = [
 
 # Sums of a row's costs stay below this, whatever their signs.
 LARGEST_TOTAL = 1 << 61
+# Sums of sizes times bits stay below this: with room for weights, and for parts of a bit.
+LARGEST_SIZES = 1 << 55
 # On top of a cost, for a column that stands for no candidate. No two candidates of a group are so far apart, and a cost
 # with it, less any other of its group, is below 2**63.
 PROHIBITIVE = 2 * LARGEST_TOTAL

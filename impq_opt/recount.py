@@ -153,7 +153,7 @@ def _open_columns(
     cost, damage = instance.tables
     excess = (cost - cost.min(axis=1, keepdims=True)).astype(np.float64)
     main, other = (excess, damage) if instance.direction is Direction.COST else (damage, excess)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not a number closes nothing
         value = main + multipliers.get(_limit_name(instance), 0.0) * other
         for budget in instance.budgets:
             row = budget.table - budget.table.min(axis=1, keepdims=True)

@@ -173,7 +173,9 @@ class TableCost(CostTerm):
                 where=f"costs.{name}",
                 value=array.shape,
             )
-        if array.dtype.kind in "iu" or (array.dtype.kind == "O" and all(type(v) is int for v in array.flat)):
+        if array.dtype.kind == "f" and isinstance(values, (list, tuple)) and np.abs(array).max() >= 2.0**53:
+            array = _as_given(values, array, f"costs.{name}")
+        if array.dtype.kind in "iu" or (array.dtype.kind == "O" and all(map(_is_whole, array.flat))):
             if array.dtype.kind == "O" or array.dtype == np.uint64:  # what int64 may not hold
                 _check_total(largest_entry(array), len(array), f"costs.{name}")
             integers, quantum, rounding = array.astype(np.int64, copy=False), Fraction(1), 0.0
@@ -205,6 +207,24 @@ def largest_entry(values: npt.NDArray[Any]) -> int:
     return max(int(values.max(initial=0)), -int(values.min(initial=0)))
 
 
+def _is_whole(value: object) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _as_given(values: npt.ArrayLike, array: npt.NDArray[Any], where: str) -> npt.NDArray[Any]:
+    """Return nested lists that NumPy has read as floats, as whole numbers where all are; large ones it has rounded."""
+    given = np.array(values, dtype=object)
+    whole = [value for value in given.flat if _is_whole(value)]
+    if len(whole) == given.size:
+        return given
+    rounded = [value for value in whole if int(float(value)) != value]
+    if rounded:
+        raise ProblemError(
+            "is no float64, as the numbers beside it are", where=where, value=rounded[0], hint="give whole numbers only"
+        )
+    return array
+
+
 def _check_total(largest: int, count: int, where: str) -> None:
     if largest * count >= LARGEST_TOTAL:
         raise ProblemError(
@@ -227,19 +247,21 @@ def to_integers(values: npt.NDArray[np.float64], where: str) -> tuple[IntArray, 
         place = [int(i) for i in np.argwhere(~finite)[0]]
         raise ProblemError("must be finite", where=f"{where}{place}", value=float(values[tuple(place)]))
     largest = float(np.abs(values).max())
-    room = float(LARGEST_TOTAL) / max(largest, 1e-300) / len(values)
+    # The room, an exponent apart: it may leave the range of float64.
+    mantissa, exponent = math.frexp(largest)
+    room = float(LARGEST_TOTAL) / (mantissa or 1.0) / len(values)
     for places in range(10):
         scale = 10.0**places
-        if scale >= room:
+        if math.frexp(scale)[1] + exponent > 1000 or math.ldexp(scale, exponent) >= room:
             break
         whole = np.rint(values * scale)
         if np.abs(whole).max() < 2.0**53 and np.array_equal(whole / scale, values):
             return whole.astype(np.int64), Fraction(1, 10**places), 0.0
-    shift = math.frexp(room)[1] - 2  # 2**shift <= room / 2
-    shift = min(shift, 1000)
+    shift = math.frexp(room)[1] - 2 - exponent  # 2**shift <= half of the room
     scaled = np.ldexp(values, shift)
     whole = np.rint(scaled)
-    rounding = float(np.ldexp(np.abs(scaled - whole).max(), -shift))
+    lost = float(np.abs(scaled - whole).max())
+    rounding = max(float(np.ldexp(lost, -shift)), math.ulp(0.0) if lost else 0.0)
     return whole.astype(np.int64), Fraction(2) ** -shift, rounding
 
 
