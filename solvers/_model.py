@@ -114,7 +114,8 @@ def _scaled(values: FloatArray, scale: float) -> FloatArray:
     Where no entry is negative, one above the whole limit can never be chosen; capped, it stays so and the matrix stays
     well scaled.
     """
-    row = values / scale
+    with np.errstate(over="ignore"):
+        row = values / scale
     return row if row.min(initial=0.0) < 0 else np.minimum(row, 2.0)
 
 

@@ -31,6 +31,7 @@ from impq_opt.solver import make_instance
 from impq_opt.solvers import _exact_core, solver_names
 from impq_opt.solvers import _native as solver_native
 from impq_opt.solvers._exact_scan import PROHIBITIVE, everything, gather, scan, within
+from impq_opt.solvers._oracle import _bound_row
 from impq_opt.solvers._whole import beyond_floats, solve_whole
 
 ROOT = Path(__file__).parents[1]
@@ -315,8 +316,8 @@ def test_many_groups_pass_through_the_scan_with_spans_at_the_limit(path: str) ->
 @pytest.mark.parametrize("width", [63, 64, 65])
 def test_widths_around_what_compiled_code_takes(width: int) -> None:
     r = np.random.default_rng(width)
-    cost, damage = r.integers(-9, 9, (3, width)), r.integers(0, 9, (3, width)) / 4
-    every = assignments([cost.tolist()], damage.tolist(), [width] * 3)
+    cost, damage = r.integers(-9, 9, (2, width)), r.integers(0, 9, (2, width)) / 4
+    every = assignments([cost.tolist()], damage.tolist(), [width] * 2)
     problem = Problem.from_tables(cost, damage)
     for limit in (Fraction(1, 2), Fraction(2)):
         best = min((c[0] for c, d in every if d <= limit), default=None)
@@ -535,3 +536,13 @@ def test_nearest_floats_saturate() -> None:
     assert reported_as_low(Fraction(1, 3), Fraction(0.3333333333333333))
     assert not reported_as_low(Fraction(10) ** 400, Fraction(10) ** 399)
     assert reported_as_low(Fraction(10) ** 399, Fraction(10) ** 400)
+
+
+def test_a_bound_in_units_of_itself_rounds_no_damage_up() -> None:
+    for shift in (-1074, -300, 0, 300, 1023):
+        bound = Fraction(2) ** shift
+        damage = np.array([[0.0, 5e-324, 7 * 5e-324, 1e-300, 1 / 3, 1e300, HUGE]])
+        row = _bound_row(damage, bound)
+        for given, scaled in zip(damage[0].tolist(), row.table[0].tolist(), strict=True):
+            assert Fraction(scaled) <= Fraction(given) / Fraction(2) ** row.shift
+    assert _bound_row(damage, Fraction(10) ** 4000).limit < 1 << 64
