@@ -28,7 +28,7 @@ from impq_opt.groups import Candidates
 from impq_opt.instance import Block
 from impq_opt.problems.families import generate
 from impq_opt.solver import make_instance
-from impq_opt.solvers import _exact_core, solver_names
+from impq_opt.solvers import _exact_core, make_solver, solver_names
 from impq_opt.solvers import _native as solver_native
 from impq_opt.solvers._exact_scan import PROHIBITIVE, everything, gather, scan, within
 from impq_opt.solvers._oracle import _bound_row
@@ -155,6 +155,15 @@ def test_gains_and_needs_that_nearly_fill_64_bits(groups: int, path: str) -> Non
             ask(problem, every, budget, False, {})
     for budget in (2 * TOTAL - 1, 2 * TOTAL, 1 << 63, 10**40, -(10**40)):
         ask(problem, every, budget, False, {})
+
+
+def test_a_step_off_the_hull_of_nearly_the_whole_range_is_a_step(path: str) -> None:
+    """What the hull leaves of the budget is nearly 2**62, and one more candidate fits into it."""
+    top = TOTAL - 1
+    cost, damage = [[-top, top, top - 5]], [[1.0, 0.0, 0.875]]
+    problem, every = Problem.from_tables(cost, damage), assignments([cost], damage, [3])
+    for budget in (top - 6, top - 5, top - 1, top):
+        assert ask(problem, every, budget, False, {}).status is Status.OPTIMAL
 
 
 def numbers(kind: str, r: random.Random, most: int) -> int:
@@ -370,6 +379,7 @@ def test_float_costs_of_any_size_are_scaled_below_the_limit() -> None:
         values = np.array([[1.0, 1.25, -1.0], [1 / 3, 0.0, 1.75]]) * 2.0**power
         term = TableCost.from_array(values)
         assert np.abs(term.values.astype(object)).max() * 2 < TOTAL
+        assert term.rounding == 0  # they lie within 56 bits
         exact = [[Fraction(v) for v in row] for row in values.tolist()]
         for row, whole in zip(exact, term.values.tolist(), strict=True):
             for one, integer in zip(row, whole, strict=True):
@@ -546,3 +556,25 @@ def test_a_bound_in_units_of_itself_rounds_no_damage_up() -> None:
         for given, scaled in zip(damage[0].tolist(), row.table[0].tolist(), strict=True):
             assert Fraction(scaled) <= Fraction(given) / Fraction(2) ** row.shift
     assert _bound_row(damage, Fraction(10) ** 4000).limit < 1 << 64
+
+
+@pytest.mark.parametrize("name", ["milp", "ilp"])
+def test_an_entry_above_a_limit_may_be_made_up_for_by_a_negative_one(name: str) -> None:
+    more = TableCost.from_array(np.array([[10, 0], [-5, 0], [-9, 0]]), name="row1")
+    problem = Problem.from_tables([[0, 5], [0, 9], [3, 0]], [[1.0, 1.0]] * 3, costs=(more,))
+    found = solve(problem.revise(budgets={"row1": 1}), bound=3.0, solver=name)
+    assert found.choice is not None and found.exact_cost == 3
+    found = solve(problem.revise(budgets={"row1": 1}, pins={problem.names[2]: 1}), bound=3.0, solver=name)
+    assert found.choice is not None and found.exact_cost == 5
+
+
+def test_the_least_peak_without_a_bound_is_within_reach_of_any_damage() -> None:
+    a = Group("a", size=4, sensitivity=HUGE, bits=(0, 4), kind="activation", steps=(0, 1))
+    w = Group("w", size=4, sensitivity=HUGE, bits=(0, 4), reads="a", macs=8, length=1)
+    problem = Problem.declare([a, w]).revise(pins={"a": 0, "w": 0})
+    free = Problem.declare([a, w])
+    for one in (problem, free):
+        instance = replace(make_instance(one, bound=10**400, minimize="peak-activation-memory"), bound=None)
+        if instance.size:
+            claim = make_solver("exact").run(instance, Control())
+            assert claim.choice is not None and claim.lower_bound == instance.cost_of(claim.choice) == 0
