@@ -19,14 +19,15 @@ PURE = bool(os.environ.get("IMPQ_OPT_PURE"))
 
 
 def source_digest(source: Path) -> str | None:
-    """Return a digest of a C file and of the headers beside it and here, or None where the file is not there."""
+    """Return a digest of a C file, the headers beside it and here, and the limits; None where the file is not there."""
     try:
         state = hashlib.sha256(source.read_bytes())
     except OSError:
         return None
     folders = {Path(__file__).absolute().parent, source.absolute().parent}
-    for header in sorted((header for folder in folders for header in folder.glob("*.h")), key=lambda path: path.name):
-        state.update(header.read_bytes())
+    others = [file for folder in folders for file in (*folder.glob("*.h"), *folder.glob("limits.py"))]
+    for other in sorted(others, key=lambda path: path.name):
+        state.update(other.read_bytes())
     return state.hexdigest()
 
 

@@ -12,14 +12,22 @@
 #define AS_TEXT(token) #token
 #define TEXT_OF(macro) AS_TEXT(macro)
 
+/* How large numbers may be: one place says it, for Python and C. */
+#if !defined(MOST_COLUMNS) || !defined(MOST_TERMS) || !defined(PROHIBITIVE)
+#error "setup.py defines the limits of impq_opt/limits.py"
+#endif
+
 static inline PyObject *create_module(struct PyModuleDef *definition)
 {
     PyObject *module = PyModule_Create(definition);
-    if (module && PyModule_AddStringConstant(module, "SOURCES", TEXT_OF(SOURCES))) {
-        Py_DECREF(module);
-        return NULL;
-    }
-    return module;
+    PyObject *limits = Py_BuildValue("{s:L,s:L,s:L}", "MOST_COLUMNS", (long long)MOST_COLUMNS, "MOST_TERMS",
+                                     (long long)MOST_TERMS, "PROHIBITIVE", (long long)PROHIBITIVE);
+    if (module != NULL && limits != NULL && PyModule_AddStringConstant(module, "SOURCES", TEXT_OF(SOURCES)) == 0 &&
+        PyModule_AddObject(module, "LIMITS", limits) == 0)
+        return module;
+    Py_XDECREF(limits);
+    Py_XDECREF(module);
+    return NULL;
 }
 
 /* Arrays of the caller, held while a function runs. */

@@ -8,13 +8,12 @@ from __future__ import annotations
 import os
 
 from impq_opt._built import load
+from impq_opt.limits import MOST_COLUMNS, MOST_TERMS
 
 __all__ = ["MOST_COLUMNS", "MOST_ROWS", "ROWS_A_THREAD", "library", "thread_count"]
 
-# The compiled code keeps a group in arrays of this size; NumPy takes wider ones.
-MOST_COLUMNS = 64
-# More terms could overflow its sums.
-MOST_ROWS = 1 << 30
+# A sum has a term for each row.
+MOST_ROWS = MOST_TERMS
 # Starting a thread takes longer than a few thousand rows.
 ROWS_A_THREAD = 1 << 14
 

@@ -10,9 +10,8 @@
 #include <string.h>
 
 /* A fixed-point number as wide as float64 reaches, down to 2^-1074, in bins of 32 bits (Kulisch and Miranker 1986).
-   Carries wait until the end: 2^30 terms, each of less than 2^32 in a bin, add up below 2^62. */
+   Carries wait until the end: MOST_TERMS terms, each of less than 2^32 in a bin, must add up below 2^63. */
 #define BINS 67
-#define MOST_TERMS ((Py_ssize_t)1 << 30)
 
 typedef struct {
     int64_t bin[BINS];

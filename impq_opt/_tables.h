@@ -6,7 +6,6 @@
 
 #include <math.h>
 
-#define MOST_COLUMNS 64
 /* Rows whose chosen damages are summed together. */
 #define BLOCK_ROWS 512
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from impq_opt.arithmetic import nearest_float
 from impq_opt.arrays import ACTIVATION, WEIGHT
 from impq_opt.errors import AllocationError
 from impq_opt.problem import Problem
@@ -245,7 +246,7 @@ class Allocation:
 
     @property
     def damage(self) -> float:
-        """The exact sum of damages, rounded once to the nearest float64."""
+        """The exact sum of damages, rounded once to the nearest float64; inf where it is out of range."""
         self._need()
         assert self.exact_damage is not None
         return nearest_float(self.exact_damage)
@@ -296,11 +297,3 @@ def number(value: Fraction | float) -> int | float:
     if isinstance(value, Fraction):
         return value.numerator if value.denominator == 1 else nearest_float(value)
     return value
-
-
-def nearest_float(value: Fraction) -> float:
-    """Return the nearest float64, infinite past the largest one."""
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf if value > 0 else -math.inf

@@ -27,8 +27,10 @@ __all__ = [
     "float_of",
     "float_units",
     "floor_float",
+    "nearest_float",
     "of_units",
     "product",
+    "reported_as_low",
     "sum_rows_down",
     "units_within",
 ]
@@ -160,7 +162,7 @@ def exact_int_sum(values: IntArray) -> int:
 
 def floor_float(value: Fraction) -> float:
     """Return the largest float64 that is not above ``value``."""
-    nearest = _to_float(value)
+    nearest = nearest_float(value)
     if nearest == -math.inf or (nearest != math.inf and Fraction(nearest) <= value):
         return nearest
     return math.nextafter(nearest, -math.inf)
@@ -171,11 +173,18 @@ def ceil_float(value: Fraction) -> float:
     return -floor_float(-value)
 
 
-def _to_float(value: Fraction) -> float:
+def nearest_float(value: Fraction | float) -> float:
+    """Return the float64 nearest to ``value``; infinite where it is out of range."""
     try:
         return float(value)
     except OverflowError:
         return math.inf if value > 0 else -math.inf
+
+
+def reported_as_low(damage: Fraction, other: Fraction) -> bool:
+    """Return whether ``damage`` is reported as at most ``other``: by nearest float64s, exactly beyond their range."""
+    reported = nearest_float(damage)
+    return reported <= nearest_float(other) if math.isfinite(reported) else damage <= other
 
 
 def sum_rows_down(rows: FloatArray) -> FloatArray:
@@ -185,9 +194,10 @@ def sum_rows_down(rows: FloatArray) -> FloatArray:
     """
     total = rows[0].copy()
     for row in rows[1:]:
-        added = total + row
-        # Knuth's TwoSum gives the rounding error of an addition exactly.
-        part = added - total
-        error = (total - (added - part)) + (row - part)
-        total = np.where(error < 0, np.nextafter(added, -np.inf), added)
+        with np.errstate(over="ignore", invalid="ignore"):
+            added = total + row
+            # Knuth's TwoSum gives the rounding error of an addition exactly; what overflows has none.
+            part = added - total
+            error = (total - (added - part)) + (row - part)
+            total = np.where(error < 0, np.nextafter(added, -np.inf), np.minimum(added, np.finfo(np.float64).max))
     return total

@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from impq_opt.arithmetic import nearest_float
 from impq_opt.errors import ProblemError
 from impq_opt.groups import Candidates, GroupNames, gather_sets
 
@@ -43,13 +44,13 @@ def positive(value: object, where: str, hint: str = "") -> Fraction:
     """Return a number exactly, a float as the binary number that it is; raise ProblemError unless finite and > 0."""
     if isinstance(value, bool) or not isinstance(value, (int, float, Fraction, np.floating, np.integer)):
         raise ProblemError("must be a number", where=where, value=value, hint=hint)
-    if not isinstance(value, Fraction):
+    if not isinstance(value, (int, Fraction)):
         if not math.isfinite(value):
             raise ProblemError("must be finite", where=where, value=float(value), hint=hint)
-        value = Fraction(value) if isinstance(value, int) else Fraction(float(value))
+        value = float(value)
     if value <= 0:
-        raise ProblemError("must be positive", where=where, value=float(value), hint=hint)
-    return value
+        raise ProblemError("must be positive", where=where, value=nearest_float(value), hint=hint)
+    return Fraction(value)
 
 
 def float_array(values: npt.ArrayLike, where: str, dimensions: int = 1) -> FloatArray:
@@ -60,6 +61,8 @@ def float_array(values: npt.ArrayLike, where: str, dimensions: int = 1) -> Float
 def int_array(values: npt.ArrayLike, where: str) -> IntArray:
     """Return a read-only int64 vector; floats are taken where they are whole."""
     array = np.asarray(values)
+    if array.dtype.kind in "fu" and array.size and (array >= 2.0**63).any():
+        raise ProblemError("is too large for 64 bits", where=where, value=array.max().item())
     if array.dtype.kind == "f" and array.size and np.isfinite(array).all() and (array == np.rint(array)).all():
         array = array.astype(np.int64)
     if array.dtype.kind not in "iu" and array.size:

@@ -17,7 +17,8 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.allocation import Allocation, Status, nearest_float, number
+from impq_opt.allocation import Allocation, Status, number
+from impq_opt.arithmetic import nearest_float, reported_as_low
 from impq_opt.errors import AllocationError
 from impq_opt.instance import Direction, Instance
 from impq_opt.problem import Problem
@@ -139,7 +140,7 @@ def _question(problem: Problem, allocation: Allocation) -> str:
     """Return in words what the answer says to answer."""
     cost = " + ".join(allocation.cost_weights)
     limits = [f"damage <= {nearest_float(allocation.bound):.15g}"] if allocation.bound is not None else []
-    limits += [f"{name} <= {number(limit):.15g}" for name, limit in allocation.budgets.items()]
+    limits += [f"{name} <= {nearest_float(limit):.15g}" for name, limit in allocation.budgets.items()]
     aim = cost if allocation.minimizes == "cost" else "damage"
     rules = [f"{len(which)} {what}" for which, what in ((problem.pins, "pins"), (problem.ties, "ties")) if which]
     text = f"least {aim} with {', '.join([*limits, *rules])}"
@@ -258,9 +259,9 @@ class _Found:
 
 def _equal(name: str, found: Fraction, stated: Fraction | None) -> Check:
     if found == stated:
-        return Check(name, Verdict.PROVED, f"{number(found):.15g}, recomputed exactly")
-    text = "nothing" if stated is None else f"{number(stated):.15g}"
-    return Check(name, Verdict.WRONG, f"is {number(found):.15g}, stated is {text}")
+        return Check(name, Verdict.PROVED, f"{nearest_float(found):.15g}, recomputed exactly")
+    text = "nothing" if stated is None else f"{nearest_float(stated):.15g}"
+    return Check(name, Verdict.WRONG, f"is {nearest_float(found):.15g}, stated is {text}")
 
 
 def _statement_checks(allocation: Allocation) -> Iterator[Check]:
@@ -268,7 +269,7 @@ def _statement_checks(allocation: Allocation) -> Iterator[Check]:
     wrong = [Check(name, Verdict.WRONG, text) for name, text in false_statements(allocation)]
     if allocation.choice is None:
         wrong += [
-            Check(name, Verdict.WRONG, f"stated is {number(value):.15g}, of no choice")
+            Check(name, Verdict.WRONG, f"stated is {nearest_float(value):.15g}, of no choice")
             for name, value in (("cost", allocation.exact_cost), ("damage", allocation.exact_damage))
             if value is not None
         ]
@@ -332,7 +333,7 @@ def _bound_checks(
 
 
 def _bound_check(name: str, claimed: Fraction, recount: Recount, instance: Instance, unit: Fraction) -> Check:
-    text = f"{number(claimed):.15g}"
+    text = f"{nearest_float(claimed):.15g}"
     if recount.outcome is Outcome.PROVED and recount.states == 0:
         return Check(name, Verdict.PROVED, f"{text} follows from the multipliers alone")
     if name == "dual bound":
@@ -347,7 +348,7 @@ def _bound_check(name: str, claimed: Fraction, recount: Recount, instance: Insta
         value = (
             cost_of(instance.problem, instance.row.weights, choice) if by_cost else damage_of(instance.problem, choice)
         )
-        return Check(name, Verdict.WRONG, f"{text}, and {number(value):.15g} can be reached; {where}")
+        return Check(name, Verdict.WRONG, f"{text}, and {nearest_float(value):.15g} can be reached; {where}")
     return Check(name, Verdict.CLAIMED, f"{text} rests on the solver's enumeration, too large to repeat here ({where})")
 
 
@@ -379,7 +380,7 @@ def _optimal(allocation: Allocation, found: _Found, lower: Fraction | float) -> 
 def _reaches(bound: Fraction | float, objective: Fraction, exactly: bool) -> bool:
     if exactly or not isinstance(bound, Fraction):
         return bound >= objective
-    return nearest_float(bound) >= nearest_float(objective)
+    return reported_as_low(objective, bound)
 
 
 def _infeasible(instance: Instance, allocation: Allocation, states: int) -> list[Check]:

@@ -12,7 +12,7 @@ from fractions import Fraction
 from functools import cache
 
 from impq_opt.allocation import Allocation, Certificate, Diagnosis, Enumeration, Status
-from impq_opt.arithmetic import floor_float, product
+from impq_opt.arithmetic import floor_float, product, reported_as_low
 from impq_opt.contract import Claim, Solver, checked, clock
 from impq_opt.errors import SolverError
 from impq_opt.instance import Direction, Instance
@@ -122,7 +122,7 @@ def _checked_bound(
         whole = instance.direction is Direction.COST
         dual = math.ceil(dual) if whole else Fraction(max(0.0, floor_float(dual)))
     lower: int | Fraction | float = dual
-    if claim.enumeration is not None and math.isfinite(claim.lower_bound):
+    if claim.enumeration is not None and abs(claim.lower_bound) != math.inf:
         claimed = claim.lower_bound
         lower = max(lower, claimed if isinstance(claimed, int) else Fraction(claimed))
     if found is not None and lower > objective_of(instance, found):
@@ -147,10 +147,10 @@ def _closed(instance: Instance, found: Assessment, lower: int | Fraction | float
     """Return whether no allocation can be better.
 
     Costs are whole numbers of quanta. Damages are compared as they are reported, rounded once to the nearest float64:
-    optimal means that no allocation has a smaller reported damage.
+    optimal means that no allocation has a smaller reported damage. What float64 does not reach is compared exactly.
     """
     if lower == -math.inf:
         return False
     if instance.direction is Direction.COST:
         return lower >= found.cost
-    return float(lower) >= float(found.damage)
+    return reported_as_low(found.damage, Fraction(lower))

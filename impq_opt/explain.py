@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt.allocation import Allocation, Status
-from impq_opt.arithmetic import ceil_float
+from impq_opt.arithmetic import ceil_float, nearest_float
 from impq_opt.priced import Candidate, Priced, answer_again, clean, label_of
 from impq_opt.problem import Problem
 
@@ -172,7 +172,7 @@ def _alternative(view: Priced, group: str, place: int, column: int, solve_again:
         cost_change=float(view.cost[place, column] - view.cost[place, here]) * quantum,
         damage_change=float(view.damage[place, column] - view.damage[place, here]),
         objective=objective,
-        increase=math.nan if found is None else math.inf if objective is None else float(objective - before),
+        increase=math.nan if found is None else math.inf if objective is None else nearest_float(objective - before),
         proved=found is not None and found.status in (Status.OPTIMAL, Status.INFEASIBLE),
     )
 
@@ -207,7 +207,8 @@ def _change(view: Priced, group: str, place: int, column: int, price: float, sig
     """Return the limit that is used up by everybody's best choice at ``price``, ties to the side of ``sign``."""
     instance = view.instance
     main, limited = (view.cost, view.damage) if view.by_cost else (view.damage, view.cost)
-    priced = np.where(view.inside, main + price * limited, np.inf)
+    with np.errstate(over="ignore"):
+        priced = np.where(view.inside, main + price * limited, np.inf)
     least = priced.min(axis=1, keepdims=True)
     # Of candidates that are equal at this price (but for rounding) the one on the far side of it.
     equal = view.inside & (priced <= least + np.abs(least) * 2**-40)

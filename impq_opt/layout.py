@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
 
+from impq_opt.arithmetic import exact_int_sum
 from impq_opt.arrays import WEIGHT
 from impq_opt.errors import ProblemError
 from impq_opt.groups import Candidates, GroupNames
+from impq_opt.limits import LARGEST_SIZES
 
 __all__ = ["Layout"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 KindArray = npt.NDArray[np.int8]
-
-# Sums of sizes times bits stay in int64 with room to spare.
-_LARGEST_SIZE_SUM = 1 << 55
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,8 +102,14 @@ class Layout:
                 value=int(self.sizes[smallest]),
                 hint="a group has at least one element",
             )
-        if float(self.sizes.sum(dtype=np.float64)) * max(map(max, self.candidates.sets)) >= _LARGEST_SIZE_SUM:
-            raise ProblemError("sizes are too large for exact 64-bit sums", where="sizes")
+        total = exact_int_sum(self.sizes)
+        if total * Fraction(max(map(max, self.candidates.sets))) >= LARGEST_SIZES:
+            raise ProblemError(
+                "sizes are too large for exact 64-bit sums",
+                where="sizes",
+                value=total,
+                hint="sizes times the most bits add up to less than 2**55",
+            )
         for name in ("macs", "lengths"):
             values = getattr(self, name)
             if values is not None and int(values.min()) < 0:

@@ -32,7 +32,7 @@ def is_local(budget: Budget) -> bool:
     """Return whether ``budget`` depends on so few groups that every combination of theirs can be looked at."""
     if budget.pairs is not None:
         return False
-    return budget.table.shape[1] ** len(budget.touched) <= _LARGEST
+    return len(budget.touched) < _LARGEST.bit_length() and budget.table.shape[1] ** len(budget.touched) <= _LARGEST
 
 
 def local_limits(instance: Instance) -> list[LocalLimit]:
@@ -43,13 +43,13 @@ def local_limits(instance: Instance) -> list[LocalLimit]:
             continue
         groups = budget.touched
         width = budget.table.shape[1]
-        rest = budget.table[:, 0].sum() - budget.table[groups, 0].sum()
+        rest = exact_int_sum(budget.table[:, 0]) - exact_int_sum(budget.table[groups, 0])
         total = np.zeros((width,) * len(groups), dtype=np.int64)
         for axis, group in enumerate(groups.tolist()):
             shape = [1] * len(groups)
             shape[axis] = width
             total += budget.table[group].reshape(shape)
-        found.append(LocalLimit(groups, total <= budget.limit - budget.base - int(rest)))
+        found.append(LocalLimit(groups, total <= budget.limit - budget.base - rest))
     return found
 
 

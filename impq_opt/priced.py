@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt.allocation import Allocation
+from impq_opt.arithmetic import nearest_float
 from impq_opt.coupling import Coupling
 from impq_opt.errors import AllocationError, ImpqError, UnsupportedError
 from impq_opt.instance import Direction, Instance
@@ -100,9 +101,9 @@ class Priced:
         value = np.where(inside, value, np.inf)
         objective = allocation.exact_objective
         unit = instance.quantum if by_cost else Fraction(1)
-        slack = (
-            math.inf if dual == -math.inf or objective is None else max(0.0, float((objective - Fraction(dual)) / unit))
-        )
+        slack = math.inf
+        if dual != -math.inf and objective is not None:
+            slack = max(0.0, nearest_float((objective - Fraction(dual)) / unit))
         return cls(allocation, instance, allocation.choice, choice, multipliers, cost, damage, value, inside, slack)
 
     @property

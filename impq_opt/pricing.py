@@ -115,7 +115,8 @@ def _least(
     messages = np.empty((len(leaf), width))
     for start in range(0, len(leaf), _CHUNK):
         at = slice(start, start + _CHUNK)
-        messages[at] = _messages(singles[leaf[at]], parts, left, right, leaf_edges[at], leaf[at], size)
+        found = _messages(singles[leaf[at]], parts, left, right, leaf_edges[at], leaf[at], size)
+        messages[at] = np.minimum(found, _HUGE)
     place = np.full(size, -1)
     place[core] = np.arange(len(core))
     rows = place[centre]
@@ -222,7 +223,7 @@ def _tables(
         if pairs.tables is not None:
             tables = tables - np.minimum(tables.min(axis=(1, 2)), 0)[:, None, None]
         total[inside] += price * tables.astype(np.float64)
-    return total
+    return np.minimum(total, _HUGE)
 
 
 def _present(

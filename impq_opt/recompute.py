@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.arithmetic import exact_int_sum, exact_sum
+from impq_opt.arithmetic import exact_int_sum, exact_sum, nearest_float
 from impq_opt.costs import CostTerm
 from impq_opt.instance import Instance
 from impq_opt.lines import Line, lines_of
@@ -40,7 +40,7 @@ def damage_of(problem: Problem, choice: IntArray) -> Fraction:
     """Return the exact sum of the damages of a choice (G,)."""
     values = problem.damage.chosen(problem.candidates, choice)
     total = exact_sum(values)
-    nearest = _float(total)
+    nearest = nearest_float(total)
     if nearest < math.inf and nearest != math.fsum(values.tolist()):  # correctly rounded, by another method
         raise AssertionError("two ways of adding up damages differ: this installation cannot be trusted")
     return total
@@ -79,7 +79,7 @@ def disagreement(instance: Instance, weights: Weights) -> str:
             found = Fraction(line.base + line.total(every, choice) + _pairs(line, choice), line.unit) * quantum
             true = truth(lifted)
             if found != true:
-                return f"the {line.name} of a choice is {_float(true):.15g}, not {_float(found):.15g}"
+                return f"the {line.name} of a choice is {nearest_float(true):.15g}, not {nearest_float(found):.15g}"
     return ""
 
 
@@ -164,10 +164,3 @@ def _candidate(problem: Problem, group: int, column: int) -> tuple[float, str]:
 def _decimal(value: Fraction | float) -> Fraction:
     """Return a number as the decimal that people wrote, which is what costs mean by it."""
     return Fraction(value) if isinstance(value, (int, Fraction)) else Fraction(repr(float(value)))
-
-
-def _float(value: Fraction) -> float:
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf if value > 0 else -math.inf

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from impq_opt.allocation import Allocation
+from impq_opt.arithmetic import nearest_float
 from impq_opt.problem import Problem
 
 __all__ = ["false_statements"]
@@ -81,17 +82,10 @@ def _same(stated: Any, true: Any) -> bool:
         return abs(true) > Fraction(2) ** 1023  # JSON has no infinity: what no float64 holds is left out
     if isinstance(true, Fraction) and true.denominator == 1 and isinstance(stated, int):
         return bool(stated == true)
-    return math.isclose(stated, _float(true), rel_tol=_ROUNDING)
+    return math.isclose(stated, nearest_float(true), rel_tol=_ROUNDING)
 
 
 def _text(value: Any) -> str:
     if isinstance(value, Mapping):
         return "other bits" if value else "nothing"
-    return "nothing" if value is None else f"{_float(value):.15g}"
-
-
-def _float(value: Fraction | float) -> float:
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf if value > 0 else -math.inf
+    return "nothing" if value is None else f"{nearest_float(value):.15g}"

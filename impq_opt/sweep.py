@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt.allocation import Allocation
+from impq_opt.arithmetic import nearest_float
 from impq_opt.arrays import exact_bound
 from impq_opt.compilation import compile_instance
 from impq_opt.contract import Control, Solver, clock, listening
@@ -64,7 +65,7 @@ class Frontier:
     def price(self) -> FloatArray:
         """What damage costs (B - 1,) between two breakpoints: cost per damage, rising."""
         with np.errstate(over="ignore", divide="ignore"):
-            return float(self.instance.quantum) / self.edges.ratio[self.order]
+            return nearest_float(self.instance.quantum) / self.edges.ratio[self.order]
 
     @cached_property
     def _columns(self) -> IntArray:
@@ -128,7 +129,7 @@ class Frontier:
 
         lattice = common_divisor(self.instance.blocks)
         cost = self.instance.cost_of(self.edges.start) - self.instance.base_cost
-        damage = float(self.instance.damage_of(self.edges.start) - self.instance.base_damage)
+        damage = nearest_float(self.instance.damage_of(self.edges.start) - self.instance.base_damage)
         return Exact().with_hulls(Hulls(self.edges.taken(self.order), cost, damage, lattice))
 
 
@@ -165,7 +166,7 @@ def frontier(problem: Problem, minimize: str | Mapping[str, float] | None = None
     order = descending(edges.ratio)
     last = edges.start.copy()
     last[edges.group] = edges.to  # in chain order within a group: the last one stays
-    first, least = instance.cost_of(edges.start), float(instance.damage_of(last))
+    first, least = instance.cost_of(edges.start), nearest_float(instance.damage_of(last))
     # Costs are whole numbers, exact in float64 where they are below 2**53.
-    cost, damage = sums_along(edges, order, first, float(instance.quantum), least)
+    cost, damage = sums_along(edges, order, first, nearest_float(instance.quantum), least)
     return Frontier(instance, edges, order, cost, damage)

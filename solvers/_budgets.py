@@ -25,9 +25,10 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt.allocation import Enumeration, Stop
-from impq_opt.arithmetic import exact_int_sum, exact_sum
+from impq_opt.arithmetic import exact_int_sum, exact_sum, nearest_float
 from impq_opt.contract import Claim, Control, ExpiredError
 from impq_opt.instance import Direction, Instance
+from impq_opt.limits import UNLIMITED
 from impq_opt.solvers._dual import Dual, maximize_dual
 from impq_opt.solvers._exchange import exchange
 from impq_opt.solvers._oracle import Oracle, Point, Row
@@ -108,6 +109,7 @@ class _Search:
         reduced = self._reduced(point)
         chosen = np.zeros(reduced.shape, dtype=bool)
         chosen[np.arange(len(reduced)), point.choice] = True
+        inside = np.arange(reduced.shape[1]) < self.instance.widths[:, None]
         others = np.sort(reduced[~chosen & np.isfinite(reduced)])
         count = _FIRST_CORE
         while True:
@@ -116,7 +118,7 @@ class _Search:
             reach = float(others[count]) if count < len(others) else math.inf
             whole = gap <= reach or count >= _LARGEST_TRIAL
             reach = gap if whole else reach
-            open_ = (reduced <= min(gap, reach)) | chosen
+            open_ = (~(reduced > min(gap, reach)) & inside) | chosen
             groups = np.flatnonzero(open_.sum(axis=1) > 1)
             if whole and self.value is not None and not len(groups):
                 self.proved = self.value, Enumeration(0, self.looked)
@@ -282,22 +284,24 @@ class _Core:
         limits = np.array([float(row.exact_limit) for row in self.scaled[1:]])
         constant = float(self.base) - prices @ limits
         tail = np.zeros((len(self.order) + 1, len(vectors)))
+        sizes = np.zeros(len(vectors))  # of all that is added up, signs left out: rounding is measured against it
         self.cheapest = np.zeros((len(self.order), len(vectors)), dtype=np.int64)
         self.later_objective = np.zeros(tail.shape, dtype=np.int64)
         self.later_used = np.zeros((*tail.shape, len(self.limits)), dtype=np.int64)
         for step in range(len(self.order) - 1, -1, -1):
             self.search_.control.check()
             line, columns = self.order[step], self.columns[step]
-            value = self.goal_unit * self.scaled[0].table[line, columns][None, :] + sum(
-                self.weights[:, r, None] * row.table[line, columns][None, :] for r, row in enumerate(self.scaled[1:])
-            )
+            parts = [np.full((len(vectors), 1), self.goal_unit) * self.scaled[0].table[line, columns]]
+            parts += [self.weights[:, r, None] * row.table[line, columns] for r, row in enumerate(self.scaled[1:])]
+            value = sum(parts[1:], parts[0])
+            sizes += sum(map(np.abs, parts[1:]), np.abs(parts[0])).max(axis=1)
             tail[step] = tail[step + 1] + value.min(axis=1)
             self.cheapest[step] = columns[value.argmin(axis=1)]
             tables = [row.table[line, self.cheapest[step]] for row in self.scaled]
             self.later_objective[step] = self.later_objective[step + 1] + tables[0]
             self.later_used[step] = self.later_used[step + 1] + np.stack(tables[1:], axis=1)
         self.tail = tail + constant
-        size = np.abs(tail).max() + abs(float(self.base)) + float((prices @ np.abs(limits)).max(initial=0.0))
+        size = sizes.max(initial=0.0) + abs(float(self.base)) + float((prices @ np.abs(limits)).max(initial=0.0))
         self.margin = (len(self.order) + 64) * 2.0**-52 * size
 
     def _least(self) -> None:
@@ -362,7 +366,8 @@ class _Core:
         value = self.search_.value
         if value is not None:
             below = states.bound - self.margin
-            live = np.ceil(below) < value if self.search_.by_cost else below < float(value)
+            # What overflowed is not a number, and closes nothing.
+            live = ~(np.ceil(below) >= value if self.search_.by_cost else below >= nearest_float(value))
             states = states.take(np.flatnonzero(live))
         return states.take(_undominated(states))
 
@@ -436,7 +441,7 @@ class _Scaled:
 
 
 def _clipped(value: int) -> int:
-    return max(min(value, (1 << 62)), -(1 << 62))
+    return max(min(value, UNLIMITED), -UNLIMITED)
 
 
 def _undominated(states: _States) -> IntArray:

@@ -159,7 +159,8 @@ class _Search:
             if (low is not None and high is not None) or self.stopped:
                 break
             if point.slope[0] > 0:
-                price = price * factor or float(guess_prices(self.oracle)[0])
+                # No factor raises a price of 0.
+                price = price * factor or max(float(guess_prices(self.oracle)[0]), 1e-300)
             else:
                 price = price / factor if price > guess * 1e-18 else 0.0
             factor = min(factor * factor, 1e12)

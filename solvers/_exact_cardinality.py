@@ -15,7 +15,15 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.arithmetic import UNIT_BITS, exact_int_sum, exact_sum, exact_units, floor_float, of_units
+from impq_opt.arithmetic import (
+    UNIT_BITS,
+    exact_int_sum,
+    exact_sum,
+    exact_units,
+    floor_float,
+    nearest_float,
+    of_units,
+)
 from impq_opt.solvers._exact_scan import Pool
 
 __all__ = ["Pairs", "pairs_of", "pairs_under_budget"]
@@ -87,9 +95,11 @@ class Pairs:
             ratio = cost / self.damage
         order = np.argsort(ratio, kind="stable")
         taken = np.cumsum(self.damage[order])
-        place = min(int(np.searchsorted(taken, float(self.excess), side="left")), len(order) - 1)
+        place = min(int(np.searchsorted(taken, nearest_float(self.excess), side="left")), len(order) - 1)
         price = max(0.0, float(ratio[order[place]]))
-        value = np.minimum(cost - price * self.damage, 0.0).sum() + price * float(self.excess) - group_price * count
+        value = (
+            np.minimum(cost - price * self.damage, 0.0).sum() + price * nearest_float(self.excess) - group_price * count
+        )
         return float(value), price
 
     def _proved(self, price: float, group_price: float, count: int) -> Fraction:
@@ -98,6 +108,8 @@ class Pairs:
             return Fraction(0)
         value = self.cost + group_price - price * self.damage
         value -= 8 * _EPS * (self.cost + abs(group_price) + price * self.damage)
+        if not np.isfinite(value).all():
+            return Fraction(0)
         total = exact_sum(np.minimum(value, 0.0))
         return total + Fraction(price) * self.excess - Fraction(group_price) * count
 

@@ -16,8 +16,10 @@ import numpy.typing as npt
 
 from impq_opt.allocation import Stop
 from impq_opt.contract import Control
+from impq_opt.limits import MOST_STATES
 from impq_opt.solvers import _native
 from impq_opt.solvers._hull import Steps, hull_steps
+from impq_opt.solvers._native import ColumnArray, column_type
 
 __all__ = ["Core", "Found", "search"]
 
@@ -91,6 +93,7 @@ def search(core: Core, most: int, control: Control, *, refine: bool = False) -> 
     With ``refine``, ``doubtful`` holds all assignments that rounding might make the best, so that exact sums can settle
     which one is; the core then says how its numbers were ordered before they were rounded.
     """
+    most = min(most, MOST_STATES)
     if len(core.gain) <= _FEW and not refine:
         return _search(core, most, control, refine)
     bundles = Bundles.of(core)
@@ -274,7 +277,7 @@ class _States:
         # All gains are the first one plus multiples of it.
         self.lattice = int(np.gcd.reduce(self.group_gain, axis=None))
         self.inside = np.arange(len(steps.group))
-        self.trail: list[tuple[int, npt.NDArray[np.int32], npt.NDArray[np.uint16]]] = []
+        self.trail: list[tuple[int, npt.NDArray[np.int32], ColumnArray]] = []
         self.kept = 0
         self._lower_target(core.target)
 
@@ -295,7 +298,8 @@ class _States:
         order = np.lexsort((overs, gains))
         live = order[self._undominated(gains[order], overs[order])]
         self.gain, self.over = gains[live], overs[live]
-        self.trail.append((group, (live % count).astype(np.int32), np.array(columns, dtype=np.uint16)[live // count]))
+        taken = np.array(columns, dtype=column_type(len(gain)))[live // count]
+        self.trail.append((group, (live % count).astype(np.int32), taken))
         self.inside = completions.inside
         self.found.states += len(order)
         self.complete(completions)

@@ -44,7 +44,7 @@ def as_before(claim: Claim, instance: Instance, shift: int) -> Claim:
     if shift == 0:
         return claim
     lower, by_cost = claim.lower_bound, instance.direction is Direction.COST
-    if not by_cost and math.isfinite(lower):
+    if not by_cost and abs(lower) != math.inf:
         lower = Fraction(lower) / 2**shift
     multipliers = {name: _shifted(value, shift if by_cost else -shift) for name, value in claim.multipliers.items()}
     return replace(claim, lower_bound=lower, multipliers=multipliers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from fractions import Fraction
 from functools import cached_property
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ import numpy.typing as npt
 
 from impq_opt.arithmetic import UNIT_BITS, dyadic_units, exact_int_sum, exact_units, float_above, units_within
 from impq_opt.instance import Direction, Instance
+from impq_opt.limits import ABOVE_ALL_DAMAGE, CORE_BITS, UNLIMITED
 from impq_opt.solvers import _native
 from impq_opt.solvers._exact_core import Core
 from impq_opt.solvers._exact_scan import Pool
@@ -21,9 +23,7 @@ __all__ = ["Model", "RelativeCore"]
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-# Sums over a core stay below 2**60 units, so that differences of sums stay in int64.
-_CORE_BITS = 60
-_CLAMP = 1 << 61
+_ABOVE_ALL = Fraction(ABOVE_ALL_DAMAGE)
 
 
 class RelativeCore(NamedTuple):
@@ -50,11 +50,11 @@ class Model:
         self.by_cost = instance.direction is Direction.COST
         if not self.by_cost:
             assert instance.limit is not None
-            self.capacity = instance.limit - instance.base_cost
+            self.capacity = _clamped(instance.limit - instance.base_cost)
         elif instance.bound is None:
-            self.capacity = 1 << 1023 + UNIT_BITS
+            self.capacity = ABOVE_ALL_DAMAGE << UNIT_BITS
         else:
-            self.capacity = units_within(instance.bound - instance.base_damage)
+            self.capacity = units_within(min(instance.bound, _ABOVE_ALL) - instance.base_damage)
 
     @cached_property
     def _tied(self) -> Mapping[int, FloatArray]:
@@ -138,11 +138,11 @@ class Model:
         costs, damages, coarser, inexact, lost = self._relative(places, pool, base, kept, most)
         rank, alike = self._unrounded(places, pool, base, kept) if refine else (None, None)
         if self.by_cost:
-            target = _CLAMP if better is None else -better - 1
+            target = UNLIMITED if better is None else -better - 1
             room = (slack + lost) >> coarser
             core = Core(costs, damages, _clamped(room), target, doubt=inexact, rank=rank, alike=alike)
             return RelativeCore(core, kept, coarser, 0)
-        target = _CLAMP if better is None else (lost - better - 1) >> coarser
+        target = UNLIMITED if better is None else (lost - better - 1) >> coarser
         core = Core(damages, costs, _clamped(slack), _clamped(target), blur=inexact, rank=rank, alike=alike)
         return RelativeCore(core, kept, coarser, -lost)
 
@@ -160,7 +160,7 @@ class Model:
             costs, damages = np.empty(kept.shape, dtype=np.int64), np.empty(kept.shape, dtype=np.int64)
             tables = np.ascontiguousarray(pool.cost), np.ascontiguousarray(pool.damage)
             shift, inexact, base_units, exact = _native.core.relative(
-                *(*tables, kept, base, *kept.shape, most_damage, _CORE_BITS, UNIT_BITS, costs, damages)
+                *(*tables, kept, base, *kept.shape, most_damage, CORE_BITS, UNIT_BITS, costs, damages)
             )
             coarser = UNIT_BITS - shift
             return costs, damages, coarser, inexact, dyadic_units(*exact) - (base_units << coarser)
@@ -204,7 +204,7 @@ class Model:
         largest, shift = float(rows.max(initial=0.0)), UNIT_BITS
         if largest:
             parts = int(np.ceil(np.ldexp(rows / largest, 32)).astype(np.int64).sum())
-            shift = min(_CORE_BITS - (math.frexp(largest)[1] + parts.bit_length() - 32 + 1), UNIT_BITS)
+            shift = min(CORE_BITS - (math.frexp(largest)[1] + parts.bit_length() - 32 + 1), UNIT_BITS)
         scaled = np.ldexp(damages, shift)
         units = np.floor(scaled)
         rounded = (np.ldexp(units, -shift) != damages).any(axis=1)
@@ -257,4 +257,4 @@ def _floor_sum(values: list[float], shift: int) -> int:
 
 
 def _clamped(value: int) -> int:
-    return max(min(value, _CLAMP), -_CLAMP)
+    return max(min(value, UNLIMITED), -UNLIMITED)

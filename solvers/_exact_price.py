@@ -17,12 +17,12 @@ from impq_opt.arithmetic import exact_int_sum, exact_units, float_of, float_unit
 from impq_opt.instance import Block
 from impq_opt.solvers._exact_scan import LARGEST_PRICE, Pool, Scan, Total, gather, scan, second_choices
 from impq_opt.solvers._hull import Hulls, Steps, hull_steps
+from impq_opt.solvers._native import ColumnArray, column_type
 
 __all__ = ["Goal", "Guess", "Known", "OutOfReachError", "Priced", "Sample", "find_price", "narrow"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
-ColumnArray = npt.NDArray[np.uint16]
 
 # Few enough groups to sort the steps of their hulls at once.
 _FEW = 4096
@@ -89,7 +89,7 @@ def find_price(pool: Pool, goal: Goal, outer: Scan | None = None) -> Priced:
 def _by_sorting(pool: Pool, goal: Goal) -> Priced:
     steps = hull_steps(pool.cost, pool.damage)
     count = _break_count(pool, goal, steps)
-    columns = steps.choice(count).astype(np.uint16)
+    columns = steps.choice(count).astype(column_type(pool.cost.shape[1]))
     edge = count - 1 if goal.by_cost else count
     if edge < 0:
         return Priced(0.0, columns)
@@ -359,7 +359,7 @@ class Sample:
     def threshold(self, share: float) -> float:
         """Return the cost within which ``share`` of the groups have a second candidate at the best multiplier."""
         count = self._count(self._target)
-        columns = self.steps.choice(max(count, 0)).astype(np.uint16)
+        columns = self.steps.choice(max(count, 0)).astype(column_type(self.pool.cost.shape[1]))
         _, behind, _, _ = second_choices(self.pool, _price(self.steps, count), columns)
         place = int(share * len(behind))
         found = float(np.partition(behind, place)[place])

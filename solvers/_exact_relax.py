@@ -14,12 +14,12 @@ from impq_opt.solvers._exact_model import Model
 from impq_opt.solvers._exact_price import Goal, Guess, Known, Sample, find_price, narrow
 from impq_opt.solvers._exact_scan import LARGEST_PRICE, Pool, Total, block_width, everything, scan, second_choices
 from impq_opt.solvers._hull import Hulls
+from impq_opt.solvers._native import ColumnArray, column_type
 
 __all__ = ["TINY", "Relaxation"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
-ColumnArray = npt.NDArray[np.uint16]
 
 # Up to this many groups no pass is needed: all of them are priced and kept.
 _SMALL = 16384
@@ -65,7 +65,7 @@ class Relaxation:
         size = self.instance.size
         if size <= (_SMALL if self.hulls is None else TINY):
             pool, threshold = everything(self.instance.blocks, size), math.inf
-            base, low, high = np.empty(size, dtype=np.uint16), 0.0, LARGEST_PRICE
+            base, low, high = np.empty(size, dtype=column_type(pool.cost.shape[1])), 0.0, LARGEST_PRICE
             settled, found, priced = Total(), None, None
         else:
             guess, threshold = self._guess()

@@ -15,9 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from impq_opt import limits
 from impq_opt.arithmetic import dyadic_units, exact_int_sum, exact_units
 from impq_opt.instance import Block, RankOne
 from impq_opt.solvers import _native
+from impq_opt.solvers._native import ColumnArray, column_type
 
 __all__ = [
     "GUARD",
@@ -37,14 +39,13 @@ __all__ = [
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
-ColumnArray = npt.NDArray[np.uint16]
 
 # A float64 value of a candidate (three roundings, all terms >= 0) times this is below its true value.
 GUARD = 1.0 - 2.0**-48
 # Multipliers stay below this, so that they can be multiplied by any cost.
 LARGEST_PRICE = 1e280
-# On top of the cost of a column that stands for no candidate; above all sums of costs, and far from overflow.
-PROHIBITIVE = np.int64(1 << 60)
+# On top of the cost of a column that stands for no candidate.
+PROHIBITIVE = np.int64(limits.PROHIBITIVE)
 # Groups per chunk: the temporaries of one chunk stay in the cache.
 _CHUNK = 1 << 13
 # So few groups are chosen from in compiled code.
@@ -130,7 +131,7 @@ def scan(blocks: Sequence[Block], size: int, low: float, high: float, threshold:
     parts = [_scan_block(block, low, high, threshold) for block in blocks]
     if len(parts) == 1 and isinstance(blocks[0].groups, slice):
         return parts[0]
-    columns = np.empty(size, dtype=np.uint16)
+    columns = np.empty(size, dtype=column_type(max(map(block_width, blocks))))
     pools = []
     for block, part in zip(blocks, parts, strict=True):
         columns[block.groups] = part.columns
@@ -169,7 +170,7 @@ def _scan_native(block: Block, arrays: tuple[Any, ...], low: float, high: float,
 
 def _scan_numpy(block: Block, low: float, high: float, threshold: float) -> Scan:
     count = block_length(block)
-    columns = np.empty(count, dtype=np.uint16)
+    columns = np.empty(count, dtype=column_type(block_width(block)))
     rows = []
     settled = at_low_end = at_high_end = Total()
     for start in range(0, count, _CHUNK):
@@ -282,9 +283,11 @@ def _joined(pools: list[Pool]) -> Pool:
     width = max(pool.cost.shape[1] for pool in pools)
 
     def widened(pool: Pool) -> tuple[IntArray, FloatArray]:
-        past = np.maximum(np.arange(width) - pool.cost.shape[1] + 1, 0) > 0
         columns = np.minimum(np.arange(width), pool.cost.shape[1] - 1)
-        return pool.cost[:, columns] + PROHIBITIVE * past, pool.damage[:, columns]
+        past = np.arange(width) > columns
+        # A last column that already stands for none is not to be raised again: it would overflow.
+        is_one = pool.cost[:, -1:] - pool.cost.min(axis=1)[:, None] < PROHIBITIVE
+        return pool.cost[:, columns] + PROHIBITIVE * (past & is_one), pool.damage[:, columns]
 
     costs, damages = zip(*(widened(pool) for pool in pools), strict=True)
     return Pool(np.concatenate([pool.places for pool in pools]), np.concatenate(costs), np.concatenate(damages))

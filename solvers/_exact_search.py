@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt.allocation import Enumeration, Stop
-from impq_opt.arithmetic import float_of, of_units
+from impq_opt.arithmetic import float_of, of_units, reported_as_low
 from impq_opt.contract import Claim, Control
 from impq_opt.instance import Instance
 from impq_opt.solvers._exact_cardinality import Pairs, pairs_of, pairs_under_budget
@@ -133,10 +133,12 @@ class Search(Relaxation):
     def _limit(self, lattice: int = 1) -> float:
         """Return the reduced cost that no choice of a better answer exceeds.
 
-        ``lattice`` divides the cost of every such answer less the base's.
+        ``lattice`` divides the cost of every such answer less the base's; 0 where no costs differ.
         """
         if not self.by_cost or self.best is None:
             return self.gap
+        if lattice == 0:
+            return -math.inf
         return self.gap - (lattice - self.better % lattice)
 
     def _limit_on_lattice(self) -> float:
@@ -149,13 +151,13 @@ class Search(Relaxation):
             if self.lattice is None:
                 if self.pool_lattice is None:
                     self.pool_lattice = common_divisor([self.pool.block])
-                if self._limit(self.pool_lattice or 1 << 60) > self.threshold:
+                if self._limit(self.pool_lattice) > self.threshold:
                     return limit
                 self.lattice = common_divisor(self.instance.blocks)
             limit = self._limit(self.lattice)
         while 0 <= limit <= self.threshold:
             rows, _ = closest(self.behind, limit, len(self.pool))
-            tighter = self._limit(common_divisor([self.pool.take(rows).block]) or 1 << 60) if len(rows) else -1.0
+            tighter = self._limit(common_divisor([self.pool.take(rows).block]) if len(rows) else 0)
             if tighter >= limit:
                 break
             limit = tighter
@@ -298,7 +300,7 @@ class Search(Relaxation):
             return self.best is not None and least == -self.better
         self.proved = min(core.offset + (least << core.coarser), -self.better)
         base = of_units(self.base_damage) + self.instance.base_damage
-        return float(base + of_units(self.proved)) == float(base - of_units(self.better))
+        return reported_as_low(base - of_units(self.better), base + of_units(self.proved))
 
     # -- the claim -----------------------------------------------------------------------------------------------
 

@@ -117,8 +117,9 @@ def sums_along(
         _native.kernel.sweep(order, steps.cost, steps.damage, count, first, quantum, least, costs, damages)
         return costs, damages
     costs[0], damages[count] = first * quantum, least
-    np.multiply(np.cumsum(steps.cost[order]) + first, quantum, out=costs[1:])
-    np.add(np.cumsum(steps.damage[order[::-1]])[::-1], least, out=damages[:count])
+    with np.errstate(over="ignore"):
+        np.multiply(np.cumsum(steps.cost[order]) + first, quantum, out=costs[1:])
+        np.add(np.cumsum(steps.damage[order[::-1]])[::-1], least, out=damages[:count])
     return costs, damages
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from impq_opt.arithmetic import nearest_float
 from impq_opt.contract import Control
 from impq_opt.coupling import Coupling
 from impq_opt.instance import Direction, Instance
@@ -24,6 +25,10 @@ __all__ = ["LinearModel", "build_model", "multipliers"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+
+_LARGEST = float(np.finfo(np.float64).max)
+# More groups than a model holds, each at the largest float64.
+_FAR = 1e12
 
 
 @dataclass(frozen=True)
@@ -82,10 +87,9 @@ def build_model(instance: Instance, tighten: float = 0.0) -> LinearModel:
     for budget in instance.budgets:
         row = np.concatenate([budget.table[group, column].astype(np.float64), products.cost(budget.pairs)])
         limits.append((budget.name, row, Fraction(budget.limit - budget.base)))
-    scales = [abs(float(limit)) or 1.0 for _, _, limit in limits]
-    # An entry above its whole limit can never be chosen; capped, it stays so and the matrix stays well scaled.
-    rows = [np.minimum(values / scale, 2.0) for (_, values, _), scale in zip(limits, scales, strict=True)]
-    signs = [float((limit > 0) - (limit < 0)) for _, _, limit in limits]
+    scales = [min(abs(nearest_float(limit)), _LARGEST) or 1.0 for _, _, limit in limits]
+    rows = [_scaled(values, scale) for (_, values, _), scale in zip(limits, scales, strict=True)]
+    signs = [_right(limit, scale) for (_, _, limit), scale in zip(limits, scales, strict=True)]
     rights = [sign - tighten * abs(sign) for sign in signs]
     size = float(np.abs(objective).max()) or 1.0
     equal, equal_rights = products.equations(instance.size)
@@ -101,6 +105,24 @@ def build_model(instance: Instance, tighten: float = 0.0) -> LinearModel:
         equal_rights=equal_rights,
         objective_scale=size if instance.direction is Direction.DAMAGE else 1.0,
     )
+
+
+def _scaled(values: FloatArray, scale: float) -> FloatArray:
+    """Return a row in units of its limit.
+
+    Where no entry is negative, one above the whole limit can never be chosen; capped, it stays so and the matrix stays
+    well scaled.
+    """
+    with np.errstate(over="ignore"):
+        row = values / scale
+    return row if row.min(initial=0.0) < 0 else np.minimum(row, 2.0)
+
+
+def _right(limit: Fraction, scale: float) -> float:
+    """Return a limit in units of about itself: 1, -1 or 0, or more where float64 does not reach it."""
+    if scale < _LARGEST:
+        return float((limit > 0) - (limit < 0))
+    return max(min(nearest_float(limit / Fraction(scale)), _FAR), -_FAR)
 
 
 class _Products:

@@ -7,11 +7,25 @@ from itertools import accumulate
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from impq_opt._built import load
 from impq_opt._native import MOST_COLUMNS, MOST_ROWS, thread_count
+from impq_opt.limits import SHORT_COLUMNS
 
-__all__ = ["MOST_COLUMNS", "MOST_ROWS", "blank", "core", "kernel", "stars", "thread_count"]
+__all__ = [
+    "MOST_COLUMNS",
+    "MOST_ROWS",
+    "ColumnArray",
+    "blank",
+    "column_type",
+    "core",
+    "kernel",
+    "stars",
+    "thread_count",
+]
+
+ColumnArray = npt.NDArray[np.integer[Any]]
 
 kernel = load("impq_opt.solvers._kernel")
 core = load("impq_opt.solvers._core")
@@ -23,6 +37,11 @@ _HUGE = 1 << 22
 # glibc hands freed memory back to the system, a page fault for each page of it that is used again, unless it has seen a
 # large piece come and go: from then on it keeps twice as much (mallopt(3), M_MMAP_THRESHOLD).
 np.empty(_HUGE, np.uint8)
+
+
+def column_type(width: int) -> type[np.integer[Any]]:
+    """Return the type of the numbers of so many columns: a short one where it holds them, as the kernels want it."""
+    return np.uint16 if width <= SHORT_COLUMNS else np.int64
 
 
 def blank(*wanted: tuple[tuple[int, ...], type]) -> list[Any]:

@@ -22,6 +22,7 @@ from impq_opt.arithmetic import floor_float
 from impq_opt.coupling import Coupling
 from impq_opt.elimination import Factor, least_sum, strip_leaves
 from impq_opt.instance import Direction, Instance
+from impq_opt.limits import ABOVE_ALL_DAMAGE, UNLIMITED
 from impq_opt.locality import is_local, local_limits
 from impq_opt.solvers._native import MOST_COLUMNS, stars
 
@@ -395,11 +396,18 @@ def _bound_row(damage: FloatArray, bound: Fraction) -> Row:
 
     What is far above the bound, which no answer takes, is lowered to a number that cannot overflow.
     """
-    bound = min(bound, Fraction(1 << 1100))  # more than all damages together
+    bound = min(bound, Fraction(ABOVE_ALL_DAMAGE))
     shift = math.frexp(floor_float(bound))[1]
     with np.errstate(over="ignore"):
-        scaled = np.minimum(np.ldexp(damage, -shift), _FAR_ABOVE)
-    return Row("bound", scaled, None, bound / Fraction(2) ** shift, shift)
+        scaled = np.ldexp(damage, -shift)
+        # What leaves the range of float64 at its lower end is rounded down, so that no sum seems to exceed the bound.
+        scaled = np.where(np.ldexp(scaled, shift) > damage, np.nextafter(scaled, 0.0), scaled)
+    return Row("bound", np.minimum(scaled, _FAR_ABOVE), None, bound / Fraction(2) ** shift, shift)
+
+
+def _room(value: int) -> Fraction:
+    """Return what a limit leaves, no more or less than any sum of costs reaches."""
+    return Fraction(max(min(value, UNLIMITED), -UNLIMITED))
 
 
 def _rows(instance: Instance) -> tuple[Row, list[Row]]:
@@ -413,9 +421,9 @@ def _rows(instance: Instance) -> tuple[Row, list[Row]]:
         assert instance.limit is not None
         objective = Row("", damage, None, Fraction(0))
         if instance.pairs is not None or cost.any():  # a peak has its limits among the budgets
-            limits.append(Row("budget", cost, instance.pairs, Fraction(instance.limit - instance.base_cost)))
+            limits.append(Row("budget", cost, instance.pairs, _room(instance.limit - instance.base_cost)))
     for budget in instance.budgets:
         if is_local(budget):
             continue
-        limits.append(Row(budget.name, budget.table, budget.pairs, Fraction(budget.limit - budget.base)))
+        limits.append(Row(budget.name, budget.table, budget.pairs, _room(budget.limit - budget.base)))
     return objective, limits

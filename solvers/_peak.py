@@ -16,6 +16,7 @@ from impq_opt.allocation import Enumeration, Stop
 from impq_opt.contract import Claim, Control
 from impq_opt.costs.rows import cost_row
 from impq_opt.instance import Block, Direction, Instance
+from impq_opt.limits import ABOVE_ALL_DAMAGE
 from impq_opt.locality import is_local
 from impq_opt.solvers._dual import FEW_STEPS, dual_prices
 from impq_opt.solvers._small import enumerated
@@ -66,7 +67,7 @@ def _below(instance: Instance, limit: int) -> tuple[Instance, str, int | Fractio
     if not budgets:
         damage = replace(instance, direction=Direction.DAMAGE, limit=limit, peaks=())
         damage = replace(damage, bound=None, budgets=(*instance.budgets, *steps))
-        return damage, "bound", Fraction(1 << 1023) if instance.bound is None else instance.bound
+        return damage, "bound", Fraction(ABOVE_ALL_DAMAGE) if instance.bound is None else instance.bound
     first = budgets[0]
     widths = None if (instance.widths == first.table.shape[1]).all() else instance.widths
     cost = replace(

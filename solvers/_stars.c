@@ -11,7 +11,6 @@
 #include <stdlib.h>
 
 #define BLOCK 128
-#define MOST_COLUMNS 64
 
 /* Where the linker can choose at load time, loops are also built for wider vectors; the arithmetic is the same. */
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)

@@ -29,6 +29,7 @@ from impq_opt.solvers._exact_magnify import as_before, magnified
 from impq_opt.solvers._exact_search import Search
 from impq_opt.solvers._hull import Hulls
 from impq_opt.solvers._small import enumerated
+from impq_opt.solvers._whole import beyond_floats, solve_whole
 
 __all__ = ["Exact"]
 
@@ -36,6 +37,8 @@ __all__ = ["Exact"]
 _LAST_RESORT, _LARGEST_SMALL = 1 << 18, 64
 # Groups that are branched on one inside the other.
 _DEEPEST = 3
+# Partial choices in Python's whole numbers, which take some hundred bytes each.
+_MOST_WHOLE = 400_000
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,8 @@ class Exact(Solver):
         if known is None:
             return Claim(lower_bound=math.inf, enumeration=Enumeration(0, 0))
         try:
+            if (known.coupled or known.budgets) and beyond_floats(known):
+                return enumerated(known, control) or solve_whole(known, control, min(self.states, _MOST_WHOLE))
             if not known.coupled and not any(map(is_local, known.budgets)):
                 return self._run_single_groups(known, control)
             from impq_opt.solvers._coupled import solve_coupled

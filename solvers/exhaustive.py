@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from impq_opt.allocation import Enumeration, Stop
-from impq_opt.arithmetic import ceil_float
+from impq_opt.arithmetic import nearest_float
 from impq_opt.contract import Claim, Control, ExpiredError, Solver
 from impq_opt.errors import OptionError
 from impq_opt.instance import Budget, Direction, Instance
@@ -55,6 +56,8 @@ class Exhaustive(Solver):
         widths = instance.widths.tolist()
         states = math.prod(widths)
         cost_table, damage_table = instance.tables
+        shift = _shift(damage_table)
+        damage_table = np.ldexp(damage_table, -shift)
         cost = np.zeros(1, dtype=np.int64)
         damage = np.zeros(1)
         for group, width in enumerate(widths):
@@ -72,10 +75,11 @@ class Exhaustive(Solver):
         first, second = (cost, damage) if by_cost else (damage, cost)
         order = np.lexsort((np.arange(states), second, first))
         if by_cost and instance.bound is not None:
-            order = order[damage[order] <= ceil_float(instance.bound - instance.base_damage) * (1 + _CLOSE) + 1e-300]
+            most = nearest_float((instance.bound - instance.base_damage) / 2**shift)
+            order = order[damage[order] <= most * (1 + _CLOSE) + 1e-300]
         best, best_value = None, None
         for number in order.tolist():
-            if best_value is not None and self._worse(first[number], best_value, by_cost, instance):
+            if best_value is not None and self._worse(first[number], best_value, instance, shift):
                 break
             if control.expired():
                 return Claim(best, stop=Stop.TIME_LIMIT)
@@ -104,8 +108,15 @@ class Exhaustive(Solver):
         return np.tile(np.repeat(np.arange(widths[group]), inner), math.prod(widths[:group]))
 
     @staticmethod
-    def _worse(value, best, by_cost, instance) -> bool:  # type: ignore[no-untyped-def]
+    def _worse(value: np.int64 | np.float64, best: int | Fraction, instance: Instance, shift: int) -> bool:
         """Return whether no later assignment can beat ``best``; for damages, beyond rounding."""
-        if by_cost:
-            return bool(int(value) + instance.base_cost >= best)
-        return bool(float(value) + float(instance.base_damage) > float(best) * (1 + _CLOSE))
+        if instance.direction is Direction.COST:
+            return int(value) + instance.base_cost >= best
+        damage = float(value) + nearest_float(instance.base_damage / 2**shift)
+        return damage > nearest_float(Fraction(best) / 2**shift) * (1 + _CLOSE)
+
+
+def _shift(damage: npt.NDArray[np.float64]) -> int:
+    """Return what power of two to divide damages by so that their sums stay in float64."""
+    with np.errstate(over="ignore"):
+        return 0 if math.isfinite(2.0 * damage.max(axis=1).sum()) else 64

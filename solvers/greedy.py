@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt.allocation import Stop
+from impq_opt.arithmetic import nearest_float
 from impq_opt.contract import Claim, Control, Solver
 from impq_opt.instance import Direction, Instance
 from impq_opt.solvers._hull import hull_steps
@@ -73,7 +74,7 @@ def fill(instance: Instance, choice: IntArray, control: Control) -> IntArray:
     else:
         assert instance.limit is not None
         gain, need, slack = -added, -saved, instance.limit - instance.cost_of(choice)
-    fits = (gain > 0) & (need <= float(slack))
+    fits = (gain > 0) & (need <= nearest_float(slack))
     found = choice.copy()
     best = np.where(fits, gain, 0)
     to = best.argmax(axis=1)

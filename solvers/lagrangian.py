@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
 
+from impq_opt.arithmetic import nearest_float
 from impq_opt.contract import Claim, Control, Solver
 from impq_opt.instance import Direction, Instance
+from impq_opt.limits import UNLIMITED
 from impq_opt.solvers._hull import Steps, hull_steps
 
 __all__ = ["Lagrangian", "break_step", "price"]
@@ -46,19 +50,26 @@ def break_step(instance: Instance, steps: Steps) -> int:
     if instance.direction is Direction.DAMAGE:
         assert instance.limit is not None
         spent = instance.cost_of(steps.start) + np.cumsum(steps.cost)
-        return int(np.searchsorted(spent, instance.limit, side="right"))
-    if instance.bound is None:
+        return int(np.searchsorted(spent, max(min(instance.limit, UNLIMITED), -UNLIMITED), side="right"))
+    if instance.bound is None or instance.is_feasible(steps.start):
         return 0
-    left = float(instance.damage_of(steps.start)) - np.cumsum(steps.damage)
-    count = int(np.searchsorted(-left, -float(instance.bound), side="left")) + 1
-    if instance.is_feasible(steps.start):
-        return 0
-    count = min(count, len(steps.group))
+    with np.errstate(over="ignore", invalid="ignore"):
+        left = nearest_float(instance.damage_of(steps.start)) - np.cumsum(steps.damage)
+    if np.isfinite(left).all():
+        count = int(np.searchsorted(-left, -nearest_float(instance.bound), side="left")) + 1
+        count = min(count, len(steps.group))
+    else:
+        fits = partial(_fits, instance, steps)
+        count = min(bisect_left(range(len(steps.group) + 1), True, key=fits), len(steps.group))
     while count and instance.is_feasible(steps.choice(count - 1)):
         count -= 1
     while count < len(steps.group) and not instance.is_feasible(steps.choice(count)):
         count += 1
     return count
+
+
+def _fits(instance: Instance, steps: Steps, count: int) -> bool:
+    return instance.is_feasible(steps.choice(count))
 
 
 def price(instance: Instance, steps: Steps, count: int) -> dict[str, float]:

@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from impq_opt import problems
+from impq_opt.arithmetic import nearest_float
 from impq_opt.costs import format_quantity, parse_quantity
 from impq_opt.errors import FileError, OptionError, nearest
 from impq_opt.files import load_problem
@@ -186,7 +187,7 @@ def number(value: Fraction | float | None, digits: int = 4) -> str:
     """Return a number for people; a dash where there is none."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return "-"
-    return f"{float(value):.{digits}g}"
+    return f"{nearest_float(value):.{digits}g}"
 
 
 def cost_text(value: Fraction | float | None, unit: str) -> str:

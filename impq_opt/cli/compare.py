@@ -14,6 +14,7 @@ from rich.table import Table
 
 from impq_opt import problems
 from impq_opt.allocation import Allocation, Status, number
+from impq_opt.arithmetic import nearest_float, reported_as_low
 from impq_opt.cli._common import (
     JsonFlag,
     ProblemName,
@@ -109,9 +110,9 @@ def _gap(row: _Row, best: Fraction | float) -> float:
     if row.value is None or best == -math.inf:
         return math.inf
     by_damage = row.allocation is not None and row.allocation.minimizes == "damage"
-    if row.value <= best or (by_damage and float(row.value) <= float(best)):  # damages as they are reported
+    if row.value <= best or (by_damage and reported_as_low(row.value, Fraction(best))):  # damages as they are reported
         return 0.0
-    return float((row.value - Fraction(best)) / abs(row.value)) if row.value else math.inf
+    return nearest_float((row.value - Fraction(best)) / abs(row.value)) if row.value else math.inf
 
 
 def _reference(rows: list[_Row]) -> _Row | None:

@@ -13,6 +13,7 @@ from cyclopts import Parameter
 
 from impq_opt import problems
 from impq_opt.allocation import Allocation
+from impq_opt.arithmetic import nearest_float
 from impq_opt.arrays import exact_bound
 from impq_opt.cli._common import (
     JsonFlag,
@@ -132,7 +133,7 @@ def _answer(problem: Problem, minimize: Any, bound: float, name: str) -> _Point:
         return _Point(kind, label, float("nan"), float("nan"), f"failed: {error}")
     if answer.choice is None:
         return _Point(kind, label, float("nan"), float("nan"), answer.status.value)
-    return _Point(kind, label, float(answer.cost), answer.damage, answer.status.value)
+    return _Point(kind, label, nearest_float(answer.cost), answer.damage, answer.status.value)
 
 
 def _uniform(instance: Instance) -> list[_Point]:
@@ -142,7 +143,8 @@ def _uniform(instance: Instance) -> list[_Point]:
         inside = instance.bits == level
         if inside.any(axis=1).all():
             choice = inside.argmax(axis=1)
-            cost, damage = float(instance.cost_of(choice) * instance.quantum), float(instance.damage_of(choice))
+            cost = nearest_float(instance.cost_of(choice) * instance.quantum)
+            damage = nearest_float(instance.damage_of(choice))
             found.append(_Point("uniform", f"{level:g} bits", cost, damage))
     return found
 

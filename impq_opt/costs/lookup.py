@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt.costs.operations import INPUT_BITS
-from impq_opt.costs.terms import LARGEST_TOTAL, CostTerm, PairTables, common_quantum
+from impq_opt.costs.terms import CostTerm, PairTables, common_quantum
 from impq_opt.errors import FileError, ProblemError, nearest
 from impq_opt.layout import Layout
+from impq_opt.limits import LARGEST_TOTAL
 
 __all__ = ["LookupCost"]
 

@@ -8,9 +8,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from impq_opt.arithmetic import exact_int_sum
 from impq_opt.costs.terms import CostTerm, Pairs
 from impq_opt.errors import ProblemError
 from impq_opt.layout import Layout
+from impq_opt.limits import MOST_MACS
 
 __all__ = ["INPUT_BITS", "Adders", "BitOperations", "Reads", "Slides", "reads"]
 
@@ -47,6 +49,9 @@ def reads(layout: Layout, cost: str) -> Reads:
         weight, activation, macs = (
             np.concatenate([first, further[:, column]]) for first, column in ((weight, 0), (activation, 1), (macs, 2))
         )
+    total = exact_int_sum(macs)
+    if total >= MOST_MACS:
+        raise ProblemError("too many multiply-accumulates to add exactly", where=f"costs.{cost}", value=total)
     return Reads(weight, activation, macs)
 
 

@@ -14,9 +14,10 @@ import numpy.typing as npt
 
 from impq_opt.arithmetic import exact_int_sum
 from impq_opt.arrays import positive
-from impq_opt.costs.terms import LARGEST_TOTAL, CostTerm, Pairs, PairTables, common_quantum
+from impq_opt.costs.terms import CostTerm, Pairs, PairTables, TableCost, common_quantum, largest_entry
 from impq_opt.errors import ProblemError, UnsupportedError
 from impq_opt.groups import Candidates
+from impq_opt.limits import LARGEST_TOTAL
 from impq_opt.problem import Problem
 
 __all__ = ["CostRow", "budget_rows", "cost_row"]
@@ -167,8 +168,10 @@ def _combined(problem: Problem, weights: Mapping[str, Fraction | int | float]) -
                     f"{name!r} is the largest of several sums: minimise it alone, or make it a budget beside others"
                 )
             denominator = _denominator(problem.candidates.sets)
-            zero = np.zeros(len(problem), dtype=np.int64)
-            return CostRow(_decimal(factor) / denominator, zero, None, denominator, weights, term.unit, peaks=peaks)
+            zero, quantum = np.zeros(len(problem), dtype=np.int64), _decimal(factor) / denominator
+            most = max((_sum_of(slope) for _, slope in peaks), default=0) * _most_level(problem, denominator)
+            _check_total([(quantum, most)], quantum, weights)
+            return CostRow(quantum, zero, None, denominator, weights, term.unit, peaks=peaks)
     return _row(problem, terms, weights)
 
 
@@ -209,8 +212,15 @@ def _row(
         constant += factor * term.constant(problem)
     factors = [factor for factor, _ in (*slopes, *tables, *pairs, *lookups)]
     quantum = common_quantum([*factors, *([constant] if constant else [])])
+    # A single table has been checked when it was declared.
+    if len(terms) > 1 or not all(isinstance(term, TableCost) for _, term in terms.values()):
+        parts = [(factor, _sum_of(slope) * _most_level(problem, denominator)) for factor, slope in slopes]
+        parts += [(factor, largest_entry(values) * len(values)) for factor, values in tables]
+        parts += [(factor, _sum_of(one.coefficient) * _most_level(problem, denominator) ** 2) for factor, one in pairs]
+        parts += [(factor, largest_entry(one.values) * len(one.values)) for factor, one in lookups]
+        _check_total([(abs(constant), 1), *parts], quantum, weights)
     units = {term.unit for _, term in terms.values()}
-    row = CostRow(
+    return CostRow(
         quantum,
         _combine(slopes, quantum),
         _combine(tables, quantum),
@@ -221,28 +231,31 @@ def _row(
         _combine_pairs(pairs, quantum),
         tuple(replace(one, values=_scaled(one.values, factor / quantum), quantum=quantum) for factor, one in lookups),
     )
-    # A single table has been checked when it was declared.
-    if (row.slope is not None or row.coupled or len(terms) > 1) and _largest(problem, row) >= LARGEST_TOTAL:
+
+
+def _check_total(
+    parts: list[tuple[Fraction, int]], quantum: Fraction, weights: Mapping[str, Fraction | int | float]
+) -> None:
+    """Raise ProblemError unless the parts of a row, each a factor and what no sum of it exceeds, add up in 64 bits."""
+    if sum(factor * most for factor, most in parts) >= LARGEST_TOTAL * quantum:
         raise ProblemError(
             "the weighted costs are too large for exact 64-bit sums",
             where="minimize",
             value=dict(weights),
-            hint="use weights with fewer digits",
+            hint="use weights, precisions and costs with fewer digits",
         )
-    return row
 
 
-def _largest(problem: Problem, row: CostRow) -> float:
-    """Return a number that no sum of the row's parts exceeds."""
-    most = float(row.levels([max(map(max, problem.candidates.sets))])[0])
-    total = float(abs(row.constant))
-    if row.slope is not None:
-        total += float(row.slope.sum(dtype=np.float64)) * most
-    if row.table is not None:
-        total += float(np.abs(row.table).max()) * len(row.table)
-    if row.pairs is not None:
-        total += float(row.pairs.coefficient.sum(dtype=np.float64)) * most**2
-    return total + sum(float(np.abs(one.values).max(initial=0)) * len(one.values) for one in row.lookups)
+def _most_level(problem: Problem, denominator: int) -> int:
+    """Return the highest precision of all candidates in 1/denominator bits."""
+    return max(int(_levels(one, denominator).max()) for one in problem.candidates.sets)
+
+
+def _sum_of(values: IntArray) -> int:
+    """Return the exact sum of absolute values."""
+    if values.min(initial=0) >= 0:
+        return exact_int_sum(values)
+    return exact_int_sum(np.maximum(values, 0)) - exact_int_sum(np.minimum(values, 0))
 
 
 def _combine_pairs(parts: list[tuple[Fraction, Pairs]], quantum: Fraction) -> Pairs | None:
@@ -264,20 +277,22 @@ def _combine(parts: list[tuple[Fraction, IntArray]], quantum: Fraction) -> IntAr
 
 
 def _scaled(values: IntArray, times: Fraction) -> IntArray:
-    if times == 1:  # checked when they were declared
+    if times == 1 or not values.any():
         return values
-    if times * max(abs(int(values.max(initial=0))), abs(int(values.min(initial=0))), 1) >= LARGEST_TOTAL:
-        raise ProblemError(
-            "a weighted cost is too large for exact 64-bit sums",
-            where="minimize",
-            hint="use weights with fewer digits",
-        )
     return values * int(times)
 
 
 @lru_cache(maxsize=256)
 def _levels(bits: tuple[float, ...], denominator: int) -> IntArray:
-    levels = np.array([_decimal(b) * denominator for b in bits], dtype=np.int64)
+    exact = [_decimal(b) * denominator for b in bits]
+    if max(exact) >= LARGEST_TOTAL:
+        raise ProblemError(
+            "precisions need more than 64 bits to add exactly",
+            where="bits",
+            value=bits[exact.index(max(exact))],
+            hint=f"all are whole multiples of 1/{denominator}; use precisions with fewer digits",
+        )
+    levels = np.array(exact, dtype=np.int64)
     levels.flags.writeable = False
     return levels
 

@@ -7,12 +7,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from impq_opt.errors import ProblemError
 from impq_opt.layout import Layout
+from impq_opt.limits import LARGEST_TOTAL
 
 __all__ = [
     "ActivationMemory",
@@ -23,13 +25,11 @@ __all__ = [
     "Storage",
     "TableCost",
     "common_quantum",
+    "largest_entry",
     "to_integers",
 ]
 
 IntArray = npt.NDArray[np.int64]
-
-# Sums of costs stay below this, so that int64 arithmetic in the solvers cannot overflow.
-LARGEST_TOTAL = 1 << 61
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,9 +173,11 @@ class TableCost(CostTerm):
                 where=f"costs.{name}",
                 value=array.shape,
             )
-        if array.dtype.kind in "iu":
-            if array.dtype == np.uint64 and int(array.max()) >= LARGEST_TOTAL:
-                raise ProblemError("is too large for exact sums", where=f"costs.{name}", value=int(array.max()))
+        if array.dtype.kind == "f" and isinstance(values, (list, tuple)) and np.abs(array).max() >= 2.0**53:
+            array = _as_given(values, array, f"costs.{name}")
+        if array.dtype.kind in "iu" or (array.dtype.kind == "O" and all(map(_is_whole, array.flat))):
+            if array.dtype.kind == "O" or array.dtype == np.uint64:  # what int64 may not hold
+                _check_total(largest_entry(array), len(array), f"costs.{name}")
             integers, quantum, rounding = array.astype(np.int64, copy=False), Fraction(1), 0.0
         elif array.dtype.kind == "f":
             integers, quantum, rounding = to_integers(array.astype(np.float64, copy=False), f"costs.{name}")
@@ -184,14 +186,7 @@ class TableCost(CostTerm):
         return cls(integers, quantum, name, unit, source, rounding)
 
     def __post_init__(self) -> None:
-        low, high = int(self.values.min()), int(self.values.max())
-        if max(abs(low), abs(high)) * len(self.values) >= LARGEST_TOTAL:
-            raise ProblemError(
-                "costs are too large for exact 64-bit sums",
-                where=f"costs.{self.name}",
-                value=high,
-                hint="use a coarser unit",
-            )
+        _check_total(largest_entry(self.values), len(self.values), f"costs.{self.name}")
 
     def slope(self, layout: Layout) -> None:
         return None
@@ -207,6 +202,39 @@ class TableCost(CostTerm):
         yield "values", self.values
 
 
+def largest_entry(values: npt.NDArray[Any]) -> int:
+    """Return the largest absolute value of an array of integers, 0 of an empty one; it cannot overflow."""
+    return max(int(values.max(initial=0)), -int(values.min(initial=0)))
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _as_given(values: npt.ArrayLike, array: npt.NDArray[Any], where: str) -> npt.NDArray[Any]:
+    """Return nested lists that NumPy has read as floats, as whole numbers where all are; large ones it has rounded."""
+    given = np.array(values, dtype=object)
+    whole = [value for value in given.flat if _is_whole(value)]
+    if len(whole) == given.size:
+        return given
+    rounded = [value for value in whole if int(float(value)) != value]
+    if rounded:
+        raise ProblemError(
+            "is no float64, as the numbers beside it are", where=where, value=rounded[0], hint="give whole numbers only"
+        )
+    return array
+
+
+def _check_total(largest: int, count: int, where: str) -> None:
+    if largest * count >= LARGEST_TOTAL:
+        raise ProblemError(
+            "costs are too large for exact 64-bit sums",
+            where=where,
+            value=largest,
+            hint=f"{count} groups may cost {(LARGEST_TOTAL - 1) // count} each; use a coarser unit",
+        )
+
+
 def to_integers(values: npt.NDArray[np.float64], where: str) -> tuple[IntArray, Fraction, float]:
     """Return integers, a quantum and the largest rounding error that stand for float costs.
 
@@ -219,19 +247,21 @@ def to_integers(values: npt.NDArray[np.float64], where: str) -> tuple[IntArray, 
         place = [int(i) for i in np.argwhere(~finite)[0]]
         raise ProblemError("must be finite", where=f"{where}{place}", value=float(values[tuple(place)]))
     largest = float(np.abs(values).max())
-    room = float(LARGEST_TOTAL) / max(largest, 1e-300) / len(values)
+    # The room, an exponent apart: it may leave the range of float64.
+    mantissa, exponent = math.frexp(largest)
+    room = float(LARGEST_TOTAL) / (mantissa or 1.0) / len(values)
     for places in range(10):
         scale = 10.0**places
-        if scale >= room:
+        if math.frexp(scale)[1] + exponent > 1000 or math.ldexp(scale, exponent) >= room:
             break
         whole = np.rint(values * scale)
         if np.abs(whole).max() < 2.0**53 and np.array_equal(whole / scale, values):
             return whole.astype(np.int64), Fraction(1, 10**places), 0.0
-    shift = math.frexp(room)[1] - 2  # 2**shift <= room / 2
-    shift = min(shift, 1000)
+    shift = math.frexp(room)[1] - 2 - exponent  # 2**shift <= half of the room
     scaled = np.ldexp(values, shift)
     whole = np.rint(scaled)
-    rounding = float(np.ldexp(np.abs(scaled - whole).max(), -shift))
+    lost = float(np.abs(scaled - whole).max())
+    rounding = max(float(np.ldexp(lost, -shift)), math.ulp(0.0) if lost else 0.0)
     return whole.astype(np.int64), Fraction(2) ** -shift, rounding
 
 
