@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from impq_opt.arrays import ACTIVATION, WEIGHT
 from impq_opt.errors import AllocationError
+from impq_opt.held import Held, held
 from impq_opt.problem import Problem
 
 __all__ = ["Allocation", "Certificate", "Diagnosis", "Enumeration", "Status", "Stop"]
@@ -58,7 +59,7 @@ class Enumeration:
 
 
 @dataclass(frozen=True)
-class Certificate:
+class Certificate(Held):
     """What proves the lower bound.
 
     ``dual_bound`` follows from ``multipliers`` alone: for any lambda >= 0 the sum over groups of
@@ -84,7 +85,7 @@ class Certificate:
 
 
 @dataclass(frozen=True)
-class Diagnosis:
+class Diagnosis(Held):
     """Why nothing is feasible: the smallest reachable value of what is limited, and what holds it there."""
 
     limit: str
@@ -98,15 +99,15 @@ class Diagnosis:
 
 
 @dataclass(frozen=True, eq=False)
-class Allocation:
-    """One answer to one problem.
+class Allocation(Held):
+    """One answer to one problem. Nothing in it can be written to: what was checked stays what was checked.
 
     Parameters
     ----------
     problem : Problem
     status : Status
     choice : ndarray of int64 (G,), optional
-        Column of the candidate that each group takes; None where there is no answer.
+        Column of the candidate that each group takes, in the problem's own tables; None where there is no answer.
     minimizes : {"cost", "damage"}
     exact_cost : Fraction, optional
         Of ``cost_weights``, in their unit.
@@ -152,7 +153,7 @@ class Allocation:
         """Precision (G,) of each group; integers where all candidates are whole."""
         bits = self.problem.candidates.bits(self._need())
         whole = all(float(b).is_integer() for one in self.problem.candidates.sets for b in one)
-        return bits.astype(np.int64) if whole else bits
+        return held(bits.astype(np.int64) if whole else bits)
 
     @property
     def exact_objective(self) -> Fraction | None:

@@ -208,6 +208,8 @@ def _of_one_kind(instance: Instance, tied: _Tied, clusters: Sequence[IntArray]) 
     """Yield the clusters (T, m) whose groups have equal widths and are tied alike, position by position."""
     for groups in clusters:
         kind = instance.widths[groups] * (len(instance.ties) + 1) + tied.block[groups] + 1
+        if instance.columns is not None:
+            kind = np.concatenate([kind, *(instance.columns[instance.representatives[g]] for g in groups.T)], axis=1)
         if (kind == kind[0]).all():
             yield groups
             continue
@@ -295,8 +297,10 @@ class _Tied:
         for position, column in zip(groups.T, columns, strict=True):
             number = int(self.block[position[0]])
             if number < 0:
-                members.append(self.instance.representatives[position])
-                lines.append(column)
+                stands_for = self.instance.representatives[position]
+                own = self.instance.columns
+                members.append(stands_for)
+                lines.append(column if own is None else own[stands_for[0], column])  # the same for all of a kind
             else:
                 tie = self.instance.ties[number]
                 members += list(tie.members[self.row[position]].T)

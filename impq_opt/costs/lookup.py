@@ -15,6 +15,7 @@ import numpy.typing as npt
 from impq_opt.costs.operations import INPUT_BITS
 from impq_opt.costs.terms import LARGEST_TOTAL, CostTerm, PairTables, common_quantum
 from impq_opt.errors import FileError, ProblemError, nearest
+from impq_opt.held import Held
 from impq_opt.layout import Layout
 
 __all__ = ["LookupCost"]
@@ -26,7 +27,7 @@ _Table = dict[str, dict[tuple[Fraction, Fraction], Fraction]]
 
 
 @dataclass(frozen=True, eq=False)
-class LookupCost(CostTerm):
+class LookupCost(Held, CostTerm):
     """A cost given for every layer, weight precision and activation precision; build it with :meth:`from_csv`.
 
     A group that is part of a layer (a kernel) takes the layer's value at its own precision times its share of the
@@ -116,6 +117,7 @@ class LookupCost(CostTerm):
         return cls(values, left, read[left], pair_values, quantum, name, unit, source)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         largest = max(int(np.abs(a).max(initial=0)) * len(a) for a in (self.values, self.pair_values))
         if largest >= LARGEST_TOTAL:
             raise ProblemError(
