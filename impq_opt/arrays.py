@@ -18,6 +18,7 @@ __all__ = [
     "ACTIVATION",
     "KIND_NAMES",
     "WEIGHT",
+    "allowed_tables",
     "candidate_sets",
     "exact_bound",
     "float_array",
@@ -132,6 +133,30 @@ def split_mask(
         raise ProblemError(what, where=where, value=_kind(values)) from None
     masked = np.ma.getmaskarray(values) if isinstance(values, np.ma.MaskedArray) else None
     return array, masked if masked is not None and masked.any() else None
+
+
+def allowed_tables(cost: object, damage: object) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Return cost and damage (G, K), whose damage is infinite where either is masked or infinite."""
+    costs, cost_masked = split_mask(cost, "costs.cost", "must hold real numbers")
+    table, masked = split_mask(damage, "damage")
+    if table.ndim != 2 or table.size == 0:
+        raise ProblemError("must be a non-empty array of 2 dimensions", where="damage", value=table.shape)
+    if costs.shape != table.shape:
+        raise ProblemError("cost and damage must have one shape", where="cost", value=(costs.shape, table.shape))
+    unbounded = np.isposinf(costs) if costs.dtype.kind == "f" else None
+    if unbounded is not None and unbounded.any():
+        cost_masked = unbounded if cost_masked is None else cost_masked | unbounded
+    if cost_masked is not None:
+        # Never read: a candidate that is not allowed costs nothing.
+        costs = np.where(cost_masked, costs.dtype.type(0), costs)
+    if masked is None and cost_masked is None:
+        return costs, table
+    table = table.astype(np.float64)
+    if masked is not None:
+        table[masked] = np.inf
+    if cost_masked is not None:
+        table[cost_masked & (table >= 0)] = np.inf  # what is no damage at all stays, to be told
+    return costs, table
 
 
 def _stacked(rows: Sequence[object], where: str) -> object:

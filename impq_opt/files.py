@@ -11,7 +11,6 @@ import hashlib
 import os
 import re
 import secrets
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +19,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import safetensors.numpy
+import tomli_w
 from safetensors import SafetensorError
 
 from impq_opt import allocation_record as answers
@@ -27,17 +27,11 @@ from impq_opt import problem_record as questions
 from impq_opt.allocation import Allocation, Status
 from impq_opt.allocation_record import AllocationRecord, Revision, allocation_from_record
 from impq_opt.arrays import KIND_NAMES
+from impq_opt.documents import read_bytes, read_json, read_toml
 from impq_opt.errors import FileError, InputError, nearest
 from impq_opt.problem import Problem
 from impq_opt.problem_document import problem_document
 from impq_opt.problem_record import ProblemRecord, problem_from_record
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:  # pragma: no cover - one of the two is there
-    import tomli as tomllib
-
-import tomli_w
 
 __all__ = [
     "Revision",
@@ -140,20 +134,23 @@ def _folded(text: str) -> str:
     lines: list[str] = []
     open_: list[list[str]] = []
     for line in text.splitlines():
-        # Strings never span lines here, so a line that ends in "[" opens a list and a lone "]" closes it.
-        if line.endswith("["):
-            open_.append([line.strip()])
-        elif not open_:
-            lines.append(line)
+        # Strings never span lines here, so a line that ends in "[" opens a list and one that begins with "]" closes it.
+        item = line.strip()
+        if open_ and item.startswith("]"):
+            part = open_.pop()
+            whole = part[0] + " ".join(part[1:]).removesuffix(",") + item
+            if item.endswith("["):  # a table inside a list goes on with its next list
+                open_.append([whole])
+            elif open_:
+                open_[-1].append(whole)
+            else:
+                lines += [whole] if len(whole) <= 120 else _filled([*part, item])
+        elif item.endswith("["):
+            open_.append([item])
+        elif open_:
+            open_[-1].append(item)
         else:
-            open_[-1].append(line.strip())
-            if line.strip() in ("]", "],"):
-                part = open_.pop()
-                whole = part[0] + " ".join(part[1:-1]).removesuffix(",") + part[-1]
-                if open_:
-                    open_[-1].append(whole)
-                else:
-                    lines += [whole] if len(whole) <= 120 else _filled(part)
+            lines.append(line)
     return "\n".join(lines) + "\n"
 
 
@@ -172,8 +169,8 @@ def _named_arrays(path: Path) -> Path | None:
     try:
         if not path.is_file():
             return None
-        name = tomllib.loads(path.read_text(encoding="utf-8"))["arrays"]["file"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        name = read_toml(path)["arrays"]["file"]
+    except (FileError, OSError, KeyError, TypeError):
         return None
     own = isinstance(name, str) and Path(name).name == name and name.startswith(path.stem)
     return path.with_name(name) if own and name.endswith(".safetensors") else None
@@ -203,12 +200,7 @@ def load_problem(path: str | os.PathLike[str]) -> Problem:
     """
     path = Path(path)
     where = path.name
-    try:
-        document = tomllib.loads(_read(path).decode("utf-8"))
-    except UnicodeDecodeError:
-        raise FileError("is not a text file", where=str(path), hint="a problem file is TOML") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise FileError(f"is not valid TOML: {error}", where=str(path)) from None
+    document = read_toml(path, "a problem file is TOML")
     _check_format(document, questions.FORMAT, path)
     record = _convert(document, ProblemRecord, where)
     arrays = None if record.arrays is None else _load_arrays(path, record.arrays.file, record.arrays.sha256)
@@ -222,7 +214,7 @@ def _load_arrays(path: Path, name: str, digest: str) -> Arrays:
     if Path(name).name != name:
         raise FileError("must be a file beside the problem file", where=f"{path.name}: arrays.file", value=name)
     beside = path.with_name(name)
-    data = _read(beside)
+    data = read_bytes(beside)
     found = hashlib.sha256(data).hexdigest()
     if found != digest:
         raise FileError(
@@ -273,10 +265,7 @@ def load_allocation(path: str | os.PathLike[str], problem: Problem) -> Allocatio
         Where it is an answer to another problem, or names groups or precisions that ``problem`` does not have.
     """
     path = Path(path)
-    try:
-        document = msgspec.json.decode(_read(path))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise FileError(f"is not valid JSON: {error}", where=str(path)) from None
+    document = read_json(path)
     _check_format(document, answers.FORMAT, path)
     record = _convert(document, AllocationRecord, path.name)
     try:
@@ -286,19 +275,6 @@ def load_allocation(path: str | os.PathLike[str], problem: Problem) -> Allocatio
 
 
 # -- shared ------------------------------------------------------------------------------------------------------
-
-
-def _read(path: Path) -> bytes:
-    if path.is_char_device() or path.is_block_device():
-        raise FileError("is a device, not a file", where=str(path))  # it may never end
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise FileError("there is no such file", where=str(path)) from None
-    except IsADirectoryError:
-        raise FileError("is a folder, not a file", where=str(path)) from None
-    except (OSError, ValueError) as error:
-        raise FileError(f"cannot be read: {getattr(error, 'strerror', None) or error}", where=str(path)) from None
 
 
 def _sha256(path: Path) -> str:

@@ -50,7 +50,7 @@ class FrozenDict(dict[Key, Value]):
     __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (dict(self),)
+        return frozen, (dict(self),)
 
 
 def frozen(value: Any) -> Any:

@@ -24,7 +24,7 @@ DIGITS = 4000
 EXPONENT = 999
 
 # A number as a part of a longer pattern, such as that of a quantity with its unit.
-NUMBER = r"[+-]?(?:[0-9]+/[0-9]+|(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)"
+NUMBER = r"[+-]?(?:[0-9]+/[0-9]+|(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)"
 _NUMBER = re.compile(NUMBER)
 _EXPONENT = re.compile(r"[eE][+-]?0*([0-9]*)$")
 _HINT = "such as 0.25, 1e-3 or 1/4"
@@ -33,7 +33,14 @@ _TEXT = 2 * DIGITS + 10
 _BEYOND = 10**DIGITS
 
 
-def read_exact(value: object, where: str, *, error: type[InputError] = ProblemError, hint: str = _HINT) -> Fraction:
+def read_exact(
+    value: object,
+    where: str,
+    *,
+    error: type[InputError] = ProblemError,
+    hint: str = _HINT,
+    what: str = "must be a number",
+) -> Fraction:
     """Return a number exactly: a text as the decimal or fraction that it spells, a float as its binary value.
 
     Parameters
@@ -45,11 +52,13 @@ def read_exact(value: object, where: str, *, error: type[InputError] = ProblemEr
         Raised unless it is a finite number of at most ``DIGITS`` digits, with an exponent of at most ``EXPONENT``.
     hint : str
         What may stand there.
+    what : str
+        The rule that what is no number breaks.
     """
     if isinstance(value, str):
-        found = _from_text(value, where, error, hint)
+        found = _from_text(value, where, error, hint, what)
     elif isinstance(value, bool) or not isinstance(value, int | float | Fraction | np.integer | np.floating):
-        raise error("must be a number", where=where, value=value, hint=hint)
+        raise error(what, where=where, value=value, hint=hint)
     elif isinstance(value, float | np.floating):
         if not math.isfinite(value):
             raise error("must be finite", where=where, value=float(value), hint=hint)
@@ -65,7 +74,7 @@ def read_float(value: object, where: str, *, error: type[InputError] = ProblemEr
     """Return the float64 nearest to a number that is read as :func:`read_exact` does; 0 is never negative."""
     try:
         # Adding 0 leaves every number as it is but -0.0, which becomes 0.0.
-        return float(read_exact(value, where, error=error, hint=hint)) + 0.0
+        return float(read_exact(value, where, error=error, hint=hint, what="must be a finite number")) + 0.0
     except OverflowError:
         raise error("is beyond the range of float64", where=where, value=value, hint=hint) from None
 
@@ -78,12 +87,12 @@ def read_whole(value: object, where: str, *, error: type[InputError] = ProblemEr
     return found.numerator
 
 
-def _from_text(text: str, where: str, error: type[InputError], hint: str) -> Fraction:
+def _from_text(text: str, where: str, error: type[InputError], hint: str, what: str) -> Fraction:
     if len(text) > _TEXT:
         raise error(f"must be a number of at most {DIGITS} digits", where=where, value=text[:80], hint=hint)
     spelled = text.strip(" \t\r\n")
     if not _NUMBER.fullmatch(spelled):
-        raise error("must be a number", where=where, value=text, hint=hint)
+        raise error(what, where=where, value=text, hint=hint)
     exponent = _EXPONENT.search(spelled)
     if exponent and int(exponent[1][:5] or 0) > EXPONENT:
         raise error(f"must have an exponent of at most {EXPONENT}", where=where, value=text, hint=hint)

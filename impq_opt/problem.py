@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.arrays import candidate_sets, exact_bound, group_names, int_array, precisions, split_mask
+from impq_opt.arrays import allowed_tables, candidate_sets, exact_bound, group_names, int_array, precisions
 from impq_opt.costs import CostTerm, TableCost, cost_named, parse_quantity
 from impq_opt.damage import DamageTable, PowerLaw
 from impq_opt.declaration import Group, from_groups, pin, restrict, tie
@@ -135,7 +135,7 @@ class Problem(Layout):
         become names, labels of columns bits where they are numbers, else formats.
         """
         aligned = align({"cost": cost, "damage": damage, "sizes": sizes, **_vectors(None, fields)}, names, bits)
-        costs, table = _allowed_tables(aligned.arrays["cost"], aligned.arrays["damage"])
+        costs, table = allowed_tables(aligned.arrays["cost"], aligned.arrays["damage"])
         term = TableCost.from_array(costs, unit=unit)
         count, width = table.shape
         size_array = aligned.arrays["sizes"]
@@ -287,30 +287,6 @@ _VECTORS = ("kinds", "ranges", "macs", "reads", "lengths")
 def _vectors(kinds: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
     found = {name: fields[name] for name in _VECTORS if name in fields}
     return found if kinds is None else found | {"kinds": kinds}
-
-
-def _allowed_tables(cost: Any, damage: Any) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Return cost and damage (G, K), whose damage is infinite where either is masked or infinite."""
-    costs, cost_masked = split_mask(cost, "costs.cost", "must hold real numbers")
-    table, masked = split_mask(damage, "damage")
-    if table.ndim != 2 or table.size == 0:
-        raise ProblemError("must be a non-empty array of 2 dimensions", where="damage", value=table.shape)
-    if costs.shape != table.shape:
-        raise ProblemError("cost and damage must have one shape", where="cost", value=(costs.shape, table.shape))
-    unbounded = np.isposinf(costs) if costs.dtype.kind == "f" else None
-    if unbounded is not None and unbounded.any():
-        cost_masked = unbounded if cost_masked is None else cost_masked | unbounded
-    if cost_masked is not None:
-        # Never read: a candidate that is not allowed costs nothing.
-        costs = np.where(cost_masked, costs.dtype.type(0), costs)
-    if masked is None and cost_masked is None:
-        return costs, table
-    table = table.astype(np.float64)
-    if masked is not None:
-        table[masked] = np.inf
-    if cost_masked is not None:
-        table[cost_masked & (table >= 0)] = np.inf  # what is no damage at all stays, to be told
-    return costs, table
 
 
 def _whole_pins(pins: Mapping[int, int]) -> dict[int, int]:

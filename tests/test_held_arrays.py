@@ -1,4 +1,4 @@
-"""Arrays kept are arrays held: nothing kept can be written to, masks and infinities mean "not allowed", labels count."""
+"""Arrays kept are arrays held: nobody writes to them, masks and infinities mean "not allowed", labels are honoured."""
 
 from __future__ import annotations
 
@@ -16,11 +16,9 @@ import pytest
 import impq_opt
 from impq_opt import Candidates, DamageTable, Group, GroupNames, PowerLaw, Problem, allocate, files, frontier, solve
 from impq_opt.costs import TableCost
-from impq_opt.costs.lookup import LookupCost
 from impq_opt.errors import InputError, ProblemError
 from impq_opt.explain import explain, overview
 from impq_opt.held import held
-
 
 # -- nothing kept can be written to ------------------------------------------------------------------------------
 
@@ -131,10 +129,10 @@ def test_what_was_loaded_is_held_too(tmp_path):
     problem = rich()
     files.save_problem(problem, tmp_path / "p.toml")
     loaded = files.load_problem(tmp_path / "p.toml")
-    assert assert_held(loaded, "loaded") > 20
+    assert assert_held(loaded, "loaded") > 15
     found = solve(problem)
     files.save_allocation(found, tmp_path / "a.json")
-    assert assert_held(files.load_allocation(tmp_path / "a.json", loaded), "loaded answer") > 20
+    assert assert_held(files.load_allocation(tmp_path / "a.json", loaded), "loaded answer") > 15
 
 
 GIVEN = {
