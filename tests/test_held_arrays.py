@@ -455,3 +455,160 @@ def test_what_cannot_be_meant_is_refused_in_one_sentence(case):
     with pytest.raises(InputError, match=sentence) as told:
         build()
     assert "\n" not in str(told.value) and len(str(told.value)) < 300
+
+
+# -- labels ------------------------------------------------------------------------------------------------------
+
+
+class Frame:
+    """What a table of another library looks like from outside: rows and columns by label."""
+
+    def __init__(self, values: Any, index: Any = None, columns: Any = None) -> None:
+        self.values = np.asarray(values)
+        self.index = list(range(len(self.values))) if index is None else list(index)
+        if self.values.ndim == 2:
+            self.columns = list(range(self.values.shape[1])) if columns is None else list(columns)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        return self.values if dtype is None else self.values.astype(dtype)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def reordered(self, rows: Any, columns: Any = None) -> Frame:
+        if self.values.ndim == 1:
+            return Frame(self.values[rows], [self.index[k] for k in rows])
+        picked = self.values[np.ix_(rows, columns)]
+        return Frame(picked, [self.index[k] for k in rows], [self.columns[k] for k in columns])
+
+
+class Real:
+    """The same out of pandas, where it is installed."""
+
+    def __new__(cls, values: Any, index: Any = None, columns: Any = None) -> Any:
+        pandas = pytest.importorskip("pandas")
+        if np.ndim(values) == 1:
+            return pandas.Series(values, index=index)
+        return pandas.DataFrame(values, index=index, columns=columns)
+
+
+def reordered(table: Any, rows: Any, columns: Any = None) -> Any:
+    if isinstance(table, Frame):
+        return table.reordered(rows, columns)
+    return table.iloc[rows] if columns is None else table.iloc[rows, columns]
+
+
+KINDS = pytest.mark.parametrize("kind", [Frame, Real])
+COST, DAMAGE = np.array([[1, 2, 3], [4, 5, 6]]), np.array([[0.3, 0.2, 0.1], [0.6, 0.5, 0.4]])
+
+
+@KINDS
+@pytest.mark.parametrize("seed", range(6))
+def test_tables_with_labels_are_put_in_one_order(kind, seed):
+    rng = np.random.default_rng(seed)
+    shape = int(rng.integers(1, 6)), int(rng.integers(1, 5))
+    cost, damage = rng.integers(1, 30, shape), np.round(rng.random(shape), 2)
+    names, bits = [f"g{k}" for k in range(shape[0])], [2 * k + 2 for k in range(shape[1])]
+    plain = Problem.from_tables(cost, damage, names=names, bits=bits)
+    rows, columns = rng.permutation(shape[0]), rng.permutation(shape[1])
+    one = kind(cost, names, bits)
+    other = reordered(kind(damage, names, bits), rows, columns)
+    assert Problem.from_tables(one, other).digest == plain.digest
+    assert Problem.from_tables(reordered(one, rows, columns), damage, names=names, bits=bits).digest == plain.digest
+    assert Problem.from_tables(cost, other, names=names, bits=bits).digest == plain.digest
+    sizes = rng.integers(1, 9, shape[0])
+    sized = Problem.from_tables(one, other, sizes=reordered(kind(sizes, names), rows[::-1]))
+    assert sized.digest == Problem.from_tables(cost, damage, names=names, bits=bits, sizes=sizes).digest
+    bound = float(damage.mean(axis=1).sum()) + 0.01
+    assert allocate(one, other, bound).bits.tolist() == solve(plain, bound=bound).bits.tolist()
+    turned = allocate(other, one, bound) if (damage > 0).all() else None  # choices are those of the first table
+    if turned is not None and turned.choice is not None:
+        assert list(turned.problem.names) == [names[k] for k in rows]
+        assert turned.problem.candidates.sets == (tuple(float(bits[k]) for k in columns),)
+
+
+@KINDS
+def test_vectors_with_labels_are_put_in_one_order(kind):
+    names = ["a", "b", "c"]
+    plain = Problem.from_sensitivities(
+        [1, 2, 3],
+        [0.1, 0.2, 0.3],
+        names=names,
+        stderr=[1, 2, 3],
+        macs=[7, 8, 9],
+        kinds=["weight", "activation", "weight"],
+    )
+    turned = Problem.from_sensitivities(
+        kind([1, 2, 3], names),
+        kind([0.3, 0.1, 0.2], ["c", "a", "b"]),
+        stderr=kind([2.0, 1.0, 3.0], ["b", "a", "c"]),
+        macs=kind([9, 8, 7], ["c", "b", "a"]),
+        kinds=kind(["activation", "weight", "weight"], ["b", "a", "c"]),
+    )
+    assert turned.digest == plain.digest
+    assert turned.damage.stderr.tolist() == [1, 2, 3]
+    assert Problem.from_sensitivities(
+        kind([3, 1, 2], ["c", "a", "b"]), [0.1, 0.2, 0.3], names=names
+    ).sizes.tolist() == [1, 2, 3]
+
+
+@KINDS
+def test_labels_that_only_count_are_no_names_and_words_are_formats(kind):
+    assert Problem.from_tables(kind(COST), kind(DAMAGE)).digest == Problem.from_tables(COST, DAMAGE).digest
+    back = reordered(kind(DAMAGE), [1, 0], [2, 1, 0])
+    assert Problem.from_tables(kind(COST), back).digest == Problem.from_tables(COST, DAMAGE).digest
+    worded = Problem.from_tables(kind(COST, None, ["int2", "nf4", "fp8"]), kind(DAMAGE, None, ["int2", "nf4", "fp8"]))
+    assert worded.candidates.formats == (("int2", "nf4", "fp8"),)
+    levels = Problem.from_tables(kind(COST, ["x", "y"]), kind(DAMAGE, ["x", "y"]), names=["y", "x"])
+    assert list(levels.names) == ["y", "x"] and levels.costs[0].values.tolist() == [[4, 5, 6], [1, 2, 3]]
+    named = Problem.from_tables(kind(COST), kind(DAMAGE), names=["p", "q"], bits=[2, 4, 8])
+    assert named.digest == Problem.from_tables(COST, DAMAGE, names=["p", "q"], bits=[2, 4, 8]).digest
+    pairs = Problem.from_tables(kind(COST, [("l", 0), ("l", 1)]) if kind is Frame else COST, DAMAGE)
+    assert kind is Real or list(pairs.names) == ["l.0", "l.1"]
+
+
+@KINDS
+def test_infinities_in_tables_with_labels_are_not_allowed_either(kind):
+    found = allocate(
+        kind([[1.0, 2.0], [np.inf, 2.0]], ["a", "b"], [2, 4]), kind([[0.1, 0.2], [0.1, 0.2]], ["b", "a"], [4, 2]), 1
+    )
+    assert found.choice.tolist() == [0, 1] and found.problem.allowed.tolist() == [[True, True], [False, True]]
+
+
+MISMATCHED = {
+    "rows": lambda kind: Problem.from_tables(kind(COST, ["a", "b"]), kind(DAMAGE, ["a", "c"])),
+    "columns": lambda kind: Problem.from_tables(kind(COST, None, [2, 4, 8]), kind(DAMAGE, None, [2, 4, 6])),
+    "more rows": lambda kind: Problem.from_tables(kind(COST, ["a", "b"]), kind(DAMAGE[:1], ["a"])),
+    "counted": lambda kind: Problem.from_tables(kind(COST, ["a", "b"]), kind(DAMAGE)),
+    "twice": lambda kind: Problem.from_tables(kind(COST, ["a", "a"]), kind(DAMAGE, ["a", "a"])),
+    "names": lambda kind: Problem.from_tables(kind(COST, ["a", "b"]), DAMAGE, names=["a", "c"]),
+    "bits": lambda kind: Problem.from_tables(kind(COST, None, [2, 4, 8]), DAMAGE, bits=[2, 4, 6]),
+    "ragged bits": lambda kind: Problem.from_tables(kind(COST, None, [2, 4, 8]), DAMAGE, bits=[[2], [2, 4]]),
+    "sizes": lambda kind: Problem.from_tables(kind(COST, ["a", "b"]), DAMAGE, sizes=kind([1, 2], ["a", "c"])),
+    "sensitivities": lambda kind: Problem.from_sensitivities(kind([1, 2], ["a", "b"]), kind([1.0, 2], ["a", "c"])),
+    "elsewhere": lambda kind: DamageTable(kind(DAMAGE, ["a", "b"])),
+    "cost term": lambda kind: TableCost.from_array(kind(COST, ["a", "b"])),
+    "field": lambda kind: replace(rich(), macs=kind([1] * 6, list("abcdef"))),
+    "words": lambda kind: Problem.from_tables(kind([["x", "y"]], ["a"]), [[0.1, 0.2]]),
+    "nan": lambda kind: Problem.from_tables(kind([[1, np.nan]], ["a"]), [[0.1, 0.2]]),
+}
+
+
+@KINDS
+@pytest.mark.parametrize("case", MISMATCHED)
+def test_labels_that_do_not_match_are_one_sentence(case, kind):
+    with pytest.raises(InputError) as told:
+        MISMATCHED[case](kind)
+    assert "\n" not in str(told.value) and len(str(told.value)) < 300
+
+
+def test_tables_of_several_types_of_numbers():
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame({2: [1, 2], 4: [1.5, 2.5]}, index=["a", "b"])
+    assert Problem.from_tables(table, table).costs[0].quantum == Fraction(1, 10)
+    nullable = pandas.DataFrame({2: [1, 2], 4: [3, 4]}, dtype="Int64")
+    assert Problem.from_tables(nullable, DAMAGE[:, :2]).costs[0].values.tolist() == [[1, 3], [2, 4]]
+    with pytest.raises(InputError, match="must hold real numbers"):
+        Problem.from_tables(nullable.mask(nullable == 4), DAMAGE[:, :2])
+    levels = pandas.MultiIndex.from_tuples([("l", 0), ("l", 1)])
+    assert list(Problem.from_tables(pandas.DataFrame(COST, index=levels), DAMAGE).names) == ["l.0", "l.1"]
