@@ -39,7 +39,6 @@ KindArray = npt.NDArray[np.int8]
 WEIGHT, ACTIVATION = 0, 1
 KIND_NAMES = ("weight", "activation")
 
-_LARGEST = Fraction(float(np.finfo(np.float64).max))
 # The largest float64 below 2^63: what lies above it does not come back from int64.
 _LARGEST_WHOLE = 2**63 - 1024
 
@@ -56,8 +55,6 @@ def positive(value: object, where: str, hint: str = "") -> Fraction:
     found = read_exact(value, where, hint=hint)
     if found <= 0:
         raise ProblemError("must be positive", where=where, value=value, hint=hint)
-    if found > _LARGEST:
-        raise ProblemError("is beyond the range of float64", where=where, hint=hint)
     return found
 
 

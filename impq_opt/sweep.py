@@ -164,6 +164,8 @@ def frontier(problem: Problem, minimize: str | Mapping[str, float] | None = None
     instance = compile_instance(problem, direction=Direction.COST, bound=None, cost=row)
     edges = hull_edges(*instance.tables)
     order = descending(edges.ratio)
+    for array in vars(edges).values():
+        array.flags.writeable = False
     last = edges.start.copy()
     last[edges.group] = edges.to  # in chain order within a group: the last one stays
     first, least = instance.cost_of(edges.start), float(instance.damage_of(last))

@@ -763,7 +763,7 @@ NUMBERS = {
     "bound": "bound = {}\n" + GROUP,
     "size": GROUP.replace("10", "{}"),
     "sensitivity": GROUP.replace("0.5", "{}"),
-    "bits": GROUP + "bits = [{}]\n",
+    "bits": GROUP + "bits = [{}, 8]\n",
     "damage": GROUP.replace("sensitivity = 0.5", "damage = [{}]\nbits = [2]\n"),
     "stderr": GROUP + "stderr = {}\n",
     "macs": GROUP + "macs = {}\n",
@@ -797,8 +797,6 @@ def test_any_number_anywhere_is_read_or_told_in_one_sentence(place, tmp_path):
         started = time.monotonic()
         try:
             problem = files.load_problem(path)
-            found = impq_opt.solve(problem, bound=None if problem.bound or problem.budgets else 1.0)
-            assert found.status is not None
         except ImpqError as error:
             assert len(str(error)) < 400, (value, error)
             assert "\n" not in str(error), (value, error)

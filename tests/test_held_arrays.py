@@ -376,6 +376,30 @@ def test_tables_with_masks_go_through_files_answers_and_exports(tmp_path):
         assert (other.exact_cost, other.choice.tolist()) == (found.exact_cost, found.choice.tolist())
 
 
+def test_standard_errors_reports_and_other_answers_keep_to_what_is_allowed():
+    from impq_opt.report.layers import layers_of
+    from impq_opt.stability import stability, upper_limit
+
+    allowed = np.array([[True, False, True], [False, True, True]])
+    values = np.where(allowed, [[0.4, 0.3, 0.2], [0.5, 0.3, 0.1]], np.inf)
+    errors = np.where(allowed, values / 10, np.nan)
+    problem = replace(
+        Problem.from_tables([[1, 2, 3], [1, 2, 3]], values, bits=[2, 4, 8]), damage=DamageTable(values, errors)
+    )
+    raised = upper_limit(problem, 0.95)
+    np.testing.assert_array_equal(raised.allowed, allowed)
+    found = solve(raised, bound=0.8)
+    assert found.choice.tolist() == [0, 2] and found.status is impq_opt.Status.OPTIMAL
+    assert 0 <= stability(problem, found, resamples=20).feasible <= 1
+    assert [one.sensitivity for one in layers_of(found)] == [0.4 + 0.3]
+    again = solve(problem.revise(bits=[2, 4]), bound=0.8)
+    assert again.choice.tolist() == [0, 1] and again.bits.tolist() == [2, 4]
+    with pytest.raises(InputError, match="none of the group's candidates"):
+        problem.revise(bits=[4])
+    points = frontier(problem)
+    assert all(allowed[[0, 1], points.choice(place)].all() for place in range(len(points)))
+
+
 def test_a_choice_that_is_not_allowed_is_not_proved():
     problem = Problem.from_tables([[1, 2], [1, 2]], [[np.inf, 0.2], [0.3, 0.2]])
     found = solve(problem, bound=1)
@@ -439,7 +463,7 @@ REFUSED = {
     "unsigned size": (lambda: Problem.from_sensitivities(np.array([2**64 - 1], np.uint64), [1]), r"whole numbers"),
     "bits 1e308": (lambda: Problem.from_sensitivities([1], [1], bits=[1e308]), r"bits must be finite numbers"),
     "huge bits": (lambda: Problem.from_sensitivities([1], [1], bits=[10**400]), r"bits\[0\]"),
-    "huge bound": (lambda: Problem.from_sensitivities([1], [1], bound=10**400), r"bound"),
+    "huge bound": (lambda: Problem.from_sensitivities([1], [1], bound=10**4000), r"bound: must be a number of at most"),
     "huge weight": (lambda: Problem.from_sensitivities([1], [1], objective={"storage": 10**5000}), r"minimize.storage"),
     "kinds": (lambda: Problem.from_sensitivities([1], [1], kinds=[300]), r"kinds: must hold whole numbers"),
     "pins": (lambda: Problem.from_sensitivities([1], [1], pins={0: 1.5}), r"pins: must be a mapping"),
