@@ -120,7 +120,7 @@ def _places(
     widths = _widths(problem, columns)
     if free is None:
         every = np.arange(count)
-        return Places(every, np.zeros(count, dtype=np.int64), columns, widths, every)
+        return Places(every, np.zeros(count, dtype=np.int64), None, widths, every)
     place = np.full(count, -1)
     place[free] = np.arange(len(free))
     if not ties:

@@ -341,6 +341,88 @@ def test_pins_ties_budgets_and_coupled_costs_keep_to_what_is_allowed(seed):
     assert impq_opt.verify(problem, found).proved
 
 
+@pytest.mark.parametrize("seed", range(24))
+def test_several_limits_and_shared_activations_keep_to_what_is_allowed(seed):
+    rng = np.random.default_rng(2000 + seed)
+    count, bits = 8, np.array([2, 4, 8])
+    damage = rng.integers(0, 64, (count, 3)) / 64
+    allowed = rng.random((count, 3)) < 0.65
+    allowed[np.arange(count), rng.integers(0, 3, count)] = True
+    damage[~allowed] = np.inf
+    limited = rng.integers(-9, 30, (count, 3))
+    macs, reads = rng.integers(1, 9, count), np.array([6, 6, 7, 7, 7, 6, -1, -1])
+    macs[6:] = 0
+    problem = Problem(
+        names=GroupNames.numbered(count),
+        candidates=Candidates((tuple(bits.tolist()),)),
+        damage=DamageTable(damage),
+        sizes=rng.integers(1, 20, count),
+        kinds=np.array([0] * 6 + [1] * 2),
+        macs=macs,
+        reads=reads,
+        costs=(TableCost.from_array(limited, name="limited"),),
+        objective=[{"bit-operations": 1}, {"storage": 1}, {"representational": 1}][seed % 3],
+    )
+    every = np.array(list(itertools.product(*(np.flatnonzero(row).tolist() for row in allowed))))
+    taken, rows = bits[every], np.arange(count)
+    costs = {
+        "bit-operations": sum(macs[g] * taken[:, g] * taken[:, reads[g]] for g in range(6)),
+        "storage": taken[:, :6] @ problem.sizes[:6],
+        "representational": taken @ problem.sizes,
+        "limited": limited[rows, every].sum(axis=1),
+    }
+    total = damage[rows, every].sum(axis=1)
+    bound = float(np.quantile(total, rng.uniform(0.1, 0.8))) + 1 / 128
+    most = int(np.quantile(costs["limited"], rng.uniform(0.2, 0.8)))
+    inside = (total <= bound) & ((costs["limited"] <= most) if most > 0 else True)
+    problem = problem.revise(bound=bound, budgets={"limited": most} if most > 0 else None)
+    found = solve(problem)
+    if not inside.any():
+        assert found.status is impq_opt.Status.INFEASIBLE
+        return
+    (name,) = problem.objective
+    assert found.status is impq_opt.Status.OPTIMAL and found.exact_cost == costs[name][inside].min()
+    (place,) = np.flatnonzero((every == found.choice).all(axis=1))
+    assert inside[place] and costs[name][place] == found.exact_cost and found.exact_damage == Fraction(total[place])
+    assert impq_opt.verify(problem, found).proved
+    warm = solve(problem, warm_start=found)
+    assert warm.exact_cost == found.exact_cost
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_groups_that_are_joined_or_settled_keep_their_own_columns(seed):
+    from impq_opt.reduction import components, join, settle
+    from impq_opt.solver import make_instance
+
+    rng = np.random.default_rng(3000 + seed)
+    count = 8
+    allowed = rng.random((2 * count, 3)) < 0.6
+    allowed[np.arange(2 * count), rng.integers(0, 3, 2 * count)] = True
+    damage = np.where(allowed, rng.integers(0, 64, (2 * count, 3)) / 64, np.inf)
+    problem = Problem(
+        names=GroupNames.numbered(2 * count),
+        candidates=Candidates(((2, 4, 8),)),
+        damage=DamageTable(damage),
+        sizes=np.ones(2 * count, np.int64),
+        kinds=np.repeat([0, 1], count),
+        macs=np.concatenate([rng.integers(1, 9, count), np.zeros(count, np.int64)]),
+        reads=np.concatenate([np.arange(count, 2 * count), np.full(count, -1)]),
+        objective={"bit-operations": 1},
+    )
+    plain = make_instance(problem, bound=100.0)
+    settled = settle(plain, np.arange(3), np.zeros(3, np.int64))
+    for instance in (join(plain, components(plain)), settled, join(settled, components(settled))):
+        rows = np.arange(instance.size)
+        for _ in range(20):
+            choice = rng.integers(0, instance.widths)
+            lifted = instance.lift(choice)
+            assert allowed[np.arange(2 * count), lifted].all()
+            pairs = 0 if instance.pairs is None else int(instance.pairs.at(choice).sum())
+            assert instance.cost_of(choice) == int(instance.tables[0][rows, choice].sum()) + instance.base_cost + pairs
+            assert instance.damage_of(choice) == Fraction(instance.tables[1][rows, choice].sum()) + instance.base_damage
+            np.testing.assert_array_equal(instance.reduce(lifted), choice)
+
+
 def test_the_dual_question_keeps_to_what_is_allowed():
     found = solve(Problem.from_tables([[1, 2, 3], [1, 2, 3]], [[0.1, 0.2, np.inf], [np.inf, 0.2, 0.1]]), budget=5)
     assert found.choice.tolist() == [0, 2] and found.damage == pytest.approx(0.2)
