@@ -150,3 +150,57 @@ def test_floats_are_the_nearest_and_within_their_range():
     for text in ("1e309", "-1e309", "1e999"):
         with pytest.raises(ProblemError, match="float64"):
             read_float(text, "x")
+
+
+def test_tables_keep_every_digit_of_whole_costs_and_sizes(tmp_path):
+    from impq_opt.exchange.tabular import Csv
+
+    path = tmp_path / "t.csv"
+    path.write_text(
+        "\ufeffgroup,size,bits,cost,damage\na,9007199254740993,1,9007199254740993,0.5\n"
+        "a,9007199254740993,2,inf,0.25\na,9007199254740993,3,9007199254740995,inf\n",
+        encoding="utf-8",
+    )
+    problem = Csv().problem(Csv().load([path]))
+    assert problem.sizes.tolist() == [2**53 + 1]
+    assert problem.costs[0].values.tolist() == [[2**53 + 1, 0, 2**53 + 3]]
+    assert problem.allowed.tolist() == [[True, False, False]]
+    for cell in ("1e9999999", "1_0", "9" * 30, "-inf", "nan", "0.5", "\u0663"):
+        path.write_text(f"group,size,bits,cost,damage\na,{cell},2,1,1\n", encoding="utf-8")
+        with pytest.raises(FileError, match=r"row 2: size: "):
+            Csv().problem(Csv().load([path]))
+    for column in (2, 3, 4):
+        for cell in ("1e9999999", "1_0", "-inf", "nan", "\u0663", ""):
+            row = ["a", "1", "2", "1", "1"]
+            row[column] = cell
+            path.write_text("group,size,bits,cost,damage\n" + ",".join(row) + "\n", encoding="utf-8")
+            with pytest.raises(FileError, match=r"row 2: (bits|cost|damage): "):
+                Csv().problem(Csv().load([path]))
+
+
+def test_quantities_are_read_by_the_same_reader():
+    from impq_opt.costs import parse_quantity
+    from impq_opt.errors import OptionError
+
+    assert parse_quantity("1/3 KiB", "bit") == Fraction(8192, 3)
+    assert parse_quantity(0.1, "bit") == Fraction(1, 10)
+    assert parse_quantity(np.float64(2.5), "bit") == Fraction(5, 2)
+    assert parse_quantity("1e99", "bit") == 10**99
+    for text in (
+        "1e101",
+        "1e9999999",
+        "-1",
+        "-0",
+        "1_0",
+        "\u0663",
+        "0x10 B",
+        "nan",
+        "inf",
+        10**5000,
+        -3,
+        True,
+        "9" * 5000,
+    ):
+        with pytest.raises(OptionError) as told:
+            parse_quantity(text, "bit", "budget")
+        assert len(str(told.value)) < 300
