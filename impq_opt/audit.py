@@ -184,7 +184,11 @@ def _broken_rules(instance: Instance, problem: Problem, choice: IntArray) -> str
             return f"{problem.names[tie[0]]} and its ties differ: {', '.join(f'{b:g}' for b in sorted(bits))} bits"
     again = instance.lift(instance.reduce(choice))
     differs = np.flatnonzero(again != choice)
-    return f"{problem.names[int(differs[0])]} has another format than its ties" if len(differs) else ""
+    return (
+        f"{problem.names[int(differs[0])]} has a candidate that it may not take, or another format than its ties"
+        if len(differs)
+        else ""
+    )
 
 
 def _equal(name: str, found: Fraction, stated: Fraction | None) -> Check:

@@ -816,7 +816,7 @@ def test_a_cell_of_a_table_of_costs_is_a_number_or_told(value, column, tmp_path)
     rows[3][column] = value
     (tmp_path / "latency.csv").write_text("\n".join(map(",".join, rows)), encoding="utf-8")
     started = time.monotonic()
-    with pytest.raises(ImpqError, match=rf"latency.csv: line 4: {rows[0][column]}: must ") as told:
+    with pytest.raises(ImpqError, match=r"latency.csv: line 4: must ") as told:
         files.load_problem(tmp_path / "p.toml")
     assert time.monotonic() - started < 10 and len(str(told.value)) < 400
     rows[3][column] = "4.0e0" if column < 3 else "1.7e2"

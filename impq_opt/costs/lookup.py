@@ -180,7 +180,7 @@ def _read(text: str, where: str) -> _Table:
         if len(row) != len(header):
             raise FileError(f"must have {len(header)} cells", where=place, value=len(row))
         cells = dict(zip(header, row, strict=True))
-        weight, activation, value = (_number(cells[name], f"{place}: {name}") for name in _COLUMNS[1:])
+        weight, activation, value = (_number(cells[name], place) for name in _COLUMNS[1:])
         one = table.setdefault(cells["layer"], {})
         if (weight, activation) in one:
             raise FileError("gives a value twice", where=place, value=cells["layer"])
