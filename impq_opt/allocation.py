@@ -6,6 +6,7 @@ import enum
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from fractions import Fraction
 from functools import cached_property
 from typing import Any
@@ -52,10 +53,13 @@ class Enumeration:
         Groups of the core: those with more than one choice whose reduced cost does not exceed the gap.
     states : int
         Partial assignments that were looked at.
+    by : str
+        Whose word it is: a strategy of this package, by name, or ``"recount"`` where another's was repeated.
     """
 
     groups: int
     states: int
+    by: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,16 +90,61 @@ class Certificate(Held):
 
 @dataclass(frozen=True)
 class Diagnosis(Held):
-    """Why nothing is feasible: the smallest reachable value of what is limited, and what holds it there."""
+    """Why nothing is feasible: a conflict, and what one limit of it comes down to under the rest of it.
+
+    Parameters
+    ----------
+    limit : str
+        The limit that cannot be met: "damage", or the name of a cost.
+    smallest : float
+        The smallest value of it that can be reached under exactly the rest of the conflict; rounded down to a float64,
+        damages within two of the last place.
+    allowed : float
+        What the limit allows, rounded up to a float64.
+    held_by : tuple of str
+        The rest of the conflict in words, in its order. Where damage is held by nothing but pins and ties, then the
+        groups that have most of it.
+    conflict : tuple of (str, str)
+        ("bound", ""), ("budget", cost), ("pins", label) and ("ties", label). With nothing but these limits, pins and
+        ties the problem is infeasible. Empty where it is not known.
+    minimal : bool
+        Whether each of the conflict is needed: with any one of them left out the problem is feasible.
+    attained : bool
+        Whether ``smallest`` is reached; else it is a lower bound.
+    without : float, optional
+        The smallest value without the rest of the conflict, rounded up; None where there is no rest or it is not known.
+    """
 
     limit: str
     smallest: float
     allowed: float
     held_by: tuple[str, ...] = ()
+    conflict: tuple[tuple[str, str], ...] = ()
+    minimal: bool = True
+    attained: bool = True
+    without: float | None = None
 
     def __str__(self) -> str:
-        text = f"the smallest reachable {self.limit} is {self.smallest:.6g}, above {self.allowed:.6g}"
-        return text + (f"; held there by {'; '.join(self.held_by)}" if self.held_by else "")
+        for digits in range(6, 18):
+            smallest, allowed = rounded(self.smallest, digits), rounded(self.allowed, digits, up=True)
+            if float(smallest) > float(allowed):
+                break
+        return self.sentence(smallest, allowed, "" if self.without is None else rounded(self.without, 6, up=True))
+
+    def sentence(self, smallest: str, allowed: str, without: str) -> str:
+        """Return the diagnosis with its values written as given."""
+        text = f"the smallest reachable {self.limit} is "
+        if self.smallest > self.allowed:
+            text += f"{'' if self.attained else 'at least '}{smallest}, above {allowed}"
+        else:  # by less than a float64 tells
+            text += f"above {allowed}"
+        held = list(self.held_by)
+        rest = min(len(held), max(len(self.conflict) - 1, 0))
+        if rest and without:
+            alone = rest == 1 and not held[0].startswith("the pins")
+            held[rest - 1] += f" (without {'it' if alone else 'them'} {without})"
+        text += f"; held there by {'; '.join(held)}" if held else ""
+        return text if self.minimal else f"{text}; that all of this is needed could not be shown"
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +168,10 @@ class Allocation(Held):
         Limit on damage.
     budgets : mapping of str to Fraction
         Limits on costs.
+    stated : mapping
+        What a file says beside the exact values, for people; :func:`impq_opt.verify` checks it.
+    origin : Problem, optional
+        The problem of the file that the answer was read beside, where it says to answer a revision of it.
     """
 
     problem: Problem
@@ -139,6 +192,8 @@ class Allocation(Held):
     seconds: float = 0.0
     stop: Stop = Stop.COMPLETED
     statistics: Mapping[str, Any] = field(default_factory=dict)
+    stated: Mapping[str, Any] = field(default_factory=dict)
+    origin: Problem | None = None
 
     def _need(self) -> IntArray:
         if self.choice is None:
@@ -180,7 +235,7 @@ class Allocation(Held):
             return math.inf
         if self.status is Status.OPTIMAL or objective <= below:
             return 0.0
-        return float((objective - Fraction(below)) / abs(objective)) if objective else math.inf
+        return nearest_float((objective - Fraction(below)) / abs(objective)) if objective else math.inf
 
     @property
     def cost(self) -> int | float:
@@ -194,7 +249,7 @@ class Allocation(Held):
         """The exact sum of damages, rounded once to the nearest float64."""
         self._need()
         assert self.exact_damage is not None
-        return float(self.exact_damage)
+        return nearest_float(self.exact_damage)
 
     @property
     def effective_bits(self) -> tuple[float | None, float | None]:
@@ -228,8 +283,25 @@ class Allocation(Held):
         )
 
 
+def rounded(value: float, digits: int, *, up: bool = False) -> str:
+    """Return ``value`` as a decimal, whole numbers in full, others rounded down to so many digits, or up."""
+    if value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    exact = Decimal(repr(value))  # a float64 stands for its shortest decimal
+    short = Context(prec=digits, rounding=ROUND_CEILING if up else ROUND_FLOOR).plus(exact)
+    return repr(float(short)).removesuffix(".0")
+
+
 def number(value: Fraction | float) -> int | float:
     """Return an int where ``value`` is whole, else the nearest float64."""
     if isinstance(value, Fraction):
-        return value.numerator if value.denominator == 1 else float(value)
+        return value.numerator if value.denominator == 1 else nearest_float(value)
     return value
+
+
+def nearest_float(value: Fraction) -> float:
+    """Return the nearest float64, infinite past the largest one."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.allocation import Allocation, Certificate, Diagnosis, Enumeration, Status, Stop
+from impq_opt.allocation import Allocation, Certificate, Diagnosis, Enumeration, Status, Stop, nearest_float
 from impq_opt.errors import AllocationError, nearest
 from impq_opt.problem import Problem
 from impq_opt.stability import upper_limit
@@ -69,6 +69,7 @@ class EnumerationRecord(msgspec.Struct, forbid_unknown_fields=True):
 
     groups: int
     states: int
+    by: str = ""
 
 
 class CertificateRecord(msgspec.Struct, forbid_unknown_fields=True):
@@ -87,6 +88,10 @@ class DiagnosisRecord(msgspec.Struct, forbid_unknown_fields=True):
     smallest: float
     allowed: float
     held_by: list[str]
+    conflict: list[tuple[str, str]] = []
+    minimal: bool = True
+    attained: bool = True
+    without: float | None = None
 
 
 class AllocationRecord(msgspec.Struct, forbid_unknown_fields=True):
@@ -151,12 +156,12 @@ def allocation_record(
         "status": allocation.status.value,
         "minimizes": allocation.minimizes,
         "minimize": {name: _exact(weight) for name, weight in allocation.cost_weights.items()},
-        "objective": allocation.objective if found else None,
+        "objective": _finite(allocation.objective) if found else None,
         "lower_bound": _finite(allocation.lower_bound),
         "gap": _finite(allocation.gap),
-        "cost": allocation.cost if found else None,
-        "damage": allocation.damage if found else None,
-        "bound": None if allocation.bound is None else float(allocation.bound),
+        "cost": _finite(allocation.cost) if found else None,
+        "damage": _finite(allocation.damage) if found else None,
+        "bound": None if allocation.bound is None else _finite(nearest_float(allocation.bound)),
         "budgets": {name: _exact(limit) for name, limit in allocation.budgets.items()},
         "compression_ratio": allocation.compression_ratio if found else None,
         "effective_bits": {"weight": weight, "activation": activation},
@@ -220,8 +225,13 @@ def _certificate(certificate: Certificate | None) -> dict[str, Any] | None:
         "multipliers": {name: float(value) for name, value in certificate.multipliers.items()},
         "quantum": str(certificate.quantum),
         "dual_bound": _text(certificate.dual_bound),
-        "enumeration": None if enumeration is None else {"groups": enumeration.groups, "states": enumeration.states},
+        "enumeration": None if enumeration is None else _enumeration(enumeration),
     }
+
+
+def _enumeration(enumeration: Enumeration) -> dict[str, Any]:
+    by = {"by": enumeration.by} if enumeration.by else {}
+    return {"groups": enumeration.groups, "states": enumeration.states, **by}
 
 
 def _diagnosis(diagnosis: Diagnosis | None) -> dict[str, Any] | None:
@@ -232,6 +242,10 @@ def _diagnosis(diagnosis: Diagnosis | None) -> dict[str, Any] | None:
         "smallest": diagnosis.smallest,
         "allowed": diagnosis.allowed,
         "held_by": list(diagnosis.held_by),
+        "conflict": [list(item) for item in diagnosis.conflict],
+        "minimal": diagnosis.minimal,
+        "attained": diagnosis.attained,
+        "without": diagnosis.without,
     }
 
 
@@ -275,6 +289,10 @@ def allocation_from_record(record: AllocationRecord, problem: Problem) -> Alloca
             record.diagnosis.smallest,
             record.diagnosis.allowed,
             tuple(record.diagnosis.held_by),
+            tuple(record.diagnosis.conflict),
+            record.diagnosis.minimal,
+            record.diagnosis.attained,
+            record.diagnosis.without,
         ),
         solver=record.solver,
         options=record.options,
@@ -282,7 +300,17 @@ def allocation_from_record(record: AllocationRecord, problem: Problem) -> Alloca
         seconds=record.seconds,
         stop=_stop(record.stop),
         statistics=record.statistics,
+        stated=_stated(record),
+        origin=problem if record.revision else None,
     )
+
+
+def _stated(record: AllocationRecord) -> dict[str, Any]:
+    """Return what the file says for people, by the name under which a false one is told."""
+    names = ("objective", "lower_bound", "gap", "cost", "damage", "bound", "compression_ratio")
+    stated: dict[str, Any] = {name: getattr(record, name) for name in names}
+    stated |= {f"{kind} bits": getattr(record.effective_bits, kind) for kind in ("weight", "activation")}
+    return stated if record.bits is None else stated | {"bits": record.bits}
 
 
 def _fraction(text: str | None, where: str) -> Fraction | None:
@@ -325,7 +353,7 @@ def _read_certificate(record: CertificateRecord | None) -> Certificate | None:
         dual_bound=-math.inf if dual is None else dual,
         enumeration=None
         if record.enumeration is None
-        else Enumeration(record.enumeration.groups, record.enumeration.states),
+        else Enumeration(record.enumeration.groups, record.enumeration.states, record.enumeration.by),
     )
 
 

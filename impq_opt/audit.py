@@ -1,30 +1,33 @@
 """``verify``: recompute everything that an allocation says, and tell what is proved from what is only claimed.
 
-No strategy is loaded. What is recomputed: cost, damage, limits, pins and ties (exactly), the lower bound that the
-multipliers prove (rounding accounted for), and, where a claim rests on a solver's enumeration, that enumeration.
+The judge shares sums without rounding and the compiled question with the solvers, and nothing else; it holds the
+question against the problem too. What is recomputed: cost, damage, limits, pins and ties (exactly, from the problem),
+the numbers that people read, the lower bound that the multipliers prove, and, where a claim rests on a solver's
+enumeration, that enumeration.
 """
 
 from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.allocation import Allocation, Status, number
-from impq_opt.diagnosis import diagnose
-from impq_opt.errors import AllocationError, InputError
+from impq_opt.allocation import Allocation, Status, nearest_float, number
+from impq_opt.errors import AllocationError
 from impq_opt.instance import Direction, Instance
 from impq_opt.problem import Problem
+from impq_opt.proof_of_conflict import check_conflict
+from impq_opt.question import asked
+from impq_opt.recompute import broken_rule, cost_of, damage_of, disagreement
 from impq_opt.recount import Outcome, Recount, prove_bound
-from impq_opt.solver import make_instance
-from impq_opt.verification import Assessment, assess, dual_bound
+from impq_opt.statements import false_statements
 
-__all__ = ["Check", "Verdict", "Verification", "question", "verify"]
+__all__ = ["Check", "Verdict", "Verification", "verify"]
 
 IntArray = npt.NDArray[np.int64]
 
@@ -33,6 +36,7 @@ class Verdict(enum.Enum):
     """What is known about one statement."""
 
     PROVED = "proved"  # recomputed here
+    TOLD = "told"  # how the answer came about, or what was asked: nothing to prove
     CLAIMED = "claimed"  # stated by the solver, neither proved nor refuted here
     WRONG = "wrong"
 
@@ -67,8 +71,9 @@ class Verification:
 
     @property
     def proved(self) -> bool:
-        """Whether everything that is stated was proved here."""
-        return all(check.verdict is Verdict.PROVED for check in self.checks)
+        """Whether everything that is stated was proved here, its status first of all."""
+        known = all(check.verdict in (Verdict.PROVED, Verdict.TOLD) for check in self.checks)
+        return known and any(check.name == "status" and check.verdict is Verdict.PROVED for check in self.checks)
 
     def __str__(self) -> str:
         return "\n".join(f"{check.verdict.value:<8}{check.name}: {check.text}" for check in self.checks)
@@ -80,6 +85,7 @@ def verify(problem: Problem, allocation: Allocation, *, states: int = 1_000_000)
     Parameters
     ----------
     problem : Problem
+        What it answers; of an answer to a revision that its file states, the revised problem or the one before.
     allocation : Allocation
         Fresh from :func:`impq_opt.solve`, or read from a file: what it states is not trusted.
     states : int
@@ -98,42 +104,49 @@ def verify(problem: Problem, allocation: Allocation, *, states: int = 1_000_000)
     >>> verification.ok, verification.proved
     (True, True)
     """
-    if allocation.problem is not problem and allocation.problem.digest != problem.digest:
+    origin = allocation.origin
+    if origin is not None and origin.digest == problem.digest:
+        problem = allocation.problem
+    elif allocation.problem is not problem and allocation.problem.digest != problem.digest:
         raise AllocationError(
             "answers another problem",
             where="allocation",
             value=allocation.problem.digest[:12],
             hint=f"this problem's digest is {problem.digest[:12]}",
         )
-    instance = question(problem, allocation)
-    checks = list(_limits_kept(problem, allocation))
-    found = None
-    if allocation.choice is not None:
-        found, broken = _choice_checks(instance, problem, allocation)
-        checks += broken
+    instance = asked(problem, allocation)
+    checks = [Check("question", Verdict.TOLD, _question(problem, allocation))]
+    checks += _limits_kept(problem if origin is None else origin, allocation)
+    if origin is not None:
+        checks += _loosened(origin, problem)
+    differs = disagreement(instance, allocation.cost_weights)
+    if differs:
+        checks.append(
+            Check("question", Verdict.WRONG, f"is not what was compiled of it: {differs}; please report this")
+        )
+    found, broken = _choice_checks(instance, problem, allocation)
     bound_checks, lower = _bound_checks(instance, allocation, found, states)
-    return Verification((*checks, *bound_checks), lower)
+    if found is not None or allocation.choice is None:  # of no choice nothing can be said
+        broken += _statement_checks(allocation)
+    checks += [*broken, *bound_checks, _how(allocation)]
+    return Verification(tuple(checks), -math.inf if differs else lower)
 
 
-def question(problem: Problem, allocation: Allocation) -> Instance:
-    """Return the question that the allocation says it answers, compiled anew."""
-    budgets = dict(allocation.budgets)
-    weights: Mapping[str, float] = allocation.cost_weights  # type: ignore[assignment]
-    try:
-        if allocation.minimizes == "cost":
-            if allocation.bound is None:
-                raise AllocationError("states no bound and no budget", where="allocation")
-            return make_instance(replace(problem, budgets=budgets), bound=allocation.bound, minimize=weights)
-        limit = budgets.pop("+".join(weights), None)
-        if limit is None:
-            raise AllocationError("states no budget for the cost it minimises under", where="allocation.budgets")
-        return make_instance(replace(problem, budgets=budgets), budget=limit, minimize=weights)
-    except AllocationError:
-        raise
-    except InputError as error:
-        raise AllocationError(
-            error.what, where=f"allocation: {error.where}", value=error.value, hint=error.hint
-        ) from None
+# -- what was asked --------------------------------------------------------------------------------------------------
+
+
+def _question(problem: Problem, allocation: Allocation) -> str:
+    """Return in words what the answer says to answer."""
+    cost = " + ".join(allocation.cost_weights)
+    limits = [f"damage <= {nearest_float(allocation.bound):.15g}"] if allocation.bound is not None else []
+    limits += [f"{name} <= {number(limit):.15g}" for name, limit in allocation.budgets.items()]
+    aim = cost if allocation.minimizes == "cost" else "damage"
+    rules = [f"{len(which)} {what}" for which, what in ((problem.pins, "pins"), (problem.ties, "ties")) if which]
+    text = f"least {aim} with {', '.join([*limits, *rules])}"
+    own = None if problem.bound is None else Fraction(problem.bound)
+    if own is not None and (allocation.bound is None or allocation.bound > own):
+        text += f" (the problem's own bound, {nearest_float(own):.15g}, is not asked for)"
+    return text + (", a revision of the file's problem" if allocation.origin is not None else "")
 
 
 def _limits_kept(problem: Problem, allocation: Allocation) -> Iterator[Check]:
@@ -147,9 +160,53 @@ def _limits_kept(problem: Problem, allocation: Allocation) -> Iterator[Check]:
             yield Check(f"budget {name}", Verdict.WRONG, text)
 
 
-def _choice_checks(
-    instance: Instance, problem: Problem, allocation: Allocation
-) -> tuple[Assessment | None, list[Check]]:
+def _loosened(origin: Problem, revised: Problem) -> Iterator[Check]:
+    """Yield a check for each rule of a file's problem that the revision in an answer takes back.
+
+    A revision may ask for more: fewer candidates, further pins, ties and budgets, raised damages.
+    """
+    for group, column in origin.pins.items():
+        now = revised.pins.get(group)
+        if now is None or revised.candidates.of(group)[now] != origin.candidates.of(group)[column]:
+            yield Check(f"pin {origin.names[group]}", Verdict.WRONG, "the answer's revision takes it back")
+    if not set(origin.ties) <= set(revised.ties) and not all(
+        any(set(tie) <= set(other) for other in revised.ties) for tie in origin.ties
+    ):
+        yield Check("ties", Verdict.WRONG, "the answer's revision takes one back")
+    last = origin.candidates.counts(len(origin)) - 1
+    for column in range(origin.candidates.width):
+        choice = np.minimum(column, last)
+        lower = _damage_at(revised, origin, choice) < origin.damage.chosen(origin.candidates, choice)
+        if lower.any():
+            name = origin.names[int(lower.argmax())]
+            yield Check("damage", Verdict.WRONG, f"the answer's revision lowers that of {name}")
+            return
+
+
+def _damage_at(revised: Problem, origin: Problem, choice: IntArray) -> npt.NDArray[np.float64]:
+    """Return the damage (G,) in ``revised`` of candidates (G,) of ``origin``; inf where they are none any more."""
+    found = np.full(len(choice), np.inf)
+    bits = origin.candidates.bits(choice)
+    for number_, members in _by_set(revised):
+        some = revised.candidates.sets[number_]
+        for column, width in enumerate(some):
+            inside = members[bits[members] == width]
+            found[inside] = revised.damage.at(inside, some)[:, column]
+    return found
+
+
+def _by_set(problem: Problem) -> Iterator[tuple[int, IntArray]]:
+    for number_ in range(len(problem.candidates.sets)):
+        yield number_, problem.candidates.members(number_, len(problem))
+
+
+# -- the choice ------------------------------------------------------------------------------------------------------
+
+
+def _choice_checks(instance: Instance, problem: Problem, allocation: Allocation) -> tuple[_Found | None, list[Check]]:
+    """Return what the choice costs and damages where it is one, and the checks of it."""
+    if allocation.choice is None:
+        return None, []
     choice = np.asarray(allocation.choice)
     if choice.shape != (len(problem),) or choice.dtype.kind not in "iu":
         return None, [Check("choice", Verdict.WRONG, f"must be {len(problem)} whole numbers, got {choice.shape}")]
@@ -157,15 +214,15 @@ def _choice_checks(
     if len(outside):
         return None, [Check("choice", Verdict.WRONG, f"{problem.names[int(outside[0])]} has no such candidate")]
     choice = choice.astype(np.int64)
-    broken = _broken_rules(instance, problem, choice)
+    broken = broken_rule(problem, choice)
     if broken:
         return None, [Check("pins and ties", Verdict.WRONG, broken)]
-    found = assess(instance, instance.reduce(choice))
+    found = _Found.of(instance, allocation, choice)
     checks = []
     if problem.pins or problem.ties:
         kept = [f"{len(which)} {what}" for which, what in ((problem.pins, "pins"), (problem.ties, "ties")) if which]
         checks.append(Check("pins and ties", Verdict.PROVED, f"{' and '.join(kept)} kept"))
-    checks.append(_equal("cost", found.cost * instance.quantum, allocation.exact_cost))
+    checks.append(_equal("cost", found.cost, allocation.exact_cost))
     checks.append(_equal("damage", found.damage, allocation.exact_damage))
     if found.feasible:
         checks.append(Check("limits", Verdict.PROVED, "every limit is kept, decided exactly"))
@@ -174,21 +231,29 @@ def _choice_checks(
     return found, checks
 
 
-def _broken_rules(instance: Instance, problem: Problem, choice: IntArray) -> str:
-    for group, column in problem.pins.items():
-        if choice[group] != column:
-            return f"{problem.names[group]} is not at its pin"
-    for tie in problem.ties:
-        bits = {problem.candidates.of(g)[int(choice[g])] for g in tie}
-        if len(bits) > 1:
-            return f"{problem.names[tie[0]]} and its ties differ: {', '.join(f'{b:g}' for b in sorted(bits))} bits"
-    again = instance.lift(instance.reduce(choice))
-    differs = np.flatnonzero(again != choice)
-    return (
-        f"{problem.names[int(differs[0])]} has a candidate that it may not take, or another format than its ties"
-        if len(differs)
-        else ""
-    )
+@dataclass(frozen=True)
+class _Found:
+    """What a choice costs, in the cost's unit, and damages, exactly; and which limits it breaks."""
+
+    cost: Fraction
+    damage: Fraction
+    broken: tuple[str, ...]
+
+    @classmethod
+    def of(cls, instance: Instance, allocation: Allocation, choice: IntArray) -> _Found:
+        problem, weights = instance.problem, allocation.cost_weights
+        cost, damage = cost_of(problem, weights, choice), damage_of(problem, choice)
+        broken = ["bound"] if allocation.bound is not None and damage > allocation.bound else []
+        for name, limit in allocation.budgets.items():
+            if name == "+".join(weights) and allocation.minimizes == "damage":
+                broken += ["budget"] if cost > limit else []
+            elif cost_of(problem, {name: 1}, choice) > limit:
+                broken.append(name)
+        return cls(cost, damage, tuple(broken))
+
+    @property
+    def feasible(self) -> bool:
+        return not self.broken
 
 
 def _equal(name: str, found: Fraction, stated: Fraction | None) -> Check:
@@ -198,118 +263,127 @@ def _equal(name: str, found: Fraction, stated: Fraction | None) -> Check:
     return Check(name, Verdict.WRONG, f"is {number(found):.15g}, stated is {text}")
 
 
-# -- bounds ------------------------------------------------------------------------------------------------------
+def _statement_checks(allocation: Allocation) -> Iterator[Check]:
+    """Yield a check for each number for people that is false, or one for all of them."""
+    wrong = [Check(name, Verdict.WRONG, text) for name, text in false_statements(allocation)]
+    if allocation.choice is None:
+        wrong += [
+            Check(name, Verdict.WRONG, f"stated is {number(value):.15g}, of no choice")
+            for name, value in (("cost", allocation.exact_cost), ("damage", allocation.exact_damage))
+            if value is not None
+        ]
+    elif allocation.diagnosis is not None:
+        wrong.append(Check("diagnosis", Verdict.WRONG, "says why there is no answer, beside one"))
+    yield from wrong
+    if allocation.stated and not wrong:
+        names = ", ".join(allocation.stated)
+        yield Check("statements", Verdict.PROVED, f"{names} follow from the exact values")
+
+
+def _how(allocation: Allocation) -> Check:
+    """Return what is said of how the answer came about, which proves nothing and needs no proof."""
+    told = [f"solver {allocation.solver}"] if allocation.solver else []
+    told += [f"{name} {value}" for name, value in allocation.options.items()]
+    told += [f"seed {allocation.seed}", f"{allocation.seconds:.3g} s", f"stop: {allocation.stop.value}"]
+    enumeration = allocation.certificate.enumeration if allocation.certificate else None
+    if enumeration is not None:
+        told.append(f"its own enumeration {enumeration.groups} groups, {enumeration.states} states")
+    told += [f"statistics {', '.join(map(str, allocation.statistics))}"] if allocation.statistics else []
+    return Check("how", Verdict.TOLD, f"{', '.join(told)}: told, not checked")
+
+
+# -- bounds ----------------------------------------------------------------------------------------------------------
 
 
 def _bound_checks(
-    instance: Instance, allocation: Allocation, found: Assessment | None, states: int
+    instance: Instance, allocation: Allocation, found: _Found | None, states: int
 ) -> tuple[list[Check], Fraction | float]:
-    if allocation.status is Status.INFEASIBLE:
-        return [_infeasible(instance, allocation, states)], -math.inf
-    by_cost = instance.direction is Direction.COST
-    unit = instance.quantum if by_cost else Fraction(1)
-    stated, checks = allocation.exact_lower_bound, []
+    checks: list[Check] = []
     given = dict(allocation.certificate.multipliers) if allocation.certificate else {}
+    multipliers = {name: value for name, value in given.items() if 0 <= value < math.inf}
+    if len(multipliers) < len(given):
+        checks.append(Check("multipliers", Verdict.WRONG, "must be finite and not negative"))
     known = {"bound", "budget"} | {budget.name for budget in (*instance.budgets, *instance.peaks)}
-    multipliers = {name: value for name, value in given.items() if name in known}
     if given.keys() - known:
         checks.append(Check("multipliers", Verdict.WRONG, f"no such limit: {', '.join(sorted(given.keys() - known))}"))
-    below = _dual(instance, multipliers)
-    claimed_dual = allocation.certificate.dual_bound if allocation.certificate else -math.inf
-    if claimed_dual != -math.inf:
-        checks.append(_dual_check(below, claimed_dual, unit))
-    lower, recount = below, None
-    if stated != -math.inf:
-        target = Fraction(stated) / unit
-        if below < target:
-            recount = prove_bound(instance, multipliers, target, states=states)
-            lower = target if recount.outcome is Outcome.PROVED else below
-        checks.append(_lower_check(stated, below, unit, recount, instance))
-    if allocation.choice is not None:
-        checks.append(_status_check(allocation, instance, found, lower))
-    return checks, lower if lower == -math.inf else lower * unit
+    if allocation.certificate is not None and allocation.certificate.quantum != instance.quantum:
+        text = f"is {instance.quantum}, stated is {allocation.certificate.quantum}"
+        checks.append(Check("quantum", Verdict.WRONG, text))
+    if allocation.status is Status.INFEASIBLE:
+        return [*checks, *_infeasible(instance, allocation, states)], -math.inf
+    unit = instance.quantum if instance.direction is Direction.COST else Fraction(1)
+    lower: Fraction | float = -math.inf
+    for name, claimed in (
+        ("dual bound", allocation.certificate.dual_bound if allocation.certificate else -math.inf),
+        ("lower bound", allocation.exact_lower_bound),
+    ):
+        if claimed == -math.inf:
+            continue
+        if claimed == math.inf:
+            checks.append(Check(name, Verdict.WRONG, "is infinite, which is to say that nothing is feasible"))
+            continue
+        few = states if name == "lower bound" else 0
+        recount = prove_bound(instance, multipliers, Fraction(claimed) / unit, states=few)
+        checks.append(_bound_check(name, Fraction(claimed), recount, instance, unit))
+        if recount.outcome is Outcome.PROVED:
+            lower = max(lower, Fraction(claimed))
+    checks.append(_status_check(allocation, found, lower))
+    return checks, lower
 
 
-def _dual(instance: Instance, multipliers: Mapping[str, float]) -> Fraction | float:
-    """Return the bound in quanta, rounded up to a whole one, or in damage, which is never negative."""
-    below = dual_bound(instance, multipliers) if multipliers else -math.inf
-    if instance.direction is Direction.DAMAGE:
-        return max(Fraction(0), Fraction(below)) if below != -math.inf else Fraction(0)
-    return Fraction(math.ceil(below)) if below != -math.inf else below
-
-
-def _dual_check(below: Fraction | float, claimed: Fraction | float, unit: Fraction) -> Check:
-    if below != -math.inf and below * unit >= claimed:
-        return Check("dual bound", Verdict.PROVED, f"{number(claimed):.15g} follows from the multipliers alone")
-    text = f"the multipliers prove {number(below if below == -math.inf else below * unit):.15g}"
-    return Check("dual bound", Verdict.WRONG, f"{text}, stated is {number(claimed):.15g}")
-
-
-def _lower_check(
-    stated: Fraction | float, below: Fraction | float, unit: Fraction, recount: Recount | None, instance: Instance
-) -> Check:
-    text = f"{number(stated):.15g}"
-    if recount is None:
-        return Check("lower bound", Verdict.PROVED, f"{text} follows from the multipliers alone")
-    if recount.outcome is Outcome.PROVED and recount.groups == 0:
-        return Check(
-            "lower bound", Verdict.PROVED, f"{text}: no objective lies between it and what the multipliers prove"
-        )
+def _bound_check(name: str, claimed: Fraction, recount: Recount, instance: Instance, unit: Fraction) -> Check:
+    text = f"{number(claimed):.15g}"
+    if recount.outcome is Outcome.PROVED and recount.states == 0:
+        return Check(name, Verdict.PROVED, f"{text} follows from the multipliers alone")
+    if name == "dual bound":
+        return Check(name, Verdict.WRONG, f"{text} does not follow from the multipliers")
     where = f"a core of {recount.groups} groups, {recount.states:,} partial assignments"
     if recount.outcome is Outcome.PROVED:
-        return Check("lower bound", Verdict.PROVED, f"{text}: nothing is below it; enumerated again, {where}")
+        return Check(name, Verdict.PROVED, f"{text}: nothing is below it; enumerated again, {where}")
     if recount.outcome is Outcome.REFUTED:
         assert recount.better is not None
-        better = assess(instance, recount.better)
-        value = better.cost * unit if instance.direction is Direction.COST else better.damage
-        return Check("lower bound", Verdict.WRONG, f"{text}, and {number(value):.15g} can be reached; {where}")
-    proved = "nothing" if below == -math.inf else f"{number(below * unit):.15g}"
-    return Check(
-        "lower bound",
-        Verdict.CLAIMED,
-        f"{text} rests on the solver's enumeration, too large to repeat here ({where}); the multipliers prove {proved}",
-    )
+        choice = instance.lift(recount.better)
+        by_cost = instance.direction is Direction.COST
+        value = (
+            cost_of(instance.problem, instance.row.weights, choice) if by_cost else damage_of(instance.problem, choice)
+        )
+        return Check(name, Verdict.WRONG, f"{text}, and {number(value):.15g} can be reached; {where}")
+    return Check(name, Verdict.CLAIMED, f"{text} rests on the solver's enumeration, too large to repeat here ({where})")
 
 
-def _status_check(
-    allocation: Allocation, instance: Instance, found: Assessment | None, lower: Fraction | float
-) -> Check:
-    name, stated = "status", allocation.status.value
+def _status_check(allocation: Allocation, found: _Found | None, lower: Fraction | float) -> Check:
+    stated = allocation.status.value
     if found is None or not found.feasible:
-        return Check(name, Verdict.WRONG, f"{stated}, and the choice keeps not every limit")
+        if allocation.status is Status.UNKNOWN and allocation.choice is None:
+            return Check("status", Verdict.CLAIMED, "unknown: no answer is given, and none is ruled out")
+        why = "there is no choice that is one" if found is None else "the choice keeps not every limit"
+        return Check("status", Verdict.WRONG, f"{stated}, and {why}")
+    if allocation.status is Status.OPTIMAL:
+        return Check("status", *_optimal(allocation, found, lower))
     if allocation.status is Status.FEASIBLE:
-        return Check(name, Verdict.PROVED, "feasible")
-    if allocation.status is not Status.OPTIMAL:
-        return Check(name, Verdict.WRONG, f"{stated}, and there is an answer that keeps every limit")
-    if instance.direction is Direction.COST:
-        closed = lower >= found.cost
-        open_gap = allocation.exact_lower_bound < found.cost * instance.quantum
-    else:  # damages are compared as they are reported
-        closed = float(lower) >= float(found.damage)
-        open_gap = float(allocation.exact_lower_bound) < float(found.damage)
-    if closed:
-        return Check(name, Verdict.PROVED, "optimal: the proved lower bound meets the objective")
-    if open_gap:
-        return Check(name, Verdict.WRONG, "optimal, and the stated lower bound leaves a gap")
-    return Check(name, Verdict.CLAIMED, "optimal is claimed by the solver, not proved again here")
+        return Check("status", Verdict.PROVED, "feasible")
+    return Check("status", Verdict.WRONG, f"{stated}, and there is an answer that keeps every limit")
 
 
-def _infeasible(instance: Instance, allocation: Allocation, states: int) -> Check:
-    diagnosis = diagnose(instance)
-    if diagnosis is not None:
-        return Check("status", Verdict.PROVED, f"infeasible: {diagnosis}")
-    if instance.size == 0:
-        feasible = assess(instance, np.empty(0, dtype=np.int64)).feasible
-        return Check("status", Verdict.WRONG if feasible else Verdict.PROVED, "infeasible: everything is pinned")
-    # Any objective is below this one.
-    cost, damage = instance.tables
-    if instance.direction is Direction.COST:
-        worst = Fraction(instance.base_cost + sum(cost.max(axis=1).tolist()) + 1)
-    else:
-        worst = instance.base_damage + sum((Fraction(d) for d in damage.max(axis=1).tolist()), Fraction(1))
-    recount = prove_bound(instance, {}, worst, states=states)
-    if recount.outcome is Outcome.PROVED:
-        return Check("status", Verdict.PROVED, f"infeasible: enumerated again, {recount.states:,} partial assignments")
-    if recount.outcome is Outcome.REFUTED:
-        return Check("status", Verdict.WRONG, "infeasible, and there is an answer that keeps every limit")
-    return Check("status", Verdict.CLAIMED, "infeasible is claimed by the solver, not proved again here")
+def _optimal(allocation: Allocation, found: _Found, lower: Fraction | float) -> tuple[Verdict, str]:
+    by_cost = allocation.minimizes == "cost"
+    objective = found.cost if by_cost else found.damage
+    # Damages are compared as they are reported, rounded once to a float64.
+    if _reaches(lower, objective, by_cost):
+        return Verdict.PROVED, "optimal: the proved lower bound meets the objective"
+    if not _reaches(allocation.exact_lower_bound, objective, by_cost):
+        return Verdict.WRONG, "optimal, and the stated lower bound leaves a gap"
+    return Verdict.CLAIMED, "optimal is claimed by the solver, not proved again here"
+
+
+def _reaches(bound: Fraction | float, objective: Fraction, exactly: bool) -> bool:
+    if exactly or not isinstance(bound, Fraction):
+        return bound >= objective
+    return nearest_float(bound) >= nearest_float(objective)
+
+
+def _infeasible(instance: Instance, allocation: Allocation, states: int) -> list[Check]:
+    if allocation.choice is not None:
+        return [Check("status", Verdict.WRONG, "infeasible, beside a choice")]
+    findings = check_conflict(instance.problem, allocation, states)
+    return [Check(one.what, Verdict(one.verdict), one.text) for one in findings]

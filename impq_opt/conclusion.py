@@ -1,4 +1,8 @@
-"""What may be believed of a claim: the answer and its bound are recomputed, and the status follows from those alone."""
+"""What may be believed of a claim: the answer and its bound are recomputed, and the status follows from those alone.
+
+An enumeration cannot be recomputed in the time of a solve. Those of this package's own strategies are believed, and
+``verify`` repeats them; those of others are repeated here where that is small, and count for nothing where it is not.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +12,19 @@ import time
 from fractions import Fraction
 from functools import cache
 
-from impq_opt.allocation import Allocation, Certificate, Diagnosis, Status
+from impq_opt.allocation import Allocation, Certificate, Diagnosis, Enumeration, Status
 from impq_opt.arithmetic import floor_float, product
-from impq_opt.contract import Claim, Solver
+from impq_opt.contract import Claim, Solver, checked
 from impq_opt.errors import SolverError
 from impq_opt.instance import Direction, Instance
+from impq_opt.recount import Outcome, prove_bound, prove_infeasible
+from impq_opt.solvers import is_own
 from impq_opt.verification import Assessment, examine
 
 __all__ = ["conclude", "objective_of"]
+
+# Partial assignments that are looked at to repeat another's enumeration.
+_REPEATED = 100_000
 
 
 def objective_of(instance: Instance, found: Assessment) -> int | Fraction:
@@ -31,7 +40,14 @@ def conclude(
     seed: int,
     started: float,
 ) -> Allocation:
-    """Check a claim and turn it into an allocation; the only place that sets a status."""
+    """Check a claim and turn it into an allocation; the only place that sets a status.
+
+    Raises
+    ------
+    SolverError
+        Where the claim has a wrong type, contradicts itself, or an enumeration that is repeated finds a better answer.
+    """
+    claim = _with_trusted_enumeration(instance, checked(claim, strategy.name), strategy)
     found, dual = examine(instance, claim.choice, claim.multipliers)
     if found is not None and not found.feasible:
         if claim.enumeration is not None:
@@ -66,6 +82,31 @@ def conclude(
         stop=claim.stop,
         statistics=dict(claim.statistics),
     )
+
+
+def _with_trusted_enumeration(instance: Instance, claim: Claim, strategy: Solver) -> Claim:
+    """Return the claim with an enumeration that may be believed, or without one."""
+    if claim.enumeration is None:
+        return claim
+    if is_own(strategy):
+        return dataclasses.replace(claim, enumeration=dataclasses.replace(claim.enumeration, by=strategy.name))
+    infeasible = claim.lower_bound == math.inf
+    if not infeasible and not math.isfinite(claim.lower_bound):
+        return dataclasses.replace(claim, enumeration=None)
+    if infeasible:
+        recount = prove_infeasible(instance, states=_REPEATED)
+    else:
+        known = {"bound", "budget"} | {budget.name for budget in (*instance.budgets, *instance.peaks)}
+        multipliers = {
+            name: value for name, value in claim.multipliers.items() if name in known and 0 <= value < math.inf
+        }
+        recount = prove_bound(instance, multipliers, Fraction(claim.lower_bound), states=_REPEATED)
+    if recount.outcome is Outcome.REFUTED:
+        what = "that nothing is feasible" if infeasible else f"a lower bound of {claim.lower_bound}"
+        raise SolverError(f"solver {strategy.name!r} claimed {what}, and there is an answer against it")
+    proved = recount.outcome is Outcome.PROVED
+    repeated = Enumeration(recount.groups, recount.states, "recount") if proved else None
+    return dataclasses.replace(claim, enumeration=repeated)
 
 
 @cache

@@ -1,124 +1,174 @@
-"""Limits that can each be met and not together: which few, with which pins and ties, stand against each other."""
+"""Which few limits, with which pins and ties, stand against each other.
+
+A conflict is found by leaving out, halves first (Junker 2004; Chinneck & Dravnieks 1991). Each question is whether some
+of the limits, pins and ties can be met without the others, and has three answers: they cannot, here is a choice that
+meets them, or neither could be told.
+"""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cached_property
 
-from impq_opt.allocation import Allocation, Diagnosis, Status
-from impq_opt.arrays import exact_bound
-from impq_opt.costs import format_quantity
-from impq_opt.errors import ImpqError
+from impq_opt.arithmetic import exact_sum
+from impq_opt.compilation import compile_instance
+from impq_opt.costs.rows import CostRow, cost_row
+from impq_opt.instance import Direction, Instance, RankOne
 from impq_opt.problem import Problem
 
-__all__ = ["conflict"]
+__all__ = ["BOUND", "Item", "Limit", "Parts", "smallest_conflict"]
 
 # What stands in a conflict: ("bound", ""), ("budget", cost), ("pins", label) or ("ties", label).
-_Item = tuple[str, str]
-_Solve = Callable[[Problem], Allocation]
+Item = tuple[str, str]
+# Whether some items conflict; None where that could not be told.
+Conflicts = Callable[[frozenset[Item]], bool | None]
 
-# Up to this many parts every set is tried, smallest first; beyond, parts are left out one by one.
+BOUND: Item = ("bound", "")
+# Up to this many parts every smaller set is tried, smallest first.
 _FEW = 5
 
 
-def conflict(problem: Problem, solve: _Solve) -> Diagnosis | None:
-    """Return the smallest conflicting set of bound, budgets, pins and ties of an infeasible ``problem``.
+@dataclass(frozen=True)
+class Limit:
+    """A limit on a cost, ``most`` of its unit; ``weights`` are those of the terms that it combines."""
 
-    No part of the set can be left out without making the rest feasible. With up to five parts it is also smallest in
-    number. None where the solver cannot tell what is feasible.
+    weights: Mapping[str, Fraction | int | float]
+    most: Fraction
 
-    Parameters
-    ----------
-    problem : Problem
-        With the bound and the budgets that cannot be met.
-    solve : callable
-        Solves a problem; an answer, or a proof that there is none, within reasonable time.
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """A problem with its bound and its limits by name, of which any can be left out, as can pins and ties by label."""
+
+    problem: Problem
+    bound: Fraction | None
+    limits: Mapping[str, Limit]
+
+    @classmethod
+    def of(cls, instance: Instance) -> Parts:
+        """Return the parts of a question."""
+        limits = {}
+        for name, most in instance.limits.items():
+            own = instance.limit is not None and name == "+".join(instance.row.weights)
+            limits[name] = Limit(instance.row.weights if own else {name: 1}, most)
+        return cls(instance.problem, instance.bound, limits)
+
+    @cached_property
+    def items(self) -> tuple[Item, ...]:
+        """All there are: the bound, the limits, the pins and the ties."""
+        bound = () if self.bound is None else (BOUND,)
+        budgets = (("budget", name) for name in self.limits)
+        pins = (("pins", label) for label in dict.fromkeys(self._pin_labels.values()))
+        ties = (("ties", label) for label in dict.fromkeys(self._tie_labels))
+        return (*bound, *budgets, *pins, *ties)
+
+    @cached_property
+    def _pin_labels(self) -> dict[int, str]:
+        names = self.problem.names
+        return {g: names.labels[int(names.label_of[g])] for g in sorted(self.problem.pins)}
+
+    @cached_property
+    def _tie_labels(self) -> list[str]:
+        names = self.problem.names
+        return [names.labels[int(names.label_of[tie[0]])] for tie in self.problem.ties]
+
+    def most(self, item: Item) -> Fraction:
+        """Return what a bound or a budget allows."""
+        return self.bound or Fraction(0) if item == BOUND else self.limits[item[1]].most
+
+    def row(self, item: Item, problem: Problem | None = None) -> CostRow:
+        """Return the cost that a budget limits, or where damage is limited the one that is minimised."""
+        weights = self.problem.objective if item == BOUND else self.limits[item[1]].weights
+        return cost_row(problem or self.problem, weights)
+
+    def is_peak(self, item: Item) -> bool:
+        """Whether a budget limits the largest of several sums."""
+        return item != BOUND and bool(self.row(item).peaks)
+
+    def held(self, items: frozenset[Item]) -> Problem:
+        """Return the problem with no pins and ties but those of ``items``."""
+        pinned, tied = self._pin_labels, zip(self.problem.ties, self._tie_labels, strict=True)
+        pins = {g: column for g, column in self.problem.pins.items() if ("pins", pinned[g]) in items}
+        ties = tuple(tie for tie, label in tied if ("ties", label) in items)
+        if len(pins) == len(self.problem.pins) and len(ties) == len(self.problem.ties):
+            return self.problem
+        return replace(self.problem, pins=pins, ties=ties)
+
+    def question(self, subject: Item, rest: frozenset[Item], *, linear: bool = False) -> Instance:
+        """Return the question for the least of ``subject`` under ``rest``; ``linear`` leaves its limits out.
+
+        The damage is asked for as such, so ``rest`` must then have a budget, or no limit be asked about.
+        """
+        problem = self.held(rest)
+        row = self.row(subject, problem)
+        if linear:
+            return compile_instance(problem, direction=Direction.COST, bound=None, cost=row)
+        names = [name for kind, name in self.items if kind == "budget" and ("budget", name) in rest]
+        if subject != BOUND:
+            bound, budgets = self.bound if BOUND in rest else None, self._budgets(problem, names)
+            found = compile_instance(problem, direction=Direction.COST, bound=bound, cost=row, budgets=budgets)
+            return found if bound is not None else found.with_bound(_any_damage(found))
+        first = min(names, key=lambda name: self.is_peak(("budget", name)))
+        budgets = self._budgets(problem, [name for name in names if name != first])
+        row = self.row(("budget", first), problem)
+        limit = int(self.limits[first].most // row.quantum)
+        return compile_instance(problem, direction=Direction.DAMAGE, bound=None, cost=row, limit=limit, budgets=budgets)
+
+    def _budgets(self, problem: Problem, names: Iterable[str]) -> list[tuple[str, CostRow, int]]:
+        rows = [(name, step, row) for name in names for step, row in self._steps(problem, name)]
+        return [(step, row, int(self.limits[name].most // row.quantum)) for name, step, row in rows]
+
+    def _steps(self, problem: Problem, name: str) -> list[tuple[str, CostRow]]:
+        return cost_row(problem, self.limits[name].weights).steps()
+
+
+def _any_damage(instance: Instance) -> Fraction:
+    """Return a bound that every choice meets: strategies that minimise a cost need one."""
+    largest = instance.base_damage + 1
+    for block in instance.blocks:
+        damage = block.damage
+        most = damage.left * damage.right.max() if isinstance(damage, RankOne) else damage.max(axis=1)
+        largest += exact_sum(most) * 2  # tied sums are rounded down
+    return largest
+
+
+def smallest_conflict(
+    items: Sequence[Item], known: frozenset[Item], conflicts: Conflicts
+) -> tuple[tuple[Item, ...], bool]:
+    """Return a conflict among ``items``, of which ``known`` conflict, and whether each part was shown to be needed.
+
+    Among few items it is also smallest in number, as far as could be told.
     """
-    try:
-        items = _items(problem)
-        found = _smallest(problem, items, solve) if len(items) <= _FEW else _irreducible(problem, items, solve)
-        return None if found is None else _told(problem, found, solve)
-    except ImpqError:
-        return None
+    found = known
+    pins, ties = ([item for item in items if item[0] == kind and item in known] for kind in ("pins", "ties"))
+    limits = [item for item in items if item[0] in ("bound", "budget") and item in known]
+    if pins and ties and conflicts(frozenset(limits)):
+        found = frozenset(limits)
+    for some in (pins, ties, limits[::-1]):
+        found = _without(found, some, conflicts)
+    if len(items) <= _FEW:
+        found = _smaller(items, found, conflicts)
+    needed = [conflicts(found - {item}) is False for item in found]
+    return tuple(item for item in items if item in found), all(needed)
 
 
-def _items(problem: Problem) -> list[_Item]:
-    items: list[_Item] = [] if problem.bound is None else [("bound", "")]
-    items += [("budget", name) for name in problem.budgets]
-    label_of, labels = problem.names.label_of, problem.names.labels
-    items += [("pins", label) for label in dict.fromkeys(labels[int(label_of[g])] for g in sorted(problem.pins))]
-    items += [("ties", label) for label in dict.fromkeys(labels[int(label_of[tie[0]])] for tie in problem.ties)]
-    return items
+def _without(found: frozenset[Item], some: Sequence[Item], conflicts: Conflicts) -> frozenset[Item]:
+    """Leave out of a conflict what can be left out of ``some``: all at once, or else one half, then the other."""
+    left = found.difference(some)
+    if not found.intersection(some) or conflicts(left):
+        return left
+    if len(some) == 1:
+        return found
+    middle = len(some) // 2
+    return _without(_without(found, some[:middle], conflicts), some[middle:], conflicts)
 
 
-def _only(problem: Problem, items: tuple[_Item, ...]) -> Problem:
-    """Return the problem with nothing but ``items`` in its way."""
-    label_of, labels = problem.names.label_of, problem.names.labels
-    return replace(
-        problem,
-        bound=problem.bound if ("bound", "") in items else None,
-        budgets={name: limit for name, limit in problem.budgets.items() if ("budget", name) in items},
-        pins={g: column for g, column in problem.pins.items() if ("pins", labels[int(label_of[g])]) in items},
-        ties=tuple(tie for tie in problem.ties if ("ties", labels[int(label_of[tie[0]])]) in items),
-    )
-
-
-def _impossible(problem: Problem, items: tuple[_Item, ...], solve: _Solve) -> bool:
-    if not any(kind in ("bound", "budget") for kind, _ in items):
-        return False
-    return solve(_only(problem, items)).status is Status.INFEASIBLE
-
-
-def _smallest(problem: Problem, items: list[_Item], solve: _Solve) -> tuple[_Item, ...] | None:
-    for some in _by_size(items):
-        if _impossible(problem, some, solve):
-            return some
-    return None
-
-
-def _by_size(items: list[_Item]) -> Iterator[tuple[_Item, ...]]:
-    for size in range(1, len(items) + 1):
-        yield from itertools.combinations(items, size)
-
-
-def _irreducible(problem: Problem, items: list[_Item], solve: _Solve) -> tuple[_Item, ...] | None:
-    """Leave out what can be left out, one after the other; pins and ties first (Chinneck & Dravnieks 1991)."""
-    kept = tuple(items)
-    if not _impossible(problem, kept, solve):
-        return None
-    for item in reversed(items):
-        without = tuple(one for one in kept if one != item)
-        if _impossible(problem, without, solve):
-            kept = without
-    return kept
-
-
-def _told(problem: Problem, items: tuple[_Item, ...], solve: _Solve) -> Diagnosis | None:
-    """Return what one limit of the set comes down to under the others."""
-    peaks = [name for kind, name in items if kind == "budget" and problem.cost(name).peaks(problem) is not None]
-    limits = [item for item in items if item[0] in ("bound", "budget") and item[1] not in peaks]
-    if not limits:
-        return None
-    subject = limits[0]
-    rest = _only(problem, tuple(item for item in items if item != subject))
-    held = tuple(_named(problem, item) for item in items if item != subject)
-    if subject[0] == "bound":
-        assert problem.bound is not None
-        smallest = solve(rest).exact_lower_bound
-        return Diagnosis("damage", float(smallest), float(exact_bound(problem.bound)), held)
-    name = subject[1]
-    # Without a bound the least cost is asked for under a bound that everything meets.
-    rest = replace(rest, objective={name: 1}, bound=rest.bound if rest.bound is not None else Fraction(10) ** 300)
-    return Diagnosis(name, float(solve(rest).exact_lower_bound), float(problem.budgets[name]), held)
-
-
-def _named(problem: Problem, item: _Item) -> str:
-    kind, name = item
-    if kind == "bound":
-        assert problem.bound is not None
-        return f"the bound {float(problem.bound):.6g} on damage"
-    if kind == "budget":
-        return f"the budget {name} of {format_quantity(problem.budgets[name], problem.cost(name).unit)}"
-    return f"the {kind} of {name}"
+def _smaller(items: Sequence[Item], found: frozenset[Item], conflicts: Conflicts) -> frozenset[Item]:
+    for size in range(1, len(found)):
+        for some in itertools.combinations(items, size):
+            if conflicts(frozenset(some)):
+                return frozenset(some)
+    return found

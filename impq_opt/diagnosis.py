@@ -1,102 +1,192 @@
-"""Is anything feasible at all, and if not, what stands in the way? Answered before any solver runs."""
+"""Why nothing is feasible: a conflict of few limits, pins and ties, and what one limit comes down to under the others.
+
+What a limit comes down to is found from row minima where they tell, and else by a solver. Nothing is stated that was
+found with another limit in the way than those that the diagnosis names.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import replace
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.allocation import Diagnosis
-from impq_opt.arithmetic import exact_int_sum, exact_sum
-from impq_opt.compilation import compile_instance
-from impq_opt.costs.rows import CostRow, cost_row
-from impq_opt.instance import Budget, Direction, Instance, RankOne
+from impq_opt.allocation import Allocation, Diagnosis, Status, rounded
+from impq_opt.arithmetic import ceil_float, exact_int_sum, exact_sum, floor_float
+from impq_opt.conflict import BOUND, Item, Parts, smallest_conflict
+from impq_opt.costs import format_quantity, parse_quantity
+from impq_opt.errors import ImpqError
+from impq_opt.instance import Instance, RankOne
 from impq_opt.pricing import Prices, least_priced
-from impq_opt.problem import Problem
 
-__all__ = ["diagnose", "smallest_damage"]
+__all__ = ["diagnose", "quantity_text", "smallest_damage"]
 
 IntArray = npt.NDArray[np.int64]
 
+# Solves a question within so many seconds.
+Ask = Callable[[Instance, float], Allocation]
 
-def diagnose(instance: Instance) -> Diagnosis | None:
-    """Return why no choice meets one of the limits taken alone, or None where each can be met.
+# Seconds for each question that row minima do not answer, and for all that is looked into.
+_QUESTION_SECONDS, _SECONDS = 2.0, 10.0
 
-    With one limit the answer is complete. With several, each may be reachable alone and not together.
+
+def diagnose(
+    instance: Instance, ask: Ask | None = None, *, deadline: float = math.inf, infeasible: bool = False
+) -> Diagnosis | None:
+    """Return why nothing is feasible; None where neither row minima nor who calls this know that nothing is.
+
+    Parameters
+    ----------
+    ask : callable, optional
+        Solves a question within so many seconds; asked only where nothing is feasible, to tell what stands in the way.
+        Without it limits may be named that could be left out, and the diagnosis says so.
+    deadline : float
+        On the clock of :func:`time.perf_counter`.
+    infeasible : bool
+        Whether it is known already that nothing is feasible.
     """
-    if instance.direction is Direction.COST and instance.bound is not None and _out_of_reach(instance):
-        return _explain_damage(instance)
-    if instance.direction is Direction.DAMAGE and instance.limit is not None:
-        least = instance.base_cost + _least_cost(instance)
-        if least > instance.limit:
-            return Diagnosis(
-                "cost",
-                float(least * instance.quantum),
-                float(instance.limit * instance.quantum),
-                _holders(instance.problem, instance.row.weights, instance.limit * instance.quantum),
-            )
-    for budget in instance.budgets:
-        least = budget.base + _least_budget(instance, budget)
-        if least > budget.limit:
-            return Diagnosis(
-                budget.term or budget.name,
-                float(least * budget.quantum),
-                float(budget.limit * budget.quantum),
-                _holders(instance.problem, {budget.term: 1}, budget.limit * budget.quantum),
-            )
-    return None
+    parts = Parts.of(instance)
+    known = _Known(parts, ask, min(deadline, time.perf_counter() + _SECONDS))
+    items = frozenset(known.out_of_reach() or (parts.items if infeasible else ()))
+    if not items:
+        return None
+    known.certain(items)
+    conflict, minimal = smallest_conflict(parts.items, items, known.conflicts)
+    return _told(parts, known, conflict, minimal)
 
 
-def _holders(problem: Problem, weights: Mapping[str, Fraction | int | float], limit: Fraction) -> tuple[str, ...]:
-    """Name pins or ties without which the least cost would be within the limit: all of them, or those of one label."""
-    held = []
-    for name in ("pins", "ties"):
-        label_of, labels = problem.names.label_of, problem.names.labels
-        given = list(getattr(problem, name))
-        if not given or _least_of(_without(problem, name, given), weights) > limit:
-            continue
-        by_label: dict[str, list[Any]] = {}
-        for one in given:
-            by_label.setdefault(labels[int(label_of[one if name == "pins" else one[0]])], []).append(one)
-        enough = [
-            label for label, some in by_label.items() if _least_of(_without(problem, name, some), weights) <= limit
-        ]
-        held += [f"the {name} of {label}" for label in enough[:3]] or [f"the {name} of {', '.join(list(by_label)[:3])}"]
-    return tuple(held)
+@dataclass(frozen=True)
+class _Least:
+    """What is known of the least of a limited quantity: a lower bound, and a value that is reached."""
+
+    lower: Fraction | float
+    reached: Fraction | None = None
+    attained: bool = False
 
 
-def _without(problem: Problem, name: str, some: list[Any]) -> Problem:
-    if name == "pins":
-        return replace(problem, pins={g: column for g, column in problem.pins.items() if g not in some})
-    return replace(problem, ties=tuple(tie for tie in problem.ties if tie not in some))
+class _Known:
+    """What is known of which items conflict, asked for once.
+
+    What conflicts does so with more beside it, and what does not conflict does not with less.
+    """
+
+    def __init__(self, parts: Parts, ask: Ask | None, deadline: float) -> None:
+        self.parts, self.ask, self.deadline = parts, ask, deadline
+        self.least: dict[tuple[Item, frozenset[Item]], _Least] = {}
+        self.at_odds: list[frozenset[Item]] = []
+        self.at_peace: list[frozenset[Item]] = []
+
+    def certain(self, items: frozenset[Item]) -> None:
+        """Take note that ``items`` conflict."""
+        self.at_odds.append(items)
+
+    def out_of_reach(self) -> tuple[Item, ...]:
+        """Return a limit with all pins and ties that row minima show to conflict; empty where there is none."""
+        held = [item for item in self.parts.items if item[0] in ("pins", "ties")]
+        limits = [item for item in self.parts.items if item not in held]
+        for rest in (held, list(self.parts.items)):
+            for limit in limits:
+                # Where costs couple groups, limits on few groups count too.
+                if rest is not held and (limit == BOUND or not self.parts.row(limit).coupled):
+                    continue
+                others = frozenset(rest) - {limit}
+                if self.of_rows(limit, others).lower > self.parts.most(limit):
+                    return tuple(item for item in self.parts.items if item in others or item == limit)
+        return ()
+
+    def conflicts(self, items: frozenset[Item]) -> bool | None:
+        """Return whether ``items`` conflict; None where that cannot be told in time."""
+        if any(items >= some for some in self.at_odds):
+            return True
+        limits = [item for item in self.parts.items if item in items and item[0] in ("bound", "budget")]
+        if not limits or any(items <= some for some in self.at_peace):
+            return False
+        if time.perf_counter() >= self.deadline:
+            return None
+        found = None
+        for limit in limits:
+            found = self._tells(limit, self.of_rows(limit, items - {limit})) if found is None else found
+        if found is None:
+            subject = _subject(self.parts, limits)
+            found = self._tells(subject, self.of_solver(subject, items - {subject}))
+        if found is not None:
+            (self.at_odds if found else self.at_peace).append(items)
+        return found
+
+    def _tells(self, limit: Item, least: _Least) -> bool | None:
+        most = self.parts.most(limit)
+        if least.lower > most:
+            return True
+        return False if least.reached is not None and least.reached <= most else None
+
+    def of_rows(self, subject: Item, rest: frozenset[Item]) -> _Least:
+        """Return what row minima tell of the least of ``subject`` under ``rest``."""
+        key = (subject, rest)
+        if key not in self.least:
+            self.least[key] = _least_of_rows(self.parts, subject, rest)
+        return self.least[key]
+
+    def of_solver(self, subject: Item, rest: frozenset[Item]) -> _Least:
+        """Return what a solver tells of it on top."""
+        least = self.of_rows(subject, rest)
+        seconds = min(_QUESTION_SECONDS, self.deadline - time.perf_counter())
+        if least.attained or self.ask is None or seconds <= 0:
+            return least
+        try:
+            found = self.ask(self.parts.question(subject, rest), seconds)
+        except ImpqError:
+            return least
+        except KeyboardInterrupt:  # say what is known
+            self.deadline = -math.inf
+            return least
+        lower = math.inf if found.status is Status.INFEASIBLE else max(least.lower, found.exact_lower_bound)
+        reached = least.reached if found.exact_objective is None else found.exact_objective
+        least = _Least(lower, reached, found.status is Status.OPTIMAL)
+        self.least[subject, rest] = least
+        return least
 
 
-def _least_of(problem: Problem, weights: Mapping[str, Fraction | int | float]) -> Fraction:
-    """Return a number that the cost is never below."""
-    return max(_least_row(problem, row) * row.quantum for _, row in cost_row(problem, weights).steps())
+def _subject(parts: Parts, limits: list[Item]) -> Item:
+    """Return the limit of a conflict to speak of: the bound, or else a sum rather than a peak."""
+    return min(limits, key=lambda item: (item != BOUND, parts.is_peak(item)))
 
 
-def _least_row(problem: Problem, row: CostRow) -> int:
-    instance = compile_instance(problem, direction=Direction.COST, bound=None, cost=row)
-    return instance.base_cost + _least_cost(instance)
+def _least_of_rows(parts: Parts, subject: Item, rest: frozenset[Item]) -> _Least:
+    instance = parts.question(subject, rest, linear=True)
+    choice = _least_damaging(instance) if subject == BOUND else _least_costly(instance)
+    full = instance.lift(choice)
+    reached = _value(parts, subject, full)
+    lower = reached if subject == BOUND else _lower(parts, instance, subject, rest)
+    limits = (item for item in parts.items if item in rest and item[0] in ("bound", "budget"))
+    if any(_value(parts, limit, full) > parts.most(limit) for limit in limits):
+        return _Least(lower)
+    return _Least(lower, reached, lower == reached)
 
 
-def _least_cost(instance: Instance) -> int:
-    """Return a number that the cost of the free groups is never below; attained but for graphs with wide cycles."""
+def _value(parts: Parts, item: Item, choice: IntArray) -> Fraction:
+    """Return what a choice (G,) has of what ``item`` limits, exactly."""
+    problem = parts.problem
+    if item == BOUND:
+        return exact_sum(problem.damage.chosen(problem.candidates, choice))
+    row = parts.row(item)
+    return row.total(problem.candidates, choice) * row.quantum
+
+
+def _lower(parts: Parts, instance: Instance, subject: Item, rest: frozenset[Item]) -> Fraction:
+    """Return a number that the cost is never below, whatever the limits of ``rest`` that are on many groups."""
     if instance.pairs is not None:
-        return math.ceil(least_priced(instance, Prices(1.0, 0.0, {})))
-    return sum(exact_int_sum(_row_min(b.cost, b.widths)) for b in instance.blocks)
-
-
-def _least_budget(instance: Instance, budget: Budget) -> int:
-    if budget.pairs is not None:
-        return math.ceil(least_priced(instance, Prices(0.0, 0.0, {budget.name: 1.0})))
-    return exact_int_sum(budget.table.min(axis=1))
+        instance = parts.question(subject, rest - {BOUND})
+        least = instance.base_cost + math.ceil(least_priced(instance, Prices(1.0, 0.0, {})))
+    elif instance.peaks:
+        least = max(step.base + exact_int_sum(_row_min(step.table, instance.widths)) for step in instance.peaks)
+    else:
+        least = instance.base_cost + sum(exact_int_sum(_row_min(b.cost, b.widths)) for b in instance.blocks)
+    return least * instance.quantum
 
 
 def smallest_damage(instance: Instance) -> Fraction:
@@ -111,79 +201,130 @@ def _row_min(table: RankOne[Any] | npt.NDArray[Any], widths: IntArray | None) ->
     if isinstance(table, RankOne):
         # left and right are not negative, so a row's smallest entry is at the smallest right.
         return table.left * table.right.min()
-    if widths is not None:
-        columns = np.arange(table.shape[1])
-        large = np.iinfo(np.int64).max if table.dtype.kind == "i" else np.inf
-        table = np.where(columns < widths[:, None], table, large)
-    return table.min(axis=1)
+    return _inside(table, widths).min(axis=1)
 
 
-def _out_of_reach(instance: Instance) -> bool:
-    """Return whether the smallest damage is above the bound, exactly."""
-    assert instance.bound is not None
-    smallest = smallest_damage(instance)
-    if smallest > instance.bound:
-        return True
-    if not instance.ties:
-        return False
-    # Tied sums are rounded down, by far less than this.
-    return smallest * (1 + Fraction(1, 1 << 40)) > instance.bound and _exact_smallest(instance) > instance.bound
+def _inside(table: npt.NDArray[Any], widths: IntArray | None) -> npt.NDArray[Any]:
+    """Return the table with all columns past a row's width larger than any other."""
+    if widths is None:
+        return table
+    large = np.iinfo(np.int64).max if table.dtype.kind == "i" else np.inf
+    return np.where(np.arange(table.shape[1]) < widths[:, None], table, large)
 
 
-def _exact_smallest(instance: Instance) -> Fraction:
-    """Return the smallest reachable damage with tied sums exact."""
-    return instance.damage_of(_least_damaging(instance))
+def _least_costly(instance: Instance) -> IntArray:
+    """Return the choice (size,) of smallest cost where groups stand alone and no step of a peak is against another."""
+    choice = np.zeros(instance.size, dtype=np.int64)
+    if instance.peaks:
+        for step in instance.peaks:
+            lowest = _inside(step.table, instance.widths)
+            differs = (step.table != step.table[:, :1]).any(axis=1)
+            choice[differs] = lowest[differs].argmin(axis=1)
+        return choice
+    for block in instance.blocks:
+        one = isinstance(block.cost, RankOne)
+        choice[block.groups] = (
+            block.cost.right.argmin() if one else _inside(block.cost, block.widths).argmin(axis=1)  # type: ignore[union-attr,arg-type]
+        )
+    if instance.pairs is not None:  # the least of both ends, where a group has nothing of its own
+        flat = (instance.tables[0] == instance.tables[0][:, :1]).all(axis=1)
+        choice[flat] = instance.pairs.levels[flat].argmin(axis=1)
+    return choice
 
 
 def _least_damaging(instance: Instance) -> IntArray:
     """Return the choice (size,) of smallest damage; near candidates of ties are told apart exactly."""
-    table = instance.tables[1]
-    choice = table.argmin(axis=1)
+    choice = np.zeros(instance.size, dtype=np.int64)
+    for block in instance.blocks:
+        one = isinstance(block.damage, RankOne)
+        choice[block.groups] = (
+            block.damage.right.argmin() if one else _inside(block.damage, block.widths).argmin(axis=1)  # type: ignore[union-attr,arg-type]
+        )
     problem = instance.problem
-    for tie in instance.ties:
-        for place, members in zip(tie.groups.tolist(), tie.members.tolist(), strict=True):
-            near = np.flatnonzero(table[place] <= table[place].min() * (1 + 1e-12))
+    # Ties have the last blocks, one each.
+    for tie, block in zip(instance.ties, instance.blocks[len(instance.blocks) - len(instance.ties) :], strict=True):
+        table = block.tables()[1]
+        close = table <= table.min(axis=1, keepdims=True) * (1 + 1e-12)
+        for place in np.flatnonzero(close.sum(axis=1) > 1).tolist():
+            members = tie.members[place].tolist()
             rows = [problem.damage.at(slice(g, g + 1), problem.candidates.of(g))[0] for g in members]
             sums = {
-                int(k): exact_sum(np.array([row[c[k]] for row, c in zip(rows, tie.columns, strict=True)]))
-                for k in near
-                if k < instance.widths[place]
+                k: exact_sum(np.array([row[c[k]] for row, c in zip(rows, tie.columns, strict=True)]))
+                for k in np.flatnonzero(close[place]).tolist()
             }
-            choice[place] = min(sums, key=lambda k: (sums[k], k))
+            choice[tie.groups[place]] = min(sums, key=lambda k: (sums[k], k))
     return choice
 
 
-def _explain_damage(instance: Instance) -> Diagnosis:
-    problem = instance.problem
-    smallest = _exact_smallest(instance)
-    held = []
-    for name in ("pins", "ties"):
-        if getattr(problem, name):
-            without = replace(problem, pins={}) if name == "pins" else replace(problem, ties=())
-            reachable = _free_minimum(without)
-            if instance.bound is not None and reachable <= instance.bound < smallest:
-                held.append(f"the {name} (without them {float(reachable):.6g} is reachable)")
-    held += _largest(instance)
-    return Diagnosis("damage", float(smallest), float(instance.bound or 0), tuple(held))
+# -- telling -----------------------------------------------------------------------------------------------------
 
 
-def _free_minimum(problem: Problem) -> Fraction:
-    row = cost_row(problem, problem.objective)
-    return _exact_smallest(compile_instance(problem, direction=Direction.COST, bound=None, cost=row))
+def _told(parts: Parts, known: _Known, conflict: tuple[Item, ...], minimal: bool) -> Diagnosis:
+    """Return what one limit of a conflict comes down to under the others."""
+    subject = _subject(parts, [item for item in conflict if item[0] in ("bound", "budget")])
+    others = tuple(item for item in conflict if item != subject)
+    least = known.of_solver(subject, frozenset(others))
+    most = parts.most(subject)
+    lower = max(least.lower, most) if least.lower < math.inf else most
+    alone = known.of_solver(subject, frozenset()) if others else _Least(0)
+    held = tuple(_named(parts, item) for item in others)
+    if subject == BOUND and all(kind in ("pins", "ties") for kind, _ in others):
+        held += tuple(_largest(parts, frozenset(others)))
+    return Diagnosis(
+        limit="damage" if subject == BOUND else subject[1],
+        smallest=_float_beside(lower, False),
+        allowed=_float_beside(most, True),
+        held_by=held,
+        conflict=conflict,
+        minimal=minimal,
+        attained=least.attained and least.lower > most,
+        without=_float_beside(alone.reached, True) if others and alone.attained and alone.reached is not None else None,
+    )
 
 
-def _largest(instance: Instance) -> list[str]:
-    """Name the groups whose smallest damage weighs most."""
+def _named(parts: Parts, item: Item) -> str:
+    kind, name = item
+    if kind == "bound":
+        return f"the bound {rounded(ceil_float(parts.most(item)), 17)} on damage"
+    if kind != "budget":
+        return f"the {kind} of {name}"
+    most, unit = parts.most(item), parts.row(item).unit
+    short = quantity_text(most, unit, up=True)
+    exact = short == quantity_text(most, unit)
+    return f"the budget {name} of {short if exact else f'{rounded(ceil_float(most), 17)} {unit}'.rstrip()}"
+
+
+def quantity_text(value: Fraction | float, unit: str, *, up: bool = False) -> str:
+    """Return a quantity for people, in a handy unit and rounded down, or up."""
+    exact = Fraction(repr(value)) if isinstance(value, float) else Fraction(value)  # 0.1 is one tenth
+    short = format_quantity(value, unit)
+    try:
+        shown = parse_quantity(short, unit)
+    except ImpqError:  # below zero, or a unit of the problem's own that reads differently
+        return f"{rounded(_float_beside(exact, up), 17, up=up)} {unit}".rstrip()
+    if shown >= exact if up else shown <= exact:
+        return short
+    count, _, handy = short.partition(" ")
+    return f"{rounded(_float_beside(exact * Fraction(count) / shown, up), 6, up=up)} {handy}".rstrip()
+
+
+def _float_beside(value: Fraction | float, up: bool) -> float:
+    return (ceil_float if up else floor_float)(Fraction(value)) + 0.0
+
+
+def _largest(parts: Parts, held: frozenset[Item]) -> list[str]:
+    """Name the groups that have most of the smallest damage."""
+    instance = parts.question(BOUND, held, linear=True)
     problem = instance.problem
     choice = instance.lift(_least_damaging(instance))
     damage = problem.damage.chosen(problem.candidates, choice)
-    total = float(damage.sum())
-    worst = np.argsort(-damage, kind="stable")[:3]
+    total = exact_sum(damage)
     sets = problem.candidates.set_of
-    return [
-        f"{problem.names[int(g)]} at {problem.candidates.labels(0 if sets is None else int(sets[g]))[int(choice[g])]}"
-        f"{'' if problem.candidates.numbered else ' bits'}{' (pinned)' if int(g) in problem.pins else ''}"
-        f" with {damage[g] / total:.0%} of it"
-        for g in worst
-        if total > 0
-    ]
+    told = []
+    for g in np.argsort(-damage, kind="stable")[:3].tolist():
+        share = math.floor(100 * Fraction(float(damage[g])) / total) if total else 0
+        label = problem.candidates.labels(0 if sets is None else int(sets[g]))[int(choice[g])]
+        bits, pinned = "" if problem.candidates.numbered else " bits", " (pinned)" if g in problem.pins else ""
+        if share:
+            told.append(f"{problem.names[g]} at {label}{bits}{pinned} with at least {share}% of it")
+    return told

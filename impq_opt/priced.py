@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt.allocation import Allocation
-from impq_opt.audit import question
 from impq_opt.coupling import Coupling
 from impq_opt.errors import AllocationError, ImpqError, UnsupportedError
 from impq_opt.instance import Direction, Instance
 from impq_opt.problem import Problem
+from impq_opt.question import asked
 from impq_opt.solver import solve
 
 __all__ = ["Candidate", "Priced", "answer_again", "clean", "label_of"]
@@ -77,7 +77,7 @@ class Priced:
             )
         if allocation.problem is not problem and allocation.problem.digest != problem.digest:
             raise AllocationError("answers another problem", where="allocation", value=allocation.problem.digest[:12])
-        instance = question(problem, allocation)
+        instance = asked(problem, allocation)
         if instance.row.peaks:
             raise UnsupportedError(
                 f"{'+'.join(instance.row.weights)} is the largest of several sums, so that groups have no price in it; "

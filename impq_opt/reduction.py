@@ -205,9 +205,12 @@ def join(instance: Instance, clusters: Sequence[IntArray]) -> Instance:
 
 
 def _of_one_kind(instance: Instance, tied: _Tied, clusters: Sequence[IntArray]) -> Iterator[IntArray]:
-    """Yield the clusters (T, m) whose groups have equal widths and are tied alike, position by position."""
+    """Yield the clusters (T, m) whose groups have the same candidates and are tied alike, position by position."""
+    candidates = instance.problem.candidates
+    sets = np.zeros(len(instance.problem), dtype=np.int64) if candidates.set_of is None else candidates.set_of
     for groups in clusters:
-        kind = instance.widths[groups] * (len(instance.ties) + 1) + tied.block[groups] + 1
+        kind = instance.widths[groups] * len(candidates.sets) + sets[instance.representatives[groups]]
+        kind = kind * (len(instance.ties) + 1) + tied.block[groups] + 1
         if instance.columns is not None:
             kind = np.concatenate([kind, *(instance.columns[instance.representatives[g]] for g in groups.T)], axis=1)
         if (kind == kind[0]).all():

@@ -12,21 +12,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.allocation import Allocation, Diagnosis, Enumeration
-from impq_opt.arrays import exact_bound
-from impq_opt.compilation import compile_instance
+from impq_opt.allocation import Allocation, Diagnosis, Enumeration, Stop
 from impq_opt.conclusion import conclude, objective_of
 from impq_opt.contract import Claim, Control, Solver
-from impq_opt.costs import parse_quantity
-from impq_opt.costs.rows import CostRow, budget_rows, cost_row
 from impq_opt.diagnosis import diagnose
 from impq_opt.errors import OptionError, UnsupportedError
 from impq_opt.instance import Direction, Instance
 from impq_opt.problem import Problem
+from impq_opt.question import make_instance
 from impq_opt.solvers import make_solver, solver_class, solver_names
 from impq_opt.verification import assess
 
-__all__ = ["allocate", "answer", "make_instance", "solve"]
+__all__ = ["allocate", "answer", "solve"]
 
 IntArray = npt.NDArray[np.int64]
 
@@ -89,91 +86,40 @@ def solve(
 
 def answer(instance: Instance, strategy: Solver, control: Control, started: float) -> Allocation:
     """Run a strategy on an instance that it supports, and have its claim checked; times count from ``started``."""
-    diagnosis = None if strategy.decides and instance.size else diagnose(instance)
+    diagnosis = None if strategy.decides and instance.size else _diagnosis(instance, control)
     if diagnosis is not None:
         claim = Claim()
     elif instance.size == 0:
-        claim = Claim(np.empty(0, dtype=np.int64), enumeration=Enumeration(0, 1))
-        claim = dataclasses.replace(claim, lower_bound=objective_of(instance, assess(instance, claim.choice)))  # type: ignore[arg-type]
+        claim = _only_choice(instance)
     else:
         claim = strategy.run(instance, control)
-        if strategy.decides and claim.choice is None:
-            diagnosis = diagnose(instance) or _conflict(instance, claim, strategy, control)
+        if strategy.decides and claim.choice is None and claim.stop is not Stop.INTERRUPTED:
+            shown = claim.enumeration is not None and claim.lower_bound == math.inf
+            diagnosis = _diagnosis(instance, control, infeasible=shown)
     return conclude(instance, claim, diagnosis, strategy, control.seed, started)
 
 
-# Seconds for each of the questions that find out which limits conflict.
-_CONFLICT_SECONDS = 2.0
+def _only_choice(instance: Instance) -> Claim:
+    """Return what can be claimed where everything is pinned."""
+    found = assess(instance, choice := np.empty(0, dtype=np.int64))
+    if not found.feasible:
+        return Claim(lower_bound=math.inf, enumeration=Enumeration(0, 1))
+    return Claim(choice, objective_of(instance, found), enumeration=Enumeration(0, 1))
 
 
-def _conflict(instance: Instance, claim: Claim, strategy: Solver, control: Control) -> Diagnosis | None:
-    """Return which limits cannot be met together, where the strategy has shown that some cannot."""
-    if claim.enumeration is None or claim.lower_bound != math.inf or not instance.budgets:
-        return None
-    from impq_opt.conflict import conflict
+def _diagnosis(instance: Instance, control: Control, *, infeasible: bool = False) -> Diagnosis | None:
+    """Return why nothing is feasible, if so; whichever strategy was asked, what it takes is found by the exact one."""
+    strategy = make_solver("exact")
 
-    def ask(problem: Problem) -> Allocation:
+    def ask(part: Instance, seconds: float) -> Allocation:
         started = time.perf_counter()
-        part = make_instance(problem)
-        known = diagnose(part) if part.size else None
-        limits = dataclasses.replace(
-            control, deadline=min(control.deadline, started + _CONFLICT_SECONDS), warm_start=None
-        )
-        found = Claim() if known is not None or not part.size else strategy.run(part, limits)
-        return conclude(part, found, known, strategy, control.seed, started)
+        limits = dataclasses.replace(control, deadline=min(control.deadline, started + seconds), warm_start=None)
+        claim = strategy.run(part, limits) if part.size else _only_choice(part)
+        if claim.stop is Stop.INTERRUPTED:
+            raise KeyboardInterrupt
+        return conclude(part, claim, None, strategy, control.seed, started)
 
-    return conflict(dataclasses.replace(instance.problem, bound=instance.bound, budgets=instance.limits), ask)
-
-
-def make_instance(
-    problem: Problem,
-    *,
-    bound: float | Fraction | Allocation | None = None,
-    budget: str | float | Fraction | None = None,
-    minimize: str | Mapping[str, float] | None = None,
-) -> Instance:
-    """Return the instance that :func:`solve` hands to a strategy for these goals."""
-    if bound is not None and budget is not None:
-        raise OptionError(
-            "give a bound (least cost) or a budget (least damage), not both",
-            hint="further budgets beside a bound are declared with Problem.revise(budgets=...)",
-        )
-    weights = {minimize: 1} if isinstance(minimize, str) else dict(minimize or problem.objective)
-    row = cost_row(problem, weights)
-    limits = dict(problem.budgets)
-    direction, limit = Direction.COST, None
-    exact = None if bound is None else _bound(bound)
-    if budget is not None:
-        direction = Direction.DAMAGE
-        limit = _quanta(row, parse_quantity(budget, row.unit, "budget"))
-        if weights in [{name: 1} for name in limits]:  # one limit on a cost, the tighter
-            limit = min(limit, _quanta(row, limits.pop(next(iter(weights)))))
-    elif exact is None:
-        if problem.bound is not None:
-            exact = exact_bound(problem.bound)
-        elif limits:
-            direction = Direction.DAMAGE
-            name = next(iter(limits))
-            row = cost_row(problem, {name: 1})
-            limit = _quanta(row, limits.pop(name))
-        else:
-            raise OptionError("needs a bound or a budget", where="solve", hint="for example bound=0.01")
-    budgets = [
-        (name, one, _quanta(one, most)) for term, most in limits.items() for name, one in budget_rows(problem, term)
-    ]
-    return compile_instance(problem, direction=direction, bound=exact, cost=row, limit=limit, budgets=budgets)
-
-
-def _bound(bound: float | Fraction | Allocation) -> Fraction:
-    if isinstance(bound, Allocation):
-        if bound.exact_damage is None:
-            raise OptionError("is an allocation without an answer", where="bound", value=bound)
-        return bound.exact_damage
-    return exact_bound(bound)
-
-
-def _quanta(row: CostRow, value: Fraction) -> int:
-    return math.floor(value / row.quantum)
+    return diagnose(instance, ask, deadline=control.deadline, infeasible=infeasible)
 
 
 def _check_support(strategy: Solver, instance: Instance) -> None:

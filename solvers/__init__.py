@@ -5,7 +5,7 @@ from __future__ import annotations
 from impq_opt.contract import Solver
 from impq_opt.registry import Registry
 
-__all__ = ["TABLE", "make_solver", "solver_class", "solver_names"]
+__all__ = ["TABLE", "is_own", "make_solver", "solver_class", "solver_names"]
 
 TABLE: dict[str, str] = {
     "exact": "impq_opt.solvers.exact:Exact",
@@ -24,3 +24,9 @@ _STRATEGIES: Registry[Solver] = Registry("solver", TABLE, "impq_opt.solvers")
 solver_names = _STRATEGIES.names
 solver_class = _STRATEGIES.find
 make_solver = _STRATEGIES.make
+
+
+def is_own(strategy: Solver) -> bool:
+    """Return whether ``strategy`` is one of the table itself, whose enumerations are believed."""
+    kind = type(strategy)
+    return strategy.name in TABLE and kind is solver_class(strategy.name)

@@ -14,7 +14,7 @@ from impq_opt.costs import LookupCost
 from impq_opt.errors import InputError, ProblemError, UnsupportedError
 from impq_opt.instance import Direction
 from impq_opt.problems.mobilenet import mobilenet_v1
-from impq_opt.solver import make_instance
+from impq_opt.question import make_instance
 from impq_opt.verification import dual_bound
 
 SOLVERS = ("exhaustive", "exact", "milp", "ilp")
@@ -315,3 +315,27 @@ def test_pins_that_hold_a_single_limit_are_named_and_no_others():
     peak = solve(problem, bound=100.0, minimize="peak-activation-memory").exact_cost
     found = solve(pinned.revise(budgets={"peak-activation-memory": peak}), bound=100.0, minimize="storage")
     assert found.diagnosis.held_by == ("the pins of a1",)
+
+
+def test_clusters_of_one_shape_and_other_candidates_are_kept_apart():
+    """Two tensors with two weights each, as many candidates everywhere, and not the same ones."""
+    sets = {"a0": (2, 4.25), "u0": (2, 4.25), "v0": (2, 3), "a1": (2, 3), "u1": (2, 3), "v1": (2, 3)}
+    for seed in range(40):
+        random = np.random.default_rng(seed)
+        groups = [
+            Group(
+                name,
+                int(random.integers(9, 40)),
+                float(10 ** random.uniform(-3, 0)),
+                bits=bits,
+                kind="activation" if name[0] == "a" else "weight",
+                reads="" if name[0] == "a" else f"a{name[1]}",
+                macs=0 if name[0] == "a" else int(random.integers(1, 20)),
+            )
+            for name, bits in sets.items()
+        ]
+        problem = Problem.declare(groups, minimize="bit-operations")
+        least = solve(problem, bound=1e3).exact_cost
+        for share in (Fraction(6, 5), Fraction(3, 2), Fraction(2)):
+            found, truth = (solve(problem, budget=least * share, solver=solver) for solver in ("exact", "exhaustive"))
+            assert found.damage == truth.damage, (seed, share)

@@ -12,7 +12,7 @@ from impq_opt import Problem, Status, solve
 from impq_opt.arithmetic import of_units, units_within
 from impq_opt.contract import Control
 from impq_opt.problems.families import generate
-from impq_opt.solver import make_instance
+from impq_opt.question import make_instance
 from impq_opt.solvers._exact_cardinality import pairs_of, pairs_under_budget
 from impq_opt.solvers._exact_scan import Pool
 from impq_opt.solvers._exact_search import Search

@@ -14,7 +14,7 @@ from impq_opt.contract import Control
 from impq_opt.instance import Block, RankOne
 from impq_opt.pricing import _least_on_lines
 from impq_opt.problems.families import FAMILIES, explicit, generate
-from impq_opt.solver import make_instance
+from impq_opt.question import make_instance
 from impq_opt.solvers import _native as solver_native
 from impq_opt.solvers._exact_core import Core, search
 from impq_opt.solvers._exact_model import Model

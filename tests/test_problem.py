@@ -220,7 +220,7 @@ def test_infeasible_says_what_is_reachable_and_what_holds_it() -> None:
     assert found.status is Status.INFEASIBLE
     text = str(found.diagnosis)
     assert "smallest reachable damage is 0.075" in text
-    assert "the pins (without them" in text
+    assert "held there by the pins of c (without them" in text
     with pytest.raises(ImpqError, match="infeasible"):
         _ = found.bits
 

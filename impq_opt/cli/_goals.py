@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -12,6 +12,7 @@ from impq_opt.allocation import Allocation
 from impq_opt.allocation_record import Revision
 from impq_opt.cli._common import find_problem, parse_assignments, parse_bits, parse_tie
 from impq_opt.costs import cost_named, format_quantity
+from impq_opt.diagnosis import quantity_text
 from impq_opt.errors import OptionError
 from impq_opt.problem import Problem
 
@@ -116,11 +117,15 @@ def diagnosis_text(allocation: Allocation) -> str:
         return str(diagnosis or "")
     name = "+".join(allocation.cost_weights) if diagnosis.limit == "cost" else diagnosis.limit
     try:
-        smallest, allowed = (limit_text(problem, name, value) for value in (diagnosis.smallest, diagnosis.allowed))
+        units = {problem.cost(part).unit for part in name.split("+")}
     except OptionError:  # a part of a cost, such as one step of a peak
         return str(diagnosis)
-    held = f"; held there by {'; '.join(diagnosis.held_by)}" if diagnosis.held_by else ""
-    return f"the smallest reachable {name} is {smallest}, above {allowed}{held}"
+    unit = units.pop() if len(units) == 1 else ""
+    smallest, allowed = quantity_text(diagnosis.smallest, unit), quantity_text(diagnosis.allowed, unit, up=True)
+    if smallest == allowed:
+        return str(diagnosis)
+    without = "" if diagnosis.without is None else quantity_text(diagnosis.without, unit, up=True)
+    return replace(diagnosis, limit=name).sentence(smallest, allowed, without)
 
 
 def damage_name(problem: Problem) -> str:

@@ -32,10 +32,11 @@ from impq_opt.errors import ImpqError, OptionError, UnsupportedError
 from impq_opt.files import atomic_write
 from impq_opt.instance import Instance
 from impq_opt.problem import Problem
+from impq_opt.question import make_instance
 from impq_opt.report.curve import knee, thin
 from impq_opt.report.figures import Figure, Series
 from impq_opt.report.pictures import picture_bytes
-from impq_opt.solver import make_instance, solve
+from impq_opt.solver import solve
 from impq_opt.solvers import solver_class
 from impq_opt.sweep import Frontier
 from impq_opt.sweep import frontier as sweep

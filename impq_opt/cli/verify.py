@@ -18,7 +18,7 @@ __all__ = ["verify"]
 
 AllocationFile = Annotated[Path, Parameter(help="A file written by `impq-opt solve -o`.")]
 
-_COLOURS = {Verdict.PROVED: "green", Verdict.CLAIMED: "yellow", Verdict.WRONG: "red"}
+_COLOURS = {Verdict.PROVED: "green", Verdict.TOLD: "dim", Verdict.CLAIMED: "yellow", Verdict.WRONG: "red"}
 
 
 def verify(

@@ -1,0 +1,279 @@
+"""What the recount enumerates: the priced bound of a case, and all combinations that it leaves open."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from impq_opt.completion import Completion
+from impq_opt.excess import Core, Pricing
+from impq_opt.hubs import Hubs, Open, Part, Table, ToGo
+from impq_opt.instance import Instance
+from impq_opt.lines import Line
+
+__all__ = ["Bound", "Enumeration", "TooMany"]
+
+IntArray = npt.NDArray[np.int64]
+Key = tuple[int, ...]
+
+# Groups of a core for which the bound on what is still to come is made anew after each.
+_COMPLETED = 600
+# States of one key for which all are held against all where several lines are open.
+_COMPARED = 400
+
+
+class TooMany(Exception):  # noqa: N818 - not an error
+    """More states than there may be."""
+
+
+class Bound:
+    """The least priced sum, and how far it is below what the limits allow: ``room``, in parts of one price."""
+
+    def __init__(self, instance: Instance, lines: Sequence[Line], hubs: Hubs, open_: Open) -> None:
+        self.instance, self.lines, self.hubs, self.open = instance, list(lines), hubs, open_
+        prices = [Fraction(line.price) / line.unit for line in lines]
+        self.scale = math.lcm(*(price.denominator for price in prices))
+        weights = [int(price * self.scale) for price in prices]
+        self.pricing = Pricing(lines, weights, self.scale, hubs)
+        self.most = sum(w * (line.limit - line.base) for w, line in zip(weights, lines, strict=True))
+        self.alone = hubs.parts[-1]
+        self.rest = self.pricing.least(self.alone, ())
+        self.tables = list(self._tables())
+        self.to_go = ToGo(self.tables, len(open_))
+        self.least = self.to_go.least + self.rest
+
+    @property
+    def room(self) -> Fraction:
+        return Fraction(self.most - self.least, self.scale)
+
+    def _tables(self) -> Iterator[Table]:
+        """Yield what hubs weigh, alone, in pairs and with the best of their parts, and what they may not be."""
+        hubs, pricing, open_ = self.hubs, self.pricing, self.open
+        tables = [Table.filled((place,), open_, partial(pricing.hub, place)) for place in range(len(open_))]
+        tables += [Table.filled(ends, open_, partial(pricing.between, ends)) for ends in hubs.pairs]
+        tables += [Table.filled(part.places, open_, partial(pricing.least, part)) for part in hubs.parts[:-1]]
+        yield from tables
+        # More than any sum that is allowed, whatever the others weigh: tables may be negative.
+        never = abs(self.most) + abs(self.rest) + sum(int(abs(table.values).max()) for table in tables) + 1
+        for i, places in hubs.held.items():
+            if places:
+                values = np.zeros([len(open_[place]) for place in places], dtype=object)
+                values[~hubs.kept(self.lines[i], places, open_, self.instance.size)] = never
+                yield Table(places, values)
+
+    def excesses(self, place: int) -> dict[int, int]:
+        """Return by how much the least priced sum with a hub at a column exceeds the least of all, where there is room.
+
+        By column, in parts of ``1 / scale``.
+        """
+        found = {}
+        for k, column in enumerate(self.open[place]):
+            held = [table.only(place, k) for table in self.tables]
+            excess = ToGo(held, len(self.open)).least - self.to_go.least
+            if excess <= self.most - self.least:
+                found[column] = excess
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A partial assignment: places of the columns of the hubs that still matter, open lines, priced sum, its origin."""
+
+    key: Key
+    open: tuple[int, ...]
+    priced: int
+    trail: Any
+
+
+class Enumeration:
+    """All combinations that can keep the lines: hub after hub, each with the parts that it completes.
+
+    Parts whose hubs have one open column each come last, together with the groups that share nothing.
+    """
+
+    def __init__(self, bound: Bound, most: int) -> None:
+        self.bound, self.hubs, self.most = bound, bound.hubs, most
+        self.open = [i for i in range(len(bound.lines)) if i not in bound.hubs.held]
+        self.lines = [bound.lines[i] for i in self.open]
+        self.limits = [line.limit for line in self.lines]
+        self.cores: dict[tuple[Key, Key], Core] = {}
+        self.looked, self.groups = 0, sum(len(columns) > 1 for columns in bound.open)
+
+    def result(self) -> IntArray | None:
+        """Return an assignment that keeps all lines, or None where there is none."""
+        settled = [part for part in self.hubs.parts[:-1] if self._settled(part)]
+        last = Core.joined([self._core(part, self._only(part)) for part in [*settled, self.bound.alone]])
+        rest = self._rest(last)
+        states = [State((), tuple(line.base for line in self.lines), self.bound.rest, None)]
+        for place in range(len(self.hubs.groups)):
+            states = self._next_hub(states, place, rest[place])
+        states = self._with_core(states, last, 0, [0] * len(self.open))
+        return self._assignment(states[0]) if states else None
+
+    def _settled(self, part: Part) -> bool:
+        return all(len(self.bound.open[place]) == 1 for place in part.places)
+
+    def _only(self, part: Part) -> Key:
+        return tuple(self.bound.open[place][0] for place in part.places)
+
+    def _rest(self, last: Core) -> list[list[int]]:
+        """Return, for each hub, what is added to the open lines at least after it and the parts that it completes."""
+        hubs, found = self.hubs, []
+        total = [one + more for one, more in zip(last.adds, last.least()[0], strict=True)]
+        for place in reversed(range(len(hubs.groups))):
+            found.append(list(total))
+            for at, (i, line) in enumerate(zip(self.open, self.lines, strict=True)):
+                total[at] += min(line.at(int(hubs.groups[place]), self.bound.open[place]))
+                for (_, other), pairs in hubs.pairs.items():
+                    if other == place:
+                        total[at] += line.least_pairs(np.array([edge for k, edge in pairs if k == i], dtype=np.int64))
+                for part in hubs.completed(place):
+                    if not self._settled(part):
+                        total[at] += self._least(part, i)
+        return found[::-1]
+
+    def _least(self, part: Part, i: int) -> int:
+        total = self.bound.lines[i].least(part.groups)
+        for place in part.places:
+            edges = part.edges.get((i, place))
+            total += 0 if edges is None else self.bound.lines[i].least_pairs(edges[edges >= 0])
+        return total
+
+    def _next_hub(self, states: list[State], place: int, rest: list[int]) -> list[State]:
+        hubs, open_ = self.hubs, self.bound.open
+        scope = (*hubs.frontier(place - 1), place)
+        grown: dict[Key, list[State]] = {}
+        steps: dict[Key, tuple[int, int, list[int]]] = {}
+        for state in states:
+            self._look(len(open_[place]))
+            for k, column in enumerate(open_[place]):
+                key = (*state.key, k)
+                if key not in steps:
+                    steps[key] = self._step(place, dict(zip(scope, key, strict=True)))
+                weighs, to_go, adds = steps[key]
+                if state.priced + weighs + to_go <= self.bound.most:
+                    held = tuple(map(int.__add__, state.open, adds))
+                    trail = (state.trail, int(hubs.groups[place]), column)
+                    grown.setdefault(key, []).append(State(key, held, state.priced + weighs, trail))
+        kept = [scope.index(one) for one in hubs.frontier(place)]
+        narrowed: dict[Key, list[State]] = {}
+        for key, some in grown.items():
+            columns = {one: open_[one][k] for one, k in zip(scope, key, strict=True)}
+            for part in hubs.completed(place):
+                if not self._settled(part):
+                    core = self._core(part, tuple(columns[one] for one in part.places))
+                    some = self._with_core(some, core, steps[key][1], rest)  # noqa: PLW2901
+            less = tuple(key[i] for i in kept)
+            left = (replace(state, key=less) for state in some if self._fits(state.open, rest))
+            narrowed.setdefault(less, []).extend(left)
+        return [state for some in narrowed.values() for state in _undominated(some)]
+
+    def _step(self, place: int, key: dict[int, int]) -> tuple[int, int, list[int]]:
+        """Return what a hub weighs with all that it completes, what is to come, and what it adds to the open lines."""
+        weighs = sum(table.at(key) for table in self.bound.tables if table.scope[-1] == place)
+        columns = {one: self.bound.open[one][k] for one, k in key.items()}
+        group, column = int(self.hubs.groups[place]), columns[place]
+        adds = {i: line.at(group, [column])[0] for i, line in zip(self.open, self.lines, strict=True)}
+        for ends in self.hubs.pairs:
+            if ends[1] == place:
+                for i, cost in self.bound.pricing.between_adds(ends, (columns[ends[0]], column)):
+                    adds[i] += cost
+        return weighs, self.bound.to_go.at(place, key), [adds[i] for i in self.open]
+
+    def _with_core(self, states: list[State], core: Core, to_go: int, rest: Sequence[int]) -> list[State]:
+        """Return the states with the groups of a core chosen; the least that they weigh is in the states already."""
+        if not states or not len(core.groups):
+            return states
+        later = [[a + b for a, b in zip(least, rest, strict=True)] for least in core.least()]
+        completion = self._completion(core)
+        grown = []
+        for state in states:
+            held = tuple(map(int.__add__, state.open, core.adds))
+            if self._fits(held, later[0]):
+                grown.append(State(state.key, held, state.priced, (state.trail, core, None)))
+        for chosen, (group, choices) in enumerate(core.choices, 1):
+            states, grown = grown, []
+            self._look(len(states) * len(choices))
+            for state in states:
+                for choice in choices:
+                    priced = state.priced + choice.excess
+                    if priced + to_go > self.bound.most:
+                        continue
+                    held = tuple(map(int.__add__, state.open, choice.adds))
+                    if not self._fits(held, later[chosen]) or self._beyond(completion, chosen, held, rest):
+                        continue
+                    grown.append(State(state.key, held, priced, (state.trail, group, choice.column)))
+            grown = _undominated(grown)
+        return grown
+
+    def _completion(self, core: Core) -> Completion | None:
+        """Return the bound on what is still to come, where two lines are open and the core is not too large for it."""
+        if len(self.open) != 2 or not 1 < len(core.choices) <= _COMPLETED:
+            return None
+        return Completion([[(choice.adds[0], choice.adds[1]) for choice in some] for _, some in core.choices])
+
+    def _beyond(self, completion: Completion | None, chosen: int, held: tuple[int, ...], rest: Sequence[int]) -> bool:
+        """Return whether what is still to come cannot keep both lines, even in parts."""
+        if completion is None:
+            return False
+        least = completion.least(chosen, self.limits[1] - held[1] - rest[1])
+        return least is None or held[0] + least + rest[0] > self.limits[0]
+
+    def _core(self, part: Part, columns: Key) -> Core:
+        if (part.places, columns) not in self.cores:
+            room = self.bound.most - self.bound.least
+            core = self.bound.pricing.core(part, columns, room, self.most - self.looked, self.open)
+            if core is None:
+                self.groups += len(part.groups)
+                raise TooMany
+            self.groups += len(core.choices)
+            self.cores[part.places, columns] = core
+        return self.cores[part.places, columns]
+
+    def _look(self, states: int) -> None:
+        self.looked += states
+        if self.looked > self.most:
+            raise TooMany
+
+    def _fits(self, held: Sequence[int], rest: Sequence[int]) -> bool:
+        return all(one + more <= most for one, more, most in zip(held, rest, self.limits, strict=True))
+
+    def _assignment(self, state: State) -> IntArray:
+        """Return the choice (size,) that a state stands for."""
+        choice = np.zeros(self.bound.instance.size, dtype=np.int64)
+        steps, trail = [], state.trail
+        while trail is not None:
+            trail, *step = trail
+            steps.append(step)
+        for what, column in reversed(steps):
+            if isinstance(what, Core):
+                choice[what.groups] = what.columns
+            else:
+                choice[what] = column
+        return choice
+
+
+def _undominated(states: list[State]) -> list[State]:
+    """Drop states of one key that another one beats; with more than two open lines only where they are few."""
+    if len(states) < 2:
+        return states
+    if not states[0].open:
+        return states[:1]
+    ordered = sorted({state.open: state for state in states}.values(), key=lambda state: state.open)
+    if len(ordered[0].open) <= 2:
+        kept: list[State] = []
+        for state in ordered:
+            if not kept or state.open[-1] < kept[-1].open[-1]:
+                kept.append(state)
+        return kept
+    if len(ordered) > _COMPARED:
+        return ordered
+    held = np.array([state.open for state in ordered], dtype=object)
+    return [s for i, s in enumerate(ordered) if not (held[:i] <= held[i]).all(axis=1).any()]

@@ -1,0 +1,257 @@
+"""Priced sums of groups that stand alone once their hubs are chosen: the least of them, and what may exceed it.
+
+Floats sort out what is far from the least, with a margin for every rounding; what is near is compared, and all that is
+added up is added up, in whole numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from impq_opt.hubs import Hubs, Part
+from impq_opt.lines import Line, chunks, pair_rows
+
+__all__ = ["Choice", "Core", "Pricing"]
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+_EPS, _TINY = 2.0**-53, 2.0**-1070
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One open candidate of a group: its column, what it adds to each open line, and its excess over the least."""
+
+    column: int
+    adds: tuple[int, ...]
+    excess: int
+
+
+@dataclass(frozen=True, eq=False)
+class Core:
+    """A part, or several, under given hubs.
+
+    ``columns`` (n,) are the best of each of its ``groups`` (n,), ``adds`` what the groups with no other open column add
+    to the open lines, and ``choices`` the open ones of the others, groups that differ most in the first line first:
+    these separate states best.
+    """
+
+    groups: IntArray
+    columns: IntArray
+    adds: tuple[int, ...]
+    choices: list[tuple[int, list[Choice]]]
+
+    @classmethod
+    def joined(cls, cores: Sequence[Core]) -> Core:
+        """Return the core of all groups of several."""
+        adds = tuple(map(sum, zip(*(core.adds for core in cores), strict=True)))
+        choices = sorted((one for core in cores for one in core.choices), key=lambda one: -_spread(one[1]))
+        groups, columns = (np.concatenate([getattr(core, name) for core in cores]) for name in ("groups", "columns"))
+        return cls(groups, columns, adds, choices)
+
+    def least(self) -> list[tuple[int, ...]]:
+        """Return what the open groups add to each open line at least: all of them, all but the first, and so on."""
+        total = (0,) * len(self.adds)
+        found = [total]
+        for _, some in reversed(self.choices):
+            total = tuple(one + min(choice.adds[i] for choice in some) for i, one in enumerate(total))
+            found.append(total)
+        return found[::-1]
+
+
+def _spread(choices: list[Choice]) -> int:
+    first = [choice.adds[0] for choice in choices if choice.adds]
+    return max(first) - min(first) if first else 0
+
+
+class Pricing:
+    """What assignments weigh: the sum over lines of ``weights[i]`` times the line in its own unit.
+
+    Parameters
+    ----------
+    weights : sequence of int
+        Not negative; one of them stands for a price of ``1 / scale`` for each unit of a line.
+    """
+
+    def __init__(self, lines: Sequence[Line], weights: Sequence[int], scale: int, hubs: Hubs) -> None:
+        self.lines, self.weights, self.scale, self.hubs = lines, weights, scale, hubs
+
+    def hub(self, place: int, columns: tuple[int, ...]) -> int:
+        """Return what a hub alone weighs at a column."""
+        group = int(self.hubs.groups[place])
+        return sum(w * line.at(group, [*columns])[0] for w, line in zip(self.weights, self.lines, strict=True) if w)
+
+    def between(self, ends: tuple[int, int], columns: tuple[int, ...]) -> int:
+        """Return what the pairs of two hubs weigh."""
+        return sum(self.weights[i] * cost for i, cost in self.between_adds(ends, columns))
+
+    def between_adds(self, ends: tuple[int, int], columns: tuple[int, ...]) -> list[tuple[int, int]]:
+        """Return what the pairs of two hubs add, by line, in the line's unit."""
+        found = []
+        for i, edge in self.hubs.pairs[ends]:
+            pairs, line = self.lines[i].pairs, self.lines[i]
+            assert pairs is not None
+            found.append((i, int(pairs.dense(np.array([edge]))[0][columns]) * line.unit))
+        return found
+
+    def least(self, part: Part, columns: tuple[int, ...]) -> int:
+        """Return the least that a part weighs under hubs at ``columns``, exactly."""
+        total = 0
+        for at in chunks(len(part.groups)):
+            rows, best = self._best(part, columns, at)
+            total += sum(w * adds for w, adds in zip(self.weights, self._adds(part, rows, best, at), strict=True))
+        return total
+
+    def core(self, part: Part, columns: tuple[int, ...], room: int, most: int, held: Sequence[int]) -> Core | None:
+        """Return the choices of a part that weigh at most ``room`` more than the least; None if over ``most`` groups.
+
+        ``held`` are the lines that choices are to say their part of.
+        """
+        best = np.empty(len(part.groups), dtype=np.int64)
+        adds = [0] * len(held)
+        choices: list[tuple[int, list[Choice]]] = []
+        limit = _float_above(Fraction(room, self.scale))
+        for at in chunks(len(part.groups)):
+            rows, best[at] = self._best(part, columns, at)
+            values = self._values(part, rows, at)
+            least = values.min(axis=1, keepdims=True)
+            slack = self._margin(values) + self._margin(least)
+            with np.errstate(invalid="ignore"):
+                near = ~(values - least - slack > limit) & (values < np.inf) | self._unclear(values, part, at)
+            several = np.flatnonzero(near.sum(axis=1) > 1)
+            if len(choices) + len(several) > most:
+                return None
+            single = np.ones(len(values), dtype=bool)
+            for row in several.tolist():
+                found = self._choices(part, rows, row, at, np.flatnonzero(near[row]).tolist(), room, held)
+                if len(found) > 1:
+                    single[row] = False
+                    choices.append((int(part.groups[at.start + row]), found))
+            alone = np.flatnonzero(single)
+            more = self._adds(part, [r[alone] for r in rows], best[at][alone], at, alone)
+            adds = [total + more[i] for total, i in zip(adds, held, strict=True)]
+        choices.sort(key=lambda one: -_spread(one[1]))
+        return Core(part.groups, best, tuple(adds), choices)
+
+    # -- tables of a stretch of a part ---------------------------------------------------------------------------
+
+    def _rows(self, part: Part, columns: tuple[int, ...], at: slice) -> list[npt.NDArray[Any]]:
+        """Return each line's entries (n, K) of some groups of a part, their pairs with the hubs added."""
+        groups, found = part.groups[at], []
+        for i, line in enumerate(self.lines):
+            rows = line.rows(groups)
+            for place, column in zip(part.places, columns, strict=True):
+                edges = part.edges.get((i, place))
+                if edges is not None and line.pairs is not None and len(line.pairs):
+                    more = pair_rows(line.pairs, edges[at], groups, int(self.hubs.groups[place]), column)
+                    rows = rows + more[:, : rows.shape[1]]
+            found.append(rows)
+        return found
+
+    def _values(self, part: Part, rows: list[npt.NDArray[Any]], at: slice) -> FloatArray:
+        """Return the priced entries (n, K) in floats, each line's smallest taken out; inf past a group's width."""
+        widths = self.lines[0].widths[part.groups[at]]
+        inside = np.arange(rows[0].shape[1]) < widths[:, None]
+        total = np.zeros(rows[0].shape)
+        with np.errstate(over="ignore"):
+            for line, table in zip(self.lines, rows, strict=True):
+                if line.price > 0:
+                    large = np.iinfo(np.int64).max if table.dtype.kind == "i" else np.inf
+                    least = np.where(inside, table, large).min(axis=1, keepdims=True)
+                    total += line.price * (table - least).astype(np.float64)
+        return np.where(inside, total, np.inf)
+
+    def _margin(self, values: FloatArray) -> FloatArray:
+        """Return how far a priced entry may be from the exact one.
+
+        Each line brings three roundings and a sum, and where it has ties one for each member.
+        """
+        roundings = 8 + 8 * len(self.lines) + 2 * max(line.members for line in self.lines)
+        with np.errstate(over="ignore"):
+            found: FloatArray = roundings * _EPS * values + _TINY
+        return found
+
+    def _unclear(self, values: FloatArray, part: Part, at: slice) -> npt.NDArray[np.bool_]:
+        """Return the entries of rows where a float overflowed, so that all of them have to be looked at."""
+        inside = np.arange(values.shape[1]) < self.lines[0].widths[part.groups[at], None]
+        return inside & (np.isinf(values) & inside).any(axis=1, keepdims=True)
+
+    def _best(self, part: Part, columns: tuple[int, ...], at: slice) -> tuple[list[npt.NDArray[Any]], IntArray]:
+        """Return the entries of a stretch of a part, and the column (n,) that exactly weighs least in each row."""
+        rows = self._rows(part, columns, at)
+        values = self._values(part, rows, at)
+        best = values.argmin(axis=1)
+        least = values[np.arange(len(values)), best][:, None]
+        with np.errstate(invalid="ignore"):
+            near = ~(values - self._margin(values) > least + self._margin(least)) & (values < np.inf)
+        near |= self._unclear(values, part, at)
+        for row in np.flatnonzero(near.sum(axis=1) > 1).tolist():
+            some = np.flatnonzero(near[row]).tolist()
+            weighed = self._weighed(part, rows, row, at, some)
+            best[row] = some[weighed.index(min(weighed))]
+        return rows, best
+
+    def _exact(
+        self, part: Part, rows: list[npt.NDArray[Any]], row: int, at: slice, i: int, some: list[int]
+    ) -> list[int]:
+        """Return the exact entries of one line at some columns of a row, in the line's unit."""
+        line, group = self.lines[i], int(part.groups[at.start + row])
+        if group in line.exact or rows[i].dtype.kind == "f":
+            return line.at(group, some)
+        return [int(rows[i][row, column]) * line.unit for column in some]
+
+    def _weighed(self, part: Part, rows: list[npt.NDArray[Any]], row: int, at: slice, some: list[int]) -> list[int]:
+        total = [0] * len(some)
+        for i, weight in enumerate(self.weights):
+            if weight:
+                values = self._exact(part, rows, row, at, i, some)
+                total = [one + weight * value for one, value in zip(total, values, strict=True)]
+        return total
+
+    def _choices(
+        self,
+        part: Part,
+        rows: list[npt.NDArray[Any]],
+        row: int,
+        at: slice,
+        some: list[int],
+        room: int,
+        held: Sequence[int],
+    ) -> list[Choice]:
+        weighed = self._weighed(part, rows, row, at, some)
+        least = min(weighed)
+        added = [self._exact(part, rows, row, at, i, some) for i in held]
+        return [
+            Choice(column, tuple(values[k] for values in added), weighed[k] - least)
+            for k, column in enumerate(some)
+            if weighed[k] - least <= room
+        ]
+
+    def _adds(
+        self, part: Part, rows: list[npt.NDArray[Any]], columns: IntArray, at: slice, some: IntArray | None = None
+    ) -> list[int]:
+        """Return what rows at ``columns`` add to each line, in its unit, exactly."""
+        groups = part.groups[at] if some is None else part.groups[at][some]
+        places = np.arange(len(columns))
+        found = []
+        for line, table in zip(self.lines, rows, strict=True):
+            if table.dtype.kind == "f":
+                found.append(line.total(groups, columns))  # ties are exact there
+            else:
+                found.append(line.whole(table[places, columns]))
+        return found
+
+
+def _float_above(value: Fraction) -> float:
+    try:
+        return math.nextafter(float(value), math.inf)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf

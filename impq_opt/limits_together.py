@@ -1,0 +1,412 @@
+"""What some of the limits, pins and ties of a problem allow together: exact sums and an enumeration, no solver.
+
+That they cannot be met follows from sums of row minima, from a multiplier between two limits, or from enumeration; that
+they can, from a choice whose sums are taken anew from the problem.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from functools import cached_property
+from itertools import combinations
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from impq_opt.allocation import Allocation
+from impq_opt.arithmetic import ceil_float, exact_int_sum, exact_sum
+from impq_opt.compilation import compile_instance
+from impq_opt.costs.rows import CostRow, cost_row
+from impq_opt.costs.units import parse_quantity
+from impq_opt.errors import ImpqError
+from impq_opt.instance import Direction, Instance, RankOne
+from impq_opt.problem import Problem
+from impq_opt.recount import Outcome, Recount, prove_bound
+
+__all__ = ["BOUND", "Case", "Decision", "Item", "Verdict"]
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+# ("bound", ""), ("budget", cost), ("pins", label) or ("ties", label).
+Item = tuple[str, str]
+Verdict = Literal["proved", "claimed", "wrong"]
+
+BOUND: Item = ("bound", "")
+# Groups times candidates times limits whose tables are looked at together.
+_LARGEST = 50_000_000
+# Pairs of groups whose tables are looked at together.
+_EDGES = 1 << 14
+# Halvings of the angle between two limits: its tangent is their multiplier.
+_HALVINGS = 50
+_EPS = 2.0**-53
+_LONG = re.compile(r"[eE][+-]?\d{4}|\d{400}")
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether some items can be met together, None where that was not found out, and how that is known."""
+
+    feasible: bool | None
+    how: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class _Row:
+    """A limited sum: ``base`` plus an entry of each row of ``table`` (size, K), and of ``pairs``, at most ``most``."""
+
+    table: npt.NDArray[np.int64] | FloatArray
+    base: Fraction
+    most: Fraction
+    coupled: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A problem, its limits by name, and what can be found out about some of them, looking at so many ``states``."""
+
+    problem: Problem
+    bound: Fraction | None
+    limits: Mapping[str, Fraction]
+    weights: Mapping[str, Mapping[str, Fraction | int | float]]
+    states: int
+    _decided: dict[frozenset[Item], Decision] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, problem: Problem, allocation: Allocation, states: int) -> Case:
+        """Return the question of an allocation."""
+        weights: dict[str, Mapping[str, Fraction | int | float]] = {name: {name: 1} for name in allocation.budgets}
+        own = "+".join(allocation.cost_weights)
+        if allocation.minimizes == "damage" and own in weights:
+            weights[own] = dict(allocation.cost_weights)
+        return cls(problem, allocation.bound, dict(allocation.budgets), weights, states)
+
+    @cached_property
+    def items(self) -> list[Item]:
+        """All limits, pins and ties that there are."""
+        bound = [] if self.bound is None else [BOUND]
+        budgets = [("budget", name) for name in self.limits]
+        pins = [("pins", self._label(group)) for group in self.problem.pins]
+        ties = [("ties", self._label(tie[0])) for tie in self.problem.ties]
+        return [*bound, *budgets, *dict.fromkeys(pins), *dict.fromkeys(ties)]
+
+    def _label(self, group: int) -> str:
+        names = self.problem.names
+        return names.labels[int(names.label_of[group])]
+
+    def most(self, item: Item) -> Fraction:
+        """Return what a bound or budget allows."""
+        if item == BOUND:
+            assert self.bound is not None
+            return self.bound
+        return self.limits[item[1]]
+
+    def row(self, item: Item, problem: Problem) -> CostRow:
+        """Return the cost that a budget limits."""
+        return cost_row(problem, self.weights[item[1]])
+
+    def name(self, item: Item) -> str:
+        """Return an item in words."""
+        return "the bound" if item == BOUND else f"the {item[0]} of {item[1]}".replace("budget of", "budget")
+
+    def says(self, text: str, item: Item) -> bool:
+        """Whether a text names an item, and its value where it has one."""
+        kind, name = item
+        if kind in ("pins", "ties"):
+            return text == f"the {kind} of {name}"
+        head, tail = ("the bound ", " on damage") if kind == "bound" else (f"the budget {name} of ", "")
+        # A number with a long exponent would be written out in full.
+        if not (text.startswith(head) and text.endswith(tail)) or _LONG.search(text[len(head) :]):
+            return False
+        value = text[len(head) : len(text) - len(tail)]
+        unit = "" if kind == "bound" else self.row(item, self.problem).unit
+        most = self.most(item)
+        for number in (value, value.removesuffix(unit).strip()):
+            try:
+                stated = parse_quantity(number, unit)
+            except ImpqError:
+                continue
+            return stated == most or float(stated) == ceil_float(most)
+        return False
+
+    def held(self, items: frozenset[Item]) -> Problem:
+        """Return the problem with no pins and ties but those of ``items``."""
+        pins = {g: column for g, column in self.problem.pins.items() if ("pins", self._label(g)) in items}
+        ties = tuple(tie for tie in self.problem.ties if ("ties", self._label(tie[0])) in items)
+        return replace(self.problem, pins=pins, ties=ties)
+
+    def largest(self, items: frozenset[Item]) -> list[str]:
+        """Return in words which groups have most of the smallest damage under some pins and ties."""
+        problem = self.held(items)
+        part = self._compiled(problem, cost_row(problem, {"representational": 1}))
+        choice = part.lift(_least_damage(part))
+        damage = problem.damage.chosen(problem.candidates, choice)
+        total, found = exact_sum(damage), []
+        for group in np.argsort(-damage, kind="stable")[:3].tolist():
+            share = math.floor(Fraction(float(damage[group])) * 100 / total) if total else 0
+            sets = problem.candidates.set_of
+            label = problem.candidates.labels(0 if sets is None else int(sets[group]))[int(choice[group])]
+            label += "" if problem.candidates.numbered else " bits"
+            label += " (pinned)" if group in problem.pins else ""
+            if share:
+                found.append(f"{problem.names[group]} at {label} with at least {share}% of it")
+        return found
+
+    # -- feasibility
+
+    def decide(self, items: frozenset[Item]) -> Decision:
+        """Return whether ``items`` can be met together without the others."""
+        if items not in self._decided:
+            self._decided[items] = self._decide(items)
+        return self._decided[items]
+
+    def _decide(self, items: frozenset[Item]) -> Decision:
+        limits = [item for item in self.items if item in items and item[0] in ("bound", "budget")]
+        problem = self.held(items)
+        witness = None
+        for item in limits:
+            lower, choice = self._row_sums(problem, item)
+            if lower > self.most(item):
+                return Decision(False, f"{self.name(item)} alone, by the sums of its smallest entries")
+            witness = choice if self._meets(problem, limits, choice) else witness
+        if not limits or witness is not None:
+            return Decision(True, "a choice that keeps them")
+        part = self._compiled(problem, cost_row(problem, {"representational": 1}))
+        if part.size * int(part.widths.max(initial=1)) * len(limits) > _LARGEST:
+            return Decision(None)
+        full = self._question(problem, limits)
+        return self._by_multiplier(full, limits) or self._by_enumeration(full, limits)
+
+    def _by_multiplier(self, full: Instance, limits: Sequence[Item]) -> Decision | None:
+        for one, other in combinations(list(_rows(full)), 2):
+            if not (one.coupled or other.coupled):
+                for choice, beyond, _ in _between(one, other):
+                    if beyond:
+                        return Decision(False, "two limits, by a multiplier between them")
+                    if self._meets(full.problem, limits, full.lift(choice)):
+                        return Decision(True, "a choice that keeps them")
+        return None
+
+    def _by_enumeration(self, full: Instance, limits: Sequence[Item]) -> Decision:
+        if full.size == 0:
+            return Decision(
+                self._meets(full.problem, limits, full.lift(np.empty(0, dtype=np.int64))), "everything is pinned"
+            )
+        worst = Fraction(full.base_cost + exact_int_sum(full.tables[0].max(axis=1)) + 1)
+        found = prove_bound(full, {}, worst, states=self.states)
+        if found.outcome is Outcome.PROVED:
+            return Decision(False, f"enumerated again, {found.states:,} partial assignments")
+        if found.better is not None and self._meets(full.problem, limits, full.lift(found.better)):
+            return Decision(True, "a choice that keeps them")
+        return Decision(None)
+
+    def _meets(self, problem: Problem, limits: Sequence[Item], choice: IntArray) -> bool:
+        """Whether a choice (G,) keeps some limits, and a problem's pins and ties, by what was declared."""
+        if any(choice[group] != column for group, column in problem.pins.items()):
+            return False
+        bits = problem.candidates.bits(choice) if problem.ties else choice
+        if any(bits[group] != bits[tie[0]] for tie in problem.ties for group in tie):
+            return False
+        return all(self._value(item, choice) <= self.most(item) for item in limits)
+
+    def _value(self, item: Item, choice: IntArray) -> Fraction:
+        problem = self.problem
+        if item == BOUND:
+            return exact_sum(problem.damage.chosen(problem.candidates, choice))
+        row = self.row(item, problem)
+        return row.total(problem.candidates, choice) * row.quantum
+
+    # -- the smallest value
+
+    def least(self, subject: Item, rest: frozenset[Item], low: Fraction, high: Fraction | None) -> tuple[Verdict, str]:
+        """Say whether the least of ``subject`` under ``rest`` is from ``low`` to ``high``, or no less with None."""
+        problem = self.held(rest)
+        limits = [item for item in self.items if item in rest and item[0] in ("bound", "budget")]
+        lower, choice = self._row_sums(problem, subject)
+        reached = self._value(subject, choice) if self._meets(problem, limits, choice) else None
+        below: bool | None = False
+        if lower < low and not self._out_of_reach(subject, rest, low):
+            below = True if reached is not None and reached < low else self._search(problem, subject, limits, low)
+        if below:
+            return "wrong", "and less is reached"
+        within: bool | None = True
+        if below is not None and high is not None and (reached is None or reached > high):
+            within = lower <= high and self._search(problem, subject, limits, high, including=True)
+        if within is False:
+            return "wrong", "is not reached"
+        if below is None or within is None:
+            return "claimed", "is claimed by the solver, not proved again here"
+        return "proved", "or more: nothing below it is reached" if high is None else "is reached, and nothing below it"
+
+    def _out_of_reach(self, subject: Item, rest: frozenset[Item], low: Fraction) -> bool:
+        """Whether nothing below ``low`` is reached because the limit, no smaller, is not."""
+        return low <= self.most(subject) and self.decide(rest | {subject}).feasible is False
+
+    def _search(
+        self, problem: Problem, subject: Item, limits: Sequence[Item], value: Fraction, *, including: bool = False
+    ) -> bool | None:
+        """Return whether less than ``value``, or no more than it, is reached within ``limits``; None where unknown."""
+        part = self._minimizing(problem, subject, limits)
+        if part.size * int(part.widths.max(initial=1)) > _LARGEST:
+            return None
+        by_cost = part.direction is Direction.COST
+        target = value / part.quantum if by_cost else value
+        if including:
+            target = Fraction(math.floor(target) + 1) if by_cost else target + Fraction(1, 1 << 1200)
+        if part.size == 0:  # one choice
+            found = Recount(Outcome.REFUTED, 0, 1, np.empty(0, dtype=np.int64))
+        else:
+            found = prove_bound(part, _multipliers(part, target), target, states=self.states)
+        if found.better is None:
+            return False if found.outcome is Outcome.PROVED else None
+        choice = part.lift(found.better)
+        below = self._value(subject, choice) < target * (part.quantum if by_cost else 1)
+        return below and self._meets(problem, limits, choice)
+
+    # -- instances
+
+    def _compiled(self, problem: Problem, row: CostRow) -> Instance:
+        return compile_instance(problem, direction=Direction.COST, bound=None, cost=row)
+
+    def _budgets(self, problem: Problem, limits: Sequence[Item]) -> list[tuple[str, CostRow, int]]:
+        steps = ((item, step) for item in limits if item != BOUND for step in self.row(item, problem).steps())
+        return [(name, row, math.floor(self.most(item) / row.quantum)) for item, (name, row) in steps]
+
+    def _question(self, problem: Problem, limits: Sequence[Item]) -> Instance:
+        """Return an instance with the limits, and all groups' sizes times their bits to minimise."""
+        return compile_instance(
+            problem,
+            direction=Direction.COST,
+            bound=self.bound if BOUND in limits else None,
+            cost=cost_row(problem, {"representational": 1}),
+            budgets=self._budgets(problem, limits),
+        )
+
+    def _minimizing(self, problem: Problem, subject: Item, limits: Sequence[Item]) -> Instance:
+        bound = self.bound if BOUND in limits else None
+        if subject != BOUND:
+            row, budgets = self.row(subject, problem), self._budgets(problem, limits)
+            return compile_instance(problem, direction=Direction.COST, bound=bound, cost=row, budgets=budgets)
+        first = min(limits, key=lambda item: bool(self.row(item, problem).peaks))
+        row = self.row(first, problem)
+        return compile_instance(
+            problem,
+            direction=Direction.DAMAGE,
+            bound=None,
+            cost=row,
+            limit=math.floor(self.most(first) / row.quantum),
+            budgets=self._budgets(problem, [item for item in limits if item != first]),
+        )
+
+    def _row_sums(self, problem: Problem, item: Item) -> tuple[Fraction, IntArray]:
+        """Return a number that ``item``'s quantity is never below, and the choice (G,) of its smallest entries."""
+        if item == BOUND:
+            part = self._compiled(problem, cost_row(problem, {"representational": 1}))
+            choice = part.lift(_least_damage(part))
+            return self._value(BOUND, choice), choice
+        row = self.row(item, problem)
+        least: list[int] = []
+        for _, step in row.steps():
+            part = self._compiled(problem, step)
+            total, columns = _least_cost(part)
+            if least:  # another step of a peak
+                differs = (part.tables[0] != part.tables[0][:, :1]).any(axis=1)
+                columns = np.where(differs, columns, choice)
+            choice = columns
+            least.append(total)
+        return max(least) * row.quantum, part.lift(choice)
+
+
+def _least_cost(part: Instance) -> tuple[int, IntArray]:
+    """Return the sum of the smallest entries of groups and pairs, in quanta, and the choice (size,) of the groups'."""
+    choice, total = np.zeros(part.size, dtype=np.int64), part.base_cost
+    for block in part.blocks:
+        if isinstance(block.cost, RankOne):
+            left, right = block.cost.left, block.cost.right
+            columns = np.where(left < 0, right.argmax(), right.argmin())
+            total += exact_int_sum(left * right[columns])
+        else:
+            table = block.tables()[0]
+            columns = table.argmin(axis=1)
+            total += exact_int_sum(table.min(axis=1))
+        choice[block.groups] = columns
+    if part.pairs is not None:
+        for start in range(0, len(part.pairs), _EDGES):
+            total += exact_int_sum(part.pairs.dense(slice(start, start + _EDGES)).min(axis=(1, 2)))
+        flat = (part.tables[0] == part.tables[0][:, :1]).all(axis=1)
+        choice[flat] = part.pairs.levels[flat].argmin(axis=1)
+    return total, choice
+
+
+def _least_damage(part: Instance) -> IntArray:
+    """Return the choice (size,) of smallest damage, that of ties by the exact sums of their members."""
+    choice = np.zeros(part.size, dtype=np.int64)
+    for block in part.blocks:
+        if isinstance(block.damage, RankOne):
+            choice[block.groups] = block.damage.right.argmin()
+        else:
+            choice[block.groups] = block.tables()[1].argmin(axis=1)
+    problem = part.problem
+    for tie in part.ties:
+        for place, members in zip(tie.groups.tolist(), tie.members.tolist(), strict=True):
+            sums = [Fraction(0)] * tie.columns.shape[1]
+            for group, columns in zip(members, tie.columns.tolist(), strict=True):
+                damages = problem.damage.at(slice(group, group + 1), problem.candidates.of(group))[0].tolist()
+                sums = [total + Fraction(damages[column]) for total, column in zip(sums, columns, strict=True)]
+            choice[place] = sums.index(min(sums))
+    return choice
+
+
+def _rows(full: Instance) -> Iterator[_Row]:
+    """Yield the limits of an instance with their tables; damages of ties are rounded down there."""
+    if full.bound is not None:
+        yield _Row(full.tables[1], full.base_damage, full.bound)
+    for budget in full.budgets:
+        yield _Row(budget.table, Fraction(budget.base), Fraction(budget.limit), budget.pairs is not None)
+
+
+def _multipliers(part: Instance, target: Fraction) -> dict[str, float]:
+    """Return a multiplier for the only limit of an instance without pairs, so that less is left to enumerate."""
+    by_cost = part.direction is Direction.COST
+    limits = list(_rows(part))
+    if not by_cost:
+        limits.append(_Row(part.tables[0], Fraction(part.base_cost), Fraction(part.limit or 0)))
+    if len(limits) != 1 or part.coupled or part.peaks:
+        return {}
+    base = Fraction(part.base_cost) if by_cost else part.base_damage
+    objective = _Row(part.tables[0 if by_cost else 1], base, target)
+    *_, (_, _, multiplier) = _between(objective, limits[0])
+    name = part.budgets[0].name if part.budgets else "bound" if by_cost else "budget"
+    return {name: multiplier} if math.isfinite(multiplier) else {}
+
+
+def _between(one: _Row, other: _Row) -> Iterator[tuple[IntArray, bool, float]]:
+    """Yield choices (size,) of least ``one + multiplier * other``, whether that is above what the limits allow, and it.
+
+    The multiplier grows while the choice has too much of ``other`` and shrinks otherwise.
+    """
+    above, rooms = [], []
+    for row in (one, other):
+        minima = row.table.min(axis=1)
+        total = exact_sum(minima) if minima.dtype.kind == "f" else Fraction(exact_int_sum(minima))
+        above.append((row.table - minima[:, None]).astype(np.float64))
+        rooms.append(row.most - row.base - total)
+    scale = [max(float(table.max(initial=0.0)), 1e-300) for table in above]
+    low, high = 0.0, math.pi / 2
+    for _ in range(_HALVINGS):
+        angle = (low + high) / 2
+        prices = [math.cos(angle) / scale[0], math.sin(angle) / scale[1]]
+        values = prices[0] * above[0] + prices[1] * above[1]
+        choice = values.argmin(axis=1)  # where candidates end their last one is repeated: of equal ones the first
+        # Each value is within a few roundings of the exact one, and two underflows.
+        least = exact_sum(values.min(axis=1) * (1 - 8 * _EPS)) - Fraction(2 * len(values), 1 << 1074)
+        beyond = least > Fraction(prices[0]) * rooms[0] + Fraction(prices[1]) * rooms[1]
+        yield choice, beyond, prices[1] / prices[0]
+        if exact_sum(np.take_along_axis(above[1], choice[:, None], 1)) > rooms[1]:
+            low = angle
+        else:
+            high = angle

@@ -1,0 +1,97 @@
+"""From what is asked of a problem to the instance of it: which cost is minimised or limited, and by how much."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from fractions import Fraction
+
+from impq_opt.allocation import Allocation
+from impq_opt.arrays import exact_bound
+from impq_opt.compilation import compile_instance
+from impq_opt.costs import parse_quantity
+from impq_opt.costs.rows import CostRow, budget_rows, cost_row
+from impq_opt.errors import AllocationError, InputError, OptionError
+from impq_opt.instance import Direction, Instance
+from impq_opt.problem import Problem
+
+__all__ = ["asked", "make_instance"]
+
+
+def make_instance(
+    problem: Problem,
+    *,
+    bound: float | Fraction | Allocation | None = None,
+    budget: str | float | Fraction | None = None,
+    minimize: str | Mapping[str, float] | None = None,
+) -> Instance:
+    """Return the instance that :func:`solve` hands to a strategy for these goals."""
+    if bound is not None and budget is not None:
+        raise OptionError(
+            "give a bound (least cost) or a budget (least damage), not both",
+            hint="further budgets beside a bound are declared with Problem.revise(budgets=...)",
+        )
+    weights = {minimize: 1} if isinstance(minimize, str) else dict(minimize or problem.objective)
+    row = cost_row(problem, weights)
+    limits = dict(problem.budgets)
+    direction, limit = Direction.COST, None
+    exact = None if bound is None else _bound(bound)
+    if budget is not None:
+        direction = Direction.DAMAGE
+        limit = _quanta(row, parse_quantity(budget, row.unit, "budget"))
+        if weights in [{name: 1} for name in limits]:  # one limit on a cost, the tighter
+            limit = min(limit, _quanta(row, limits.pop(next(iter(weights)))))
+    elif exact is None:
+        if problem.bound is not None:
+            exact = exact_bound(problem.bound)
+        elif limits:
+            direction = Direction.DAMAGE
+            name = next(iter(limits))
+            row = cost_row(problem, {name: 1})
+            limit = _quanta(row, limits.pop(name))
+        else:
+            raise OptionError("needs a bound or a budget", where="solve", hint="for example bound=0.01")
+    budgets = [
+        (name, one, _quanta(one, most)) for term, most in limits.items() for name, one in budget_rows(problem, term)
+    ]
+    return compile_instance(problem, direction=direction, bound=exact, cost=row, limit=limit, budgets=budgets)
+
+
+def _bound(bound: float | Fraction | Allocation) -> Fraction:
+    if isinstance(bound, Allocation):
+        if bound.exact_damage is None:
+            raise OptionError("is an allocation without an answer", where="bound", value=bound)
+        return bound.exact_damage
+    return exact_bound(bound)
+
+
+def _quanta(row: CostRow, value: Fraction) -> int:
+    return math.floor(value / row.quantum)
+
+
+def asked(problem: Problem, allocation: Allocation) -> Instance:
+    """Return the instance of the question that ``allocation`` says it answers, compiled anew.
+
+    Raises
+    ------
+    AllocationError
+        Where it states no question, or one that the problem does not have.
+    """
+    budgets = dict(allocation.budgets)
+    weights: Mapping[str, float] = allocation.cost_weights  # type: ignore[assignment]
+    try:
+        if allocation.minimizes == "cost":
+            if allocation.bound is None:
+                raise AllocationError("states no bound and no budget", where="allocation")
+            return make_instance(replace(problem, budgets=budgets), bound=allocation.bound, minimize=weights)
+        limit = budgets.pop("+".join(weights), None)
+        if limit is None:
+            raise AllocationError("states no budget for the cost it minimises under", where="allocation.budgets")
+        return make_instance(replace(problem, budgets=budgets), budget=limit, minimize=weights)
+    except AllocationError:
+        raise
+    except InputError as error:
+        raise AllocationError(
+            error.what, where=f"allocation: {error.where}", value=error.value, hint=error.hint
+        ) from None

@@ -1,0 +1,177 @@
+"""What an answer costs and damages, straight from what the problem declares: neither cost rows nor an instance.
+
+And whether an instance says the same, at choices that touch every entry of its tables: what the judge proves about
+the instance holds for the problem then.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from fractions import Fraction
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from impq_opt.arithmetic import exact_int_sum, exact_sum
+from impq_opt.costs import CostTerm
+from impq_opt.instance import Instance
+from impq_opt.lines import Line, lines_of
+from impq_opt.problem import Problem
+
+__all__ = ["broken_rule", "cost_of", "damage_of", "disagreement"]
+
+IntArray = npt.NDArray[np.int64]
+Weights = Mapping[str, Fraction | int | float]
+
+# Choices drawn at random beside one a column.
+_DRAWN = 4
+
+
+def cost_of(problem: Problem, weights: Weights, choice: IntArray) -> Fraction:
+    """Return the weighted cost terms of a choice (G,), exactly, in their unit."""
+    return sum(
+        (_decimal(weight) * _term(problem, problem.cost(name), choice) for name, weight in weights.items()), Fraction(0)
+    )
+
+
+def damage_of(problem: Problem, choice: IntArray) -> Fraction:
+    """Return the exact sum of the damages of a choice (G,)."""
+    values = problem.damage.chosen(problem.candidates, choice)
+    total = exact_sum(values)
+    nearest = _float(total)
+    if nearest < math.inf and nearest != math.fsum(values.tolist()):  # correctly rounded, by another method
+        raise AssertionError("two ways of adding up damages differ: this installation cannot be trusted")
+    return total
+
+
+def broken_rule(problem: Problem, choice: IntArray) -> str:
+    """Return which pin or tie a choice (G,) breaks, or what it may not take, in words; empty where it keeps all."""
+    if problem.allowed is not None:
+        taken_well = problem.allowed[np.arange(len(choice)), choice]
+        if not taken_well.all():
+            return f"{problem.names[int(taken_well.argmin())]} may not take its candidate"
+    for group, column in problem.pins.items():
+        if choice[group] != column:
+            return f"{problem.names[group]} is not at its pin"
+    for tie in problem.ties:
+        taken = [_candidate(problem, group, int(choice[group])) for group in tie]
+        if len({bits for bits, _ in taken}) > 1:
+            texts = ", ".join(f"{bits:g}" for bits in sorted({bits for bits, _ in taken}))
+            return f"{problem.names[tie[0]]} and its ties differ: {texts} bits"
+        if len(set(taken)) > 1 and problem.candidates.formats:
+            return f"{problem.names[tie[0]]} has another format than its ties"
+    return ""
+
+
+def disagreement(instance: Instance, weights: Weights) -> str:
+    """Return in words where ``instance`` says something else than its problem; empty where it does not.
+
+    Each column is looked at with all groups at it, so that every entry takes part, and some choices are drawn.
+    """
+    problem, every = instance.problem, np.arange(instance.size)
+    truths = _truths(instance, weights)
+    lines = lines_of(instance, {}, 0)
+    for choice in _choices(instance):
+        lifted = instance.lift(choice)
+        rule = broken_rule(problem, lifted)
+        if rule:
+            return rule
+        for line in lines:
+            quantum, truth = truths[line.name]
+            found = Fraction(line.base + line.total(every, choice) + _pairs(line, choice), line.unit) * quantum
+            true = truth(lifted)
+            if found != true:
+                return f"the {line.name} of a choice is {_float(true):.15g}, not {_float(found):.15g}"
+    return ""
+
+
+def _truths(instance: Instance, weights: Weights) -> dict[str, tuple[Fraction, Callable[[IntArray], Fraction]]]:
+    """Return, by the name of a line, its quantum and what it comes to for a choice (G,)."""
+    problem = instance.problem
+    truths: dict[str, tuple[Fraction, Callable[[IntArray], Fraction]]] = {
+        "cost": (instance.quantum, partial(cost_of, problem, weights)),
+        "damage": (Fraction(1), partial(damage_of, problem)),
+    }
+    for step, factors in [(b, {b.term: 1}) for b in instance.budgets] + [(step, weights) for step in instance.peaks]:
+        peaks = problem.cost(step.term).peaks(problem)
+        truth = partial(cost_of, problem, factors)
+        if peaks is not None:
+            truth = partial(_step, problem, _decimal(factors[step.term]), dict(peaks)[step.name])
+        truths[step.name] = (step.quantum, truth)
+    return truths
+
+
+def _step(problem: Problem, factor: Fraction, slope: IntArray, choice: IntArray) -> Fraction:
+    return factor * _linear(problem, slope, choice)
+
+
+def _choices(instance: Instance) -> Iterator[IntArray]:
+    last = instance.widths - 1
+    for column in range(int(instance.widths.max(initial=1))):
+        yield np.minimum(column, last)
+    rng = np.random.default_rng(0)
+    for _ in range(_DRAWN):
+        yield np.asarray(rng.integers(0, instance.widths), dtype=np.int64)
+
+
+def _pairs(line: Line, choice: IntArray) -> int:
+    if line.pairs is None or not len(line.pairs):
+        return 0
+    pairs = line.pairs
+    left, right = choice[pairs.left], choice[pairs.right]
+    if pairs.coefficient is None:
+        assert pairs.tables is not None
+        return sum(pairs.tables[np.arange(len(pairs)), left, right].tolist())
+    levels = pairs.levels[pairs.left, left].tolist(), pairs.levels[pairs.right, right].tolist()
+    return sum(a * b * c for a, b, c in zip(pairs.coefficient.tolist(), *levels, strict=True))
+
+
+def _term(problem: Problem, term: CostTerm, choice: IntArray) -> Fraction:
+    """Return one cost term of a choice (G,), in its unit."""
+    peaks = term.peaks(problem)
+    if peaks is not None:
+        return max(_linear(problem, slope, choice) for _, slope in peaks)
+    slope, total = term.slope(problem), Fraction(term.constant(problem))
+    if slope is not None:
+        total += _linear(problem, slope, choice)
+    else:
+        values, quantum = term.table(problem)
+        total += exact_int_sum(values[np.arange(len(choice)), choice]) * quantum
+    pairs = term.pairs(problem)
+    if pairs is not None:
+        bits = problem.candidates.bits(choice)
+        left, right = bits[pairs.left], bits[pairs.right]
+        for ends in {*zip(left.tolist(), right.tolist(), strict=True)}:
+            inside = (left == ends[0]) & (right == ends[1])
+            total += _decimal(ends[0]) * _decimal(ends[1]) * exact_int_sum(pairs.coefficient[inside])
+    lookup = term.lookup(problem)
+    if lookup is not None:
+        places = np.arange(len(lookup.left)), choice[lookup.left], choice[lookup.right]
+        total += exact_int_sum(lookup.values[places]) * lookup.quantum
+    return total
+
+
+def _linear(problem: Problem, slope: IntArray, choice: IntArray) -> Fraction:
+    """Return the sum of ``slope`` (G,) times the bits of a choice (G,)."""
+    bits = problem.candidates.bits(choice)
+    return sum((_decimal(b) * exact_int_sum(slope[bits == b]) for b in np.unique(bits).tolist()), Fraction(0))
+
+
+def _candidate(problem: Problem, group: int, column: int) -> tuple[float, str]:
+    sets = problem.candidates.set_of
+    number = 0 if sets is None else int(sets[group])
+    return float(problem.candidates.sets[number][column]), problem.candidates.labels(number)[column]
+
+
+def _decimal(value: Fraction | float) -> Fraction:
+    """Return a number as the decimal that people wrote, which is what costs mean by it."""
+    return Fraction(value) if isinstance(value, (int, Fraction)) else Fraction(repr(float(value)))
+
+
+def _float(value: Fraction) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf

@@ -1,0 +1,97 @@
+"""The numbers of an allocation file that people read, held against what they follow from.
+
+Exact values stand beside them and are checked by themselves; these are their roundings and ratios, recomputed here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from impq_opt.allocation import Allocation
+from impq_opt.problem import Problem
+
+__all__ = ["false_statements"]
+
+# Ratios are worked out in floats by whoever writes them: a few roundings.
+_ROUNDING = 1e-12
+
+
+def false_statements(allocation: Allocation) -> Iterator[tuple[str, str]]:
+    """Yield the name of each statement that is false, and what is true, in words.
+
+    Statements are those of ``allocation.stated``, true where the exact values of the allocation are.
+    """
+    true = dict(_truths(allocation))
+    for name, stated in allocation.stated.items():
+        if name not in true:
+            yield name, "is no statement of an answer"
+        elif not _same(stated, true[name]):
+            yield name, f"states {_text(stated)}, is {_text(true[name])}"
+
+
+def _truths(allocation: Allocation) -> Iterator[tuple[str, Any]]:
+    found = allocation.choice is not None
+    cost, damage = allocation.exact_cost, allocation.exact_damage
+    objective = cost if allocation.minimizes == "cost" else damage
+    below = allocation.exact_lower_bound
+    yield "objective", objective if found else None
+    yield "cost", cost if found else None
+    yield "damage", damage if found else None
+    yield "lower_bound", below
+    yield "bound", allocation.bound
+    yield "gap", _gap(objective if found else None, below, allocation.status.value == "optimal")
+    effective = _effective(allocation.problem, allocation.bits, 0) if found else None
+    yield "weight bits", effective
+    yield "activation bits", _effective(allocation.problem, allocation.bits, 1) if found else None
+    yield "compression_ratio", 16 / effective if effective else None
+    if found:
+        yield "bits", dict(zip(allocation.problem.names, allocation.bits.tolist(), strict=True))
+
+
+def _gap(objective: Fraction | None, below: Fraction | float, optimal: bool) -> Fraction | float | None:
+    if objective is None or below == -math.inf:
+        return None
+    if optimal or objective <= below:
+        return 0.0
+    return (objective - Fraction(below)) / abs(objective) if objective else None
+
+
+def _effective(problem: Problem, bits: Any, kind: int) -> Fraction | None:
+    """Return sum N B / sum N over the groups of a kind; None where there are none, or no bits are known."""
+    kinds = np.zeros(len(problem), dtype=np.int64) if problem.kinds is None else problem.kinds
+    inside = np.flatnonzero(kinds == kind)
+    if problem.candidates.numbered or not len(inside):
+        return None
+    sizes = problem.sizes[inside].tolist()
+    widths = [Fraction(repr(float(b))) for b in bits[inside].tolist()]
+    return sum((size * b for size, b in zip(sizes, widths, strict=True)), Fraction(0)) / sum(sizes)
+
+
+def _same(stated: Any, true: Any) -> bool:
+    if isinstance(true, Mapping):
+        return isinstance(stated, Mapping) and stated.keys() == true.keys() and all(stated[k] == true[k] for k in true)
+    if true is None or true in (math.inf, -math.inf):
+        return stated is None
+    if stated is None:
+        return abs(true) > Fraction(2) ** 1023  # JSON has no infinity: what no float64 holds is left out
+    if isinstance(true, Fraction) and true.denominator == 1 and isinstance(stated, int):
+        return bool(stated == true)
+    return math.isclose(stated, _float(true), rel_tol=_ROUNDING)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "other bits" if value else "nothing"
+    return "nothing" if value is None else f"{_float(value):.15g}"
+
+
+def _float(value: Fraction | float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf

@@ -1,0 +1,311 @@
+"""The judge: right against everything that there is, and on its own, whatever is wrong on the solvers' side."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import random
+import sys
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+from test_architecture import IMPORTS
+
+from impq_opt import Group, ImpqError, Problem, Status, solve, verify
+from impq_opt.costs import TableCost
+from impq_opt.instance import Direction, Instance
+from impq_opt.question import make_instance
+from impq_opt.recount import Outcome, prove_bound, prove_infeasible
+
+# -- against every assignment ----------------------------------------------------------------------------------------
+
+COSTS = {"storage": 500, "bit-operations": 1500, "activation-memory": 150, "peak-activation-memory": 150, "tab": 120}
+
+
+def drawn(draw: random.Random) -> Problem:
+    """Return a small problem with any of pairs, shared activations, peaks, tables, ties, pins and ragged candidates."""
+    count, activations = draw.randint(1, 3), [f"x{i}" for i in range(draw.randint(0, 2))]
+    bits = draw.choice([(2, 4), (2, 4, 8), (1, 2, 3)])
+
+    def sensitivity() -> float:
+        return draw.choice([0.0, 0.1, 0.3, 1e-8, draw.random() * 2])
+
+    groups = [
+        Group(
+            name,
+            size=draw.randint(1, 20),
+            sensitivity=sensitivity(),
+            kind="activation",
+            bits=bits if draw.random() < 0.8 else bits[:2],
+            steps=(i, i + 1),
+        )
+        for i, name in enumerate(activations)
+    ]
+    for i in range(count):
+        graph: dict[str, Any] = {}
+        if activations:
+            graph = {"reads": draw.choice(activations), "macs": draw.randint(1, 50)}
+            others = [name for name in activations if name != graph["reads"]]
+            if others and draw.random() < 0.4:
+                graph["also_reads"] = [(others[0], draw.randint(1, 30))]
+        taken = bits if draw.random() < 0.7 else bits[-2:]
+        groups.append(Group(f"w{i}", size=draw.randint(1, 40), sensitivity=sensitivity(), bits=taken, **graph))
+    table = np.array([[draw.randint(-20, 50) for _ in range(3)] for _ in groups])
+    costs = (TableCost.from_array(table, name="tab"),) if draw.random() < 0.3 else ()
+    there = {"storage", *(["bit-operations", "peak-activation-memory", "activation-memory"] if activations else [])}
+    there |= {term.name for term in costs}
+    budgets = {name: draw.randint(1, most) for name, most in COSTS.items() if name in there and draw.random() < 0.35}
+    return Problem.declare(
+        groups,
+        costs=costs,
+        minimize=draw.choice(sorted(there - {"activation-memory"})),
+        budgets=budgets,
+        ties=[["w0", "w1"]] if count > 1 and draw.random() < 0.3 else [],
+        pins={groups[-1].name: groups[-1].bits[-1]} if draw.random() < 0.2 else None,
+    )
+
+
+def asked(draw: random.Random, problem: Problem) -> Instance | None:
+    """Return an instance of some question, or None where the problem has no such one."""
+    try:
+        if draw.random() < 0.7:
+            return make_instance(problem, bound=draw.choice([0.01, 0.05, 0.1, 0.3, 1.0]))
+        return make_instance(problem, budget=draw.randint(10, 400))
+    except ImpqError:
+        return None
+
+
+def value(instance: Instance, choice: np.ndarray) -> int | Fraction:
+    return instance.cost_of(choice) if instance.direction is Direction.COST else instance.damage_of(choice)
+
+
+def optimum(instance: Instance) -> int | Fraction | None:
+    every = (np.array(one, dtype=np.int64) for one in itertools.product(*map(range, instance.widths.tolist())))
+    return min((value(instance, one) for one in every if instance.is_feasible(one)), default=None)
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_the_judge_is_right_whatever_the_multipliers(seed: int) -> None:
+    draw = random.Random(seed)
+    instance = asked(draw, drawn(draw))
+    if instance is None or instance.size == 0:
+        return
+    best = optimum(instance)
+    names = ["bound", "budget", *(budget.name for budget in (*instance.budgets, *instance.peaks))]
+    prices = [0.0, draw.random(), 10 ** draw.uniform(-3, 5)]
+    multipliers = {name: draw.choice(prices) for name in names if draw.random() < 0.6}
+    found = prove_infeasible(instance, multipliers)
+    assert found.outcome is (Outcome.PROVED if best is None else Outcome.REFUTED)
+    if best is None:
+        return
+    above = best + (1 if instance.direction is Direction.COST else Fraction(1, 2**1074))
+    assert prove_bound(instance, multipliers, best).outcome is Outcome.PROVED
+    refuted = prove_bound(instance, multipliers, above)
+    assert refuted.outcome is Outcome.REFUTED
+    assert refuted.better is not None
+    assert instance.is_feasible(refuted.better)
+    assert value(instance, refuted.better) == best
+    # What is said to follow from the multipliers alone is never above the truth.
+    assert prove_bound(instance, multipliers, above, states=0).outcome is not Outcome.PROVED
+
+
+@pytest.mark.parametrize("most", [1, 3, 10])
+def test_cases_and_merged_parts_come_to_the_same(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("impq_opt.recount._TRIED", most)  # hubs are gone through one by one
+    monkeypatch.setattr("impq_opt.recount._FEW", 0)  # and prices are searched
+    tried = 0
+    for seed in range(60):
+        draw = random.Random(seed)
+        instance = asked(draw, drawn(draw))
+        best = None if instance is None or instance.size == 0 else optimum(instance)
+        if instance is None or best is None:
+            continue
+        tried += 1
+        assert prove_bound(instance, {}, best).outcome is Outcome.PROVED
+        above = best + (1 if instance.direction is Direction.COST else Fraction(1, 2**1074))
+        assert prove_bound(instance, {}, above).outcome is Outcome.REFUTED
+    assert tried > 20
+
+
+def test_bits_operations_of_a_thousand_kernels_are_proved() -> None:
+    rng = np.random.default_rng(3)
+    kernels, tensors = 1000, 10
+    reads = np.repeat(np.arange(kernels, kernels + tensors), kernels // tensors)
+    problem = Problem.from_sensitivities(
+        rng.integers(9, 500, kernels + tensors),
+        np.exp(rng.normal(size=kernels + tensors)) * 1e-3,
+        bits=(2, 3, 4, 5, 6, 8),
+        kinds=["weight"] * kernels + ["activation"] * tensors,
+        macs=np.r_[rng.integers(100, 900, kernels), np.zeros(tensors, dtype=np.int64)],
+        reads=np.r_[reads, np.full(tensors, -1)],
+        objective={"bit-operations": 1},
+    )
+    answer = solve(problem, bound=0.01)
+    assert answer.status is Status.OPTIMAL
+    found = verify(problem, answer)
+    assert found.proved, found
+
+
+# -- the wall --------------------------------------------------------------------------------------------------------
+
+# All that the judge may share with whoever solves: names, numbers, the declared problem, the instance of a question.
+SHARED = {
+    *("errors", "arithmetic", "_native", "_built", "types", "numbers", "held", "labelled", "limits", "documents"),
+    *("registry", "groups", "arrays", "damage", "layout", "declaration", "validation", "problem", "allocation"),
+    *("costs", "costs.terms", "costs.memory", "costs.operations", "costs.lookup", "costs.units", "costs.registry"),
+    *("costs.rows", "instance", "coupling", "compilation", "question"),
+}
+JUDGE = {
+    *("lines", "completion", "hubs", "excess", "enumeration", "prices", "recount", "recompute", "statements"),
+    *("limits_together", "proof_of_conflict", "audit"),
+}
+
+
+def reached(start: str) -> set[str]:
+    """Return all modules that a module imports, directly or through others."""
+    found, open_ = set(), [start]
+    while open_:
+        for other in IMPORTS[open_.pop()] - found:
+            found.add(other)
+            open_.append(other)
+    return found
+
+
+def test_the_judge_shares_sums_and_the_question_and_nothing_else() -> None:
+    assert reached("audit") <= SHARED | JUDGE, reached("audit") - SHARED - JUDGE
+    own = JUDGE - {"recount"}  # a third party's enumeration is repeated before it is believed
+    solving = set().union(*(reached(name) for name in IMPORTS if name.startswith("solvers.")))
+    assert not solving & own, solving & own
+    assert not JUDGE & {"pricing", "verification", "idle", "locality", "elimination", "reduction", "diagnosis"}
+
+
+# -- planted bugs ----------------------------------------------------------------------------------------------------
+
+
+def _off_by_one_column(choice: Any) -> Any:
+    return None if choice is None or not len(choice) else np.maximum(choice - 1, 0)
+
+
+def _looser(limits: Any) -> Any:
+    from dataclasses import replace
+
+    return [
+        replace(
+            one, kept=np.zeros_like(one.kept) | (np.arange(one.kept.size) == one.kept.size - 1).reshape(one.kept.shape)
+        )
+        for one in limits
+    ]
+
+
+def _raised(bound: Any) -> Any:
+    return bound + abs(bound) * Fraction(1, 4) + 1 if isinstance(bound, (int, Fraction)) else bound
+
+
+def _dearer(tables: Any) -> Any:
+    cost, damage = tables
+    cost = cost.copy()
+    cost[:, 2] -= 60
+    return cost, damage
+
+
+def _doubled(total: Any) -> Any:
+    return total * 2
+
+
+# Module, function, what is done to what it returns.
+PLANTED: list[tuple[str, str, Callable[[Any], Any]]] = [
+    ("idle", "least_damage", _off_by_one_column),
+    ("locality", "local_limits", _looser),
+    ("pricing", "least_priced", _raised),
+    ("verification", "dual_bound", _raised),
+    ("elimination", "least_sum", lambda found: (found[0] + (1 << 58), *found[1:])),
+    ("reduction", "settle", lambda rest: _with_base(rest, 7)),
+    ("compilation", "compile_instance", lambda instance: _with_base(instance, 5)),
+    ("instance", "Block.tables", _dearer),
+    ("costs.rows", "CostRow.total", lambda total: total + 11),
+    ("coupling", "Coupling.dense", _doubled),
+    ("coupling", "Coupling.at", _doubled),
+]
+
+
+def _with_base(instance: Instance, more: int) -> Instance:
+    from dataclasses import replace
+
+    return replace(instance, base_cost=instance.base_cost + more)
+
+
+def plant(monkeypatch: pytest.MonkeyPatch, module: str, name: str, change: Callable[[Any], Any]) -> None:
+    """Put a bug into a function or method, wherever it was imported."""
+    owner: Any = importlib.import_module(f"impq_opt.{module}")
+    *classes, last = name.split(".")
+    for one in classes:
+        owner = getattr(owner, one)
+    right = getattr(owner, last)
+
+    def wrong(*args: Any, **keywords: Any) -> Any:
+        return change(right(*args, **keywords))
+
+    monkeypatch.setattr(owner, last, wrong)
+    if not classes:
+        for other in list(sys.modules.values()):
+            if (
+                other is not owner
+                and getattr(other, "__name__", "").startswith("impq_opt")
+                and getattr(other, last, None) is right
+            ):
+                monkeypatch.setattr(other, last, wrong)
+
+
+def questions() -> Iterator[tuple[Problem, dict[str, Any]]]:
+    """Yield questions that take every way through the solvers: pairs, peaks, several budgets, ties, least damage."""
+    sizes, sensitivities = [100, 200, 150, 120, 64, 64, 32, 32], [0.9, 0.5, 0.7, 0.3, 0.4, 0.2, 0.3, 0.1]
+    problem = Problem.from_sensitivities(
+        sizes,
+        sensitivities,
+        kinds=["weight"] * 4 + ["activation"] * 4,
+        macs=np.array([100, 110, 120, 130, 0, 0, 0, 0]),
+        reads=np.array([4, 5, 6, 7, -1, -1, -1, -1]),
+    )
+    yield problem.revise(budgets={"peak-activation-memory": 900}), {"bound": 0.05}
+    yield problem, {"bound": 0.05, "minimize": "bit-operations"}
+    yield problem.revise(budgets={"bit-operations": 9000}), {"bound": 0.05}
+    yield problem.revise(ties=[["group[0]", "group[1]"]], pins={"group[2]": 4}), {"bound": 0.05}
+    yield problem, {"budget": 2000}
+    yield problem.revise(budgets={"storage": 2000}), {"bound": 0.05, "minimize": "peak-activation-memory"}
+
+
+@pytest.mark.parametrize(("module", "name", "change"), PLANTED, ids=[f"{m}.{n}" for m, n, _ in PLANTED])
+def test_a_bug_on_the_solvers_side_is_not_proved(
+    module: str, name: str, change: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = list(questions())
+    truths = [solve(problem, **goals) for problem, goals in asked]
+    assert all(truth.status is Status.OPTIMAL for truth in truths)
+    for problem, goals in asked:
+        assert verify(problem, solve(problem, **goals)).proved
+    # Rows and what is made of them are kept with a problem: the bug has to be met anew.
+    asked = list(questions())
+    plant(monkeypatch, module, name, change)
+    noticed = 0
+    for (problem, goals), truth in zip(asked, truths, strict=True):
+        try:
+            answer = solve(problem, **goals)
+        except Exception:  # caught before there was an answer
+            noticed += 1
+            continue
+        false = answer.status is Status.INFEASIBLE or (
+            answer.choice is not None
+            and (answer.status is Status.OPTIMAL or answer.exact_lower_bound > truth.exact_objective)
+            and (answer.exact_objective != truth.exact_objective or answer.exact_lower_bound > truth.exact_objective)
+        )
+        if false:
+            noticed += 1
+            try:
+                found = verify(problem, answer)
+            except Exception:
+                continue
+            assert not found.proved, f"{answer}\n{found}"
+    assert noticed, "the planted bug did nothing"
