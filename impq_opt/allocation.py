@@ -17,6 +17,7 @@ import numpy.typing as npt
 from impq_opt.arithmetic import nearest_float
 from impq_opt.arrays import ACTIVATION, WEIGHT
 from impq_opt.errors import AllocationError
+from impq_opt.held import Held, held
 from impq_opt.problem import Problem
 
 __all__ = ["Allocation", "Certificate", "Diagnosis", "Enumeration", "Status", "Stop"]
@@ -63,7 +64,7 @@ class Enumeration:
 
 
 @dataclass(frozen=True)
-class Certificate:
+class Certificate(Held):
     """What proves the lower bound.
 
     ``dual_bound`` follows from ``multipliers`` alone: for any lambda >= 0 the sum over groups of
@@ -89,7 +90,7 @@ class Certificate:
 
 
 @dataclass(frozen=True)
-class Diagnosis:
+class Diagnosis(Held):
     """Why nothing is feasible: a conflict, and what one limit of it comes down to under the rest of it.
 
     Parameters
@@ -148,15 +149,15 @@ class Diagnosis:
 
 
 @dataclass(frozen=True, eq=False)
-class Allocation:
-    """One answer to one problem.
+class Allocation(Held):
+    """One answer to one problem. Nothing in it can be written to: what was checked stays what was checked.
 
     Parameters
     ----------
     problem : Problem
     status : Status
     choice : ndarray of int64 (G,), optional
-        Column of the candidate that each group takes; None where there is no answer.
+        Column of the candidate that each group takes, in the problem's own tables; None where there is no answer.
     minimizes : {"cost", "damage"}
     exact_cost : Fraction, optional
         Of ``cost_weights``, in their unit.
@@ -208,7 +209,7 @@ class Allocation:
         """Precision (G,) of each group; integers where all candidates are whole."""
         bits = self.problem.candidates.bits(self._need())
         whole = all(float(b).is_integer() for one in self.problem.candidates.sets for b in one)
-        return bits.astype(np.int64) if whole else bits
+        return held(bits.astype(np.int64) if whole else bits)
 
     @property
     def exact_objective(self) -> Fraction | None:

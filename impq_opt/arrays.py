@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from typing import Any, cast
 
@@ -13,18 +12,25 @@ import numpy.typing as npt
 from impq_opt.arithmetic import nearest_float
 from impq_opt.errors import ProblemError
 from impq_opt.groups import Candidates, GroupNames, gather_sets
+from impq_opt.held import held
+from impq_opt.numbers import read_exact, read_float
 
 __all__ = [
     "ACTIVATION",
     "KIND_NAMES",
     "WEIGHT",
+    "allowed_tables",
     "candidate_sets",
     "exact_bound",
     "float_array",
     "group_names",
     "int_array",
     "kind_array",
+    "labels_of",
+    "plain_array",
     "positive",
+    "precisions",
+    "split_mask",
 ]
 
 FloatArray = npt.NDArray[np.float64]
@@ -34,6 +40,9 @@ KindArray = npt.NDArray[np.int8]
 WEIGHT, ACTIVATION = 0, 1
 KIND_NAMES = ("weight", "activation")
 
+# The largest float64 below 2^63: what lies above it does not come back from int64.
+_LARGEST_WHOLE = 2**63 - 1024
+
 
 def exact_bound(value: object, where: str = "bound") -> Fraction:
     """Return a bound on damage as an exact number; raise ProblemError unless it is finite and positive."""
@@ -42,50 +51,131 @@ def exact_bound(value: object, where: str = "bound") -> Fraction:
 
 def positive(value: object, where: str, hint: str = "") -> Fraction:
     """Return a number exactly, a float as the binary number that it is; raise ProblemError unless finite and > 0."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, Fraction, np.floating, np.integer)):
+    if isinstance(value, str):
         raise ProblemError("must be a number", where=where, value=value, hint=hint)
-    if not isinstance(value, (int, Fraction)):
-        if not math.isfinite(value):
-            raise ProblemError("must be finite", where=where, value=float(value), hint=hint)
-        value = float(value)
-    if value <= 0:
-        raise ProblemError("must be positive", where=where, value=nearest_float(value), hint=hint)
-    return Fraction(value)
+    found = read_exact(value, where, hint=hint)
+    if found <= 0:
+        raise ProblemError("must be positive", where=where, value=nearest_float(found), hint=hint)
+    return found
 
 
-def float_array(values: npt.ArrayLike, where: str, dimensions: int = 1) -> FloatArray:
-    """Return a read-only float64 array; raise ProblemError at ``where`` unless it is numeric, full and of that rank."""
+def float_array(values: object, where: str, dimensions: int = 1) -> FloatArray:
+    """Return a held float64 array; raise ProblemError at ``where`` unless it is numeric, full and of that rank."""
     return _array(values, np.float64, where, dimensions)
 
 
-def int_array(values: npt.ArrayLike, where: str) -> IntArray:
-    """Return a read-only int64 vector; floats are taken where they are whole."""
-    array = np.asarray(values)
-    if array.dtype.kind in "fu" and array.size and (array >= 2.0**63).any():
-        raise ProblemError("is too large for 64 bits", where=where, value=array.max().item())
-    if array.dtype.kind == "f" and array.size and np.isfinite(array).all() and (array == np.rint(array)).all():
-        array = array.astype(np.int64)
-    if array.dtype.kind not in "iu" and array.size:
-        raise ProblemError("must hold whole numbers", where=where, value=array.dtype.name)
-    return _array(array, np.int64, where, 1)
+def int_array(values: object, where: str, dimensions: int = 1, dtype: type[np.integer[Any]] = np.int64) -> IntArray:
+    """Return a held array of whole numbers; floats are taken where they are whole."""
+    return _array(values, dtype, where, dimensions)
 
 
-def _array(values: npt.ArrayLike, dtype: type, where: str, dimensions: int) -> npt.NDArray[Any]:
-    try:
-        array = np.asarray(values)
-        if array.dtype.kind not in "iuf":
-            raise ValueError
-        array = array.astype(dtype, copy=False).view()
-    except (TypeError, ValueError):
-        raise ProblemError("must be an array of numbers", where=where, value=values) from None
+def plain_array(values: object, where: str, what: str = "must be an array of numbers") -> npt.NDArray[Any]:
+    """Return an array of real numbers; raise ProblemError where it is none, is partly masked, or has labels."""
+    if labels_of(values) is not None:
+        raise ProblemError(
+            "has labels, which are read by Problem.from_sensitivities and from_tables only",
+            where=where,
+            hint="give its numbers: .to_numpy()",
+        )
+    array, masked = split_mask(values, where, what)
+    if masked is not None:
+        raise ProblemError(
+            "is masked",
+            where=f"{where}{np.argwhere(masked)[0].tolist()}",
+            hint="a mask means that a candidate is not allowed, in the tables of cost and damage alone",
+        )
+    return array
+
+
+def _array(values: object, dtype: type[Any], where: str, dimensions: int) -> npt.NDArray[Any]:
+    is_float = issubclass(dtype, np.floating)
+    array = plain_array(values, where, "must be an array of numbers" if is_float else "must hold whole numbers")
     if array.ndim != dimensions or array.size == 0:
         raise ProblemError(
             f"must be a non-empty array of {dimensions} dimension{'s' * (dimensions > 1)}",
             where=where,
             value=array.shape,
         )
-    array.flags.writeable = False
-    return array
+    if array.dtype == dtype:
+        return held(array)
+    if is_float:
+        found = array.astype(dtype)
+        if array.dtype.kind in "iu" and int(abs(found).max()) >= 2**53 and not _same_whole(found, array):
+            raise ProblemError("holds whole numbers that float64 cannot", where=where, value=array.dtype.name)
+        return held(found)
+    whole = array.dtype.kind != "f" or bool((np.isfinite(array) & (array == np.rint(array))).all())
+    limits = np.iinfo(dtype)
+    if not whole or not (limits.min <= array.min() and array.max() <= min(limits.max, _LARGEST_WHOLE)):
+        raise ProblemError("must hold whole numbers", where=where, value=array.dtype.name)
+    return held(array.astype(dtype))
+
+
+def _same_whole(floats: npt.NDArray[Any], whole: npt.NDArray[Any]) -> bool:
+    # Compared as Python's numbers: NumPy would round one side to the other's type.
+    return all(one == other for one, other in zip(floats.ravel().tolist(), whole.ravel().tolist(), strict=True))
+
+
+def split_mask(
+    values: object, where: str, what: str = "must be an array of numbers"
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_] | None]:
+    """Return the numbers of an array and what of it is masked, None for nothing."""
+    if isinstance(values, (list, tuple)) and any(isinstance(one, np.ma.MaskedArray) for one in values):
+        values = _stacked(values, where)
+    try:
+        array = np.asarray(values)
+        if array.dtype.kind == "O":  # such as a table with columns of several types
+            array = np.array(array.tolist())
+        if array.dtype.kind not in "iuf" or array.dtype.itemsize > 8:
+            raise ValueError
+    except (TypeError, ValueError, OverflowError):
+        raise ProblemError(what, where=where, value=_kind(values)) from None
+    masked = np.ma.getmaskarray(values) if isinstance(values, np.ma.MaskedArray) else None
+    return array, masked if masked is not None and masked.any() else None
+
+
+def allowed_tables(cost: object, damage: object) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Return cost and damage (G, K), whose damage is infinite where either is masked or infinite."""
+    costs, cost_masked = split_mask(cost, "costs.cost", "must hold real numbers")
+    table, masked = split_mask(damage, "damage")
+    if table.ndim != 2 or table.size == 0:
+        raise ProblemError("must be a non-empty array of 2 dimensions", where="damage", value=table.shape)
+    if costs.shape != table.shape:
+        raise ProblemError("cost and damage must have one shape", where="cost", value=(costs.shape, table.shape))
+    unbounded = np.isposinf(costs) if costs.dtype.kind == "f" else None
+    if unbounded is not None and unbounded.any():
+        cost_masked = unbounded if cost_masked is None else cost_masked | unbounded
+    if cost_masked is not None:
+        # Never read: a candidate that is not allowed costs nothing.
+        costs = np.where(cost_masked, costs.dtype.type(0), costs)
+    if masked is None and cost_masked is None:
+        return costs, table
+    table = table.astype(np.float64)
+    if masked is not None:
+        table[masked] = np.inf
+    if cost_masked is not None:
+        table[cost_masked & (table >= 0)] = np.inf  # what is no damage at all stays, to be told
+    return costs, table
+
+
+def _stacked(rows: Sequence[object], where: str) -> object:
+    try:
+        return np.ma.stack([np.ma.asarray(row) for row in rows])
+    except ValueError:
+        raise ProblemError("must have rows of one length", where=where) from None
+
+
+def _kind(values: object) -> object:
+    return values if isinstance(values, (str, int, float, list, tuple)) or values is None else type(values).__name__
+
+
+def labels_of(values: object) -> tuple[tuple[Any, ...] | None, tuple[Any, ...] | None] | None:
+    """Return the labels of rows and of columns that a table or series of another library has, None for a plain array.
+
+    Nothing is imported: what has ``index`` or ``columns`` (methods of those names, such as a list's, aside) has labels.
+    """
+    found = [getattr(values, name, None) for name in ("index", "columns")]
+    rows, columns = (None if one is None or callable(one) else tuple(one) for one in found)
+    return None if rows is None and columns is None else (rows, columns)
 
 
 def group_names(names: Sequence[str] | GroupNames | None, count: int) -> GroupNames:
@@ -99,24 +189,34 @@ def kind_array(kinds: Sequence[str] | npt.ArrayLike | None) -> KindArray | None:
     """Return 0 (weight) or 1 (activation) for each group, from words or numbers."""
     if kinds is None:
         return None
+    if np.ma.is_masked(kinds):
+        raise ProblemError("is masked", where="kinds", hint="every group is a weight or an activation")
     array = np.asarray(kinds)
-    if array.dtype.kind in "iu":
-        return array.astype(np.int8)
-    unknown = [(i, str(k)) for i, k in enumerate(array.tolist()) if k not in KIND_NAMES]
-    if unknown:
-        raise ProblemError(
-            "must be 'weight' or 'activation'", where=f"groups[{unknown[0][0]}].kind", value=unknown[0][1]
-        )
-    return (array == "activation").astype(np.int8)
+    if array.dtype.kind not in "iu":
+        unknown = [(i, str(k)) for i, k in enumerate(array.tolist()) if k not in KIND_NAMES]
+        if unknown:
+            raise ProblemError(
+                "must be 'weight' or 'activation'", where=f"groups[{unknown[0][0]}].kind", value=unknown[0][1]
+            )
+        array = array == "activation"
+    return held(array.astype(np.int8)) if array.dtype == bool else _array(array, np.int8, "kinds", 1)
 
 
-def candidate_sets(bits: Sequence[float] | Sequence[Sequence[float]] | None, count: int, width: int) -> Candidates:
+def candidate_sets(
+    bits: Sequence[float] | Sequence[Sequence[float]] | None, count: int, width: int, formats: Sequence[str] = ()
+) -> Candidates:
     """Return the candidates of tables (count, width): one list for all, one a group, or the column numbers."""
+    named = (tuple(formats),) if formats else ()
     if bits is None:
-        return Candidates((tuple(float(k) for k in range(width)),), numbered=True)
+        return Candidates((tuple(float(k) for k in range(width)),), None, named, numbered=True)
     rows = list(bits)
     if rows and not isinstance(rows[0], (int, float, np.integer, np.floating)):
         if len(rows) != count:
             raise ProblemError("must have one list per group", where="bits", value=len(rows))
-        return gather_sets([tuple(float(b) for b in cast(Sequence[float], row)) for row in rows])
-    return Candidates((tuple(float(b) for b in rows),))  # type: ignore[arg-type]
+        return gather_sets([precisions(cast(Sequence[float], row), f"bits[{g}]") for g, row in enumerate(rows)])
+    return Candidates((precisions(cast(Sequence[float], rows), "bits"),), None, named)
+
+
+def precisions(bits: Iterable[float], where: str) -> tuple[float, ...]:
+    """Return precisions as floats; raise ProblemError unless they are finite numbers."""
+    return tuple(read_float(one, f"{where}[{k}]") for k, one in enumerate(bits))

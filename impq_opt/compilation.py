@@ -40,19 +40,21 @@ def compile_instance(
         The cost that is minimised, or that ``limit`` bounds.
     budgets : sequence of (name, row, limit in quanta)
     """
-    fixed, is_free, ties = _reduce(problem)
+    allowed = problem.allowed
+    fixed, is_free, ties = _reduce(problem, allowed is not None)
     free = None if is_free is None else np.flatnonzero(is_free)
     size = len(problem) if free is None else len(free)
     constant = _constant_groups(is_free, ties)
-    tie_blocks = _place_ties(problem, ties, free)
+    tie_blocks = _place_ties(problem, ties, free, allowed)
+    columns = None if allowed is None else _allowed_columns(allowed)
     coupled = cost.coupled or any(row.coupled for _, row, _ in budgets)
-    places = _places(problem, fixed, free, tie_blocks) if coupled else None
+    places = _places(problem, fixed, free, tie_blocks, columns) if coupled else None
     linear, pairs, base_cost = _uncoupled(problem, replace(cost, peaks=()) if cost.peaks else cost, places)
     base_damage = Fraction(0)
     if constant is not None:
         base_cost += exact_int_sum(linear.chosen(problem.candidates, fixed)[constant])
         base_damage = exact_sum(problem.damage.chosen(problem.candidates, fixed)[constant])
-    blocks = list(_plain_blocks(problem, linear, free, _tied(size, tie_blocks)))
+    blocks = list(_plain_blocks(problem, linear, free, _tied(size, tie_blocks), columns))
     blocks += [_merged_block(problem, linear, tie) for tie in tie_blocks]
     instance = Instance(
         problem=problem,
@@ -69,6 +71,7 @@ def compile_instance(
         _fixed=fixed,
         _free=free,
         ties=tie_blocks,
+        columns=columns,
     )
     rows = tuple(_budget(instance, constant, places, name, row, most) for name, row, most in budgets)
     peaks = cost.steps() if cost.peaks else []
@@ -91,18 +94,40 @@ def _uncoupled(problem: Problem, row: CostRow, places: Places | None) -> tuple[C
 _COUPLED: WeakKeyDictionary[CostRow, tuple[CostRow, Coupling | None, int]] = WeakKeyDictionary()
 
 
-def _places(problem: Problem, fixed: IntArray, free: IntArray | None, ties: tuple[TieBlock, ...]) -> Places:
+def _allowed_columns(allowed: npt.NDArray[np.bool_]) -> IntArray:
+    """Return the columns (G, K) that are allowed, in their order, then the last of them again."""
+    first = np.argsort(~allowed, axis=1, kind="stable")
+    last = allowed.sum(axis=1) - 1
+    return np.take_along_axis(first, np.minimum(np.arange(allowed.shape[1]), last[:, None]), axis=1)
+
+
+def _widths(problem: Problem, columns: IntArray | None) -> IntArray:
+    """Return how many candidates (G,) each group may take; ``columns`` are those of :class:`Instance`."""
+    if columns is None:
+        return problem.candidates.counts(len(problem))
+    return np.asarray((columns != columns[:, -1:]).sum(axis=1) + 1)
+
+
+def _places(
+    problem: Problem,
+    fixed: IntArray,
+    free: IntArray | None,
+    ties: tuple[TieBlock, ...],
+    columns: IntArray | None,
+) -> Places:
     """Return where the problem's groups are among the free ones."""
     count = len(problem)
-    widths = problem.candidates.counts(count)
+    widths = _widths(problem, columns)
     if free is None:
         every = np.arange(count)
         return Places(every, np.zeros(count, dtype=np.int64), None, widths, every)
     place = np.full(count, -1)
     place[free] = np.arange(len(free))
     if not ties:
-        return Places(place, fixed, None, widths[free], free)
-    columns = np.minimum(np.arange(problem.candidates.width), widths[:, None] - 1)
+        return Places(place, fixed, columns, widths[free], free)
+    if columns is None:
+        columns = np.minimum(np.arange(problem.candidates.width), widths[:, None] - 1)
+    columns = columns.copy()
     widths = widths[free]
     for tie in ties:
         place[tie.members] = tie.groups[:, None]
@@ -112,9 +137,9 @@ def _places(problem: Problem, fixed: IntArray, free: IntArray | None, ties: tupl
     return Places(place, fixed, columns, widths, free)
 
 
-def _reduce(problem: Problem) -> tuple[IntArray, npt.NDArray[np.bool_] | None, list[tuple[int, ...]]]:
-    """Return the columns of pinned groups (G,), which groups stay free (or None: all), and the open ties."""
-    if not problem.pins and not problem.ties:
+def _reduce(problem: Problem, listed: bool) -> tuple[IntArray, npt.NDArray[np.bool_] | None, list[tuple[int, ...]]]:
+    """Return the columns of pinned groups (G,), which groups stay free (or None: all, and not ``listed``), and ties."""
+    if not (problem.pins or problem.ties or listed):
         return np.zeros(0, dtype=np.int64), None, []
     fixed = np.zeros(len(problem), dtype=np.int64)
     is_free = np.ones(len(problem), dtype=bool)
@@ -143,18 +168,21 @@ def _constant_groups(is_free: npt.NDArray[np.bool_] | None, ties: list[tuple[int
     return np.flatnonzero(constant)
 
 
-def _place_ties(problem: Problem, ties: list[tuple[int, ...]], free: IntArray | None) -> tuple[TieBlock, ...]:
-    """Gather ties whose members have the same sets of candidates, so that each kind is merged in one go."""
+def _place_ties(
+    problem: Problem, ties: list[tuple[int, ...]], free: IntArray | None, allowed: npt.NDArray[np.bool_] | None
+) -> tuple[TieBlock, ...]:
+    """Gather ties whose members may take the same candidates, so that each kind is merged in one go."""
     if not ties or free is None:
         return ()
     set_of = problem.candidates.set_of
-    kinds: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
+    kinds: dict[tuple[tuple[int, tuple[float, ...]], ...], list[tuple[int, ...]]] = {}
     for tie in ties:
-        kinds.setdefault(tuple(0 if set_of is None else int(set_of[g]) for g in tie), []).append(tie)
+        kind = ((0 if set_of is None else int(set_of[g]), problem.candidates.of(g, allowed)) for g in tie)
+        kinds.setdefault(tuple(kind), []).append(tie)
     blocks = []
-    for numbers, members in kinds.items():
-        sets = [problem.candidates.sets[number] for number in numbers]
-        common = [b for b in sets[0] if all(b in one for one in sets[1:])]
+    for kind_of, members in kinds.items():
+        sets = [problem.candidates.sets[number] for number, _ in kind_of]
+        common = [b for b in kind_of[0][1] if all(b in taken for _, taken in kind_of[1:])]
         columns = np.array([[one.index(b) for b in common] for one in sets], dtype=np.int64)
         array = np.array(members, dtype=np.int64)
         blocks.append(TieBlock(np.searchsorted(free, array[:, 0]), array, columns))
@@ -162,7 +190,11 @@ def _place_ties(problem: Problem, ties: list[tuple[int, ...]], free: IntArray | 
 
 
 def _plain_blocks(
-    problem: Problem, cost: CostRow, free: IntArray | None, tied: npt.NDArray[np.bool_] | None
+    problem: Problem,
+    cost: CostRow,
+    free: IntArray | None,
+    tied: npt.NDArray[np.bool_] | None,
+    columns: IntArray | None,
 ) -> Iterator[Block]:
     """Yield the blocks of the groups that are neither pinned nor tied."""
     places: IntArray | slice = slice(None)
@@ -174,10 +206,10 @@ def _plain_blocks(
             return
     candidates = problem.candidates
     structured = isinstance(problem.damage, PowerLaw) and cost.table is None
-    if candidates.set_of is None:
+    if candidates.set_of is None and columns is None:
         yield _block(problem, cost, places, groups, candidates.sets[0], structured)
         return
-    sets = candidates.set_of[groups]
+    sets = (np.zeros(len(problem), dtype=np.int64) if candidates.set_of is None else candidates.set_of)[groups]
     if structured:
         for number in np.unique(sets).tolist():
             inside = np.flatnonzero(sets == number)
@@ -185,8 +217,10 @@ def _plain_blocks(
             group = inside if isinstance(groups, slice) else groups[inside]
             yield _block(problem, cost, place, group, candidates.sets[number], structured)
         return
-    widths = np.array([len(one) for one in candidates.sets], dtype=np.int64)[sets]
-    yield _ragged_block(problem, cost, places, groups, sets, widths)
+    widths = _widths(problem, columns)[groups]
+    if columns is not None:
+        columns = columns[groups]
+    yield _ragged_block(problem, cost, places, groups, sets, widths, columns)
 
 
 def _block(
@@ -214,23 +248,25 @@ def _ragged_block(
     groups: IntArray | slice,
     sets: IntArray,
     widths: IntArray,
+    columns: IntArray | None,
 ) -> Block:
-    """Return one block of tables for groups with several candidate sets."""
-    candidates = problem.candidates
-    full = all(len(one) == candidates.width for one in candidates.sets)
+    """Return one block of tables for groups with several candidate sets, of which they may take ``columns`` (n, K)."""
+    width = problem.candidates.width
     if cost.table is not None and cost.slope is None and isinstance(problem.damage, DamageTable):
-        cost_table, damage_table = cost.table[groups], problem.damage.values[groups]
-        cost_table, damage_table = cost_table[:, : candidates.width], damage_table[:, : candidates.width]
-        return Block(places, cost_table, damage_table, None if full else widths)
-    chosen = np.arange(len(problem))[groups]
-    cost_table = np.zeros((len(chosen), candidates.width), dtype=np.int64)
-    damage_table = np.zeros((len(chosen), candidates.width))
-    for number in np.unique(sets).tolist():
-        inside = np.flatnonzero(sets == number)
-        bits = candidates.sets[number]
-        cost_table[inside, : len(bits)] = cost.dense(chosen[inside], bits)
-        damage_table[inside, : len(bits)] = problem.damage.at(chosen[inside], bits)
-    return Block(places, cost_table, damage_table, None if full else widths)
+        cost_table, damage_table = cost.table[groups][:, :width], problem.damage.values[groups][:, :width]
+    else:
+        chosen = np.arange(len(problem))[groups]
+        cost_table = np.zeros((len(chosen), width), dtype=np.int64)
+        damage_table = np.zeros((len(chosen), width))
+        for number in np.unique(sets).tolist():
+            inside = np.flatnonzero(sets == number)
+            bits = problem.candidates.sets[number]
+            cost_table[inside, : len(bits)] = cost.dense(chosen[inside], bits)
+            damage_table[inside, : len(bits)] = problem.damage.at(chosen[inside], bits)
+    if columns is not None:
+        cost_table = np.take_along_axis(cost_table, columns, axis=1)
+        damage_table = np.take_along_axis(damage_table, columns, axis=1)
+    return Block(places, cost_table, damage_table, None if bool((widths == width).all()) else widths)
 
 
 def _merged_block(problem: Problem, cost: CostRow, tie: TieBlock) -> Block:
@@ -254,7 +290,7 @@ def _budget(
     """Return a budget beside the objective, on the free groups."""
     problem = instance.problem
     row, pairs, base = _uncoupled(problem, full, places)
-    blocks = list(_plain_blocks(problem, row, instance._free, _tied(instance.size, instance.ties)))
+    blocks = list(_plain_blocks(problem, row, instance._free, _tied(instance.size, instance.ties), instance.columns))
     blocks += [_merged_block(problem, row, tie) for tie in instance.ties]
     table = np.empty((instance.size, int(instance.widths.max(initial=1))), dtype=np.int64)
     for block in blocks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy.typing as npt
 from impq_opt.costs import COSTS, CostTerm, TableCost
 from impq_opt.costs.lookup import LookupCost
 from impq_opt.errors import FileError, ProblemError
+from impq_opt.numbers import read_exact
 from impq_opt.problem import Problem
 
 __all__ = [
@@ -27,6 +29,9 @@ __all__ = [
 ]
 
 Arrays = Mapping[str, npt.NDArray[Any]]
+
+# With sums below 2^61 quanta, costs stay within float64.
+_COARSEST = Fraction(2**960)
 
 
 class CostRecord(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -91,7 +96,9 @@ def table_cost(cost: CostRecord, values: npt.NDArray[Any]) -> TableCost:
         return TableCost.from_array(values, name=cost.name, unit=cost.unit, source=source)
     if values.dtype.kind != "i":
         raise ProblemError("must be whole numbers of the quantum", where=f"costs.{cost.name}", value=values.dtype.name)
-    return TableCost(values.astype(np.int64), quantum, cost.name, cost.unit, source, cost.rounding)
+    if not 0 <= cost.rounding < math.inf:
+        raise ProblemError("must be finite and >= 0", where=f"costs.{cost.name}.rounding", value=cost.rounding)
+    return TableCost(values.astype(np.int64, copy=False), quantum, cost.name, cost.unit, source, cost.rounding)
 
 
 def _own_name(cost: CostRecord) -> None:
@@ -102,14 +109,10 @@ def _own_name(cost: CostRecord) -> None:
 def _quantum(cost: CostRecord) -> Fraction | None:
     if cost.quantum is None:
         return None
-    try:
-        quantum = (
-            Fraction(cost.quantum) if len(cost.quantum) < 5000 and "e" not in cost.quantum.lower() else Fraction(0)
-        )
-    except (ValueError, ZeroDivisionError):
-        quantum = Fraction(0)
-    if quantum <= 0:
-        raise ProblemError("must be a positive fraction", where=f"costs.{cost.name}.quantum", value=cost.quantum)
+    where = f"costs.{cost.name}.quantum"
+    quantum = read_exact(cost.quantum, where, hint="a fraction such as 1/1000")
+    if not 0 < quantum <= _COARSEST:
+        raise ProblemError("must be positive, and at most 2^960", where=where, value=cost.quantum)
     return quantum
 
 

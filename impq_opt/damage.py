@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from impq_opt.arrays import float_array
 from impq_opt.groups import Candidates
+from impq_opt.held import Held, held
 
 __all__ = ["DamageTable", "PowerLaw"]
 
@@ -17,7 +19,7 @@ IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class PowerLaw:
+class PowerLaw(Held):
     """Damage ``E_g 4^-B``: the step of a quantizer of B bits, squared, times the sensitivity (IMPQ slides).
 
     Parameters
@@ -30,6 +32,11 @@ class PowerLaw:
 
     sensitivity: FloatArray
     stderr: FloatArray | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sensitivity", float_array(self.sensitivity, "sensitivity"))
+        if self.stderr is not None:
+            object.__setattr__(self, "stderr", float_array(self.stderr, "stderr"))
 
     def __len__(self) -> int:
         return len(self.sensitivity)
@@ -48,19 +55,24 @@ class PowerLaw:
 
 
 @dataclass(frozen=True, eq=False)
-class DamageTable:
+class DamageTable(Held):
     """Damage of every group at every candidate, of any shape.
 
     Parameters
     ----------
     values : ndarray of float64 (G, K)
-        Columns past a group's last candidate are ignored.
+        Infinite where a group may not take a candidate. Columns past a group's last candidate are ignored.
     stderr : ndarray of float64 (G, K), optional
         Standard errors of the values.
     """
 
     values: FloatArray
     stderr: FloatArray | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "values", float_array(self.values, "damage", 2))
+        if self.stderr is not None:
+            object.__setattr__(self, "stderr", float_array(self.stderr, "damage.stderr", 2))
 
     def __len__(self) -> int:
         return len(self.values)
@@ -69,6 +81,14 @@ class DamageTable:
         """Return the damage (n, K) of ``groups`` at ``bits``, a view where it can."""
         rows = self.values[groups]
         return rows if rows.shape[1] == len(bits) else rows[:, : len(bits)]
+
+    def allowed(self, candidates: Candidates) -> npt.NDArray[np.bool_] | None:
+        """Return which candidates (G, K) a group may take, K being the largest number of them; None where all."""
+        if self.values.max() < np.inf:
+            return None
+        inside = np.arange(candidates.width) < candidates.counts(len(self))[:, None]
+        allowed = inside & (self.values[:, : candidates.width] < np.inf)
+        return None if bool((allowed == inside).all()) else held(allowed)
 
     def chosen(self, candidates: Candidates, choice: IntArray) -> FloatArray:
         """Return the damage (G,) of a choice (G,)."""

@@ -1,18 +1,16 @@
 """Files: a problem as TOML with an optional safetensors file beside it, an allocation as JSON.
 
-Everything is written to a temporary name, synced and renamed, so a file is either the old one or the new one. Nothing
-is pickled. Every file carries a format name and a version; what does not fit is told with its place.
+Everything is written whole or not at all (:mod:`impq_opt.writing`). Nothing is pickled. Every file carries a format
+name and a version; what does not fit is told with its place.
 """
 
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import os
 import re
-import secrets
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,24 +18,20 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import safetensors.numpy
-from safetensors import SafetensorError
+import tomli_w
+from safetensors import SafetensorError, safe_open
 
 from impq_opt import allocation_record as answers
 from impq_opt import problem_record as questions
 from impq_opt.allocation import Allocation, Status
 from impq_opt.allocation_record import AllocationRecord, Revision, allocation_from_record
 from impq_opt.arrays import KIND_NAMES
+from impq_opt.documents import read_bytes, read_json, read_toml
 from impq_opt.errors import FileError, InputError, nearest
 from impq_opt.problem import Problem
 from impq_opt.problem_document import problem_document
 from impq_opt.problem_record import ProblemRecord, problem_from_record
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:  # pragma: no cover - one of the two is there
-    import tomli as tomllib
-
-import tomli_w
+from impq_opt.writing import alone, atomic_write, writing
 
 __all__ = [
     "Revision",
@@ -56,57 +50,6 @@ _PLACED = re.compile(r"^(?P<what>.*?)(?: - at `(?:key in )?\$(?P<place>.*)`)?$",
 _STEP = re.compile(r"\.([A-Za-z_]\w*)|\[(\d+|\.\.\.)\]")
 
 
-def atomic_write(path: str | os.PathLike[str], data: bytes | memoryview) -> None:
-    """Write ``data`` to ``path`` whole or not at all; what was there before stays until the new file is on the disk.
-
-    Raises
-    ------
-    FileError
-        With the reason where the file cannot be written; then nothing has changed.
-    """
-    target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file():
-        if target.is_dir():
-            raise FileError("is a folder, not a file", where=str(path))
-        with _writing(path):  # a pipe or a terminal: nothing can be renamed onto it
-            target.write_bytes(data)
-        return
-    temporary = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    with _writing(path):
-        try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-    _sync_folder(target.parent)
-
-
-@contextlib.contextmanager
-def _writing(path: str | os.PathLike[str]) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise FileError(
-            f"cannot be written: {error.strerror or error}",
-            where=os.fspath(path),
-            hint="is the folder there and writable?",
-        ) from None
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename last through a power cut; not every system can sync a folder."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
 # -- problems ----------------------------------------------------------------------------------------------------
 
 
@@ -119,20 +62,26 @@ def save_problem(problem: Problem, path: str | os.PathLike[str]) -> None:
     """
     path = Path(path)
     record, arrays = problem_document(problem)
-    before = _named_arrays(path)
-    if arrays:
-        with _writing(path):
-            data = safetensors.numpy.save({k: np.ascontiguousarray(v) for k, v in arrays.items()})
-        digest = hashlib.sha256(data).hexdigest()
-        beside = path.with_suffix(".safetensors")
-        if beside.exists() and _sha256(beside) != digest:
-            beside = path.with_name(f"{path.stem}-{digest[:12]}.safetensors")
-        record["arrays"] |= {"file": beside.name, "sha256": digest}
-        atomic_write(beside, data)
-    atomic_write(path, _folded(tomli_w.dumps(record)).encode())
-    if before is not None and before.name != record.get("arrays", {}).get("file") and not _named_elsewhere(before):
-        with contextlib.suppress(OSError):
-            before.unlink(missing_ok=True)
+    # One turn for both files: nobody else takes the arrays for left ones before the TOML file names them.
+    with alone(path.parent) as locked:
+        before = _named_arrays(path)
+        if arrays:
+            with writing(path):
+                data = safetensors.numpy.save({k: np.ascontiguousarray(v) for k, v in arrays.items()})
+            digest = hashlib.sha256(data).hexdigest()
+            beside = path.with_suffix(".safetensors")
+            if beside.exists() and _sha256(beside) != digest:
+                beside = path.with_name(f"{path.stem}-{digest[:12]}.safetensors")
+            record["arrays"] |= {"file": beside.name, "sha256": digest}
+            atomic_write(beside, data)
+        atomic_write(path, _folded(tomli_w.dumps(record)).encode())
+        if arrays and not beside.exists():  # without the turn another writer may have cleared it as left
+            atomic_write(beside, data)
+        for old in {before} | _left_arrays(path) if locked else {before}:
+            if old is None or old.name == record.get("arrays", {}).get("file") or _named_elsewhere(old):
+                continue
+            with contextlib.suppress(OSError):
+                old.unlink(missing_ok=True)
 
 
 def _folded(text: str) -> str:
@@ -140,20 +89,23 @@ def _folded(text: str) -> str:
     lines: list[str] = []
     open_: list[list[str]] = []
     for line in text.splitlines():
-        # Strings never span lines here, so a line that ends in "[" opens a list and a lone "]" closes it.
-        if line.endswith("["):
-            open_.append([line.strip()])
-        elif not open_:
-            lines.append(line)
+        # Strings never span lines here, so a line that ends in "[" opens a list and one that begins with "]" closes it.
+        item = line.strip()
+        if open_ and item.startswith("]"):
+            part = open_.pop()
+            whole = part[0] + " ".join(part[1:]).removesuffix(",") + item
+            if item.endswith("["):  # a table inside a list goes on with its next list
+                open_.append([whole])
+            elif open_:
+                open_[-1].append(whole)
+            else:
+                lines += [whole] if len(whole) <= 120 else _filled([*part, item])
+        elif item.endswith("["):
+            open_.append([item])
+        elif open_:
+            open_[-1].append(item)
         else:
-            open_[-1].append(line.strip())
-            if line.strip() in ("]", "],"):
-                part = open_.pop()
-                whole = part[0] + " ".join(part[1:-1]).removesuffix(",") + part[-1]
-                if open_:
-                    open_[-1].append(whole)
-                else:
-                    lines += [whole] if len(whole) <= 120 else _filled(part)
+            lines.append(line)
     return "\n".join(lines) + "\n"
 
 
@@ -172,11 +124,29 @@ def _named_arrays(path: Path) -> Path | None:
     try:
         if not path.is_file():
             return None
-        name = tomllib.loads(path.read_text(encoding="utf-8"))["arrays"]["file"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        name = read_toml(path)["arrays"]["file"]
+    except (FileError, OSError, KeyError, TypeError):
         return None
     own = isinstance(name, str) and Path(name).name == name and name.startswith(path.stem)
     return path.with_name(name) if own and name.endswith(".safetensors") else None
+
+
+def _left_arrays(path: Path) -> set[Path | None]:
+    """Return the arrays files beside ``path`` that were written for it and perhaps never named, as after a kill."""
+    digits = "[0-9a-f]" * 12
+    found = {*path.parent.glob(f"{glob.escape(path.stem)}-{digits}.safetensors"), path.with_suffix(".safetensors")}
+    return {file for file in found if _holds_a_problem(file)}
+
+
+def _holds_a_problem(file: Path) -> bool:
+    """Return whether ``file`` has the arrays of a problem and nothing else, such as the weights of a network."""
+    try:
+        with safe_open(file, framework="numpy") as arrays:
+            names = set(arrays.keys())
+    except (OSError, SafetensorError):
+        return False
+    own = all(name in questions.ARRAYS or name.startswith(("cost.", "pairs.")) for name in names)
+    return own and "sizes" in names and not names.isdisjoint(("sensitivity", "damage"))
 
 
 def _named_elsewhere(arrays: Path) -> bool:
@@ -203,12 +173,7 @@ def load_problem(path: str | os.PathLike[str]) -> Problem:
     """
     path = Path(path)
     where = path.name
-    try:
-        document = tomllib.loads(_read(path).decode("utf-8"))
-    except UnicodeDecodeError:
-        raise FileError("is not a text file", where=str(path), hint="a problem file is TOML") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise FileError(f"is not valid TOML: {error}", where=str(path)) from None
+    document = read_toml(path, "a problem file is TOML")
     _check_format(document, questions.FORMAT, path)
     record = _convert(document, ProblemRecord, where)
     arrays = None if record.arrays is None else _load_arrays(path, record.arrays.file, record.arrays.sha256)
@@ -222,7 +187,7 @@ def _load_arrays(path: Path, name: str, digest: str) -> Arrays:
     if Path(name).name != name:
         raise FileError("must be a file beside the problem file", where=f"{path.name}: arrays.file", value=name)
     beside = path.with_name(name)
-    data = _read(beside)
+    data = read_bytes(beside)
     found = hashlib.sha256(data).hexdigest()
     if found != digest:
         raise FileError(
@@ -273,10 +238,7 @@ def load_allocation(path: str | os.PathLike[str], problem: Problem) -> Allocatio
         Where it is an answer to another problem, or names groups or precisions that ``problem`` does not have.
     """
     path = Path(path)
-    try:
-        document = msgspec.json.decode(_read(path))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise FileError(f"is not valid JSON: {error}", where=str(path)) from None
+    document = read_json(path)
     _check_format(document, answers.FORMAT, path)
     record = _convert(document, AllocationRecord, path.name)
     try:
@@ -288,22 +250,9 @@ def load_allocation(path: str | os.PathLike[str], problem: Problem) -> Allocatio
 # -- shared ------------------------------------------------------------------------------------------------------
 
 
-def _read(path: Path) -> bytes:
-    if path.is_char_device() or path.is_block_device():
-        raise FileError("is a device, not a file", where=str(path))  # it may never end
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise FileError("there is no such file", where=str(path)) from None
-    except IsADirectoryError:
-        raise FileError("is a folder, not a file", where=str(path)) from None
-    except (OSError, ValueError) as error:
-        raise FileError(f"cannot be read: {getattr(error, 'strerror', None) or error}", where=str(path)) from None
-
-
 def _sha256(path: Path) -> str:
     state = hashlib.sha256()
-    with _writing(path), path.open("rb") as file:
+    with writing(path), path.open("rb") as file:
         while block := file.read(1 << 20):
             state.update(block)
     return state.hexdigest()

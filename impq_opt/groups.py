@@ -12,14 +12,20 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt.errors import ProblemError, nearest
+from impq_opt.held import Held, held
 
 __all__ = ["Candidates", "GroupNames", "gather_sets"]
 
 IntArray = npt.NDArray[np.int64]
 
+# Precisions up to here are whole where they are large, and so are their sums.
+_WIDEST = 2**53
+# More groups than any memory holds.
+_MOST = 1 << 40
+
 
 @dataclass(frozen=True)
-class GroupNames(Sequence[str]):
+class GroupNames(Held, Sequence[str]):
     """The names of G groups: labels, each standing for one group or for an array of groups.
 
     A label of shape ``()`` names one group by itself; a label of shape ``(16, 3)`` names the 48 groups
@@ -40,8 +46,9 @@ class GroupNames(Sequence[str]):
     layers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.layers:
-            object.__setattr__(self, "layers", self.labels)
+        object.__setattr__(self, "labels", tuple(self.labels))
+        object.__setattr__(self, "shapes", tuple(tuple(map(_length, shape)) for shape in self.shapes))
+        object.__setattr__(self, "layers", tuple(self.layers) or self.labels)
         if not len(self.labels) == len(self.shapes) == len(self.layers):
             raise ProblemError(
                 "labels, shapes and layers must have one length",
@@ -60,12 +67,27 @@ class GroupNames(Sequence[str]):
                     hint="every group needs a name of its own",
                 )
             seen.add(label)
+        self._check_text()
+        if sum(math.prod(shape) for shape in self.shapes) >= _MOST:
+            raise ProblemError("stand for too many groups", where="names.shapes")
         for place, (label, shape) in enumerate(zip(self.labels, self.shapes, strict=True)):
             array = label.rpartition("[")[0]
             if shape == () and label.endswith("]") and array in seen and self._element(label) is not None:
                 raise ProblemError(
                     "is also the name of an element of another label", where=f"groups[{place}].name", value=label
                 )
+
+    def _check_text(self) -> None:
+        try:
+            "".join((*self.labels, *self.layers)).encode()
+        except (TypeError, UnicodeEncodeError):  # half of a character, which no file can hold
+            for place, text in enumerate((*self.labels, *self.layers)):
+                if not isinstance(text, str) or any("\ud800" <= character <= "\udfff" for character in text):
+                    raise ProblemError(
+                        "must be text that can be written to a file",
+                        where=f"groups[{place % len(self.labels)}].{'name' if place < len(self.labels) else 'layer'}",
+                        value=text,
+                    ) from None
 
     @classmethod
     def explicit(cls, names: Sequence[str], layers: Sequence[str] | None = None) -> GroupNames:
@@ -80,17 +102,17 @@ class GroupNames(Sequence[str]):
     @cached_property
     def counts(self) -> IntArray:
         """Groups per label (L,)."""
-        return np.array([math.prod(shape) for shape in self.shapes], dtype=np.int64)
+        return held(np.array([math.prod(shape) for shape in self.shapes], dtype=np.int64))
 
     @cached_property
     def offsets(self) -> IntArray:
         """Index of the first group of each label, and the number of groups at the end (L + 1,)."""
-        return np.concatenate([[0], np.cumsum(self.counts)]).astype(np.int64)
+        return held(np.concatenate([[0], np.cumsum(self.counts)]).astype(np.int64))
 
     @cached_property
     def label_of(self) -> IntArray:
         """Index of the label of each group (G,)."""
-        return np.repeat(np.arange(len(self.labels)), self.counts)
+        return held(np.repeat(np.arange(len(self.labels)), self.counts))
 
     @cached_property
     def _position(self) -> dict[str, int]:
@@ -168,8 +190,14 @@ class GroupNames(Sequence[str]):
         return np.array([self.index_of(pattern)], dtype=np.int64)
 
 
+def _length(side: object) -> int:
+    if isinstance(side, bool) or not isinstance(side, (int, np.integer)) or side < 0:
+        raise ProblemError("must be whole numbers >= 0", where="names.shapes", value=side)
+    return int(side)
+
+
 @dataclass(frozen=True, eq=False)
-class Candidates:
+class Candidates(Held):
     """The precisions that each group may take.
 
     Groups that may take the same precisions share one *set*; a set is a tuple of distinct bit widths in the order
@@ -193,15 +221,14 @@ class Candidates:
     numbered: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_widths()
+        # Neither the sign of a zero nor the type of a number is part of what it says.
+        object.__setattr__(self, "sets", tuple(tuple(float(w) + 0.0 for w in one) for one in self.sets))
         if self.formats and [len(f) for f in self.formats] != [len(s) for s in self.sets]:
             raise ProblemError("one format name per candidate", where="candidates.formats")
         for number, one in enumerate(self.sets):
             where = f"candidates[{number}]"
-            if not one:
-                raise ProblemError("a group needs at least one candidate", where=where, hint="e.g. bits = [2, 4, 8]")
-            for width in one:
-                if not (isinstance(width, (int, float)) and math.isfinite(width) and width >= 0):
-                    raise ProblemError("bits must be finite numbers >= 0", where=where, value=width)
             if len(set(self.labels(number))) != len(one):
                 raise ProblemError(
                     "candidates must be distinct",
@@ -209,6 +236,16 @@ class Candidates:
                     value=self.labels(number),
                     hint="name the formats where two have one width",
                 )
+
+    def _check_widths(self) -> None:
+        for number, one in enumerate(self.sets):
+            where = f"candidates[{number}]"
+            if not isinstance(one, tuple) or not one:
+                raise ProblemError("a group needs at least one candidate", where=where, hint="e.g. bits = [2, 4, 8]")
+            for width in one:
+                real = isinstance(width, (int, float, np.integer, np.floating)) and not isinstance(width, bool)
+                if not real or not 0 <= width < math.inf or width > _WIDEST:
+                    raise ProblemError("bits must be finite numbers >= 0", where=where, value=width)
 
     def labels(self, number: int) -> tuple[str, ...]:
         """Return what the candidates of set ``number`` are called: their format, or their bits."""
@@ -221,7 +258,7 @@ class Candidates:
             return labels.index(str(candidate))
         try:
             wanted = float(candidate)
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
         widths = [float(w) for w in self.sets[number]]
         return widths.index(wanted) if widths.count(wanted) == 1 else None
@@ -231,9 +268,10 @@ class Candidates:
         """The largest number of candidates of a group, K."""
         return max(len(one) for one in self.sets)
 
-    def of(self, group: int) -> tuple[float, ...]:
-        """Return the precisions that ``group`` may take."""
-        return self.sets[0 if self.set_of is None else int(self.set_of[group])]
+    def of(self, group: int, allowed: npt.NDArray[np.bool_] | None = None) -> tuple[float, ...]:
+        """Return the precisions that ``group`` may take; only those ``allowed`` (G, K) where that is given."""
+        found = self.sets[0 if self.set_of is None else int(self.set_of[group])]
+        return found if allowed is None else tuple(b for b, may in zip(found, allowed[group], strict=False) if may)
 
     def members(self, number: int, count: int) -> IntArray:
         """Return the indices of the groups, out of ``count``, that take set ``number``."""

@@ -138,6 +138,9 @@ class Instance:
     _free: IntArray | None = field(repr=False)
     ties: tuple[TieBlock, ...] = field(repr=False)
     peaks: tuple[Budget, ...] = ()
+    # Of the problem's groups (G, K): the columns that a group may take, then the last of them again; None where all may
+    # take all. Free groups that are not tied count in these.
+    columns: IntArray | None = field(default=None, repr=False)
 
     @property
     def quantum(self) -> Fraction:
@@ -208,7 +211,7 @@ class Instance:
         if self._free is None:
             return choice
         full = self._fixed.copy()
-        full[self._free] = choice
+        full[self._free] = choice if self.columns is None else self._own_columns(choice)
         for tie in self.ties:
             # (ties, members) <- columns of each member for the tie's candidate
             full[tie.members] = np.take_along_axis(tie.columns[None], choice[tie.groups][:, None, None], axis=2)[
@@ -216,11 +219,18 @@ class Instance:
             ]
         return full
 
+    def _own_columns(self, choice: IntArray) -> IntArray:
+        assert self.columns is not None and self._free is not None
+        # A tie may have more candidates than its first member; where it is lifted to is told by the tie.
+        return self.columns[self._free, np.minimum(choice, self.columns.shape[1] - 1)]
+
     def reduce(self, choice: IntArray) -> IntArray:
         """Return the choice (size,) of the free groups for one (G,) that respects pins and ties."""
         if self._free is None:
             return choice
         reduced = choice[self._free]
+        if self.columns is not None:
+            reduced = (self.columns[self._free] == reduced[:, None]).argmax(axis=1)
         for tie in self.ties:
             # (ties, columns) <- which candidate of the tie gives every member its column
             same = (tie.columns[None] == choice[tie.members][:, :, None]).all(axis=1)

@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt.arithmetic import exact_int_sum
-from impq_opt.arrays import WEIGHT
+from impq_opt.arrays import WEIGHT, float_array, int_array, kind_array
 from impq_opt.errors import ProblemError
 from impq_opt.groups import Candidates, GroupNames
+from impq_opt.held import Held
 from impq_opt.limits import LARGEST_SIZES
 
 __all__ = ["Layout"]
@@ -22,8 +23,8 @@ KindArray = npt.NDArray[np.int8]
 
 
 @dataclass(frozen=True, eq=False)
-class Layout:
-    """G groups without what they damage: all that a cost term may look at. Checked whole when it is made.
+class Layout(Held):
+    """G groups without what they damage: all that a cost term may look at. Checked whole when it is made, and held.
 
     Parameters
     ----------
@@ -60,6 +61,8 @@ class Layout:
     steps: IntArray | None = None
 
     def __post_init__(self) -> None:
+        self._read()
+        super().__post_init__()
         self._check_shapes()
         self._check_sizes()
         self._check_reads()
@@ -76,10 +79,21 @@ class Layout:
         """Return where a fault of ``group`` is, for an error."""
         return f"groups[{group}].{what} ({self.names[group]})"
 
+    def _read(self) -> None:
+        """Give every array its type; what is of another and does not fit it is told."""
+        if np.size(self.sizes) == 0:
+            raise ProblemError("a problem needs at least one group", where="groups")
+        found: dict[str, object] = {"sizes": int_array(self.sizes, "sizes"), "kinds": kind_array(self.kinds)}
+        if self.ranges is not None:
+            found["ranges"] = float_array(self.ranges, "ranges")
+        for name, dimensions in (("macs", 1), ("reads", 1), ("also_reads", 2), ("lengths", 1), ("steps", 2)):
+            if getattr(self, name) is not None:
+                found[name] = int_array(getattr(self, name), name, dimensions)
+        for name, array in found.items():
+            object.__setattr__(self, name, array)
+
     def _check_shapes(self) -> None:
         count = len(self.sizes)
-        if count == 0:
-            raise ProblemError("a problem needs at least one group", where="groups")
         if len(self.names) != count:
             raise ProblemError("one name per group", where="names", value=(len(self.names), count))
         for name in ("kinds", "ranges", "macs", "reads", "lengths", "steps"):

@@ -177,7 +177,8 @@ class Priced:
 
 def clean(difference: FloatArray, value: FloatArray) -> FloatArray:
     """Return the difference with what is only rounding taken as 0."""
-    return np.where(np.abs(difference) <= np.abs(value) * 2**-44, 0.0, difference)
+    # Infinite stays infinite: columns that a group does not have are never near.
+    return np.where((np.abs(difference) <= np.abs(value) * 2**-44) & np.isfinite(value), 0.0, difference)
 
 
 def label_of(problem: Problem, group: int, column: int) -> str:

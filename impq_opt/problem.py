@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.arrays import candidate_sets, exact_bound, float_array, group_names, int_array, kind_array
+from impq_opt.arrays import allowed_tables, candidate_sets, exact_bound, group_names, int_array, precisions
 from impq_opt.costs import CostTerm, TableCost, cost_named, parse_quantity
 from impq_opt.damage import DamageTable, PowerLaw
 from impq_opt.declaration import Group, from_groups, pin, restrict, tie
 from impq_opt.errors import ProblemError
 from impq_opt.groups import Candidates, GroupNames
+from impq_opt.labelled import align
 from impq_opt.layout import Layout
+from impq_opt.numbers import read_exact
 from impq_opt.validation import check_damage, check_goals, check_pins, check_tables, check_ties
 
 __all__ = ["Problem"]
@@ -29,8 +31,8 @@ __all__ = ["Problem"]
 class Problem(Layout):
     """Which precision each group may take, what it costs and what it damages.
 
-    Build it with :meth:`from_sensitivities`, :meth:`from_tables` or :meth:`declare`, or load a file. Arrays are kept as
-    read-only views, not copied: do not change them afterwards.
+    Build it with :meth:`from_sensitivities`, :meth:`from_tables` or :meth:`declare`, or load a file. Arrays and
+    mappings are copied and held: what is changed afterwards, by whomever, changes no problem.
 
     Parameters
     ----------
@@ -68,16 +70,16 @@ class Problem(Layout):
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "pins", _whole_pins(self.pins))
+        object.__setattr__(self, "budgets", {name: _exact(v, f"budgets.{name}") for name, v in self.budgets.items()})
         super().__post_init__()
         check_tables(self, self.costs)
         check_damage(self, self.damage)
         check_goals(self.costs, self.objective, self.budgets, self.bound)
-        check_pins(self, self.pins)
-        check_ties(self, self.ties, self.pins)
+        check_pins(self, self.pins, self.allowed)
+        check_ties(self, self.ties, self.pins, self.allowed)
         # One tie, one form: neither the digest nor the answer depends on the order in which it was written.
         object.__setattr__(self, "ties", tuple(sorted(tuple(sorted(int(g) for g in tie)) for tie in self.ties)))
-        for name in ("objective", "budgets", "pins", "provenance"):
-            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
 
     # -- building ------------------------------------------------------------------------------------------------
 
@@ -97,15 +99,15 @@ class Problem(Layout):
 
         ``fields`` are further fields of :class:`Problem`.
         """
-        size_array = int_array(sizes, "sizes")
-        errors = None if stderr is None else float_array(stderr, "stderr")
+        given = {"sizes": sizes, "sensitivities": sensitivities, "stderr": stderr, **_vectors(kinds, fields)}
+        found = align(given, names)
+        size_array = int_array(found.arrays["sizes"], "sizes")
         return cls(
-            names=group_names(names, len(size_array)),
-            candidates=Candidates((tuple(float(b) for b in bits),)),
-            damage=PowerLaw(float_array(sensitivities, "sensitivities"), errors),
+            names=group_names(found.names, len(size_array)),
+            candidates=Candidates((precisions(bits, "bits"),)),
+            damage=PowerLaw(found.arrays["sensitivities"], found.arrays["stderr"]),
             sizes=size_array,
-            kinds=kind_array(kinds),
-            **fields,
+            **fields | {name: array for name, array in found.arrays.items() if name in _VECTORS},
         )
 
     @classmethod
@@ -124,21 +126,25 @@ class Problem(Layout):
 
         Tables may be non-convex and non-monotone. For ragged candidates give ``bits`` as one list a group; columns past
         the end of a group's list are ignored. Where ``bits`` is left out a candidate is called by its column.
+
+        What is masked in either table (:mod:`numpy.ma`), and what costs or damages infinitely much, is not allowed. It
+        keeps its column: a choice (G,) holds column numbers of the tables as they are given.
+
+        Tables of other libraries with labels (``index`` and ``columns``, as pandas has them) are put in one order, that
+        of ``names`` and ``bits`` or of the first table with labels, and choices refer to that order. Labels of rows
+        become names, labels of columns bits where they are numbers, else formats.
         """
-        table = float_array(damage, "damage", dimensions=2)
-        term = TableCost.from_array(cost, unit=unit)
+        aligned = align({"cost": cost, "damage": damage, "sizes": sizes, **_vectors(None, fields)}, names, bits)
+        costs, table = allowed_tables(aligned.arrays["cost"], aligned.arrays["damage"])
+        term = TableCost.from_array(costs, unit=unit)
         count, width = table.shape
-        if term.values.shape != table.shape:
-            raise ProblemError(
-                "cost and damage must have one shape",
-                where="cost",
-                value=(term.values.shape, table.shape),
-            )
+        size_array = aligned.arrays["sizes"]
+        fields |= {name: array for name, array in aligned.arrays.items() if name in _VECTORS}
         return cls(
-            names=group_names(names, count),
-            candidates=candidate_sets(bits, count, width),
+            names=group_names(aligned.names, count),
+            candidates=candidate_sets(aligned.bits, count, width, aligned.formats),
             damage=DamageTable(table),
-            sizes=np.ones(count, dtype=np.int64) if sizes is None else int_array(sizes, "sizes"),
+            sizes=np.ones(count, dtype=np.int64) if size_array is None else size_array,
             costs=(term, *fields.pop("costs", ())),
             objective=fields.pop("objective", {"cost": 1}),
             damage_unit=fields.pop("damage_unit", ""),
@@ -217,6 +223,11 @@ class Problem(Layout):
         ties = tuple(ties)
         return replace(problem, ties=tie(problem, problem.ties, ties)) if ties else problem
 
+    @property
+    def allowed(self) -> npt.NDArray[np.bool_] | None:
+        """Which candidates (G, K) a group may take, those whose damage is finite; None where it may take all."""
+        return None if isinstance(self.damage, PowerLaw) else self.damage.allowed(self.candidates)
+
     # -- reading -------------------------------------------------------------------------------------------------
 
     def cost(self, name: str) -> CostTerm:
@@ -265,14 +276,25 @@ class Problem(Layout):
         yield "ties", self.ties
         yield "metric", (self.metric, self.damage_unit)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Read-only views of mappings do not travel to another process; the problem is declared anew there.
-        values = {one.name: getattr(self, one.name) for one in fields(self)}
-        return _declared, ({k: dict(v) if isinstance(v, Mapping) else v for k, v in values.items()},)
-
     def __repr__(self) -> str:
         return f"Problem({len(self)} groups, minimize={'+'.join(self.objective)}, bound={self.bound})"
 
 
-def _declared(values: dict[str, Any]) -> Problem:
-    return Problem(**values)
+# Fields of a layout with a number for each group.
+_VECTORS = ("kinds", "ranges", "macs", "reads", "lengths")
+
+
+def _vectors(kinds: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
+    found = {name: fields[name] for name in _VECTORS if name in fields}
+    return found if kinds is None else found | {"kinds": kinds}
+
+
+def _whole_pins(pins: Mapping[int, int]) -> dict[int, int]:
+    try:
+        return {operator.index(group): operator.index(column) for group, column in pins.items()}
+    except (TypeError, AttributeError):
+        raise ProblemError("must be a mapping of groups to columns", where="pins", value=pins) from None
+
+
+def _exact(limit: object, where: str) -> Fraction:
+    return limit if isinstance(limit, Fraction) else read_exact(limit, where)

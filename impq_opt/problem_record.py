@@ -7,6 +7,7 @@ Goals, pins and ties are written the same way in both; pins and ties of large pr
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
@@ -23,6 +24,7 @@ from impq_opt.damage import DamageTable, PowerLaw
 from impq_opt.declaration import Group, from_groups
 from impq_opt.errors import ProblemError
 from impq_opt.groups import Candidates, GroupNames
+from impq_opt.numbers import read_exact
 from impq_opt.problem import Problem
 
 __all__ = ["FORMAT", "ProblemRecord", "problem_from_record"]
@@ -31,7 +33,7 @@ FORMAT = "impq-opt problem"
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 Number = int | float
-Whole = Annotated[int, msgspec.Meta(le=2**55)]
+Whole = Annotated[int, msgspec.Meta(ge=-(2**55), le=2**55)]
 
 
 class _Struct(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -128,8 +130,7 @@ def problem_from_record(record: ProblemRecord, arrays: Arrays | None, folder: Pa
     problem = Problem(**given)
     tables = [cost_from_csv(one, folder, problem) for one in record.costs if one.csv is not None]
     problem = replace(problem, costs=(*problem.costs, *tables), objective=_objective(record))
-    budgets = {k: _fraction(v) or v for k, v in record.budgets.items()}
-    return problem.revise(budgets=budgets, pins=record.pins, ties=record.ties)
+    return problem.revise(budgets=record.budgets, pins=record.pins, ties=record.ties)
 
 
 def _objective(record: ProblemRecord) -> dict[str, Any]:
@@ -139,22 +140,7 @@ def _objective(record: ProblemRecord) -> dict[str, Any]:
 
 
 def _number(value: Number | str, where: str) -> Number | Fraction:
-    if not isinstance(value, str):
-        return value
-    found = _fraction(value)
-    if found is None:
-        raise ProblemError("must be a number", where=where, value=value, hint="or a fraction such as '1/3'")
-    return found
-
-
-def _fraction(text: Number | str) -> Fraction | None:
-    """Read ``"p/q"``, or a decimal in quotes, exactly."""
-    if not isinstance(text, str) or not text.strip() or len(text) > 5000 or "e" in text.lower():
-        return None
-    try:
-        return Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        return None
+    return read_exact(value, where, hint="or a fraction such as '1/3'") if isinstance(value, str) else value
 
 
 def _from_groups(record: ProblemRecord) -> dict[str, Any]:
@@ -192,7 +178,7 @@ def _from_groups(record: ProblemRecord) -> dict[str, Any]:
 def _group(place: int, one: GroupRecord, record: ProblemRecord) -> Group:
     bits = one.bits if one.bits is not None else record.bits
     for column, width in enumerate(bits or ()):
-        if not 0 <= width < math.inf:
+        if not 0 <= width <= sys.float_info.max:
             where = f"groups[{place}].bits[{column}]" if one.bits is not None else f"bits[{column}]"
             raise ProblemError("must be finite and not negative", where=where, value=width)
     if bits is not None and not bits:
@@ -254,7 +240,8 @@ def _cost_of_groups(record: ProblemRecord, cost: CostRecord, candidates: Candida
             raise ProblemError(f"must have one value for each of the {count} candidates", where=where, value=row)
         for column, value in enumerate(row):
             if not abs(value) < 2**61:
-                raise ProblemError("must be finite and below 2^61", where=f"{where}[{column}]", value=value)
+                hint = "a candidate that is not allowed has damage = inf" if value == math.inf else ""
+                raise ProblemError("must be finite and below 2^61", where=f"{where}[{column}]", value=value, hint=hint)
         # A group's last cost fills the columns that it does not have: they are never read.
         rows.append(row + [row[-1]] * (candidates.width - count))
     return table_cost(cost, np.array(rows))

@@ -47,7 +47,11 @@ def damage_of(problem: Problem, choice: IntArray) -> Fraction:
 
 
 def broken_rule(problem: Problem, choice: IntArray) -> str:
-    """Return which pin or tie a choice (G,) breaks, in words; empty where it keeps all."""
+    """Return which pin or tie a choice (G,) breaks, or what it may not take, in words; empty where it keeps all."""
+    if problem.allowed is not None:
+        taken_well = problem.allowed[np.arange(len(choice)), choice]
+        if not taken_well.all():
+            return f"{problem.names[int(taken_well.argmin())]} may not take its candidate"
     for group, column in problem.pins.items():
         if choice[group] != column:
             return f"{problem.names[group]} is not at its pin"

@@ -211,6 +211,8 @@ def _of_one_kind(instance: Instance, tied: _Tied, clusters: Sequence[IntArray]) 
     for groups in clusters:
         kind = instance.widths[groups] * len(candidates.sets) + sets[instance.representatives[groups]]
         kind = kind * (len(instance.ties) + 1) + tied.block[groups] + 1
+        if instance.columns is not None:
+            kind = np.concatenate([kind, *(instance.columns[instance.representatives[g]] for g in groups.T)], axis=1)
         if (kind == kind[0]).all():
             yield groups
             continue
@@ -298,8 +300,10 @@ class _Tied:
         for position, column in zip(groups.T, columns, strict=True):
             number = int(self.block[position[0]])
             if number < 0:
-                members.append(self.instance.representatives[position])
-                lines.append(column)
+                stands_for = self.instance.representatives[position]
+                own = self.instance.columns
+                members.append(stands_for)
+                lines.append(column if own is None else own[stands_for[0], column])  # the same for all of a kind
             else:
                 tie = self.instance.ties[number]
                 members += list(tie.members[self.row[position]].T)

@@ -180,6 +180,7 @@ def allocate(
     ----------
     cost : array (G, K) of integers or floats
     damage : array (G, K) of float64, not negative
+        What is masked or infinite in either is not allowed; tables with labels are matched by label.
     bound : float
     solver, options
         As in :func:`solve`.
@@ -187,7 +188,8 @@ def allocate(
     Returns
     -------
     Allocation
-        With ``.choice`` (G,), ``.objective``, ``.lower_bound``, ``.gap``, ``.status`` and ``.damage``.
+        With ``.choice`` (G,), columns of the tables as they are given, ``.objective``, ``.lower_bound``, ``.gap``,
+        ``.status`` and ``.damage``.
 
     Examples
     --------

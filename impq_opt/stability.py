@@ -131,7 +131,7 @@ def _measured(problem: Problem) -> tuple[FloatArray, FloatArray]:
 def _draw(value: FloatArray, stderr: FloatArray, rng: np.random.Generator) -> FloatArray:
     """Return gamma variables of the given means and standard deviations; where a deviation is 0, the mean."""
     drawn = value.copy()
-    some = (value > 0) & (stderr > 0)
+    some = (value > 0) & (value < np.inf) & (stderr > 0)
     ratio = np.square(stderr[some] / value[some])
     drawn[some] = value[some] * ratio * rng.standard_gamma(1 / ratio)
     if drawn.ndim == 2:  # a group's errors at different precisions are one error
@@ -142,7 +142,7 @@ def _draw(value: FloatArray, stderr: FloatArray, rng: np.random.Generator) -> Fl
 def _common(value: FloatArray, stderr: FloatArray, rng: np.random.Generator) -> FloatArray:
     """Return tables in which each group's values move together, by its mean relative error."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        relative = np.where(value > 0, stderr / value, np.nan)
+        relative = np.where((value > 0) & (value < np.inf), stderr / value, np.nan)
     known = np.isfinite(relative)
     mean = np.where(known, relative, 0).sum(1) / np.maximum(known.sum(1), 1)
     factor = np.ones(len(value))

@@ -19,6 +19,7 @@ from impq_opt.compilation import compile_instance
 from impq_opt.contract import Control, Solver, clock, listening
 from impq_opt.costs.rows import cost_row
 from impq_opt.errors import UnsupportedError
+from impq_opt.held import Held, held
 from impq_opt.instance import Direction, Instance
 from impq_opt.problem import Problem
 from impq_opt.solver import answer
@@ -33,7 +34,7 @@ IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class Frontier:
+class Frontier(Held):
     """The breakpoints, from the cheapest allocation to the most accurate; each differs from the one before in a group.
 
     Every breakpoint is optimal at its own damage: no allocation with at most that damage is cheaper (Everett 1963).
@@ -65,7 +66,7 @@ class Frontier:
     def price(self) -> FloatArray:
         """What damage costs (B - 1,) between two breakpoints: cost per damage, rising."""
         with np.errstate(over="ignore", divide="ignore"):
-            return nearest_float(self.instance.quantum) / self.edges.ratio[self.order]
+            return held(nearest_float(self.instance.quantum) / self.edges.ratio[self.order])
 
     @cached_property
     def _columns(self) -> IntArray:
@@ -164,6 +165,8 @@ def frontier(problem: Problem, minimize: str | Mapping[str, float] | None = None
     instance = compile_instance(problem, direction=Direction.COST, bound=None, cost=row)
     edges = hull_edges(*instance.tables)
     order = descending(edges.ratio)
+    for array in vars(edges).values():
+        array.flags.writeable = False
     last = edges.start.copy()
     last[edges.group] = edges.to  # in chain order within a group: the last one stays
     first, least = instance.cost_of(edges.start), nearest_float(instance.damage_of(last))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from fractions import Fraction
 
@@ -38,13 +39,20 @@ def _check_shape(layout: Layout, table: npt.NDArray[np.int64] | FloatArray, wher
 
 
 def check_damage(layout: Layout, damage: PowerLaw | DamageTable) -> None:
-    """Raise ProblemError unless every damage is finite and not negative."""
+    """Raise ProblemError unless damages are not negative, finite but for candidates that are not allowed.
+
+    A group of which no candidate is allowed is an error too.
+    """
     if len(damage) != len(layout):
         raise ProblemError("one row per group", where="damage", value=(len(damage), len(layout)))
+    for values, what in ((damage.stderr, "stderr"), (getattr(damage, "values", None), "damage")):
+        if values is not None and values.ndim == 2:
+            _check_shape(layout, values, what)
     if isinstance(damage, PowerLaw):
-        _non_negative(layout, damage.sensitivity, "sensitivity")
+        if damage.stderr is not None and len(damage.stderr) != len(layout):
+            raise ProblemError("one value per group", where="stderr", value=(len(damage.stderr), len(layout)))
+        _non_negative(layout, damage.sensitivity, "sensitivity", np.inf)
         return
-    _check_shape(layout, damage.values, "damage")
     for number, one in enumerate(layout.candidates.sets):
         if layout.candidates.set_of is None:
             table = damage.values
@@ -52,21 +60,30 @@ def check_damage(layout: Layout, damage: PowerLaw | DamageTable) -> None:
         else:
             members = layout.candidates.members(number, len(layout))
             if len(members):
-                _non_negative(layout, damage.values[members, : len(one)], "damage", members)
+                _non_negative(layout, damage.values[members, : len(one)], "damage", groups=members)
+    allowed = damage.allowed(layout.candidates)
+    if allowed is not None and not allowed.any(axis=1).all():
+        raise ProblemError(
+            "allows none of the group's candidates",
+            where=layout.place(int(allowed.any(axis=1).argmin()), "damage"),
+            hint="one that is masked, or whose cost or damage is infinite, is not allowed",
+        )
 
 
-def _non_negative(layout: Layout, values: FloatArray, what: str, groups: IntArray | None = None) -> None:
+def _non_negative(
+    layout: Layout, values: FloatArray, what: str, most: float = math.nan, groups: IntArray | None = None
+) -> None:
     # min and max see every entry, and NaN comes through both: two passes without temporaries.
     low, high = float(values.min()), float(values.max())
-    if low >= 0 and high < np.inf:
+    if low >= 0 and high != most:
         return
-    place = tuple(int(i) for i in np.argwhere(~((values >= 0) & (values < np.inf)))[0])
+    place = tuple(int(i) for i in np.argwhere(~((values >= 0) & (values != most)))[0])
     group = place[0] if groups is None else int(groups[place[0]])
     raise ProblemError(
         "must be finite and not negative",
         where=layout.place(group, what + "".join(f"[{k}]" for k in place[1:])),
         value=float(values[place]),
-        hint="a group that does no damage has 0",
+        hint="a group that does no damage has 0" if most == np.inf else "inf is a candidate that is not allowed",
     )
 
 
@@ -88,7 +105,7 @@ def check_goals(
     for name, limit in budgets.items():
         _known(costs, name, "budgets")
         if not limit > 0:
-            raise ProblemError("must be positive", where=f"budgets.{name}", value=float(limit))
+            raise ProblemError("must be positive", where=f"budgets.{name}", value=limit)
     if bound is not None:
         exact_bound(bound)
 
@@ -100,16 +117,27 @@ def _known(costs: tuple[CostTerm, ...], name: str, where: str) -> None:
         raise ProblemError(error.what, where=where, value=error.value, hint=error.hint) from None
 
 
-def check_pins(layout: Layout, pins: Mapping[int, int]) -> None:
-    """Raise ProblemError unless every pin is a candidate of a group."""
+def check_pins(layout: Layout, pins: Mapping[int, int], allowed: npt.NDArray[np.bool_] | None = None) -> None:
+    """Raise ProblemError unless every pin is a candidate of a group, and ``allowed`` (G, K) where that is given."""
     for group, column in pins.items():
         if not 0 <= group < len(layout):
             raise ProblemError("no such group", where="pins", value=group)
         if not 0 <= column < len(layout.candidates.of(group)):
             raise ProblemError("no such candidate", where=f"pins: {layout.names[group]}", value=column)
+        if allowed is not None and not allowed[group, column]:
+            raise ProblemError(
+                "is pinned to a candidate that is not allowed",
+                where=f"pins: {layout.names[group]}",
+                value=layout.candidates.of(group)[column],
+            )
 
 
-def check_ties(layout: Layout, ties: tuple[tuple[int, ...], ...], pins: Mapping[int, int]) -> None:
+def check_ties(
+    layout: Layout,
+    ties: tuple[tuple[int, ...], ...],
+    pins: Mapping[int, int],
+    allowed: npt.NDArray[np.bool_] | None = None,
+) -> None:
     """Raise ProblemError unless ties are disjoint and each leaves, with the pins, a precision to its groups."""
     seen: set[int] = set()
     for place, tie in enumerate(ties):
@@ -119,7 +147,7 @@ def check_ties(layout: Layout, ties: tuple[tuple[int, ...], ...], pins: Mapping[
         if not seen.isdisjoint(tie):
             raise ProblemError("shares a group with another tie", where=where, value=tie)
         seen.update(tie)
-        sets = [set(layout.candidates.of(group)) for group in tie]
+        sets = [set(layout.candidates.of(group, allowed)) for group in tie]
         names = [layout.names[group] for group in tie]
         if not set.intersection(*sets):
             raise ProblemError("the tied groups have no candidate in common", where=where, value=names)

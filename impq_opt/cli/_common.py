@@ -25,6 +25,7 @@ from impq_opt.arithmetic import nearest_float
 from impq_opt.costs import format_quantity, parse_quantity
 from impq_opt.errors import FileError, OptionError, nearest
 from impq_opt.files import load_problem
+from impq_opt.numbers import read_float, read_whole
 from impq_opt.problem import Problem
 from impq_opt.solvers import solver_class
 
@@ -77,13 +78,13 @@ def parse_bits(text: str) -> list[float]:
         low, colon, high = part.partition(":")
         try:
             if colon:
-                ends = int(low), int(high)
+                ends = read_whole(low, "--bits"), read_whole(high, "--bits")
                 if not 0 <= ends[0] <= ends[1] <= 64:
                     raise ValueError
                 found += [float(b) for b in range(ends[0], ends[1] + 1)]
             else:
-                found.append(float(part))
-        except ValueError:
+                found.append(read_float(part, "--bits"))
+        except ValueError:  # of which an InputError is one
             raise OptionError(
                 "must be a range or a list of precisions", where="--bits", value=text, hint="for example 1:8 or 2,4,8"
             ) from None
@@ -113,8 +114,8 @@ def parse_tie(text: str) -> list[str]:
 
 def parse_bytes(text: str) -> int:
     """Read ``"2GiB"``, or a plain number of bytes, as bytes."""
-    plain = re.fullmatch(r"[0-9]{1,30}", text.strip())
-    found = Fraction(text.strip()) if plain else parse_quantity(text, "bit", "--memory-limit") / 8
+    plain = re.fullmatch(r"[0-9]+", text.strip())
+    found = parse_quantity(text, "" if plain else "bit", "--memory-limit") / (1 if plain else 8)
     if found < 1:
         raise OptionError("must be positive", where="--memory-limit", value=text)
     return int(found)

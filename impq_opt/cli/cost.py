@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from fractions import Fraction
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +16,7 @@ from impq_opt.costing import cost_at, uniform_bits
 from impq_opt.costs import COSTS
 from impq_opt.errors import ImpqError, OptionError, nearest
 from impq_opt.files import load_allocation
+from impq_opt.numbers import read_float, read_whole
 from impq_opt.problem import Problem
 
 __all__ = ["cost"]
@@ -93,7 +93,7 @@ def _problem(name: str, shape: str) -> Problem:
 
 def _shape(text: str) -> list[int]:
     try:
-        sides = [int(part) for part in text.split(",")]
+        sides = [read_whole(part, "--input") for part in text.split(",")]
         if min(sides) < 1:
             raise ValueError
     except ValueError:
@@ -104,8 +104,8 @@ def _shape(text: str) -> list[int]:
 def _pair(text: str) -> tuple[float, float]:
     parts = text.split(",")
     try:
-        weights, activations = (float(part) for part in parts)
-        if not (0 <= weights < math.inf and 0 <= activations < math.inf):
+        weights, activations = (read_float(part, "--bits") for part in parts)
+        if weights < 0 or activations < 0:
             raise ValueError
     except ValueError:
         raise OptionError(

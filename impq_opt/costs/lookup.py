@@ -14,20 +14,24 @@ import numpy.typing as npt
 
 from impq_opt.costs.operations import INPUT_BITS
 from impq_opt.costs.terms import CostTerm, PairTables, common_quantum
+from impq_opt.documents import read_text
 from impq_opt.errors import FileError, ProblemError, nearest
+from impq_opt.held import Held
 from impq_opt.layout import Layout
 from impq_opt.limits import LARGEST_TOTAL
+from impq_opt.numbers import read_exact
 
 __all__ = ["LookupCost"]
 
 IntArray = npt.NDArray[np.int64]
 
+_LARGEST = Fraction(10) ** 300
 _COLUMNS = ("layer", "weight_bits", "activation_bits", "value")
 _Table = dict[str, dict[tuple[Fraction, Fraction], Fraction]]
 
 
 @dataclass(frozen=True, eq=False)
-class LookupCost(CostTerm):
+class LookupCost(Held, CostTerm):
     """A cost given for every layer, weight precision and activation precision; build it with :meth:`from_csv`.
 
     A group that is part of a layer (a kernel) takes the layer's value at its own precision times its share of the
@@ -65,12 +69,12 @@ class LookupCost(CostTerm):
         """
         path = Path(path)
         try:
-            text = path.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise FileError("cannot be read as a table", where=str(path), hint=str(error)) from None
-        return cls.from_table(
-            _read(text, str(path)), layout, name=name, unit=unit, source=source or f"table {path.name}"
-        )
+            text = read_text(path, "a table of costs is CSV")
+        except FileError as error:
+            hint = f"{error.what}: {error.hint}" if error.hint else error.what
+            raise FileError("cannot be read as a table", where=str(path), hint=hint) from None
+        table = _read(text, str(path))
+        return cls.from_table(table, layout, name=name, unit=unit, source=source or f"table {path.name}")
 
     @classmethod
     def from_table(
@@ -117,6 +121,7 @@ class LookupCost(CostTerm):
         return cls(values, left, read[left], pair_values, quantum, name, unit, source)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         largest = max(int(np.abs(a).max(initial=0)) * len(a) for a in (self.values, self.pair_values))
         if largest >= LARGEST_TOTAL:
             raise ProblemError(
@@ -124,6 +129,8 @@ class LookupCost(CostTerm):
                 where=f"costs.{self.name}",
                 hint="give the values with fewer digits",
             )
+        if self.quantum * largest >= _LARGEST:
+            raise ProblemError("values are beyond what float64 can add", where=f"costs.{self.name}")
 
     def slope(self, layout: Layout) -> None:
         return None
@@ -147,35 +154,43 @@ class LookupCost(CostTerm):
             yield key, getattr(self, key)
 
 
+def _rows(text: str, where: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the rows of a CSV text that say anything, each with its line."""
+    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        for row in rows:
+            if any(cell.strip() for cell in row):
+                yield rows.line_num, [cell.strip() for cell in row]
+    except csv.Error as error:
+        raise FileError(f"is not CSV: {error}", where=f"{where}: line {rows.line_num}") from None
+
+
 def _read(text: str, where: str) -> _Table:
-    rows = csv.reader(io.StringIO(text))
-    header = [cell.strip() for cell in next(rows, [])]
+    rows = _rows(text, where)
+    _, header = next(rows, (1, []))
     missing = [column for column in _COLUMNS if column not in header]
     if missing:
         raise FileError(
             f"has no column {missing[0]!r}", where=f"{where}: line 1", value=header, hint=f"needs {', '.join(_COLUMNS)}"
         )
+    if len(set(header)) != len(header):
+        raise FileError("has two columns of one name", where=f"{where}: line 1", value=header)
     table: _Table = {}
-    for row in rows:
-        if not any(cell.strip() for cell in row):
-            continue
-        place = f"{where}: line {rows.line_num}"
+    for line, row in rows:
+        place = f"{where}: line {line}"
         if len(row) != len(header):
             raise FileError(f"must have {len(header)} cells", where=place, value=len(row))
-        cells = dict(zip(header, (cell.strip() for cell in row), strict=True))
-        key = (_number(cells["weight_bits"], place), _number(cells["activation_bits"], place))
+        cells = dict(zip(header, row, strict=True))
+        weight, activation, value = (_number(cells[name], place) for name in _COLUMNS[1:])
         one = table.setdefault(cells["layer"], {})
-        if key in one:
+        if (weight, activation) in one:
             raise FileError("gives a value twice", where=place, value=cells["layer"])
-        one[key] = _number(cells["value"], place)
+        one[weight, activation] = value
     return table
 
 
 def _number(text: str, where: str) -> Fraction:
-    try:
-        value = Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        raise FileError("must be a number", where=where, value=text) from None
+    value = read_exact(text, where, error=FileError)
     if value < 0:
         raise FileError("must not be negative", where=where, value=text)
     return value

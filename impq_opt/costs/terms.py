@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from impq_opt.arrays import plain_array
 from impq_opt.errors import ProblemError
+from impq_opt.held import Held
 from impq_opt.layout import Layout
 from impq_opt.limits import LARGEST_TOTAL
 
@@ -140,7 +142,7 @@ class Representational(CostTerm):
 
 
 @dataclass(frozen=True, eq=False)
-class TableCost(CostTerm):
+class TableCost(Held, CostTerm):
     """An explicit cost for every group and candidate.
 
     Parameters
@@ -166,7 +168,7 @@ class TableCost(CostTerm):
         cls, values: npt.ArrayLike, *, name: str = "cost", unit: str = "", source: str = "given as a table"
     ) -> TableCost:
         """Read costs (G, K) of any real type; floats get an exact integer scaling, stated in ``quantum``."""
-        array = np.asarray(values)
+        array = plain_array(values, f"costs.{name}", "must hold real numbers")
         if array.ndim != 2 or array.size == 0:
             raise ProblemError(
                 "must be a non-empty array of shape (groups, candidates)",
@@ -179,13 +181,12 @@ class TableCost(CostTerm):
             if array.dtype.kind == "O" or array.dtype == np.uint64:  # what int64 may not hold
                 _check_total(largest_entry(array), len(array), f"costs.{name}")
             integers, quantum, rounding = array.astype(np.int64, copy=False), Fraction(1), 0.0
-        elif array.dtype.kind == "f":
-            integers, quantum, rounding = to_integers(array.astype(np.float64, copy=False), f"costs.{name}")
         else:
-            raise ProblemError("must hold real numbers", where=f"costs.{name}", value=str(array.dtype))
+            integers, quantum, rounding = to_integers(array.astype(np.float64, copy=False), f"costs.{name}")
         return cls(integers, quantum, name, unit, source, rounding)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_total(largest_entry(self.values), len(self.values), f"costs.{self.name}")
 
     def slope(self, layout: Layout) -> None:

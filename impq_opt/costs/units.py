@@ -6,6 +6,7 @@ import re
 from fractions import Fraction
 
 from impq_opt.errors import OptionError, nearest
+from impq_opt.numbers import NUMBER, read_exact
 
 __all__ = ["format_quantity", "parse_quantity"]
 
@@ -26,39 +27,38 @@ _FACTORS: dict[str, dict[str, Fraction]] = {
     "s": {"s": Fraction(1), "ms": Fraction(1, 10**3), "us": Fraction(1, 10**6)},
     "J": {"J": Fraction(1), "mJ": Fraction(1, 10**3), "uJ": Fraction(1, 10**6)},
 }
-# Digits are limited: a number that takes minutes to write out in full is no quantity.
 # Far above any cost; every quantity fits a float64.
 _LARGEST = Fraction(10) ** 100
-_NUMBER = re.compile(
-    r"^\s*([0-9]{1,60}(?:\.[0-9]{0,60})?(?:[eE][+-]?[0-9]{1,3})?|\.[0-9]{1,60})\s*([A-Za-z-]{0,20})\s*$"
-)
+_QUANTITY = re.compile(rf"\s*({NUMBER})\s*([A-Za-z-]{{0,20}})\s*")
 
 
 def parse_quantity(text: str | float | Fraction, unit: str, where: str = "quantity") -> Fraction:
-    """Return ``text`` (``"100KiB"``, ``"1.5 Mbit"`` or a plain number of ``unit``) as an exact number of ``unit``.
+    """Return ``text`` (``"100KiB"``, ``"1.5 Mbit"``, ``"1/3"`` or a plain number of ``unit``) as an exact number.
 
-    Decimals are read as decimals: ``"0.1"`` is one tenth, not the nearest float64.
+    Decimals are read as decimals: ``"0.1"`` is one tenth, not the nearest float64, and so is the float 0.1.
     """
-    if isinstance(text, Fraction):
-        return text
-    match = _NUMBER.match(str(text))
-    if match is None:
-        raise OptionError(
-            "must be a non-negative number with an optional unit",
-            where=where,
-            value=text,
-            hint="for example 100KiB",
-        )
-    number, suffix = match.groups()
+    number, suffix = (text, "") if isinstance(text, Fraction) else _parts(text, where)
     factors = _FACTORS.get(unit, {unit: Fraction(1)})
     if suffix and suffix not in factors:
         raise OptionError(
             f"unknown unit for a quantity in {unit}", where=where, value=suffix, hint=nearest(suffix, factors)
         )
-    value = Fraction(number) * (factors[suffix] if suffix else 1)
-    if value > _LARGEST:
+    value = read_exact(number, where, error=OptionError) * (factors[suffix] if suffix else 1)
+    if abs(value) > _LARGEST:
         raise OptionError("is too large", where=where, value=text, hint=f"at most {float(_LARGEST):g} {unit}".rstrip())
     return value
+
+
+def _parts(text: str | float, where: str) -> tuple[str | int, str]:
+    """Return a number, not negative, as it is spelled, and its unit."""
+    if isinstance(text, int) and not isinstance(text, bool) and text >= 0:
+        return text, ""
+    match = None if isinstance(text, int) else _QUANTITY.fullmatch(str(text))
+    if match is None or match[1].startswith("-"):
+        raise OptionError(
+            "must be a non-negative number with an optional unit", where=where, value=text, hint="for example 100KiB"
+        )
+    return match[1], match[2]
 
 
 def format_quantity(value: Fraction | float, unit: str) -> str:

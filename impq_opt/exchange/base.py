@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt.allocation import Allocation
+from impq_opt.documents import read_text, unique_keys
 from impq_opt.errors import AllocationError, FileError, MissingPackageError
 from impq_opt.exchange.fused import fused_ties, layer_ties
 from impq_opt.exchange.restate import Precision, restate
@@ -211,11 +212,11 @@ def shifted(damage: FloatArray) -> tuple[FloatArray, float]:
 def read_json(path: Path) -> Any:
     """Return the JSON document at ``path``; raise FileError where it is missing or none."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FileError("there is no such file", where=str(path)) from None
-    except OSError as error:
-        raise FileError(f"cannot be read: {error.strerror}", where=str(path)) from None
+        return json.loads(read_text(path, "JSON"), object_pairs_hook=unique_keys)
+    except RecursionError:
+        raise FileError("is not JSON: it is nested too deeply", where=str(path)) from None
+    except FileError as error:
+        raise error if error.where == str(path) else error.within(str(path)) from None
     except ValueError as error:
         raise FileError(f"is not JSON: {error}", where=str(path)) from None
 

@@ -13,13 +13,15 @@ from typing import Any, ClassVar
 import numpy as np
 
 from impq_opt.allocation import Allocation
-from impq_opt.arrays import KIND_NAMES
+from impq_opt.arrays import KIND_NAMES, allowed_tables
 from impq_opt.costs import TableCost
 from impq_opt.costs.rows import cost_row
 from impq_opt.damage import DamageTable, PowerLaw
+from impq_opt.documents import read_text
 from impq_opt.errors import FileError, nearest
 from impq_opt.exchange.base import Precision, Reader, Writer, need, whole
 from impq_opt.groups import Candidates, GroupNames, gather_sets
+from impq_opt.numbers import read_float, read_whole
 from impq_opt.problem import Problem
 
 __all__ = ["Csv", "Parquet"]
@@ -32,7 +34,7 @@ _COLUMNS = {
     "bits": "precision of the candidate",
     "format": "name of the candidate",
     "cost": "cost of the candidate; size times bits where left out",
-    "damage": "damage of the candidate",
+    "damage": "damage of the candidate; inf where it is not allowed",
     "sensitivity": "instead of damage: E, where damage is E 4^-bits",
     "chosen": "written only: 1 where the allocation takes the candidate",
 }
@@ -67,12 +69,11 @@ class Csv(Reader, Writer):
 
     def load(self, paths: Sequence[Path]) -> Mapping[str, Sequence[Any]]:
         path = self.only(paths)
+        if not path.exists():
+            raise FileError("cannot be read: there is no such file", where=str(path))
         try:
-            with path.open(newline="", encoding="utf-8-sig") as file:
-                rows = list(csv.reader(file, strict=True))
-        except OSError as error:
-            raise FileError(f"cannot be read: {error.strerror}", where=str(path)) from None
-        except (csv.Error, UnicodeDecodeError) as error:
+            rows = list(csv.reader(io.StringIO(read_text(path, "a table is CSV"), newline=""), strict=True))
+        except csv.Error as error:
             raise FileError(f"is not CSV: {error}", where=str(path)) from None
         rows = [row for row in rows if row]
         if len(rows) < 2:
@@ -80,6 +81,8 @@ class Csv(Reader, Writer):
         for number, row in enumerate(rows[1:], start=2):
             if len(row) != len(rows[0]):
                 raise FileError(f"must have {len(rows[0])} values", where=f"{path}: row {number}", value=len(row))
+        if len({name.strip() for name in rows[0]}) != len(rows[0]):
+            raise FileError("has two columns of one name", where=f"{path}: row 1", value=rows[0])
         return {name.strip(): column for name, *column in zip(*rows, strict=True)}
 
     def problem(self, scores: Mapping[str, Sequence[Any]]) -> Problem:
@@ -137,18 +140,36 @@ class Parquet(Csv):
         return bytes(sink.getvalue())
 
 
-def _numbers(scores: Mapping[str, Sequence[Any]], column: str, whole: bool = False) -> list[Any]:
+def _numbers(scores: Mapping[str, Sequence[Any]], column: str, *, infinite: bool = False) -> list[float]:
+    """Return a column as numbers; one that is ``infinite`` stands for a candidate that is not allowed."""
+    return [
+        math.inf if infinite and _is_infinite(value) else read_float(value, f"row {row}: {column}", error=FileError)
+        for row, value in enumerate(scores[column], start=2)
+    ]
+
+
+def _is_infinite(value: object) -> bool:
+    return value == math.inf or (isinstance(value, str) and value.strip().lower() in ("inf", "+inf", "infinity"))
+
+
+def _whole_numbers(scores: Mapping[str, Sequence[Any]], column: str, *, infinite: bool = False) -> list[int]:
     found = []
-    for number, value in enumerate(scores[column], start=2):
-        try:
-            read = float(value)
-            if not math.isfinite(read) or (whole and not read.is_integer()):
-                raise ValueError
-        except (TypeError, ValueError):
-            kind = "a whole number" if whole else "a finite number"
-            raise FileError(f"must be {kind}", where=f"row {number}: {column}", value=value) from None
-        found.append(int(read) if whole else read)
+    for row, value in enumerate(scores[column], start=2):
+        where = f"row {row}: {column}"
+        number = 0 if infinite and _is_infinite(value) else read_whole(value, where, error=FileError)
+        if abs(number) >= 2**63:
+            raise FileError("is beyond 64 bits", where=where, value=value)
+        found.append(number)
     return found
+
+
+def _costs(scores: Mapping[str, Sequence[Any]], rows: Mapping[str, list[int]]) -> Any:
+    """Return the costs (G, K) as they are written, whole ones without rounding."""
+    floats = _padded(_numbers(scores, "cost", infinite=True), rows)
+    if np.abs(floats).max(where=np.isfinite(floats), initial=0) < 2.0**53:
+        return whole(floats)
+    exact = _padded(_whole_numbers(scores, "cost", infinite=True), rows)
+    return np.ma.masked_array(exact, np.isinf(floats))
 
 
 def _first(rows: Mapping[str, list[int]], values: Sequence[Any], column: str) -> list[Any]:
@@ -170,7 +191,7 @@ def _common(scores: Mapping[str, Sequence[Any]], rows: Mapping[str, list[int]]) 
     for group, kind in zip(rows, kinds, strict=True):
         if kind not in KIND_NAMES:
             raise FileError("must be weight or activation", where=f"row {rows[group][0] + 2}: kind", value=kind)
-    sizes = _first(rows, _numbers(scores, "size", whole=True), "size") if "size" in scores else [1] * len(rows)
+    sizes = _first(rows, _whole_numbers(scores, "size"), "size") if "size" in scores else [1] * len(rows)
     names = GroupNames.explicit(list(rows), [str(layer) or group for layer, group in zip(layers, rows, strict=True)])
     codes = np.array([KIND_NAMES.index(kind) for kind in kinds], dtype=np.int8)
     return {
@@ -194,10 +215,10 @@ def _by_sensitivity(scores: Mapping[str, Sequence[Any]]) -> Problem:
 
 def _by_candidate(scores: Mapping[str, Sequence[Any]]) -> Problem:
     rows = _grouped(scores)
-    damage = _numbers(scores, "damage")
+    damage = _padded(_numbers(scores, "damage", infinite=True), rows)
     numbered = "bits" not in scores
     place = {row: k for members in rows.values() for k, row in enumerate(members)}
-    bits = [float(place[row]) for row in range(len(damage))] if numbered else _numbers(scores, "bits")
+    bits = [float(place[row]) for row in range(len(scores["damage"]))] if numbered else _numbers(scores, "bits")
     formats = [str(value) for value in scores["format"]] if "format" in scores else None
     candidates = gather_sets(
         [tuple(bits[row] for row in members) for members in rows.values()],
@@ -207,14 +228,14 @@ def _by_candidate(scores: Mapping[str, Sequence[Any]]) -> Problem:
         candidates = Candidates(candidates.sets, candidates.set_of, candidates.formats, numbered=True)
     fields: dict[str, Any] = {}
     if "cost" in scores:
-        cost = whole(_padded(_numbers(scores, "cost"), rows))
+        cost, damage = allowed_tables(_costs(scores, rows), damage)
         fields["costs"] = (TableCost.from_array(cost, source="the table's cost"),)
         fields["objective"] = {"cost": 1}
     elif numbered or "size" not in scores:
         raise FileError("needs a column cost, or both size and bits", where="columns", value=list(scores))
     return Problem(
         candidates=candidates,
-        damage=DamageTable(_padded(damage, rows)),
+        damage=DamageTable(damage),
         metric="table",
         damage_unit="",
         **fields,

@@ -117,6 +117,7 @@ def _sensitivities(problem: Problem) -> FloatArray:
     if isinstance(problem.damage, PowerLaw):
         return problem.damage.sensitivity
     valid = np.arange(problem.damage.values.shape[1]) < problem.candidates.counts(len(problem))[:, None]
+    valid &= problem.damage.values < np.inf  # others are not allowed
     return np.where(valid, problem.damage.values, -np.inf).max(axis=1)
 
 

@@ -1,0 +1,104 @@
+"""Numbers out of files and from the command line: one grammar, one limit, and exact values.
+
+A number is written as a decimal (``12``, ``-0.5``, ``.5``, ``1e-3``) or as a fraction of whole numbers (``1/3``), with
+a sign before it and blanks around it where one likes. Nothing else is one: no ``inf`` or ``nan``, no ``1_000``, no
+hexadecimals, no digits other than 0 to 9. The limits keep every number small enough to be written out in full at once,
+and lie outside whatever sums and products of float64 give, so what this package writes it also reads.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from fractions import Fraction
+
+import numpy as np
+
+from impq_opt.errors import InputError, ProblemError
+
+__all__ = ["DIGITS", "EXPONENT", "NUMBER", "read_exact", "read_float", "read_whole"]
+
+# The exact sum of ten million float64 damages has at most 1,100 digits on either side of the line, a product of two
+# such 2,200. Python itself turns no text of more than 4,300 digits into a number.
+DIGITS = 4000
+EXPONENT = 999
+
+# A number as a part of a longer pattern, such as that of a quantity with its unit.
+NUMBER = r"[+-]?(?:[0-9]+/[0-9]+|(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)"
+_NUMBER = re.compile(NUMBER)
+_EXPONENT = re.compile(r"[eE][+-]?0*([0-9]*)$")
+_HINT = "such as 0.25, 1e-3 or 1/4"
+
+_TEXT = 2 * DIGITS + 10
+_BEYOND = 10**DIGITS
+
+
+def read_exact(
+    value: object,
+    where: str,
+    *,
+    error: type[InputError] = ProblemError,
+    hint: str = _HINT,
+    what: str = "must be a number",
+) -> Fraction:
+    """Return a number exactly: a text as the decimal or fraction that it spells, a float as its binary value.
+
+    Parameters
+    ----------
+    value : str, int, float or Fraction
+    where : str
+        The place, for the error.
+    error : type of InputError
+        Raised unless it is a finite number of at most ``DIGITS`` digits, with an exponent of at most ``EXPONENT``.
+    hint : str
+        What may stand there.
+    what : str
+        The rule that what is no number breaks.
+    """
+    if isinstance(value, str):
+        found = _from_text(value, where, error, hint, what)
+    elif isinstance(value, bool) or not isinstance(value, int | float | Fraction | np.integer | np.floating):
+        raise error(what, where=where, value=value, hint=hint)
+    elif isinstance(value, float | np.floating):
+        if not math.isfinite(value):
+            raise error("must be finite", where=where, value=float(value), hint=hint)
+        found = Fraction(float(value))
+    else:
+        found = Fraction(int(value)) if isinstance(value, np.integer) else Fraction(value)
+    if max(abs(found.numerator), found.denominator) >= _BEYOND:
+        raise error(f"must be a number of at most {DIGITS} digits", where=where, hint=hint)
+    return found
+
+
+def read_float(value: object, where: str, *, error: type[InputError] = ProblemError, hint: str = _HINT) -> float:
+    """Return the float64 nearest to a number that is read as :func:`read_exact` does; 0 is never negative."""
+    try:
+        # Adding 0 leaves every number as it is but -0.0, which becomes 0.0.
+        return float(read_exact(value, where, error=error, hint=hint, what="must be a finite number")) + 0.0
+    except OverflowError:
+        raise error("is beyond the range of float64", where=where, value=value, hint=hint) from None
+
+
+def read_whole(value: object, where: str, *, error: type[InputError] = ProblemError, hint: str = "such as 64") -> int:
+    """Return a whole number that is read as :func:`read_exact` does, so that ``64.0`` and ``1e3`` are whole too."""
+    found = read_exact(value, where, error=error, hint=hint)
+    if found.denominator != 1:
+        raise error("must be a whole number", where=where, value=value, hint=hint)
+    return found.numerator
+
+
+def _from_text(text: str, where: str, error: type[InputError], hint: str, what: str) -> Fraction:
+    if len(text) > _TEXT:
+        raise error(f"must be a number of at most {DIGITS} digits", where=where, value=text[:80], hint=hint)
+    spelled = text.strip(" \t\r\n")
+    if not _NUMBER.fullmatch(spelled):
+        raise error(what, where=where, value=text, hint=hint)
+    exponent = _EXPONENT.search(spelled)
+    if exponent and int(exponent[1][:5] or 0) > EXPONENT:
+        raise error(f"must have an exponent of at most {EXPONENT}", where=where, value=text, hint=hint)
+    try:
+        return Fraction(spelled)
+    except ZeroDivisionError:
+        raise error("must not be divided by 0", where=where, value=text, hint=hint) from None
+    except ValueError:  # more digits than Python was told to read
+        raise error(f"must be a number of at most {DIGITS} digits", where=where, value=text[:80], hint=hint) from None
