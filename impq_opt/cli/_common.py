@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,13 +19,16 @@ import msgspec
 from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from impq_opt import problems
+from impq_opt.cli._streams import say
 from impq_opt.costs import format_quantity, parse_quantity
 from impq_opt.errors import FileError, OptionError, nearest
 from impq_opt.files import load_problem
 from impq_opt.problem import Problem
 from impq_opt.solvers import solver_class
+from impq_opt.text import json_lines, shortened, visible
 
 __all__ = [
     "JsonFlag",
@@ -44,6 +47,9 @@ __all__ = [
     "parse_tie",
     "print_json",
     "progress",
+    "say",
+    "spinner",
+    "styled",
     "write_output",
 ]
 
@@ -154,21 +160,44 @@ def _literal(text: str) -> Any:
 # -- writing -----------------------------------------------------------------------------------------------------
 
 
+# A column is as wide as its heading, which may have come from a file.
+_LONGEST_HEADING = 40
+
+
 class _Console(Console):
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError  # the command line ends quietly, with status 0
+    """A console to which a string is data: one line, in which nothing is markup, an emoji or a control sequence.
+
+    What is ours and has styles is given as :class:`rich.text.Text`; :func:`styled` makes it from data.
+    """
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        options |= {"markup": False, "emoji": False, "highlight": False}
+        return super().render_str(self.shown(text), **options)
+
+    def shown(self, text: str) -> str:
+        """Return ``text`` in characters that the stream has, so that widths are right."""
+        return visible(text).encode(self.encoding, "backslashreplace").decode(self.encoding)
 
 
-def console(*, stderr: bool = False) -> Console:
+def console(*, stderr: bool = False) -> _Console:
     """Return a console; piped output is not cut to a terminal's width."""
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() or os.environ.get("COLUMNS") else 1000
-    return _Console(stderr=stderr, highlight=False, width=width, soft_wrap=False)
+    return _Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=width, soft_wrap=False)
+
+
+def styled(*parts: str | tuple[str, str]) -> Text:
+    """Return texts, or texts with their styles, as one line for a console."""
+    return Text.assemble(*((visible(p), "") if isinstance(p, str) else (visible(p[0]), p[1]) for p in parts))
 
 
 def print_json(document: Mapping[str, Any] | list[Any]) -> None:
     """Print one JSON document."""
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n")
+    try:
+        text = msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
+    except UnicodeEncodeError:  # half of a surrogate pair: the name of a file that is not UTF-8
+        text = json.dumps(document, indent=2)
+    sys.stdout.write(json_lines(text) + "\n")
 
 
 def grid(*columns: str, title: str | None = None) -> Table:
@@ -178,7 +207,8 @@ def grid(*columns: str, title: str | None = None) -> Table:
     )
     for column in columns:
         right = column.startswith(">")
-        table.add_column(column.lstrip(">"), justify="right" if right else "left", no_wrap=right, overflow="fold")
+        heading = shortened(visible(column.removeprefix(">")), _LONGEST_HEADING)
+        table.add_column(heading, justify="right" if right else "left", no_wrap=right, overflow="fold")
     return table
 
 
@@ -202,12 +232,18 @@ def progress(what: str) -> Iterator[None]:
 
     Native solvers print as they like (HiGHS a line of its own debugging); it would end up between our data.
     """
-    with _native_silence():
-        if not sys.stderr.isatty():
-            yield
-            return
-        with console(stderr=True).status(what):
-            yield
+    with _native_silence(), spinner(what):
+        yield
+
+
+@contextlib.contextmanager
+def spinner(what: str) -> Iterator[Callable[[str], None] | None]:
+    """Show on a terminal that something is going on; the yielded function tells of the next step, None elsewhere."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    with console(stderr=True).status(styled(what)) as status:
+        yield lambda line: status.update(styled(line))
 
 
 @contextlib.contextmanager
@@ -237,4 +273,4 @@ def write_output(path: Path, write: typing.Callable[[Path], None]) -> None:
         write(path)
     except FileError as error:
         raise error.within("--output") from None
-    print(f"written to {path}", file=sys.stderr)
+    print(f"written to {visible(path)}", file=sys.stderr)

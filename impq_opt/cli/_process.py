@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import sys
+import threading
 import time
 from dataclasses import replace
 from multiprocessing.connection import Connection
@@ -34,15 +36,17 @@ def solve_apart(problem: Problem, solver: str, *, time_limit: float, **keywords:
     ImpqError
         What the strategy raised; SolverError where its process ended without an answer, or had to be ended.
     """
-    context: Any = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
-    if sys.platform != "win32":
-        context.set_forkserver_preload(_PRELOAD)
+    context = _context()
     here, there = context.Pipe(duplex=False)
     process = context.Process(
         target=_work, args=(there, problem, solver, {"time_limit": time_limit, **keywords}), daemon=True
     )
-    process.start()
-    there.close()
+    try:
+        process.start()
+    except (EOFError, OSError) as error:
+        raise SolverError(f"its process cannot be started: {getattr(error, 'strerror', None) or 'it ended'}") from None
+    finally:
+        there.close()
     # Reading and checking the answer takes time too; a strategy that minds its limit is never ended here.
     patience = time_limit + max(5.0, time_limit / 2)
     started = time.perf_counter()
@@ -52,7 +56,7 @@ def solve_apart(problem: Problem, solver: str, *, time_limit: float, **keywords:
                 f"was ended: it ran {time.perf_counter() - started:.0f} s, over its limit of {time_limit:g} s"
             )
         found = here.recv()
-    except EOFError:
+    except (EOFError, ConnectionError):
         process.join()
         raise SolverError(f"its process ended without an answer (exit status {process.exitcode})") from None
     finally:
@@ -61,6 +65,23 @@ def solve_apart(problem: Problem, solver: str, *, time_limit: float, **keywords:
     if isinstance(found, Exception):
         raise found
     return replace(found, problem=problem)
+
+
+def _context() -> Any:
+    """Return how processes are started; those that load and run strategies do not hear of Ctrl-C, only we do."""
+    if sys.platform == "win32":
+        return multiprocessing.get_context("spawn")
+    from multiprocessing import forkserver, resource_tracker
+
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_PRELOAD)
+    resource_tracker.ensure_running()  # by itself, because it lets Ctrl-C through when it has started
+    kept = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()  # what is blocked here is blocked there too, and in all that it starts
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, kept)
+    return context
 
 
 def _end(process: Any) -> None:
@@ -73,10 +94,21 @@ def _end(process: Any) -> None:
     process.join()
 
 
+def _follow() -> None:
+    """End this process, and those that it started, when the one that asked ends, however that does."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    multiprocessing.connection.wait([parent.sentinel])
+    if hasattr(os, "killpg"):
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
+
+
 def _work(answer: Connection, problem: Problem, solver: str, keywords: dict[str, Any]) -> None:
     """Solve, and send the allocation without its problem, or the error; stdout is not for native code."""
     if hasattr(os, "setsid"):
         os.setsid()
+    threading.Thread(target=_follow, daemon=True).start()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     from impq_opt.solver import solve
 

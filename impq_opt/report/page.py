@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +17,8 @@ from impq_opt.costs import format_quantity
 from impq_opt.report.content import Report
 from impq_opt.report.figures import Figure
 from impq_opt.report.layers import Layer, sensitivity_name
+from impq_opt.text import html_text as _text
+from impq_opt.text import script_json
 
 __all__ = ["render_page"]
 
@@ -68,12 +69,7 @@ def _data(report: Report) -> str:
         "curve": None if curve is None else curve.as_dict(),
         "start": start,
     }
-    # "</" would end the element that the data stands in.
-    return json.dumps(document, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
-
-
-def _text(value: object) -> str:
-    return html.escape(str(value))
+    return script_json(document)
 
 
 def _number(value: float | None, digits: int = 4) -> str:
