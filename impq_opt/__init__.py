@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from impq_opt import _start as _start  # for Ctrl-C while the rest is loaded
+
+# isort: split
 import importlib
 from types import ModuleType
 
-from impq_opt import _start as _start  # isort: split - first, for Ctrl-C while the rest is loaded
 from impq_opt.allocation import Allocation, Certificate, Diagnosis, Enumeration, Status, Stop
 from impq_opt.audit import Check, Verdict, Verification, verify
 from impq_opt.contract import Claim, Control, Solver

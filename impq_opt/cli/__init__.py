@@ -269,4 +269,5 @@ def main() -> NoReturn:
             sys.stdout.flush()
         except StreamError as error:
             status = _fail(str(error), status or 1)
+    exec("")  # one that Ctrl-C left would make Python end by a signal, not with the status
     sys.exit(status)

@@ -22,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from impq_opt import problems
-from impq_opt.cli._streams import say
+from impq_opt.cli._streams import say, silenced
 from impq_opt.costs import format_quantity, parse_quantity
 from impq_opt.errors import FileError, OptionError, nearest
 from impq_opt.files import load_problem
@@ -249,22 +249,14 @@ def spinner(what: str) -> Iterator[Callable[[str], None] | None]:
 @contextlib.contextmanager
 def _native_silence() -> Iterator[None]:
     """Send what is written to file descriptor 1 past Python to nowhere."""
-    try:
+    with contextlib.suppress(ValueError, AttributeError):  # stdout is closed
         sys.stdout.flush()
-        kept = os.dup(1)
-    except (OSError, ValueError):  # stdout is closed
-        yield
-        return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 1)
-        yield
-    finally:
-        with contextlib.suppress(OSError, AttributeError, TypeError):
-            ctypes.CDLL(None).fflush(None)  # the C library has a buffer of its own
-        os.dup2(kept, 1)
-        os.close(kept)
-        os.close(nowhere)
+    with silenced(1):
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError, AttributeError, TypeError):
+                ctypes.CDLL(None).fflush(None)  # the C library has a buffer of its own
 
 
 def write_output(path: Path, write: typing.Callable[[Path], None]) -> None:

@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from impq_opt.allocation import Allocation
+from impq_opt.cli._streams import debugging, silenced
 from impq_opt.errors import ImpqError, SolverError
 from impq_opt.problem import Problem
 from impq_opt.solvers import TABLE
@@ -68,7 +69,7 @@ def solve_apart(problem: Problem, solver: str, *, time_limit: float, **keywords:
 
 
 def _context() -> Any:
-    """Return how processes are started; those that load and run strategies do not hear of Ctrl-C, only we do."""
+    """Return how processes are started; those that load and run strategies hear of no Ctrl-C and print nothing."""
     if sys.platform == "win32":
         return multiprocessing.get_context("spawn")
     from multiprocessing import forkserver, resource_tracker
@@ -76,9 +77,12 @@ def _context() -> Any:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOAD)
     resource_tracker.ensure_running()  # by itself, because it lets Ctrl-C through when it has started
+    # What is blocked here, and where stderr goes, holds there too, and in all that it starts. A process that is left
+    # in the middle of its start by Ctrl-C would print a traceback.
     kept = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        forkserver.ensure_running()  # what is blocked here is blocked there too, and in all that it starts
+        with contextlib.nullcontext() if debugging() else silenced(2):
+            forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, kept)
     return context
@@ -120,4 +124,5 @@ def _work(answer: Connection, problem: Problem, solver: str, keywords: dict[str,
         found.args = error.args
     except MemoryError:
         found = SolverError("there is not enough memory")
-    answer.send(found)
+    with contextlib.suppress(BrokenPipeError):  # nobody waits any more
+        answer.send(found)

@@ -17,7 +17,7 @@ from impq_opt._start import leave
 from impq_opt.errors import ImpqError
 from impq_opt.text import visible
 
-__all__ = ["StreamError", "debugging", "interrupted", "own_streams", "quiet_hooks", "say", "signals"]
+__all__ = ["StreamError", "debugging", "interrupted", "own_streams", "quiet_hooks", "say", "signals", "silenced"]
 
 
 class StreamError(ImpqError):
@@ -55,6 +55,22 @@ def _nowhere(descriptor: int, flags: int = os.O_WRONLY) -> None:
     if nowhere != descriptor:
         os.dup2(nowhere, descriptor)
         os.close(nowhere)
+
+
+@contextlib.contextmanager
+def silenced(descriptor: int) -> Iterator[None]:
+    """Send what is written to ``descriptor`` past Python's streams, or by processes that are started, to nowhere."""
+    try:
+        kept = os.dup(descriptor)
+    except OSError:  # it is closed
+        yield
+        return
+    try:
+        _nowhere(descriptor)
+        yield
+    finally:
+        os.dup2(kept, descriptor)
+        os.close(kept)
 
 
 def own_streams() -> None:
@@ -100,15 +116,15 @@ def _interrupt(number: int, frame: Any) -> None:
 
 @contextlib.contextmanager
 def signals() -> Iterator[None]:
-    """Raise KeyboardInterrupt inside; outside, Ctrl-C ends the process. Where it is ignored it stays so."""
+    """Raise KeyboardInterrupt at Ctrl-C inside; afterwards, when all is written, it changes nothing any more."""
     if signal.getsignal(signal.SIGINT) not in (leave, signal.default_int_handler):
-        yield
+        yield  # it is ignored, as under nohup, and stays so
         return
     signal.signal(signal.SIGINT, _interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, leave)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def quiet_hooks() -> None:
