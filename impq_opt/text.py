@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import json
+import math
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -76,6 +77,8 @@ def _shown(value: Any) -> Any:
         return visible(value)
     if isinstance(value, Mapping):
         return {visible(key): _shown(one) for key, one in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return None  # JSON has no such number
     return [_shown(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 

@@ -160,8 +160,9 @@ def _literal(text: str) -> Any:
 # -- writing -----------------------------------------------------------------------------------------------------
 
 
-# A column is as wide as its heading, which may have come from a file.
-_LONGEST_HEADING = 40
+# What stands in a column of numbers may have come from a file too: a unit, a label, the heading.
+_WIDEST_NUMBER = 24
+_LONGEST_UNIT = 16
 
 
 class _Console(Console):
@@ -207,8 +208,11 @@ def grid(*columns: str, title: str | None = None) -> Table:
     )
     for column in columns:
         right = column.startswith(">")
-        heading = shortened(visible(column.removeprefix(">")), _LONGEST_HEADING)
-        table.add_column(heading, justify="right" if right else "left", no_wrap=right, overflow="fold")
+        heading = shortened(visible(column.removeprefix(">")), _WIDEST_NUMBER)
+        if right:
+            table.add_column(heading, justify="right", no_wrap=True, overflow="ellipsis", max_width=_WIDEST_NUMBER)
+        else:
+            table.add_column(heading, overflow="fold")
     return table
 
 
@@ -223,7 +227,7 @@ def cost_text(value: Fraction | float | None, unit: str) -> str:
     """Return a cost with its unit for people; a dash where there is none."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return "-"
-    return format_quantity(value, unit)
+    return format_quantity(value, shortened(visible(unit), _LONGEST_UNIT))
 
 
 @contextlib.contextmanager
