@@ -84,11 +84,14 @@ def _shown(value: Any) -> Any:
 
 def json_lines(text: str) -> str:
     """Return JSON text with what a terminal may obey escaped inside its strings, as JSON escapes it."""
-    if text.isascii() and "\x7f" not in text:
-        return text
-    return "".join(
-        c if c == "\n" or c.isprintable() else json.dumps(c)[1:-1] if c != "\x7f" else r"\u007f" for c in text
-    )
+    return _ODD.sub(lambda found: found[0] if found[0].isprintable() else _json_escape(found[0]), text)
+
+
+_ODD = re.compile(r"[^\n -~]")
+
+
+def _json_escape(character: str) -> str:
+    return r"\u007f" if character == "\x7f" else json.dumps(character)[1:-1]
 
 
 # -- CSV ---------------------------------------------------------------------------------------------------------

@@ -165,6 +165,11 @@ def test_what_is_shown_is_one_line_of_printable_characters(text):
     assert not re.search("[\u0300-\u036f]{5}", shown)
 
 
+@pytest.mark.parametrize("before", ["", " ", "a ", "\n", "\x1b", "\u200b"])
+def test_a_mark_stands_on_no_letter_but_its_own(before):
+    assert visible(f"{before}\u0301").endswith("\\u0301")
+
+
 def test_every_character_is_shown_or_escaped():
     for point in (*range(0x3000), *range(0x3000, 0x110000, 97)):
         character = chr(point)
@@ -443,6 +448,28 @@ def test_the_console_reads_nothing_into_strings(capsys):
         assert len(line) <= 1000 or "\\x1b]0;title" in line
 
 
+class Terminal(io.StringIO):
+    encoding = "utf-8"
+
+    def isatty(self):
+        return True
+
+
+def test_the_progress_reads_nothing_into_strings(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    text = "".join(STRINGS[:14])
+    with _common.progress(text):
+        pass
+    with _common.spinner("first") as tell:
+        tell(text)
+        time.sleep(0.2)
+    shown = sys.stderr.getvalue()
+    assert "[/bold]" in shown
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.replace("\r", ""))
+    assert all(c.isprintable() or c == "\n" for c in shown)
+
+
 def test_no_command_prints_past_the_console():
     """A string reaches a terminal through few hands, which are looked at here; nothing else prints or has markup."""
     hands = {"_streams.py": 1, "_common.py": 1, "_tradeoff.py": 1, "completion.py": 1}
@@ -710,21 +737,56 @@ def test_an_interrupt_at_any_instant(command, longest, tmp_path):
         load_allocation(tmp_path / "a.json", load("efficientnet-lite0-imagenet-kernel"))
 
 
-def test_strategies_end_with_the_one_that_asked():
-    mark = f"IMPQ_TEST_MARK={os.getpid()}-killed"
+SLEEPER = """
+import sys, time
+from dataclasses import dataclass
+from impq_opt import Solver
+from impq_opt.solvers import TABLE
+
+TABLE["sleeper"] = "sleeper:Sleeper"
+
+@dataclass(frozen=True)
+class Sleeper(Solver):
+    name = "sleeper"
+    summary = "sleeps"
+    proves = "nothing"
+
+    def run(self, instance, control):
+        open("asleep", "w").close()
+        time.sleep(600)
+
+if __name__ == "__main__":
+    from impq_opt.cli import main
+    sys.argv = ["impq-opt", "compare", "--bound", "0.01", "--solver", "sleeper", "--time-limit", "600"]
+    main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_strategies_end_with_the_one_that_asked(number, tmp_path):
+    (tmp_path / "sleeper.py").write_text(SLEEPER)
+    mark = f"IMPQ_TEST_MARK={os.getpid()}-{number}"
+    environment = ENVIRONMENT | dict([mark.split("=")]) | {"PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
     process = subprocess.Popen(
-        [sys.executable, "-m", "impq_opt", "compare", "efficientnet-lite0-imagenet-kernel", "--solver", "milp",
-         "--bound", "0.01", "--time-limit", "60"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT | dict([mark.split("=")]),
-    )  # fmt: skip
-    deadline = time.monotonic() + 30
-    while len(with_mark(mark)) < 4 and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)  # the command, the two helpers of multiprocessing, and the strategy
-    process.kill()
-    process.wait()
-    while (left := with_mark(mark)) and time.monotonic() < deadline + 30:
+        [sys.executable, "sleeper.py"], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "asleep").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    helpers = [pid for pid in with_mark(mark) if pid != process.pid]
+    assert len(helpers) >= 2
+    for pid in helpers:  # Ctrl-C is for the one that asked alone
+        masks = re.findall(r"Sig(?:Blk|Ign):\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
+        assert any(int(mask, 16) & 1 << signal.SIGINT - 1 for mask in masks)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    while (left := with_mark(mark)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not left
+    assert out == b""
+    assert (process.returncode, err) == (
+        (130, b"impq-opt: interrupted\n") if number == signal.SIGINT else (-number, b"")
+    )
 
 
 def test_an_ignored_interrupt_stays_ignored():

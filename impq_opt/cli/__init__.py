@@ -172,7 +172,10 @@ COMMANDS: tuple[Command, ...] = (
 )
 
 
-_STATUSES = "Exit status: 0 solved; 1 infeasible, unproven or a failed check; 2 wrong usage or bad input."
+_STATUSES = (
+    "Exit status: 0 solved; 1 infeasible, unproven or a failed check, or stdout is full; 2 wrong usage or bad input; "
+    "3 a fault of impq-opt; 130 interrupted."
+)
 
 
 def make_app() -> App:

@@ -76,6 +76,9 @@ def silenced(descriptor: int) -> Iterator[None]:
 def own_streams() -> None:
     """Put streams in place of ``sys.stdout`` and ``sys.stderr`` that mind closed pipes and full disks."""
     if os.name != "posix":
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")
         return
     for descriptor in (0, 1, 2):
         try:
