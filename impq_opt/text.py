@@ -36,7 +36,7 @@ def visible(text: object) -> str:
             marks += 1
         else:
             marks = 0 if character.isprintable() and character != " " else _MOST_MARKS
-        printable = character.isprintable() and (marks <= _MOST_MARKS or character == " ")
+        printable = character.isprintable() and marks <= _MOST_MARKS
         shown.append(character if printable else character.encode("unicode_escape").decode())
     return "".join(shown)
 
@@ -82,12 +82,12 @@ def _shown(value: Any) -> Any:
     return [_shown(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
+_ODD = re.compile(r"[^\n -~]")
+
+
 def json_lines(text: str) -> str:
     """Return JSON text with what a terminal may obey escaped inside its strings, as JSON escapes it."""
     return _ODD.sub(lambda found: found[0] if found[0].isprintable() else _json_escape(found[0]), text)
-
-
-_ODD = re.compile(r"[^\n -~]")
 
 
 def _json_escape(character: str) -> str:

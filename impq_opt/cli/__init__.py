@@ -215,7 +215,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _fail("interrupted", 130)
     except MemoryError:
         return _fail("there is not enough memory for this", 1)
-    except Exception as error:
+    except Exception as error:  # what nobody expected
         return _unexpected(error)
 
 
