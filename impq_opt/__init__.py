@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from impq_opt import _start as _start  # for Ctrl-C while the rest is loaded
+
+# isort: split
 import importlib
 from types import ModuleType
 

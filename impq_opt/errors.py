@@ -19,6 +19,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from impq_opt.text import visible
+
 __all__ = [
     "AllocationError",
     "DataError",
@@ -35,7 +37,10 @@ __all__ = [
 
 
 class ImpqError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base of every error that this package raises on purpose; in words it is one line, whatever it quotes."""
+
+    def __str__(self) -> str:
+        return visible(super().__str__())
 
 
 class InputError(ImpqError, ValueError):

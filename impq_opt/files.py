@@ -88,7 +88,7 @@ def _folded(text: str) -> str:
     """Put lists that tomli_w writes one item a line on lines of up to 120 characters."""
     lines: list[str] = []
     open_: list[list[str]] = []
-    for line in text.splitlines():
+    for line in text.removesuffix("\n").split("\n"):
         # Strings never span lines here, so a line that ends in "[" opens a list and one that begins with "]" closes it.
         item = line.strip()
         if open_ and item.startswith("]"):

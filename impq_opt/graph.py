@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from html import escape
 from itertools import pairwise
 from typing import Any
 
@@ -10,6 +9,7 @@ import networkx as nx
 import numpy as np
 
 from impq_opt.problem import Problem
+from impq_opt.text import html_text, shortened, visible
 
 __all__ = ["graph_svg", "network_graph"]
 
@@ -159,13 +159,13 @@ def _box(problem: Problem, graph: nx.Graph, height: dict[str, float], label: str
         low, high = float(part.min()), float(part.max())
         note += f" · {low:g} bits" if low == high else f" · {low:g} to {high:g} bits"
     room = max(_FITS - len(note), 8)
-    shown = label if len(label) <= room else f"{label[: room // 2]}…{label[-(room - room // 2 - 1) :]}"
-    whole = "" if shown == label else f"<title>{escape(label)}</title>"
+    shown = shortened(visible(label), room)
+    whole = "" if shown == label else f"<title>{html_text(label)}</title>"
     classes = [*(["a"] if data["kind"] != "weight" else []), *(["p"] if data["pinned"] else [])]
     return (
         f'<rect class="{" ".join(classes)}" x="{left}" y="{top:g}" width="{_BOX}" height="22" rx="4"/>'
-        f'<text x="{left + 8}" y="{top + 15:g}">{escape(shown)}{whole}</text>'
-        f'<text x="{left + _BOX - 8}" y="{top + 15:g}" text-anchor="end" fill="#666">{escape(note)}</text>'
+        f'<text x="{left + 8}" y="{top + 15:g}">{html_text(shown)}{whole}</text>'
+        f'<text x="{left + _BOX - 8}" y="{top + 15:g}" text-anchor="end" fill="#666">{html_text(note)}</text>'
     )
 
 

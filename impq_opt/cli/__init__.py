@@ -1,13 +1,12 @@
 """The command line: one thin file per command, loaded when it is called.
 
 Data goes to stdout, all else to stderr. Exit status: 0 solved; 1 infeasible, unproven or a failed check; 2 wrong usage
-or bad input, told in one sentence.
+or bad input, told in one sentence; 3 a fault of ours; 130 interrupted.
 """
 
 from __future__ import annotations
 
-import io
-import os
+import contextlib
 import shlex
 import sys
 from collections.abc import Sequence
@@ -18,7 +17,9 @@ from cyclopts import App
 from cyclopts.exceptions import CycloptsError, UnknownCommandError, UnusedCliTokensError
 
 from impq_opt import __version__
+from impq_opt.cli._streams import StreamError, debugging, interrupted, own_streams, quiet_hooks, say, signals
 from impq_opt.errors import ImpqError, SolverError, nearest
+from impq_opt.text import visible
 
 __all__ = ["COMMANDS", "Command", "invocation", "main", "make_app", "run"]
 
@@ -171,7 +172,10 @@ COMMANDS: tuple[Command, ...] = (
 )
 
 
-_STATUSES = "Exit status: 0 solved; 1 infeasible, unproven or a failed check; 2 wrong usage or bad input."
+_STATUSES = (
+    "Exit status: 0 solved; 1 infeasible, unproven or a failed check, or stdout is full; 2 wrong usage or bad input; "
+    "3 a fault of impq-opt; 130 interrupted."
+)
 
 
 def make_app() -> App:
@@ -203,18 +207,16 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status; errors end as one sentence on stderr."""
     try:
         return _call(list(sys.argv[1:] if arguments is None else arguments))
-    except SolverError as error:
+    except (SolverError, StreamError) as error:
         return _fail(str(error), 1)
     except ImpqError as error:
         return _fail(str(error), 2)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
-    except BrokenPipeError:
-        # The reader has gone (``| head``). Nothing may be flushed to it again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except MemoryError:
         return _fail("there is not enough memory for this", 1)
+    except Exception as error:  # what nobody expected
+        return _unexpected(error)
 
 
 _arguments: ContextVar[tuple[str, ...]] = ContextVar("arguments", default=())
@@ -222,7 +224,7 @@ _arguments: ContextVar[tuple[str, ...]] = ContextVar("arguments", default=())
 
 def invocation() -> str:
     """Return the command line of the command that is running, for provenance."""
-    return shlex.join(["impq-opt", *_arguments.get()])
+    return visible(shlex.join(["impq-opt", *_arguments.get()]))
 
 
 def _call(arguments: list[str]) -> int:
@@ -242,13 +244,33 @@ def _call(arguments: list[str]) -> int:
 
 
 def _fail(sentence: str, status: int) -> int:
-    print(f"impq-opt: {sentence}", file=sys.stderr)
+    say(sentence)
     return status
+
+
+def _unexpected(error: Exception) -> int:
+    if interrupted():  # an import or a library that was left in the middle fails in its own way
+        return _fail("interrupted", 130)
+    if debugging():
+        raise error
+    if isinstance(error, OSError) and error.strerror:
+        place = "" if error.filename is None else f"{error.filename}: "
+        return _fail(f"{place}the system says: {error.strerror}", 1)
+    return _fail(
+        "this is a fault of impq-opt and not of what you asked; please report it with what IMPQ_OPT_DEBUG=1 shows", 3
+    )
 
 
 def main() -> NoReturn:
     """Run the command line and exit."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal without block characters shows others
-    sys.exit(run())
+    own_streams()
+    quiet_hooks()
+    status = 130
+    with contextlib.suppress(KeyboardInterrupt), signals():
+        status = run()
+        try:
+            sys.stdout.flush()
+        except StreamError as error:
+            status = _fail(str(error), status or 1)
+    exec("")  # one that Ctrl-C left would make Python end by a signal, not with the status
+    sys.exit(status)

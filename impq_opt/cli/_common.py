@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,15 +19,18 @@ import msgspec
 from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from impq_opt import problems
 from impq_opt.arithmetic import nearest_float
+from impq_opt.cli._streams import say, silenced
 from impq_opt.costs import format_quantity, parse_quantity
 from impq_opt.errors import FileError, OptionError, nearest
 from impq_opt.files import load_problem
 from impq_opt.numbers import read_float, read_whole
 from impq_opt.problem import Problem
 from impq_opt.solvers import solver_class
+from impq_opt.text import json_lines, shortened, visible
 
 __all__ = [
     "JsonFlag",
@@ -46,6 +49,9 @@ __all__ = [
     "parse_tie",
     "print_json",
     "progress",
+    "say",
+    "spinner",
+    "styled",
     "write_output",
 ]
 
@@ -62,7 +68,7 @@ def find_problem(name: str) -> Problem:
     known = problems.names()
     if name in known:
         return problems.load(name)
-    if Path(name).suffix or os.sep in name or Path(name).exists():
+    if Path(name).suffix or os.sep in name or os.path.exists(name):  # noqa: PTH110 - Path refuses long names
         return load_problem(name)
     raise OptionError(
         "no such problem in the gallery and no such file",
@@ -156,21 +162,45 @@ def _literal(text: str) -> Any:
 # -- writing -----------------------------------------------------------------------------------------------------
 
 
+# What stands in a column of numbers may have come from a file too: a unit, a label, the heading.
+_WIDEST_NUMBER = 24
+_LONGEST_UNIT = 16
+
+
 class _Console(Console):
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError  # the command line ends quietly, with status 0
+    """A console to which a string is data: one line, in which nothing is markup, an emoji or a control sequence.
+
+    What is ours and has styles is given as :class:`rich.text.Text`; :func:`styled` makes it from data.
+    """
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        options |= {"markup": False, "emoji": False, "highlight": False}
+        return super().render_str(self.shown(text), **options)
+
+    def shown(self, text: str) -> str:
+        """Return ``text`` in characters that the stream has, so that widths are right."""
+        return visible(text).encode(self.encoding, "backslashreplace").decode(self.encoding)
 
 
-def console(*, stderr: bool = False) -> Console:
+def console(*, stderr: bool = False) -> _Console:
     """Return a console; piped output is not cut to a terminal's width."""
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() or os.environ.get("COLUMNS") else 1000
-    return _Console(stderr=stderr, highlight=False, width=width, soft_wrap=False)
+    return _Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=width, soft_wrap=False)
+
+
+def styled(*parts: str | tuple[str, str]) -> Text:
+    """Return texts, or texts with their styles, as one line for a console."""
+    return Text.assemble(*((visible(p), "") if isinstance(p, str) else (visible(p[0]), p[1]) for p in parts))
 
 
 def print_json(document: Mapping[str, Any] | list[Any]) -> None:
     """Print one JSON document."""
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n")
+    try:
+        text = msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
+    except UnicodeEncodeError:  # half of a surrogate pair: the name of a file that is not UTF-8
+        text = json.dumps(document, indent=2)
+    sys.stdout.write(json_lines(text) + "\n")
 
 
 def grid(*columns: str, title: str | None = None) -> Table:
@@ -180,7 +210,11 @@ def grid(*columns: str, title: str | None = None) -> Table:
     )
     for column in columns:
         right = column.startswith(">")
-        table.add_column(column.lstrip(">"), justify="right" if right else "left", no_wrap=right, overflow="fold")
+        heading = shortened(visible(column.removeprefix(">")), _WIDEST_NUMBER)
+        if right:
+            table.add_column(heading, justify="right", no_wrap=True, overflow="ellipsis", max_width=_WIDEST_NUMBER)
+        else:
+            table.add_column(heading, overflow="fold")
     return table
 
 
@@ -195,7 +229,7 @@ def cost_text(value: Fraction | float | None, unit: str) -> str:
     """Return a cost with its unit for people; a dash where there is none."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return "-"
-    return format_quantity(value, unit)
+    return format_quantity(value, shortened(visible(unit), _LONGEST_UNIT))
 
 
 @contextlib.contextmanager
@@ -204,33 +238,31 @@ def progress(what: str) -> Iterator[None]:
 
     Native solvers print as they like (HiGHS a line of its own debugging); it would end up between our data.
     """
-    with _native_silence():
-        if not sys.stderr.isatty():
-            yield
-            return
-        with console(stderr=True).status(what):
-            yield
+    with _native_silence(), spinner(what):
+        yield
+
+
+@contextlib.contextmanager
+def spinner(what: str) -> Iterator[Callable[[str], None] | None]:
+    """Show on a terminal that something is going on; the yielded function tells of the next step, None elsewhere."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    with console(stderr=True).status(styled(what)) as status:
+        yield lambda line: status.update(styled(line))
 
 
 @contextlib.contextmanager
 def _native_silence() -> Iterator[None]:
     """Send what is written to file descriptor 1 past Python to nowhere."""
-    try:
+    with contextlib.suppress(ValueError, AttributeError):  # stdout is closed
         sys.stdout.flush()
-        kept = os.dup(1)
-    except (OSError, ValueError):  # stdout is closed
-        yield
-        return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 1)
-        yield
-    finally:
-        with contextlib.suppress(OSError, AttributeError, TypeError):
-            ctypes.CDLL(None).fflush(None)  # the C library has a buffer of its own
-        os.dup2(kept, 1)
-        os.close(kept)
-        os.close(nowhere)
+    with silenced(1):
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError, AttributeError, TypeError):
+                ctypes.CDLL(None).fflush(None)  # the C library has a buffer of its own
 
 
 def write_output(path: Path, write: typing.Callable[[Path], None]) -> None:
@@ -239,4 +271,4 @@ def write_output(path: Path, write: typing.Callable[[Path], None]) -> None:
         write(path)
     except FileError as error:
         raise error.within("--output") from None
-    print(f"written to {path}", file=sys.stderr)
+    print(f"written to {visible(path)}", file=sys.stderr)

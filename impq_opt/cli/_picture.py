@@ -8,12 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from rich.cells import cell_len
 from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from impq_opt.allocation import Allocation
 from impq_opt.arrays import KIND_NAMES
+from impq_opt.text import shortened, visible
 
 __all__ = ["picture"]
 
@@ -98,20 +100,14 @@ def _legend(cells: list[_Cell], levels: npt.NDArray[np.float64]) -> str:
 
 
 def _columns(cells: list[_Cell], console: Console) -> RenderableType:
-    longest = min(max(len(cell.name) for cell in cells), _LONGEST_NAME)
+    names = [shortened(visible(cell.name), _LONGEST_NAME) for cell in cells]
+    longest = max(map(cell_len, names))  # in columns of the terminal: some letters take two
     widest = max(len(cell.bits) for cell in cells)
     texts = [
-        Text(f"{_short(c.name, longest):<{longest}} {c.bits:>{widest}} {c.bar}", no_wrap=True, end="") for c in cells
+        Text(f"{name}{' ' * (longest - cell_len(name))} {c.bits:>{widest}} {c.bar}", no_wrap=True, end="")
+        for name, c in zip(names, cells, strict=True)
     ]
     if not console.is_terminal and "COLUMNS" not in os.environ:
         return Text("\n").join(texts)  # piped: a line a layer
     width = max(text.cell_len for text in texts)
     return Columns(texts, width=min(width, console.width), padding=(0, 2, 0, 0), column_first=True)
-
-
-def _short(name: str, longest: int) -> str:
-    """Cut the middle out of a name that is too long: its ends tell most."""
-    if len(name) <= longest:
-        return name
-    head = (longest - 1) // 2
-    return name[:head] + "…" + name[len(name) - (longest - 1 - head) :]

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import sys
+import threading
 import time
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any
 
 from impq_opt.allocation import Allocation
+from impq_opt.cli._streams import debugging, silenced
 from impq_opt.errors import ImpqError, SolverError
 from impq_opt.problem import Problem
 from impq_opt.solvers import TABLE
@@ -34,15 +37,17 @@ def solve_apart(problem: Problem, solver: str, *, time_limit: float, **keywords:
     ImpqError
         What the strategy raised; SolverError where its process ended without an answer, or had to be ended.
     """
-    context: Any = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
-    if sys.platform != "win32":
-        context.set_forkserver_preload(_PRELOAD)
+    context = _context()
     here, there = context.Pipe(duplex=False)
     process = context.Process(
         target=_work, args=(there, problem, solver, {"time_limit": time_limit, **keywords}), daemon=True
     )
-    process.start()
-    there.close()
+    try:
+        process.start()
+    except (EOFError, OSError) as error:
+        raise SolverError(f"its process cannot be started: {getattr(error, 'strerror', None) or 'it ended'}") from None
+    finally:
+        there.close()
     # Reading and checking the answer takes time too; a strategy that minds its limit is never ended here.
     patience = time_limit + max(5.0, time_limit / 2)
     started = time.perf_counter()
@@ -52,7 +57,7 @@ def solve_apart(problem: Problem, solver: str, *, time_limit: float, **keywords:
                 f"was ended: it ran {time.perf_counter() - started:.0f} s, over its limit of {time_limit:g} s"
             )
         found = here.recv()
-    except EOFError:
+    except (EOFError, ConnectionError):
         process.join()
         raise SolverError(f"its process ended without an answer (exit status {process.exitcode})") from None
     finally:
@@ -61,6 +66,26 @@ def solve_apart(problem: Problem, solver: str, *, time_limit: float, **keywords:
     if isinstance(found, Exception):
         raise found
     return replace(found, problem=problem)
+
+
+def _context() -> Any:
+    """Return how processes are started; those that load and run strategies hear of no Ctrl-C and print nothing."""
+    if sys.platform == "win32":
+        return multiprocessing.get_context("spawn")
+    from multiprocessing import forkserver, resource_tracker
+
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_PRELOAD)
+    resource_tracker.ensure_running()  # by itself, because it lets Ctrl-C through when it has started
+    # What is blocked here, and where stderr goes, holds there too, and in all that it starts. A process that is left
+    # in the middle of its start by Ctrl-C would print a traceback.
+    kept = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        with contextlib.nullcontext() if debugging() else silenced(2):
+            forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, kept)
+    return context
 
 
 def _end(process: Any) -> None:
@@ -73,10 +98,21 @@ def _end(process: Any) -> None:
     process.join()
 
 
+def _follow() -> None:
+    """End this process, and those that it started, when the one that asked ends, however that does."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    multiprocessing.connection.wait([parent.sentinel])
+    if hasattr(os, "killpg"):
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
+
+
 def _work(answer: Connection, problem: Problem, solver: str, keywords: dict[str, Any]) -> None:
     """Solve, and send the allocation without its problem, or the error; stdout is not for native code."""
     if hasattr(os, "setsid"):
         os.setsid()
+    threading.Thread(target=_follow, daemon=True).start()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     from impq_opt.solver import solve
 
@@ -88,4 +124,5 @@ def _work(answer: Connection, problem: Problem, solver: str, keywords: dict[str,
         found.args = error.args
     except MemoryError:
         found = SolverError("there is not enough memory")
-    answer.send(found)
+    with contextlib.suppress(BrokenPipeError):  # nobody waits any more
+        answer.send(found)

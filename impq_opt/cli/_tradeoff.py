@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from impq_opt.costs import cost_named
 from impq_opt.errors import OptionError
 from impq_opt.files import atomic_write
 from impq_opt.problem import Problem
+from impq_opt.text import csv_text
 from impq_opt.tradeoff import TradeoffPoint, tradeoff
 
 __all__ = ["two_costs"]
@@ -71,10 +70,8 @@ def _record(names: tuple[str, str], point: TradeoffPoint) -> dict[str, Any]:
 
 
 def _csv(names: tuple[str, str], found: tuple[TradeoffPoint, ...]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["bound", *names, "status"])
+    rows: list[tuple[Any, ...]] = [("bound", *names, "status")]
     for point in found:
         bound = "" if point.bound is None else float(point.bound)
-        writer.writerow([bound, number(point.first), number(point.second), point.allocation.status.value])
-    return text.getvalue()
+        rows.append((bound, number(point.first), number(point.second), point.allocation.status.value))
+    return csv_text(rows)

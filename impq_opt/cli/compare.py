@@ -159,14 +159,16 @@ def _print(name: str, rows: list[_Row], best: Fraction | float) -> None:
     out = console()
     answers = [row.allocation for row in rows if row.allocation is not None]
     if answers:
-        out.print(f"{name}: {len(answers[0].problem)} groups, {question_text(answers[0])}\n", soft_wrap=True)
+        out.print(f"{name}: {len(answers[0].problem)} groups, {question_text(answers[0])}", soft_wrap=True)
+        out.print()
     reference = _reference(rows)
     if reference is not None:
         assert reference.allocation is not None
         out.print(_table(rows, best, narrow=out.width < 100))
         against = f"diff: groups that differ from {reference.solver}"
         of = damage_name(reference.allocation.problem)
-        out.print(f"\ndamage: {of}; gap: to the best proved bound, or optimal where proved; {against}")
+        out.print()
+        out.print(f"damage: {of}; gap: to the best proved bound, or optimal where proved; {against}")
     reasons: dict[str, list[str]] = {}
     for row in rows:
         if row.reason:

@@ -10,7 +10,17 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from impq_opt.allocation import Allocation, number
-from impq_opt.cli._common import JsonFlag, ProblemName, console, cost_text, find_problem, grid, print_json, progress
+from impq_opt.cli._common import (
+    JsonFlag,
+    ProblemName,
+    console,
+    cost_text,
+    find_problem,
+    grid,
+    print_json,
+    progress,
+    styled,
+)
 from impq_opt.cli._common import number as number_text
 from impq_opt.cli._goals import cost_unit, damage_name, question_text
 from impq_opt.cli.verify import AllocationFile
@@ -106,7 +116,8 @@ def _print_overview(found: Overview, answer: Allocation) -> None:
     )
     if not found.rows:
         return
-    out.print("\nclosest to changing, by multipliers:", style="bold")
+    out.print()
+    out.print("closest to changing, by multipliers:", style="bold")
     table = grid("group", ">bits", ">next", ">behind", "")
     for name, label, other, behind, near in found.rows:
         table.add_row(name, label, other, words.objective(behind), "near-tie" if near else "")
@@ -115,12 +126,14 @@ def _print_overview(found: Overview, answer: Allocation) -> None:
 
 def _print_group(found: Explanation, answer: Allocation) -> None:
     words, out = _Words(answer), console()
-    out.print(f"[bold]{found.name}[/]: {found.label}{words.bits}{f' ({found.held})' if found.held else ''}")
+    held = f" ({found.held})" if found.held else ""
+    out.print(styled((found.name, "bold"), f": {found.label}{words.bits}{held}"), soft_wrap=True)
     if not found.candidates:
         out.print("It has no choice.")
         return
     out.print(f"price: {words.price(found.price)}", soft_wrap=True)
-    out.print(f"why:   {_why(found, words)}\n", soft_wrap=True)
+    out.print(f"why:   {_why(found, words)}", soft_wrap=True)
+    out.print()
     table = grid(">bits", f">{words.cost_name}", ">damage", ">behind the best", "")
     for one in found.candidates:
         note = "chosen" if one.chosen else "near-tie" if one.near_tie else ""

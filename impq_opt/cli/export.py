@@ -14,6 +14,7 @@ from impq_opt.cli.import_ import format_options
 from impq_opt.errors import OptionError
 from impq_opt.exchange import Writer, format_names, make_format
 from impq_opt.files import atomic_write, load_allocation
+from impq_opt.text import visible
 
 __all__ = ["export"]
 
@@ -41,6 +42,13 @@ def export(
     if json:
         print_json({"format": to, "limits": writer.limits, "bytes": len(data), "output": output and str(output)})
     elif output is None:
-        sys.stdout.flush()
-        sys.stdout.buffer.write(data)
+        _print(data)
     return 0
+
+
+def _print(data: bytes) -> None:
+    sys.stdout.flush()
+    if sys.stdout.isatty():  # to be looked at: the lines, and nothing in them that the terminal obeys
+        sys.stdout.writelines(visible(line) + "\n" for line in data.decode(errors="replace").split("\n"))
+    else:
+        sys.stdout.buffer.write(data)

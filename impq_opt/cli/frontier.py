@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -41,6 +39,7 @@ from impq_opt.solver import solve_in_passing
 from impq_opt.solvers import solver_class
 from impq_opt.sweep import Frontier
 from impq_opt.sweep import frontier as sweep
+from impq_opt.text import csv_text
 
 __all__ = ["frontier"]
 
@@ -187,13 +186,9 @@ def _write(path: Path, instance: Instance, hull: Frontier | None, points: list[_
     if path.suffix.lower() in _PICTURES:
         data = picture_bytes(_figure(instance, hull, points), path.suffix.lower()[1:])
     else:
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["kind", "cost", "damage", "label", "status"])
-        if hull is not None:
-            writer.writerows(["hull", repr(c), repr(d), m, ""] for c, d, m in _hull_rows(hull))
-        writer.writerows([p.kind, repr(p.cost), repr(p.damage), p.label, p.status] for p in points)
-        data = text.getvalue().encode()
+        rows = [] if hull is None else [("hull", c, d, m, "") for c, d, m in _hull_rows(hull)]
+        rows += [(p.kind, p.cost, p.damage, p.label, p.status) for p in points]
+        data = csv_text([("kind", "cost", "damage", "label", "status"), *rows]).encode()
     write_output(path, lambda where: atomic_write(where, data))
 
 

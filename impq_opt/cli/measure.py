@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +11,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from impq_opt.cli import invocation
-from impq_opt.cli._common import JsonFlag, console, grid, number, parse_bits, print_json, write_output
+from impq_opt.cli._common import JsonFlag, console, grid, number, parse_bits, print_json, say, spinner, write_output
 from impq_opt.cli._network import NETWORK_HELP, DataOptions, NetworkOptions, need_torch
 from impq_opt.errors import OptionError
 from impq_opt.files import save_problem
@@ -91,12 +90,10 @@ def measure(
     write_output(output, lambda path: save_problem(problem, path))
     reached = problem.provenance.get("relative_error", {}).get("reached", 0.0)
     if relative_error is not None and reached > relative_error:
-        said = f"the samples ended at a standard error of {reached:.1%}, above {relative_error:.1%}"
-        print(f"impq-opt: {said}", file=sys.stderr)
+        say(f"the samples ended at a standard error of {reached:.1%}, above {relative_error:.1%}")
     carried = problem.provenance.get("tail", {}).get("of_the_top_sample", 0.0)
     if carried > 0.2 and not concede:
-        said = f"one sample carries {carried:.0%} of the sensitivities; --concede 0.005 gives up the nearest decisions"
-        print(f"impq-opt: {said}", file=sys.stderr)
+        say(f"one sample carries {carried:.0%} of the sensitivities; --concede 0.005 gives up the nearest decisions")
     if json:
         print_json(_summary(problem))
     else:
@@ -142,11 +139,11 @@ def _distributed() -> Iterator[None]:
 @contextlib.contextmanager
 def _shown(what: str) -> Iterator[Callable[[int, int, float], None] | None]:
     """Show progress where stderr is a terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    with console(stderr=True).status(f"{what}: tracing") as status:
-        yield lambda done, total, error: status.update(f"{what}: {done} of {total} chunks, standard errors {error:.1%}")
+    with spinner(f"{what}: tracing") as tell:
+        if tell is None:
+            yield None
+        else:
+            yield lambda done, total, error: tell(f"{what}: {done} of {total} chunks, standard errors {error:.1%}")
 
 
 def _summary(problem: Problem) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from rich.padding import Padding
 
 from impq_opt import problems as gallery
-from impq_opt.cli._common import JsonFlag, console, find_problem, grid, print_json
+from impq_opt.cli._common import JsonFlag, console, find_problem, grid, print_json, styled
 from impq_opt.problem import Problem
 
 __all__ = ["problems"]
@@ -57,10 +57,10 @@ def _summary(name: str, problem: Problem) -> dict[str, Any]:
 def _print_list(found: list[dict[str, Any]]) -> None:
     out = console()
     for one in found:
-        out.print(f"[bold]{one['name']}[/]{' (default)' if one['name'] == gallery.DEFAULT else ''}")
+        out.print(styled((one["name"], "bold"), " (default)" if one["name"] == gallery.DEFAULT else ""))
         facts = f"{one['groups']:,} groups, {one['weights']:,} weights, {one['bits']} bits, metric {one['metric']}"
         for text in (facts, str(one["provenance"].get("description", ""))):
-            out.print(Padding(text, (0, 0, 0, 4)))
+            out.print(Padding(text, (0, 0, 0, 4), expand=False))
 
 
 def _print_one(one: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 from cyclopts import Parameter
 
@@ -82,13 +83,27 @@ def _title(declared: Problem, path: Path) -> str:
 # -- reading -------------------------------------------------------------------------------------------------------
 
 
+def _document(text: str) -> Any:
+    """Return a JSON document; NaN, which Python writes and JSON does not have, is no number here either."""
+    return json_module.loads(text, parse_constant=lambda _: None)
+
+
+def _text_of(path: Path, hint: str = "") -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise FileError(f"cannot be read: {error.strerror}", where=str(path), hint=hint) from None
+    except ValueError:
+        raise FileError("is not UTF-8", where=str(path), hint=hint) from None
+
+
 def _problem_beside(path: Path) -> Problem:
     """Return the problem that the allocation at ``path`` names by its digest."""
     try:
-        digest = json_module.loads(path.read_text(encoding="utf-8"))["problem_digest"]
-    except OSError as error:
-        raise FileError(f"cannot be read: {error.strerror}", where=str(path)) from None
-    except (ValueError, KeyError, TypeError):
+        digest = _document(_text_of(path))["problem_digest"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
         raise FileError("is not an allocation file", where=str(path), hint="impq-opt solve -o writes one") from None
     for name in (*(str(p) for p in sorted(path.resolve().parent.glob("*.toml"))), *problems.names()):
         try:
@@ -100,7 +115,7 @@ def _problem_beside(path: Path) -> Problem:
     raise OptionError(
         "is needed: no problem with the allocation's digest is beside it or in the gallery",
         where="--problem",
-        value=digest[:16],
+        value=str(digest)[:16],
     )
 
 
@@ -116,17 +131,30 @@ def _runs(folder: Path) -> dict[Path, list[Mapping[str, Any]]]:
     return several or {folder: _read_log(folder / _LOG)}
 
 
+class _Round(msgspec.Struct):
+    """What is read of a line of a run's log."""
+
+    round: int
+    bits: list[float]
+    strategy: str = "run"
+    seed: int = 0
+    status: str = ""
+    damage: float | None = None
+    effective_bits: dict[str, float | None] = {}
+    accuracy: dict[str, float | None] = {}
+
+
 def _read_log(path: Path) -> list[Mapping[str, Any]]:
+    lines = _text_of(path, hint="is it a run's folder?").split("\n")
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        records: list[Mapping[str, Any]] = [json_module.loads(line) for line in lines if line]
-    except OSError as error:
-        raise FileError(f"cannot be read: {error.strerror}", where=str(path), hint="is it a run's folder?") from None
-    except ValueError as error:
+        found = [msgspec.convert(_document(line), _Round) for line in lines if line.strip()]
+    except msgspec.ValidationError as error:
+        raise FileError("has no finished round", where=str(path), hint=str(error)) from None
+    except (ValueError, RecursionError) as error:
         raise FileError(f"is not a run's log: {error}", where=str(path)) from None
-    if not records or not all(isinstance(r, dict) and {"round", "bits"} <= set(r) for r in records):
+    if not found:
         raise FileError("has no finished round", where=str(path))
-    return records
+    return [msgspec.to_builtins(record) for record in found]
 
 
 def _of_run(folder: Path, records: Sequence[Mapping[str, Any]]) -> tuple[Allocation, str]:
@@ -163,10 +191,10 @@ def _of_run(folder: Path, records: Sequence[Mapping[str, Any]]) -> tuple[Allocat
 def _read_measured(path: Path) -> list[Measured]:
     """Return the rows of a validation: a JSON object with ``rows``."""
     try:
-        document = json_module.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise FileError(f"cannot be read: {error.strerror}", where=str(path)) from None
-    except ValueError as error:
+        document = _document(_text_of(path))
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
         raise FileError(f"is not JSON: {error}", where=str(path)) from None
     try:
         return [
@@ -181,8 +209,8 @@ def _read_measured(path: Path) -> list[Measured]:
             )
             for row in document["rows"]
         ]
-    except (TypeError, KeyError, ValueError, AttributeError) as error:
-        raise FileError(f"has no bound and measured mismatch: {error}", where=str(path)) from None
+    except (TypeError, KeyError, ValueError, AttributeError, OverflowError):
+        raise FileError("has no bound and measured mismatch", where=str(path)) from None
 
 
 def _number(value: Any) -> float | None:

@@ -6,7 +6,6 @@ import dataclasses
 import json as json_module
 import math
 import os
-import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from impq_opt.cli._common import JsonFlag, console, grid, parse_assignments, print_json
+from impq_opt.cli._common import JsonFlag, console, grid, parse_assignments, print_json, say, spinner
 from impq_opt.cli._goals import Many
 from impq_opt.cli._network import DATA_HELP, NETWORK_HELP, need_torch
 from impq_opt.errors import MissingPackageError, OptionError
@@ -93,7 +92,7 @@ def rounds(
             plan, hypers, range(seeds) if compare or len(names) > 1 else None, output, root, weights, device, report
         )
     if found is None:
-        print(f"impq-opt: stopped after {minutes:g} minutes; the same command goes on", file=sys.stderr)
+        say(f"stopped after {minutes:g} minutes; the same command goes on")
         return 1
     if os.environ.get("RANK", "0") == "0":
         _tell(plan, found, output, json)
@@ -208,11 +207,11 @@ def _shown(minutes: float | None) -> Iterator[Report]:
     from impq_opt.rounds import Report
 
     deadline = float("inf") if minutes is None else time.monotonic() + 60 * minutes
-    if not sys.stderr.isatty() or os.environ.get("RANK", "0") != "0":
+    if os.environ.get("RANK", "0") != "0":
         yield Report(deadline=deadline)
         return
-    with console(stderr=True).status("rounds") as status:
-        yield Report(show=status.update, deadline=deadline)
+    with spinner("rounds") as tell:
+        yield Report(deadline=deadline) if tell is None else Report(show=tell, deadline=deadline)
 
 
 def _tell(plan: Recipe, found: dict[str, list[list[dict[str, Any]]]], output: Path, json: bool) -> None:
@@ -239,7 +238,7 @@ def _tell(plan: Recipe, found: dict[str, list[list[dict[str, Any]]]], output: Pa
         try:
             plot(found, output / "comparison.svg")
         except MissingPackageError as error:
-            print(f"impq-opt: no plot: {error}", file=sys.stderr)
+            say(f"no plot: {error}")
     if json:
         print_json(document)
     else:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import sys
 from dataclasses import asdict
 from fractions import Fraction
 from typing import Annotated
 
 import msgspec
 from cyclopts import Parameter
+from rich.text import Text
 
 from impq_opt import problems
 from impq_opt.allocation import Allocation, Status, Stop
@@ -26,6 +26,8 @@ from impq_opt.cli._common import (
     parse_options,
     print_json,
     progress,
+    say,
+    styled,
     write_output,
 )
 from impq_opt.cli._goals import Goals, Many, cost_unit, damage_name, diagnosis_text, percent, question_text
@@ -86,8 +88,10 @@ def solve(
 
 
 def _print_stability(held: Stability) -> None:
-    console().print(
-        f"\nstability: {held.feasible:.0%} of {held.resamples} draws of the damages within their standard errors keep "
+    out = console()
+    out.print()
+    out.print(
+        f"stability: {held.feasible:.0%} of {held.resamples} draws of the damages within their standard errors keep "
         f"the bound, {held.near:.0%} within {held.tolerance:.0%} of the best as well (+- {held.stderr:.0%})",
         soft_wrap=True,
     )
@@ -106,7 +110,7 @@ def print_allocation(name: str, allocation: Allocation) -> None:
     out = console()
     out.print(f"{name}: {len(allocation.problem)} groups, {question_text(allocation)}", soft_wrap=True)
     if allocation.choice is None:
-        out.print(f"{allocation.solver}: [bold]{allocation.status.value}[/]")
+        out.print(styled(f"{allocation.solver}: ", (allocation.status.value, "bold")))
         _explain_nothing(allocation)
         return
     out.print()
@@ -121,18 +125,19 @@ def print_allocation(name: str, allocation: Allocation) -> None:
 
 def _explain_nothing(allocation: Allocation) -> None:
     if allocation.diagnosis is not None:
-        print(f"impq-opt: nothing is feasible: {diagnosis_text(allocation)}", file=sys.stderr)
+        say(f"nothing is feasible: {diagnosis_text(allocation)}")
     else:
-        print(f"impq-opt: no answer within the limits was found ({allocation.stop.value})", file=sys.stderr)
+        say(f"no answer within the limits was found ({allocation.stop.value})")
 
 
-def _facts(allocation: Allocation) -> list[tuple[str, str]]:
+def _facts(allocation: Allocation) -> list[tuple[str, str | Text]]:
     problem = allocation.problem
     unit = cost_unit(allocation)
     by_cost = allocation.minimizes == "cost"
     cost_name = " + ".join(allocation.cost_weights)
     lower = allocation.lower_bound
-    facts = [(allocation.solver, f"[bold]{allocation.status.value}[/]" + _stopped(allocation))]
+    status = styled((allocation.status.value, "bold"), _stopped(allocation))
+    facts: list[tuple[str, str | Text]] = [(allocation.solver, status)]
     facts.append((cost_name, cost_text(allocation.cost, unit)))
     if not by_cost:
         facts.append((damage_name(problem), number(allocation.damage, 6)))

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from impq_opt.cli._common import JsonFlag, console, grid, print_json
+from impq_opt.cli._common import JsonFlag, console, grid, print_json, styled
 from impq_opt.errors import ImpqError
 from impq_opt.solvers import solver_class, solver_names
 
@@ -41,7 +41,8 @@ def solvers(
         handles = ["yes" if feature in one["supports"] else "-" for feature in ("damage", "budgets")]
         table.add_row(one["name"], one["proves"], *handles, one["summary"])
     out.print(table)
-    out.print("\nbudget: answers least damage under one budget; budgets: takes further budgets", soft_wrap=True)
+    out.print()
+    out.print("budget: answers least damage under one budget; budgets: takes further budgets", soft_wrap=True)
     return 0
 
 
@@ -69,12 +70,13 @@ def _describe(name: str) -> dict[str, Any]:
 
 def _print_one(one: dict[str, Any]) -> None:
     out = console()
-    out.print(f"[bold]{one['name']}[/]: {one['summary']}", soft_wrap=True)
+    out.print(styled((one["name"], "bold"), f": {one['summary']}"), soft_wrap=True)
     out.print(f"proves: {one['proves']}")
     for feature in one["supports"]:
         out.print(f"handles: {_FEATURES.get(feature, feature)}")
     for name, option in one["options"].items():
         out.print(f"--option {name}={option['default']}")
     if one.get("description"):
-        print()
-        print(one["description"])
+        out.print()
+        for line in one["description"].splitlines():
+            out.print(line, soft_wrap=True)

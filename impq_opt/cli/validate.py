@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +20,7 @@ from impq_opt.cli._common import (
     parse_bits,
     print_json,
     progress,
+    say,
 )
 from impq_opt.cli._goals import diagnosis_text
 from impq_opt.cli._network import NETWORK_HELP, DataOptions, NetworkOptions, need_torch
@@ -100,9 +100,7 @@ def _allocations(
             raise OptionError("must be numbers", where="--bounds", value=text) from None
         found = solve_in_passing(problem, bound=bound)
         if found.choice is None:
-            print(
-                f"impq-opt: bound {bound:g} is left out, {found.status.value}: {diagnosis_text(found)}", file=sys.stderr
-            )
+            say(f"bound {bound:g} is left out, {found.status.value}: {diagnosis_text(found)}")
         else:
             yield f"bound {bound:g}", np.asarray(found.bits)
 

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from impq_opt.allocation import number
 from impq_opt.audit import Verdict, Verification
 from impq_opt.audit import verify as verify_allocation
-from impq_opt.cli._common import JsonFlag, ProblemName, console, find_problem, print_json, progress
+from impq_opt.cli._common import JsonFlag, ProblemName, console, find_problem, print_json, progress, styled
 from impq_opt.errors import OptionError
 from impq_opt.files import load_allocation
 
@@ -42,8 +42,8 @@ def verify(
     else:
         out = console()
         for check in found.checks:
-            verdict = f"[{_COLOURS[check.verdict]}]{check.verdict.value:<8}[/]"
-            out.print(f"{verdict} [bold]{check.name}[/]: {check.text}", soft_wrap=True)
+            verdict = (f"{check.verdict.value:<8}", _COLOURS[check.verdict])
+            out.print(styled(verdict, " ", (check.name, "bold"), f": {check.text}"), soft_wrap=True)
         out.print(_conclusion(found), soft_wrap=True)
     return 0 if found.proved else 1
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from impq_opt.exchange.base import Precision, Reader, Writer, need, whole
 from impq_opt.groups import Candidates, GroupNames, gather_sets
 from impq_opt.numbers import read_float, read_whole
 from impq_opt.problem import Problem
+from impq_opt.text import csv_text, csv_value
 
 __all__ = ["Csv", "Parquet"]
 
@@ -83,7 +83,7 @@ class Csv(Reader, Writer):
                 raise FileError(f"must have {len(rows[0])} values", where=f"{path}: row {number}", value=len(row))
         if len({name.strip() for name in rows[0]}) != len(rows[0]):
             raise FileError("has two columns of one name", where=f"{path}: row 1", value=rows[0])
-        return {name.strip(): column for name, *column in zip(*rows, strict=True)}
+        return {name.strip(): list(map(csv_value, cells)) for name, *cells in zip(*rows, strict=True)}
 
     def problem(self, scores: Mapping[str, Sequence[Any]]) -> Problem:
         """Return the problem of the columns ``scores``, by name."""
@@ -106,11 +106,7 @@ class Csv(Reader, Writer):
 
     def dump(self, allocation: Allocation) -> bytes:
         columns = self.config(allocation)
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(zip(*columns.values(), strict=True))
-        return text.getvalue().encode()
+        return csv_text([list(columns), *zip(*columns.values(), strict=True)]).encode()
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +17,8 @@ from impq_opt.costs import format_quantity
 from impq_opt.report.content import Report
 from impq_opt.report.figures import Figure
 from impq_opt.report.layers import Layer, sensitivity_name
+from impq_opt.text import html_text as _text
+from impq_opt.text import script_json
 
 __all__ = ["render_page"]
 
@@ -68,12 +69,13 @@ def _data(report: Report) -> str:
         "curve": None if curve is None else curve.as_dict(),
         "start": start,
     }
-    # "</" would end the element that the data stands in.
-    return json.dumps(document, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
+    return script_json(document)
 
 
-def _text(value: object) -> str:
-    return html.escape(str(value))
+class _Cell(str):
+    """A cell of HTML made here, in which all text is escaped; every other string is text."""
+
+    __slots__ = ()
 
 
 def _number(value: float | None, digits: int = 4) -> str:
@@ -94,7 +96,7 @@ def _cost(allocation: Allocation, value: Any) -> str:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]], label: str) -> str:
-    """Return a table of HTML cells; a heading with ``>`` is set flush right, one with ``~`` is left out on a phone."""
+    """Return a table of text; a heading with ``>`` is set flush right, one with ``~`` is left out on a phone."""
     classes = ["n" * h.startswith(">") + " wide" * ("~" in h[:2]) for h in head]
     names = [h.lstrip(">~") for h in head]
     top = "".join(f'<th scope="col" class="{c}">{_text(n)}</th>' for n, c in zip(names, classes, strict=True))
@@ -108,7 +110,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]], label: str) -> st
 
 
 def _cell(cell: str, classes: str) -> str:
-    return cell if cell.startswith("<td") else f'<td class="{classes}">{cell}</td>'
+    return cell if isinstance(cell, _Cell) else f'<td class="{classes}">{_text(cell)}</td>'
 
 
 def _chart(figure: Figure | None) -> str:
@@ -123,7 +125,7 @@ def _chart(figure: Figure | None) -> str:
 def _numbers(figure: Figure) -> str:
     """Return the figure's numbers as a table to fold out."""
     rows = [
-        (_text(s.name), _text(s.labels[k] if k < len(s.labels) else ""), _number(float(x), 6), _number(float(y), 6))
+        (s.name, s.labels[k] if k < len(s.labels) else "", _number(float(x), 6), _number(float(y), 6))
         for s in figure.series
         for k, (x, y) in enumerate(zip(s.x, s.y, strict=True))
         if s.style != "stack" or y
@@ -236,8 +238,8 @@ def _layer_row(layer: Layer, most: float) -> list[str]:
     pinned = " <small>(pinned)</small>" if layer.pinned else ""
     kind = "" if layer.kind == "weight" else ' <small class="soft">activation</small>'
     return [
-        f'<td class="name">{_text(layer.name)}{kind}{pinned}</td>',
-        f'<td class="bar">{bar}</td>',
+        _Cell(f'<td class="name">{_text(layer.name)}{kind}{pinned}</td>'),
+        _Cell(f'<td class="bar">{bar}</td>'),
         f"{layer.bits:.4g}",
         f"{layer.groups:,}",
         f"{layer.size:,}",
@@ -281,12 +283,12 @@ def _strategies(report: Report) -> str:
     for one in report.strategies:
         found = one.allocation
         if found.choice is None:
-            rows.append([_text(one.name), found.status.value, "-", "-", "-", "-", _seconds(found.seconds)])
+            rows.append([one.name, found.status.value, "-", "-", "-", "-", _seconds(found.seconds)])
             continue
         weight = found.effective_bits[0]
         gap = "-" if found.gap == float("inf") else _percent(found.gap)
         cells = [_cost(found, found.cost), _number(found.damage), gap, "-" if weight is None else f"{weight:.3f}"]
-        rows.append([_text(one.name), found.status.value, *cells, _seconds(found.seconds)])
+        rows.append([one.name, found.status.value, *cells, _seconds(found.seconds)])
     head = ["strategy", "status", ">cost", ">damage", ">gap it proves", ">~bits a weight", ">~time"]
     return "<p>The same question, put to each strategy.</p>" + _table(head, rows, "Strategies")
 
@@ -296,7 +298,7 @@ def _mismatch(report: Report) -> str:
         return ""
     rows = [
         [
-            _text(m.label),
+            m.label,
             _number(m.bound),
             _number(m.gaussian),
             f"{m.mismatch:.4g}",
@@ -320,9 +322,9 @@ def _rounds(report: Report) -> str:
         shown = [accuracy.get("validation"), accuracy.get("test")]
         rows.append(
             [
-                _text(one.get("strategy", "") + (f", seed {one.get('seed')}" if several else "")),
+                one.get("strategy", "") + (f", seed {one.get('seed')}" if several else ""),
                 _number(one["round"]),
-                _text(one.get("status", "")),
+                one.get("status", ""),
                 _number(bits.get("weights")),
                 _number(bits.get("activations")),
                 _number(one.get("damage")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from impq_opt.errors import FileError, MissingPackageError
 from impq_opt.files import atomic_write
 from impq_opt.report.content import Report
 from impq_opt.report.figures import Figure
+from impq_opt.text import figure_text
 
 __all__ = ["picture_bytes", "write_pictures"]
 
@@ -43,11 +45,14 @@ def picture_bytes(figure: Figure, suffix: str) -> bytes:
         from matplotlib.figure import Figure as Canvas
     except ImportError:
         raise MissingPackageError("matplotlib", "pictures of the figures", "'impq-opt[report]'") from None
-    canvas = Canvas(figsize=(7.2, 4.4), layout="constrained")
-    _draw(canvas.add_subplot(), figure)
     data = io.BytesIO()
     dates: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
-    with mpl.rc_context({"svg.hashsalt": figure.key}):
+    # figure_text() counts on these two. A letter that the font lacks is shown as a box and is no news.
+    plain: Any = {"svg.hashsalt": figure.key, "text.parse_math": True, "text.usetex": False}
+    with mpl.rc_context(plain), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        canvas = Canvas(figsize=(7.2, 4.4), layout="constrained")
+        _draw(canvas.add_subplot(), figure)
         canvas.savefig(data, format=suffix, dpi=160, metadata=dates[suffix])
     return data.getvalue()
 
@@ -63,28 +68,33 @@ def _draw(axes: Any, figure: Figure) -> None:
     stacked = [s for s in figure.series if s.style == "stack"]
     floor = [0.0] * len(stacked[0].x) if stacked else []
     for place, series in enumerate(figure.series):
-        colour = _COLOURS[place % len(_COLOURS)]
+        colour, name = _COLOURS[place % len(_COLOURS)], figure_text(series.name)
         if series.style == "stack":
             shade = _shade(place, len(stacked))
-            axes.bar(series.x, series.y, bottom=floor, color=shade, width=1.0, label=series.name)
+            axes.bar(series.x, series.y, bottom=floor, color=shade, width=1.0, label=name)
             floor = [a + b for a, b in zip(floor, series.y, strict=True)]
         elif series.style == "bars":
-            axes.bar(series.x, series.y, color=colour, label=series.name, width=0.8)
+            axes.bar(series.x, series.y, color=colour, label=name, width=0.8)
         elif series.style == "line":
             dashes = ("-", "--", ":")[place // len(_COLOURS) % 3]
             axes.plot(
-                series.x, series.y, dashes, color=colour, marker="." if len(series.x) < 60 else "", label=series.name
+                series.x,
+                series.y,
+                dashes,
+                color=colour,
+                marker="." if len(series.x) < 60 else "",
+                label=name,
             )
         else:
             face = "none" if series.style == "ring" else colour
-            axes.scatter(series.x, series.y, s=40, facecolors=face, edgecolors=colour, label=series.name, zorder=3)
-    axes.set(title=figure.title, xlabel=figure.x, ylabel=figure.y)
+            axes.scatter(series.x, series.y, s=40, facecolors=face, edgecolors=colour, label=name, zorder=3)
+    axes.set(title=figure_text(figure.title), xlabel=figure_text(figure.x), ylabel=figure_text(figure.y))
     if figure.x_log:
         axes.set_xscale("log")
     if figure.y_log:
         axes.set_yscale("log")
     if 0 < len(figure.ticks) <= _MOST_TICKS:
-        axes.set_xticks(range(len(figure.ticks)), figure.ticks, rotation=90, fontsize=6)
+        axes.set_xticks(range(len(figure.ticks)), [figure_text(tick) for tick in figure.ticks], rotation=90, fontsize=6)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     if len(figure.series) > 1:

@@ -17,6 +17,7 @@ from impq_opt.errors import MissingPackageError, OptionError
 from impq_opt.files import atomic_write
 from impq_opt.rounds.hyper import Hyper, Schedule
 from impq_opt.rounds.loop import Measure, Report, Splits, rounds
+from impq_opt.text import figure_text
 
 __all__ = ["Estimate", "advantage", "against_end", "compare", "plot", "reached", "start_hyper", "trails"]
 
@@ -249,9 +250,10 @@ def plot(found: Mapping[str, list[Records]], path: str | Path, split: str = "val
     for name in found:
         own = [row for row in rows if row["strategy"] == name]
         heights = [100 * row[split].mean for row in own]
+        label = figure_text(name)
         bars = [0 if math.isnan(row[split].stderr) else 100 * row[split].stderr for row in own]
-        left.errorbar([row["bits"].mean for row in own], heights, bars, marker="o", ms=3, capsize=2, label=name)
-        right.errorbar([row["epochs"] for row in own], heights, bars, marker="o", ms=3, capsize=2, label=name)
+        left.errorbar([row["bits"].mean for row in own], heights, bars, marker="o", ms=3, capsize=2, label=label)
+        right.errorbar([row["epochs"] for row in own], heights, bars, marker="o", ms=3, capsize=2, label=label)
     left.set_xlabel("effective weight bits")
     left.invert_xaxis()
     left.set_ylabel(f"{split} accuracy [%]")
