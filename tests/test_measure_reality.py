@@ -170,11 +170,11 @@ def test_rows_are_like_with_like(problem, tmp_path, capsys):
 
     assert run([*command, "--weights-only", "--json"]) == 0
     found = {row["name"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
-    assert list(found) == ["a", "all 3 bits", "bound 0.5", "best 3 bits", "best 8 bits"]
+    assert list(found) == ["a", "all 3 bits", "bound 0.5", "average 3 bits", "average 8 bits"]
     assert all(row["effective_bits"]["activation"] is None for row in found.values())
     assert found["all 3 bits"]["effective_bits"]["weight"] == 3
-    assert 2.9 < found["best 3 bits"]["effective_bits"]["weight"] <= 3
-    assert found["best 3 bits"]["bound"] < found["all 3 bits"]["bound"]
+    assert 2.9 < found["average 3 bits"]["effective_bits"]["weight"] <= 3
+    assert found["average 3 bits"]["bound"] < found["all 3 bits"]["bound"]
     # The very network: weights rounded as allocated and nothing else, with the damage of the weights and no more.
     network, data = digits_network(), load_data("digits", "test")
     for name, bits in (("a", np.asarray(mixed.bits)), ("all 3 bits", np.full(len(problem), 3.0))):
@@ -190,8 +190,8 @@ def test_rows_are_like_with_like(problem, tmp_path, capsys):
     rounded = {row["name"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
     assert rounded["all 3 bits"]["effective_bits"]["activation"] == 3
     assert rounded["all 3 bits"]["bound"] > found["all 3 bits"]["bound"]
-    assert rounded["best 3 bits"]["effective_bits"]["activation"] == 12
-    assert rounded["best 3 bits"]["effective_bits"]["weight"] <= 3
+    assert rounded["average 3 bits"]["effective_bits"]["activation"] == 12
+    assert rounded["average 3 bits"]["effective_bits"]["weight"] <= 3
 
     for text in ("nan", "inf", "0", "-1", "three", ""):
         assert run(["validate", *files, *where, f"--average-bits={text}"]) == 2

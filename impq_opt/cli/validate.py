@@ -48,9 +48,9 @@ def validate(
     data: DataOptions,
     model: NetworkOptions = NetworkOptions(),  # noqa: B008 - frozen
     uniform: Annotated[str | None, Parameter(help="Also all groups at these bits: 2:8.")] = None,
-    bounds: Annotated[str | None, Parameter(help="Also the best allocations for these bounds: 0.3,0.1,0.01.")] = None,
+    bounds: Annotated[str | None, Parameter(help="Also allocations for these bounds: 0.3,0.1,0.01.")] = None,
     average_bits: Annotated[
-        str | None, Parameter(help="Also the best allocations with the storage of so many bits a weight: 3,4.")
+        str | None, Parameter(help="Also allocations that have the storage of so many bits a weight: 3,4.")
     ] = None,
     weights_only: Annotated[
         bool, Parameter(help="Leave activations in float in every row, so that rows differ in their weights alone.")
@@ -117,12 +117,12 @@ def _uniform(problem: Problem, widths: str | None) -> Iterator[tuple[str, np.nda
 
 
 def _solved(problem: Problem, bounds: str | None, average_bits: str | None) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield the best allocations for each bound, and for the storage of so many bits a weight."""
+    """Yield the allocation for each bound, and for the storage of so many bits a weight."""
     weights = int(problem.sizes[problem.weights()].sum())
     goals: list[tuple[str, dict[str, Any]]] = [
         *((f"bound {bound:g}", {"bound": bound}) for bound in _numbers(bounds, "--bounds")),
         *(
-            (f"best {bits:g} bits", {"budget": bits * weights, "minimize": "storage"})
+            (f"average {bits:g} bits", {"budget": bits * weights, "minimize": "storage"})
             for bits in _numbers(average_bits, "--average-bits")
         ),
     ]
