@@ -1,6 +1,5 @@
 """The documentation: its examples run in order, and it builds without a warning."""
 
-import importlib.util
 import os
 import re
 import shlex
@@ -11,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from impq_opt import problems
 from impq_opt.cli import run
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -29,19 +27,18 @@ def blocks(page):
     ]
 
 
-def missing(page):
-    """Return what a page needs and what is not there."""
+def needs(page):
+    """Return the packages that a page needs."""
     found = re.match(r"---\nneeds: \[(.*?)\]\n---", (DOCS / page).read_text(encoding="utf-8"))
-    wanted = [name.strip() for name in found[1].split(",")] if found else []
-    there = {"gallery": bool(problems.names())}
-    return [name for name in wanted if not there.get(name, importlib.util.find_spec(name) is not None)]
+    return [name.strip() for name in found[1].split(",")] if found else []
 
 
 @pytest.mark.filterwarnings("ignore")  # the tools that examples call warn of their own affairs
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)])
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=pytest.mark.peer(*needs(page)) if needs(page) else ()) for page in PAGES if blocks(page)],
+)
 def test_examples_run(page, tmp_path, monkeypatch, capsys):
-    if missing(page):
-        pytest.skip(f"needs {', '.join(missing(page))}")
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "example"}
     for line, language, code in blocks(page):
@@ -60,9 +57,8 @@ def test_every_page_is_reached():
     assert listed == {page.removesuffix(".md") for page in PAGES} - {"index"}
 
 
+@pytest.mark.peer("sphinx", "myst_parser", "numpydoc", "furo", "latex2mathml")
 def test_the_documentation_builds_without_a_warning(tmp_path):
-    for package in ("sphinx", "myst_parser", "numpydoc", "furo", "latex2mathml"):
-        pytest.importorskip(package)
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", str(DOCS), str(tmp_path)]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}

@@ -24,6 +24,7 @@ LAYERS = [
 
 WRITERS = [name for name in format_names(writes=True) if name != "parquet"]
 WEIGHTS_ONLY = ["gptqmodel", "llama.cpp", "mlx"]
+PARQUET = pytest.param("parquet", marks=pytest.mark.peer("pyarrow"))
 
 
 def llama(bits=(2, 3, 4, 5, 6, 8), seed=0):
@@ -286,6 +287,32 @@ def test_autoround_caches_in_and_layer_config_out(tmp_path):
     assert folder.digest == problem.digest
 
 
+@pytest.mark.parametrize(
+    ("schemes", "bare"),
+    # One width alone tells nothing, and AutoRound counts scales unless it is told not to.
+    [
+        *((widths, bare) for widths in ((2, 4, 8), (2, 4, 16), (4, 16)) for bare in (False, True)),
+        ((4,), False),
+    ],
+)
+def test_autoround_caches_that_leave_scales_out_keep_their_sizes(schemes, bare):
+    sizes = {"a": 128 * 9, "b": 128 * 40}
+    caches = [
+        {
+            "version": 1,
+            "score_granularity": "per_op",
+            "scheme": {"bits": b, "group_size": 128},
+            "layer_scores": {
+                n: [b * s + s // 128 * (0 if bare or b == 16 else 16 + b), 1 / b] for n, s in sizes.items()
+            },
+        }
+        for b in schemes
+    ]
+    problem = make_format("autoround").problem(caches)
+    assert problem.sizes.tolist() == list(sizes.values())
+    assert problem.costs[0].source.endswith("weights alone" if bare else "weights, scales, zeros")
+
+
 def test_modelopt_scores_as_json(tmp_path):
     stats = {
         f"{name}.quant_recipe": {
@@ -312,20 +339,8 @@ def test_modelopt_scores_as_json(tmp_path):
 # -- tables --------------------------------------------------------------------------------------------------------
 
 
-def table_formats():
-    return ["csv"] + (["parquet"] if _has("pyarrow") else [])
-
-
-def _has(package):
-    import importlib.util
-
-    return importlib.util.find_spec(package) is not None
-
-
-@pytest.mark.parametrize("name", ["csv", "parquet"])
+@pytest.mark.parametrize("name", ["csv", PARQUET])
 def test_tables_round_trip(name, tmp_path):
-    if name == "parquet" and not _has("pyarrow"):
-        pytest.skip("pyarrow is not installed")
     problem = llama(bits=(2, 4, 8))
     found = solve(problem)
     target = make_format(name, candidates=True)
@@ -416,10 +431,8 @@ def test_foreign_json_is_told_in_one_sentence(name, text, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", format_names(reads=True))
+@pytest.mark.parametrize("name", [PARQUET if name == "parquet" else name for name in format_names(reads=True)])
 def test_missing_files_are_told(name, tmp_path):
-    if name == "parquet" and not _has("pyarrow"):
-        pytest.skip("pyarrow is not installed")
     with pytest.raises(FileError, match=r"no such file|cannot be read|No such file"):
         make_format(name).read(tmp_path / "nothing.json")
 

@@ -1,6 +1,6 @@
 """Exchange formats against the tools themselves: their parsers read what is written, their engines run it.
 
-Each test needs one peer and is skipped where that is not installed.
+Each test is marked with the peers that it needs.
 """
 
 import importlib.util
@@ -13,11 +13,6 @@ from impq_opt import Group, GroupNames, Problem, Status, solve
 from impq_opt.exchange import make_format, weights_only
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # peers warn of their own affairs
-
-
-def needs(*packages):
-    missing = [package for package in packages if importlib.util.find_spec(package) is None]
-    return pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +48,7 @@ def mlp_problem(bits=(2, 4, 8), inputs=()):
 # -- torchao -------------------------------------------------------------------------------------------------------
 
 
-@needs("torch", "torchao")
+@pytest.mark.peer("torch", "torchao")
 def test_torchao_quantizes_and_runs_a_model_as_allocated():
     import torch
     from torchao.quantization import quantize_
@@ -77,7 +72,7 @@ def test_torchao_quantizes_and_runs_a_model_as_allocated():
     assert not torch.equal(before, after)
 
 
-@needs("torch", "torchao")
+@pytest.mark.peer("torch", "torchao")
 def test_torchao_reads_dynamic_inputs_and_layers_left_alone():
     from torchao.core.config import config_from_dict, config_to_dict
 
@@ -91,7 +86,7 @@ def test_torchao_reads_dynamic_inputs_and_layers_left_alone():
     assert config_to_dict(read)["_data"]["fqn_to_config"]["4"]["_data"]["weight_dtype"]["_data"] == "int4"
 
 
-@needs("torch", "torchao")
+@pytest.mark.peer("torch", "torchao")
 def test_torchao_quantizes_convolutions():
     import torch
     from torchao.quantization import quantize_
@@ -104,10 +99,27 @@ def test_torchao_quantizes_convolutions():
     assert [str(model[i].weight.target_dtype) for i in (0, 2)] == ["torch.int4", "torch.int6"]
 
 
+@pytest.mark.peer("torch", "torchao")
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+@pytest.mark.parametrize("group_size", [0, 32])
+def test_torchao_keeps_a_byte_a_weight_as_its_limits_say(bits, group_size):
+    import torch
+    from torchao.quantization import quantize_
+
+    target = make_format("torchao", group_size=group_size)
+    found = solve(target.prepare(Problem.declare([Group("0", size=8192, sensitivity=1.0, bits=(bits,))], bound=9.0)))
+    model = torch.nn.Sequential(torch.nn.Linear(64, 128))
+    quantize_(model, target.native(found), filter_fn=None)
+    weight = model[0].weight
+    assert weight.qdata.nbytes == 8192  # "a byte a weight until a backend packs them"
+    scales = weight.scale.nbytes + weight.zero_point.nbytes
+    assert found.exact_cost == 8192 * bits + (8 * scales if group_size else 0)
+
+
 # -- AutoRound -----------------------------------------------------------------------------------------------------
 
 
-@needs("torch", "auto_round", "transformers")
+@pytest.mark.peer("torch", "auto_round", "transformers")
 def test_autoround_reads_the_same_caches_and_takes_the_layer_config(tmp_path):
     from dataclasses import asdict
 
@@ -138,7 +150,7 @@ def test_autoround_reads_the_same_caches_and_takes_the_layer_config(tmp_path):
         assert scheme.bits in (2, 4, 8, 16)
 
 
-@needs("torch", "auto_round", "transformers")
+@pytest.mark.peer("torch", "auto_round", "transformers")
 def test_autoround_own_search_is_never_better(tmp_path):
     from auto_round.auto_scheme.delta_loss import choose_bits_per_layer_with_path
 
@@ -163,10 +175,27 @@ def test_autoround_own_search_is_never_better(tmp_path):
     assert found.damage + found.problem.provenance["damage_offset"] <= loss * (1 + 1e-12)
 
 
+@pytest.mark.peer("torch", "auto_round", "transformers")
+@pytest.mark.parametrize("bare", [False, True])
+def test_autoround_counts_scales_unless_told_not_to(bare):
+    import torch
+    from auto_round.auto_scheme.utils import compute_layer_bits
+
+    caches, layers = [], {"0": torch.nn.Linear(256, 128), "1": torch.nn.Linear(128, 64)}
+    for bits in (2, 4, 8):
+        scheme = {"bits": bits, "group_size": 128, "sym": False, "data_type": "int"}
+        for layer in layers.values():
+            for key, value in scheme.items():
+                setattr(layer, key, value)
+        scores = {name: [compute_layer_bits(layer, bare)[0], 1 / bits] for name, layer in layers.items()}
+        caches.append({"version": 1, "score_granularity": "per_op", "scheme": scheme, "layer_scores": scores})
+    assert make_format("autoround").problem(caches).sizes.tolist() == [256 * 128, 128 * 64]
+
+
 # -- compressed-tensors --------------------------------------------------------------------------------------------
 
 
-@needs("torch", "compressed_tensors")
+@pytest.mark.peer("torch", "compressed_tensors")
 def test_compressed_tensors_reads_and_applies_the_config_groups():
     import torch
     from compressed_tensors.quantization import apply_quantization_config
@@ -182,7 +211,26 @@ def test_compressed_tensors_reads_and_applies_the_config_groups():
     assert isinstance(model[4], torch.nn.Linear)
 
 
-@needs("torch", "compressed_tensors")
+@pytest.mark.peer("torch", "compressed_tensors")
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("kind", ["float32", "bfloat16"])
+def test_compressed_tensors_stores_scales_as_wide_as_the_weights(bits, kind):
+    import torch
+    from compressed_tensors.compressors import ModelCompressor
+    from compressed_tensors.quantization import apply_quantization_config
+
+    target = make_format("compressed-tensors", group_size=32)
+    found = solve(target.prepare(Problem.declare([Group("0", size=8192, sensitivity=1.0, bits=(bits,))], bound=9.0)))
+    model = torch.nn.Sequential(torch.nn.Linear(64, 128)).to(getattr(torch, kind))
+    apply_quantization_config(model, target.native(found))
+    ModelCompressor.from_pretrained_model(model).compress_model(model)
+    stored = dict(model[0].named_parameters()) | dict(model[0].named_buffers())
+    size = sum(tensor.nbytes for name, tensor in stored.items() if name in ("weight_packed", "weight_scale"))
+    further = 8192 // 32 * (16 if kind == "float32" else 0)  # "counted at 16 bits and stored as wide as the weights"
+    assert 8 * size == found.exact_cost + further
+
+
+@pytest.mark.peer("torch", "compressed_tensors")
 def test_compressed_tensors_reads_dynamic_inputs():
     config = make_format("compressed-tensors").native(solve(mlp_problem(bits=(8,), inputs=(8, 8, 8)), bound=9.0))
     (group,) = config.config_groups.values()
@@ -201,7 +249,8 @@ def searched(tmp_path_factory):
     from impq_opt.vision import torchvision_module
 
     torchvision_module()
-    quantization = pytest.importorskip("modelopt.torch.quantization")
+    from modelopt.torch import quantization
+
     torch.manual_seed(0)
     weights = {"quantizer_name": "*weight_quantizer"}
     inputs = {"quantizer_name": "*input_quantizer", "enable": False}
@@ -225,7 +274,7 @@ def searched(tmp_path_factory):
     return state, checkpoint
 
 
-@needs("torch", "modelopt")
+@pytest.mark.peer("torch", "modelopt")
 @pytest.mark.parametrize("effective_bits", [2.5, 3.0, 4.5, 6.0, 8.0])
 def test_modelopt_search_step_is_replaced_and_never_worse(searched, effective_bits):
     from modelopt.torch.quantization.algorithms import _resolve_best_recipe
@@ -245,7 +294,7 @@ def test_modelopt_search_step_is_replaced_and_never_worse(searched, effective_bi
         assert found.damage <= score * (1 + 1e-12)
 
 
-@needs("torch", "modelopt")
+@pytest.mark.peer("torch", "modelopt")
 def test_modelopt_applies_the_answer(searched):
     import torch
     from modelopt.torch import quantization
@@ -265,14 +314,14 @@ def test_modelopt_applies_the_answer(searched):
     assert torch.isfinite(model(torch.randn(8, 64))).all()
 
 
-@needs("torch", "modelopt")
+@pytest.mark.peer("torch", "modelopt")
 def test_modelopt_checkpoints_are_read(searched):
     state, checkpoint = searched
     target = make_format("modelopt")
     assert target.read(checkpoint).digest == target.problem(state).digest
 
 
-@needs("torch", "modelopt")
+@pytest.mark.peer("torch", "modelopt")
 def test_modelopt_runs_a_configuration_written_from_nothing():
     import torch
     from modelopt.torch import quantization
@@ -288,7 +337,7 @@ def test_modelopt_runs_a_configuration_written_from_nothing():
     assert max(len(torch.unique(row)) for row in weight) <= 2**3
 
 
-@needs("torch", "modelopt")
+@pytest.mark.peer("torch", "modelopt")
 def test_modelopt_reads_its_floating_formats():
     import torch
     from modelopt.torch import quantization
@@ -302,6 +351,54 @@ def test_modelopt_reads_its_floating_formats():
     assert model[0].weight_quantizer.num_bits == (2, 1)
     assert model[0].weight_quantizer.block_sizes[-1] == 16
     assert model[2].weight_quantizer.num_bits == (4, 3)
+
+
+@pytest.mark.peer("torch", "modelopt", "transformers", "requests", "huggingface_hub")
+@pytest.mark.parametrize(
+    ("precision", "width", "stored"),
+    [("8", 8, "int8"), ("FP8", 8, "float8_e4m3fn"), ("NVFP4", 4.5, "uint8"), *((str(b), b, None) for b in range(2, 8))],
+)
+def test_modelopt_exports_the_checkpoints_that_its_limits_say(precision, width, stored, tmp_path):
+    import torch
+    from modelopt.torch import quantization
+    from modelopt.torch.export import export_hf_checkpoint
+    from safetensors import safe_open
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    heads = {"num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2}
+    shape = {"vocab_size": 64, "hidden_size": 64, "intermediate_size": 128, "architectures": ["LlamaForCausalLM"]}
+    model = LlamaForCausalLM(LlamaConfig(**shape, **heads)).to(torch.bfloat16)
+    formats = () if precision.isdigit() else (precision,)
+    groups = [
+        Group(name, size=module.weight.numel(), sensitivity=1.0, bits=(width,), formats=formats)
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and name != "lm_head"
+    ]
+    config = make_format("modelopt").native(solve(Problem.declare(groups, bound=99.0)))
+    quantized = quantization.quantize(model, config, lambda m: m(torch.randint(0, 64, (2, 16))))
+    if stored is None:
+        with pytest.raises((TypeError, NotImplementedError)):  # as modelopt 0.47 says it
+            export_hf_checkpoint(quantized, export_dir=tmp_path)
+        return
+    export_hf_checkpoint(quantized, export_dir=tmp_path)
+    with safe_open(tmp_path / "model.safetensors", "pt") as file:
+        weight = file.get_tensor("model.layers.0.mlp.down_proj.weight")
+    assert weight.dtype == getattr(torch, stored)
+    assert weight.nbytes * 8 == 64 * 128 * int(width)
+
+
+# -- GGUF ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.peer("gguf")
+def test_llama_cpp_precisions_have_the_block_sizes_of_gguf():
+    from gguf.constants import GGML_QUANT_SIZES
+
+    theirs = {kind.name.casefold(): sizes for kind, sizes in GGML_QUANT_SIZES.items()}
+    for precision in make_format("llama.cpp").precisions():
+        elements, size = theirs[precision.name]
+        assert precision.width * elements == 8 * size
 
 
 # -- a trained ResNet-20 -------------------------------------------------------------------------------------------
@@ -326,7 +423,7 @@ def trained():
     return problems.load("resnet20-fashion-mnist"), network, images[:500], labels[:500], float(right)
 
 
-@needs("torch", "torchao")
+@pytest.mark.peer("torch", "torchao")
 def test_torchao_keeps_a_trained_networks_accuracy():
     import torch
     from torchao.quantization import quantize_
@@ -345,7 +442,7 @@ def test_torchao_keeps_a_trained_networks_accuracy():
     assert after > before - 0.03
 
 
-@needs("torch", "onnx", "onnxruntime", "onnxscript")
+@pytest.mark.peer("torch", "onnx", "onnxruntime", "onnxscript")
 def test_onnxruntime_keeps_a_trained_networks_accuracy(tmp_path):
     import torch
 
@@ -361,7 +458,7 @@ def test_onnxruntime_keeps_a_trained_networks_accuracy(tmp_path):
     assert float((logits.argmax(1) == labels.numpy()).mean()) > before - 0.03
 
 
-@needs("torch", "modelopt")
+@pytest.mark.peer("torch", "modelopt")
 def test_modelopt_keeps_a_trained_networks_accuracy():
     import torch
     from modelopt.torch import quantization
@@ -387,8 +484,6 @@ def resnet(tmp_path_factory):
     """Export ResNet-20 to ONNX; return the network, the file and a batch."""
     import torch
 
-    for package in ("onnx", "onnxruntime", "onnxscript"):
-        pytest.importorskip(package)
     from impq_opt.networks.resnet import resnet20
 
     torch.manual_seed(0)
@@ -449,7 +544,7 @@ def resnet_layers(path):
     return {i.name.removesuffix(".weight"): tuple(i.dims) for i in initializers if i.name.endswith(".weight")}
 
 
-@needs("torch", "onnx", "onnxruntime", "onnxscript")
+@pytest.mark.peer("torch", "onnx", "onnxruntime", "onnxscript")
 def test_onnxruntime_quantizes_and_runs_resnet20_as_allocated(resnet, tmp_path):
     network, path, batch = resnet
     layers = resnet_layers(path)
@@ -469,7 +564,7 @@ def test_onnxruntime_quantizes_and_runs_resnet20_as_allocated(resnet, tmp_path):
     assert np.corrcoef(logits.ravel(), reference.ravel())[0, 1] > 0.9
 
 
-@needs("torch", "onnx", "onnxruntime", "onnxscript")
+@pytest.mark.peer("torch", "onnx", "onnxruntime", "onnxscript")
 def test_onnxruntime_gives_every_kernel_its_own_bits(resnet, tmp_path):
     _, path, batch = resnet
     layers = resnet_layers(path)
@@ -491,7 +586,7 @@ def test_onnxruntime_gives_every_kernel_its_own_bits(resnet, tmp_path):
         np.testing.assert_array_equal(peaks, 2 ** (bits - 1) - 1)  # the largest weight sits on the last level
 
 
-@needs("torch", "onnx", "onnxruntime", "onnxscript")
+@pytest.mark.peer("torch", "onnx", "onnxruntime", "onnxscript")
 def test_onnxruntime_gives_activations_their_bits(resnet, tmp_path):
     _, path, batch = resnet
     layers = resnet_layers(path)

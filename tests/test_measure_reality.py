@@ -12,6 +12,7 @@ from impq_opt import solve
 from impq_opt.cli import run
 from impq_opt.data import load_data
 from impq_opt.errors import DataError
+from impq_opt.exchange import weights_only
 from impq_opt.files import save_allocation, save_problem
 from impq_opt.measure import Sampling, measure
 from impq_opt.measure.reality import Validation, interval
@@ -142,6 +143,59 @@ def test_the_command(problem, tmp_path, capsys):
     assert "mismatch" in capsys.readouterr().out
     assert run(["validate", files[0], *where]) == 2
     assert "nothing to validate" in capsys.readouterr().err
+
+
+def test_rows_are_like_with_like(problem, tmp_path, capsys):
+    """Weights alone: activations in float in every row, and the bound is that of the weights."""
+    weights = tmp_path / "w.safetensors"
+    save_file({k: v.contiguous() for k, v in digits_network().state_dict().items()}, weights)
+    save_problem(problem, tmp_path / "p.toml")
+    rows = problem.weights()
+    mixed = solve(problem, budget=3 * int(problem.sizes[rows].sum()))
+    save_allocation(mixed, tmp_path / "a.json")
+    files = [str(tmp_path / "p.toml"), str(tmp_path / "a.json")]
+    where = [
+        "--network",
+        "small-cnn",
+        "--weights",
+        str(weights),
+        "--data",
+        "digits",
+        "--samples",
+        "16",
+        "--threads",
+        "1",
+    ]
+    command = ["validate", *files, *where, "--uniform", "3", "--average-bits", "3,8", "--bounds", "0.5"]
+
+    assert run([*command, "--weights-only", "--json"]) == 0
+    found = {row["name"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
+    assert list(found) == ["a", "all 3 bits", "bound 0.5", "average 3 bits", "average 8 bits"]
+    assert all(row["effective_bits"]["activation"] is None for row in found.values())
+    assert found["all 3 bits"]["effective_bits"]["weight"] == 3
+    assert 2.9 < found["average 3 bits"]["effective_bits"]["weight"] <= 3
+    assert found["average 3 bits"]["bound"] < found["all 3 bits"]["bound"]
+    # The very network: weights rounded as allocated and nothing else, with the damage of the weights and no more.
+    network, data = digits_network(), load_data("digits", "test")
+    for name, bits in (("a", np.asarray(mixed.bits)), ("all 3 bits", np.full(len(problem), 3.0))):
+        quantized = quantize(network, weights_only(problem), bits[rows]).eval()
+        with torch.no_grad():
+            decisions, before = quantized(data.inputs).argmax(1), network(data.inputs).argmax(1)
+        mismatch = float((decisions != before).double().mean())
+        assert found[name]["mismatch"] == pytest.approx(mismatch, abs=2 / len(data))
+        damage = float((problem.damage.sensitivity[rows] * 4.0 ** -bits[rows]).sum())
+        assert found[name]["bound"] == pytest.approx(damage + 0.01)
+
+    assert run([*command, "--json"]) == 0
+    rounded = {row["name"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
+    assert rounded["all 3 bits"]["effective_bits"]["activation"] == 3
+    assert rounded["all 3 bits"]["bound"] > found["all 3 bits"]["bound"]
+    assert rounded["average 3 bits"]["effective_bits"]["activation"] == 12
+    assert rounded["average 3 bits"]["effective_bits"]["weight"] <= 3
+
+    for text in ("nan", "inf", "0", "-1", "three", ""):
+        assert run(["validate", *files, *where, f"--average-bits={text}"]) == 2
+        assert "--average-bits: must be" in capsys.readouterr().err
 
 
 def test_metrics_are_compared_at_equal_storage(tmp_path, monkeypatch, capsys):

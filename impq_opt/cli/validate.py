@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +26,7 @@ from impq_opt.cli._common import (
 from impq_opt.cli._goals import diagnosis_text
 from impq_opt.cli._network import NETWORK_HELP, DataOptions, NetworkOptions, need_torch
 from impq_opt.errors import MissingPackageError, OptionError
+from impq_opt.exchange import weights_only as without_activations
 from impq_opt.files import atomic_write, load_allocation
 from impq_opt.problem import Problem
 from impq_opt.solver import solve_in_passing
@@ -46,7 +48,13 @@ def validate(
     data: DataOptions,
     model: NetworkOptions = NetworkOptions(),  # noqa: B008 - frozen
     uniform: Annotated[str | None, Parameter(help="Also all groups at these bits: 2:8.")] = None,
-    bounds: Annotated[str | None, Parameter(help="Also the best allocations for these bounds: 0.3,0.1,0.01.")] = None,
+    bounds: Annotated[str | None, Parameter(help="Also allocations for these bounds: 0.3,0.1,0.01.")] = None,
+    average_bits: Annotated[
+        str | None, Parameter(help="Also allocations that have the storage of so many bits a weight: 3,4.")
+    ] = None,
+    weights_only: Annotated[
+        bool, Parameter(help="Leave activations in float in every row, so that rows differ in their weights alone.")
+    ] = False,
     samples: Annotated[int, Parameter(help="Samples for the bounds on samples; all serve the mismatch.")] = 512,
     confidence: Annotated[float, Parameter(help="Of the interval of the mismatch.")] = 0.95,
     plot: Annotated[Path | None, Parameter(help="Draw the curve into this file (.svg, .png, .pdf).")] = None,
@@ -57,6 +65,10 @@ def validate(
     Prints side by side: the problem's bound, the same bound on held-out samples, clipped at 1 per sample, the Gaussian
     estimate, and the measured mismatch with its confidence interval. They are different things: the bound is over
     random rounding noise, the network is rounded once.
+
+    Rows are alike where they differ in one thing. ``--uniform`` rounds activations too, to the same few bits, where
+    allocations leave them fine as long as they cost nothing; with ``--weights-only`` neither rounds them, and each of
+    ``--average-bits`` has the storage of the uniform row of as many bits.
     """
     need_torch("impq-opt validate")
     from impq_opt.measure.reality import Validation
@@ -65,11 +77,18 @@ def validate(
         raise OptionError("must be between 0 and 1", where="--confidence", value=confidence)
     if samples < 1:
         raise OptionError("must be at least 1", where="--samples", value=samples)
-    asked = find_problem(problem)
-    wanted = list(_allocations(asked, allocation, uniform, bounds))
+    declared = find_problem(problem)
+    asked = without_activations(declared) if weights_only else declared
+    wanted = [
+        *([] if allocation is None else [_read(declared, asked, allocation)]),
+        *_uniform(asked, uniform),
+        *_solved(asked, bounds, average_bits),
+    ]
     if not wanted:
         raise OptionError(
-            "nothing to validate", where="validate", hint="name an allocation file, --uniform or --bounds"
+            "nothing to validate",
+            where="validate",
+            hint="name an allocation file, --uniform, --bounds or --average-bits",
         )
     with progress(f"validating on {data.data}"):
         held = Validation(model.load(network), asked, data.load("test"), samples=samples, confidence=confidence)
@@ -83,26 +102,46 @@ def validate(
     return 0
 
 
-def _allocations(
-    problem: Problem, file: Path | None, uniform: str | None, bounds: str | None
-) -> Iterator[tuple[str, np.ndarray]]:
-    if file is not None:
-        loaded = load_allocation(file, problem)
-        if loaded.choice is None:
-            raise OptionError("holds no allocation", where=str(file), value=loaded.status.value)
-        yield file.stem, np.asarray(loaded.bits)
-    for width in [] if uniform is None else parse_bits(uniform):
+def _read(declared: Problem, asked: Problem, file: Path) -> tuple[str, np.ndarray]:
+    """Return what a file allocates to the groups that are asked for: all of them, or the weights."""
+    loaded = load_allocation(file, declared)
+    if loaded.choice is None:
+        raise OptionError("holds no allocation", where=str(file), value=loaded.status.value)
+    bits = np.asarray(loaded.bits)
+    return file.stem, bits if asked is declared else bits[declared.weights()]
+
+
+def _uniform(problem: Problem, widths: str | None) -> Iterator[tuple[str, np.ndarray]]:
+    for width in [] if widths is None else parse_bits(widths):
         yield f"all {width:g} bits", np.full(len(problem), width)
-    for text in [] if bounds is None else bounds.split(","):
-        try:
-            bound = float(text)
-        except ValueError:
-            raise OptionError("must be numbers", where="--bounds", value=text) from None
-        found = solve_in_passing(problem, bound=bound)
+
+
+def _solved(problem: Problem, bounds: str | None, average_bits: str | None) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the allocation for each bound, and for the storage of so many bits a weight."""
+    weights = int(problem.sizes[problem.weights()].sum())
+    goals: list[tuple[str, dict[str, Any]]] = [
+        *((f"bound {bound:g}", {"bound": bound}) for bound in _numbers(bounds, "--bounds")),
+        *(
+            (f"average {bits:g} bits", {"budget": bits * weights, "minimize": "storage"})
+            for bits in _numbers(average_bits, "--average-bits")
+        ),
+    ]
+    for name, goal in goals:
+        found = solve_in_passing(problem, **goal)
         if found.choice is None:
-            say(f"bound {bound:g} is left out, {found.status.value}: {diagnosis_text(found)}")
+            say(f"{name} is left out, {found.status.value}: {diagnosis_text(found)}")
         else:
-            yield f"bound {bound:g}", np.asarray(found.bits)
+            yield name, np.asarray(found.bits)
+
+
+def _numbers(text: str | None, where: str) -> list[float]:
+    try:
+        found = [] if text is None else [float(part) for part in text.split(",")]
+    except ValueError:
+        raise OptionError("must be numbers", where=where, value=text) from None
+    if not all(0 < number < math.inf for number in found):
+        raise OptionError("must be positive numbers", where=where, value=text)
+    return found
 
 
 def _effective(problem: Problem, bits: np.ndarray) -> tuple[float, float | None]:

@@ -27,7 +27,8 @@ class AutoRound(Reader, Writer):
     """Reads the caches of a scoring run, one file a scheme; writes ``{layer: {"bits": 4, "group_size": 128}}``.
 
     A cache holds, for each layer, all its bits in that scheme (scales and zero points counted by AutoRound) and the
-    change of the loss. Problems that were read from caches are written with the very schemes that they hold.
+    change of the loss. Where they were left out of a run (``ignore_scale_zp_bits``), so they are here: costs are then
+    those of the weights alone. Problems that were read from caches are written with the very schemes that they hold.
 
     Parameters
     ----------
@@ -69,14 +70,16 @@ class AutoRound(Reader, Writer):
         bits = np.array([[cache.layer_scores[layer][0] for cache in caches] for layer in layers], dtype=np.int64)
         losses = [[cache.layer_scores[layer][1] for cache in caches] for layer in layers]
         damage, offset = shifted(table(losses, "layer_scores"))
-        sizes = _sizes(bits, schemes)
+        bare = _bare(bits, schemes)
+        sizes = _sizes(bits, schemes, bare)
+        counted = "weights alone" if bare else "weights, scales, zeros"
         widths = [float(w) for w in np.round(bits.sum(axis=0) / sizes.sum(), 6)]
         problem = Problem(
             names=GroupNames.explicit(layers),
             candidates=Candidates((tuple(widths),), None, (tuple(labels),)),
             damage=DamageTable(damage),
             sizes=sizes,
-            costs=(TableCost.from_array(bits, name="bits", unit="bit", source="AutoRound: weights, scales, zeros"),),
+            costs=(TableCost.from_array(bits, name="bits", unit="bit", source=f"AutoRound: {counted}"),),
             objective={"bits": 1},
             metric="autoround",
             damage_unit="loss above the best of each layer",
@@ -118,16 +121,25 @@ def _label(scheme: Mapping[str, Any]) -> str:
     return text + ("" if scheme.get("sym", True) else "-asym") + ("" if kind == "int" else f"-{kind}")
 
 
-def _sizes(bits: Any, schemes: Sequence[Mapping[str, Any]]) -> Any:
+def _bare(bits: Any, schemes: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether scales and zero points were left out: bits are then exactly in proportion to the schemes' own."""
+    widths = np.array([int(scheme.get("bits", 16)) for scheme in schemes])
+    narrow = np.unique(widths[widths < 16])
+    # Wide schemes have no scales in any case, and schemes of one width are in proportion whatever is counted.
+    return len(np.unique(widths)) > 1 and len(narrow) > 0 and bool((bits * widths[0] == bits[:, :1] * widths).all())
+
+
+def _sizes(bits: Any, schemes: Sequence[Mapping[str, Any]], bare: bool) -> Any:
     """Return the number of weights of each layer, from its bits in the scheme with the fewest assumptions.
 
-    AutoRound counts ``bits N`` and, for each group of g, a scale of 16 bits and a zero point of ``bits``.
+    AutoRound counts ``bits N`` and, for each group of g, a scale of 16 bits and a zero point of ``bits``; N alone where
+    scales are ``bare`` of them.
     """
     plain = [k for k, s in enumerate(schemes) if s.get("bits", 16) >= 16]
     column = plain[0] if plain else 0
     scheme = schemes[column]
     width, group = int(scheme.get("bits", 16)), int(scheme.get("group_size", 0) or 0)
-    total = width if width >= 16 or group <= 0 else width + (16 + width) / group
+    total = width if bare or width >= 16 or group <= 0 else width + (16 + width) / group
     return np.maximum(np.rint(bits[:, column] / total).astype(np.int64), 1)
 
 

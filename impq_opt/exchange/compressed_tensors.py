@@ -18,7 +18,8 @@ class CompressedTensors(Writer):
     Parameters
     ----------
     group_size : int
-        Elements that share a symmetric scale of 16 bits.
+        Elements that share a symmetric scale of 16 bits, as in a model of half precision: compressed-tensors stores
+        scales as wide as the model's weights, so in a float32 model they take 32.
     """
 
     name: ClassVar[str] = "compressed-tensors"
@@ -26,7 +27,8 @@ class CompressedTensors(Writer):
     source: ClassVar[str] = "https://github.com/vllm-project/compressed-tensors (QuantizationConfig)"
     package: ClassVar[str] = "compressed-tensors"
     limits: ClassVar[str] = (
-        "one precision a layer of 4 or 8 bits, inputs of 8 bits or none, fused layers (q/k/v, gate/up) agree"
+        "one precision a layer of 4 or 8 bits, inputs of 8 bits or none, fused layers (q/k/v, gate/up) agree; "
+        "scales are counted at 16 bits and stored as wide as the model's weights"
     )
     fused: ClassVar[bool] = True
     inputs: ClassVar[tuple[int, ...]] = (8, 16)

@@ -34,13 +34,19 @@ class ModelOpt(Reader, Writer):
     ``budget=effective_bits * problem.sizes.sum()``, and give :meth:`solved` to ``get_auto_quantize_config``. Groups
     are ModelOpt's own: it has merged fused layers already. For allocations from elsewhere :meth:`config` writes a
     ``quant_cfg`` from nothing; the last entry that matches wins, so the first turns everything off.
+
+    ``mtq.quantize`` simulates every format. Only integers of 8 bits, FP8 and NVFP4 go on from there to a checkpoint:
+    ``export_hf_checkpoint`` takes 4 bits in blocks alone, where these have a scale a channel, and no other width.
     """
 
     name: ClassVar[str] = "modelopt"
     summary: ClassVar[str] = "auto_quantize scores in, quant_cfg for mtq.quantize out"
     source: ClassVar[str] = "https://github.com/NVIDIA/Model-Optimizer (torch/quantization/algorithms.py)"
     package: ClassVar[str] = "nvidia-modelopt"
-    limits: ClassVar[str] = "one format a layer: 2 to 8 bits, FP8 or NVFP4, inputs of 8 or 16 bits, fused layers agree"
+    limits: ClassVar[str] = (
+        "one format a layer: 2 to 8 bits, FP8 or NVFP4, inputs of 8 or 16 bits, fused layers agree; "
+        "integers below 8 bits are simulated, and no checkpoint can be exported with them"
+    )
     fused: ClassVar[bool] = True
     inputs: ClassVar[tuple[int, ...]] = (8, 16)
 

@@ -18,6 +18,9 @@ class TorchAo(Writer):
     Modules are named in full, so torchao's order of precedence does not matter. The file holds what
     ``torchao.core.config.config_from_dict`` reads.
 
+    Bits are counted as a backend packs them, ExecuTorch's for example. torchao's own tensors keep a whole byte a weight
+    at any of these bits, so a model that is saved from Python is no smaller at 2 bits than at 8.
+
     Parameters
     ----------
     group_size : int
@@ -30,7 +33,7 @@ class TorchAo(Writer):
     package: ClassVar[str] = "torchao"
     limits: ClassVar[str] = (
         "one precision a layer of 1 to 8 bits, inputs of 8 bits (linear layers only) or none, "
-        "no convolution of one input channel"
+        "no convolution of one input channel; torchao's own tensors take a byte a weight until a backend packs them"
     )
     inputs: ClassVar[tuple[int, ...]] = (8, 16)
 

@@ -11,7 +11,11 @@ OPTIONS: dict[str, list[dict[str, object]]] = {
     "iterative": [{"variant": "paper"}, {"variant": "authors-code"}],
     "ilp": [{"backend": "cbc"}, {"backend": "highs"}],
 }
-STRATEGIES = [(name, options) for name in solver_names() for options in OPTIONS.get(name, [{}])]
+STRATEGIES = [
+    pytest.param((name, options), marks=pytest.mark.peer("highspy") if "highs" in options.values() else ())
+    for name in solver_names()
+    for options in OPTIONS.get(name, [{}])
+]
 SLOW = {"ilp"}  # starts a process for each solve
 
 
@@ -25,16 +29,12 @@ def _id(value: object) -> str:
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=_id)
 def test_every_strategy_on_every_case(strategy: tuple[str, dict[str, object]], case: Case) -> None:
     name, options = strategy
-    if options.get("backend") == "highs":
-        pytest.importorskip("highspy")
     check_strategy(make_solver(name, **options), case)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=_id)
 def test_every_strategy_on_random_cases(strategy: tuple[str, dict[str, object]]) -> None:
     name, options = strategy
-    if options.get("backend") == "highs":
-        pytest.importorskip("highspy")
     for seed in range(8 if name in SLOW else 120):
         check_strategy(make_solver(name, **options), random_case(seed))
 

@@ -1,0 +1,21 @@
+"""The marker ``peer``: a test that needs other people's packages, named in the mark.
+
+It is skipped where one is not installed. With ``--peers`` that is a failure: where the peers should be there, none of
+their tests may go missing in silence.
+"""
+
+import importlib.util
+
+import pytest
+
+
+def pytest_addoption(parser):
+    parser.addoption("--peers", action="store_true", help="fail where a package that a test needs is not installed")
+
+
+def pytest_runtest_setup(item):
+    wanted = [package for mark in item.iter_markers("peer") for package in mark.args]
+    missing = [package for package in wanted if importlib.util.find_spec(package) is None]
+    if missing:
+        told = pytest.fail if item.config.getoption("--peers") else pytest.skip
+        told(f"not installed: {', '.join(missing)}")
