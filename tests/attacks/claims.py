@@ -57,6 +57,10 @@ def attack(seed: int) -> Attack:
     if step.fault or step.refusal:
         found.counts["refused problems"] += 1
         return found
+    with Step("writing into an answer", ImpqError) as step:
+        what = moved(question, seed)
+    if what or step.fault:
+        found.faults.append(_fault(question, seed, {}, step.fault or what))
     for turn in range(EACH):
         parts = {
             name: rng.choice(sorted(lies)) for name, lies in LIES.items() if rng.random() < 0.5 or name == "choice"
@@ -64,14 +68,14 @@ def attack(seed: int) -> Attack:
         if turn % 5 == 0:
             parts = {"whole": rng.choice(sorted(WHOLE))}
         found.done += 1
-        what = _told(question, parts, rng.randrange(1 << 30), found.counts)
+        what = told(question, parts, rng.randrange(1 << 30), found.counts)
         if what:  # the first is enough: a lie may have written into the problem
             found.faults.append(_fault(question, seed, parts, what))
             break
     return found
 
 
-def _told(question: Question, parts: dict[str, str], seed: int, counts: Counter[str]) -> str:  # noqa: PLR0911
+def told(question: Question, parts: dict[str, str], seed: int, counts: Counter[str]) -> str:  # noqa: PLR0911
     """Return what is wrong after a strategy told these lies."""
     from impq_opt import ImpqError, solve, verify
     from impq_opt.errors import SolverError
@@ -105,21 +109,27 @@ def _told(question: Question, parts: dict[str, str], seed: int, counts: Counter[
         load_allocation(folder() / "claim.json", problem)
     if step.fault or step.refusal:
         return step.fault or f"what was saved cannot be loaded: {step.refusal}"
-    return _moved(answer, said)
+    return ""
 
 
-def _moved(answer: Any, said: list[Any]) -> str:
-    """Return what is wrong where somebody writes into arrays afterwards."""
-    if answer.choice is None:
-        return ""
-    before = answer.choice.tolist()
-    for array in [*said, answer.choice, answer.bits]:
-        try:
-            array[...] = 0
-        except (ValueError, TypeError, AttributeError):
+def moved(question: Question, seed: int) -> str:
+    """Return what is wrong where somebody writes into the arrays of an answer, or of a claim, afterwards."""
+    from impq_opt import solve
+
+    said: list[Any] = []
+    for solver in ("exact", liar({"choice": "feasible"}, seed, said)):
+        answer = solve(question.problem, solver=solver, **question.asked)
+        if answer.choice is None:
             continue
-    if answer.choice.tolist() != before or (answer.bits != answer.problem.candidates.bits(np.array(before))).any():
-        return "an answer can be written into after it was checked"
+        before, bits = answer.choice.tolist(), answer.bits.tolist()
+        for array in [*said, answer.choice, answer.bits]:
+            try:
+                array[...] = 0
+                array[...] = np.asarray(before) + 1
+            except (ValueError, TypeError):
+                continue
+        if answer.choice.tolist() != before or answer.bits.tolist() != bits:
+            return "an answer can be written into after it was checked"
     return ""
 
 

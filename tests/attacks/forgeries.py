@@ -22,39 +22,49 @@ EACH = 12
 
 def attack(seed: int) -> Attack:
     """Forge the saved answer to the question of a seed in several ways."""
-    from impq_opt import ImpqError
-
     found = Attack(seed, done=0)
     saved = solved(seed)
     if saved is None:
         found.counts["no true answer"] += 1
         return found
-    for name, change in TRUE.items():
+    for name in TRUE:
         found.counts["true files"] += 1
-        document = copy.deepcopy(saved.document)
-        text = change(document)
-        what = _not_proved(saved, text)
-        if what:
-            found.faults.append(_fault(saved, seed, f"a true file ({name}) is not proved: {what}", text))
+        fault = kept(saved, name, seed)
+        found.faults += [fault] if fault else []
     fitting = list(FORGERIES)
     saved.rng.shuffle(fitting)
     for name in fitting:
-        document = copy.deepcopy(saved.document)
         if found.done == EACH:
             break
-        with Step(f"forging {name}", ImpqError) as step:
-            fits = FORGERIES[name](document, saved)
-        if step.fault:
-            found.faults.append(_fault(saved, seed, step.fault, ""))
-        if step.fault or step.refusal or not fits:
-            continue
-        found.done += 1
-        found.counts[f"forged {name}"] += 1
-        text = json.dumps(document)
-        what = _proved(saved, text)
-        if what:
-            found.faults.append(_fault(saved, seed, f"{name}: {what}", text, document))
+        tried, fault = forged(saved, name, seed)
+        found.faults += [fault] if fault else []
+        if tried:
+            found.done += 1
+            found.counts[f"forged {name}"] += 1
     return found
+
+
+def kept(saved: Saved, name: str, seed: int) -> Fault | None:
+    """Return the fault if a file that is true is not proved."""
+    text = TRUE[name](copy.deepcopy(saved.document))
+    what = _not_proved(saved, text)
+    return _fault(saved, seed, f"a true file ({name}) is not proved: {what}", text) if what else None
+
+
+def forged(saved: Saved, name: str, seed: int) -> tuple[bool, Fault | None]:
+    """Return whether the forgery fits the answer, and the fault if the file is believed."""
+    from impq_opt import ImpqError
+
+    document = copy.deepcopy(saved.document)
+    with Step(f"forging {name}", ImpqError) as step:
+        fits = FORGERIES[name](document, saved)
+    if step.fault:
+        return True, _fault(saved, seed, step.fault, "")
+    if step.refusal or not fits:
+        return False, None
+    text = json.dumps(document)
+    what = _proved(saved, text)
+    return True, _fault(saved, seed, f"{name}: {what}", text, document) if what else None
 
 
 def solved(seed: int) -> Saved | None:
