@@ -210,7 +210,7 @@ def _lookup(rng: Random, question: Question) -> dict[str, dict[tuple[float, floa
     worth = rng.choice([1, Fraction(1, 1000), 10**9])
     return {
         part.name: {
-            (float(w), float(a)): rng.randrange(0, 40) * worth
+            (float(w), float(a)): rng.randrange(-5, 40) * worth
             for w in part.bits
             for a in ((8,) if not part.reads else question.parts[places[part.reads]].bits)
         }
