@@ -14,14 +14,14 @@ _ATTACKS = ("tests/test_attack.py::test_instances[240]", "tests/test_attack.py::
 _NUMBERS = ("tests/test_attack.py::test_numbers",)
 _BOTH_NUMBERS = ("tests/test_attack.py::test_compiled_and_numpy_say_the_same[numbers]",)
 TESTS: dict[str, tuple[str, ...]] = {
-    "judge": ("tests/conformance/test_liars.py", "tests/test_verify.py", "tests/test_mutants_judge.py"),
-    "bound": ("tests/test_mutants_judge.py", *_NUMBERS, "tests/test_verify.py", *_ATTACKS),
+    "judge": ("tests/conformance/test_liars.py", "tests/test_mutants_judge.py", "tests/test_verify.py"),
+    "bound": ("tests/test_mutants_judge.py", *_NUMBERS, *_ATTACKS),
     "numbers": ("tests/test_attack.py", "-k", "test_numbers or rows or roundings or sums"),
     "numpy numbers": (*_BOTH_NUMBERS,),
     "search": ("tests/test_mutants_search.py", *_ATTACKS, "tests/test_exact_attained.py"),
-    "hulls": ("tests/test_mutants_search.py", "tests/test_exact_kernel.py", "tests/test_exact_extremes.py"),
-    "budgets": ("tests/test_mutants_search.py", *_ATTACKS, "tests/test_exact_extremes.py"),
-    "coupled": ("tests/test_mutants_search.py", *_ATTACKS, "tests/test_coupled_random.py"),
+    "hulls": ("tests/test_mutants_search.py", "-k", "hulls or steps or one_limit"),
+    "budgets": ("tests/test_mutants_search.py", *_ATTACKS, "-k", "limits or instances"),
+    "coupled": ("tests/test_mutants_search.py", "tests/test_coupled_random.py", "-k", "branching or cluster or exact"),
     "quantize": ("tests/test_mutants_quantize.py", "tests/test_quantize.py"),
 }
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from itertools import product
@@ -183,13 +184,7 @@ def diagnosis_faults(question: Question, diagnosis: Any) -> Iterator[str]:
         row = None if subject == "damage" else next(r for n, r, _ in question.limits if n == subject)
         if row is None or not 0 <= Fraction(allowed) - Fraction(diagnosis.allowed) < max(row.unit * 10**6, 1):
             yield f"the diagnosis says that {diagnosis.allowed!r} is allowed, and it is {float(allowed)!r}"
-    text = " ".join(diagnosis.held_by)
-    under = {n for n in names if n != subject and f"budget {n} " in f"{text} "}
-    under |= {"damage"} if subject != "damage" and "the bound" in text else set()
-    values = [
-        question.least(subject, frozenset(under), pins=pins, ties=ties)
-        for pins, ties in product((True, False), repeat=2)
-    ]
+    values = [question.least(subject, *conditions) for conditions in _named(question, subject, diagnosis.held_by)]
     smallest = float(diagnosis.smallest)
     # What nothing reaches under the limits named is out of reach all the same.
     near = [v is None or math.isclose(smallest, reported(v), rel_tol=1e-9) for v in values]
@@ -198,6 +193,23 @@ def diagnosis_faults(question: Question, diagnosis: Any) -> Iterator[str]:
         yield f"the diagnosis says that the smallest {diagnosis.limit} is {smallest!r}, and it is {told} ({diagnosis})"
     elif smallest < float(diagnosis.allowed):
         yield f"the diagnosis explains nothing: {diagnosis}"
+
+
+def _named(question: Question, subject: str, held_by: Iterable[str]) -> Iterator[tuple[Any, Any, Any]]:
+    """Yield what the causes of a diagnosis may mean: limits named, with all pins and ties, none, or those named."""
+    text = " ".join(held_by)
+
+    def told(name: str) -> bool:
+        return re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text) is not None
+
+    limits = {name for name, _, _ in question.limits if name != subject and told(name)}
+    limits |= {"damage"} if subject != "damage" and (told("bound") or told("damage")) else set()
+    # "cost" and "damage" are words as well as names.
+    unsure = limits & {"cost", "damage", "budget"} if not told("bound") else set()
+    pins = {g: k for g, k in question.pins.items() if told(question.parts[g].name)}
+    ties = tuple(tie for tie in question.ties if any(told(question.parts[g].name) for g in tie))
+    unders = {frozenset(limits), frozenset(limits - unsure)}
+    yield from product(unders, (question.pins, {}, pins), (question.ties, (), ties))
 
 
 def verification_faults(verification: Any, found: Any, truth: Fraction | None) -> list[str]:

@@ -148,14 +148,17 @@ class Question:
         """The damage (G, K) in units of 2**-1074; None where it is infinite: not allowed."""
         return [[None if math.isinf(d) else _units(d) for d in part.damages()] for part in self.parts]
 
-    def assignments(self, *, pins: bool = True, ties: bool = True) -> Iterator[Column]:
-        """Yield every choice that keeps pins and ties."""
+    def assignments(
+        self, pins: Mapping[int, int] | None = None, ties: Iterable[tuple[int, ...]] | None = None
+    ) -> Iterator[Column]:
+        """Yield every choice that keeps pins and ties: the question's, or those given."""
+        pins, ties = self.pins if pins is None else pins, list(self.ties if ties is None else ties)
         ranges: list[Iterable[int]] = [
-            [k for k, d in enumerate(row) if d is not None and (not pins or self.pins.get(g, k) == k)]
+            [k for k, d in enumerate(row) if d is not None and pins.get(g, k) == k]
             for g, row in enumerate(self.damages)
         ]
         for choice in itertools.product(*ranges):
-            if ties and any(len({self.parts[g].bits[choice[g]] for g in tie}) > 1 for tie in self.ties):
+            if any(len({self.parts[g].bits[choice[g]] for g in tie}) > 1 for tie in ties):
                 continue
             yield choice
 
@@ -209,14 +212,16 @@ class Question:
                 best = value
         return None if best is None else best * (self.row.unit if by_cost else Fraction(1, _ONE))
 
-    def least(self, limit: str, under: frozenset[str], *, pins: bool, ties: bool) -> Fraction | None:
+    def least(
+        self, limit: str, under: frozenset[str], pins: Mapping[int, int], ties: Iterable[tuple[int, ...]]
+    ) -> Fraction | None:
         """Return the least damage or cost called ``limit`` of what keeps the limits ``under``; None where none does."""
         names = {name for name, _, _ in self.limits} | {"damage"}
         rows = {name: row for name, row, _ in self.limits}
         without = frozenset(names - under)
         values = [
             Fraction(self.damage(c), _ONE) if limit == "damage" else rows[limit].at(c) * rows[limit].unit
-            for c in self.assignments(pins=pins, ties=ties)
+            for c in self.assignments(pins, ties)
             if self.keeps(c, without=without)
         ]
         return min(values, default=None)
