@@ -307,3 +307,35 @@ def test_branching_finds_what_looking_at_every_activation_finds() -> None:
         found = solve(problem, bound=Fraction(2 * most + 1, 6))
         assert found.exact_cost == truth, seed
         assert found.status in (Status.OPTIMAL, Status.INFEASIBLE), seed
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("step", [1, 6])
+def test_a_core_is_searched_to_the_last_unit(compiled: bool, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gains from anywhere, on a lattice or not; needs of a few units, so that one of them decides."""
+    from impq_opt.contract import Control
+    from impq_opt.solvers._exact_core import Core, search
+
+    if not compiled:
+        monkeypatch.setattr(_native, "core", None)
+    elif _native.core is None:
+        pytest.skip("no compiled parts")
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        groups, width = int(rng.integers(2, 7)), int(rng.integers(2, 5))
+        gain = step * rng.integers(0, 8, (groups, width)) + rng.integers(-20, 20, (groups, 1))
+        need = rng.integers(-2, 5, (groups, width))
+        every = np.indices((width,) * groups).reshape(groups, -1)
+        gains = sum(gain[g, every[g]] for g in range(groups))
+        needs = sum(need[g, every[g]] for g in range(groups))
+        room = int(needs[rng.integers(len(needs))]) - int(rng.integers(0, 2))
+        fits = gains[needs <= room]
+        for above in (-1, 0, 1, 50):
+            target = int(fits.min()) + above if len(fits) else 10**6
+            found = search(Core(gain, need, room, target), 10**6, Control())
+            truth = int(fits.min()) if len(fits) and fits.min() <= target else None
+            assert found.gain == truth, (seed, above)
+            if truth is not None:
+                places = np.arange(groups), found.columns
+                assert gain[places].sum() == truth
+                assert need[places].sum() <= room

@@ -66,10 +66,13 @@ def costs(rng: Random, groups: int) -> Callable[[], float]:
         return lambda: rng.randrange(-9, 10)
     if pick in (2, 3):  # at, just below and just above powers of two, up to what is accepted
         most = (MOST - 1) // groups
-        place = rng.choice([most, 1 << 60, 1 << 59, 1 << 58, 1 << 53, 1 << 52, 1 << 31, 1 << rng.randrange(20, 61)])
+        place = rng.choice(
+            [most, most, most, 1 << 60, 1 << 59, 1 << 58, 1 << 53, 1 << 52, 1 << 31, 1 << rng.randrange(20, 61)]
+        )
         near = min(place + rng.choice([-1, 0, 1]), most)
-        signs = rng.choice([(1,), (1, -1), (-1,)])
-        return lambda: rng.choice([0, 1, near, near, near - 1, near // 2]) * rng.choice(signs)
+        signs = rng.choice([(1,), (1, -1), (1, -1), (-1,)])
+        values = rng.choice([(0, 1, near, near, near - 1, near // 2), (near, near, 0, 1)])
+        return lambda: rng.choice(values) * rng.choice(signs)
     if pick == 4:
         return lambda: round(rng.uniform(-1, 9), 3)
     if pick == 5 and rng.random() < 0.5:  # no decimals: read as binary, or rounded, as stated
