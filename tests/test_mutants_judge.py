@@ -179,7 +179,9 @@ def peaks() -> Problem:
     return Problem.declare(groups, minimize="peak-activation-memory")
 
 
-def test_multipliers_rule_out_no_peak_that_can_be_reached() -> None:
+@pytest.mark.parametrize("most", [1 << 15, 0])
+def test_multipliers_rule_out_no_peak_that_can_be_reached(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("impq_opt.locality._LARGEST", most)  # at 0, steps get prices: none here, which proves nothing
     for bound in (0.2, 0.05, 0.01, Fraction(1, 2**16) * 4):
         instance = make_instance(peaks(), bound=bound)
         truth = solve(peaks(), bound=bound, solver="exhaustive")
