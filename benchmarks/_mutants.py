@@ -19,7 +19,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "numbers": ("tests/test_attack.py", "-k", "test_numbers or rows or roundings or sums"),
     "numpy numbers": (*_BOTH_NUMBERS,),
     "search": ("tests/test_mutants_search.py", *_ATTACKS, "tests/test_exact_attained.py"),
-    "scan": ("tests/test_exact_kernel.py",),
+    "scan": ("tests/test_mutants_search.py", "-k", "scan or candidates_of_every"),
     "hulls": ("tests/test_mutants_search.py", "-k", "hulls or steps or one_limit"),
     "budgets": ("tests/test_mutants_search.py", *_ATTACKS, "-k", "limits or instances"),
     "coupled": ("tests/test_mutants_search.py", "tests/test_coupled_random.py", "-k", "branching or cluster or exact"),

@@ -339,3 +339,26 @@ def test_a_core_is_searched_to_the_last_unit(compiled: bool, step: int, monkeypa
                 places = np.arange(groups), found.columns
                 assert gain[places].sum() == truth
                 assert need[places].sum() <= room
+
+
+@pytest.mark.parametrize("width", [1, 2, 5, 8, 9, 12])
+def test_a_scan_settles_what_one_candidate_is_best_for_at_both_ends(width: int) -> None:
+    from impq_opt.instance import Block
+    from impq_opt.solvers._exact_scan import scan
+
+    rng = np.random.default_rng(width)
+    cost, damage = rng.integers(0, 40, (400, width)), rng.integers(0, 40, (400, width)).astype(np.float64)
+    widths = rng.integers(1, width + 1, 400)
+    for low, high, threshold in ((0.25, 4.0, 3.25), (0.5, 0.5, 0.125), (0.125, 8.0, 0.0625), (1.0, 2.0, 20.5)):
+        for own in (None, widths):
+            found = scan([Block(slice(None), cost, damage, own)], 400, low, high, threshold)
+            for row in range(400):
+                most = width if own is None else int(own[row])
+                values = [(cost[row, :most] + price * damage[row, :most]).tolist() for price in (low, high)]
+                kept = [k for k in range(most) if any(v[k] <= min(v) + threshold for v in values)]
+                assert (row in found.pool.places) == (len(kept) > 1), (row, kept)
+                assert values[0][found.columns[row]] == min(values[0])
+            for place, row in enumerate(found.pool.places.tolist()):
+                most = width if own is None else int(own[row])
+                assert found.pool.cost[place, :most].tolist() == cost[row, :most].tolist()
+                assert (found.pool.cost[place, most:] > 1 << 40).all()
