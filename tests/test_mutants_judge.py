@@ -248,3 +248,26 @@ def test_the_enumeration_is_complete_to_the_last_quantum() -> None:
                 )
                 assert not verify(problem, lie).proved, seed
                 break
+
+
+def test_an_answer_a_quantum_above_its_bound_is_not_optimal() -> None:
+    """At a price of nothing the bound is the least cost, 1, exactly: an answer of 2 leaves a gap, one of 1 none."""
+    from typing import ClassVar
+
+    from impq_opt.contract import Claim, Control, Solver
+    from impq_opt.instance import Instance
+
+    @dataclasses.dataclass(frozen=True)
+    class Priced(Solver):
+        name: ClassVar[str] = "priced"
+        summary: ClassVar[str] = "takes one column, at a price of nothing"
+        column: int = 0
+
+        def run(self, instance: Instance, control: Control) -> Claim:
+            return Claim(np.array([self.column]), multipliers={"bound": 0.0})
+
+    problem = Problem.from_tables([[1, 2, 3]], [[0.5, 0.25, 0.125]])
+    wanted = [Status.OPTIMAL, Status.FEASIBLE, Status.FEASIBLE]
+    for column, status in enumerate(wanted):
+        found = solve(problem, bound=1.0, solver=Priced(column))
+        assert (found.status, found.exact_lower_bound, found.certificate.dual_bound) == (status, 1, 1)
