@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from fractions import Fraction
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -252,8 +253,6 @@ def test_the_enumeration_is_complete_to_the_last_quantum() -> None:
 
 def test_an_answer_a_quantum_above_its_bound_is_not_optimal() -> None:
     """At a price of nothing the bound is the least cost, 1, exactly: an answer of 2 leaves a gap, one of 1 none."""
-    from typing import ClassVar
-
     from impq_opt.contract import Claim, Control, Solver
     from impq_opt.instance import Instance
 
