@@ -189,6 +189,8 @@ def test_multipliers_rule_out_no_peak_that_can_be_reached(most: int, monkeypatch
         assert truth.status is Status.OPTIMAL
         for price in PRICES:
             assert dual_bound(instance, {"bound": price}) <= truth.exact_cost / instance.quantum
+        found = solve(peaks(), bound=bound)  # whose bound is a whole number as it is
+        assert (found.status, found.exact_lower_bound) == (Status.OPTIMAL, truth.exact_cost)
     # Where a peak is reached with equality, the Lagrangian there is zero, not positive.
     least = 2 * 3 + 2 * 5
     assert dual_bound(make_instance(peaks(), bound=4.0 / 16), {"bound": 1.0}) <= least
