@@ -196,6 +196,9 @@ def _exact(value: Fraction | float) -> int | float | str:
 
 
 def _finite(value: float) -> float | int | None:
+    """Return a number as JSON holds it: None for an infinite one, a float64 for a whole one past 64 bits."""
+    if isinstance(value, int) and abs(value) >= 1 << 63:
+        value = nearest_float(Fraction(value))
     return value if math.isfinite(value) else None
 
 

@@ -310,6 +310,10 @@ def _bound_checks(
     if allocation.certificate is not None and allocation.certificate.quantum != instance.quantum:
         text = f"is {instance.quantum}, stated is {allocation.certificate.quantum}"
         checks.append(Check("quantum", Verdict.WRONG, text))
+    counted = allocation.certificate.enumeration if allocation.certificate else None
+    if counted is not None and not (0 <= counted.groups <= len(instance.problem) and counted.states >= 0):
+        text = f"of {counted.groups} groups and {counted.states} states, where there are {len(instance.problem)} groups"
+        checks.append(Check("enumeration", Verdict.WRONG, text))
     if allocation.status is Status.INFEASIBLE:
         return [*checks, *_infeasible(instance, allocation, states)], -math.inf
     unit = instance.quantum if instance.direction is Direction.COST else Fraction(1)

@@ -13,7 +13,8 @@ from functools import cache
 
 from impq_opt.allocation import Allocation, Certificate, Diagnosis, Enumeration, Status
 from impq_opt.arithmetic import floor_float, product, reported_as_low
-from impq_opt.contract import Claim, Solver, checked, clock
+from impq_opt.claims import checked
+from impq_opt.contract import Claim, Solver, clock
 from impq_opt.errors import SolverError
 from impq_opt.instance import Direction, Instance
 from impq_opt.recount import Outcome, prove_bound, prove_infeasible
@@ -79,7 +80,7 @@ def conclude(
         seed=seed,
         seconds=clock() - started,
         stop=claim.stop,
-        statistics=dict(claim.statistics),
+        statistics=claim.statistics,
     )
 
 

@@ -9,7 +9,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fractions import Fraction
 from types import FrameType
 from typing import Any, ClassVar
@@ -18,10 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt.allocation import Enumeration, Stop
-from impq_opt.errors import SolverError
 from impq_opt.instance import Instance
 
-__all__ = ["Claim", "Control", "ExpiredError", "Solver", "checked", "clock", "listening"]
+__all__ = ["Claim", "Control", "ExpiredError", "Solver", "clock", "listening"]
 
 IntArray = npt.NDArray[np.int64]
 Flag = npt.NDArray[np.uint8]
@@ -60,36 +59,6 @@ class Claim:
     enumeration: Enumeration | None = None
     stop: Stop = Stop.COMPLETED
     statistics: Mapping[str, Any] = field(default_factory=dict)
-
-
-def checked(claim: object, name: str) -> Claim:
-    """Return a claim whose fields have their types; raise SolverError, naming solver and field, if one has not."""
-    if not isinstance(claim, Claim):
-        raise SolverError(f"solver {name!r} returned {type(claim).__name__}, not a Claim")
-    right = {
-        "choice": claim.choice is None or isinstance(claim.choice, np.ndarray),
-        "lower_bound": _is_number(claim.lower_bound, Fraction) and not math.isnan(claim.lower_bound),
-        "multipliers": isinstance(claim.multipliers, Mapping)
-        and all(isinstance(key, str) and _is_number(value) for key, value in claim.multipliers.items()),
-        "enumeration": claim.enumeration is None or _counts(claim.enumeration),
-        "stop": isinstance(claim.stop, Stop),
-        "statistics": isinstance(claim.statistics, Mapping),
-    }
-    for field_name, is_right in right.items():
-        if not is_right:
-            raise SolverError(f"solver {name!r} claimed a {field_name} of {getattr(claim, field_name)!r:.80}")
-    bound = claim.lower_bound
-    return replace(claim, lower_bound=int(bound)) if isinstance(bound, np.integer) else claim
-
-
-def _is_number(value: object, *others: type) -> bool:
-    return isinstance(value, (int, float, np.integer, np.floating, *others)) and not isinstance(value, bool)
-
-
-def _counts(enumeration: object) -> bool:
-    return isinstance(enumeration, Enumeration) and all(
-        isinstance(count, (int, np.integer)) for count in (enumeration.groups, enumeration.states)
-    )
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from impq_opt.text import visible
+from impq_opt.text import shortened, visible
 
 __all__ = [
     "AllocationError",
@@ -34,6 +34,10 @@ __all__ = [
     "UnsupportedError",
     "nearest",
 ]
+
+
+# Letters of a place: a path may have thousands.
+_LONGEST_PLACE = 300
 
 
 class ImpqError(Exception):
@@ -60,7 +64,7 @@ class InputError(ImpqError, ValueError):
 
     def __init__(self, what: str, *, where: str = "", value: object = ..., hint: str = "") -> None:
         self.what, self.where, self.value, self.hint = what, where, value, hint
-        message = f"{where}: {what}" if where else what
+        message = f"{shortened(where, _LONGEST_PLACE)}: {what}" if where else what
         if value is not ...:
             message += f", got {_brief(value)}"
         if hint:

@@ -27,7 +27,7 @@ IntArray = npt.NDArray[np.int64]
 Open = list[list[int]]
 
 # A limit is kept by looking at all combinations of its groups where there are no more than these.
-_FEW_GROUPS, _FEW_COMBINATIONS = 6, 1 << 12
+_FEW_GROUPS, _FEW_COMBINATIONS = 15, 1 << 15
 # Entries of the largest table that elimination makes.
 _LARGEST = 1 << 13
 
@@ -61,7 +61,9 @@ class Hubs:
     @classmethod
     def of(cls, instance: Instance, lines: Sequence[Line]) -> Hubs:
         """Find the hubs of some lines."""
-        touched = {i: _touched(line, instance.size) for i, line in enumerate(lines) if line.pairs is None}
+        touched = {
+            i: _touched(line, instance.size) for i, line in enumerate(lines) if line.on_few and line.pairs is None
+        }
         held = {i: groups for i, groups in touched.items() if groups is not None}
         is_hub = np.zeros(instance.size, dtype=bool)
         for groups in held.values():
@@ -99,9 +101,10 @@ class Hubs:
         groups = self.groups[list(places)]
         others = np.setdiff1d(np.arange(size), groups)
         rest = line.base + line.total(others, np.zeros(len(others), dtype=np.int64))
-        values = [line.at(int(group), open_[place]) for group, place in zip(groups, places, strict=True)]
-        found = [rest + sum(some) <= line.limit for some in itertools.product(*values)]
-        return np.array(found, dtype=bool).reshape([len(one) for one in values])
+        total = np.full((), rest, dtype=object)
+        for group, place in zip(groups.tolist(), places, strict=True):
+            total = total[..., None] + np.array(line.at(group, open_[place]), dtype=object)
+        return np.asarray(total <= line.limit, dtype=bool)
 
 
 def _touched(line: Line, size: int) -> IntArray | None:
@@ -115,7 +118,7 @@ def _touched(line: Line, size: int) -> IntArray | None:
     inside = np.arange(rows.shape[1]) < line.widths[:, None]
     groups = np.flatnonzero(((rows != rows[:, :1]) & inside).any(axis=1))
     few = len(groups) <= _FEW_GROUPS and math.prod(line.widths[groups].tolist()) <= _FEW_COMBINATIONS
-    return groups if few and len(groups) < size else None
+    return groups if few else None
 
 
 def _cover(is_hub: npt.NDArray[np.bool_], left: IntArray, right: IntArray) -> None:

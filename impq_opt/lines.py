@@ -37,7 +37,8 @@ class Line:
     ``base``, ``limit`` and the values of ``exact`` are whole numbers of ``1 / unit``: 1 for costs, a power of two for
     damages, of whose reciprocal all of them are multiples. ``exact`` has the groups whose ``rows`` are rounded: the sum
     of a tie's damages, of up to ``members``, need not be a float64. ``price`` is what a quantum, or a unit of damage,
-    weighs in the dual bound.
+    weighs in the dual bound. A limit that may be ``on_few`` groups is kept by looking at all their combinations where
+    it is, which needs no price.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Line:
     pairs: Coupling | None
     exact: Mapping[int, list[int]]
     members: int = 0
+    on_few: bool = False
 
     def total(self, groups: IntArray, columns: IntArray) -> int:
         """Return the exact sum of ``groups`` (n,) at ``columns`` (n,), pairs and base left out, in ``1 / unit``."""
@@ -150,7 +152,16 @@ def _limited(instance: Instance, budget: Budget, limit: int, multipliers: Mappin
     rows, width = budget.table, _width(instance)
     price = multipliers.get(budget.name, 0.0)
     return Line(
-        budget.name, price, budget.base, limit, 1, lambda g: _fit(rows[g], width), instance.widths, budget.pairs, {}
+        budget.name,
+        price,
+        budget.base,
+        limit,
+        1,
+        lambda groups: _fit(rows[groups], width),
+        instance.widths,
+        budget.pairs,
+        {},
+        on_few=True,
     )
 
 

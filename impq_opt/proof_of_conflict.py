@@ -115,7 +115,9 @@ def _without_conflict(case: Case, diagnosis: Diagnosis) -> Iterator[Finding]:
         yield Finding("diagnosis", "claimed", f"names no limit {diagnosis.limit} that could be checked")
     elif diagnosis.allowed not in (ceil_float(case.most(subject)), float(case.most(subject))):
         yield Finding("diagnosis", "wrong", f"the limit on {diagnosis.limit} is {float(case.most(subject)):.15g}")
-    elif diagnosis.smallest < diagnosis.allowed:
+    elif diagnosis.smallest < diagnosis.allowed and not math.isclose(
+        diagnosis.smallest, diagnosis.allowed, rel_tol=2.0**-50
+    ):
         yield Finding("diagnosis", "wrong", f"{diagnosis.limit} of {diagnosis.smallest:.15g} is within its limit")
     else:
         yield Finding("diagnosis", "claimed", "names no conflict that could be checked")
@@ -135,10 +137,12 @@ def _misstated(case: Case, diagnosis: Diagnosis) -> Iterator[Finding]:
     if subject not in conflict:
         yield Finding("conflict", "wrong", f"the limit on {diagnosis.limit} is not part of it")
         return
-    most = ceil_float(case.most(subject))
+    most_exact = case.most(subject)
+    most = ceil_float(most_exact)
     if diagnosis.allowed != most:
         yield Finding("allowed", "wrong", f"the limit on {diagnosis.limit} is {most:.15g}")
-    if diagnosis.smallest < diagnosis.allowed and Fraction(diagnosis.smallest) <= case.most(subject):
+    # What it stands for was rounded down, and may be above the limit where the float64 is not.
+    if diagnosis.smallest < diagnosis.allowed and _standing_for(diagnosis.smallest, subject, math.inf)[1] <= most_exact:
         text = f"{diagnosis.limit} of {diagnosis.smallest:.15g} is within {diagnosis.allowed:.15g}"
         yield Finding("smallest reachable", "wrong", text)
     others = [item for item in conflict if item != subject]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from fractions import Fraction
 
 from impq_opt.allocation import Allocation
@@ -25,8 +24,12 @@ def make_instance(
     bound: float | Fraction | Allocation | None = None,
     budget: str | float | Fraction | None = None,
     minimize: str | Mapping[str, float] | None = None,
+    budgets: Mapping[str, Fraction] | None = None,
 ) -> Instance:
-    """Return the instance that :func:`solve` hands to a strategy for these goals."""
+    """Return the instance that :func:`solve` hands to a strategy for these goals.
+
+    ``budgets`` take the place of the problem's own. They may be 0: what a limit comes to in whole quanta.
+    """
     if bound is not None and budget is not None:
         raise OptionError(
             "give a bound (least cost) or a budget (least damage), not both",
@@ -34,7 +37,7 @@ def make_instance(
         )
     weights = {minimize: 1} if isinstance(minimize, str) else dict(minimize or problem.objective)
     row = cost_row(problem, weights)
-    limits = dict(problem.budgets)
+    limits = dict(problem.budgets if budgets is None else budgets)
     direction, limit = Direction.COST, None
     exact = None if bound is None else _bound(bound)
     if budget is not None:
@@ -52,10 +55,10 @@ def make_instance(
             limit = _quanta(row, limits.pop(name))
         else:
             raise OptionError("needs a bound or a budget", where="solve", hint="for example bound=0.01")
-    budgets = [
+    rows = [
         (name, one, _quanta(one, most)) for term, most in limits.items() for name, one in budget_rows(problem, term)
     ]
-    return compile_instance(problem, direction=direction, bound=exact, cost=row, limit=limit, budgets=budgets)
+    return compile_instance(problem, direction=direction, bound=exact, cost=row, limit=limit, budgets=rows)
 
 
 def _bound(bound: float | Fraction | Allocation) -> Fraction:
@@ -84,11 +87,11 @@ def asked(problem: Problem, allocation: Allocation) -> Instance:
         if allocation.minimizes == "cost":
             if allocation.bound is None:
                 raise AllocationError("states no bound and no budget", where="allocation")
-            return make_instance(replace(problem, budgets=budgets), bound=allocation.bound, minimize=weights)
+            return make_instance(problem, bound=allocation.bound, minimize=weights, budgets=budgets)
         limit = budgets.pop("+".join(weights), None)
         if limit is None:
             raise AllocationError("states no budget for the cost it minimises under", where="allocation.budgets")
-        return make_instance(replace(problem, budgets=budgets), budget=limit, minimize=weights)
+        return make_instance(problem, budget=limit, minimize=weights, budgets=budgets)
     except AllocationError:
         raise
     except InputError as error:

@@ -18,8 +18,9 @@ from impq_opt.problem import Problem
 
 __all__ = ["false_statements"]
 
-# Ratios are worked out in floats by whoever writes them: a few roundings.
-_ROUNDING = 1e-12
+# Means of bits are worked out in floats by whoever writes them: a few roundings. All else is rounded once.
+_ROUNDING = 2.0**-49
+_MEANS = ("weight bits", "activation bits", "compression_ratio")
 
 
 def false_statements(allocation: Allocation) -> Iterator[tuple[str, str]]:
@@ -31,7 +32,7 @@ def false_statements(allocation: Allocation) -> Iterator[tuple[str, str]]:
     for name, stated in allocation.stated.items():
         if name not in true:
             yield name, "is no statement of an answer"
-        elif not _same(stated, true[name]):
+        elif not _same(stated, true[name], _ROUNDING if name in _MEANS else 0.0):
             yield name, f"states {_text(stated)}, is {_text(true[name])}"
 
 
@@ -73,7 +74,7 @@ def _effective(problem: Problem, bits: Any, kind: int) -> Fraction | None:
     return sum((size * b for size, b in zip(sizes, widths, strict=True)), Fraction(0)) / sum(sizes)
 
 
-def _same(stated: Any, true: Any) -> bool:
+def _same(stated: Any, true: Any, rounding: float) -> bool:
     if isinstance(true, Mapping):
         return isinstance(stated, Mapping) and stated.keys() == true.keys() and all(stated[k] == true[k] for k in true)
     if true is None or true in (math.inf, -math.inf):
@@ -82,7 +83,7 @@ def _same(stated: Any, true: Any) -> bool:
         return abs(true) > Fraction(2) ** 1023  # JSON has no infinity: what no float64 holds is left out
     if isinstance(true, Fraction) and true.denominator == 1 and isinstance(stated, int):
         return bool(stated == true)
-    return math.isclose(stated, nearest_float(true), rel_tol=_ROUNDING)
+    return math.isclose(stated, nearest_float(true), rel_tol=rounding)
 
 
 def _text(value: Any) -> str:

@@ -318,7 +318,7 @@ def test_json_is_json(world, capsys):
         found = json.loads(out)
         if arguments[0] == "problems":
             assert found["metric"] == problem.metric
-            assert found["provenance"] == problem.provenance
+            assert found["provenance"] == json.loads(json.dumps(problem.provenance))
         if arguments[0] == "graph":
             assert [node["name"] for node in found["nodes"]] == list(problem.names)
 

@@ -191,7 +191,8 @@ def diagnosis_faults(question: Question, diagnosis: Any) -> Iterator[str]:
     if not any(near):
         told = ", ".join(sorted({"nothing" if v is None else f"{reported(v):.9g}" for v in values}))
         yield f"the diagnosis says that the smallest {diagnosis.limit} is {smallest!r}, and it is {told} ({diagnosis})"
-    elif smallest < float(diagnosis.allowed):
+    # Rounded down the one, up the other: what is above may seem level.
+    elif smallest < float(diagnosis.allowed) and not math.isclose(smallest, float(diagnosis.allowed), rel_tol=1e-15):
         yield f"the diagnosis explains nothing: {diagnosis}"
 
 

@@ -1,0 +1,106 @@
+"""A claim as it comes from any strategy: of the right types, of numbers that can be reckoned with, fit for a file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from impq_opt.allocation import Enumeration, Stop
+from impq_opt.contract import Claim
+from impq_opt.errors import SolverError
+
+__all__ = ["checked"]
+
+# Digits of a bound, in bits: more than any sum of costs or damages has.
+_LONGEST = 12_000
+# Statistics inside statistics, and things in one of them.
+_DEEPEST, _MOST = 8, 10_000
+
+
+def checked(claim: object, name: str) -> Claim:
+    """Return the claim of solver ``name`` in plain numbers; raise SolverError, naming the field, where it has none."""
+    if not isinstance(claim, Claim):
+        raise SolverError(f"solver {name!r} returned {type(claim).__name__}, not a Claim")
+    right = {
+        "choice": claim.choice is None or type(claim.choice) is np.ndarray,
+        "lower_bound": _is_bound(claim.lower_bound),
+        "multipliers": isinstance(claim.multipliers, Mapping)
+        and all(isinstance(key, str) and _is_price(value) for key, value in claim.multipliers.items()),
+        "enumeration": claim.enumeration is None or _counts(claim.enumeration),
+        "stop": isinstance(claim.stop, Stop),
+        "statistics": isinstance(claim.statistics, Mapping),
+    }
+    for field, is_right in right.items():
+        if not is_right:
+            raise SolverError(f"solver {name!r} claimed a {field} that is none: {_brief(getattr(claim, field))}")
+    bound = claim.lower_bound
+    try:
+        statistics = _plain(claim.statistics, _DEEPEST)
+    except ValueError as error:
+        raise SolverError(f"solver {name!r} gave statistics that {error}") from None
+    return replace(
+        claim,
+        lower_bound=bound.item() if isinstance(bound, np.generic) else bound,
+        multipliers={key: float(value) for key, value in claim.multipliers.items()},
+        statistics=statistics,
+    )
+
+
+def _is_bound(value: object) -> bool:
+    if isinstance(value, (float, np.floating)):
+        return not math.isnan(value)
+    if not isinstance(value, (int, np.integer, Fraction)) or isinstance(value, bool):
+        return False
+    exact = value if isinstance(value, Fraction) else Fraction(int(value))
+    return max(exact.numerator.bit_length(), exact.denominator.bit_length()) <= _LONGEST
+
+
+def _is_price(value: object) -> bool:
+    if not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool):
+        return False
+    try:
+        float(value)
+    except OverflowError:
+        return False
+    return True
+
+
+def _counts(enumeration: object) -> bool:
+    return isinstance(enumeration, Enumeration) and all(
+        isinstance(count, (int, np.integer)) and 0 <= count < 1 << 63
+        for count in (enumeration.groups, enumeration.states)
+    )
+
+
+def _plain(value: Any, depth: int) -> Any:
+    """Return ``value`` in JSON's own types; what has none is written as text."""
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, (Mapping, list, tuple, set, frozenset)):
+        if not depth:
+            raise ValueError("are nested too deep")
+        if len(value) > _MOST:
+            raise ValueError(f"hold more than {_MOST} values")
+        if isinstance(value, Mapping):
+            return {_text(key): _plain(one, depth - 1) for key, one in value.items()}
+        return [_plain(one, depth - 1) for one in value]
+    if value is None or isinstance(value, (bool, float)) or (isinstance(value, int) and abs(value) < 1 << 63):
+        return value
+    return _text(value)
+
+
+def _text(value: object) -> str:
+    """Return ``value`` in words that a file can hold."""
+    return (value if isinstance(value, str) else _brief(value)).encode("utf-8", "backslashreplace").decode()
+
+
+def _brief(value: object) -> str:
+    try:
+        return f"{value!r:.80}"
+    except Exception as error:  # whatever a stranger's object does when it is asked for its name
+        return f"{type(value).__name__} ({type(error).__name__})"
