@@ -153,7 +153,19 @@ def test_bits_operations_of_a_thousand_kernels_are_proved() -> None:
 
 # All that the judge may share with whoever solves: names, numbers, the declared problem, the instance of a question.
 SHARED = {
-    *("text", "errors", "arithmetic", "_native", "_built", "types", "numbers", "held", "labelled", "limits", "documents"),
+    *(
+        "text",
+        "errors",
+        "arithmetic",
+        "_native",
+        "_built",
+        "types",
+        "numbers",
+        "held",
+        "labelled",
+        "limits",
+        "documents",
+    ),
     *("registry", "groups", "arrays", "damage", "layout", "declaration", "validation", "problem", "allocation"),
     *("costs", "costs.terms", "costs.memory", "costs.operations", "costs.lookup", "costs.units", "costs.registry"),
     *("costs.rows", "instance", "coupling", "compilation", "question"),

@@ -87,7 +87,7 @@ def _judged(question: Question, problem: Any, truth: Fraction | None, name: str,
     wrong += [step.fault] if step.fault else []
     with Step("verify", ImpqError) as step:
         verification = verify(problem, found)
-        text = str(verification)
+        text = "\n".join(f"{one.verdict} {one.name} {one.text}" for one in verification.checks if one.name != "how")
     if step.fault or step.refusal:
         return [*wrong, step.fault or f"verify refused a true answer: {step.refusal}"], "verify"
     if not wrong:  # a false answer is told once
