@@ -242,9 +242,8 @@ def main(problem: str, allocation: str) -> int:
     say(paid == exact(answer["exact"]["cost"]), f"the cost is exactly {paid}, as stated; about {float(paid):.15g}")
     say(done == exact(answer["exact"]["damage"]), f"the damage is exactly as stated; about {float(done):.15g}")
     for name, true in {"cost": paid, "damage": done, "objective": paid if by_cost else done}.items():
-        say(
-            math.isclose(answer[name] or 0, true, rel_tol=1e-12), f"{name} as people read it is about {float(true):.6g}"
-        )
+        near = math.isclose(answer[name] or 0, true, rel_tol=1e-12)
+        say(near, f"{name} as people read it is about {float(true):.6g}")
     rows = []  # (price, what is limited, limit): prices are in quanta of cost
     quantum = exact(answer["certificate"]["quantum"]) if answer["certificate"] else Fraction(1)
     prices = answer["certificate"]["multipliers"] if answer["certificate"] else {}
@@ -254,6 +253,7 @@ def main(problem: str, allocation: str) -> int:
         own = not by_cost and name == "+".join(weights)
         price = exact(prices.get("budget" if own else name, 0))
         rows.append((price / quantum if own else price, costs if own else cost(name, doc, groups), limit))
+    say(all(price >= 0 for price, _, _ in rows), "no multiplier is negative")
     for _, limited, limit in rows:
         say(total(limited, groups, choice) <= limit, f"a limit of about {float(limit):.15g} is kept")
     first, aim = (costs, paid) if by_cost else (harm, done)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
+from impq_opt import problems
 from impq_opt.allocation import number
 from impq_opt.audit import Verdict, Verification
 from impq_opt.audit import verify as verify_allocation
 from impq_opt.cli._common import JsonFlag, ProblemName, console, find_problem, print_json, progress, styled
+from impq_opt.cli._streams import say
 from impq_opt.errors import OptionError
-from impq_opt.files import load_allocation
+from impq_opt.files import atomic_write, load_allocation, save_problem
 
 __all__ = ["verify"]
 
@@ -29,11 +34,17 @@ def verify(
     states: Annotated[
         int, Parameter(help="Most partial assignments when a solver's enumeration is repeated.")
     ] = 1_000_000,
+    standalone: Annotated[
+        Path | None,
+        Parameter(help="Write a checker of one page, which needs nothing but Python 3.11, and let it check instead."),
+    ] = None,
     json: JsonFlag = False,
 ) -> int:
     """Recompute everything an allocation states: what is proved here, what is only claimed, what is wrong."""
     if states < 1:
         raise OptionError("must be positive", where="--states", value=states)
+    if standalone is not None:
+        return _standalone(problem, allocation, standalone)
     answer = load_allocation(allocation, find_problem(problem))
     with progress("verifying"):
         found = verify_allocation(answer.problem, answer, states=states)
@@ -46,6 +57,28 @@ def verify(
             out.print(styled(verdict, " ", (check.name, "bold"), f": {check.text}"), soft_wrap=True)
         out.print(_conclusion(found), soft_wrap=True)
     return 0 if found.proved else 1
+
+
+def _standalone(problem: str, allocation: Path, checker: Path) -> int:
+    """Write the checker, and a problem of the gallery beside it, and run it where it sees no package."""
+    if sys.version_info < (3, 11):
+        raise OptionError("needs Python 3.11 to run", where="--standalone", value=sys.version.split()[0])
+    load_allocation(allocation, find_problem(problem))  # what cannot be read is told in a sentence first
+    file = Path(problem)
+    if problem in problems.names():
+        file = checker.parent / f"{problem}.toml"
+        save_problem(problems.load(problem), file)
+        say(f"written to {file}")
+    atomic_write(checker, files("impq_opt").joinpath("standalone.py").read_bytes())
+    say(f"written to {checker}")
+    # -I: neither the environment nor the working folder has a say in what is imported.
+    done = subprocess.run(
+        [sys.executable, "-I", checker, file, allocation], capture_output=True, text=True, check=False
+    )
+    print(done.stdout, end="")
+    if done.stderr:
+        say(done.stderr.strip().splitlines()[-1])
+    return 0 if done.returncode == 0 else 1
 
 
 def _conclusion(found: Verification) -> str:
