@@ -104,9 +104,13 @@ def _array(values: object, dtype: type[Any], where: str, dimensions: int) -> npt
             raise ProblemError("holds whole numbers that float64 cannot", where=where, value=array.dtype.name)
         return held(found)
     whole = array.dtype.kind != "f" or bool((np.isfinite(array) & (array == np.rint(array))).all())
-    limits = np.iinfo(dtype)
-    if not whole or not (limits.min <= array.min() and array.max() <= min(limits.max, _LARGEST_WHOLE)):
+    if not whole:
         raise ProblemError("must hold whole numbers", where=where, value=array.dtype.name)
+    limits = np.iinfo(dtype)
+    low, high = (np.asarray(end).item() for end in (array.min(), array.max()))
+    if not (limits.min <= low and high <= min(limits.max, _LARGEST_WHOLE)):
+        worst = high if high > -low else low
+        raise ProblemError(f"is too large for {limits.bits} bits", where=where, value=worst)
     return held(array.astype(dtype))
 
 
@@ -124,13 +128,32 @@ def split_mask(
     try:
         array = np.asarray(values)
         if array.dtype.kind == "O":  # such as a table with columns of several types
-            array = np.array(array.tolist())
-        if array.dtype.kind not in "iuf" or array.dtype.itemsize > 8:
+            array = _whole_as_given(array, np.array(array.tolist()), where)
+        elif array.dtype.kind == "f" and isinstance(values, (list, tuple)) and np.abs(array).max(initial=0) >= 2.0**53:
+            array = _whole_as_given(np.array(values, dtype=object), array, where)
+        if array.dtype.kind not in "iufO" or (array.dtype.kind != "O" and array.dtype.itemsize > 8):
             raise ValueError
+    except ProblemError:
+        raise
     except (TypeError, ValueError, OverflowError):
         raise ProblemError(what, where=where, value=_kind(values)) from None
     masked = np.ma.getmaskarray(values) if isinstance(values, np.ma.MaskedArray) else None
     return array, masked if masked is not None and masked.any() else None
+
+
+def _whole_as_given(given: npt.NDArray[Any], read: npt.NDArray[Any], where: str) -> npt.NDArray[Any]:
+    """Return what NumPy has ``read``, or Python's own numbers where all are whole and 64 bits may not hold them."""
+    whole = [value for value in given.flat if isinstance(value, (int, np.integer)) and not isinstance(value, bool)]
+    if len(whole) == given.size > 0:
+        return read if read.dtype.kind == "i" else given
+    if read.dtype.kind not in "iuf":
+        raise ValueError
+    rounded = [value for value in whole if int(float(value)) != value]
+    if rounded:
+        raise ProblemError(
+            "is no float64, as the numbers beside it are", where=where, value=rounded[0], hint="give whole numbers only"
+        )
+    return read
 
 
 def allowed_tables(cost: object, damage: object) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:

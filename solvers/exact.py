@@ -21,6 +21,7 @@ from functools import partial
 from typing import ClassVar
 
 from impq_opt.allocation import Enumeration, Stop
+from impq_opt.arithmetic import reported_as_low
 from impq_opt.contract import Claim, Control, ExpiredError, Solver
 from impq_opt.errors import OptionError
 from impq_opt.instance import Direction, Instance
@@ -83,7 +84,8 @@ class Exact(Solver):
             claim = self._run(instance, control)
             if instance.size <= _LARGEST_SMALL and not _settled(instance, claim):
                 claim = enumerated(instance, control, min(_LAST_RESORT, self.states)) or claim
-        if claim.choice is None or claim.multipliers or not (instance.budgets or instance.coupled):
+        several = instance.budgets or instance.coupled
+        if claim.choice is None or claim.multipliers or not several or beyond_floats(instance):
             return claim
         from impq_opt.solvers._dual import FEW_STEPS, dual_prices
 
@@ -150,4 +152,4 @@ def _settled(instance: Instance, claim: Claim) -> bool:
         return True  # one limit: what is searched to the end is settled
     if instance.direction is Direction.COST:
         return claim.lower_bound >= instance.cost_of(claim.choice)
-    return float(claim.lower_bound) >= float(instance.damage_of(claim.choice))
+    return reported_as_low(instance.damage_of(claim.choice), Fraction(claim.lower_bound))

@@ -539,14 +539,17 @@ REFUSED = {
     ),
     "strings": (lambda: DamageTable([["1", "2"]]), r"damage: must be an array of numbers"),  # type: ignore[arg-type]
     "too exact": (lambda: DamageTable([[2**53 + 1, 1]]), r"damage: holds whole numbers that float64 cannot"),  # type: ignore[arg-type]
-    "size beyond int64": (lambda: Problem.from_sensitivities([10**30], [1]), r"sizes: must hold whole numbers"),
-    "size beyond float64": (lambda: Problem.from_sensitivities([1e300], [1]), r"sizes: must hold whole numbers"),
-    "unsigned size": (lambda: Problem.from_sensitivities(np.array([2**64 - 1], np.uint64), [1]), r"whole numbers"),
+    "size beyond int64": (lambda: Problem.from_sensitivities([10**30], [1]), r"sizes: is too large for 64 bits"),
+    "size beyond float64": (lambda: Problem.from_sensitivities([1e300], [1]), r"sizes: is too large for 64 bits"),
+    "unsigned size": (
+        lambda: Problem.from_sensitivities(np.array([2**64 - 1], np.uint64), [1]),
+        r"too large for 64 bits",
+    ),
     "bits 1e308": (lambda: Problem.from_sensitivities([1], [1], bits=[1e308]), r"bits must be finite numbers"),
     "huge bits": (lambda: Problem.from_sensitivities([1], [1], bits=[10**400]), r"bits\[0\]"),
     "huge bound": (lambda: Problem.from_sensitivities([1], [1], bound=10**4000), r"bound: must be a number of at most"),
     "huge weight": (lambda: Problem.from_sensitivities([1], [1], objective={"storage": 10**5000}), r"minimize.storage"),
-    "kinds": (lambda: Problem.from_sensitivities([1], [1], kinds=[300]), r"kinds: must hold whole numbers"),
+    "kinds": (lambda: Problem.from_sensitivities([1], [1], kinds=[300]), r"kinds: is too large for 8 bits"),
     "pins": (lambda: Problem.from_sensitivities([1], [1], pins={0: 1.5}), r"pins: must be a mapping"),
     "shape": (lambda: GroupNames(("a",), ((-1, -1),)), r"names.shapes: must be whole numbers"),
     "many": (lambda: GroupNames(("a",), ((2**40, 2**40),)), r"names.shapes: stand for too many"),

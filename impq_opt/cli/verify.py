@@ -75,7 +75,9 @@ def _standalone(problem: str, allocation: Path, checker: Path) -> int:
     done = subprocess.run(
         [sys.executable, "-I", checker, file, allocation], capture_output=True, text=True, check=False
     )
-    print(done.stdout, end="")
+    out = console()
+    for line in done.stdout.splitlines():
+        out.print(line, soft_wrap=True)
     if done.stderr:
         say(done.stderr.strip().splitlines()[-1])
     return 0 if done.returncode == 0 else 1

@@ -175,9 +175,7 @@ class TableCost(Held, CostTerm):
                 where=f"costs.{name}",
                 value=array.shape,
             )
-        if array.dtype.kind == "f" and isinstance(values, (list, tuple)) and np.abs(array).max() >= 2.0**53:
-            array = _as_given(values, array, f"costs.{name}")
-        if array.dtype.kind in "iu" or (array.dtype.kind == "O" and all(map(_is_whole, array.flat))):
+        if array.dtype.kind in "iuO":  # Python's own numbers are whole ones
             if array.dtype.kind == "O" or array.dtype == np.uint64:  # what int64 may not hold
                 _check_total(largest_entry(array), len(array), f"costs.{name}")
             integers, quantum, rounding = array.astype(np.int64, copy=False), Fraction(1), 0.0
@@ -206,24 +204,6 @@ class TableCost(Held, CostTerm):
 def largest_entry(values: npt.NDArray[Any]) -> int:
     """Return the largest absolute value of an array of integers, 0 of an empty one; it cannot overflow."""
     return max(int(values.max(initial=0)), -int(values.min(initial=0)))
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-
-
-def _as_given(values: npt.ArrayLike, array: npt.NDArray[Any], where: str) -> npt.NDArray[Any]:
-    """Return nested lists that NumPy has read as floats, as whole numbers where all are; large ones it has rounded."""
-    given = np.array(values, dtype=object)
-    whole = [value for value in given.flat if _is_whole(value)]
-    if len(whole) == given.size:
-        return given
-    rounded = [value for value in whole if int(float(value)) != value]
-    if rounded:
-        raise ProblemError(
-            "is no float64, as the numbers beside it are", where=where, value=rounded[0], hint="give whole numbers only"
-        )
-    return array
 
 
 def _check_total(largest: int, count: int, where: str) -> None:
