@@ -79,6 +79,8 @@ def _counts(enumeration: object) -> bool:
 
 def _plain(value: Any, depth: int) -> Any:
     """Return ``value`` in JSON's own types; what has none is written as text."""
+    if value is None or type(value) in (bool, float) or (type(value) is int and abs(value) < 1 << 63):
+        return value
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
     if isinstance(value, (Mapping, list, tuple, set, frozenset)):
@@ -89,9 +91,8 @@ def _plain(value: Any, depth: int) -> Any:
         if isinstance(value, Mapping):
             return {_text(key): _plain(one, depth - 1) for key, one in value.items()}
         return [_plain(one, depth - 1) for one in value]
-    if value is None or isinstance(value, (bool, float)) or (isinstance(value, int) and abs(value) < 1 << 63):
-        return value
-    return _text(value)
+    plain = value is None or isinstance(value, (bool, float)) or (isinstance(value, int) and abs(value) < 1 << 63)
+    return value if plain else _text(value)
 
 
 def _text(value: object) -> str:

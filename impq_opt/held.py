@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
+from fractions import Fraction
+from functools import cache
 from typing import Any, NoReturn, TypeVar
 from weakref import WeakValueDictionary
 
@@ -22,6 +24,9 @@ Value = TypeVar("Value")
 
 # The read-only buffers of the copies made here, by identity: what stands on one of them needs no further copy.
 _OURS: WeakValueDictionary[int, memoryview] = WeakValueDictionary()
+
+# What most fields are, and what nothing can change.
+_PLAIN = frozenset({int, float, str, bool, Fraction, type(None)})
 
 
 def held(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -55,6 +60,8 @@ class FrozenDict(dict[Key, Value]):
 
 def frozen(value: Any) -> Any:
     """Return ``value`` with every array, mapping and list in it held; lists become tuples."""
+    if type(value) in _PLAIN:
+        return value
     if isinstance(value, np.ndarray):
         return held(value)
     if isinstance(value, FrozenDict):
@@ -70,7 +77,7 @@ class Held:
     """Base of frozen dataclasses whose arrays, mappings and lists are their own, in other processes too."""
 
     def __post_init__(self) -> None:
-        for name in (one.name for one in fields(self)):  # type: ignore[arg-type]
+        for name in _names(self.__class__):  # type: ignore[arg-type]
             value = getattr(self, name)
             kept = frozen(value)
             if kept is not value:
@@ -78,7 +85,12 @@ class Held:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Read-only arrays arrive writable in another process: there the object is made anew.
-        return _again, (type(self), {one.name: getattr(self, one.name) for one in fields(self)})  # type: ignore[arg-type]
+        return _again, (type(self), {name: getattr(self, name) for name in _names(self.__class__)})  # type: ignore[arg-type]
+
+
+@cache
+def _names(kind: type) -> tuple[str, ...]:
+    return tuple(one.name for one in fields(kind))
 
 
 def _again(kind: type[Any], values: dict[str, Any]) -> Any:
