@@ -18,7 +18,6 @@ from impq_opt.contract import Claim, Solver, clock
 from impq_opt.errors import SolverError
 from impq_opt.instance import Direction, Instance
 from impq_opt.recount import Outcome, prove_bound, prove_infeasible
-from impq_opt.solvers import is_own
 from impq_opt.verification import Assessment, examine
 
 __all__ = ["conclude", "objective_of"]
@@ -39,15 +38,22 @@ def conclude(
     strategy: Solver,
     seed: int,
     started: float,
+    *,
+    believed: bool,
 ) -> Allocation:
     """Check a claim and turn it into an allocation; the only place that sets a status.
+
+    Parameters
+    ----------
+    believed : bool
+        Whether an enumeration of this strategy counts without being repeated.
 
     Raises
     ------
     SolverError
         Where the claim has a wrong type, contradicts itself, or an enumeration that is repeated finds a better answer.
     """
-    claim = _with_trusted_enumeration(instance, checked(claim, strategy.name), strategy)
+    claim = _with_trusted_enumeration(instance, checked(claim, strategy.name), strategy.name, believed)
     found, dual = examine(instance, claim.choice, claim.multipliers)
     if found is not None and not found.feasible:
         if claim.enumeration is not None:
@@ -84,12 +90,12 @@ def conclude(
     )
 
 
-def _with_trusted_enumeration(instance: Instance, claim: Claim, strategy: Solver) -> Claim:
+def _with_trusted_enumeration(instance: Instance, claim: Claim, name: str, believed: bool) -> Claim:
     """Return the claim with an enumeration that may be believed, or without one."""
     if claim.enumeration is None:
         return claim
-    if is_own(strategy):
-        return dataclasses.replace(claim, enumeration=dataclasses.replace(claim.enumeration, by=strategy.name))
+    if believed:
+        return dataclasses.replace(claim, enumeration=dataclasses.replace(claim.enumeration, by=name))
     infeasible = claim.lower_bound == math.inf
     if not infeasible and not math.isfinite(claim.lower_bound):
         return dataclasses.replace(claim, enumeration=None)
@@ -103,7 +109,7 @@ def _with_trusted_enumeration(instance: Instance, claim: Claim, strategy: Solver
         recount = prove_bound(instance, multipliers, Fraction(claim.lower_bound), states=_REPEATED)
     if recount.outcome is Outcome.REFUTED:
         what = "that nothing is feasible" if infeasible else f"a lower bound of {claim.lower_bound}"
-        raise SolverError(f"solver {strategy.name!r} claimed {what}, and there is an answer against it")
+        raise SolverError(f"solver {name!r} claimed {what}, and there is an answer against it")
     proved = recount.outcome is Outcome.PROVED
     repeated = Enumeration(recount.groups, recount.states, "recount") if proved else None
     return dataclasses.replace(claim, enumeration=repeated)

@@ -19,7 +19,7 @@ from impq_opt.errors import OptionError, SolverError, UnsupportedError
 from impq_opt.instance import Direction, Instance
 from impq_opt.problem import Problem
 from impq_opt.question import make_instance
-from impq_opt.solvers import make_solver, solver_class, solver_names
+from impq_opt.solvers import is_own, make_solver, solver_class, solver_names
 from impq_opt.verification import assess
 
 __all__ = ["allocate", "answer", "solve", "solve_in_passing"]
@@ -106,7 +106,8 @@ def answer(instance: Instance, strategy: Solver, control: Control, started: floa
         if isinstance(claim, Claim) and strategy.decides and claim.choice is None and not control.interrupted:
             shown = claim.enumeration is not None and claim.lower_bound == math.inf
             diagnosis = _diagnosis(instance, control, infeasible=shown)
-    found = conclude(instance, claim, diagnosis, strategy, control.seed, started)
+    believed = is_own(strategy)
+    found = conclude(instance, claim, diagnosis, strategy, control.seed, started, believed=believed)
     # An interrupt is told even where it came too late to matter: whoever runs many questions wants to end them all.
     return dataclasses.replace(found, stop=Stop.INTERRUPTED) if control.interrupted else found
 
@@ -129,7 +130,7 @@ def _diagnosis(instance: Instance, control: Control, *, infeasible: bool = False
         started = clock()
         limits = dataclasses.replace(control, deadline=min(control.deadline, started + seconds), warm_start=None)
         claim = strategy.run(part, limits) if part.size else _only_choice(part)
-        return conclude(part, claim, None, strategy, control.seed, started)
+        return conclude(part, claim, None, strategy, control.seed, started, believed=True)
 
     return diagnose(instance, ask, deadline=control.deadline, infeasible=infeasible)
 

@@ -13,8 +13,9 @@ from impq_opt.cli._goals import Many
 from impq_opt.cli.import_ import format_options
 from impq_opt.errors import OptionError
 from impq_opt.exchange import Writer, format_names, make_format
-from impq_opt.files import atomic_write, load_allocation
+from impq_opt.files import load_allocation
 from impq_opt.text import visible
+from impq_opt.writing import atomic_write
 
 __all__ = ["export"]
 

@@ -18,7 +18,6 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from impq_opt.errors import DataError, FileError, OptionError, nearest
-from impq_opt.files import atomic_write
 from impq_opt.quantize.network import (
     activation_quantizers,
     insert_activation_quantizers,
@@ -26,6 +25,7 @@ from impq_opt.quantize.network import (
     storage_bits,
 )
 from impq_opt.quantize.quantizers import ActivationQuantizer, WeightQuantizer, WeightRange
+from impq_opt.writing import atomic_write
 
 __all__ = ["PackedSize", "Unpacked", "pack", "pack_codes", "unpack", "unpack_codes", "unpack_into"]
 
