@@ -20,9 +20,12 @@ from impq_opt import Group, Problem, Status, problems, solve
 from impq_opt.costs import TableCost
 from impq_opt.files import save_allocation, save_problem
 
-CHECKER = Path(impq_opt.__file__).with_name("standalone.py")
+if sys.version_info < (3, 11):
+    pytest.skip("needs Python 3.11, for tomllib", allow_module_level=True)
 
-pytestmark = pytest.mark.skipif(sys.version_info < (3, 11), reason="needs Python 3.11, for tomllib")
+from impq_opt import standalone
+
+CHECKER = Path(standalone.__file__)
 
 
 def check(folder: Path) -> subprocess.CompletedProcess[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
 
@@ -70,7 +69,9 @@ def _standalone(problem: str, allocation: Path, checker: Path) -> int:
         file = checker.parent / f"{problem}.toml"
         save_problem(problems.load(problem), file)
         say(f"written to {file}")
-    atomic_write(checker, files("impq_opt").joinpath("standalone.py").read_bytes())
+    from impq_opt import standalone
+
+    atomic_write(checker, Path(standalone.__file__).read_bytes())
     say(f"written to {checker}")
     # -I: neither the environment nor the working folder has a say in what is imported.
     done = subprocess.run(
