@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_architecture import IMPORTS
+from imports import IMPORTS
 
 from impq_opt import Group, ImpqError, Problem, Status, solve, verify
 from impq_opt.costs import TableCost

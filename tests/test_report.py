@@ -4,13 +4,12 @@ import csv
 import html.parser
 import json
 import re
-import shutil
-import subprocess
 from dataclasses import replace
 from itertools import product
 
 import numpy as np
 import pytest
+from browser import BROWSER, PROBE, browse
 
 from impq_opt import Group, GroupNames, Problem, solve
 from impq_opt.cli import run
@@ -327,14 +326,6 @@ def test_foreign_input_is_told_in_one_sentence(name, text, says, tmp_path, capsy
 
 # -- in a browser --------------------------------------------------------------------------------------------------
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-PROBE = """<script>
-window.problems = [];
-addEventListener("error", (event) => problems.push(event.message));
-addEventListener("securitypolicyviolation", (event) => problems.push("blocked " + event.blockedURI));
-</script>"""
-
 ASK = """<script>
 const range = document.getElementById("point"), told = document.getElementById("said"), steps = [];
 const step = () => steps.push([+range.value, told.textContent, document.querySelectorAll("#cells em")[0].textContent]);
@@ -354,17 +345,6 @@ answer.textContent = JSON.stringify({
 });
 document.body.append(answer);
 </script>"""
-
-
-def browse(path, *flags):
-    """Open a page in headless Chromium and return what its probe says."""
-    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=4000", *flags]
-    done = subprocess.run(
-        [*command, "--dump-dom", path.as_uri()], capture_output=True, text=True, timeout=120, check=False
-    )
-    found = re.search(r'<pre id="answer">(.*?)</pre>', done.stdout, re.DOTALL)
-    assert found, done.stderr[-2000:]
-    return json.loads(found[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
 
 
 @pytest.fixture(scope="module")

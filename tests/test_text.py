@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_report import BROWSER, PROBE, browse
+from browser import BROWSER, PROBE, browse
 
 from impq_opt import DamageTable, Problem, solve
 from impq_opt.cli import _common, run
