@@ -283,7 +283,9 @@ def test_an_interrupt_is_told_even_where_it_changed_nothing() -> None:
 
 def test_longer_work_ends_with_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
     stopped = solve(generate("random", 20, 0))
-    monkeypatch.setattr("impq_opt.solver.solve", lambda *_, **__: replace(stopped, stop=Stop.INTERRUPTED))
+    monkeypatch.setattr(
+        sys.modules[solve_in_passing.__module__], "solve", lambda *_, **__: replace(stopped, stop=Stop.INTERRUPTED)
+    )
     with pytest.raises(KeyboardInterrupt):
         solve_in_passing(generate("random", 20, 0))
 
