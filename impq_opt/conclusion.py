@@ -91,7 +91,7 @@ def _with_trusted_enumeration(instance: Instance, claim: Claim, strategy: Solver
     if is_own(strategy):
         return dataclasses.replace(claim, enumeration=dataclasses.replace(claim.enumeration, by=strategy.name))
     infeasible = claim.lower_bound == math.inf
-    if not infeasible and not math.isfinite(claim.lower_bound):
+    if not infeasible and claim.lower_bound == -math.inf:
         return dataclasses.replace(claim, enumeration=None)
     if infeasible:
         recount = prove_infeasible(instance, states=_REPEATED)

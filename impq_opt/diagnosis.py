@@ -267,6 +267,7 @@ def _told(parts: Parts, known: _Known, conflict: tuple[Item, ...], minimal: bool
     most = parts.most(subject)
     lower = max(least.lower, most) if least.lower < math.inf else most
     alone = known.of_solver(subject, frozenset()) if others else _Least(0)
+    without = _float_beside(alone.reached, True) if others and alone.attained and alone.reached is not None else None
     held = tuple(_named(parts, item) for item in others)
     if subject == BOUND and all(kind in ("pins", "ties") for kind, _ in others):
         held += tuple(_largest(parts, frozenset(others)))
@@ -278,7 +279,7 @@ def _told(parts: Parts, known: _Known, conflict: tuple[Item, ...], minimal: bool
         conflict=conflict,
         minimal=minimal,
         attained=least.attained and least.lower > most,
-        without=_float_beside(alone.reached, True) if others and alone.attained and alone.reached is not None else None,
+        without=None if without == math.inf else without,
     )
 
 

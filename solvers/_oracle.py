@@ -247,8 +247,9 @@ class _Part:
         self.row, self.table = row, table
         # Whole columns at once: many times as quick as a minimum along rows of eight.
         least, most = reduce(np.minimum, table.T), reduce(np.maximum, table.T)
-        self.largest, self.span = float(most.sum()), float((most - least).sum())
-        self.size = float(np.maximum(np.abs(most), np.abs(least)).sum())  # above what the row comes to, either way
+        with np.errstate(over="ignore"):  # damages near the end of float64: infinite is above all of them
+            self.largest, self.span = float(most.sum()), float((most - least).sum())
+            self.size = float(np.maximum(np.abs(most), np.abs(least)).sum())  # above what the row comes to, either way
         self.alone, self.core = table[oracle.alone], table[oracle.core]
         leaves[:] = table[oracle.leaf].T
         self.leaves = leaves
