@@ -21,6 +21,7 @@ from functools import partial
 from typing import ClassVar
 
 from impq_opt.allocation import Enumeration, Stop
+from impq_opt.arithmetic import reported_as_low
 from impq_opt.contract import Claim, Control, ExpiredError, Solver
 from impq_opt.errors import OptionError
 from impq_opt.instance import Direction, Instance
@@ -150,4 +151,5 @@ def _settled(instance: Instance, claim: Claim) -> bool:
         return True  # one limit: what is searched to the end is settled
     if instance.direction is Direction.COST:
         return claim.lower_bound >= instance.cost_of(claim.choice)
-    return float(claim.lower_bound) >= float(instance.damage_of(claim.choice))
+    below = claim.lower_bound
+    return abs(below) != math.inf and reported_as_low(instance.damage_of(claim.choice), Fraction(below))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
+from impq_opt.arithmetic import nearest_float
 from impq_opt.errors import OptionError, nearest
 from impq_opt.numbers import NUMBER, read_exact
 
@@ -45,7 +46,9 @@ def parse_quantity(text: str | float | Fraction, unit: str, where: str = "quanti
         )
     value = read_exact(number, where, error=OptionError) * (factors[suffix] if suffix else 1)
     if abs(value) > _LARGEST:
-        raise OptionError("is too large", where=where, value=text, hint=f"at most {float(_LARGEST):g} {unit}".rstrip())
+        raise OptionError(
+            "is too large", where=where, value=text, hint=f"at most {nearest_float(_LARGEST):g} {unit}".rstrip()
+        )
     return value
 
 
@@ -63,7 +66,7 @@ def _parts(text: str | float, where: str) -> tuple[str | int, str]:
 
 def format_quantity(value: Fraction | float, unit: str) -> str:
     """Return ``value``, a number of ``unit``, for people: ``format_quantity(819200, "bit") == "100 KiB"``."""
-    number = float(value)
+    number = nearest_float(value)
     if unit == "bit":
         for suffix in ("GiB", "MiB", "KiB", "B"):
             factor = float(_FACTORS["bit"][suffix])
