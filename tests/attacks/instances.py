@@ -177,17 +177,8 @@ def diagnosis_faults(question: Question, diagnosis: Any) -> Iterator[str]:
         yield f"the diagnosis speaks of {diagnosis.limit!r}, which is not limited"
         return
     allowed = question.bound if subject == "damage" else next(v for n, _, v in question.limits if n == subject)
-    if not math.isclose(float(diagnosis.allowed), reported(Fraction(allowed)), rel_tol=1e-9):
-        # Limits are stated in whole quanta: nothing may lie between what is said to be allowed and the limit.
-        row = None if subject == "damage" else next(r for n, r, _ in question.limits if n == subject)
-        told = None if math.isinf(diagnosis.allowed) else Fraction(diagnosis.allowed)
-        if (
-            row is None
-            or told is None
-            or told > allowed
-            or any(told < row.at(choice) * row.unit <= allowed for choice in question.assignments({}, ()))
-        ):
-            yield f"the diagnosis says that {diagnosis.allowed!r} is allowed, and it is {float(allowed)!r}"
+    if not _allowed(question, subject, Fraction(allowed), float(diagnosis.allowed)):
+        yield f"the diagnosis says that {diagnosis.allowed!r} is allowed, and it is {reported(Fraction(allowed))!r}"
     least = question.least(subject, *_conditions(question, subject, diagnosis.conflict))
     smallest = float(diagnosis.smallest)
     if least is None:
@@ -201,6 +192,16 @@ def diagnosis_faults(question: Question, diagnosis: Any) -> Iterator[str]:
     # Rounded down the one, up the other: what is above may seem level.
     elif smallest < diagnosis.allowed < math.inf and not math.isclose(smallest, diagnosis.allowed, rel_tol=1e-15):
         yield f"the diagnosis explains nothing: {diagnosis}"
+
+
+def _allowed(question: Question, subject: str, limit: Fraction, told: float) -> bool:
+    """Return whether a limit may be told like this: rounded up to a float64, or down to what nothing lies above."""
+    if told == math.inf or Fraction(told) >= limit:
+        return limit > Fraction(math.nextafter(told, -math.inf))
+    if subject == "damage":
+        return False
+    row = next(row for name, row, _ in question.limits if name == subject)  # told in whole quanta
+    return not any(told < row.at(choice) * row.unit <= limit for choice in question.assignments({}, ()))
 
 
 def _conditions(
