@@ -13,11 +13,13 @@ from typing import NamedTuple
 
 from impq_opt.allocation import Allocation, Diagnosis
 from impq_opt.arithmetic import ceil_float, nearest_float
-from impq_opt.limits import ABOVE_ALL_DAMAGE
 from impq_opt.limits_together import BOUND, Case, Decision, Item, Verdict
 from impq_opt.problem import Problem
 
 __all__ = ["Finding", "check_conflict"]
+
+# More than a weight of as many digits as are read, times any sum of costs.
+_BEYOND = Fraction(1 << 14_000)
 
 
 class Finding(NamedTuple):
@@ -175,4 +177,4 @@ def _standing_for(stated: float, subject: Item, towards: float) -> tuple[Fractio
         beside = math.nextafter(beside, towards)
     low, high = sorted((stated, beside))
     # The largest float64 stands for all that is above it.
-    return Fraction(low), Fraction(ABOVE_ALL_DAMAGE) if high == math.inf else Fraction(high)
+    return Fraction(low), _BEYOND if high == math.inf else Fraction(high)
