@@ -244,7 +244,8 @@ def _least_damaging(instance: Instance) -> IntArray:
     # Ties have the last blocks, one each.
     for tie, block in zip(instance.ties, instance.blocks[len(instance.blocks) - len(instance.ties) :], strict=True):
         table = block.tables()[1]
-        close = table <= table.min(axis=1, keepdims=True) * (1 + 1e-12)
+        with np.errstate(over="ignore"):  # what is close to the end of float64 is close to infinity
+            close = table <= table.min(axis=1, keepdims=True) * (1 + 1e-12)
         for place in np.flatnonzero(close.sum(axis=1) > 1).tolist():
             members = tie.members[place].tolist()
             rows = [problem.damage.at(slice(g, g + 1), problem.candidates.of(g))[0] for g in members]
