@@ -226,3 +226,12 @@ def test_a_table_of_huge_quanta_is_shown() -> None:
     found = solve(problem, bound=0.7)
     assert str(found)
     assert verify(problem, found).proved
+
+
+@pytest.mark.parametrize("budget", [-Fraction(1, 2**70), Fraction(0), Fraction(10**400), 0])
+def test_a_limit_of_one_huge_quantum_less_is_a_limit(budget: Fraction, tmp_path: Path) -> None:
+    problem = Problem.from_tables([[1e307, 0.0, 1.7e308], [-1e300, 0.0, 0.0]], [[0.5, 0.0, 0.5], [1.0, 2.0, 3.0]])
+    found = solve(problem, budget=budget)
+    assert verify(problem, found).proved
+    save_allocation(found, tmp_path / "a.json")
+    assert verify(problem, load_allocation(tmp_path / "a.json", problem)).proved

@@ -28,7 +28,7 @@ _FACTORS: dict[str, dict[str, Fraction]] = {
     "s": {"s": Fraction(1), "ms": Fraction(1, 10**3), "us": Fraction(1, 10**6)},
     "J": {"J": Fraction(1), "mJ": Fraction(1, 10**3), "uJ": Fraction(1, 10**6)},
 }
-# Far above any cost; every quantity fits a float64.
+# What people write is far below; a Fraction is a limit in whole quanta, of a quantum of any size.
 _LARGEST = Fraction(10) ** 100
 _QUANTITY = re.compile(rf"\s*({NUMBER})\s*([A-Za-z-]{{0,20}})\s*")
 
@@ -45,7 +45,7 @@ def parse_quantity(text: str | float | Fraction, unit: str, where: str = "quanti
             f"unknown unit for a quantity in {unit}", where=where, value=suffix, hint=nearest(suffix, factors)
         )
     value = read_exact(number, where, error=OptionError) * (factors[suffix] if suffix else 1)
-    if abs(value) > _LARGEST:
+    if abs(value) > _LARGEST and not isinstance(text, Fraction):
         raise OptionError(
             "is too large", where=where, value=text, hint=f"at most {nearest_float(_LARGEST):g} {unit}".rstrip()
         )
