@@ -87,7 +87,7 @@ class DiagnosisRecord(msgspec.Struct, forbid_unknown_fields=True):
 
     limit: str
     smallest: float
-    allowed: float
+    allowed: float | None  # JSON has no infinity: what no float64 reaches is null
     held_by: list[str]
     conflict: list[tuple[str, str]] = []
     minimal: bool = True
@@ -244,7 +244,7 @@ def _diagnosis(diagnosis: Diagnosis | None) -> dict[str, Any] | None:
     return {
         "limit": diagnosis.limit,
         "smallest": diagnosis.smallest,
-        "allowed": diagnosis.allowed,
+        "allowed": _finite(diagnosis.allowed),
         "held_by": list(diagnosis.held_by),
         "conflict": [list(item) for item in diagnosis.conflict],
         "minimal": diagnosis.minimal,
@@ -273,6 +273,9 @@ def allocation_from_record(record: AllocationRecord, problem: Problem) -> Alloca
             hint=f"this problem's digest is {problem.digest[:12]}...",
         )
     revised = record.revision.apply(problem) if record.revision else problem
+    for name in ("cost", "damage"):
+        if record.bits is not None and getattr(record.exact, name) is None:
+            raise AllocationError("must be stated where there are bits", where=f"exact.{name}", hint="such as '3/4'")
     lower = _fraction(record.exact.lower_bound, "exact.lower_bound")
     return Allocation(
         problem=revised,
@@ -291,7 +294,7 @@ def allocation_from_record(record: AllocationRecord, problem: Problem) -> Alloca
         else Diagnosis(
             record.diagnosis.limit,
             record.diagnosis.smallest,
-            record.diagnosis.allowed,
+            math.inf if record.diagnosis.allowed is None else record.diagnosis.allowed,
             tuple(record.diagnosis.held_by),
             tuple(record.diagnosis.conflict),
             record.diagnosis.minimal,

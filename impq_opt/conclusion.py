@@ -97,7 +97,7 @@ def _with_trusted_enumeration(instance: Instance, claim: Claim, name: str, belie
     if believed:
         return dataclasses.replace(claim, enumeration=dataclasses.replace(claim.enumeration, by=name))
     infeasible = claim.lower_bound == math.inf
-    if not infeasible and not math.isfinite(claim.lower_bound):
+    if not infeasible and claim.lower_bound == -math.inf:
         return dataclasses.replace(claim, enumeration=None)
     if infeasible:
         recount = prove_infeasible(instance, states=_REPEATED)

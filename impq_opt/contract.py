@@ -72,7 +72,7 @@ class Control:
     ----------
     deadline : float
         On :func:`clock`.
-    memory_limit : int, optional
+    memory_limit : float, optional
         Bytes that the run may allocate on top of the instance.
     seed : int
     warm_start : ndarray of int64 (size,), optional
@@ -82,7 +82,7 @@ class Control:
     """
 
     deadline: float = math.inf
-    memory_limit: int | None = None
+    memory_limit: float | None = None
     seed: int = 0
     warm_start: IntArray | None = None
     interrupt: Flag = field(default_factory=lambda: np.zeros(1, dtype=np.uint8), compare=False)

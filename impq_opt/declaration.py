@@ -77,7 +77,10 @@ def from_groups(groups: Sequence[Group]) -> dict[str, Any]:
     formats = (
         [tuple(g.formats or (f"{b:g}" for b in g.bits)) for g in groups] if any(g.formats for g in groups) else None
     )
-    candidates = gather_sets([tuple(g.bits) for g in groups], formats)
+    try:
+        candidates = gather_sets([tuple(g.bits) for g in groups], formats)
+    except TypeError:
+        raise ProblemError("must be lists of finite numbers >= 0", where="groups: bits") from None
     macs = int_array([g.macs for g in groups], "macs") if any(g.macs for g in groups) else None
     return {
         "names": names,
@@ -108,9 +111,9 @@ def _damage(groups: Sequence[Group], width: int) -> PowerLaw | DamageTable:
     if all(g.damage is None for g in groups):
         return PowerLaw(float_array([g.sensitivity or 0.0 for g in groups], "sensitivity"), _optional(groups, "stderr"))
     table = np.zeros((len(groups), width))
-    for row, group in zip(table, groups, strict=True):
+    for place, (row, group) in enumerate(zip(table, groups, strict=True)):
         if group.damage is not None:
-            row[: len(group.damage)] = group.damage
+            row[: len(group.damage)] = float_array(group.damage, f"groups[{place}].damage")
         else:
             law = PowerLaw(np.array([group.sensitivity], dtype=np.float64))
             row[: len(group.bits)] = law.at(slice(None), group.bits)[0]
@@ -212,7 +215,7 @@ def pin(layout: Layout, pins: Mapping[int, int], wanted: Mapping[str, float | st
     """Return ``pins`` and those ``wanted``, given as pattern to bits or format."""
     found = dict(pins)
     for pattern, precision in wanted.items():
-        for group in _select(layout, pattern, f"pins.{pattern}").tolist():
+        for group in _select(layout, pattern, f"pins.{pattern}" if isinstance(pattern, str) else "pins").tolist():
             number = 0 if layout.candidates.set_of is None else int(layout.candidates.set_of[group])
             column = layout.candidates.position(number, precision)
             if column is None:

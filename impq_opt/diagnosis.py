@@ -244,7 +244,8 @@ def _least_damaging(instance: Instance) -> IntArray:
     # Ties have the last blocks, one each.
     for tie, block in zip(instance.ties, instance.blocks[len(instance.blocks) - len(instance.ties) :], strict=True):
         table = block.tables()[1]
-        close = table <= table.min(axis=1, keepdims=True) * (1 + 1e-12)
+        with np.errstate(over="ignore"):  # what is close to the end of float64 is close to infinity
+            close = table <= table.min(axis=1, keepdims=True) * (1 + 1e-12)
         for place in np.flatnonzero(close.sum(axis=1) > 1).tolist():
             members = tie.members[place].tolist()
             rows = [problem.damage.at(slice(g, g + 1), problem.candidates.of(g))[0] for g in members]
@@ -267,6 +268,7 @@ def _told(parts: Parts, known: _Known, conflict: tuple[Item, ...], minimal: bool
     most = parts.most(subject)
     lower = max(least.lower, most) if least.lower < math.inf else most
     alone = known.of_solver(subject, frozenset()) if others else _Least(0)
+    without = _float_beside(alone.reached, True) if others and alone.attained and alone.reached is not None else None
     held = tuple(_named(parts, item) for item in others)
     if subject == BOUND and all(kind in ("pins", "ties") for kind, _ in others):
         held += tuple(_largest(parts, frozenset(others)))
@@ -278,7 +280,7 @@ def _told(parts: Parts, known: _Known, conflict: tuple[Item, ...], minimal: bool
         conflict=conflict,
         minimal=minimal,
         attained=least.attained and least.lower > most,
-        without=_float_beside(alone.reached, True) if others and alone.attained and alone.reached is not None else None,
+        without=None if without == math.inf else without,
     )
 
 

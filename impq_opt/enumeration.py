@@ -104,7 +104,10 @@ class Enumeration:
         self.lines = [bound.lines[i] for i in self.open]
         self.limits = [line.limit for line in self.lines]
         self.cores: dict[tuple[Key, Key], Core] = {}
-        self.looked, self.groups = 0, sum(len(columns) > 1 for columns in bound.open)
+        self.looked = 0
+        # The groups with more than one choice so far: a group counts once, whatever its hubs are at.
+        several = np.array([len(columns) > 1 for columns in bound.open], dtype=bool)
+        self.groups: set[int] = set(bound.hubs.groups[several].tolist())
 
     def result(self) -> IntArray | None:
         """Return an assignment that keeps all lines, or None where there is none."""
@@ -231,9 +234,9 @@ class Enumeration:
             room = self.bound.most - self.bound.least
             core = self.bound.pricing.core(part, columns, room, self.most - self.looked, self.open)
             if core is None:
-                self.groups += len(part.groups)
+                self.groups.update(part.groups.tolist())
                 raise TooMany
-            self.groups += len(core.choices)
+            self.groups.update(int(group) for group, _ in core.choices)
             self.cores[part.places, columns] = core
         return self.cores[part.places, columns]
 

@@ -36,15 +36,15 @@ __all__ = [
 ]
 
 
-# Letters of a place: a path may have thousands.
-_LONGEST_PLACE = 300
+# Letters of a place, of what quotes a file or another package, and of all: names may have thousands.
+_LONGEST_PLACE, _LONGEST_PART, _LONGEST = 300, 600, 1600
 
 
 class ImpqError(Exception):
     """Base of every error that this package raises on purpose; in words it is one line, whatever it quotes."""
 
     def __str__(self) -> str:
-        return visible(super().__str__())
+        return shortened(visible(super().__str__()), _LONGEST)
 
 
 class InputError(ImpqError, ValueError):
@@ -64,11 +64,12 @@ class InputError(ImpqError, ValueError):
 
     def __init__(self, what: str, *, where: str = "", value: object = ..., hint: str = "") -> None:
         self.what, self.where, self.value, self.hint = what, where, value, hint
-        message = f"{shortened(where, _LONGEST_PLACE)}: {what}" if where else what
+        message = shortened(what, _LONGEST_PART)
+        message = f"{shortened(where, _LONGEST_PLACE)}: {message}" if where else message
         if value is not ...:
             message += f", got {_brief(value)}"
         if hint:
-            message += f" ({hint})"
+            message += f" ({shortened(hint, _LONGEST_PART)})"
         super().__init__(message)
 
     def within(self, place: str) -> InputError:

@@ -157,7 +157,7 @@ def explain(problem: Problem, allocation: Allocation, group: str, *, solve_again
 
 
 def _alternative(view: Priced, group: str, place: int, column: int, solve_again: bool) -> Alternative:
-    quantum = float(view.instance.quantum)
+    quantum = nearest_float(view.instance.quantum)
     here = int(view.choice[place])
     label = view.label(place, column)
     found = None

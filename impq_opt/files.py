@@ -184,7 +184,7 @@ def load_problem(path: str | os.PathLike[str]) -> Problem:
 
 
 def _load_arrays(path: Path, name: str, digest: str) -> Arrays:
-    if Path(name).name != name:
+    if not name or Path(name).name != name:
         raise FileError("must be a file beside the problem file", where=f"{path.name}: arrays.file", value=name)
     beside = path.with_name(name)
     data = read_bytes(beside)

@@ -145,7 +145,7 @@ class GroupNames(Held, Sequence[str]):
 
     def index_of(self, name: str) -> int:
         """Return the index of the group called ``name``; raise ProblemError with near matches."""
-        position = self._position.get(name)
+        position = self._position.get(_called(name))
         if position is not None and self.shapes[position] == ():
             return int(self.offsets[position])
         element = self._element(name)
@@ -174,7 +174,7 @@ class GroupNames(Held, Sequence[str]):
         A pattern is the name of a group, a label (all its groups), a layer, or a shell wildcard over labels,
         such as ``"layer1.*"``. Matching is by case.
         """
-        position = self._position.get(pattern)
+        position = self._position.get(_called(pattern))
         if position is not None:
             return np.arange(self.offsets[position], self.offsets[position + 1])
         element = self._element(pattern)  # before the wildcards: to them "[3]" is a set of characters
@@ -188,6 +188,12 @@ class GroupNames(Held, Sequence[str]):
         if hits:
             return np.concatenate([np.arange(self.offsets[i], self.offsets[i + 1]) for i in hits]).astype(np.int64)
         return np.array([self.index_of(pattern)], dtype=np.int64)
+
+
+def _called(name: object) -> str:
+    if not isinstance(name, str):
+        raise ProblemError("must be a name", value=name)
+    return name
 
 
 def _length(side: object) -> int:
@@ -254,11 +260,11 @@ class Candidates(Held):
     def position(self, number: int, candidate: float | str) -> int | None:
         """Return the column in set ``number`` of a width or format name, or None."""
         labels = self.labels(number)
-        if str(candidate) in labels:
-            return labels.index(str(candidate))
         try:
+            if str(candidate) in labels:
+                return labels.index(str(candidate))
             wanted = float(candidate)
-        except (ValueError, OverflowError):
+        except (TypeError, ValueError, OverflowError):
             return None
         widths = [float(w) for w in self.sets[number]]
         return widths.index(wanted) if widths.count(wanted) == 1 else None

@@ -113,13 +113,13 @@ class Priced:
     @property
     def unit(self) -> float:
         """What one of ``value`` is worth in the objective's unit."""
-        return float(self.instance.quantum) if self.by_cost else 1.0
+        return nearest_float(self.instance.quantum) if self.by_cost else 1.0
 
     @property
     def price(self) -> float:
         """Objective units per unit of the limit: cost per damage, or damage per unit of cost."""
         lam = self.multipliers.get("bound" if self.by_cost else "budget", 0.0)
-        return lam * self.unit if self.by_cost else lam / float(self.instance.quantum)
+        return lam * self.unit if self.by_cost else lam / nearest_float(self.instance.quantum)
 
     @property
     def reduced(self) -> FloatArray:
@@ -157,7 +157,7 @@ class Priced:
             found.append(
                 Candidate(
                     label=self.label(place, column),
-                    cost=float(self.cost[place, column]) * float(self.instance.quantum),
+                    cost=float(self.cost[place, column]) * nearest_float(self.instance.quantum),
                     damage=float(self.damage[place, column]),
                     reduced_cost=float(reduced[column]) * self.unit,
                     chosen=chosen,

@@ -204,6 +204,8 @@ def _messages(
 def _least_on_lines(fixed: FloatArray, slope: FloatArray, own: IntArray, other: IntArray) -> FloatArray:
     """Return the least over k (n, K) of ``fixed[i, k] + slope[i] own[i, k] other[i, c]``, for each c."""
     count, width = fixed.shape
+    # Lower prices give a lower, valid, least; what overflows would meet a level of 0, and be no number.
+    slope = np.minimum(slope, _HUGE / max(float(own.max(initial=1)) * float(other.max(initial=1)), 1.0))
     if _native.library is not None and width <= _native.MOST_COLUMNS:
         found = np.empty((count, width))
         _native.library.messages(fixed, slope, own, other, count, width, found)

@@ -72,6 +72,8 @@ class Problem(Layout):
     def __post_init__(self) -> None:
         object.__setattr__(self, "pins", _whole_pins(self.pins))
         object.__setattr__(self, "budgets", {name: _exact(v, f"budgets.{name}") for name, v in self.budgets.items()})
+        plain = {name: v.item() if isinstance(v, np.generic) else v for name, v in self.objective.items()}
+        object.__setattr__(self, "objective", plain)
         super().__post_init__()
         check_tables(self, self.costs)
         check_damage(self, self.damage)

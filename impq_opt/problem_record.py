@@ -24,7 +24,7 @@ from impq_opt.damage import DamageTable, PowerLaw
 from impq_opt.declaration import Group, from_groups
 from impq_opt.errors import ProblemError
 from impq_opt.groups import Candidates, GroupNames
-from impq_opt.numbers import read_exact
+from impq_opt.numbers import read_exact, read_float
 from impq_opt.problem import Problem
 
 __all__ = ["FORMAT", "ProblemRecord", "problem_from_record"]
@@ -315,7 +315,10 @@ def _check_array(name: str, array: npt.NDArray[Any], wanted: tuple[str, int] | N
 
 
 def _candidates(record: ProblemRecord, set_of: npt.NDArray[np.int64] | None) -> Candidates:
-    sets = tuple(tuple(float(b) for b in one.bits) for one in record.candidates)
+    sets = tuple(
+        tuple(read_float(b, f"candidates[{place}].bits[{column}]") for column, b in enumerate(one.bits))
+        for place, one in enumerate(record.candidates)
+    )
     formats = tuple(tuple(one.formats) for one in record.candidates)
     return Candidates(sets, set_of, formats if any(formats) else (), record.numbered)
 

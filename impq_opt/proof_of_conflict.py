@@ -12,11 +12,14 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from impq_opt.allocation import Allocation, Diagnosis
-from impq_opt.arithmetic import ceil_float
+from impq_opt.arithmetic import ceil_float, nearest_float
 from impq_opt.limits_together import BOUND, Case, Decision, Item, Verdict
 from impq_opt.problem import Problem
 
 __all__ = ["Finding", "check_conflict"]
+
+# More than a weight of as many digits as are read, times any sum of costs.
+_BEYOND = Fraction(1 << 14_000)
 
 
 class Finding(NamedTuple):
@@ -113,8 +116,8 @@ def _without_conflict(case: Case, diagnosis: Diagnosis) -> Iterator[Finding]:
     elif subject not in case.items:
         # Files of old call the limit of the cost that is minimised under "cost", and may name a step of a peak.
         yield Finding("diagnosis", "claimed", f"names no limit {diagnosis.limit} that could be checked")
-    elif diagnosis.allowed not in (ceil_float(case.most(subject)), float(case.most(subject))):
-        yield Finding("diagnosis", "wrong", f"the limit on {diagnosis.limit} is {float(case.most(subject)):.15g}")
+    elif diagnosis.allowed not in (ceil_float(case.most(subject)), most := nearest_float(case.most(subject))):
+        yield Finding("diagnosis", "wrong", f"the limit on {diagnosis.limit} is {most:.15g}")
     elif diagnosis.smallest < diagnosis.allowed and not math.isclose(
         diagnosis.smallest, diagnosis.allowed, rel_tol=2.0**-50
     ):
@@ -157,7 +160,9 @@ def _misstated(case: Case, diagnosis: Diagnosis) -> Iterator[Finding]:
 
 
 def _finite(diagnosis: Diagnosis) -> bool:
-    return all(map(math.isfinite, (diagnosis.smallest, diagnosis.allowed, diagnosis.without or 0.0)))
+    # A limit beyond float64 is rounded up to infinity.
+    allowed = 0.0 if diagnosis.allowed == math.inf else diagnosis.allowed
+    return all(map(math.isfinite, (diagnosis.smallest, allowed, diagnosis.without or 0.0)))
 
 
 def _subject(case: Case, diagnosis: Diagnosis) -> Item:
@@ -170,5 +175,6 @@ def _standing_for(stated: float, subject: Item, towards: float) -> tuple[Fractio
     beside = math.nextafter(stated, towards)
     if subject == BOUND:  # the least damage is proved but for the last bit of its float64
         beside = math.nextafter(beside, towards)
-    low, high = sorted((stated, beside if math.isfinite(beside) else stated))
-    return Fraction(low), Fraction(high)
+    low, high = sorted((stated, beside))
+    # The largest float64 stands for all that is above it.
+    return Fraction(low), _BEYOND if high == math.inf else Fraction(high)

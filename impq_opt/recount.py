@@ -92,7 +92,8 @@ class _Branching:
 
     def __init__(self, instance: Instance, hubs: Hubs, states: int) -> None:
         self.instance, self.hubs, self.states = instance, hubs, states
-        self.looked, self.groups = 0, 0
+        self.looked = 0
+        self.groups: set[int] = set()
 
     def result(self, lines: list[Line]) -> Recount:
         """Return what becomes of the statement that nothing keeps all lines."""
@@ -106,9 +107,9 @@ class _Branching:
         try:
             better = self._visit(bound)
         except TooMany:
-            return Recount(Outcome.OPEN, self.groups or self.instance.size, self.looked)
+            return Recount(Outcome.OPEN, len(self.groups) or self.instance.size, self.looked)
         outcome = Outcome.PROVED if better is None else Outcome.REFUTED
-        return Recount(outcome, self.groups, self.looked, better)
+        return Recount(outcome, len(self.groups), self.looked, better)
 
     def _priced(self, lines: Sequence[Line], open_: Open) -> Bound:
         """Return the bound at prices that leave little room; those of ``lines`` are where the search begins."""
@@ -137,7 +138,7 @@ class _Branching:
                 raise
         finally:
             self.looked += enumeration.looked
-            self.groups = max(self.groups, enumeration.groups)
+            self.groups |= enumeration.groups
         # The hub of which two columns are closest to each other is what the prices cannot decide.
         hub = min(several, key=lambda place: sorted(excesses[place].values())[1])
         for column in sorted(excesses[hub], key=lambda column: (excesses[hub][column], column)):

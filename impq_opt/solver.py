@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt.allocation import Allocation, Diagnosis, Enumeration, Stop
+from impq_opt.arithmetic import nearest_float
 from impq_opt.conclusion import conclude, objective_of
 from impq_opt.contract import Claim, Control, Solver, clock, listening
 from impq_opt.diagnosis import diagnose
@@ -75,15 +76,25 @@ def solve(
         raise OptionError("must be the name of a strategy or a Solver", where="solver", value=solver)
     if options and not isinstance(solver, str):
         raise OptionError("options go with the name of a strategy", value=sorted(options))
-    if time_limit is not None and not time_limit > 0:
-        raise OptionError("must be positive", where="time_limit", value=time_limit)
+    seconds = math.inf if time_limit is None else _positive(time_limit, "time_limit")
+    memory = None if memory_limit is None else _positive(memory_limit, "memory_limit")
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 1 << 63:
+        raise OptionError("must be a whole number >= 0, below 2^63", where="seed", value=seed)
     started = clock()
     with listening() as interrupt:
         instance = make_instance(problem, bound=bound, budget=budget, minimize=minimize)
         _check_support(strategy, instance)
-        deadline = math.inf if time_limit is None else started + time_limit
-        control = Control(deadline, memory_limit, seed, _warm(instance, warm_start), interrupt)
+        control = Control(started + seconds, memory, int(seed), _warm(instance, warm_start), interrupt)
         return answer(instance, strategy, control, started)
+
+
+def _positive(value: object, where: str) -> float:
+    """Return a number of seconds or bytes as a float; raise OptionError unless it is one, above 0."""
+    if isinstance(value, bool) or not isinstance(value, int | float | Fraction | np.integer | np.floating):
+        raise OptionError("must be a number", where=where, value=value)
+    if not value > 0:
+        raise OptionError("must be positive", where=where, value=value)
+    return float(value) if isinstance(value, np.generic) else nearest_float(value)
 
 
 def solve_in_passing(problem: Problem, **question: Any) -> Allocation:

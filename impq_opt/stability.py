@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt.allocation import Allocation
-from impq_opt.arithmetic import exact_sum
+from impq_opt.arithmetic import exact_sum, nearest_float
 from impq_opt.damage import DamageTable, PowerLaw
 from impq_opt.errors import OptionError, ProblemError
 from impq_opt.problem import Problem
@@ -109,7 +109,7 @@ def stability(
         best = solve_in_passing(
             again,
             bound=allocation.bound,
-            minimize={k: float(v) for k, v in allocation.cost_weights.items()},
+            minimize={k: nearest_float(v) for k, v in allocation.cost_weights.items()},
             solver="lagrangian",
         )
         near += allocation.exact_cost <= Fraction(best.exact_lower_bound) * (1 + Fraction(tolerance))

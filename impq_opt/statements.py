@@ -83,7 +83,7 @@ def _same(stated: Any, true: Any, rounding: float) -> bool:
         return abs(true) > Fraction(2) ** 1023  # JSON has no infinity: what no float64 holds is left out
     if isinstance(true, Fraction) and true.denominator == 1 and isinstance(stated, int):
         return bool(stated == true)
-    return math.isclose(stated, nearest_float(true), rel_tol=rounding)
+    return math.isclose(nearest_float(stated), nearest_float(true), rel_tol=rounding)
 
 
 def _text(value: Any) -> str:

@@ -144,7 +144,7 @@ class _Search:
 
     def _hopeless(self, point: Point) -> bool:
         """Return whether the gap is already small and would still leave too many groups open to close it."""
-        if self.value is None or float(self.value) - point.value > _SMALL_GAP * abs(float(self.value)):
+        if self.value is None or nearest_float(self.value) - point.value > _SMALL_GAP * abs(nearest_float(self.value)):
             return False
         open_ = self._reduced(point) <= self._gap(point)
         return int((open_.sum(axis=1) > 1).sum()) > _LARGEST_CORE
@@ -163,7 +163,7 @@ class _Search:
         if self.value is None:
             return math.inf
         # A little wider than the gap, so that rounding in the reduced costs closes no candidate too early.
-        return max(float(self.value) - point.value, 0.0) * (1 + 1e-9) + 2 * point.margin
+        return max(nearest_float(self.value) - point.value, 0.0) * (1 + 1e-9) + 2 * point.margin
 
     def _take(self, found: Iterable[tuple[Value, IntArray]]) -> Value | float:
         """Offer the core's whole choices, best first, until one is feasible; return what the core proves."""
@@ -278,11 +278,11 @@ class _Core:
     def _bounds(self, vectors: FloatArray) -> None:
         """Prepare bound_j = objective + used @ weights_j + tail_j for each price vector j."""
         units = np.array([float(row.unit) for row in self.scaled[1:]])
-        self.goal_unit = float(self.scaled[0].unit)
+        self.goal_unit = nearest_float(self.scaled[0].unit)
         prices = vectors
         self.weights = prices * units  # (J, R)
         limits = np.array([float(row.exact_limit) for row in self.scaled[1:]])
-        constant = float(self.base) - prices @ limits
+        constant = nearest_float(self.base) - prices @ limits
         tail = np.zeros((len(self.order) + 1, len(vectors)))
         sizes = np.zeros(len(vectors))  # of all that is added up, signs left out: rounding is measured against it
         self.cheapest = np.zeros((len(self.order), len(vectors)), dtype=np.int64)

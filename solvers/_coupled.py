@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt.allocation import Enumeration, Stop
+from impq_opt.arithmetic import nearest_float
 from impq_opt.contract import Claim, Control, ExpiredError
 from impq_opt.idle import idle_groups, least_damage
 from impq_opt.instance import Direction, Instance
@@ -199,7 +200,7 @@ class _Search:
     def _visit(self, node: _Node) -> None:
         domain = Domain(node.allowed)
         self.looked += 1
-        above = math.inf if self._most is None else float(self._most)
+        above = math.inf if self._most is None else nearest_float(self._most)
         found = maximize_dual(self.oracle, self.control, domain, node.prices, above)
         bound = max(found.best.value - found.best.margin, node.bound)
         if found.infeasible:
@@ -273,7 +274,7 @@ class _Search:
         below = dual_bound(rest, claim.multipliers) if claim.multipliers else -math.inf
         below = max(below, self._whole(point.value - point.margin))
         self.closed.append(math.ceil(below) if self.by_cost else below)
-        self.floor = min(self.floor, float(below))
+        self.floor = min(self.floor, nearest_float(below))
 
     def _decided(self, point: Point, choice: IntArray) -> IntArray:
         """Return the leaves whose other candidates all cost more than the gap, and set their candidate in ``choice``.
@@ -285,7 +286,7 @@ class _Search:
         core = choice[self.oracle.core]
         reduced = self.oracle.reduced(point, core)
         # A little wider than the gap, so that rounding in the reduced costs decides no leaf too early.
-        gap = max(float(self.value) - point.value, 0.0) * (1 + 1e-9) + 2 * point.margin
+        gap = max(nearest_float(self.value) - point.value, 0.0) * (1 + 1e-9) + 2 * point.margin
         count = (reduced <= gap).sum(axis=0) - (self._padding & (reduced <= gap)).sum(axis=0)
         decided = np.flatnonzero(count == 1)
         leaves = self.oracle.leaf[decided]
@@ -308,7 +309,7 @@ class _Search:
         if (point.slope > 1e-9 * np.abs(self.oracle.limit_values)).any():
             return
         objective = point.value - float(np.dot(point.prices, point.slope))
-        if self.value is None or objective - 2 * point.margin < float(self.value):
+        if self.value is None or objective - 2 * point.margin < nearest_float(self.value):
             self._offer(point.choice)
 
     def _offer(self, choice: IntArray) -> None:
@@ -337,7 +338,7 @@ class _Search:
             return True
         if self.value is None:
             return bound == math.inf
-        return self._whole(bound) >= self.value if self.by_cost else bound >= float(self.value)
+        return self._whole(bound) >= self.value if self.by_cost else bound >= nearest_float(self.value)
 
     def _lower(self) -> Value | float:
         """Return a lower bound that the domains together prove."""

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from impq_opt.contract import Control, ExpiredError
 from impq_opt.instance import Instance
 from impq_opt.solvers._oracle import Domain, Oracle, Point
+from impq_opt.solvers._whole import beyond_floats
 
 __all__ = ["FEW_STEPS", "Dual", "dual_prices", "maximize_dual"]
 
@@ -72,7 +73,9 @@ def maximize_dual(
 
 
 def dual_prices(instance: Instance, control: Control, steps: int = _STEPS) -> dict[str, float]:
-    """Return the best prices found, as multipliers; none where time does not suffice for any."""
+    """Return the best prices found, as multipliers; none without time for any, or where damages are too large."""
+    if beyond_floats(instance):
+        return {}
     try:
         oracle = Oracle(instance, control.check)
         return oracle.prices(maximize_dual(oracle, control, steps=steps).best)

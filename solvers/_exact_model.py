@@ -54,7 +54,7 @@ class Model:
         elif instance.bound is None:
             self.capacity = ABOVE_ALL_DAMAGE << UNIT_BITS
         else:
-            self.capacity = units_within(min(instance.bound, _ABOVE_ALL) - instance.base_damage)
+            self.capacity = units_within(min(instance.bound - instance.base_damage, _ABOVE_ALL))
 
     @cached_property
     def _tied(self) -> Mapping[int, FloatArray]:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.arithmetic import floor_float
+from impq_opt.arithmetic import floor_float, nearest_float
 from impq_opt.coupling import Coupling
 from impq_opt.elimination import Factor, least_sum, strip_leaves
 from impq_opt.instance import Direction, Instance
@@ -164,7 +164,9 @@ class Oracle:
         elif pairs is not None:
             total += float(pairs.dense().max(axis=(1, 2)).astype(np.float64).sum())
         # A sum of n floats is within n 2^-53 of the exact one.
-        return (total + float(self.base)) + (self.instance.size + 64) * 2.0**-52 * (abs(total) + abs(float(self.base)))
+        return (total + nearest_float(self.base)) + (self.instance.size + 64) * 2.0**-52 * (
+            abs(total) + abs(nearest_float(self.base))
+        )
 
     @property
     def separate(self) -> bool:
@@ -223,7 +225,7 @@ class Oracle:
         factors += [((a, b), table) for a, b, table in ends]
         factors += self.local
         value, found, _ = least_sum(factors, self.check)
-        self._core_value = float(value)
+        self._core_value = nearest_float(value)
         return np.array([found[i] for i in range(len(values))], dtype=np.int64)
 
 

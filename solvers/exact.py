@@ -152,4 +152,5 @@ def _settled(instance: Instance, claim: Claim) -> bool:
         return True  # one limit: what is searched to the end is settled
     if instance.direction is Direction.COST:
         return claim.lower_bound >= instance.cost_of(claim.choice)
-    return reported_as_low(instance.damage_of(claim.choice), Fraction(claim.lower_bound))
+    below = claim.lower_bound
+    return abs(below) != math.inf and reported_as_low(instance.damage_of(claim.choice), Fraction(below))

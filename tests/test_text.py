@@ -27,7 +27,7 @@ from impq_opt import DamageTable, Problem, solve
 from impq_opt.cli import _common, run
 from impq_opt.cli import problems as problems_command
 from impq_opt.costs import TableCost
-from impq_opt.errors import ImpqError, OptionError
+from impq_opt.errors import ImpqError, OptionError, ProblemError
 from impq_opt.files import load_allocation, load_problem, save_allocation, save_problem
 from impq_opt.groups import Candidates, GroupNames
 from impq_opt.report import Measured, Report, Strategy, render_page
@@ -861,3 +861,14 @@ main()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, check=False)
     assert (done.returncode, done.stdout) == (0, "")
     assert set(done.stderr.splitlines()) == {"impq-opt: warning: one\\nthing"}
+
+
+@pytest.mark.parametrize("part", ["what", "where", "value", "hint"])
+def test_an_error_is_no_longer_than_can_be_read(part: str) -> None:
+    parts: dict[str, object] = {"what": "is wrong", "where": "p.toml", "value": "x", "hint": "know better"}
+    parts[part] = "begins " + "\x1b" * 9000 + " ends"
+    said = str(ProblemError(parts.pop("what"), **parts))  # type: ignore[arg-type]
+    assert len(said) < 2000
+    assert said.isprintable()
+    assert "begins" in said
+    assert part == "value" or "ends" in said

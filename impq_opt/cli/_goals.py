@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from impq_opt.allocation import Allocation
 from impq_opt.allocation_record import Revision
+from impq_opt.arithmetic import nearest_float
 from impq_opt.cli._common import find_problem, parse_assignments, parse_bits, parse_tie
 from impq_opt.costs import cost_named, format_quantity
 from impq_opt.diagnosis import quantity_text
@@ -91,9 +92,11 @@ class Goals:
 def question_text(allocation: Allocation) -> str:
     """Return the question that ``allocation`` answers, in one line."""
     cost = " + ".join(
-        name if weight == 1 else f"{float(weight):g} {name}" for name, weight in allocation.cost_weights.items()
+        name if weight == 1 else f"{nearest_float(weight):g} {name}" for name, weight in allocation.cost_weights.items()
     )
-    limits = [] if allocation.bound is None else [f"{damage_name(allocation.problem)} <= {float(allocation.bound):g}"]
+    limits = []
+    if allocation.bound is not None:
+        limits.append(f"{damage_name(allocation.problem)} <= {nearest_float(allocation.bound):g}")
     limits += [f"{name} <= {limit_text(allocation.problem, name, limit)}" for name, limit in allocation.budgets.items()]
     least = cost if allocation.minimizes == "cost" else damage_name(allocation.problem)
     return f"least {least} with {' and '.join(limits)}"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from impq_opt.allocation import Status, number
+from impq_opt.arithmetic import nearest_float
 from impq_opt.cli._common import console, cost_text, grid, print_json, write_output
 from impq_opt.costs import cost_named
 from impq_opt.errors import OptionError
@@ -46,7 +47,7 @@ def two_costs(
     else:
         table = grid(">bound", f">{first}", f">{against}", "status")
         for point in found:
-            bound = "-" if point.bound is None else f"{float(point.bound):g}"
+            bound = "-" if point.bound is None else f"{nearest_float(point.bound):g}"
             values = (cost_text(value, unit) for value, unit in zip((point.first, point.second), units, strict=True))
             table.add_row(bound, *values, point.allocation.status.value)
         console().print(table)
@@ -60,7 +61,7 @@ def _progress(done: int, total: int) -> None:
 
 def _record(names: tuple[str, str], point: TradeoffPoint) -> dict[str, Any]:
     return {
-        "bound": None if point.bound is None else float(point.bound),
+        "bound": None if point.bound is None else nearest_float(point.bound),
         "budget": None if point.budget is None else number(point.budget),
         names[0]: number(point.first),
         names[1]: number(point.second),
@@ -72,6 +73,6 @@ def _record(names: tuple[str, str], point: TradeoffPoint) -> dict[str, Any]:
 def _csv(names: tuple[str, str], found: tuple[TradeoffPoint, ...]) -> str:
     rows: list[tuple[Any, ...]] = [("bound", *names, "status")]
     for point in found:
-        bound = "" if point.bound is None else float(point.bound)
+        bound = "" if point.bound is None else nearest_float(point.bound)
         rows.append((bound, number(point.first), number(point.second), point.allocation.status.value))
     return csv_text(rows)

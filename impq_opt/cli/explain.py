@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from impq_opt.allocation import Allocation, number
+from impq_opt.arithmetic import nearest_float
 from impq_opt.cli._common import (
     JsonFlag,
     ProblemName,
@@ -88,7 +89,7 @@ class _Words:
 
     def damage(self, value: float) -> str:
         bound = self.answer.bound
-        share = f" ({value / float(bound):.2g} of the bound)" if bound else ""
+        share = f" ({value / nearest_float(bound):.2g} of the bound)" if bound else ""
         return f"{number_text(value)}{share}"
 
     def objective(self, value: float) -> str:
@@ -98,7 +99,7 @@ class _Words:
         if not price:
             return "the limit is not what holds the bits up: its price is 0"
         if self.by_cost:
-            part = float(self.answer.bound or 1) / 100
+            part = nearest_float(self.answer.bound or 1) / 100
             return f"a hundredth of the bound is worth {self.cost(price * part)} of {self.cost_name}"
         step = 8192 if self.unit == "bit" else 1
         return f"{self.cost(step)} of {self.cost_name} is worth {number_text(price * step)} of damage"

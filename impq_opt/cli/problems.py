@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from rich.padding import Padding
 
 from impq_opt import problems as gallery
+from impq_opt.arithmetic import nearest_float
 from impq_opt.cli._common import JsonFlag, console, find_problem, grid, print_json, styled
 from impq_opt.problem import Problem
 
@@ -47,7 +48,7 @@ def _summary(name: str, problem: Problem) -> dict[str, Any]:
         "bits": f"{widths[0]:g} to {widths[-1]:g}" if len(widths) > 3 else ", ".join(f"{w:g}" for w in widths),
         "metric": problem.metric,
         "damage_unit": problem.damage_unit,
-        "bound": None if problem.bound is None else float(problem.bound),
+        "bound": None if problem.bound is None else nearest_float(problem.bound),
         "minimize": list(problem.objective),
         "digest": problem.digest,
         "provenance": dict(problem.provenance),

@@ -15,6 +15,7 @@ from cyclopts import Parameter
 
 from impq_opt import problems
 from impq_opt.allocation import Allocation, Status
+from impq_opt.arithmetic import nearest_float
 from impq_opt.cli._common import JsonFlag, Output, find_problem, print_json, progress, write_output
 from impq_opt.errors import FileError, ImpqError, InputError, OptionError, UnsupportedError
 from impq_opt.files import load_allocation
@@ -215,7 +216,7 @@ def _read_measured(path: Path) -> list[Measured]:
 
 
 def _number(value: Any) -> float | None:
-    return None if value is None else float(value)
+    return None if value is None else nearest_float(value)
 
 
 # -- beside the answer ---------------------------------------------------------------------------------------------
@@ -223,7 +224,7 @@ def _number(value: Any) -> float | None:
 
 def _question(allocation: Allocation) -> dict[str, Any]:
     """Return the keywords that ask :func:`solve` what ``allocation`` answers."""
-    minimize = {name: float(weight) for name, weight in allocation.cost_weights.items()}
+    minimize = {name: nearest_float(weight) for name, weight in allocation.cost_weights.items()}
     name = "+".join(allocation.cost_weights)
     if allocation.minimizes == "damage":
         return {"minimize": minimize, "budget": allocation.budgets.get(name)}
@@ -251,7 +252,7 @@ def _strategies(allocation: Allocation) -> list[Strategy]:
 
 
 def _curve(allocation: Allocation) -> Curve | None:
-    weights = {name: float(weight) for name, weight in allocation.cost_weights.items()}
+    weights = {name: nearest_float(weight) for name, weight in allocation.cost_weights.items()}
     try:
         found = sweep(allocation.problem, weights)
     except UnsupportedError:

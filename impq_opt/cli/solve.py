@@ -14,6 +14,7 @@ from rich.text import Text
 from impq_opt import problems
 from impq_opt.allocation import Allocation, Status, Stop
 from impq_opt.allocation_record import allocation_record
+from impq_opt.arithmetic import nearest_float
 from impq_opt.cli._common import (
     JsonFlag,
     Output,
@@ -142,7 +143,7 @@ def _facts(allocation: Allocation) -> list[tuple[str, str | Text]]:
     if not by_cost:
         facts.append((damage_name(problem), number(allocation.damage, 6)))
     elif allocation.bound is not None:
-        used = f"{allocation.damage:.6g} of {float(allocation.bound):g}"
+        used = f"{allocation.damage:.6g} of {nearest_float(allocation.bound):g}"
         facts.append((damage_name(problem), f"{used} used ({_share(allocation.exact_damage, allocation.bound)})"))
     for name, limit in allocation.budgets.items():
         facts.append((f"budget {name}", _budget(allocation, name, limit)))

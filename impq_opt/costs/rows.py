@@ -302,4 +302,4 @@ def _decimal(value: float | Fraction) -> Fraction:
     """Read a number as the decimal that people wrote: 0.1 is one tenth."""
     if isinstance(value, (int, Fraction)):
         return Fraction(value)
-    return Fraction(int(value)) if float(value).is_integer() else Fraction(repr(float(value)))
+    return Fraction(repr(float(value)))

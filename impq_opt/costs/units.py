@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
+from impq_opt.arithmetic import nearest_float
 from impq_opt.errors import OptionError, nearest
 from impq_opt.numbers import NUMBER, read_exact
 
@@ -27,7 +28,7 @@ _FACTORS: dict[str, dict[str, Fraction]] = {
     "s": {"s": Fraction(1), "ms": Fraction(1, 10**3), "us": Fraction(1, 10**6)},
     "J": {"J": Fraction(1), "mJ": Fraction(1, 10**3), "uJ": Fraction(1, 10**6)},
 }
-# Far above any cost; every quantity fits a float64.
+# What people write is far below; a Fraction is a limit in whole quanta, of a quantum of any size.
 _LARGEST = Fraction(10) ** 100
 _QUANTITY = re.compile(rf"\s*({NUMBER})\s*([A-Za-z-]{{0,20}})\s*")
 
@@ -44,8 +45,10 @@ def parse_quantity(text: str | float | Fraction, unit: str, where: str = "quanti
             f"unknown unit for a quantity in {unit}", where=where, value=suffix, hint=nearest(suffix, factors)
         )
     value = read_exact(number, where, error=OptionError) * (factors[suffix] if suffix else 1)
-    if abs(value) > _LARGEST:
-        raise OptionError("is too large", where=where, value=text, hint=f"at most {float(_LARGEST):g} {unit}".rstrip())
+    if abs(value) > _LARGEST and not isinstance(text, Fraction):
+        raise OptionError(
+            "is too large", where=where, value=text, hint=f"at most {nearest_float(_LARGEST):g} {unit}".rstrip()
+        )
     return value
 
 
@@ -63,7 +66,7 @@ def _parts(text: str | float, where: str) -> tuple[str | int, str]:
 
 def format_quantity(value: Fraction | float, unit: str) -> str:
     """Return ``value``, a number of ``unit``, for people: ``format_quantity(819200, "bit") == "100 KiB"``."""
-    number = float(value)
+    number = nearest_float(value)
     if unit == "bit":
         for suffix in ("GiB", "MiB", "KiB", "B"):
             factor = float(_FACTORS["bit"][suffix])

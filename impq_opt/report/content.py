@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from impq_opt.allocation import Allocation
+from impq_opt.arithmetic import nearest_float
 from impq_opt.errors import AllocationError
 from impq_opt.report.curve import Curve, Strategy
 from impq_opt.report.figures import (
@@ -128,9 +129,9 @@ def _rounds_figure(records: Sequence[Mapping[str, Any]]) -> Figure:
 
 def _bits(record: Mapping[str, Any]) -> float | None:
     value = (record.get("effective_bits") or {}).get("weights")
-    return None if value is None else float(value)
+    return None if value is None else nearest_float(value)
 
 
 def _accuracy(record: Mapping[str, Any], part: str) -> float | None:
     value = (record.get("accuracy") or {}).get(part)
-    return None if value is None else float(value)
+    return None if value is None else nearest_float(value)

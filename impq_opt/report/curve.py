@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt.allocation import Allocation
+from impq_opt.arithmetic import nearest_float
 from impq_opt.report.figures import Figure, Series
 from impq_opt.report.layers import LayerIndex
 from impq_opt.sweep import Frontier
@@ -63,7 +64,7 @@ class Curve:
         ):
             rows = [(label, one) for label, one in found if one.choice is not None and one.damage > 0]
             if rows:
-                x, y = [one.damage for _, one in rows], [float(one.cost) for _, one in rows]
+                x, y = [one.damage for _, one in rows], [nearest_float(one.cost) for _, one in rows]
                 series.append(Series(name, x, y, style, [label for label, _ in rows]))
         return Figure(
             "frontier",

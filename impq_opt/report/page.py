@@ -13,6 +13,7 @@ import numpy as np
 from impq_opt import __version__
 from impq_opt.allocation import Allocation
 from impq_opt.allocation import number as allocation_number
+from impq_opt.arithmetic import nearest_float
 from impq_opt.costs import format_quantity
 from impq_opt.report.content import Report
 from impq_opt.report.figures import Figure
@@ -63,7 +64,7 @@ def render_page(report: Report) -> str:
 
 def _data(report: Report) -> str:
     curve = report.curve
-    start = 0 if curve is None else int(np.abs(curve.cost - float(report.allocation.cost)).argmin())
+    start = 0 if curve is None else int(np.abs(curve.cost - nearest_float(report.allocation.cost)).argmin())
     document = {
         "figures": {key: figure.as_dict() for key, figure in report.figures.items()},
         "curve": None if curve is None else curve.as_dict(),
@@ -141,7 +142,7 @@ def _numbers(figure: Figure) -> str:
 def _headline(report: Report) -> str:
     found = report.allocation
     least = " + ".join(found.cost_weights) if found.minimizes == "cost" else "damage"
-    limits = [] if found.bound is None else [f"damage at most {float(found.bound):g}"]
+    limits = [] if found.bound is None else [f"damage at most {nearest_float(found.bound):g}"]
     limits += [f"{name} at most {_cost(found, value)}" for name, value in found.budgets.items()]
     question = f"least {least} with {' and '.join(limits)}, over" if limits else "an allocation of"
     status = found.status.value
@@ -152,14 +153,18 @@ def _summary(report: Report) -> str:
     found = report.allocation
     weight, activation = found.effective_bits
     lower = found.lower_bound
-    shown = _cost(found, lower) if found.minimizes == "cost" else _number(float(lower))
+    shown = _cost(found, lower) if found.minimizes == "cost" else _number(nearest_float(lower))
     tiles = [(" + ".join(found.cost_weights), _cost(found, found.cost), "")]
     if found.bound is None:
         tiles.append(("damage", _number(found.damage), ""))
     else:
         used = found.exact_damage / found.bound if found.exact_damage is not None else 0
         tiles.append(
-            ("damage", _number(found.damage), f"{math.floor(used * 10_000) / 100:.2f} % of {float(found.bound):g}")
+            (
+                "damage",
+                _number(found.damage),
+                f"{math.floor(used * 10_000) / 100:.2f} % of {nearest_float(found.bound):g}",
+            )
         )
     gap = "unknown" if found.gap == float("inf") else "0" if found.gap == 0 else _percent(found.gap)
     tiles.append(("gap", gap, "no lower bound" if lower == float("-inf") else f"lower bound {shown}"))

@@ -57,6 +57,7 @@ def attack(seed: int) -> Attack:
     if step.fault or step.refusal:
         found.counts["refused problems"] += 1
         return found
+    what = ""
     with Step("writing into an answer", ImpqError) as step:
         what = moved(question, seed)
     if what or step.fault:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
-from itertools import product
 from typing import Any
 
 from attacks import draws
@@ -17,6 +15,7 @@ from attacks.core import Attack, Fault, Step
 from attacks.questions import Question
 
 KIND = "instances"
+_LARGEST = 1.7976931348623157e308
 # Strategies in turn with the seed; those that start a process of their own come seldom.
 _OTHERS = ("lagrangian", "greedy", "exhaustive", "uniform", "iterative", "noise-equalization")
 _SELDOM = {0: "milp", 50: "ilp"}
@@ -168,8 +167,7 @@ def reported(damage: Fraction) -> float:
 def diagnosis_faults(question: Question, diagnosis: Any) -> Iterator[str]:
     """Yield what is false in the reason of an infeasibility.
 
-    The smallest reachable value must be that under the limits which the reason names (with all pins and ties, or with
-    those alone that it names), and above what is allowed.
+    The smallest reachable value must be that under the rest of the conflict, and above what is allowed.
     """
     names = {name for name, _, _ in question.limits}
     subject = {"cost": "budget"}.get(diagnosis.limit, diagnosis.limit)
@@ -179,38 +177,45 @@ def diagnosis_faults(question: Question, diagnosis: Any) -> Iterator[str]:
         yield f"the diagnosis speaks of {diagnosis.limit!r}, which is not limited"
         return
     allowed = question.bound if subject == "damage" else next(v for n, _, v in question.limits if n == subject)
-    if not math.isclose(float(diagnosis.allowed), reported(Fraction(allowed)), rel_tol=1e-9):
-        # Limits are stated in whole quanta: what is allowed may lie below the limit by less than one.
-        row = None if subject == "damage" else next(r for n, r, _ in question.limits if n == subject)
-        if row is None or not 0 <= Fraction(allowed) - Fraction(diagnosis.allowed) < max(row.unit * 10**6, 1):
-            yield f"the diagnosis says that {diagnosis.allowed!r} is allowed, and it is {float(allowed)!r}"
-    values = [question.least(subject, *conditions) for conditions in _named(question, subject, diagnosis.held_by)]
+    if not _allowed(question, subject, Fraction(allowed), float(diagnosis.allowed)):
+        yield f"the diagnosis says that {diagnosis.allowed!r} is allowed, and it is {reported(Fraction(allowed))!r}"
+    least = question.least(subject, *_conditions(question, subject, diagnosis.conflict))
     smallest = float(diagnosis.smallest)
-    # What nothing reaches under the limits named is out of reach all the same.
-    near = [v is None or math.isclose(smallest, reported(v), rel_tol=1e-9) for v in values]
-    if not any(near):
-        told = ", ".join(sorted({"nothing" if v is None else f"{reported(v):.9g}" for v in values}))
-        yield f"the diagnosis says that the smallest {diagnosis.limit} is {smallest!r}, and it is {told} ({diagnosis})"
+    if least is None:
+        yield f"the diagnosis speaks of {diagnosis.limit}, and the rest of it conflicts already ({diagnosis})"
+    elif not math.isclose(smallest, min(reported(least), _LARGEST), rel_tol=1e-9) and (
+        diagnosis.attained or smallest > least
+    ):
+        yield f"the diagnosis says that {smallest!r} is the smallest, and it is {reported(least)!r} ({diagnosis})"
+    elif least <= allowed:
+        yield f"the diagnosis is no conflict: {diagnosis}"
     # Rounded down the one, up the other: what is above may seem level.
-    elif smallest < float(diagnosis.allowed) and not math.isclose(smallest, float(diagnosis.allowed), rel_tol=1e-15):
+    elif smallest < diagnosis.allowed < math.inf and not math.isclose(smallest, diagnosis.allowed, rel_tol=1e-15):
         yield f"the diagnosis explains nothing: {diagnosis}"
 
 
-def _named(question: Question, subject: str, held_by: Iterable[str]) -> Iterator[tuple[Any, Any, Any]]:
-    """Yield what the causes of a diagnosis may mean: limits named, with all pins and ties, none, or those named."""
-    text = " ".join(held_by)
+def _allowed(question: Question, subject: str, limit: Fraction, told: float) -> bool:
+    """Return whether a limit may be told like this: rounded up to a float64, or down to what nothing lies above."""
+    if told == math.inf or Fraction(told) >= limit:
+        return limit > Fraction(math.nextafter(told, -math.inf))
+    if subject == "damage":
+        return False
+    row = next(row for name, row, _ in question.limits if name == subject)  # told in whole quanta
+    return not any(told < row.at(choice) * row.unit <= limit for choice in question.assignments({}, ()))
 
-    def told(name: str) -> bool:
-        return re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text) is not None
 
-    limits = {name for name, _, _ in question.limits if name != subject and told(name)}
-    limits |= {"damage"} if subject != "damage" and (told("bound") or told("damage")) else set()
-    # "cost" and "damage" are words as well as names.
-    unsure = limits & {"cost", "damage", "budget"} if not told("bound") else set()
-    pins = {g: k for g, k in question.pins.items() if told(question.parts[g].name)}
-    ties = tuple(tie for tie in question.ties if any(told(question.parts[g].name) for g in tie))
-    unders = {frozenset(limits), frozenset(limits - unsure)}
-    yield from product(unders, (question.pins, {}, pins), (question.ties, (), ties))
+def _conditions(
+    question: Question, subject: str, conflict: Iterable[tuple[str, str]]
+) -> tuple[frozenset[str], dict[int, int], tuple[tuple[int, ...], ...]]:
+    """Return the limits, pins and ties of a conflict without its subject."""
+    named = set(conflict)
+    names = {name: "+".join(question.objective) if name == "budget" else name for name, _, _ in question.limits}
+    limits = {name for name, called in names.items() if ("budget", called) in named and name != subject}
+    limits |= {"damage"} if ("bound", "") in named and subject != "damage" else set()
+    # Labels of tables without names stand for all of their groups.
+    pins = {g: k for g, k in question.pins.items() if ("pins", question.parts[g].name) in named}
+    ties = tuple(tie for tie in question.ties if ("ties", question.parts[tie[0]].name) in named)
+    return frozenset(limits), pins, ties
 
 
 def verification_faults(verification: Any, found: Any, truth: Fraction | None) -> list[str]:

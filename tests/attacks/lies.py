@@ -99,7 +99,7 @@ def _bound_read(document: Document, saved: Saved) -> bool:
 def _lower_read(document: Document, saved: Saved) -> bool:
     if saved.truth is None or document["lower_bound"] is None:
         return False
-    document["lower_bound"] = float(saved.truth) * 2 + 10 if saved.truth > 0 else 10
+    document["lower_bound"] = reported(saved.truth) * 2 + 10 if saved.truth > 0 else 10
     return math.isfinite(document["lower_bound"])
 
 
@@ -129,8 +129,8 @@ def _tight_bound(document: Document, saved: Saved) -> bool:
     if not saved.answered or saved.question.budget is not None or saved.found.exact_damage == 0:
         return False
     below = saved.found.exact_damage * Fraction(2**80 - 1, 2**80)
-    document["bound"], document["exact"]["bound"] = float(below), str(below)
-    return True
+    document["bound"], document["exact"]["bound"] = reported(below), str(below)
+    return math.isfinite(reported(below))
 
 
 def _status(status: str, bits: bool) -> Callable[[Document, Saved], bool]:
