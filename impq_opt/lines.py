@@ -257,7 +257,8 @@ def _with_tied(rows: Rows, tied: Mapping[int, list[Fraction]]) -> Rows:
         found = rows(groups).copy()
         for place, group in enumerate(groups.tolist()):
             if group in rounded:
-                found[place, : len(rounded[group])] = rounded[group]
+                values = rounded[group][: found.shape[1]]
+                found[place, : len(values)] = values
         return found
 
     return read
