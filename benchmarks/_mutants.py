@@ -31,8 +31,8 @@ TESTS: dict[str, tuple[str, ...]] = {
     "search": ("tests/test_mutants_search.py", *_ATTACKS, "tests/test_exact_attained.py"),
     "scan": ("tests/test_mutants_search.py", "-k", "scan or candidates_of_every"),
     "hulls": ("tests/test_mutants_search.py", "-k", "hulls or steps or one_limit"),
-    "budgets": ("tests/test_mutants_search.py", *_ATTACKS, "-k", "limits or instances"),
-    "coupled": ("tests/test_mutants_search.py", "tests/test_coupled_random.py", "-k", "branching or cluster or exact"),
+    "budgets": ("tests/test_mutants_search.py", "-k", "limits or unit_less"),
+    "coupled": ("tests/test_mutants_search.py", "-k", "branching or cluster or last_quantum"),
     "quantize": ("tests/test_quantize.py",),
 }
 

@@ -115,16 +115,16 @@ def test_limits_on_few_of_many_groups_and_pairs_below_zero(seed: int) -> None:
     """A limit on two weights that share pairs with what they read, where a third one always has the same of it."""
     draw = random.Random(seed)
     bits = (2, 4)
-    reads = ["x", "y", draw.choice("xy")]
+    reads = ["x", "y", "x", "x"]
     groups = [Group(n, size=1, sensitivity=draw.random(), kind="activation", bits=bits) for n in "xy"]
     groups += [
         Group(f"w{i}", size=1, sensitivity=draw.random(), bits=bits, reads=r, macs=1) for i, r in enumerate(reads)
     ]
     pairs = {
         f"w{i}": {(Fraction(b), Fraction(a)): Fraction(draw.randint(-20, 9)) for b in bits for a in bits}
-        for i in range(3)
+        for i in range(4)
     }
-    table = [[0, 0], [0, 0], [draw.randint(-9, 9) for _ in bits], [draw.randint(-9, 9) for _ in bits], [5, 5]]
+    table = [[0, 0], [0, 0], [draw.randint(-9, 9) for _ in bits], [draw.randint(-9, 9) for _ in bits], [5, 5], [0, 0]]
     terms = (LookupCost.from_table(pairs, Problem.declare(groups)), TableCost.from_array(np.array(table), name="few"))
     problem = Problem.declare(groups, costs=terms, minimize="latency", budgets={"few": draw.randint(1, 20)})
     instance = make_instance(problem, bound=draw.choice([0.05, 0.2, 0.5]))
@@ -141,6 +141,10 @@ def test_limits_that_are_met_together_at_one_price_alone() -> None:
     used = TableCost.from_array(np.array([[3, 0], [1, 0]]), name="used")
     problem = Problem.from_tables([[1, 1], [1, 1]], [[0.0, 1.0], [0.0, 3.0]], costs=(used,))
     met = case(problem, 1, {"used": 1})
+    assert met.decide(frozenset(met.items)).feasible is True
+    below = TableCost.from_array(np.array([[3, 0], [1, 0], [-5, 0]]), name="used")  # and what is pinned counts
+    less = Problem.from_tables([[1, 1]] * 3, [[0.0, 1.0], [0.0, 3.0], [0.0, 0.0]], costs=(below,))
+    met = case(less.revise(pins={"group[2]": 0}), 1, {"used": -4})
     assert met.decide(frozenset(met.items)).feasible is True
     for short in (case(problem, 1 - 2.0**-50, {"used": 1}), case(problem, 1, {"used": 0})):
         assert short.decide(frozenset(short.items)).feasible is False
