@@ -176,7 +176,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("solvers/_budgets.py", "budgets", "a state is thrown away for one of its own bin",
            "np.where(bins < number, first, large)", "np.where(bins <= number, first, large)"),
     Mutant("solvers/_budgets.py", "budgets", "the gap is taken too narrow",
-           "(1 + 1e-9) + 2 * point.margin", "(1 - 1e-2) - 2 * point.margin"),
+           "(1 + 1e-9) + 2 * point.margin", "0.5"),
     Mutant("solvers/_budgets.py", "budgets", "with one limit the cheaper and worse is not kept",
            "keep[1:] = first[1:] < best[:-1]", "keep[1:] = first[1:] + 1 < best[:-1]"),
     # -- costs that couple

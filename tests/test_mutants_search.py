@@ -204,9 +204,18 @@ def test_steps_do_not_overtake_where_ratios_round(width: int, compiled: bool, mo
     steps = _hull.hull_edges(cost, damage)
     same = np.diff(steps.group) == 0
     assert (np.diff(steps.ratio)[same] <= 0).all()
+    # And where the damage of the next step is read off a number with more places than the one before.
+    cost = np.sort(rng.integers(0, 60, (20000, 4)), axis=1)
+    top = rng.random((20000, 1)) + 0.5
+    damage = np.abs(top - top / (cost[:, -1:] + 1) * (cost - cost[:, :1]))
+    damage *= 1 + rng.integers(-2, 3, damage.shape) * 2.0**-53
+    steps = _hull.hull_edges(cost, damage)
+    same = np.diff(steps.group) == 0
+    assert (np.diff(steps.ratio)[same] <= 0).all()
 
 
-def test_a_tie_whose_sum_is_rounded_down_is_decided_exactly() -> None:
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_tie_whose_sum_is_rounded_down_is_decided_exactly(alone: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two tied groups' damages add up to more than their rounded sum, and the bound lies between the two."""
     small = 2.0**-60
     groups = [
@@ -215,13 +224,16 @@ def test_a_tie_whose_sum_is_rounded_down_is_decided_exactly() -> None:
         Group("b", size=2, damage=(1.0, 0.5), reads="x", macs=2, bits=(2, 4)),
     ]
     problem = Problem.declare(groups, minimize="bit-operations", ties=[("a", "b")])
+    if alone:
+        on_its_own(monkeypatch)
     for bound in (Fraction(2), Fraction(2) + Fraction(small) / 2, Fraction(2) + Fraction(small)):
         found, truth = solve(problem, bound=bound), solve(problem, bound=bound, solver="exhaustive")
         assert (found.status, found.exact_cost) == (truth.status, truth.exact_cost)
         assert verify(problem, found).ok
 
 
-def test_a_cluster_whose_sum_is_rounded_down_is_decided_exactly() -> None:
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_cluster_whose_sum_is_rounded_down_is_decided_exactly(alone: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     small = 2.0**-60
     groups = [
         Group("x", size=1, damage=(1.0, 0.25), kind="activation", bits=(2, 4)),
@@ -230,6 +242,8 @@ def test_a_cluster_whose_sum_is_rounded_down_is_decided_exactly() -> None:
         Group("b", size=2, damage=(small, 0.0), reads="y", macs=2, bits=(2, 4)),
     ]
     problem = Problem.declare(groups, minimize="bit-operations")
+    if alone:
+        on_its_own(monkeypatch)
     for bound in (2 + i * Fraction(small) / 2 for i in range(-1, 6)):
         found, truth = solve(problem, bound=bound), solve(problem, bound=bound, solver="exhaustive")
         assert (found.status, found.exact_cost) == (truth.status, truth.exact_cost)
@@ -394,9 +408,9 @@ def held_to(problem: Problem, goals: dict[str, object], monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("limits", [1, 2, 3])
 @pytest.mark.parametrize("direction", ["cost", "damage"])
-@pytest.mark.parametrize("large", [0, 10**6, 10**12])
+@pytest.mark.parametrize("large", [0, 10**6, 10**12, None])
 def test_several_limits_are_searched_to_the_last_unit(
-    limits: int, direction: str, large: int, monkeypatch: pytest.MonkeyPatch
+    limits: int, direction: str, large: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Costs that differ by units on top of large ones, whole damages, limits that an assignment meets exactly."""
     monkeypatch.setattr("impq_opt.locality._LARGEST", 0)  # limits on few groups would be branched on
@@ -404,7 +418,8 @@ def test_several_limits_are_searched_to_the_last_unit(
     for seed in range(25):
         rng = np.random.default_rng([seed, limits])
         size = 6
-        cost, damage = large + rng.integers(0, 9, (size, 3)), rng.integers(1, 9, (size, 3)).astype(float)
+        cost = rng.integers(0, 10**6, (size, 3)) if large is None else large + rng.integers(0, 9, (size, 3))
+        damage = rng.integers(1, 9, (size, 3)).astype(float)
         tables = [rng.integers(0, 9, (size, 3)) for _ in range(limits)]
         names = [f"used{i}" for i in range(limits)]
         at = np.arange(size), rng.integers(0, 3, size)
