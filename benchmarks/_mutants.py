@@ -11,6 +11,10 @@ __all__ = ["MUTANTS", "TESTS"]
 _ATTACKS = ("tests/test_attack.py::test_instances[240]", "tests/test_attack.py::test_instances[360]")
 _NUMBERS = ("tests/test_attack.py::test_numbers",)
 _BOTH_NUMBERS = ("tests/test_attack.py::test_compiled_and_numpy_say_the_same[numbers]",)
+_TOGETHER = (
+    "tests/test_judge_exact.py::test_limits_that_are_met_together_at_one_price_alone",
+    "tests/test_judge_exact.py::test_the_dearest_assignment_of_all_may_be_the_only_one",
+)
 _CLAIMED = ("tests/test_attack.py::test_claims",)
 _FORGED = ("tests/test_attack.py::test_forgeries", "tests/test_attack.py::test_true_files_stay_proved")
 TESTS: dict[str, tuple[str, ...]] = {
@@ -18,7 +22,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "prices": ("tests/test_judge.py", "-k", "thousand or cases"),
     "planted": ("tests/test_judge.py", "-k", "bug"),
     "audit": ("tests/test_verify.py", "tests/test_mutants_judge.py", *_FORGED),
-    "conflict": ("tests/test_judge_exact.py", "tests/test_diagnosis.py", *_FORGED),
+    "conflict": (*_TOGETHER, "tests/test_diagnosis.py", *_FORGED),
     "claims": ("tests/conformance/test_liars.py", *_CLAIMED),
     "conclusion": ("tests/conformance/test_liars.py", "tests/test_mutants_judge.py", *_CLAIMED),
     "standalone": ("tests/test_standalone.py",),
