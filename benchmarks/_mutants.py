@@ -23,7 +23,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "planted": ("tests/test_judge.py", "-k", "bug"),
     "audit": ("tests/test_verify.py", "tests/test_mutants_judge.py", *_FORGED),
     "conflict": (*_TOGETHER, "tests/test_diagnosis.py", *_FORGED),
-    "claims": ("tests/conformance/test_liars.py", *_CLAIMED),
+    "claims": ("tests/conformance/test_liars.py", "tests/test_mutants_judge.py", *_CLAIMED),
     "conclusion": ("tests/conformance/test_liars.py", "tests/test_mutants_judge.py", *_CLAIMED),
     "standalone": ("tests/test_standalone.py",),
     "diagnosis": ("tests/test_diagnosis.py", *_FORGED),
