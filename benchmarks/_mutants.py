@@ -2,63 +2,46 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from _mutant import Mutant
+from _mutants_judge import JUDGE
 
-__all__ = ["MOVED", "MUTANTS", "TESTS", "Mutant"]
-
-# Where a file lies now, for those that were moved since the table was written.
-MOVED: dict[str, str] = {}
+__all__ = ["MUTANTS", "TESTS"]
 
 # What is run against the mutants of an area, quickest first.
 _ATTACKS = ("tests/test_attack.py::test_instances[240]", "tests/test_attack.py::test_instances[360]")
 _NUMBERS = ("tests/test_attack.py::test_numbers",)
 _BOTH_NUMBERS = ("tests/test_attack.py::test_compiled_and_numpy_say_the_same[numbers]",)
+_TOGETHER = (
+    "tests/test_judge_exact.py::test_limits_that_are_met_together_at_one_price_alone",
+    "tests/test_judge_exact.py::test_the_dearest_assignment_of_all_may_be_the_only_one",
+)
+_CLAIMED = ("tests/test_attack.py::test_claims",)
+_FORGED = ("tests/test_attack.py::test_forgeries", "tests/test_attack.py::test_true_files_stay_proved")
 TESTS: dict[str, tuple[str, ...]] = {
-    "judge": ("tests/conformance/test_liars.py", "tests/test_mutants_judge.py", "tests/test_verify.py"),
+    "recount": ("tests/test_judge_exact.py", "tests/test_judge.py", "-k", "not bug and not thousand and not wall"),
+    "prices": ("tests/test_judge.py", "-k", "thousand or cases"),
+    "planted": ("tests/test_judge.py", "-k", "bug"),
+    "audit": ("tests/test_verify.py", "tests/test_mutants_judge.py", *_FORGED),
+    "conflict": (*_TOGETHER, "tests/test_diagnosis.py", *_FORGED),
+    "claims": ("tests/conformance/test_liars.py", "tests/test_mutants_judge.py", *_CLAIMED),
+    "conclusion": ("tests/conformance/test_liars.py", "tests/test_mutants_judge.py", *_CLAIMED),
+    "standalone": ("tests/test_standalone.py",),
+    "diagnosis": ("tests/test_diagnosis.py", *_FORGED),
+    "limits": ("tests/test_limits.py", "-k", "compiled_part or c_source or leave_room or nearly or edge"),
+    "written": ("tests/test_numbers.py",),
     "bound": ("tests/test_mutants_judge.py", *_NUMBERS, *_ATTACKS),
     "numbers": ("tests/test_attack.py", "-k", "test_numbers or rows or roundings or sums"),
     "numpy numbers": (*_BOTH_NUMBERS,),
     "search": ("tests/test_mutants_search.py", *_ATTACKS, "tests/test_exact_attained.py"),
     "scan": ("tests/test_mutants_search.py", "-k", "scan or candidates_of_every"),
     "hulls": ("tests/test_mutants_search.py", "-k", "hulls or steps or one_limit"),
-    "budgets": ("tests/test_mutants_search.py", *_ATTACKS, "-k", "limits or instances"),
-    "coupled": ("tests/test_mutants_search.py", "tests/test_coupled_random.py", "-k", "branching or cluster or exact"),
+    "budgets": ("tests/test_mutants_search.py", "-k", "limits or unit_less"),
+    "coupled": ("tests/test_mutants_search.py", "-k", "branching or cluster or last_quantum"),
     "quantize": ("tests/test_quantize.py",),
 }
 
 
-@dataclass(frozen=True)
-class Mutant:
-    """``old`` becomes ``new`` in ``file``; ``why`` says what it breaks, ``equivalent`` why no test can tell."""
-
-    file: str
-    tests: str
-    why: str
-    old: str
-    new: str
-    equivalent: str = ""
-
-    @property
-    def path(self) -> str:
-        return MOVED.get(self.file, self.file)
-
-
 MUTANTS: tuple[Mutant, ...] = (
-    # -- what is concluded of a claim
-    Mutant("impq_opt/conclusion.py", "judge", "optimal a quantum early", "return lower >= found.cost",
-           "return lower >= found.cost - 1"),
-    Mutant("impq_opt/conclusion.py", "judge", "a bound of whole costs rounded past a whole number",
-           "math.ceil(dual) if whole", "math.floor(dual) + 1 if whole"),
-    Mutant("impq_opt/conclusion.py", "judge", "a lower bound without evidence is believed",
-           "if claim.enumeration is not None and math.isfinite(claim.lower_bound):",
-           "if math.isfinite(claim.lower_bound):"),
-    # -- what verify says
-    Mutant("impq_opt/audit.py", "judge", "proved where only something is proved",
-           "return all(check.verdict is Verdict.PROVED", "return any(check.verdict is Verdict.PROVED"),
-    Mutant("impq_opt/recount.py", "judge", "the enumeration stops short of the target",
-           "highest = math.ceil(target) - 1", "highest = math.ceil(target) - 2"),
-    Mutant("impq_opt/recount.py", "judge", "assignments on the limit are thrown away",
-           "if any(v + r > m for v, r, m in", "if any(v + r >= m for v, r, m in"),
     # -- recomputing, and the bound of multipliers
     Mutant("impq_opt/verification.py", "bound", "a bound attained exactly is called broken",
            "if instance.bound is not None and damage > instance.bound:",
@@ -93,12 +76,14 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("impq_opt/pricing.py", "bound", "choices that break a limit on few groups are given away too cheaply",
            "np.where(limit.kept, 0.0, ceiling)", "np.where(limit.kept, ceiling, 0.0)"),
     # -- why there is no answer
-    Mutant("impq_opt/diagnosis.py", "bound", "a budget that can just be met is called out of reach",
-           "if least > instance.limit:", "if least >= instance.limit:"),
-    Mutant("impq_opt/diagnosis.py", "bound", "a further budget that can just be met is called out of reach",
-           "if least > budget.limit:", "if least >= budget.limit:"),
-    Mutant("impq_opt/diagnosis.py", "bound", "a bound that can just be met is called out of reach",
-           "if smallest > instance.bound:\n        return True", "if smallest >= instance.bound:\n        return True"),
+    Mutant("impq_opt/diagnosis.py", "bound", "a limit that can just be met is called out of reach",
+           "if self.of_rows(limit, others).lower > self.parts.most(limit):",
+           "if self.of_rows(limit, others).lower >= self.parts.most(limit):"),
+    Mutant("impq_opt/diagnosis.py", "diagnosis", "limits that can just be met conflict",
+           "        if least.lower > most:\n            return True",
+           "        if least.lower >= most:\n            return True"),
+    Mutant("impq_opt/diagnosis.py", "diagnosis", "limits that are just met are called unknown",
+           "least.reached <= most else None", "least.reached < most else None"),
     Mutant("impq_opt/diagnosis.py", "bound", "the least damage is taken for the largest",
            "return table.left * table.right.min()", "return table.left * table.right.max()"),
     # -- arithmetic
@@ -109,8 +94,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("impq_opt/arithmetic.py", "numbers", "the low halves lose a bit", "(flat - (high << 32)).sum()",
            "(flat & 0x7FFFFFFF).sum()"),
     Mutant("impq_opt/arithmetic.py", "numbers", "sums of rows are rounded up",
-           "np.where(error < 0, np.nextafter(added, -np.inf), added)",
-           "np.where(error > 0, np.nextafter(added, -np.inf), added)"),
+           "np.where(error < 0, np.nextafter(added, -np.inf)",
+           "np.where(error > 0, np.nextafter(added, -np.inf)"),
     Mutant("impq_opt/arithmetic.py", "numbers", "a float that is not below lies above all the same",
            "if integer << (UNIT_BITS + 1 - denominator.bit_length()) >= units",
            "if integer << (UNIT_BITS + 1 - denominator.bit_length()) > units"),
@@ -189,13 +174,13 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("solvers/_budgets.py", "budgets", "states on a limit are thrown away",
            "(states.used + self.least[step] <= self.limits)", "(states.used + self.least[step] < self.limits)"),
     Mutant("solvers/_budgets.py", "budgets", "rounding may throw the optimum away",
-           "below = bound - self.margin", "below = bound + 1e9 * self.margin"),
+           "below = states.bound - self.margin", "below = states.bound + 1e9 * self.margin"),
     Mutant("solvers/_budgets.py", "budgets", "damages are rounded up: what fits is thrown away",
            "self.table = np.floor(np.ldexp(capped, exponent))", "self.table = np.ceil(np.ldexp(capped, exponent))"),
     Mutant("solvers/_budgets.py", "budgets", "a state is thrown away for one of its own bin",
            "np.where(bins < number, first, large)", "np.where(bins <= number, first, large)"),
     Mutant("solvers/_budgets.py", "budgets", "the gap is taken too narrow",
-           "(1 + 1e-9) + 2 * point.margin", "(1 - 1e-2) - 2 * point.margin"),
+           "(1 + 1e-9) + 2 * point.margin", "0.5"),
     Mutant("solvers/_budgets.py", "budgets", "with one limit the cheaper and worse is not kept",
            "keep[1:] = first[1:] < best[:-1]", "keep[1:] = first[1:] + 1 < best[:-1]"),
     # -- costs that couple
@@ -238,4 +223,21 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("impq_opt/quantize/packing.py", "quantize", "empty tensors are left out",
            "if tensor.data_ptr() not in latent or tensor.numel() == 0:", "if tensor.data_ptr() not in latent:",
            "an empty tensor lies at address 0, where no quantized weight lies: none is empty"),
+    # -- numbers and limits
+    Mutant("impq_opt/numbers.py", "written", "decimals pass through a float", "return Fraction(spelled)",
+           "return Fraction(float(Fraction(spelled)))"),
+    Mutant("impq_opt/numbers.py", "written", "the largest exponent is too large",
+           "int(exponent[1][:5] or 0) > EXPONENT", "int(exponent[1][:5] or 0) >= EXPONENT"),
+    Mutant("impq_opt/numbers.py", "written", "parts of a whole number are cut off",
+           "if found.denominator != 1:", "if False:"),
+    Mutant("impq_opt/numbers.py", "written", "what begins like a number is one",
+           "_NUMBER.fullmatch(spelled)", "_NUMBER.match(spelled)"),
+    Mutant("impq_opt/limits.py", "limits", "sums of costs may have a bit more",
+           "LARGEST_TOTAL = 1 << 61", "LARGEST_TOTAL = 1 << 62"),
+    Mutant("impq_opt/limits.py", "limits", "a room that a sum can reach is none",
+           "UNLIMITED = 2 * LARGEST_TOTAL", "UNLIMITED = LARGEST_TOTAL"),
+    Mutant("impq_opt/limits.py", "limits", "what no candidate is may be cheaper than one",
+           "PROHIBITIVE = 2 * LARGEST_TOTAL", "PROHIBITIVE = LARGEST_TOTAL // 2"),
+    Mutant("impq_opt/limits.py", "limits", "damages of a core overflow", "CORE_BITS = 60", "CORE_BITS = 63"),
+    *JUDGE,
 )  # fmt: skip

@@ -1,9 +1,9 @@
 """Mutation testing: break the code on purpose, one line at a time, and see that a test fails.
 
-Each mutant of _mutants.py is put into a copy of the tree, compiled parts are built anew where it touches them, and the
-tests named for its area run. A mutant that no test notices has survived, and makes the exit status 1: it wants a test,
-or a sentence on why it changes nothing. So does a mutant whose text is no longer there, and a test that fails without
-any mutant.
+Each mutant of _mutants.py and _mutants_judge.py is put into a copy of the tree, compiled parts are built anew where it
+touches them, and the tests named for its area run. A mutant that no test notices has survived, and makes the exit
+status 1: it wants a test, or a sentence on why it changes nothing. So does a mutant whose text is no longer there, and
+a test that fails without any mutant.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ import time
 from pathlib import Path
 
 from _figures import Figures
-from _mutants import MUTANTS, TESTS, Mutant
+from _mutant import Mutant
+from _mutants import MUTANTS, TESTS
 
 ROOT = Path(__file__).resolve().parents[1]
 # Seconds for the tests of one mutant: one that never ends is noticed.
-LIMIT = 400.0
+LIMIT = 200.0
 _LEFT_OUT = shutil.ignore_patterns(".git", "__pycache__", "build", "docs", "results", "*.egg-info", ".*_cache")
 
 
@@ -30,9 +31,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print all figures as one JSON object on the last line")
     parser.add_argument("--quick", action="store_true", help="only look whether every mutant's text is there")
-    parser.add_argument("--only", default="", help="mutants whose file or area holds this text")
+    parser.add_argument("--only", default="", help="mutants whose file or reason holds this text, or of this area")
     options = parser.parse_args()
-    chosen = [one for one in MUTANTS if options.only in one.path or options.only == one.tests]
+    chosen = [one for one in MUTANTS if options.only in one.path + one.why or options.only == one.tests]
     figures = Figures()
     gone = [one for one in chosen if not fits(one)]
     for one in gone:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt.allocation import Allocation, Status, number
-from impq_opt.arithmetic import nearest_float, reported_as_low
+from impq_opt.arithmetic import nearest_float
 from impq_opt.errors import AllocationError
 from impq_opt.instance import Direction, Instance
 from impq_opt.problem import Problem
@@ -120,7 +120,7 @@ def verify(problem: Problem, allocation: Allocation, *, states: int = 1_000_000)
     checks += _limits_kept(problem if origin is None else origin, allocation)
     if origin is not None:
         checks += _loosened(origin, problem)
-    differs = disagreement(instance, allocation.cost_weights)
+    differs = disagreement(instance, allocation)
     if differs:
         checks.append(
             Check("question", Verdict.WRONG, f"is not what was compiled of it: {differs}; please report this")
@@ -384,7 +384,8 @@ def _optimal(allocation: Allocation, found: _Found, lower: Fraction | float) -> 
 def _reaches(bound: Fraction | float, objective: Fraction, exactly: bool) -> bool:
     if exactly or not isinstance(bound, Fraction):
         return bound >= objective
-    return reported_as_low(objective, bound)
+    reported = nearest_float(objective)
+    return reported <= nearest_float(bound) if math.isfinite(reported) else objective <= bound
 
 
 def _infeasible(instance: Instance, allocation: Allocation, states: int) -> list[Check]:

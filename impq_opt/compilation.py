@@ -149,9 +149,11 @@ def _reduce(problem: Problem, listed: bool) -> tuple[IntArray, npt.NDArray[np.bo
     for tie in problem.ties:
         pinned = [g for g in tie if g in problem.pins]
         if pinned:
-            bits = problem.candidates.of(pinned[0])[problem.pins[pinned[0]]]
+            (which,) = (
+                one for one, column in problem.candidates.tied(pinned[0]).items() if column == problem.pins[pinned[0]]
+            )
             for group in tie:
-                fixed[group], is_free[group] = problem.candidates.of(group).index(bits), False
+                fixed[group], is_free[group] = problem.candidates.tied(group)[which], False
         else:
             is_free[list(tie[1:])] = False
             open_ties.append(tie)
@@ -175,15 +177,16 @@ def _place_ties(
     if not ties or free is None:
         return ()
     set_of = problem.candidates.set_of
-    kinds: dict[tuple[tuple[int, tuple[float, ...]], ...], list[tuple[int, ...]]] = {}
+    kinds: dict[tuple[tuple[int, tuple[tuple[tuple[float, str], int], ...]], ...], list[tuple[int, ...]]] = {}
     for tie in ties:
-        kind = ((0 if set_of is None else int(set_of[g]), problem.candidates.of(g, allowed)) for g in tie)
+        taken = [tuple(problem.candidates.tied(g, allowed).items()) for g in tie]
+        kind = zip([0 if set_of is None else int(set_of[g]) for g in tie], taken, strict=True)
         kinds.setdefault(tuple(kind), []).append(tie)
     blocks = []
     for kind_of, members in kinds.items():
-        sets = [problem.candidates.sets[number] for number, _ in kind_of]
-        common = [b for b in kind_of[0][1] if all(b in taken for _, taken in kind_of[1:])]
-        columns = np.array([[one.index(b) for b in common] for one in sets], dtype=np.int64)
+        columns_of = [dict(taken) for _, taken in kind_of]
+        common = [which for which in columns_of[0] if all(which in other for other in columns_of[1:])]
+        columns = np.array([[own[which] for which in common] for own in columns_of], dtype=np.int64)
         array = np.array(members, dtype=np.int64)
         blocks.append(TieBlock(np.searchsorted(free, array[:, 0]), array, columns))
     return tuple(blocks)

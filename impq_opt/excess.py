@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt.hubs import Hubs, Part
-from impq_opt.lines import Line, chunks, pair_rows
+from impq_opt.lines import Line, chunks, pair_rows, pair_tables
 
 __all__ = ["Choice", "Core", "Pricing"]
 
@@ -99,7 +99,7 @@ class Pricing:
         for i, edge in self.hubs.pairs[ends]:
             pairs, line = self.lines[i].pairs, self.lines[i]
             assert pairs is not None
-            found.append((i, int(pairs.dense(np.array([edge]))[0][columns]) * line.unit))
+            found.append((i, int(pair_tables(pairs, np.array([edge]))[0][columns]) * line.unit))
         return found
 
     def least(self, part: Part, columns: tuple[int, ...]) -> int:

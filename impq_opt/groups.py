@@ -279,6 +279,16 @@ class Candidates(Held):
         found = self.sets[0 if self.set_of is None else int(self.set_of[group])]
         return found if allowed is None else tuple(b for b, may in zip(found, allowed[group], strict=False) if may)
 
+    def tied(self, group: int, allowed: npt.NDArray[np.bool_] | None = None) -> dict[tuple[float, str], int]:
+        """Return the columns that ``group`` may take by what its ties have to share: precision and format."""
+        number = 0 if self.set_of is None else int(self.set_of[group])
+        widths, names = self.sets[number], self.formats[number] if self.formats else ("",) * len(self.sets[number])
+        return {
+            (width, name): column
+            for column, (width, name) in enumerate(zip(widths, names, strict=True))
+            if allowed is None or allowed[group, column]
+        }
+
     def members(self, number: int, count: int) -> IntArray:
         """Return the indices of the groups, out of ``count``, that take set ``number``."""
         if self.set_of is None:

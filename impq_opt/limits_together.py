@@ -25,7 +25,9 @@ from impq_opt.costs.rows import CostRow, cost_row
 from impq_opt.costs.units import parse_quantity
 from impq_opt.errors import ImpqError
 from impq_opt.instance import Direction, Instance, RankOne
+from impq_opt.lines import chunks, pair_tables
 from impq_opt.problem import Problem
+from impq_opt.recompute import broken_rule, cost_of, damage_of
 from impq_opt.recount import Outcome, Recount, prove_bound
 
 __all__ = ["BOUND", "Case", "Decision", "Item", "Verdict"]
@@ -39,8 +41,6 @@ Verdict = Literal["proved", "claimed", "wrong"]
 BOUND: Item = ("bound", "")
 # Groups times candidates times limits whose tables are looked at together.
 _LARGEST = 50_000_000
-# Pairs of groups whose tables are looked at together.
-_EDGES = 1 << 14
 # Halvings of the angle between two limits: its tangent is their multiplier.
 _HALVINGS = 50
 _EPS = 2.0**-53
@@ -206,19 +206,12 @@ class Case:
 
     def _meets(self, problem: Problem, limits: Sequence[Item], choice: IntArray) -> bool:
         """Whether a choice (G,) keeps some limits, and a problem's pins and ties, by what was declared."""
-        if any(choice[group] != column for group, column in problem.pins.items()):
-            return False
-        bits = problem.candidates.bits(choice) if problem.ties else choice
-        if any(bits[group] != bits[tie[0]] for tie in problem.ties for group in tie):
-            return False
-        return all(self._value(item, choice) <= self.most(item) for item in limits)
+        return not broken_rule(problem, choice) and all(self._value(item, choice) <= self.most(item) for item in limits)
 
     def _value(self, item: Item, choice: IntArray) -> Fraction:
-        problem = self.problem
         if item == BOUND:
-            return exact_sum(problem.damage.chosen(problem.candidates, choice))
-        row = self.row(item, problem)
-        return row.total(problem.candidates, choice) * row.quantum
+            return damage_of(self.problem, choice)
+        return cost_of(self.problem, self.weights[item[1]], choice)
 
     # -- the smallest value
 
@@ -335,8 +328,8 @@ def _least_cost(part: Instance) -> tuple[int, IntArray]:
             total += exact_int_sum(table.min(axis=1))
         choice[block.groups] = columns
     if part.pairs is not None:
-        for start in range(0, len(part.pairs), _EDGES):
-            total += exact_int_sum(part.pairs.dense(slice(start, start + _EDGES)).min(axis=(1, 2)))
+        for edges in chunks(len(part.pairs)):
+            total += exact_int_sum(pair_tables(part.pairs, np.arange(edges.start, edges.stop)).min(axis=(1, 2)))
         flat = (part.tables[0] == part.tables[0][:, :1]).all(axis=1)
         choice[flat] = part.pairs.levels[flat].argmin(axis=1)
     return total, choice

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.arithmetic import exact_int_sum, exact_sum
+from impq_opt.arithmetic import exact_int_sum, exact_sum, nearest_float
 from impq_opt.coupling import Coupling
 from impq_opt.instance import Budget, Direction, Instance, RankOne
 
-__all__ = ["Line", "chunks", "lines_of", "pair_rows"]
+__all__ = ["Line", "chunks", "lines_of", "pair_rows", "pair_tables"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -99,7 +99,7 @@ class Line:
             return 0
         total, edges = 0, np.arange(len(self.pairs)) if edges is None else edges
         for part in chunks(len(edges)):
-            total += exact_int_sum(self.pairs.dense(edges[part]).min(axis=(1, 2)))
+            total += exact_int_sum(pair_tables(self.pairs, edges[part]).min(axis=(1, 2)))
         return total * self.unit
 
 
@@ -119,6 +119,15 @@ def pair_rows(pairs: Coupling, edges: IntArray, groups: IntArray, hub: int, colu
         turned = pairs.left[edges] == hub
         rows = np.where(turned[:, None], pairs.tables[edges, column, :], pairs.tables[edges, :, column])
     return np.where(edges[:, None] >= 0, rows, 0)
+
+
+def pair_tables(pairs: Coupling, edges: IntArray) -> IntArray:
+    """Return the cost (n, K, K) of some pairs, left by right."""
+    if pairs.coefficient is None:
+        assert pairs.tables is not None
+        return pairs.tables[edges]
+    left, right = pairs.levels[pairs.left[edges]], pairs.levels[pairs.right[edges]]
+    return np.asarray(pairs.coefficient[edges, None, None] * left[:, :, None] * right[:, None, :])
 
 
 def lines_of(instance: Instance, multipliers: Mapping[str, float], target: Fraction | int | None) -> list[Line]:
@@ -171,8 +180,8 @@ def _cost(instance: Instance, price: float, limit: int) -> Line:
 
 
 def _damage(instance: Instance, price: float, limit: Fraction, *, strict: bool) -> Line:
-    rows = _reader(instance, 1)
     tied = _tied(instance)
+    rows = _with_tied(_reader(instance, 1), tied)
     unit = max(_unit(instance, rows), instance.base_damage.denominator)
     unit = max([unit, *(value.denominator for values in tied.values() for value in values)])  # all are powers of two
     most = math.ceil(limit * unit) - 1 if strict else math.floor(limit * unit)
@@ -236,6 +245,25 @@ def _tied(instance: Instance) -> dict[int, list[Fraction]]:
     return found
 
 
+def _with_tied(rows: Rows, tied: Mapping[int, list[Fraction]]) -> Rows:
+    """Return what reads damages, those of ties rounded here, from their exact sums."""
+    if not tied:
+        return rows
+    most, rounded = np.finfo(np.float64).max, {}
+    for group, values in tied.items():
+        rounded[group] = [min(nearest_float(value), most) for value in values]
+
+    def read(groups: IntArray) -> npt.NDArray[Any]:
+        found = rows(groups).copy()
+        for place, group in enumerate(groups.tolist()):
+            if group in rounded:
+                values = rounded[group][: found.shape[1]]
+                found[place, : len(values)] = values
+        return found
+
+    return read
+
+
 def _on_lattice(instance: Instance, highest: int) -> int:
     """Return the largest cost up to ``highest`` that an assignment can have: all differ by multiples of one number."""
     rows, step, some = _reader(instance, 0), 0, instance.base_cost
@@ -247,7 +275,7 @@ def _on_lattice(instance: Instance, highest: int) -> int:
         some += exact_int_sum(table[:, 0])
     if instance.pairs is not None:
         for part in chunks(len(instance.pairs)):
-            tables = instance.pairs.dense(part)
+            tables = pair_tables(instance.pairs, np.arange(part.start, part.stop))
             step = math.gcd(step, int(np.gcd.reduce((tables - tables[:, :1, :1]).ravel())))
             some += exact_int_sum(tables[:, 0, 0])
     return highest - (highest - some) % step if step else highest

@@ -14,7 +14,8 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.arithmetic import exact_int_sum, exact_sum, nearest_float
+from impq_opt.allocation import Allocation
+from impq_opt.arithmetic import exact_sum, nearest_float
 from impq_opt.costs import CostTerm
 from impq_opt.instance import Instance
 from impq_opt.lines import Line, lines_of
@@ -65,26 +66,63 @@ def broken_rule(problem: Problem, choice: IntArray) -> str:
     return ""
 
 
-def disagreement(instance: Instance, weights: Weights) -> str:
-    """Return in words where ``instance`` says something else than its problem; empty where it does not.
+def disagreement(instance: Instance, allocation: Allocation) -> str:
+    """Return in words where ``instance`` says something else than its problem and the question of ``allocation``.
 
-    Each column is looked at with all groups at it, so that every entry takes part, and some choices are drawn.
+    Each column is looked at with all groups at it, so that every entry takes part, and some choices are drawn. Empty
+    where nothing differs, every limit is the one that is asked for, and every group has all that it may take.
     """
     problem, every = instance.problem, np.arange(instance.size)
-    truths = _truths(instance, weights)
+    truths = _truths(instance, allocation.cost_weights)
     lines = lines_of(instance, {}, 0)
+    groups, left = np.arange(len(problem)), _may_take(problem)
+    wrong = _limit_that_differs(instance, allocation)
+    if wrong:
+        return f"the limit on {wrong} is another"
     for choice in _choices(instance):
         lifted = instance.lift(choice)
         rule = broken_rule(problem, lifted)
         if rule:
             return rule
+        left[groups, lifted] = False
         for line in lines:
             quantum, truth = truths[line.name]
             found = Fraction(line.base + line.total(every, choice) + _pairs(line, choice), line.unit) * quantum
             true = truth(lifted)
             if found != true:
                 return f"the {line.name} of a choice is {nearest_float(true):.15g}, not {nearest_float(found):.15g}"
+    if left.any():
+        return f"{problem.names[int(left.any(axis=1).argmax())]} lacks a candidate"
     return ""
+
+
+def _limit_that_differs(instance: Instance, allocation: Allocation) -> str:
+    """Return which limit of an instance is not the one that is asked for, in whole quanta; empty where all are."""
+    if instance.bound != allocation.bound:
+        return "damage"
+    limits = [(budget.term or budget.name, budget.limit, budget.quantum) for budget in instance.budgets]
+    if instance.limit is not None:
+        limits.append(("+".join(allocation.cost_weights), instance.limit, instance.quantum))
+    for name, limit, quantum in limits:
+        if name not in allocation.budgets or limit != math.floor(allocation.budgets[name] / quantum):
+            return name
+    return ""
+
+
+def _may_take(problem: Problem) -> npt.NDArray[np.bool_]:
+    """Return which candidates (G, K) each group can have at all, under the pins and ties."""
+    may = np.arange(problem.candidates.width) < problem.candidates.counts(len(problem))[:, None]
+    if problem.allowed is not None:
+        may &= problem.allowed
+    for group, column in problem.pins.items():
+        may[group] = np.arange(may.shape[1]) == column
+    for tie in problem.ties:
+        taken = [{_candidate(problem, group, k): k for k in np.flatnonzero(may[group]).tolist()} for group in tie]
+        common = set(taken[0]).intersection(*taken[1:])
+        may[list(tie)] = False
+        for group, columns in zip(tie, taken, strict=True):
+            may[group, [columns[one] for one in common]] = True
+    return may
 
 
 def _truths(instance: Instance, weights: Weights) -> dict[str, tuple[Fraction, Callable[[IntArray], Fraction]]]:
@@ -138,25 +176,30 @@ def _term(problem: Problem, term: CostTerm, choice: IntArray) -> Fraction:
         total += _linear(problem, slope, choice)
     else:
         values, quantum = term.table(problem)
-        total += exact_int_sum(values[np.arange(len(choice)), choice]) * quantum
+        total += _sum(values[np.arange(len(choice)), choice]) * quantum
     pairs = term.pairs(problem)
     if pairs is not None:
         bits = problem.candidates.bits(choice)
         left, right = bits[pairs.left], bits[pairs.right]
         for ends in {*zip(left.tolist(), right.tolist(), strict=True)}:
             inside = (left == ends[0]) & (right == ends[1])
-            total += _decimal(ends[0]) * _decimal(ends[1]) * exact_int_sum(pairs.coefficient[inside])
+            total += _decimal(ends[0]) * _decimal(ends[1]) * _sum(pairs.coefficient[inside])
     lookup = term.lookup(problem)
     if lookup is not None:
         places = np.arange(len(lookup.left)), choice[lookup.left], choice[lookup.right]
-        total += exact_int_sum(lookup.values[places]) * lookup.quantum
+        total += _sum(lookup.values[places]) * lookup.quantum
     return total
+
+
+def _sum(values: IntArray) -> int:
+    """Return the exact sum, by another method than the solvers'."""
+    return sum(values.tolist())
 
 
 def _linear(problem: Problem, slope: IntArray, choice: IntArray) -> Fraction:
     """Return the sum of ``slope`` (G,) times the bits of a choice (G,)."""
     bits = problem.candidates.bits(choice)
-    return sum((_decimal(b) * exact_int_sum(slope[bits == b]) for b in np.unique(bits).tolist()), Fraction(0))
+    return sum((_decimal(b) * _sum(slope[bits == b]) for b in np.unique(bits).tolist()), Fraction(0))
 
 
 def _candidate(problem: Problem, group: int, column: int) -> tuple[float, str]:

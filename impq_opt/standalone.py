@@ -150,6 +150,10 @@ def total(costs: tuple[list[list[Fraction]], list[Any]], groups: list[dict[str, 
 # -- units: groups that are tied choose together; an option is a column for each member -------------------------------
 
 
+def called(group: dict[str, Any], k: int) -> tuple[float, str]:
+    return group["bits"][k], group["formats"][k] if group["formats"] else ""
+
+
 def units_of(
     groups: list[dict[str, Any]], tied: list[list[int]]
 ) -> list[tuple[tuple[int, ...], list[tuple[int, ...]]]]:
@@ -161,8 +165,8 @@ def units_of(
     for members in dict.fromkeys(unit.values()):
         order, options = tuple(sorted(members)), []
         for k in groups[min(members)]["open"]:
-            bits = groups[min(members)]["bits"][k]
-            columns = [next((c for c in groups[m]["open"] if groups[m]["bits"][c] == bits), None) for m in order]
+            wanted = called(groups[min(members)], k)
+            columns = [next((c for c in groups[m]["open"] if called(groups[m], c) == wanted), None) for m in order]
             options += [(k, *columns[1:])] if None not in columns else []
         found.append((order, options))
     return found
@@ -230,8 +234,8 @@ def main(problem: str, allocation: str) -> int:
         if isinstance(limit, str) and not limit.replace("/", "").replace(".", "").isdigit():
             stop(f"a budget with a unit, {limit}")
         say(name in budgets and budgets[name] <= decimal(limit), f"budget {name} is no looser than the file's")
-    called = answer.get("formats") or {name: float(bits) for name, bits in answer["bits"].items()}
-    choice = [group["column"][called[group["name"]]] for group in groups]
+    names = answer.get("formats") or {name: float(bits) for name, bits in answer["bits"].items()}
+    choice = [group["column"][names[group["name"]]] for group in groups]
     units = units_of(groups, doc["tied"])
     picked = [tuple(choice[m] for m in members) in options for members, options in units]
     say(all(picked), "every group has a candidate of its own; pins and ties are kept")

@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from impq_opt import Group, Problem, Status, solve, verify
+from impq_opt import Enumeration, Group, Problem, Status, solve, verify
 from impq_opt.costs import LookupCost, TableCost
 from impq_opt.solver import make_instance
 from impq_opt.verification import assess, dual_bound, examine
@@ -272,3 +272,60 @@ def test_an_answer_a_quantum_above_its_bound_is_not_optimal() -> None:
     for column, status in enumerate(wanted):
         found = solve(problem, bound=1.0, solver=Priced(column))
         assert (found.status, found.exact_lower_bound, found.certificate.dual_bound) == (status, 1, 1)
+
+
+def test_a_bound_on_damage_is_rounded_down() -> None:
+    from impq_opt.contract import Claim, Control, Solver
+    from impq_opt.instance import Instance
+
+    @dataclasses.dataclass(frozen=True)
+    class Priced(Solver):
+        name: ClassVar[str] = "priced"
+        summary: ClassVar[str] = "takes the first of all, at a price"
+        supports: ClassVar[frozenset[str]] = frozenset({"damage"})
+        price: float = 0.0
+
+        def run(self, instance: Instance, control: Control) -> Claim:
+            return Claim(np.zeros(instance.size, dtype=np.int64), multipliers={"budget": self.price})
+
+    inexact = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        problem = Problem.from_tables(rng.integers(1, 9, (5, 3)), rng.random((5, 3)))
+        price = float(rng.random() / 99)
+        exact = dual_bound(make_instance(problem, budget=40), {"budget": price})
+        found = solve(problem, budget=40, solver=Priced(price))
+        assert found.exact_lower_bound <= exact
+        inexact += float(exact) > exact  # to the nearest would be too high
+    assert inexact > 5
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"lower_bound": math.nan},
+        {"lower_bound": np.float64(math.nan)},
+        {"lower_bound": 1, "enumeration": Enumeration(-1, 5)},
+        {"lower_bound": 1, "enumeration": Enumeration(5, -1)},
+        {"lower_bound": 1, "enumeration": Enumeration(5, 1 << 63)},
+    ],
+)
+def test_claims_that_are_no_numbers_are_none(parts) -> None:  # type: ignore[no-untyped-def]
+    from impq_opt.claims import checked
+    from impq_opt.contract import Claim
+    from impq_opt.errors import SolverError
+
+    with pytest.raises(SolverError):
+        checked(Claim(**parts), "one")
+
+
+@pytest.mark.parametrize(
+    "bound", [np.int64(2**62), np.float64(0.5), np.uint64(2**63), np.float32(0.1), 3, Fraction(1, 3)]
+)
+def test_claimed_bounds_are_plain_numbers(bound) -> None:  # type: ignore[no-untyped-def]
+    from impq_opt.claims import checked
+    from impq_opt.contract import Claim
+
+    found = checked(Claim(lower_bound=bound), "one").lower_bound
+    assert type(found) in (int, float, Fraction)
+    assert found == bound

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 from impq_opt import Group, Problem, Status, solve, verify
-from impq_opt.costs import TableCost
+from impq_opt.costs import LookupCost, TableCost
+from impq_opt.instance import Instance
+from impq_opt.question import make_instance
 from impq_opt.solvers import _hull, _native
 
 TRACE = Fraction(1, 2**70)
@@ -202,9 +204,18 @@ def test_steps_do_not_overtake_where_ratios_round(width: int, compiled: bool, mo
     steps = _hull.hull_edges(cost, damage)
     same = np.diff(steps.group) == 0
     assert (np.diff(steps.ratio)[same] <= 0).all()
+    # And where the damage of the next step is read off a number with more places than the one before.
+    cost = np.sort(rng.integers(0, 60, (20000, 4)), axis=1)
+    top = rng.random((20000, 1)) + 0.5
+    damage = np.abs(top - top / (cost[:, -1:] + 1) * (cost - cost[:, :1]))
+    damage *= 1 + rng.integers(-2, 3, damage.shape) * 2.0**-53
+    steps = _hull.hull_edges(cost, damage)
+    same = np.diff(steps.group) == 0
+    assert (np.diff(steps.ratio)[same] <= 0).all()
 
 
-def test_a_tie_whose_sum_is_rounded_down_is_decided_exactly() -> None:
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_tie_whose_sum_is_rounded_down_is_decided_exactly(alone: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two tied groups' damages add up to more than their rounded sum, and the bound lies between the two."""
     small = 2.0**-60
     groups = [
@@ -213,13 +224,16 @@ def test_a_tie_whose_sum_is_rounded_down_is_decided_exactly() -> None:
         Group("b", size=2, damage=(1.0, 0.5), reads="x", macs=2, bits=(2, 4)),
     ]
     problem = Problem.declare(groups, minimize="bit-operations", ties=[("a", "b")])
+    if alone:
+        on_its_own(monkeypatch)
     for bound in (Fraction(2), Fraction(2) + Fraction(small) / 2, Fraction(2) + Fraction(small)):
         found, truth = solve(problem, bound=bound), solve(problem, bound=bound, solver="exhaustive")
         assert (found.status, found.exact_cost) == (truth.status, truth.exact_cost)
         assert verify(problem, found).ok
 
 
-def test_a_cluster_whose_sum_is_rounded_down_is_decided_exactly() -> None:
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_cluster_whose_sum_is_rounded_down_is_decided_exactly(alone: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     small = 2.0**-60
     groups = [
         Group("x", size=1, damage=(1.0, 0.25), kind="activation", bits=(2, 4)),
@@ -228,6 +242,8 @@ def test_a_cluster_whose_sum_is_rounded_down_is_decided_exactly() -> None:
         Group("b", size=2, damage=(small, 0.0), reads="y", macs=2, bits=(2, 4)),
     ]
     problem = Problem.declare(groups, minimize="bit-operations")
+    if alone:
+        on_its_own(monkeypatch)
     for bound in (2 + i * Fraction(small) / 2 for i in range(-1, 6)):
         found, truth = solve(problem, bound=bound), solve(problem, bound=bound, solver="exhaustive")
         assert (found.status, found.exact_cost) == (truth.status, truth.exact_cost)
@@ -364,3 +380,112 @@ def test_a_scan_settles_what_one_candidate_is_best_for_at_both_ends(width: int) 
                 most = width if own is None else int(own[row])
                 assert found.pool.cost[place, :most].tolist() == cost[row, :most].tolist()
                 assert (found.pool.cost[place, most:] > 1 << 40).all()
+
+
+# -- what small instances do not reach: they are enumerated before any price is looked for
+
+
+def on_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("impq_opt.solvers.exact.enumerated", lambda *_: None)
+
+
+def held_to(problem: Problem, goals: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Hold an answer of the search to the truth; return whether it was proved the best."""
+    truth = solve(problem, solver="exhaustive", **goals)
+    with monkeypatch.context() as patch:
+        on_its_own(patch)
+        found = solve(problem, **goals)
+    if truth.choice is None:
+        assert found.choice is None
+        return found.status is Status.INFEASIBLE
+    assert found.exact_lower_bound <= truth.exact_objective
+    assert found.status in (Status.OPTIMAL, Status.FEASIBLE)
+    assert found.exact_objective >= truth.exact_objective
+    if found.status is Status.OPTIMAL:
+        assert float(found.exact_objective) == float(truth.exact_objective)
+    return found.status is Status.OPTIMAL
+
+
+@pytest.mark.parametrize("limits", [1, 2, 3])
+@pytest.mark.parametrize("direction", ["cost", "damage"])
+@pytest.mark.parametrize("large", [0, 10**6, 10**12, None])
+def test_several_limits_are_searched_to_the_last_unit(
+    limits: int, direction: str, large: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Costs that differ by units on top of large ones, whole damages, limits that an assignment meets exactly."""
+    monkeypatch.setattr("impq_opt.locality._LARGEST", 0)  # limits on few groups would be branched on
+    closed = 0
+    for seed in range(25):
+        rng = np.random.default_rng([seed, limits])
+        size = 6
+        cost = rng.integers(0, 10**6, (size, 3)) if large is None else large + rng.integers(0, 9, (size, 3))
+        damage = rng.integers(1, 9, (size, 3)).astype(float)
+        tables = [rng.integers(0, 9, (size, 3)) for _ in range(limits)]
+        names = [f"used{i}" for i in range(limits)]
+        at = np.arange(size), rng.integers(0, 3, size)
+        problem = Problem.from_tables(
+            cost, damage, costs=[TableCost.from_array(table, name=n) for table, n in zip(tables, names, strict=True)]
+        ).revise(budgets={n: int(table[at].sum()) or 1 for table, n in zip(tables, names, strict=True)})
+        goals = {"bound": float(damage[at].sum())} if direction == "cost" else {"budget": int(cost[at].sum())}
+        closed += held_to(problem, goals, monkeypatch)
+    assert closed >= (24 if direction == "cost" else 12)
+
+
+@pytest.mark.parametrize("goal", [{"bound": 6.0}, {"bound": 14.0}, {"bound": 20.0}])
+@pytest.mark.parametrize("joined", [512, 1])
+def test_branching_is_to_the_last_quantum(joined: int, goal: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables of pairs in small whole numbers, some below zero."""
+    monkeypatch.setattr("impq_opt.solvers._coupled._LARGEST", joined)
+    for seed in range(25):
+        problem, _ = looked_up(seed)
+        assert held_to(problem, goal, monkeypatch)
+
+
+@pytest.mark.parametrize("nodes", [0, 1, 2, 4, 8])
+def test_what_a_stopped_branching_proves_is_true(nodes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("impq_opt.solvers._coupled._LARGEST", 1)  # no cluster becomes a group
+    from impq_opt.contract import Control
+    from impq_opt.solvers._coupled import solve_coupled
+    from impq_opt.solvers.exact import Exact
+
+    below = 0
+    for seed in range(25):
+        problem, instance = looked_up(seed, weights=6)
+        truth = solve(problem, bound=14.0)
+        if truth.choice is None:
+            continue
+        assert truth.status is Status.OPTIMAL
+        claim = solve_coupled(instance, Control(), Exact()._run_limited, nodes=nodes)
+        assert claim.lower_bound <= truth.exact_cost / instance.quantum
+        below += claim.lower_bound < truth.exact_cost / instance.quantum
+    assert below or nodes > 1
+
+
+def looked_up(seed: int, weights: int = 5) -> tuple[Problem, Instance]:
+    rng = Random(seed)
+    bits = (2, 3, 4)
+    groups = [
+        Group(f"x{i}", size=1, damage=[float(rng.randrange(6)) for _ in bits], kind="activation", bits=bits)
+        for i in range(4)
+    ]
+    for i in range(weights):
+        one, other = rng.sample(range(4), 2)
+        damage = [float(rng.randrange(9)) for _ in bits]
+        more = [(f"x{other}", 1)] if rng.random() < 0.7 else []
+        groups.append(Group(f"w{i}", 3, damage=damage, macs=1, reads=f"x{one}", also_reads=more, bits=bits))
+    times = {
+        f"w{i}": {(Fraction(b), Fraction(a)): Fraction(rng.randint(-3, 9)) for b in bits for a in bits}
+        for i in range(weights)
+    }
+    terms = [LookupCost.from_table(times, Problem.declare(groups))]
+    problem = Problem.declare(groups, costs=terms, minimize="latency")
+    return problem, make_instance(problem, bound=14.0)
+
+
+def test_a_state_that_needs_a_unit_less_is_kept() -> None:
+    from impq_opt.solvers._budgets import _States, _undominated
+
+    none = np.zeros(3, dtype=np.int64)
+    for used, kept in (([5, 4, 3], [0, 1, 2]), ([5, 5, 4], [0, 2]), ([4, 5, 4], [0])):
+        states = _States(np.arange(3), np.array(used)[:, None], none, none, np.zeros(3))
+        assert _undominated(states).tolist() == kept

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 import random
 import subprocess
@@ -156,3 +157,39 @@ def test_it_stands_alone_and_is_short() -> None:
     }
     assert imported <= set(sys.stdlib_module_names)
     assert sum(bool(line.strip()) for line in text.splitlines()) <= 250
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_its_enumeration_is_complete_to_the_last_unit(seed: int) -> None:
+    from impq_opt.standalone import nothing_below
+
+    draw = random.Random(seed)
+    size, units = 4, [((g,), [(k,) for k in range(3)]) for g in range(4)]
+    main, limited = ([[Fraction(draw.randint(0, 9), 4) for _ in range(3)] for _ in range(size)] for _ in "ab")
+    limit = sum((row[draw.randrange(3)] for row in limited), Fraction(0))  # met exactly
+    every = list(itertools.product(range(3), repeat=size))
+    kept = [one for one in every if sum(row[k] for row, k in zip(limited, one, strict=True)) <= limit]
+    best = min(sum(row[k] for row, k in zip(main, one, strict=True)) for one in kept)
+    for price in (Fraction(0), Fraction(1), Fraction(draw.randint(0, 20), 7)):
+        assert nothing_below(best, main, limited, limit, price, units)
+        assert not nothing_below(best + Fraction(1, 4), main, limited, limit, price, units)
+
+
+def test_no_better_answer_is_left_out_for_using_up_the_room() -> None:
+    from impq_opt.standalone import nothing_below
+
+    main, limited = [[Fraction(0), Fraction(2)]], [[Fraction(1), Fraction(0)]]
+    for price in (
+        Fraction(1),
+        Fraction(3),
+    ):  # at 3 what costs 0 is 1 above the least: all the room that a target of 1 has
+        assert not nothing_below(Fraction(1), main, limited, Fraction(1), price, [((0,), [(0,), (1,)])])
+    assert nothing_below(Fraction(0), main, limited, Fraction(1), Fraction(3), [((0,), [(0,), (1,)])])
+
+
+def test_tied_formats_of_one_width(tmp_path: Path) -> None:
+    groups = [Group(name, size=10, damage=(1.0, 0.5), bits=(4, 4), formats=("x", "y")) for name in "ab"]
+    answer = written(tmp_path, Problem.declare(groups, ties=[["a", "b"]]), bound=1.0)
+    assert answer.exact_damage == 1
+    done = check(tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -225,3 +225,56 @@ assert not loaded, loaded
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr + done.stdout
+
+
+@pytest.mark.parametrize("column", [1, 3])
+def test_a_pin_holds_from_both_sides(column):
+    problem = drawn(5, 8).revise(pins={"group[0]": 3})
+    truth = solve(problem, bound=1.0)
+    choice = truth.choice.copy()
+    choice[0] = column
+    assert verdicts(problem, dataclasses.replace(truth, choice=choice))["pins and ties"] is Verdict.WRONG
+
+
+def test_tied_formats_of_one_width_may_not_differ():
+    groups = [Group(name, size=10, damage=(1.0, 1.0), bits=(4, 4), formats=("x", "y")) for name in "ab"]
+    problem = Problem.declare(groups, ties=[["a", "b"]])
+    truth = solve(problem, bound=5.0)
+    assert verify(problem, truth).proved
+    found = verify(problem, dataclasses.replace(truth, choice=np.array([0, 1])))
+    assert {check.name for check in found.checks if check.verdict is Verdict.WRONG} == {"pins and ties", "status"}
+
+
+def test_costs_beyond_float64_are_told_apart():
+    """2**53 + 1 is no float64: neither a bound nor a number for people may be off by one there."""
+    problem = Problem.from_tables([[2**53 + 2, 2**53 + 1]], [[0.5, 1.0]])
+    truth = solve(problem, bound=1.0)
+    assert truth.exact_cost == 2**53 + 1
+    assert verify(problem, truth).proved
+    assert not verify(problem, dataclasses.replace(truth, stated={"cost": 2**53})).ok
+    below = dataclasses.replace(truth.certificate, dual_bound=Fraction(2**53), multipliers={})
+    lie = dataclasses.replace(truth, exact_lower_bound=Fraction(2**53), certificate=below)
+    assert not verify(problem, lie).proved
+    assert verdicts(problem, lie)["status"] is Verdict.WRONG
+
+
+def test_a_revision_may_not_lower_the_damage_of_one_group():
+    from impq_opt.audit import _loosened
+
+    cost, damage = [[1, 2], [3, 4]], np.array([[0.5, 0.25], [0.5, 0.25]])
+    origin = Problem.from_tables(cost, damage)
+    for place in np.ndindex(2, 2):
+        other = damage.copy()
+        other[place] *= 0.5
+        assert [check.name for check in _loosened(origin, Problem.from_tables(cost, other))] == ["damage"]
+        other[place] *= 8
+        assert not list(_loosened(origin, Problem.from_tables(cost, other)))
+
+
+@pytest.mark.parametrize("price", [-1.0, -5e-324, math.inf, math.nan])
+def test_multipliers_that_are_none_are_found(price):
+    problem = drawn(2)
+    truth = solve(problem, bound=0.5)
+    certificate = dataclasses.replace(truth.certificate, multipliers={"bound": price})
+    found = verdicts(problem, dataclasses.replace(truth, certificate=certificate))
+    assert found["multipliers"] is Verdict.WRONG
