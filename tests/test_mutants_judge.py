@@ -329,3 +329,25 @@ def test_claimed_bounds_are_plain_numbers(bound) -> None:  # type: ignore[no-unt
     found = checked(Claim(lower_bound=bound), "one").lower_bound
     assert type(found) in (int, float, Fraction)
     assert found == bound
+
+
+@pytest.mark.parametrize(("states", "status"), [(100_000, Status.OPTIMAL), (1, Status.FEASIBLE)])
+def test_an_enumeration_of_others_counts_where_it_is_repeated(
+    states: int, status: Status, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from impq_opt.contract import Claim, Control, Solver
+    from impq_opt.instance import Instance
+
+    monkeypatch.setattr("impq_opt.conclusion._REPEATED", states)
+    problem = Problem.from_tables([[1, 9], [2, 8], [3, 7], [4, 6]], [[0.5, 0.1], [0.4, 0.1], [0.3, 0.1], [0.2, 0.1]])
+    truth = solve(problem, bound=0.7, solver="exhaustive")
+
+    @dataclasses.dataclass(frozen=True)
+    class Stranger(Solver):
+        name: ClassVar[str] = "stranger"
+        summary: ClassVar[str] = "knows the answer"
+
+        def run(self, instance: Instance, control: Control) -> Claim:
+            return Claim(truth.choice, int(truth.exact_cost), enumeration=Enumeration(4, 16))
+
+    assert solve(problem, bound=0.7, solver=Stranger()).status is status
