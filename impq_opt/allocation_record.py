@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any, Literal
@@ -15,6 +14,7 @@ import numpy.typing as npt
 from impq_opt.allocation import Allocation, Certificate, Diagnosis, Enumeration, Status, Stop
 from impq_opt.arithmetic import nearest_float
 from impq_opt.errors import AllocationError, nearest
+from impq_opt.numbers import read_exact
 from impq_opt.problem import Problem
 from impq_opt.stability import upper_limit
 
@@ -23,8 +23,6 @@ __all__ = ["AllocationRecord", "Revision", "allocation_from_record", "allocation
 FORMAT = "impq-opt allocation"
 
 Number = int | float
-# Fraction would write out an exponent such as e999999999 in full.
-_HUGE = re.compile(r"[eE][+-]?\d{4}")
 
 
 class Revision(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
@@ -325,12 +323,7 @@ def _fraction(text: str | None, where: str) -> Fraction | None:
 
 
 def _need_fraction(value: Number | str, where: str) -> Fraction:
-    try:
-        if isinstance(value, str) and (len(value) > 10_000 or _HUGE.search(value)):
-            raise ValueError
-        return Fraction(value)
-    except (ValueError, ZeroDivisionError, OverflowError):
-        raise AllocationError("must be a fraction such as '3/4'", where=where, value=value) from None
+    return read_exact(value, where, error=AllocationError, hint="such as '3/4'", what="must be a fraction")
 
 
 def _weight(value: Number | str, where: str) -> Fraction | int:
