@@ -19,10 +19,9 @@ from impq_opt.arrays import ACTIVATION, WEIGHT
 from impq_opt.errors import AllocationError
 from impq_opt.held import Held, held
 from impq_opt.problem import Problem
+from impq_opt.types import IntArray
 
 __all__ = ["Allocation", "Certificate", "Diagnosis", "Enumeration", "Status", "Stop"]
-
-IntArray = npt.NDArray[np.int64]
 
 
 class Status(enum.Enum):

@@ -11,9 +11,9 @@ import math
 from fractions import Fraction
 
 import numpy as np
-import numpy.typing as npt
 
 from impq_opt import _native
+from impq_opt.types import FloatArray, IntArray
 
 __all__ = [
     "UNIT_BITS",
@@ -35,8 +35,6 @@ __all__ = [
     "units_within",
 ]
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 # Every float64 is a whole number of 2**-1074.
 UNIT_BITS = 1074

@@ -14,6 +14,7 @@ from impq_opt.errors import ProblemError
 from impq_opt.groups import Candidates, GroupNames, gather_sets
 from impq_opt.held import held
 from impq_opt.numbers import read_exact, read_float
+from impq_opt.types import FloatArray, IntArray, KindArray
 
 __all__ = [
     "ACTIVATION",
@@ -33,9 +34,6 @@ __all__ = [
     "split_mask",
 ]
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-KindArray = npt.NDArray[np.int8]
 
 WEIGHT, ACTIVATION = 0, 1
 KIND_NAMES = ("weight", "activation")

@@ -27,10 +27,9 @@ from impq_opt.question import asked
 from impq_opt.recompute import broken_rule, cost_of, damage_of, disagreement
 from impq_opt.recount import Outcome, Recount, prove_bound
 from impq_opt.statements import false_statements
+from impq_opt.types import IntArray
 
 __all__ = ["Check", "Verdict", "Verification", "verify"]
-
-IntArray = npt.NDArray[np.int64]
 
 
 class Verdict(enum.Enum):

@@ -16,11 +16,9 @@ from impq_opt.coupling import Coupling, Places, couple
 from impq_opt.damage import DamageTable, PowerLaw
 from impq_opt.instance import Block, Budget, Direction, Instance, RankOne, TieBlock
 from impq_opt.problem import Problem
+from impq_opt.types import IntArray
 
 __all__ = ["compile_instance"]
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 
 def compile_instance(

@@ -19,10 +19,10 @@ import numpy.typing as npt
 
 from impq_opt.allocation import Enumeration, Stop
 from impq_opt.instance import Instance
+from impq_opt.types import IntArray
 
 __all__ = ["Claim", "Control", "ExpiredError", "Solver", "clock", "listening"]
 
-IntArray = npt.NDArray[np.int64]
 Flag = npt.NDArray[np.uint8]
 
 # The clock of all limits, and of the times that answers tell: seconds, never set back.

@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from impq_opt.arithmetic import exact_int_sum
 from impq_opt.costs.rows import CostRow
 from impq_opt.problem import Problem
+from impq_opt.types import IntArray
 
 __all__ = ["Coupling", "Places", "couple"]
-
-IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,11 +11,9 @@ import numpy.typing as npt
 from impq_opt.arrays import float_array
 from impq_opt.groups import Candidates
 from impq_opt.held import Held, held
+from impq_opt.types import FloatArray, IntArray
 
 __all__ = ["DamageTable", "PowerLaw"]
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)

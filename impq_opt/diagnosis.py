@@ -23,10 +23,10 @@ from impq_opt.costs import format_quantity, parse_quantity
 from impq_opt.errors import ImpqError
 from impq_opt.instance import Instance, RankOne
 from impq_opt.pricing import Prices, least_priced
+from impq_opt.types import IntArray
 
 __all__ = ["diagnose", "quantity_text", "smallest_damage"]
 
-IntArray = npt.NDArray[np.int64]
 
 # Solves a question within so many seconds.
 Ask = Callable[[Instance, float], Allocation]

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from impq_opt.types import IntArray
+
 __all__ = ["Factor", "least_sum", "strip_leaves"]
 
-IntArray = npt.NDArray[np.int64]
 # The variables of a function and its table, one axis a variable, in their order.
 Factor = tuple[tuple[int, ...], npt.NDArray[Any]]
 

@@ -10,17 +10,16 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from impq_opt.completion import Completion
 from impq_opt.excess import Core, Pricing
 from impq_opt.hubs import Hubs, Open, Part, Table, ToGo
 from impq_opt.instance import Instance
 from impq_opt.lines import Line
+from impq_opt.types import IntArray
 
 __all__ = ["Bound", "Enumeration", "TooMany"]
 
-IntArray = npt.NDArray[np.int64]
 Key = tuple[int, ...]
 
 # Groups of a core for which the bound on what is still to come is made anew after each.

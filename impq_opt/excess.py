@@ -17,11 +17,10 @@ import numpy.typing as npt
 
 from impq_opt.hubs import Hubs, Part
 from impq_opt.lines import Line, chunks, pair_rows, pair_tables
+from impq_opt.types import FloatArray, IntArray
 
 __all__ = ["Choice", "Core", "Pricing"]
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 _EPS, _TINY = 2.0**-53, 2.0**-1070
 

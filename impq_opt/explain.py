@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-import numpy.typing as npt
 
 from impq_opt.allocation import Allocation, Status
 from impq_opt.arithmetic import ceil_float, nearest_float
@@ -25,9 +24,6 @@ from impq_opt.priced import Candidate, Priced, answer_again, clean, label_of
 from impq_opt.problem import Problem
 
 __all__ = ["Alternative", "Candidate", "Change", "Explanation", "Overview", "explain", "overview"]
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ import numpy.typing as npt
 
 from impq_opt.errors import ProblemError, nearest
 from impq_opt.held import Held, held
+from impq_opt.types import IntArray
 
 __all__ = ["Candidates", "GroupNames", "gather_sets"]
 
-IntArray = npt.NDArray[np.int64]
 
 # Precisions up to here are whole where they are large, and so are their sums.
 _WIDEST = 2**53

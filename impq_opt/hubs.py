@@ -18,10 +18,10 @@ import numpy.typing as npt
 
 from impq_opt.instance import Instance
 from impq_opt.lines import Line
+from impq_opt.types import IntArray
 
 __all__ = ["Hubs", "Open", "Part", "Table", "ToGo"]
 
-IntArray = npt.NDArray[np.int64]
 
 # The columns of each hub that are looked at.
 Open = list[list[int]]

@@ -10,15 +10,13 @@ import math
 from fractions import Fraction
 
 import numpy as np
-import numpy.typing as npt
 
 from impq_opt.elimination import Factor, least_sum
 from impq_opt.instance import Instance
 from impq_opt.locality import LocalLimit, is_local, local_limits
+from impq_opt.types import IntArray
 
 __all__ = ["idle_groups", "least_damage"]
-
-IntArray = npt.NDArray[np.int64]
 
 
 def idle_groups(instance: Instance) -> IntArray:

@@ -14,12 +14,9 @@ from impq_opt.errors import ProblemError
 from impq_opt.groups import Candidates, GroupNames
 from impq_opt.held import Held
 from impq_opt.limits import LARGEST_SIZES
+from impq_opt.types import FloatArray, IntArray, KindArray
 
 __all__ = ["Layout"]
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-KindArray = npt.NDArray[np.int8]
 
 
 @dataclass(frozen=True, eq=False)

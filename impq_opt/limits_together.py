@@ -29,11 +29,10 @@ from impq_opt.lines import chunks, pair_tables
 from impq_opt.problem import Problem
 from impq_opt.recompute import broken_rule, cost_of, damage_of
 from impq_opt.recount import Outcome, Recount, prove_bound
+from impq_opt.types import FloatArray, IntArray
 
 __all__ = ["BOUND", "Case", "Decision", "Item", "Verdict"]
 
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
 # ("bound", ""), ("budget", cost), ("pins", label) or ("ties", label).
 Item = tuple[str, str]
 Verdict = Literal["proved", "claimed", "wrong"]

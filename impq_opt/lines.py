@@ -18,11 +18,10 @@ import numpy.typing as npt
 from impq_opt.arithmetic import exact_int_sum, exact_sum, nearest_float
 from impq_opt.coupling import Coupling
 from impq_opt.instance import Budget, Direction, Instance, RankOne
+from impq_opt.types import IntArray
 
 __all__ = ["Line", "chunks", "lines_of", "pair_rows", "pair_tables"]
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 # Returns the entries (n, K) of some groups.
 Rows = Callable[[IntArray], npt.NDArray[Any]]
 

@@ -18,11 +18,10 @@ from impq_opt.instance import Direction, Instance
 from impq_opt.problem import Problem
 from impq_opt.question import asked
 from impq_opt.solver import solve_in_passing
+from impq_opt.types import FloatArray, IntArray
 
 __all__ = ["Candidate", "Priced", "answer_again", "clean", "label_of"]
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 # Seconds for each changed problem; an answer that is not proved by then is said to be so.
 _TIME_LIMIT = 20.0

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-import numpy.typing as npt
 
 from impq_opt import _native
 from impq_opt.arithmetic import exact_int_sum, exact_sum
@@ -22,11 +21,10 @@ from impq_opt.coupling import Coupling
 from impq_opt.elimination import Factor, least_sum, strip_leaves
 from impq_opt.instance import Instance
 from impq_opt.locality import LocalLimit, local_limits
+from impq_opt.types import FloatArray, IntArray
 
 __all__ = ["Prices", "least_priced"]
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 _EPS = 2.0**-53
 # Smaller than the largest float64: what overflows still gives a valid, lower, bound.

@@ -20,10 +20,10 @@ from impq_opt.costs import CostTerm
 from impq_opt.instance import Instance
 from impq_opt.lines import Line, lines_of
 from impq_opt.problem import Problem
+from impq_opt.types import IntArray
 
 __all__ = ["broken_rule", "cost_of", "damage_of", "disagreement"]
 
-IntArray = npt.NDArray[np.int64]
 Weights = Mapping[str, Fraction | int | float]
 
 # Choices drawn at random beside one a column.

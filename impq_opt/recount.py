@@ -15,17 +15,16 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-import numpy.typing as npt
 
 from impq_opt.enumeration import Bound, Enumeration, TooMany
 from impq_opt.hubs import Hubs, Open
 from impq_opt.instance import Instance
 from impq_opt.lines import Line, lines_of
 from impq_opt.prices import searched
+from impq_opt.types import IntArray
 
 __all__ = ["Outcome", "Recount", "prove_bound", "prove_infeasible"]
 
-IntArray = npt.NDArray[np.int64]
 # States of an enumeration before hubs are gone through case by case.
 _TRIED = 100_000
 # Assignments that are tried sooner than prices are found.

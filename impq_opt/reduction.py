@@ -18,11 +18,9 @@ from impq_opt.arithmetic import exact_int_sum, exact_sum, sum_rows_down
 from impq_opt.coupling import Coupling
 from impq_opt.instance import Block, Budget, Instance, TieBlock
 from impq_opt.locality import local_limits
+from impq_opt.types import FloatArray, IntArray
 
 __all__ = ["components", "join", "settle"]
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 
 def settle(instance: Instance, groups: IntArray, columns: IntArray) -> Instance:

@@ -21,11 +21,10 @@ from impq_opt.instance import Direction, Instance
 from impq_opt.problem import Problem
 from impq_opt.question import make_instance
 from impq_opt.solvers import is_own, make_solver, solver_class, solver_names
+from impq_opt.types import IntArray
 from impq_opt.verification import assess
 
 __all__ = ["allocate", "answer", "solve", "solve_in_passing"]
-
-IntArray = npt.NDArray[np.int64]
 
 
 def solve(

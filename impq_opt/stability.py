@@ -6,17 +6,15 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
-import numpy.typing as npt
 
 from impq_opt.allocation import Allocation
 from impq_opt.arithmetic import exact_sum, nearest_float
 from impq_opt.damage import DamageTable, PowerLaw
 from impq_opt.errors import OptionError, ProblemError
 from impq_opt.problem import Problem
+from impq_opt.types import FloatArray
 
 __all__ = ["Stability", "stability", "upper_limit"]
-
-FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from impq_opt.allocation import Allocation
 from impq_opt.arithmetic import nearest_float
@@ -23,14 +22,12 @@ from impq_opt.held import Held, held
 from impq_opt.instance import Direction, Instance
 from impq_opt.problem import Problem
 from impq_opt.solver import answer
+from impq_opt.types import FloatArray, IntArray
 
 if TYPE_CHECKING:
     from impq_opt.solvers._hull import Steps
 
 __all__ = ["Frontier", "frontier"]
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)

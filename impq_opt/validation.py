@@ -14,11 +14,9 @@ from impq_opt.costs import CostTerm, TableCost, cost_named
 from impq_opt.damage import DamageTable, PowerLaw
 from impq_opt.errors import OptionError, ProblemError
 from impq_opt.layout import Layout
+from impq_opt.types import FloatArray, IntArray
 
 __all__ = ["check_damage", "check_goals", "check_pins", "check_tables", "check_ties"]
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 
 def check_tables(layout: Layout, costs: tuple[CostTerm, ...]) -> None:

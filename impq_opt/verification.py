@@ -13,7 +13,6 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from impq_opt import _native
 from impq_opt.arithmetic import UNIT_BITS, dyadic_units, exact_int_sum, exact_units, of_units, product
@@ -21,11 +20,10 @@ from impq_opt.errors import SolverError
 from impq_opt.instance import Block, Direction, Instance, RankOne
 from impq_opt.locality import is_local
 from impq_opt.pricing import Prices, least_priced
+from impq_opt.types import FloatArray, IntArray
 
 __all__ = ["Assessment", "assess", "dual_bound", "examine"]
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 _EPS = 2.0**-53
 # Smaller than the largest float64: a product that overflows still gives a valid, lower, bound.

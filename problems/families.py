@@ -12,17 +12,15 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-import numpy.typing as npt
 
 from impq_opt.arithmetic import exact_sum
 from impq_opt.damage import PowerLaw
 from impq_opt.errors import OptionError, nearest
 from impq_opt.problem import Problem
+from impq_opt.types import FloatArray, IntArray
 
 __all__ = ["FAMILIES", "Family", "explicit", "generate"]
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 BITS = range(1, 9)
 
 

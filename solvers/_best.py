@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import numpy as np
-import numpy.typing as npt
-
 from impq_opt.allocation import Stop
 from impq_opt.contract import Claim, Control
 from impq_opt.instance import Direction, Instance
+from impq_opt.types import IntArray
 
 __all__ = ["best_feasible"]
-
-IntArray = npt.NDArray[np.int64]
 
 
 def best_feasible(instance: Instance, choices: Iterable[IntArray], control: Control) -> Claim:

@@ -32,12 +32,10 @@ from impq_opt.limits import UNLIMITED
 from impq_opt.solvers._dual import Dual, maximize_dual
 from impq_opt.solvers._exchange import exchange
 from impq_opt.solvers._oracle import Oracle, Point, Row
+from impq_opt.types import BoolArray, FloatArray, IntArray
 
 __all__ = ["solve_budgets"]
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
 Value = int | Fraction
 
 # Candidates beside the chosen ones in the first core, and how they grow.

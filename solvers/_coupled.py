@@ -17,7 +17,6 @@ from fractions import Fraction
 from functools import cached_property, partial
 
 import numpy as np
-import numpy.typing as npt
 
 from impq_opt.allocation import Enumeration, Stop
 from impq_opt.arithmetic import nearest_float
@@ -28,13 +27,11 @@ from impq_opt.locality import is_local
 from impq_opt.reduction import components, join, settle
 from impq_opt.solvers._dual import Dual, maximize_dual
 from impq_opt.solvers._oracle import Domain, Oracle, Point
+from impq_opt.types import BoolArray, FloatArray, IntArray
 from impq_opt.verification import dual_bound
 
 __all__ = ["solve_coupled"]
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
 Value = int | Fraction
 Inner = Callable[[Instance, Control], Claim]
 

@@ -6,16 +6,15 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from impq_opt.contract import Control, ExpiredError
 from impq_opt.instance import Instance
 from impq_opt.solvers._oracle import Domain, Oracle, Point
 from impq_opt.solvers._whole import beyond_floats
+from impq_opt.types import FloatArray
 
 __all__ = ["FEW_STEPS", "Dual", "dual_prices", "maximize_dual"]
 
-FloatArray = npt.NDArray[np.float64]
 
 # Prices are not looked for beyond this.
 _FAR = 1e250

@@ -13,16 +13,14 @@ from fractions import Fraction
 from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 
 from impq_opt.allocation import Enumeration, Stop
 from impq_opt.arithmetic import exact_int_sum, exact_sum
 from impq_opt.contract import Claim
 from impq_opt.instance import Block, Direction, Instance, RankOne
+from impq_opt.types import IntArray
 
 __all__ = ["branch"]
-
-IntArray = npt.NDArray[np.int64]
 
 
 def branch(

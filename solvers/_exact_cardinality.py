@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-import numpy.typing as npt
 
 from impq_opt.arithmetic import (
     UNIT_BITS,
@@ -25,11 +24,10 @@ from impq_opt.arithmetic import (
     of_units,
 )
 from impq_opt.solvers._exact_scan import Pool
+from impq_opt.types import FloatArray, IntArray
 
 __all__ = ["Pairs", "pairs_of", "pairs_under_budget"]
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 _EPS = 2.0**-53
 # Sections of the search for the price of a group; each leaves 0.62 of the interval.

@@ -20,11 +20,10 @@ from impq_opt.limits import MOST_STATES
 from impq_opt.solvers import _native
 from impq_opt.solvers._hull import Steps, hull_steps
 from impq_opt.solvers._native import ColumnArray, column_type
+from impq_opt.types import FloatArray, IntArray
 
 __all__ = ["Core", "Found", "search"]
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 # Roundings of a bound are less than this share of the terms it is made of.
 _MARGIN = 2.0**-44

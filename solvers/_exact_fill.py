@@ -7,10 +7,10 @@ import numpy.typing as npt
 
 from impq_opt.arithmetic import exact_units, float_above
 from impq_opt.solvers._exact_scan import Pool
+from impq_opt.types import IntArray
 
 __all__ = ["fill"]
 
-IntArray = npt.NDArray[np.int64]
 
 _MOST_CHANGES = 256
 

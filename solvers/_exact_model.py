@@ -17,11 +17,10 @@ from impq_opt.limits import ABOVE_ALL_DAMAGE, CORE_BITS, UNLIMITED
 from impq_opt.solvers import _native
 from impq_opt.solvers._exact_core import Core
 from impq_opt.solvers._exact_scan import Pool
+from impq_opt.types import FloatArray, IntArray
 
 __all__ = ["Model", "RelativeCore"]
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 _ABOVE_ALL = Fraction(ABOVE_ALL_DAMAGE)
 

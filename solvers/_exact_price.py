@@ -11,18 +11,16 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from impq_opt.arithmetic import exact_int_sum, exact_units, float_of, float_units
 from impq_opt.instance import Block
 from impq_opt.solvers._exact_scan import LARGEST_PRICE, Pool, Scan, Total, gather, scan, second_choices
 from impq_opt.solvers._hull import Hulls, Steps, hull_steps
 from impq_opt.solvers._native import ColumnArray, column_type
+from impq_opt.types import FloatArray
 
 __all__ = ["Goal", "Guess", "Known", "OutOfReachError", "Priced", "Sample", "find_price", "narrow"]
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 # Few enough groups to sort the steps of their hulls at once.
 _FEW = 4096

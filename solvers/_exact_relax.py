@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import numpy.typing as npt
 
 from impq_opt.arithmetic import float_of, units_within
 from impq_opt.diagnosis import smallest_damage
@@ -15,11 +14,10 @@ from impq_opt.solvers._exact_price import Goal, Guess, Known, Sample, find_price
 from impq_opt.solvers._exact_scan import LARGEST_PRICE, Pool, Total, block_width, everything, scan, second_choices
 from impq_opt.solvers._hull import Hulls
 from impq_opt.solvers._native import ColumnArray, column_type
+from impq_opt.types import FloatArray
 
 __all__ = ["TINY", "Relaxation"]
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 # Up to this many groups no pass is needed: all of them are priced and kept.
 _SMALL = 16384

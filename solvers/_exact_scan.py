@@ -20,6 +20,7 @@ from impq_opt.arithmetic import dyadic_units, exact_int_sum, exact_units
 from impq_opt.instance import Block, RankOne
 from impq_opt.solvers import _native
 from impq_opt.solvers._native import ColumnArray, column_type
+from impq_opt.types import FloatArray, IntArray
 
 __all__ = [
     "GUARD",
@@ -37,8 +38,6 @@ __all__ = [
     "within",
 ]
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 # A float64 value of a candidate (three roundings, all terms >= 0) times this is below its true value.
 GUARD = 1.0 - 2.0**-48

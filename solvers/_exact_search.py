@@ -29,11 +29,10 @@ from impq_opt.solvers._exact_scan import (
     within,
 )
 from impq_opt.solvers._hull import Hulls
+from impq_opt.types import IntArray
 
 __all__ = ["Search"]
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 _FIRST_CORE, _GROWTH = 48, 4
 # From so many open groups on, settling one that outweighs the others is worth a search of its own for each candidate.

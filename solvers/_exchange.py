@@ -13,12 +13,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
+
+from impq_opt.types import FloatArray, IntArray
 
 __all__ = ["exchange"]
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 # Changes of each kind (equal in the objective and in the whole sums) that are tried, and in all.
 _OF_A_KIND, _CHANGES = 4, 700

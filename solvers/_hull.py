@@ -6,14 +6,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
 from impq_opt.solvers import _native
+from impq_opt.types import FloatArray, IntArray
 
 __all__ = ["Hulls", "Steps", "hull_edges", "hull_steps", "sums_along"]
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

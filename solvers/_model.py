@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse
 
 from impq_opt.arithmetic import nearest_float
@@ -20,11 +19,10 @@ from impq_opt.instance import Direction, Instance
 from impq_opt.solvers._dual import dual_prices
 from impq_opt.solvers._hull import hull_steps
 from impq_opt.solvers.lagrangian import break_step, price
+from impq_opt.types import FloatArray, IntArray
 
 __all__ = ["LinearModel", "build_model", "multipliers"]
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 _LARGEST = float(np.finfo(np.float64).max)
 # More groups than a model holds, each at the largest float64.

@@ -25,12 +25,10 @@ from impq_opt.instance import Direction, Instance
 from impq_opt.limits import ABOVE_ALL_DAMAGE, UNLIMITED
 from impq_opt.locality import is_local, local_limits
 from impq_opt.solvers._native import MOST_COLUMNS, stars
+from impq_opt.types import BoolArray, FloatArray, IntArray
 
 __all__ = ["Domain", "Oracle", "Point", "Row"]
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
 
 # Prices, and what is priced, are kept where no sum of products overflows: an infinite Lagrangian would mean that
 # nothing is feasible. No price says anything at which so much damage, in units of the bound, might be chosen.

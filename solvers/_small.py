@@ -10,7 +10,6 @@ import math
 from collections.abc import Iterable
 
 import numpy as np
-import numpy.typing as npt
 
 from impq_opt.allocation import Enumeration
 from impq_opt.arithmetic import float_units, units_within
@@ -18,11 +17,10 @@ from impq_opt.contract import Claim, Control
 from impq_opt.coupling import Coupling
 from impq_opt.instance import Budget, Direction, Instance
 from impq_opt.reduction import settle
+from impq_opt.types import BoolArray, IntArray
 
 __all__ = ["enumerated"]
 
-IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
 
 # Assignments that are few: looking at them takes milliseconds, less than the prices of several limits.
 _FEW = 1 << 13

@@ -13,7 +13,6 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from impq_opt.allocation import Enumeration, Stop
 from impq_opt.arithmetic import float_units, nearest_float
@@ -21,10 +20,10 @@ from impq_opt.contract import Claim, Control
 from impq_opt.coupling import Coupling
 from impq_opt.instance import Direction, Instance
 from impq_opt.solvers._best import best_feasible
+from impq_opt.types import IntArray
 
 __all__ = ["beyond_floats", "solve_whole"]
 
-IntArray = npt.NDArray[np.int64]
 
 # Sums of damages that stay below this leave float64 room for what bounds do with them.
 _LARGE = 1e300

@@ -15,10 +15,9 @@ from impq_opt.contract import Claim, Control, Solver
 from impq_opt.instance import Direction, Instance
 from impq_opt.solvers._hull import hull_steps
 from impq_opt.solvers.lagrangian import break_step, price
+from impq_opt.types import IntArray
 
 __all__ = ["Greedy", "fill"]
-
-IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -7,17 +7,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from impq_opt.allocation import Stop
 from impq_opt.contract import Claim, Control, Solver
 from impq_opt.errors import OptionError
 from impq_opt.instance import Direction, Instance
+from impq_opt.types import FloatArray, IntArray
 
 __all__ = ["Iterative"]
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from impq_opt.contract import Claim, Control, Solver
 from impq_opt.instance import Instance
 from impq_opt.solvers._best import best_feasible
+from impq_opt.types import IntArray
 
 __all__ = ["Uniform"]
-
-IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

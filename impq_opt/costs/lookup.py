@@ -10,7 +10,6 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from impq_opt.costs.operations import INPUT_BITS
 from impq_opt.costs.terms import CostTerm, PairTables, common_quantum
@@ -20,10 +19,10 @@ from impq_opt.held import Held
 from impq_opt.layout import Layout
 from impq_opt.limits import LARGEST_TOTAL
 from impq_opt.numbers import read_exact
+from impq_opt.types import IntArray
 
 __all__ = ["LookupCost"]
 
-IntArray = npt.NDArray[np.int64]
 
 _LARGEST = Fraction(10) ** 300
 _COLUMNS = ("layer", "weight_bits", "activation_bits", "value")

@@ -5,16 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from impq_opt.arrays import ACTIVATION
 from impq_opt.costs.terms import CostTerm
 from impq_opt.errors import ProblemError
 from impq_opt.layout import Layout
+from impq_opt.types import IntArray
 
 __all__ = ["PeakActivationMemory", "lifetimes"]
-
-IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

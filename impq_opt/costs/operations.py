@@ -6,17 +6,16 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from impq_opt.arithmetic import exact_int_sum
 from impq_opt.costs.terms import CostTerm, Pairs
 from impq_opt.errors import ProblemError
 from impq_opt.layout import Layout
 from impq_opt.limits import MOST_MACS
+from impq_opt.types import IntArray
 
 __all__ = ["INPUT_BITS", "Adders", "BitOperations", "Reads", "Slides", "reads"]
 
-IntArray = npt.NDArray[np.int64]
 
 # A tensor without a group of its own is the network's input: an image of 8 bits (IMPQ, section on experiments).
 INPUT_BITS = 8

@@ -10,7 +10,6 @@ from functools import lru_cache
 from weakref import WeakKeyDictionary
 
 import numpy as np
-import numpy.typing as npt
 
 from impq_opt.arithmetic import exact_int_sum
 from impq_opt.arrays import positive
@@ -19,10 +18,9 @@ from impq_opt.errors import ProblemError, UnsupportedError
 from impq_opt.groups import Candidates
 from impq_opt.limits import LARGEST_TOTAL
 from impq_opt.problem import Problem
+from impq_opt.types import IntArray
 
 __all__ = ["CostRow", "budget_rows", "cost_row"]
-
-IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,6 +17,7 @@ from impq_opt.errors import ProblemError
 from impq_opt.held import Held
 from impq_opt.layout import Layout
 from impq_opt.limits import LARGEST_TOTAL
+from impq_opt.types import IntArray
 
 __all__ = [
     "ActivationMemory",
@@ -30,8 +31,6 @@ __all__ = [
     "largest_entry",
     "to_integers",
 ]
-
-IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)

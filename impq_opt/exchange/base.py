@@ -20,6 +20,7 @@ from impq_opt.errors import AllocationError, FileError, MissingPackageError
 from impq_opt.exchange.fused import fused_ties, layer_ties
 from impq_opt.exchange.restate import Precision, restate
 from impq_opt.problem import Problem
+from impq_opt.types import FloatArray
 
 __all__ = [
     "Format",
@@ -35,7 +36,6 @@ __all__ = [
     "whole",
 ]
 
-FloatArray = npt.NDArray[np.float64]
 Shape = TypeVar("Shape")
 
 

@@ -18,7 +18,6 @@ from impq_opt.problem import Problem
 
 __all__ = ["Precision", "restate", "weights_only"]
 
-FloatArray = npt.NDArray[np.float64]
 Take = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
 
 

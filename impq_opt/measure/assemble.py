@@ -6,17 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from impq_opt.damage import DamageTable, PowerLaw
 from impq_opt.groups import Candidates
 from impq_opt.measure.graph import WeightSite
 from impq_opt.measure.survey import Survey
 from impq_opt.problem import Problem
+from impq_opt.types import IntArray
 
 __all__ = ["assemble"]
-
-IntArray = npt.NDArray[np.int64]
 
 
 def assemble(

@@ -13,11 +13,11 @@ from torch import Tensor
 from impq_opt.errors import OptionError
 from impq_opt.groups import GroupNames
 from impq_opt.measure.graph import Network, WeightSite
+from impq_opt.types import FloatArray
 
 __all__ = ["GROUPINGS", "Grouping"]
 
 GROUPINGS = ("layer", "kernel", "slice", "block")
-FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -27,10 +26,10 @@ from impq_opt.data.dataset import Dataset
 from impq_opt.errors import DataError, OptionError
 from impq_opt.measure.graph import Network
 from impq_opt.measure.margins import margins
+from impq_opt.types import FloatArray
 
 __all__ = ["Chunk", "Pool", "look_at", "prepare", "take", "world"]
 
-FloatArray = npt.NDArray[np.float64]
 # Samples that tell how far margins in bfloat16 are off; how many times that is far enough not to look again.
 _TRIAL, _FAR = 256, 4
 _UNIFORM = 0.2  # share of what is taken that ignores the margins: no weight exceeds 1 / _UNIFORM of the mean one

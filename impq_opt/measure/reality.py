@@ -28,10 +28,10 @@ from impq_opt.measure.survey import ActivationRange, Survey, calibrate
 from impq_opt.measure.tracing import trace
 from impq_opt.problem import Problem
 from impq_opt.quantize import ActivationQuantizer, WeightQuantizer
+from impq_opt.types import FloatArray
 
 __all__ = ["Reality", "Validation", "interval"]
 
-FloatArray = npt.NDArray[np.float64]
 _BATCH = 64
 
 

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -26,11 +25,11 @@ from impq_opt.errors import DataError, FileError, OptionError, nearest
 from impq_opt.measure.metrics import Metric
 from impq_opt.measure.pool import Chunk, Pool, gather, prepare, take, world
 from impq_opt.measure.survey import Survey
+from impq_opt.types import FloatArray
 from impq_opt.writing import atomic_write
 
 __all__ = ["Chunks", "Progress", "Replicates", "Sampling", "replicate"]
 
-FloatArray = npt.NDArray[np.float64]
 Law = Callable[[FloatArray, FloatArray], PowerLaw | DamageTable]
 Progress = Callable[[int, int, float], None]  # chunks done, chunks at most, relative error
 

@@ -19,10 +19,9 @@ from impq_opt.groups import GroupNames
 from impq_opt.measure.estimators import Estimator, Squares
 from impq_opt.measure.graph import ActivationSite, Network, WeightSite
 from impq_opt.measure.grouping import Grouping, kernel_ranges
+from impq_opt.types import FloatArray
 
 __all__ = ["ActivationRange", "Survey", "calibrate"]
-
-FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

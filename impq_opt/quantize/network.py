@@ -19,6 +19,7 @@ from impq_opt.errors import AllocationError, DataError, nearest
 from impq_opt.problem import Problem
 from impq_opt.quantize.graph import CallGraph
 from impq_opt.quantize.quantizers import ActivationQuantizer, WeightQuantizer, WeightRange
+from impq_opt.types import IntArray
 
 __all__ = [
     "QuantizedWeight",
@@ -30,7 +31,6 @@ __all__ = [
     "storage_bits",
 ]
 
-IntArray = npt.NDArray[np.int64]
 
 _CHILD = "activation_quantizer"
 

@@ -7,18 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from impq_opt.allocation import Allocation
 from impq_opt.arithmetic import nearest_float
 from impq_opt.report.figures import Figure, Series
 from impq_opt.report.layers import LayerIndex
 from impq_opt.sweep import Frontier
+from impq_opt.types import FloatArray, IntArray
 
 __all__ = ["Curve", "Strategy", "curve", "knee", "thin"]
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

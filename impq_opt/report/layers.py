@@ -7,18 +7,15 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
 from impq_opt.allocation import Allocation
 from impq_opt.arrays import KIND_NAMES
 from impq_opt.costs.rows import cost_row
 from impq_opt.damage import PowerLaw
 from impq_opt.problem import Problem
+from impq_opt.types import FloatArray, IntArray
 
 __all__ = ["Layer", "LayerIndex", "layers_of", "sensitivity_name"]
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

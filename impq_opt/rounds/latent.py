@@ -6,17 +6,15 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
 from impq_opt.damage import DamageTable, PowerLaw
 from impq_opt.problem import Problem
 from impq_opt.quantize import WeightQuantizer, WeightRange, quantized_weights
+from impq_opt.types import FloatArray
 
 __all__ = ["group_means", "with_latent_ranges", "with_rounding_errors"]
-
-FloatArray = npt.NDArray[np.float64]
 
 
 def group_means(problem: Problem, network: nn.Module) -> FloatArray:

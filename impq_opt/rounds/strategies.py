@@ -21,14 +21,12 @@ from impq_opt.groups import Candidates
 from impq_opt.problem import Problem
 from impq_opt.rounds.hyper import Hyper
 from impq_opt.solver import solve_in_passing
+from impq_opt.types import FloatArray, IntArray
 
 __all__ = ["COSTS_IN_LOG", "Choice", "choose", "columns_of", "describe", "fix_activations", "not_above", "step_down"]
 
 # Every row of a log or table carries these, each by one formula; the last three need the network's graph.
 COSTS_IN_LOG = ("storage", "activation-memory", "bit-operations", "adders", "slides")
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)

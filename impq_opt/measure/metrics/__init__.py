@@ -8,17 +8,13 @@ from __future__ import annotations
 
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
 from impq_opt.damage import DamageTable, PowerLaw
 from impq_opt.measure.pool import Chunk
 from impq_opt.measure.survey import Survey
 from impq_opt.registry import Registry
+from impq_opt.types import FloatArray
 
 __all__ = ["METRICS", "Metric", "load_metric"]
-
-FloatArray = npt.NDArray[np.float64]
 
 
 class Metric(Protocol):

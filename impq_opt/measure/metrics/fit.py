@@ -7,10 +7,10 @@ from torch.nn import functional
 
 from impq_opt.damage import DamageTable
 from impq_opt.measure.estimators import Squares, propagate
-from impq_opt.measure.metrics import FloatArray
 from impq_opt.measure.pool import Chunk
 from impq_opt.measure.survey import Survey
 from impq_opt.measure.taps import Taps
+from impq_opt.types import FloatArray
 
 __all__ = ["Fit"]
 

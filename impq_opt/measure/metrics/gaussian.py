@@ -12,10 +12,10 @@ from torch import Tensor
 from impq_opt.damage import DamageTable
 from impq_opt.errors import UnsupportedError
 from impq_opt.measure.margins import margins
-from impq_opt.measure.metrics import FloatArray
 from impq_opt.measure.pool import Chunk
 from impq_opt.measure.survey import Survey
 from impq_opt.measure.taps import Taps
+from impq_opt.types import FloatArray
 
 __all__ = ["MOST_MARGINS", "Gaussian", "noise_by_margin", "tail"]
 

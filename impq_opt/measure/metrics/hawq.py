@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from impq_opt.damage import DamageTable
-from impq_opt.measure.metrics import FloatArray
 from impq_opt.measure.metrics.measured_error import error_law
 from impq_opt.measure.pool import Chunk
 from impq_opt.measure.rounding import activation_errors, rounded_weight
 from impq_opt.measure.survey import Survey
+from impq_opt.types import FloatArray
 
 __all__ = ["Hawq"]
 

@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from impq_opt.damage import DamageTable
-from impq_opt.measure.metrics import FloatArray
 from impq_opt.measure.pool import Chunk
 from impq_opt.measure.rounding import activation_quantizer, rounded_weight
 from impq_opt.measure.survey import Survey
+from impq_opt.types import FloatArray
 
 __all__ = ["LossDelta"]
 

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 
 from impq_opt.damage import DamageTable
-from impq_opt.measure.metrics import FloatArray
 from impq_opt.measure.pool import Chunk
 from impq_opt.measure.rounding import activation_errors, kernel_errors
 from impq_opt.measure.survey import Survey
+from impq_opt.types import FloatArray
 
 __all__ = ["MeasuredError"]
 
