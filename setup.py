@@ -6,8 +6,8 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-source_digest = runpy.run_path("impq_opt/_built.py")["source_digest"]
-LIMITS = runpy.run_path("impq_opt/limits.py")["shared"]()
+source_digest = runpy.run_path("impq_opt/exactness/build.py")["source_digest"]
+LIMITS = runpy.run_path("impq_opt/exactness/limits.py")["shared"]()
 
 
 class BuildExtensions(build_ext):

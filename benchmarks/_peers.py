@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 
-from impq_opt.arithmetic import exact_sum
+from impq_opt.exactness.sums import exact_sum
 
 
 @dataclass(frozen=True)

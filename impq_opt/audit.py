@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt.allocation import Allocation, Status, number
-from impq_opt.arithmetic import nearest_float
 from impq_opt.errors import AllocationError
+from impq_opt.exactness.sums import nearest_float
 from impq_opt.instance import Direction, Instance
 from impq_opt.problem import Problem
 from impq_opt.proof_of_conflict import check_conflict

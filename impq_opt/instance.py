@@ -16,9 +16,9 @@ from typing import Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.arithmetic import exact_int_sum, exact_sum
 from impq_opt.costs.rows import CostRow
 from impq_opt.coupling import Coupling
+from impq_opt.exactness.sums import exact_int_sum, exact_sum
 from impq_opt.problem import Problem
 from impq_opt.types import FloatArray, IntArray
 

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.arithmetic import exact_int_sum, exact_sum, nearest_float
 from impq_opt.coupling import Coupling
+from impq_opt.exactness.sums import exact_int_sum, exact_sum, nearest_float
 from impq_opt.instance import Budget, Direction, Instance, RankOne
 from impq_opt.types import IntArray
 

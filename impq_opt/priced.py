@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt.allocation import Allocation
-from impq_opt.arithmetic import nearest_float
 from impq_opt.coupling import Coupling
 from impq_opt.errors import AllocationError, ImpqError, UnsupportedError
+from impq_opt.exactness.sums import nearest_float
 from impq_opt.instance import Direction, Instance
 from impq_opt.problem import Problem
 from impq_opt.question import asked

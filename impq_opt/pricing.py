@@ -15,10 +15,10 @@ from fractions import Fraction
 
 import numpy as np
 
-from impq_opt import _native
-from impq_opt.arithmetic import exact_int_sum, exact_sum
 from impq_opt.coupling import Coupling
 from impq_opt.elimination import Factor, least_sum, strip_leaves
+from impq_opt.exactness import native
+from impq_opt.exactness.sums import exact_int_sum, exact_sum
 from impq_opt.instance import Instance
 from impq_opt.locality import LocalLimit, local_limits
 from impq_opt.types import FloatArray, IntArray
@@ -204,9 +204,9 @@ def _least_on_lines(fixed: FloatArray, slope: FloatArray, own: IntArray, other: 
     count, width = fixed.shape
     # Lower prices give a lower, valid, least; what overflows would meet a level of 0, and be no number.
     slope = np.minimum(slope, _HUGE / max(float(own.max(initial=1)) * float(other.max(initial=1)), 1.0))
-    if _native.library is not None and width <= _native.MOST_COLUMNS:
+    if native.library is not None and width <= native.MOST_COLUMNS:
         found = np.empty((count, width))
-        _native.library.messages(fixed, slope, own, other, count, width, found)
+        native.library.messages(fixed, slope, own, other, count, width, found)
         return found
     # (K, n), so that the minimum runs over whole rows
     rising, flat = slope * own.T, np.ascontiguousarray(fixed.T)

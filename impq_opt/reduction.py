@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.arithmetic import exact_int_sum, exact_sum, sum_rows_down
 from impq_opt.coupling import Coupling
+from impq_opt.exactness.sums import exact_int_sum, exact_sum, sum_rows_down
 from impq_opt.instance import Block, Budget, Instance, TieBlock
 from impq_opt.locality import local_limits
 from impq_opt.types import FloatArray, IntArray

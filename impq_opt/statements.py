@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from impq_opt.allocation import Allocation
-from impq_opt.arithmetic import nearest_float
+from impq_opt.exactness.sums import nearest_float
 from impq_opt.problem import Problem
 
 __all__ = ["false_statements"]

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from impq_opt import _native
-from impq_opt.arithmetic import UNIT_BITS, dyadic_units, exact_int_sum, exact_units, of_units, product
 from impq_opt.errors import SolverError
+from impq_opt.exactness import native
+from impq_opt.exactness.sums import UNIT_BITS, dyadic_units, exact_int_sum, exact_units, of_units, product
 from impq_opt.instance import Block, Direction, Instance, RankOne
 from impq_opt.locality import is_local
 from impq_opt.pricing import Prices, least_priced
@@ -71,7 +71,7 @@ def examine(
     Where groups stand alone, with one limit, both come from one pass over the tables.
     """
     plain = not (instance.ties or instance.budgets or instance.coupled or instance.peaks)
-    if choice is None or not multipliers or not plain or _native.library is None or not _is_choice(instance, choice):
+    if choice is None or not multipliers or not plain or native.library is None or not _is_choice(instance, choice):
         found = None if choice is None else assess(instance, choice)
         return found, dual_bound(instance, multipliers) if multipliers else -math.inf
     by_cost, lam = instance.direction is Direction.COST, _multiplier(instance, multipliers)
@@ -109,9 +109,9 @@ def _recount(block: Block, choice: IntArray, by_cost: bool, lam: float) -> Any:
         arrays, width = [block.cost, block.damage, None, None], block.cost.shape[1]  # type: ignore[union-attr]
         if not (arrays[0].flags.c_contiguous and arrays[1].flags.c_contiguous):
             return None
-    if width > _native.MOST_COLUMNS or len(choice) > _native.MOST_ROWS:
+    if width > native.MOST_COLUMNS or len(choice) > native.MOST_ROWS:
         return None
-    return _native.library.recount(
+    return native.library.recount(
         *arrays,
         block.widths,
         choice,
@@ -121,7 +121,7 @@ def _recount(block: Block, choice: IntArray, by_cost: bool, lam: float) -> Any:
         lam,
         _factor(0),
         _HUGE,
-        _native.thread_count(len(choice)),
+        native.thread_count(len(choice)),
     )
 
 

@@ -19,8 +19,8 @@ from functools import cached_property, partial
 import numpy as np
 
 from impq_opt.allocation import Enumeration, Stop
-from impq_opt.arithmetic import nearest_float
 from impq_opt.contract import Claim, Control, ExpiredError
+from impq_opt.exactness.sums import nearest_float
 from impq_opt.idle import idle_groups, least_damage
 from impq_opt.instance import Direction, Instance
 from impq_opt.locality import is_local

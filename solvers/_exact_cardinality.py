@@ -14,7 +14,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from impq_opt.arithmetic import (
+from impq_opt.exactness.sums import (
     UNIT_BITS,
     exact_int_sum,
     exact_sum,

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from impq_opt.allocation import Stop
 from impq_opt.contract import Control
-from impq_opt.limits import MOST_STATES
+from impq_opt.exactness.limits import MOST_STATES
 from impq_opt.solvers import _native
 from impq_opt.solvers._hull import Steps, hull_steps
 from impq_opt.solvers._native import ColumnArray, column_type

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.arithmetic import exact_units, float_above
+from impq_opt.exactness.sums import exact_units, float_above
 from impq_opt.solvers._exact_scan import Pool
 from impq_opt.types import IntArray
 

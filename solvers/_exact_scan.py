@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt import limits
-from impq_opt.arithmetic import dyadic_units, exact_int_sum, exact_units
+from impq_opt.exactness import limits
+from impq_opt.exactness.sums import dyadic_units, exact_int_sum, exact_units
 from impq_opt.instance import Block, RankOne
 from impq_opt.solvers import _native
 from impq_opt.solvers._native import ColumnArray, column_type

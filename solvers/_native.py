@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt._built import load
-from impq_opt._native import MOST_COLUMNS, MOST_ROWS, thread_count
-from impq_opt.limits import SHORT_COLUMNS
+from impq_opt.exactness.build import load
+from impq_opt.exactness.limits import SHORT_COLUMNS
+from impq_opt.exactness.native import MOST_COLUMNS, MOST_ROWS, thread_count
 
 __all__ = [
     "MOST_COLUMNS",

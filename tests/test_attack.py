@@ -18,7 +18,7 @@ from attacks.core import load
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from impq_opt.arithmetic import ceil_float, exact_int_sum, exact_sum, floor_float, sum_rows_down
+from impq_opt.exactness.sums import ceil_float, exact_int_sum, exact_sum, floor_float, sum_rows_down
 
 kept = settings(max_examples=150, deadline=None, derandomize=True)
 

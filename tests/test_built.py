@@ -12,19 +12,19 @@ from pathlib import Path
 import pytest
 
 import impq_opt
-from impq_opt import _built
+from impq_opt.exactness import build
 
 ROOT = Path(__file__).parents[1]
-PARTS = {"impq_opt._exact": "impq_opt/_exact.c", "impq_opt.solvers._kernel": "solvers/_kernel.c"}
+PARTS = {"impq_opt.exactness._exact": "impq_opt/exactness/_exact.c", "impq_opt.solvers._kernel": "solvers/_kernel.c"}
 WORDS = "compiled parts of impq-opt were built from other C sources than those beside them"
 
 
 @pytest.fixture
 def part(tmp_path, monkeypatch):
     """A copy of the sources with a build beside it, as an editable install has them."""
-    for file in (ROOT / "impq_opt").glob("*.[ch]"):
+    for file in (ROOT / "impq_opt" / "exactness").glob("*.[ch]"):
         shutil.copy(file, tmp_path)
-    (tmp_path / "_built.py").write_text(Path(_built.__file__).read_text())
+    (tmp_path / "_built.py").write_text(Path(build.__file__).read_text())
     spec = spec_from_file_location("built_copy", tmp_path / "_built.py")
     copy = module_from_spec(spec)
     spec.loader.exec_module(copy)
@@ -73,7 +73,7 @@ def test_several_old_parts_warn_once():
     code = f"""
 import sys, types, warnings
 sys.path.insert(0, {str(ROOT)!r})
-from impq_opt import _built
+from impq_opt.exactness import build as _built
 for name, place in {PARTS!r}.items():
     sys.modules[name] = module = types.ModuleType(name)
     module.__file__ = {str(ROOT)!r} + "/" + place
@@ -87,8 +87,8 @@ for name, place in {PARTS!r}.items():
 @pytest.mark.parametrize("name", PARTS)
 def test_the_builds_of_this_checkout_are_up_to_date(name):
     pytest.importorskip(name)
-    if Path(impq_opt.__file__).parents[1] != ROOT or _built.PURE:
+    if Path(impq_opt.__file__).parents[1] != ROOT or build.PURE:
         pytest.skip("another installation is tested, or NumPy in any case")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert _built.load(name) is not None
+        assert build.load(name) is not None

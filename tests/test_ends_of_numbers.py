@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from impq_opt import Group, ImpqError, Problem, _native, solve, verify
+from impq_opt import Group, ImpqError, Problem, solve, verify
 from impq_opt.allocation import Enumeration, Status
 from impq_opt.contract import Claim, Control, Solver
 from impq_opt.costs import TableCost
 from impq_opt.errors import SolverError
+from impq_opt.exactness import native
 from impq_opt.files import load_allocation, load_problem, save_allocation, save_problem
 from impq_opt.instance import Instance
 from impq_opt.pricing import Prices, least_priced
@@ -90,7 +91,7 @@ def test_prices_that_overflow_leave_a_level_of_0_at_0(
     price: float, compiled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not compiled:
-        monkeypatch.setattr(_native, "library", None)
+        monkeypatch.setattr(native, "library", None)
     groups = [Group("a", size=1, sensitivity=0.0, bits=(0, 8), kind="activation")]
     groups += [Group(f"w{i}", size=9, sensitivity=0.0, bits=(0, 8), macs=1 << 40, reads="a") for i in range(3)]
     instance = make_instance(Problem.declare(groups, minimize="bit-operations"), budget=1)

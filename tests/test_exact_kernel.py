@@ -7,10 +7,11 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from impq_opt import Problem, _native, frontier, solve
+from impq_opt import Problem, frontier, solve
 from impq_opt.allocation import Allocation
-from impq_opt.arithmetic import exact_sum
 from impq_opt.contract import Control
+from impq_opt.exactness import native
+from impq_opt.exactness.sums import exact_sum
 from impq_opt.instance import Block, RankOne
 from impq_opt.pricing import _least_on_lines
 from impq_opt.problems.families import FAMILIES, explicit, generate
@@ -24,7 +25,7 @@ from impq_opt.solvers._hull import Steps, descending, hull_edges, hull_steps, su
 from impq_opt.verification import examine
 
 compiled = pytest.mark.skipif(
-    None in (solver_native.kernel, solver_native.core, _native.library),
+    None in (solver_native.kernel, solver_native.core, native.library),
     reason="the extensions are not built, or not wanted",
 )
 
@@ -32,7 +33,7 @@ compiled = pytest.mark.skipif(
 def pure(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(solver_native, "kernel", None)
     patch.setattr(solver_native, "core", None)
-    patch.setattr(_native, "library", None)
+    patch.setattr(native, "library", None)
 
 
 def same(one: Allocation, other: Allocation) -> None:
@@ -55,7 +56,7 @@ def test_answers_are_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
         budget = found.exact_cost * Fraction(101, 100) if found.exact_cost is not None else None
         dual = None if FAMILIES[name].hard or groups > 1000 else solve(problem, budget=budget)
         with monkeypatch.context() as patch:
-            patch.setattr(_native, "thread_count", lambda rows: 1)
+            patch.setattr(native, "thread_count", lambda rows: 1)
             patch.setattr(solver_native, "thread_count", lambda rows: 1)
             same(found, solve(problem))
         with monkeypatch.context() as patch:

@@ -16,12 +16,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from impq_opt import Group, Problem, Status, _native, frontier, limits, solve, verify
+from impq_opt import Group, Problem, Status, frontier, solve, verify
 from impq_opt.allocation import Allocation
-from impq_opt.arithmetic import nearest_float, reported_as_low, sum_rows_down
 from impq_opt.contract import Control
 from impq_opt.costs import LookupCost, TableCost
 from impq_opt.errors import ProblemError, UnsupportedError
+from impq_opt.exactness import limits, native
+from impq_opt.exactness.sums import nearest_float, reported_as_low, sum_rows_down
 from impq_opt.explain import explain
 from impq_opt.files import load_allocation, save_allocation
 from impq_opt.groups import Candidates
@@ -42,7 +43,7 @@ HUGE = float(np.finfo(np.float64).max)
 @pytest.fixture(params=["compiled", "numpy"])
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "numpy":
-        for module, names in ((solver_native, ("kernel", "core", "stars")), (_native, ("library",))):
+        for module, names in ((solver_native, ("kernel", "core", "stars")), (native, ("library",))):
             for name in names:
                 monkeypatch.setattr(module, name, None)
     return str(request.param)
@@ -52,7 +53,7 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
 
 
 def test_every_compiled_part_was_built_with_these_limits() -> None:
-    parts = [solver_native.kernel, solver_native.core, solver_native.stars, _native.library]
+    parts = [solver_native.kernel, solver_native.core, solver_native.stars, native.library]
     for part in parts:
         if part is not None:
             assert limits.shared() == part.LIMITS

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from strategies import bounds, restricted, tables
 
 from impq_opt import Problem, Status, solve
-from impq_opt.arithmetic import exact_sum
+from impq_opt.exactness.sums import exact_sum
 from impq_opt.solvers import make_solver
 from impq_opt.testing import Case, check_strategy
 from impq_opt.testing.checks import permute

@@ -14,7 +14,6 @@ from rich.table import Table
 
 from impq_opt import problems
 from impq_opt.allocation import Allocation, Status, number
-from impq_opt.arithmetic import nearest_float, reported_as_low
 from impq_opt.cli._common import (
     JsonFlag,
     ProblemName,
@@ -30,6 +29,7 @@ from impq_opt.cli._contest import MetricName, compare_metrics
 from impq_opt.cli._goals import Goals, Many, cost_unit, damage_name, diagnosis_text, percent, question_text
 from impq_opt.cli._process import solve_apart
 from impq_opt.errors import ImpqError, OptionError
+from impq_opt.exactness.sums import nearest_float, reported_as_low
 from impq_opt.problem import Problem
 from impq_opt.solvers import solver_class, solver_names
 

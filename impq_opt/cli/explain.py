@@ -10,7 +10,6 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from impq_opt.allocation import Allocation, number
-from impq_opt.arithmetic import nearest_float
 from impq_opt.cli._common import (
     JsonFlag,
     ProblemName,
@@ -26,6 +25,7 @@ from impq_opt.cli._common import number as number_text
 from impq_opt.cli._goals import cost_unit, damage_name, question_text
 from impq_opt.cli.verify import AllocationFile
 from impq_opt.errors import OptionError
+from impq_opt.exactness.sums import nearest_float
 from impq_opt.explain import Alternative, Change, Explanation, Overview, overview
 from impq_opt.explain import explain as explain_group
 from impq_opt.files import load_allocation

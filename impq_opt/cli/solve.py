@@ -14,7 +14,6 @@ from rich.text import Text
 from impq_opt import problems
 from impq_opt.allocation import Allocation, Status, Stop
 from impq_opt.allocation_record import allocation_record
-from impq_opt.arithmetic import nearest_float
 from impq_opt.cli._common import (
     JsonFlag,
     Output,
@@ -33,6 +32,7 @@ from impq_opt.cli._common import (
 )
 from impq_opt.cli._goals import Goals, Many, cost_unit, damage_name, diagnosis_text, percent, question_text
 from impq_opt.cli._picture import picture
+from impq_opt.exactness.sums import nearest_float
 from impq_opt.files import save_allocation
 from impq_opt.solver import solve as solve_problem
 from impq_opt.solvers import solver_class

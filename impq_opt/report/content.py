@@ -8,8 +8,8 @@ from functools import cached_property
 from typing import Any
 
 from impq_opt.allocation import Allocation
-from impq_opt.arithmetic import nearest_float
 from impq_opt.errors import AllocationError
+from impq_opt.exactness.sums import nearest_float
 from impq_opt.report.curve import Curve, Strategy
 from impq_opt.report.figures import (
     Figure,

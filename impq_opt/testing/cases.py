@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from impq_opt.allocation import Allocation
-from impq_opt.arithmetic import ceil_float, exact_sum
+from impq_opt.exactness.sums import ceil_float, exact_sum
 from impq_opt.problem import Problem
 from impq_opt.solver import solve
 

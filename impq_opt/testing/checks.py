@@ -9,11 +9,11 @@ from fractions import Fraction
 import numpy as np
 
 from impq_opt.allocation import Allocation, Status
-from impq_opt.arithmetic import exact_sum
 from impq_opt.contract import Solver
 from impq_opt.costs import TableCost
 from impq_opt.damage import DamageTable, PowerLaw
 from impq_opt.errors import ImpqError
+from impq_opt.exactness.sums import exact_sum
 from impq_opt.groups import GroupNames
 from impq_opt.problem import Problem
 from impq_opt.solver import solve

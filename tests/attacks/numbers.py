@@ -59,7 +59,7 @@ def _count(rng: Random) -> int:
 
 
 def _sums(rng: Random, said: list[str]) -> Iterator[str]:
-    from impq_opt.arithmetic import exact_sum, exact_units
+    from impq_opt.exactness.sums import exact_sum, exact_units
 
     values = floats(rng, _count(rng))
     truth = sum(map(_units, values))
@@ -75,7 +75,7 @@ def _sums(rng: Random, said: list[str]) -> Iterator[str]:
 
 
 def _whole_sums(rng: Random, said: list[str]) -> Iterator[str]:
-    from impq_opt.arithmetic import exact_int_sum
+    from impq_opt.exactness.sums import exact_int_sum
 
     ends = (2**63 - 1, -(2**63), 2**62, -(2**62), 2**61, 2**32, 2**32 - 1, -(2**32), 0, 1, -1)
     values = [rng.choice(ends) if rng.random() < 0.7 else rng.randrange(-(2**63), 2**63) for _ in range(_count(rng))]
@@ -86,7 +86,7 @@ def _whole_sums(rng: Random, said: list[str]) -> Iterator[str]:
 
 
 def _roundings(rng: Random, said: list[str]) -> Iterator[str]:
-    from impq_opt.arithmetic import ceil_float, float_above, float_of, floor_float
+    from impq_opt.exactness.sums import ceil_float, float_above, float_of, floor_float
 
     start = rng.choice(_EXTREMES) * rng.choice([1, -1]) if rng.random() < 0.6 else floats(rng, 1)[0]
     value = Fraction(start) + rng.choice([0, 1, -1]) * Fraction(1, 1 << rng.choice([30, 53, 54, 1074, 1075, 1100]))
@@ -125,7 +125,7 @@ def _rounded(name: str, value: Fraction, rounded: float, side: int) -> Iterator[
 
 
 def _rows(rng: Random, said: list[str]) -> Iterator[str]:
-    from impq_opt.arithmetic import sum_rows_down
+    from impq_opt.exactness.sums import sum_rows_down
 
     width = rng.randrange(1, 5)
     rows = [[abs(v) / 8 for v in floats(rng, width)[:width]] for _ in range(rng.randrange(1, 6))]

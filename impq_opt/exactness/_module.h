@@ -14,7 +14,7 @@
 
 /* How large numbers may be: one place says it, for Python and C. */
 #if !defined(MOST_COLUMNS) || !defined(MOST_TERMS) || !defined(PROHIBITIVE)
-#error "setup.py defines the limits of impq_opt/limits.py"
+#error "setup.py defines the limits of impq_opt/exactness/limits.py"
 #endif
 
 static inline PyObject *create_module(struct PyModuleDef *definition)

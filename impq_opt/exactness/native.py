@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 
-from impq_opt._built import load
-from impq_opt.limits import MOST_COLUMNS, MOST_TERMS
+from impq_opt.exactness.build import load
+from impq_opt.exactness.limits import MOST_COLUMNS, MOST_TERMS
 
 __all__ = ["MOST_COLUMNS", "MOST_ROWS", "ROWS_A_THREAD", "library", "thread_count"]
 
@@ -17,7 +17,7 @@ MOST_ROWS = MOST_TERMS
 # Starting a thread takes longer than a few thousand rows.
 ROWS_A_THREAD = 1 << 14
 
-library = load("impq_opt._exact")
+library = load("impq_opt.exactness._exact")
 
 
 def thread_count(rows: int) -> int:

@@ -12,7 +12,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from impq_opt import _native
+from impq_opt.exactness import native
 from impq_opt.types import FloatArray, IntArray
 
 __all__ = [
@@ -78,9 +78,9 @@ def exact_units(values: FloatArray) -> int:
 
 def _compiled_sum(values: FloatArray) -> tuple[int, int] | None:
     """Return the exact sum of a contiguous array as (integer, exponent); None where NumPy has to find it."""
-    if _native.library is None or values.size > _native.MOST_ROWS:
+    if native.library is None or values.size > native.MOST_ROWS:
         return None
-    found: tuple[int, int] = _native.library.exact_sum(values, values.size, _native.thread_count(values.size))
+    found: tuple[int, int] = native.library.exact_sum(values, values.size, native.thread_count(values.size))
     return found
 
 
