@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt.allocation import Allocation, Certificate, Diagnosis, Enumeration, Status, Stop
+from impq_opt.documents.numbers import read_exact
 from impq_opt.errors import AllocationError, nearest
 from impq_opt.exactness.sums import nearest_float
-from impq_opt.numbers import read_exact
 from impq_opt.problem import Problem
 from impq_opt.stability import upper_limit
 

@@ -9,11 +9,11 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from impq_opt.documents.numbers import read_exact, read_float
 from impq_opt.errors import ProblemError
 from impq_opt.exactness.sums import nearest_float
 from impq_opt.groups import Candidates, GroupNames, gather_sets
 from impq_opt.held import held
-from impq_opt.numbers import read_exact, read_float
 from impq_opt.types import FloatArray, IntArray, KindArray
 
 __all__ = [

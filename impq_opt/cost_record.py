@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from impq_opt.costs import COSTS, CostTerm, TableCost
 from impq_opt.costs.lookup import LookupCost
+from impq_opt.documents.numbers import read_exact
 from impq_opt.errors import FileError, ProblemError
-from impq_opt.numbers import read_exact
 from impq_opt.problem import Problem
 
 __all__ = [

@@ -1,7 +1,7 @@
 """Files: a problem as TOML with an optional safetensors file beside it, an allocation as JSON.
 
-Everything is written whole or not at all (:mod:`impq_opt.writing`). Nothing is pickled. Every file carries a format
-name and a version; what does not fit is told with its place.
+Everything is written whole or not at all (:mod:`impq_opt.documents.writing`). Nothing is pickled. Every file carries a
+format name and a version; what does not fit is told with its place.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from impq_opt import problem_record as questions
 from impq_opt.allocation import Allocation, Status
 from impq_opt.allocation_record import AllocationRecord, Revision, allocation_from_record
 from impq_opt.arrays import KIND_NAMES
-from impq_opt.documents import read_bytes, read_json, read_toml
+from impq_opt.documents.reading import read_bytes, read_json, read_toml
+from impq_opt.documents.writing import alone, atomic_write, writing
 from impq_opt.errors import FileError, InputError, nearest
 from impq_opt.problem import Problem
 from impq_opt.problem_document import problem_document
 from impq_opt.problem_record import ProblemRecord, problem_from_record
-from impq_opt.writing import alone, atomic_write, writing
 
 __all__ = [
     "Revision",

@@ -17,11 +17,11 @@ from impq_opt.arrays import allowed_tables, candidate_sets, exact_bound, group_n
 from impq_opt.costs import CostTerm, TableCost, cost_named, parse_quantity
 from impq_opt.damage import DamageTable, PowerLaw
 from impq_opt.declaration import Group, from_groups, pin, restrict, tie
+from impq_opt.documents.numbers import read_exact
 from impq_opt.errors import ProblemError
 from impq_opt.groups import Candidates, GroupNames
 from impq_opt.labelled import align
 from impq_opt.layout import Layout
-from impq_opt.numbers import read_exact
 from impq_opt.validation import check_damage, check_goals, check_pins, check_tables, check_ties
 
 __all__ = ["Problem"]

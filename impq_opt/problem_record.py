@@ -22,9 +22,9 @@ from impq_opt.cost_record import CostRecord, cost_array_types, cost_from_arrays,
 from impq_opt.costs import TableCost
 from impq_opt.damage import DamageTable, PowerLaw
 from impq_opt.declaration import Group, from_groups
+from impq_opt.documents.numbers import read_exact, read_float
 from impq_opt.errors import ProblemError
 from impq_opt.groups import Candidates, GroupNames
-from impq_opt.numbers import read_exact, read_float
 from impq_opt.problem import Problem
 
 __all__ = ["FORMAT", "ProblemRecord", "problem_from_record"]

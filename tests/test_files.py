@@ -686,7 +686,7 @@ def test_writers_take_turns_and_corrupt_nothing(tmp_path):
 
 @contextlib.contextmanager
 def files_alone(folder):
-    from impq_opt.writing import alone
+    from impq_opt.documents.writing import alone
 
     with alone(folder) as locked:
         assert locked
@@ -694,7 +694,7 @@ def files_alone(folder):
 
 
 def test_temporary_files_of_others_and_of_writers_without_locks_are_left(tmp_path, monkeypatch):
-    from impq_opt import writing
+    from impq_opt.documents import writing
 
     left = [".x.impq-opt.tmp", ".p.toml.1234-0123abcd.tmp", ".other.tmp", "x.impq-opt.tmp"]
     for name in left:
@@ -715,7 +715,7 @@ def test_temporary_files_of_others_and_of_writers_without_locks_are_left(tmp_pat
 def test_a_writer_that_stands_still_stops_nobody(tmp_path, monkeypatch):
     import threading
 
-    from impq_opt import writing
+    from impq_opt.documents import writing
 
     monkeypatch.setattr(writing, "_PATIENCE", 0.05)
     with files_alone(tmp_path):

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from impq_opt.documents.numbers import DIGITS, EXPONENT, read_exact, read_float, read_whole
 from impq_opt.errors import FileError, InputError, ProblemError
-from impq_opt.numbers import DIGITS, EXPONENT, read_exact, read_float, read_whole
 
 READ = {
     "12": Fraction(12),

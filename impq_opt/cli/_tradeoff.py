@@ -9,12 +9,12 @@ from typing import Any
 from impq_opt.allocation import Status, number
 from impq_opt.cli._common import console, cost_text, grid, print_json, write_output
 from impq_opt.costs import cost_named
+from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import OptionError
 from impq_opt.exactness.sums import nearest_float
 from impq_opt.problem import Problem
 from impq_opt.text import csv_text
 from impq_opt.tradeoff import TradeoffPoint, tradeoff
-from impq_opt.writing import atomic_write
 
 __all__ = ["two_costs"]
 

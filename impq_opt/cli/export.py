@@ -11,11 +11,11 @@ from cyclopts import Parameter
 from impq_opt.cli._common import JsonFlag, Output, ProblemName, find_problem, print_json, write_output
 from impq_opt.cli._goals import Many
 from impq_opt.cli.import_ import format_options
+from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import OptionError
 from impq_opt.exchange import Writer, format_names, make_format
 from impq_opt.files import load_allocation
 from impq_opt.text import visible
-from impq_opt.writing import atomic_write
 
 __all__ = ["export"]
 

@@ -26,6 +26,7 @@ from impq_opt.cli._common import (
 )
 from impq_opt.cli._goals import Goals, Many, damage_name
 from impq_opt.cli._tradeoff import two_costs
+from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import ImpqError, OptionError, UnsupportedError
 from impq_opt.exactness.sums import nearest_float
 from impq_opt.instance import Instance
@@ -39,7 +40,6 @@ from impq_opt.solvers import solver_class
 from impq_opt.sweep import Frontier
 from impq_opt.sweep import frontier as sweep
 from impq_opt.text import csv_text
-from impq_opt.writing import atomic_write
 
 __all__ = ["frontier"]
 

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from impq_opt.cli._common import JsonFlag, Output, ProblemName, find_problem, print_json, write_output
+from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import OptionError
 from impq_opt.files import load_allocation
 from impq_opt.graph import graph_svg, network_graph
-from impq_opt.writing import atomic_write
 
 __all__ = ["graph"]
 

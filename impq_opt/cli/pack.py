@@ -61,8 +61,8 @@ def unpack(
     need_torch("impq-opt unpack")
     from safetensors.torch import save
 
+    from impq_opt.documents.writing import atomic_write
     from impq_opt.quantize import unpack as unpack_file
-    from impq_opt.writing import atomic_write
 
     found = unpack_file(packed)
     write_output(output, lambda path: atomic_write(path, save(dict(found.state))))

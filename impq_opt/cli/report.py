@@ -16,6 +16,7 @@ from cyclopts import Parameter
 from impq_opt import problems
 from impq_opt.allocation import Allocation, Status
 from impq_opt.cli._common import JsonFlag, Output, find_problem, print_json, progress, write_output
+from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import FileError, ImpqError, InputError, OptionError, UnsupportedError
 from impq_opt.exactness.sums import nearest_float
 from impq_opt.files import load_allocation
@@ -25,7 +26,6 @@ from impq_opt.report.curve import Curve, curve
 from impq_opt.solver import solve_in_passing
 from impq_opt.solvers import solver_class, solver_names
 from impq_opt.sweep import frontier as sweep
-from impq_opt.writing import atomic_write
 
 __all__ = ["report"]
 

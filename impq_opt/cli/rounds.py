@@ -216,8 +216,8 @@ def _shown(minutes: float | None) -> Iterator[Report]:
 
 def _tell(plan: Recipe, found: dict[str, list[list[dict[str, Any]]]], output: Path, json: bool) -> None:
     """Print the table, and keep it and the plot in the folder."""
+    from impq_opt.documents.writing import atomic_write
     from impq_opt.rounds.compare import advantage, against_end, plot, reached, trails
-    from impq_opt.writing import atomic_write
 
     several = len(found) > 1 or len(next(iter(found.values()))) > 1
     document: dict[str, Any] = {

@@ -25,12 +25,12 @@ from impq_opt.cli._common import (
 )
 from impq_opt.cli._goals import diagnosis_text
 from impq_opt.cli._network import NETWORK_HELP, DataOptions, NetworkOptions, need_torch
+from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import MissingPackageError, OptionError
 from impq_opt.exchange import weights_only as without_activations
 from impq_opt.files import load_allocation
 from impq_opt.problem import Problem
 from impq_opt.solver import solve_in_passing
-from impq_opt.writing import atomic_write
 
 if TYPE_CHECKING:
     from impq_opt.measure.reality import Reality

@@ -15,9 +15,9 @@ from impq_opt.audit import Verdict, Verification
 from impq_opt.audit import verify as verify_allocation
 from impq_opt.cli._common import JsonFlag, ProblemName, console, find_problem, print_json, progress, styled
 from impq_opt.cli._streams import say
+from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import OptionError
 from impq_opt.files import load_allocation, save_problem
-from impq_opt.writing import atomic_write
 
 __all__ = ["verify"]
 

@@ -13,12 +13,12 @@ import numpy as np
 
 from impq_opt.costs.operations import INPUT_BITS
 from impq_opt.costs.terms import CostTerm, PairTables, common_quantum
-from impq_opt.documents import read_text
+from impq_opt.documents.numbers import read_exact
+from impq_opt.documents.reading import read_text
 from impq_opt.errors import FileError, ProblemError, nearest
 from impq_opt.exactness.limits import LARGEST_TOTAL
 from impq_opt.held import Held
 from impq_opt.layout import Layout
-from impq_opt.numbers import read_exact
 from impq_opt.types import IntArray
 
 __all__ = ["LookupCost"]

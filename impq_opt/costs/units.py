@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
+from impq_opt.documents.numbers import NUMBER, read_exact
 from impq_opt.errors import OptionError, nearest
 from impq_opt.exactness.sums import nearest_float
-from impq_opt.numbers import NUMBER, read_exact
 
 __all__ = ["format_quantity", "parse_quantity"]
 

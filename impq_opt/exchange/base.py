@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt.allocation import Allocation
-from impq_opt.documents import read_text, unique_keys
+from impq_opt.documents.reading import read_text, unique_keys
 from impq_opt.errors import AllocationError, FileError, MissingPackageError
 from impq_opt.exchange.fused import fused_ties, layer_ties
 from impq_opt.exchange.restate import Precision, restate

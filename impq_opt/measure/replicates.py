@@ -21,12 +21,12 @@ from torch import Tensor
 
 from impq_opt.damage import DamageTable, PowerLaw
 from impq_opt.data.dataset import Dataset
+from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import DataError, FileError, OptionError, nearest
 from impq_opt.measure.metrics import Metric
 from impq_opt.measure.pool import Chunk, Pool, gather, prepare, take, world
 from impq_opt.measure.survey import Survey
 from impq_opt.types import FloatArray
-from impq_opt.writing import atomic_write
 
 __all__ = ["Chunks", "Progress", "Replicates", "Sampling", "replicate"]
 

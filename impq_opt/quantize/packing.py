@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import DataError, FileError, OptionError, nearest
 from impq_opt.quantize.network import (
     activation_quantizers,
@@ -25,7 +26,6 @@ from impq_opt.quantize.network import (
     storage_bits,
 )
 from impq_opt.quantize.quantizers import ActivationQuantizer, WeightQuantizer, WeightRange
-from impq_opt.writing import atomic_write
 
 __all__ = ["PackedSize", "Unpacked", "pack", "pack_codes", "unpack", "unpack_codes", "unpack_into"]
 

@@ -7,11 +7,11 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import FileError, MissingPackageError
 from impq_opt.report.content import Report
 from impq_opt.report.figures import Figure
 from impq_opt.text import figure_text
-from impq_opt.writing import atomic_write
 
 __all__ = ["picture_bytes", "write_pictures"]
 

@@ -13,9 +13,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import DataError, FileError
 from impq_opt.rounds.training import Samples, Tally
-from impq_opt.writing import atomic_write
 
 __all__ = ["State", "check_identity", "data_digest", "load_state", "network_digest", "save_state", "write_log"]
 

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import MissingPackageError, OptionError
 from impq_opt.rounds.hyper import Hyper, Schedule
 from impq_opt.rounds.loop import Measure, Report, Splits, rounds
 from impq_opt.text import figure_text
-from impq_opt.writing import atomic_write
 
 __all__ = ["Estimate", "advantage", "against_end", "compare", "plot", "reached", "start_hyper", "trails"]
 

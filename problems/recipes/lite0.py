@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from impq_opt.data import Dataset
 from impq_opt.data.sources import IMAGENET
-from impq_opt.writing import atomic_write
+from impq_opt.documents.writing import atomic_write
 
 __all__ = ["HELD_OUT", "MEASURED", "crops", "lite0", "save_crops"]
 

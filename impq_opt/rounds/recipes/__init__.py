@@ -13,12 +13,12 @@ import torch
 from torch import nn
 
 from impq_opt.data import Dataset, load_data
+from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import FileError, InputError, OptionError, nearest
 from impq_opt.networks import load_network
 from impq_opt.rounds.hyper import Hyper
 from impq_opt.rounds.loop import Report, Splits
 from impq_opt.rounds.training import fine_tune, mix, processes
-from impq_opt.writing import atomic_write
 
 if sys.version_info >= (3, 11):
     import tomllib
