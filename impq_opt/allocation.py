@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.arrays import ACTIVATION, WEIGHT
 from impq_opt.errors import AllocationError
 from impq_opt.exactness.sums import nearest_float
-from impq_opt.held import Held, held
+from impq_opt.groups.arrays import ACTIVATION, WEIGHT
+from impq_opt.groups.held import Held, held
 from impq_opt.problem import Problem
 from impq_opt.types import IntArray
 

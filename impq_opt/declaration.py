@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from impq_opt.arrays import float_array, int_array, kind_array
 from impq_opt.costs import CostTerm
-from impq_opt.damage import DamageTable, PowerLaw
 from impq_opt.errors import InputError, ProblemError
-from impq_opt.groups import Candidates, GroupNames, gather_sets
-from impq_opt.layout import Layout
+from impq_opt.groups.arrays import float_array, int_array, kind_array
+from impq_opt.groups.candidates import Candidates, gather_sets
+from impq_opt.groups.damage import DamageTable, PowerLaw
+from impq_opt.groups.layout import Layout
+from impq_opt.groups.names import GroupNames
 
 __all__ = ["Group", "from_groups", "pin", "restrict", "tie"]
 

@@ -13,15 +13,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.arrays import allowed_tables, candidate_sets, exact_bound, group_names, int_array, precisions
 from impq_opt.costs import CostTerm, TableCost, cost_named, parse_quantity
-from impq_opt.damage import DamageTable, PowerLaw
 from impq_opt.declaration import Group, from_groups, pin, restrict, tie
 from impq_opt.documents.numbers import read_exact
 from impq_opt.errors import ProblemError
-from impq_opt.groups import Candidates, GroupNames
-from impq_opt.labelled import align
-from impq_opt.layout import Layout
+from impq_opt.groups.arrays import allowed_tables, candidate_sets, exact_bound, group_names, int_array, precisions
+from impq_opt.groups.candidates import Candidates
+from impq_opt.groups.damage import DamageTable, PowerLaw
+from impq_opt.groups.labelled import align
+from impq_opt.groups.layout import Layout
+from impq_opt.groups.names import GroupNames
 from impq_opt.validation import check_damage, check_goals, check_pins, check_tables, check_ties
 
 __all__ = ["Problem"]
@@ -37,7 +38,7 @@ class Problem(Layout):
     Parameters
     ----------
     names, candidates, sizes, kinds, ranges, macs, reads, also_reads, lengths, steps
-        The groups, as in :class:`impq_opt.layout.Layout`.
+        The groups, as in :class:`impq_opt.groups.layout.Layout`.
     damage : PowerLaw or DamageTable
         Of G groups at each of their candidates.
     costs : tuple of CostTerm

@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from impq_opt.cost_record import cost_arrays, cost_head
 from impq_opt.costs import TableCost
-from impq_opt.damage import PowerLaw
 from impq_opt.errors import FileError, InputError
-from impq_opt.groups import Candidates
+from impq_opt.groups.candidates import Candidates
+from impq_opt.groups.damage import PowerLaw
 from impq_opt.problem import Problem
 from impq_opt.problem_record import FORMAT, OPTIONAL, ProblemRecord, problem_from_record
 

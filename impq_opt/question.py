@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from fractions import Fraction
 
 from impq_opt.allocation import Allocation
-from impq_opt.arrays import exact_bound
 from impq_opt.compilation import compile_instance
 from impq_opt.costs import parse_quantity
 from impq_opt.costs.rows import CostRow, budget_rows, cost_row
 from impq_opt.errors import AllocationError, InputError, OptionError
+from impq_opt.groups.arrays import exact_bound
 from impq_opt.instance import Direction, Instance
 from impq_opt.problem import Problem
 

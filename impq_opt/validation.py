@@ -9,11 +9,11 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.arrays import exact_bound, positive
 from impq_opt.costs import CostTerm, TableCost, cost_named
-from impq_opt.damage import DamageTable, PowerLaw
 from impq_opt.errors import OptionError, ProblemError
-from impq_opt.layout import Layout
+from impq_opt.groups.arrays import exact_bound, positive
+from impq_opt.groups.damage import DamageTable, PowerLaw
+from impq_opt.groups.layout import Layout
 from impq_opt.types import FloatArray, IntArray
 
 __all__ = ["check_damage", "check_goals", "check_pins", "check_tables", "check_ties"]

@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from impq_opt.damage import PowerLaw
 from impq_opt.errors import OptionError
-from impq_opt.groups import Candidates, GroupNames
+from impq_opt.groups.candidates import Candidates
+from impq_opt.groups.damage import PowerLaw
+from impq_opt.groups.names import GroupNames
 from impq_opt.problem import Problem
 
 __all__ = ["LAYERS", "Layer", "layers", "mobilenet_v1"]

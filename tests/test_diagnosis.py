@@ -15,8 +15,9 @@ import pytest
 from impq_opt import Diagnosis, Group, Problem, Status, solve, verify
 from impq_opt.allocation_record import AllocationRecord, allocation_from_record, allocation_record
 from impq_opt.costs import LookupCost, TableCost
-from impq_opt.damage import DamageTable
-from impq_opt.groups import GroupNames, gather_sets
+from impq_opt.groups.candidates import gather_sets
+from impq_opt.groups.damage import DamageTable
+from impq_opt.groups.names import GroupNames
 from impq_opt.proof_of_conflict import check_conflict
 
 SETS = ((2.0, 4.0, 8.0), (1.0, 2.0, 3.0), (2.0, 3.0), (2.0, 4.25))

@@ -18,7 +18,7 @@ from impq_opt import Candidates, DamageTable, Group, GroupNames, PowerLaw, Probl
 from impq_opt.costs import TableCost
 from impq_opt.errors import InputError, ProblemError
 from impq_opt.explain import explain, overview
-from impq_opt.held import held
+from impq_opt.groups.held import held
 
 # -- nothing kept can be written to ------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ from impq_opt.exactness import limits, native
 from impq_opt.exactness.sums import nearest_float, reported_as_low, sum_rows_down
 from impq_opt.explain import explain
 from impq_opt.files import load_allocation, save_allocation
-from impq_opt.groups import Candidates
+from impq_opt.groups.candidates import Candidates
 from impq_opt.instance import Block
 from impq_opt.problems.families import generate
 from impq_opt.solver import make_instance

@@ -14,10 +14,10 @@ from measure_world import Attention, Branches, Odd, data_of, digits_network, noi
 from torch import nn
 
 from impq_opt import solve
-from impq_opt.damage import PowerLaw
 from impq_opt.data import Dataset, load_data
 from impq_opt.errors import DataError, FileError, OptionError, UnsupportedError
 from impq_opt.files import load_problem, save_problem
+from impq_opt.groups.damage import PowerLaw
 from impq_opt.measure import METRICS, Estimator, Sampling, measure, trace
 from impq_opt.measure.pool import look_at, take
 from impq_opt.measure.replicates import Replicates

@@ -12,7 +12,7 @@ import pytest
 import impq_opt
 from impq_opt import Group, Problem, Status, solve
 from impq_opt.errors import ImpqError, InputError, OptionError, ProblemError, UnsupportedError
-from impq_opt.groups import GroupNames
+from impq_opt.groups.names import GroupNames
 
 
 def small(**fields: Any) -> Problem:

@@ -8,9 +8,9 @@ import pytest
 
 from impq_opt import Problem, solve
 from impq_opt.cli import run
-from impq_opt.damage import PowerLaw
 from impq_opt.errors import OptionError, ProblemError
 from impq_opt.files import load_allocation, save_problem
+from impq_opt.groups.damage import PowerLaw
 from impq_opt.stability import stability, upper_limit
 
 

@@ -29,7 +29,8 @@ from impq_opt.cli import problems as problems_command
 from impq_opt.costs import TableCost
 from impq_opt.errors import ImpqError, OptionError, ProblemError
 from impq_opt.files import load_allocation, load_problem, save_allocation, save_problem
-from impq_opt.groups import Candidates, GroupNames
+from impq_opt.groups.candidates import Candidates
+from impq_opt.groups.names import GroupNames
 from impq_opt.report import Measured, Report, Strategy, render_page
 from impq_opt.report.curve import curve
 from impq_opt.report.figures import Figure, Series

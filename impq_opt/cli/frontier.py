@@ -11,7 +11,6 @@ from cyclopts import Parameter
 
 from impq_opt import problems
 from impq_opt.allocation import Allocation
-from impq_opt.arrays import exact_bound
 from impq_opt.cli._common import (
     JsonFlag,
     Output,
@@ -29,6 +28,7 @@ from impq_opt.cli._tradeoff import two_costs
 from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import ImpqError, OptionError, UnsupportedError
 from impq_opt.exactness.sums import nearest_float
+from impq_opt.groups.arrays import exact_bound
 from impq_opt.instance import Instance
 from impq_opt.problem import Problem
 from impq_opt.question import make_instance

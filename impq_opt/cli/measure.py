@@ -159,7 +159,7 @@ def _summary(problem: Problem) -> dict[str, Any]:
 
 def _print(problem: Problem) -> None:
     """Print what was measured, largest sensitivities first."""
-    from impq_opt.damage import PowerLaw
+    from impq_opt.groups.damage import PowerLaw
 
     out, record = console(), problem.provenance
     weights = int(problem.weights().sum())

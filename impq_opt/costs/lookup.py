@@ -17,8 +17,8 @@ from impq_opt.documents.numbers import read_exact
 from impq_opt.documents.reading import read_text
 from impq_opt.errors import FileError, ProblemError, nearest
 from impq_opt.exactness.limits import LARGEST_TOTAL
-from impq_opt.held import Held
-from impq_opt.layout import Layout
+from impq_opt.groups.held import Held
+from impq_opt.groups.layout import Layout
 from impq_opt.types import IntArray
 
 __all__ = ["LookupCost"]

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from impq_opt.arrays import ACTIVATION
 from impq_opt.costs.terms import CostTerm
 from impq_opt.errors import ProblemError
-from impq_opt.layout import Layout
+from impq_opt.groups.arrays import ACTIVATION
+from impq_opt.groups.layout import Layout
 from impq_opt.types import IntArray
 
 __all__ = ["PeakActivationMemory", "lifetimes"]

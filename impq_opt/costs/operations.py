@@ -11,7 +11,7 @@ from impq_opt.costs.terms import CostTerm, Pairs
 from impq_opt.errors import ProblemError
 from impq_opt.exactness.limits import MOST_MACS
 from impq_opt.exactness.sums import exact_int_sum
-from impq_opt.layout import Layout
+from impq_opt.groups.layout import Layout
 from impq_opt.types import IntArray
 
 __all__ = ["INPUT_BITS", "Adders", "BitOperations", "Reads", "Slides", "reads"]

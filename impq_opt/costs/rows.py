@@ -11,12 +11,12 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from impq_opt.arrays import positive
 from impq_opt.costs.terms import CostTerm, Pairs, PairTables, TableCost, common_quantum, largest_entry
 from impq_opt.errors import ProblemError, UnsupportedError
 from impq_opt.exactness.limits import LARGEST_TOTAL
 from impq_opt.exactness.sums import exact_int_sum
-from impq_opt.groups import Candidates
+from impq_opt.groups.arrays import positive
+from impq_opt.groups.candidates import Candidates
 from impq_opt.problem import Problem
 from impq_opt.types import IntArray
 

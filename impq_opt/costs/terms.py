@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.arrays import plain_array
 from impq_opt.errors import ProblemError
 from impq_opt.exactness.limits import LARGEST_TOTAL
-from impq_opt.held import Held
-from impq_opt.layout import Layout
+from impq_opt.groups.arrays import plain_array
+from impq_opt.groups.held import Held
+from impq_opt.groups.layout import Layout
 from impq_opt.types import IntArray
 
 __all__ = [

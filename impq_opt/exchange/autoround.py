@@ -12,11 +12,12 @@ import numpy as np
 
 from impq_opt.allocation import Allocation
 from impq_opt.costs import TableCost
-from impq_opt.damage import DamageTable
 from impq_opt.errors import FileError
 from impq_opt.exchange.base import Layer, Precision, Reader, Writer, read_json, shifted, table, typed
 from impq_opt.exchange.fused import fused_ties
-from impq_opt.groups import Candidates, GroupNames
+from impq_opt.groups.candidates import Candidates
+from impq_opt.groups.damage import DamageTable
+from impq_opt.groups.names import GroupNames
 from impq_opt.problem import Problem
 
 __all__ = ["AutoRound"]

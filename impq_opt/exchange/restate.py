@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt.costs import TableCost
-from impq_opt.damage import DamageTable, PowerLaw
 from impq_opt.errors import ProblemError
-from impq_opt.groups import Candidates, GroupNames
+from impq_opt.groups.candidates import Candidates
+from impq_opt.groups.damage import DamageTable, PowerLaw
+from impq_opt.groups.names import GroupNames
 from impq_opt.problem import Problem
 
 __all__ = ["Precision", "restate", "weights_only"]

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from impq_opt.damage import DamageTable, PowerLaw
-from impq_opt.groups import Candidates
+from impq_opt.groups.candidates import Candidates
+from impq_opt.groups.damage import DamageTable, PowerLaw
 from impq_opt.measure.graph import WeightSite
 from impq_opt.measure.survey import Survey
 from impq_opt.problem import Problem

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from impq_opt.errors import OptionError
-from impq_opt.groups import GroupNames
+from impq_opt.groups.names import GroupNames
 from impq_opt.measure.graph import Network, WeightSite
 from impq_opt.types import FloatArray
 

@@ -17,9 +17,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from impq_opt.arrays import ACTIVATION
 from impq_opt.data.dataset import Dataset
 from impq_opt.errors import DataError, nearest
+from impq_opt.groups.arrays import ACTIVATION
 from impq_opt.measure.estimators import Estimator
 from impq_opt.measure.grouping import Grouping
 from impq_opt.measure.metrics.gaussian import noise_by_margin, tail

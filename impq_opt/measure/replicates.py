@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from impq_opt.damage import DamageTable, PowerLaw
 from impq_opt.data.dataset import Dataset
 from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import DataError, FileError, OptionError, nearest
+from impq_opt.groups.damage import DamageTable, PowerLaw
 from impq_opt.measure.metrics import Metric
 from impq_opt.measure.pool import Chunk, Pool, gather, prepare, take, world
 from impq_opt.measure.survey import Survey

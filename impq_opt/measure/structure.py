@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from impq_opt.damage import PowerLaw
 from impq_opt.data import Dataset
+from impq_opt.groups.damage import PowerLaw
 from impq_opt.measure.api import survey_of
 from impq_opt.measure.assemble import assemble
 from impq_opt.measure.grouping import Grouping

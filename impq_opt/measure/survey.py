@@ -13,9 +13,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from impq_opt.arrays import ACTIVATION, WEIGHT
 from impq_opt.errors import DataError
-from impq_opt.groups import GroupNames
+from impq_opt.groups.arrays import ACTIVATION, WEIGHT
+from impq_opt.groups.names import GroupNames
 from impq_opt.measure.estimators import Estimator, Squares
 from impq_opt.measure.graph import ActivationSite, Network, WeightSite
 from impq_opt.measure.grouping import Grouping, kernel_ranges

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from impq_opt.damage import DamageTable, PowerLaw
+from impq_opt.groups.damage import DamageTable, PowerLaw
 from impq_opt.measure.pool import Chunk
 from impq_opt.measure.survey import Survey
 from impq_opt.registry import Registry

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from impq_opt.damage import DamageTable
 from impq_opt.errors import UnsupportedError
+from impq_opt.groups.damage import DamageTable
 from impq_opt.measure.margins import margins
 from impq_opt.measure.pool import Chunk
 from impq_opt.measure.survey import Survey

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from impq_opt.damage import DamageTable
+from impq_opt.groups.damage import DamageTable
 from impq_opt.measure.metrics.measured_error import error_law
 from impq_opt.measure.pool import Chunk
 from impq_opt.measure.rounding import activation_errors, rounded_weight

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from impq_opt.damage import PowerLaw
+from impq_opt.groups.damage import PowerLaw
 from impq_opt.measure.pool import Chunk
 from impq_opt.measure.survey import Survey
 from impq_opt.types import FloatArray

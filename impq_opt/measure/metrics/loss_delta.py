@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from impq_opt.damage import DamageTable
+from impq_opt.groups.damage import DamageTable
 from impq_opt.measure.pool import Chunk
 from impq_opt.measure.rounding import activation_quantizer, rounded_weight
 from impq_opt.measure.survey import Survey

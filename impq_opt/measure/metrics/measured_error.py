@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from impq_opt.damage import DamageTable
+from impq_opt.groups.damage import DamageTable
 from impq_opt.measure.pool import Chunk
 from impq_opt.measure.rounding import activation_errors, kernel_errors
 from impq_opt.measure.survey import Survey

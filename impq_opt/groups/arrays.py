@@ -12,8 +12,9 @@ import numpy.typing as npt
 from impq_opt.documents.numbers import read_exact, read_float
 from impq_opt.errors import ProblemError
 from impq_opt.exactness.sums import nearest_float
-from impq_opt.groups import Candidates, GroupNames, gather_sets
-from impq_opt.held import held
+from impq_opt.groups.candidates import Candidates, gather_sets
+from impq_opt.groups.held import held
+from impq_opt.groups.names import GroupNames
 from impq_opt.types import FloatArray, IntArray, KindArray
 
 __all__ = [

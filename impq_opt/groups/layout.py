@@ -8,12 +8,13 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.arrays import WEIGHT, float_array, int_array, kind_array
 from impq_opt.errors import ProblemError
 from impq_opt.exactness.limits import LARGEST_SIZES
 from impq_opt.exactness.sums import exact_int_sum
-from impq_opt.groups import Candidates, GroupNames
-from impq_opt.held import Held
+from impq_opt.groups.arrays import WEIGHT, float_array, int_array, kind_array
+from impq_opt.groups.candidates import Candidates
+from impq_opt.groups.held import Held
+from impq_opt.groups.names import GroupNames
 from impq_opt.types import FloatArray, IntArray, KindArray
 
 __all__ = ["Layout"]

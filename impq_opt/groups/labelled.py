@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from impq_opt.arrays import labels_of
 from impq_opt.errors import ProblemError
+from impq_opt.groups.arrays import labels_of
 
 __all__ = ["Aligned", "align"]
 

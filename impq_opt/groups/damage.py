@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.arrays import float_array
-from impq_opt.groups import Candidates
-from impq_opt.held import Held, held
+from impq_opt.groups.arrays import float_array
+from impq_opt.groups.candidates import Candidates
+from impq_opt.groups.held import Held, held
 from impq_opt.types import FloatArray, IntArray
 
 __all__ = ["DamageTable", "PowerLaw"]
