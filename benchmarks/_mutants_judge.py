@@ -200,13 +200,13 @@ JUDGE: tuple[Mutant, ...] = (
     Mutant("impq_opt/proof_of_conflict.py", "conflict", "what holds the limit may be anything",
            "if not matches or (more and", "if not matches and (more and"),
     # -- claims
-    Mutant("impq_opt/claims.py", "claims", "a bound that is no number is one",
+    Mutant("impq_opt/instance/claims.py", "claims", "a bound that is no number is one",
            "return not math.isnan(value)", "return True"),
-    Mutant("impq_opt/claims.py", "claims", "an enumeration may have counted less than nothing",
+    Mutant("impq_opt/instance/claims.py", "claims", "an enumeration may have counted less than nothing",
            "and 0 <= count < 1 << 63", "and count < 1 << 63"),
-    Mutant("impq_opt/claims.py", "claims", "numbers of NumPy overflow later",
+    Mutant("impq_opt/instance/claims.py", "claims", "numbers of NumPy overflow later",
            "lower_bound=bound.item() if isinstance(bound, np.generic) else bound", "lower_bound=bound"),
-    Mutant("impq_opt/claims.py", "claims", "statistics may be nested without end",
+    Mutant("impq_opt/instance/claims.py", "claims", "statistics may be nested without end",
            "        if not depth:\n", "        if False:\n"),
     # -- what is concluded of a claim
     Mutant("impq_opt/conclusion.py", "conclusion", "optimal a quantum early", "return lower >= found.cost",

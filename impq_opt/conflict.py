@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 
-from impq_opt.compilation import compile_instance
-from impq_opt.costs.rows import CostRow, cost_row
 from impq_opt.exactness.sums import exact_sum
-from impq_opt.instance import Direction, Instance, RankOne
+from impq_opt.instance.compile import compile_instance
+from impq_opt.instance.instance import Direction, Instance, RankOne
+from impq_opt.instance.rows import CostRow, cost_row
 from impq_opt.problem import Problem
 
 __all__ = ["BOUND", "Item", "Limit", "Parts", "smallest_conflict"]

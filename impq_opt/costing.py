@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt.costs import LookupCost, TableCost
-from impq_opt.costs.rows import CostRow, budget_rows
 from impq_opt.errors import OptionError
 from impq_opt.groups.candidates import Candidates
 from impq_opt.groups.damage import PowerLaw
+from impq_opt.instance.rows import CostRow, budget_rows
 from impq_opt.problem import Problem
 
 __all__ = ["cost_at", "uniform_bits"]

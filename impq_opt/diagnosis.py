@@ -21,7 +21,7 @@ from impq_opt.conflict import BOUND, Item, Parts, smallest_conflict
 from impq_opt.costs import format_quantity, parse_quantity
 from impq_opt.errors import ImpqError
 from impq_opt.exactness.sums import ceil_float, exact_int_sum, exact_sum, floor_float
-from impq_opt.instance import Instance, RankOne
+from impq_opt.instance.instance import Instance, RankOne
 from impq_opt.pricing import Prices, least_priced
 from impq_opt.types import IntArray
 

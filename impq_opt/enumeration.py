@@ -14,7 +14,7 @@ import numpy as np
 from impq_opt.completion import Completion
 from impq_opt.excess import Core, Pricing
 from impq_opt.hubs import Hubs, Open, Part, Table, ToGo
-from impq_opt.instance import Instance
+from impq_opt.instance.instance import Instance
 from impq_opt.lines import Line
 from impq_opt.types import IntArray
 

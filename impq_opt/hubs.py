@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.instance import Instance
+from impq_opt.instance.instance import Instance
 from impq_opt.lines import Line
 from impq_opt.types import IntArray
 

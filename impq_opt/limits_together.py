@@ -19,12 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt.allocation import Allocation
-from impq_opt.compilation import compile_instance
-from impq_opt.costs.rows import CostRow, cost_row
 from impq_opt.costs.units import parse_quantity
 from impq_opt.errors import ImpqError
 from impq_opt.exactness.sums import ceil_float, exact_int_sum, exact_sum
-from impq_opt.instance import Direction, Instance, RankOne
+from impq_opt.instance.compile import compile_instance
+from impq_opt.instance.instance import Direction, Instance, RankOne
+from impq_opt.instance.rows import CostRow, cost_row
 from impq_opt.lines import chunks, pair_tables
 from impq_opt.problem import Problem
 from impq_opt.recompute import broken_rule, cost_of, damage_of

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.coupling import Coupling
 from impq_opt.exactness.sums import exact_int_sum, exact_sum, nearest_float
-from impq_opt.instance import Budget, Direction, Instance, RankOne
+from impq_opt.instance.coupling import Coupling
+from impq_opt.instance.instance import Budget, Direction, Instance, RankOne
 from impq_opt.types import IntArray
 
 __all__ = ["Line", "chunks", "lines_of", "pair_rows", "pair_tables"]

@@ -15,12 +15,12 @@ from fractions import Fraction
 
 import numpy as np
 
-from impq_opt.coupling import Coupling
-from impq_opt.elimination import Factor, least_sum, strip_leaves
 from impq_opt.exactness import native
 from impq_opt.exactness.sums import exact_int_sum, exact_sum
-from impq_opt.instance import Instance
-from impq_opt.locality import LocalLimit, local_limits
+from impq_opt.instance.coupling import Coupling
+from impq_opt.instance.elimination import Factor, least_sum, strip_leaves
+from impq_opt.instance.instance import Instance
+from impq_opt.instance.local import LocalLimit, local_limits
 from impq_opt.types import FloatArray, IntArray
 
 __all__ = ["Prices", "least_priced"]
@@ -45,7 +45,7 @@ class Prices:
 def least_priced(instance: Instance, prices: Prices) -> Fraction:
     """Return a lower bound on the priced sum over all choices of the free groups, pins and constants left out.
 
-    Choices that break a limit on few groups (:mod:`impq_opt.locality`) do not count.
+    Choices that break a limit on few groups (:mod:`impq_opt.instance.local`) do not count.
     """
     singles, shift = _singles(instance, prices)
     couplings = [(instance.pairs, prices.cost)] + [(b.pairs, prices.budgets.get(b.name, 0.0)) for b in instance.budgets]

@@ -18,7 +18,7 @@ import numpy as np
 
 from impq_opt.enumeration import Bound, Enumeration, TooMany
 from impq_opt.hubs import Hubs, Open
-from impq_opt.instance import Instance
+from impq_opt.instance.instance import Instance
 from impq_opt.lines import Line, lines_of
 from impq_opt.prices import searched
 from impq_opt.types import IntArray

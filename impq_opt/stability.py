@@ -88,7 +88,7 @@ def stability(
     tolerance : float
         Share of the cost that counts as near.
     """
-    from impq_opt.solver import solve_in_passing
+    from impq_opt.solve import solve_in_passing
 
     if resamples < 1:
         raise OptionError("must be at least 1", where="resamples", value=resamples)

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from impq_opt.allocation import Allocation
-from impq_opt.compilation import compile_instance
-from impq_opt.contract import Control, Solver, clock, listening
-from impq_opt.costs.rows import cost_row
 from impq_opt.errors import UnsupportedError
 from impq_opt.exactness.sums import nearest_float
 from impq_opt.groups.arrays import exact_bound
 from impq_opt.groups.held import Held, held
-from impq_opt.instance import Direction, Instance
+from impq_opt.instance.compile import compile_instance
+from impq_opt.instance.contract import Control, Solver, clock, listening
+from impq_opt.instance.instance import Direction, Instance
+from impq_opt.instance.rows import cost_row
 from impq_opt.problem import Problem
-from impq_opt.solver import answer
+from impq_opt.solve import answer
 from impq_opt.types import FloatArray, IntArray
 
 if TYPE_CHECKING:

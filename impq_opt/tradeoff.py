@@ -10,7 +10,7 @@ from impq_opt.allocation import Allocation, Status
 from impq_opt.costing import cost_at
 from impq_opt.errors import OptionError
 from impq_opt.problem import Problem
-from impq_opt.solver import solve_in_passing
+from impq_opt.solve import solve_in_passing
 
 __all__ = ["TradeoffPoint", "tradeoff"]
 

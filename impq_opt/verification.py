@@ -17,8 +17,8 @@ import numpy as np
 from impq_opt.errors import SolverError
 from impq_opt.exactness import native
 from impq_opt.exactness.sums import UNIT_BITS, dyadic_units, exact_int_sum, exact_units, of_units, product
-from impq_opt.instance import Block, Direction, Instance, RankOne
-from impq_opt.locality import is_local
+from impq_opt.instance.instance import Block, Direction, Instance, RankOne
+from impq_opt.instance.local import is_local
 from impq_opt.pricing import Prices, least_priced
 from impq_opt.types import FloatArray, IntArray
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from impq_opt.contract import Solver
+from impq_opt.instance.contract import Solver
 from impq_opt.registry import Registry
 
 __all__ = ["TABLE", "is_own", "make_solver", "solver_class", "solver_names"]

@@ -19,12 +19,13 @@ from functools import cached_property, partial
 import numpy as np
 
 from impq_opt.allocation import Enumeration, Stop
-from impq_opt.contract import Claim, Control, ExpiredError
 from impq_opt.exactness.sums import nearest_float
-from impq_opt.idle import idle_groups, least_damage
-from impq_opt.instance import Direction, Instance
-from impq_opt.locality import is_local
-from impq_opt.reduction import components, join, settle
+from impq_opt.instance.contract import Claim, Control, ExpiredError
+from impq_opt.instance.idle import idle_groups, least_damage
+from impq_opt.instance.instance import Direction, Instance
+from impq_opt.instance.join import components, join
+from impq_opt.instance.local import is_local
+from impq_opt.instance.settle import settle
 from impq_opt.solvers._dual import Dual, maximize_dual
 from impq_opt.solvers._oracle import Domain, Oracle, Point
 from impq_opt.types import BoolArray, FloatArray, IntArray

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from impq_opt.contract import Control, ExpiredError
-from impq_opt.instance import Instance
+from impq_opt.instance.contract import Control, ExpiredError
+from impq_opt.instance.instance import Instance
 from impq_opt.solvers._oracle import Domain, Oracle, Point
 from impq_opt.solvers._whole import beyond_floats
 from impq_opt.types import FloatArray

@@ -11,8 +11,8 @@ from fractions import Fraction
 
 import numpy as np
 
-from impq_opt.contract import Claim
-from impq_opt.instance import Block, Direction, Instance
+from impq_opt.instance.contract import Claim
+from impq_opt.instance.instance import Block, Direction, Instance
 
 __all__ = ["as_before", "magnified"]
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from impq_opt.exactness.limits import ABOVE_ALL_DAMAGE, CORE_BITS, UNLIMITED
 from impq_opt.exactness.sums import UNIT_BITS, dyadic_units, exact_int_sum, exact_units, float_above, units_within
-from impq_opt.instance import Direction, Instance
+from impq_opt.instance.instance import Direction, Instance
 from impq_opt.solvers import _native
 from impq_opt.solvers._exact_core import Core
 from impq_opt.solvers._exact_scan import Pool

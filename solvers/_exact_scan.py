@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from impq_opt.exactness import limits
 from impq_opt.exactness.sums import dyadic_units, exact_int_sum, exact_units
-from impq_opt.instance import Block, RankOne
+from impq_opt.instance.instance import Block, RankOne
 from impq_opt.solvers import _native
 from impq_opt.solvers._native import ColumnArray, column_type
 from impq_opt.types import FloatArray, IntArray

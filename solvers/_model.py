@@ -12,10 +12,10 @@ from fractions import Fraction
 import numpy as np
 from scipy import sparse
 
-from impq_opt.contract import Control
-from impq_opt.coupling import Coupling
 from impq_opt.exactness.sums import nearest_float
-from impq_opt.instance import Direction, Instance
+from impq_opt.instance.contract import Control
+from impq_opt.instance.coupling import Coupling
+from impq_opt.instance.instance import Direction, Instance
 from impq_opt.solvers._dual import dual_prices
 from impq_opt.solvers._hull import hull_steps
 from impq_opt.solvers.lagrangian import break_step, price

@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.coupling import Coupling
-from impq_opt.elimination import Factor, least_sum, strip_leaves
 from impq_opt.exactness.limits import ABOVE_ALL_DAMAGE, UNLIMITED
 from impq_opt.exactness.sums import floor_float, nearest_float
-from impq_opt.instance import Direction, Instance
-from impq_opt.locality import is_local, local_limits
+from impq_opt.instance.coupling import Coupling
+from impq_opt.instance.elimination import Factor, least_sum, strip_leaves
+from impq_opt.instance.instance import Direction, Instance
+from impq_opt.instance.local import is_local, local_limits
 from impq_opt.solvers._native import MOST_COLUMNS, stars
 from impq_opt.types import BoolArray, FloatArray, IntArray
 

@@ -9,10 +9,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from impq_opt.contract import Claim, Control, Solver
 from impq_opt.exactness.limits import UNLIMITED
 from impq_opt.exactness.sums import nearest_float
-from impq_opt.instance import Direction, Instance
+from impq_opt.instance.contract import Claim, Control, Solver
+from impq_opt.instance.instance import Direction, Instance
 from impq_opt.solvers._hull import Steps, hull_steps
 
 __all__ = ["Lagrangian", "break_step", "price"]

@@ -8,8 +8,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from impq_opt.contract import Claim, Control, Solver
-from impq_opt.instance import Instance
+from impq_opt.instance.contract import Claim, Control, Solver
+from impq_opt.instance.instance import Instance
 from impq_opt.solvers._best import best_feasible
 from impq_opt.types import IntArray
 

@@ -13,8 +13,8 @@ from impq_opt.audit import verify
 from impq_opt.costs import LookupCost
 from impq_opt.errors import InputError, ProblemError, UnsupportedError
 from impq_opt.instance import Direction
+from impq_opt.instance.question import make_instance
 from impq_opt.problems.mobilenet import mobilenet_v1
-from impq_opt.question import make_instance
 from impq_opt.verification import dual_bound
 
 SOLVERS = ("exhaustive", "exact", "milp", "ilp")
@@ -154,7 +154,7 @@ def test_operations_need_declared_counts():
 @pytest.mark.parametrize("priced", [False, True])
 def test_the_least_peak_is_found(shape, budgeted, priced, monkeypatch):
     if priced:  # steps with many groups have prices
-        monkeypatch.setattr("impq_opt.locality._LARGEST", 0)
+        monkeypatch.setattr("impq_opt.instance.local._LARGEST", 0)
     problem, limits = graph(shape, seed=6), {}
     for bound in (0.02, 0.1):
         if budgeted:

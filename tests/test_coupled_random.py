@@ -7,8 +7,8 @@ import pytest
 
 from impq_opt import Group, Problem, Status, solve
 from impq_opt.audit import verify
-from impq_opt.costs.rows import budget_rows
 from impq_opt.errors import ProblemError
+from impq_opt.instance.rows import budget_rows
 
 COSTS = ("storage", "bit-operations", "adders", "slides", "representational", "activation-memory")
 SETS = ((2, 4), (1, 2, 3), (2, 4.25, 8), (3, 8))
@@ -90,7 +90,7 @@ def test_exact_is_exact(block, how, monkeypatch):
     if how == "branched":  # small clusters would become single groups: branch instead
         monkeypatch.setattr("impq_opt.solvers._coupled._LARGEST", 1)
     if how == "priced":  # limits would be on few groups: price them instead
-        monkeypatch.setattr("impq_opt.locality._LARGEST", 0)
+        monkeypatch.setattr("impq_opt.instance.local._LARGEST", 0)
     for seed in range(block * 12, block * 12 + 12):
         drawn = case(seed)
         if drawn is None:

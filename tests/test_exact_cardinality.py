@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from impq_opt import Problem, Status, solve
-from impq_opt.contract import Control
 from impq_opt.exactness.sums import of_units, units_within
+from impq_opt.instance.contract import Control
+from impq_opt.instance.question import make_instance
 from impq_opt.problems.families import generate
-from impq_opt.question import make_instance
 from impq_opt.solvers._exact_cardinality import pairs_of, pairs_under_budget
 from impq_opt.solvers._exact_scan import Pool
 from impq_opt.solvers._exact_search import Search

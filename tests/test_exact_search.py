@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from impq_opt import Problem, Status, Stop, solve
-from impq_opt.contract import Control
+from impq_opt.instance.contract import Control
+from impq_opt.instance.question import make_instance
 from impq_opt.problems.families import FAMILIES, explicit, generate
-from impq_opt.question import make_instance
 from impq_opt.solvers import _exact_price, _exact_relax, _exact_search, _native, make_solver
 from impq_opt.testing import random_case
 

@@ -390,8 +390,9 @@ def test_several_limits_and_shared_activations_keep_to_what_is_allowed(seed):
 
 @pytest.mark.parametrize("seed", range(8))
 def test_groups_that_are_joined_or_settled_keep_their_own_columns(seed):
-    from impq_opt.reduction import components, join, settle
-    from impq_opt.solver import make_instance
+    from impq_opt.instance.join import components, join
+    from impq_opt.instance.settle import settle
+    from impq_opt.solve import make_instance
 
     rng = np.random.default_rng(3000 + seed)
     count = 8

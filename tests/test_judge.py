@@ -18,7 +18,7 @@ from imports import IMPORTS
 from impq_opt import Group, ImpqError, Problem, Status, solve, verify
 from impq_opt.costs import TableCost
 from impq_opt.instance import Direction, Instance
-from impq_opt.question import make_instance
+from impq_opt.instance.question import make_instance
 from impq_opt.recount import Outcome, prove_bound, prove_infeasible
 
 # -- against every assignment ----------------------------------------------------------------------------------------

@@ -13,8 +13,8 @@ from test_judge import asked, drawn, optimum, value
 from impq_opt import Group, Problem
 from impq_opt.costs import LookupCost, TableCost
 from impq_opt.instance import Direction, Instance
+from impq_opt.instance.question import make_instance
 from impq_opt.limits_together import Case
-from impq_opt.question import make_instance
 from impq_opt.recount import Outcome, prove_bound, prove_infeasible
 
 

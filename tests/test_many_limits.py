@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from impq_opt import Group, Problem, Status, solve
-from impq_opt.contract import Control, clock
 from impq_opt.costs import TableCost
-from impq_opt.costs.rows import budget_rows
 from impq_opt.errors import ProblemError
 from impq_opt.groups.damage import DamageTable
-from impq_opt.solver import make_instance
+from impq_opt.instance.contract import Control, clock
+from impq_opt.instance.rows import budget_rows
+from impq_opt.solve import make_instance
 from impq_opt.solvers import _small, exact
 from impq_opt.solvers._dual import maximize_dual
 from impq_opt.solvers._oracle import Oracle

@@ -14,7 +14,7 @@ import pytest
 
 from impq_opt import Enumeration, Group, Problem, Status, solve, verify
 from impq_opt.costs import LookupCost, TableCost
-from impq_opt.solver import make_instance
+from impq_opt.solve import make_instance
 from impq_opt.verification import assess, dual_bound, examine
 
 ULP = Fraction(1, 2**1074)
@@ -54,7 +54,7 @@ def tabled(signs: tuple[int, ...] = (1, -1)) -> Problem:
 @pytest.mark.parametrize("goal", [{"bound": 2.0}, {"budget": 30}])
 @pytest.mark.parametrize("second", PRICES[:-1])
 def test_the_bound_of_multipliers_is_theirs_and_no_more(signs, goal, second, monkeypatch) -> None:
-    monkeypatch.setattr("impq_opt.locality._LARGEST", 0)  # limits on few groups would be kept, not priced
+    monkeypatch.setattr("impq_opt.instance.local._LARGEST", 0)  # limits on few groups would be kept, not priced
     instance = make_instance(tabled(signs), **goal)
     for first in PRICES[:-1]:
         multipliers = {"bound" if "bound" in goal else "budget": first, "used": second}
@@ -182,7 +182,9 @@ def peaks() -> Problem:
 
 @pytest.mark.parametrize("most", [1 << 15, 0])
 def test_multipliers_rule_out_no_peak_that_can_be_reached(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("impq_opt.locality._LARGEST", most)  # at 0, steps get prices: none here, which proves nothing
+    monkeypatch.setattr(
+        "impq_opt.instance.local._LARGEST", most
+    )  # at 0, steps get prices: none here, which proves nothing
     for bound in (0.2, 0.05, 0.01, Fraction(1, 2**16) * 4):
         instance = make_instance(peaks(), bound=bound)
         truth = solve(peaks(), bound=bound, solver="exhaustive")
@@ -255,8 +257,8 @@ def test_the_enumeration_is_complete_to_the_last_quantum() -> None:
 
 def test_an_answer_a_quantum_above_its_bound_is_not_optimal() -> None:
     """At a price of nothing the bound is the least cost, 1, exactly: an answer of 2 leaves a gap, one of 1 none."""
-    from impq_opt.contract import Claim, Control, Solver
     from impq_opt.instance import Instance
+    from impq_opt.instance.contract import Claim, Control, Solver
 
     @dataclasses.dataclass(frozen=True)
     class Priced(Solver):
@@ -275,8 +277,8 @@ def test_an_answer_a_quantum_above_its_bound_is_not_optimal() -> None:
 
 
 def test_a_bound_on_damage_is_rounded_down() -> None:
-    from impq_opt.contract import Claim, Control, Solver
     from impq_opt.instance import Instance
+    from impq_opt.instance.contract import Claim, Control, Solver
 
     @dataclasses.dataclass(frozen=True)
     class Priced(Solver):
@@ -311,9 +313,9 @@ def test_a_bound_on_damage_is_rounded_down() -> None:
     ],
 )
 def test_claims_that_are_no_numbers_are_none(parts) -> None:  # type: ignore[no-untyped-def]
-    from impq_opt.claims import checked
-    from impq_opt.contract import Claim
     from impq_opt.errors import SolverError
+    from impq_opt.instance.claims import checked
+    from impq_opt.instance.contract import Claim
 
     with pytest.raises(SolverError):
         checked(Claim(**parts), "one")
@@ -323,8 +325,8 @@ def test_claims_that_are_no_numbers_are_none(parts) -> None:  # type: ignore[no-
     "bound", [np.int64(2**62), np.float64(0.5), np.uint64(2**63), np.float32(0.1), 3, Fraction(1, 3)]
 )
 def test_claimed_bounds_are_plain_numbers(bound) -> None:  # type: ignore[no-untyped-def]
-    from impq_opt.claims import checked
-    from impq_opt.contract import Claim
+    from impq_opt.instance.claims import checked
+    from impq_opt.instance.contract import Claim
 
     found = checked(Claim(lower_bound=bound), "one").lower_bound
     assert type(found) in (int, float, Fraction)
@@ -335,8 +337,8 @@ def test_claimed_bounds_are_plain_numbers(bound) -> None:  # type: ignore[no-unt
 def test_an_enumeration_of_others_counts_where_it_is_repeated(
     states: int, status: Status, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from impq_opt.contract import Claim, Control, Solver
     from impq_opt.instance import Instance
+    from impq_opt.instance.contract import Claim, Control, Solver
 
     monkeypatch.setattr("impq_opt.conclusion._REPEATED", states)
     problem = Problem.from_tables([[1, 9], [2, 8], [3, 7], [4, 6]], [[0.5, 0.1], [0.4, 0.1], [0.3, 0.1], [0.2, 0.1]])

@@ -15,7 +15,7 @@ import pytest
 from impq_opt import Group, Problem, Status, solve, verify
 from impq_opt.costs import LookupCost, TableCost
 from impq_opt.instance import Instance
-from impq_opt.question import make_instance
+from impq_opt.instance.question import make_instance
 from impq_opt.solvers import _hull, _native
 
 TRACE = Fraction(1, 2**70)
@@ -105,7 +105,7 @@ def test_one_limit_with_candidates_of_every_number(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["any", "falling", "equal costs", "knapsack"])
 def test_two_limits(kind: str, trace: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a trace, sums of damages do not fit 64 bits, and a bound is attained to the last of them."""
-    monkeypatch.setattr("impq_opt.locality._LARGEST", 0)  # every limit is priced
+    monkeypatch.setattr("impq_opt.instance.local._LARGEST", 0)  # every limit is priced
     for seed in range(6):
         rng = Random(seed)
         groups = rng.randrange(8, 12)
@@ -137,7 +137,7 @@ def test_two_limits(kind: str, trace: bool, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_three_limits_attained(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("impq_opt.locality._LARGEST", 0)
+    monkeypatch.setattr("impq_opt.instance.local._LARGEST", 0)
     for seed in range(10):
         rng = Random(seed)
         rows = [[(rng.randrange(30), tuple(rng.randrange(4) for _ in range(3))) for _ in range(3)] for _ in range(9)]
@@ -331,7 +331,7 @@ def test_branching_finds_what_looking_at_every_activation_finds() -> None:
 @pytest.mark.parametrize("step", [1, 6])
 def test_a_core_is_searched_to_the_last_unit(compiled: bool, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Gains from anywhere, on a lattice or not; needs of a few units, so that one of them decides."""
-    from impq_opt.contract import Control
+    from impq_opt.instance.contract import Control
     from impq_opt.solvers._exact_core import Core, search
 
     if not compiled:
@@ -413,7 +413,7 @@ def test_several_limits_are_searched_to_the_last_unit(
     limits: int, direction: str, large: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Costs that differ by units on top of large ones, whole damages, limits that an assignment meets exactly."""
-    monkeypatch.setattr("impq_opt.locality._LARGEST", 0)  # limits on few groups would be branched on
+    monkeypatch.setattr("impq_opt.instance.local._LARGEST", 0)  # limits on few groups would be branched on
     closed = 0
     for seed in range(25):
         rng = np.random.default_rng([seed, limits])
@@ -444,7 +444,7 @@ def test_branching_is_to_the_last_quantum(joined: int, goal: dict[str, float], m
 @pytest.mark.parametrize("nodes", [0, 1, 2, 4, 8])
 def test_what_a_stopped_branching_proves_is_true(nodes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("impq_opt.solvers._coupled._LARGEST", 1)  # no cluster becomes a group
-    from impq_opt.contract import Control
+    from impq_opt.instance.contract import Control
     from impq_opt.solvers._coupled import solve_coupled
     from impq_opt.solvers.exact import Exact
 

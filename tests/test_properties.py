@@ -76,7 +76,7 @@ def test_an_answer_is_feasible_under_its_own_damage(problem: Problem) -> None:
 @common
 @given(problem=tables())
 def test_lifting_and_reducing_are_inverse(problem: Problem) -> None:
-    from impq_opt.question import make_instance
+    from impq_opt.instance.question import make_instance
 
     instance = make_instance(problem, bound=1.0)
     choice = instance.widths - 1

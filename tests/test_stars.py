@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from graphs import SHAPES, graph
 
+from impq_opt.instance.question import make_instance
 from impq_opt.problems.mobilenet import mobilenet_v1
-from impq_opt.question import make_instance
 from impq_opt.solvers import _native, _oracle
 from impq_opt.solvers._exact_model import _floor_sums
 

@@ -16,7 +16,7 @@ from strategies import bounds, restricted
 
 import impq_opt
 from impq_opt import Certificate, Enumeration, Group, ImpqError, Problem, Status, Verdict, solve, verify
-from impq_opt.question import asked
+from impq_opt.instance.question import asked
 from impq_opt.recount import Outcome, prove_bound
 
 

@@ -114,7 +114,7 @@ def _work(answer: Connection, problem: Problem, solver: str, keywords: dict[str,
         os.setsid()
     threading.Thread(target=_follow, daemon=True).start()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    from impq_opt.solver import solve
+    from impq_opt.solve import solve
 
     try:
         found: Any = replace(solve(problem, solver=solver, **keywords), problem=None)  # type: ignore[arg-type]

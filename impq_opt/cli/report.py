@@ -23,7 +23,7 @@ from impq_opt.files import load_allocation
 from impq_opt.problem import Problem
 from impq_opt.report import Measured, Report, Strategy, render_page, write_pictures
 from impq_opt.report.curve import Curve, curve
-from impq_opt.solver import solve_in_passing
+from impq_opt.solve import solve_in_passing
 from impq_opt.solvers import solver_class, solver_names
 from impq_opt.sweep import frontier as sweep
 

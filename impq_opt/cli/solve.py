@@ -34,7 +34,7 @@ from impq_opt.cli._goals import Goals, Many, cost_unit, damage_name, diagnosis_t
 from impq_opt.cli._picture import picture
 from impq_opt.exactness.sums import nearest_float
 from impq_opt.files import save_allocation
-from impq_opt.solver import solve as solve_problem
+from impq_opt.solve import solve as solve_problem
 from impq_opt.solvers import solver_class
 from impq_opt.stability import Stability
 from impq_opt.stability import stability as measure_stability
@@ -166,7 +166,7 @@ def _stopped(allocation: Allocation) -> str:
 
 
 def _budget(allocation: Allocation, name: str, limit: Fraction) -> str:
-    from impq_opt.costs.rows import budget_rows, cost_row
+    from impq_opt.instance.rows import budget_rows, cost_row
 
     problem = allocation.problem
     if name == "+".join(allocation.cost_weights):

@@ -14,7 +14,6 @@ import numpy as np
 
 from impq_opt.allocation import Allocation
 from impq_opt.costs import TableCost
-from impq_opt.costs.rows import cost_row
 from impq_opt.documents.numbers import read_float, read_whole
 from impq_opt.documents.reading import read_text
 from impq_opt.errors import FileError, nearest
@@ -23,6 +22,7 @@ from impq_opt.groups.arrays import KIND_NAMES, allowed_tables
 from impq_opt.groups.candidates import Candidates, gather_sets
 from impq_opt.groups.damage import DamageTable, PowerLaw
 from impq_opt.groups.names import GroupNames
+from impq_opt.instance.rows import cost_row
 from impq_opt.problem import Problem
 from impq_opt.text import csv_text, csv_value
 

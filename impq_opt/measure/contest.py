@@ -12,7 +12,7 @@ from impq_opt.data.dataset import Dataset
 from impq_opt.measure.api import measure
 from impq_opt.measure.reality import Reality, Validation
 from impq_opt.measure.replicates import Sampling
-from impq_opt.solver import solve_in_passing
+from impq_opt.solve import solve_in_passing
 
 __all__ = ["Entry", "contest"]
 

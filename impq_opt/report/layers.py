@@ -9,9 +9,9 @@ from functools import cached_property
 import numpy as np
 
 from impq_opt.allocation import Allocation
-from impq_opt.costs.rows import cost_row
 from impq_opt.groups.arrays import KIND_NAMES
 from impq_opt.groups.damage import PowerLaw
+from impq_opt.instance.rows import cost_row
 from impq_opt.problem import Problem
 from impq_opt.types import FloatArray, IntArray
 

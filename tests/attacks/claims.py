@@ -25,8 +25,8 @@ from attacks.instances import answer_faults
 from attacks.questions import Question
 from impq_opt import Enumeration
 from impq_opt.allocation import Stop
-from impq_opt.contract import Claim, Control, Solver
 from impq_opt.instance import Instance
+from impq_opt.instance.contract import Claim, Control, Solver
 
 KIND = "claims"
 EACH = 25

@@ -177,7 +177,7 @@ def _dual(rng: Random, said: list[str]) -> Iterator[str]:
 
 
 def _instance_maker() -> Callable[..., Any]:
-    from impq_opt.solver import make_instance
+    from impq_opt.solve import make_instance
 
     return make_instance
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from impq_opt import Enumeration, Problem, Status, solve
-from impq_opt.contract import Claim, Control, Solver
 from impq_opt.errors import SolverError
 from impq_opt.instance import Instance
+from impq_opt.instance.contract import Claim, Control, Solver
 from impq_opt.testing import CASES, ConformanceError, check_strategy
 
 PROBLEM = Problem.from_tables([[1, 9], [2, 8], [3, 7]], [[0.5, 0.1], [0.4, 0.1], [0.3, 0.1]])

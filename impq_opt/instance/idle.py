@@ -11,9 +11,9 @@ from fractions import Fraction
 
 import numpy as np
 
-from impq_opt.elimination import Factor, least_sum
-from impq_opt.instance import Instance
-from impq_opt.locality import LocalLimit, is_local, local_limits
+from impq_opt.instance.elimination import Factor, least_sum
+from impq_opt.instance.instance import Instance
+from impq_opt.instance.local import LocalLimit, is_local, local_limits
 from impq_opt.types import IntArray
 
 __all__ = ["idle_groups", "least_damage"]

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from impq_opt.allocation import Enumeration, Stop
-from impq_opt.contract import Claim
 from impq_opt.errors import SolverError
+from impq_opt.instance.contract import Claim
 
 __all__ = ["checked"]
 

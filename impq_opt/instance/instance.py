@@ -1,6 +1,6 @@
 """What a solver sees: one choice per free group, integer costs, float64 damages, and limits.
 
-``compilation.compile_instance`` turns a :class:`~impq_opt.Problem` and its goals into an :class:`Instance`:
+``compile.compile_instance`` turns a :class:`~impq_opt.Problem` and its goals into an :class:`Instance`:
 pinned groups become constants, tied groups become one group, cost terms become one integer row. An instance keeps
 vectors where the problem keeps vectors (:class:`RankOne`), and views of the problem's own tables where it can.
 """
@@ -16,9 +16,9 @@ from typing import Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.costs.rows import CostRow
-from impq_opt.coupling import Coupling
 from impq_opt.exactness.sums import exact_int_sum, exact_sum
+from impq_opt.instance.coupling import Coupling
+from impq_opt.instance.rows import CostRow
 from impq_opt.problem import Problem
 from impq_opt.types import FloatArray, IntArray
 

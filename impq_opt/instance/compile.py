@@ -10,11 +10,11 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.costs.rows import CostRow
-from impq_opt.coupling import Coupling, Places, couple
 from impq_opt.exactness.sums import exact_int_sum, exact_sum, sum_rows_down
 from impq_opt.groups.damage import DamageTable, PowerLaw
-from impq_opt.instance import Block, Budget, Direction, Instance, RankOne, TieBlock
+from impq_opt.instance.coupling import Coupling, Places, couple
+from impq_opt.instance.instance import Block, Budget, Direction, Instance, RankOne, TieBlock
+from impq_opt.instance.rows import CostRow
 from impq_opt.problem import Problem
 from impq_opt.types import IntArray
 

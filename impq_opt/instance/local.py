@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt.exactness.sums import exact_int_sum
-from impq_opt.instance import Budget, Instance
+from impq_opt.instance.instance import Budget, Instance
 
 __all__ = ["LocalLimit", "is_local", "local_limits", "without_constant"]
 
