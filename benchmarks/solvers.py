@@ -20,8 +20,8 @@ from _figures import Figures, median_seconds
 from _peers import Outcome, apart, cbc, cp_sat, highs
 
 from impq_opt import Problem, Status, frontier, solve
-from impq_opt.allocation import Allocation
 from impq_opt.files import save_problem
+from impq_opt.problem.allocation import Allocation
 from impq_opt.problems.families import explicit, generate
 from impq_opt.solvers import _native
 

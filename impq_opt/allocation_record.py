@@ -11,11 +11,11 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.allocation import Allocation, Certificate, Diagnosis, Enumeration, Status, Stop
 from impq_opt.documents.numbers import read_exact
 from impq_opt.errors import AllocationError, nearest
 from impq_opt.exactness.sums import nearest_float
-from impq_opt.problem import Problem
+from impq_opt.problem.allocation import Allocation, Certificate, Diagnosis, Enumeration, Status, Stop
+from impq_opt.problem.problem import Problem
 from impq_opt.stability import upper_limit
 
 __all__ = ["AllocationRecord", "Revision", "allocation_from_record", "allocation_record"]

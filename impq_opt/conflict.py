@@ -17,7 +17,7 @@ from impq_opt.exactness.sums import exact_sum
 from impq_opt.instance.compile import compile_instance
 from impq_opt.instance.instance import Direction, Instance, RankOne
 from impq_opt.instance.rows import CostRow, cost_row
-from impq_opt.problem import Problem
+from impq_opt.problem.problem import Problem
 
 __all__ = ["BOUND", "Item", "Limit", "Parts", "smallest_conflict"]
 

@@ -16,7 +16,7 @@ from impq_opt.costs import COSTS, CostTerm, TableCost
 from impq_opt.costs.lookup import LookupCost
 from impq_opt.documents.numbers import read_exact
 from impq_opt.errors import FileError, ProblemError
-from impq_opt.problem import Problem
+from impq_opt.problem.problem import Problem
 
 __all__ = [
     "CostRecord",

@@ -23,13 +23,13 @@ from safetensors import SafetensorError, safe_open
 
 from impq_opt import allocation_record as answers
 from impq_opt import problem_record as questions
-from impq_opt.allocation import Allocation, Status
 from impq_opt.allocation_record import AllocationRecord, Revision, allocation_from_record
 from impq_opt.documents.reading import read_bytes, read_json, read_toml
 from impq_opt.documents.writing import alone, atomic_write, writing
 from impq_opt.errors import FileError, InputError, nearest
 from impq_opt.groups.arrays import KIND_NAMES
-from impq_opt.problem import Problem
+from impq_opt.problem.allocation import Allocation, Status
+from impq_opt.problem.problem import Problem
 from impq_opt.problem_document import problem_document
 from impq_opt.problem_record import ProblemRecord, problem_from_record
 

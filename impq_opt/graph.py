@@ -8,7 +8,7 @@ from typing import Any
 import networkx as nx
 import numpy as np
 
-from impq_opt.problem import Problem
+from impq_opt.problem.problem import Problem
 from impq_opt.text import html_text, shortened, visible
 
 __all__ = ["graph_svg", "network_graph"]

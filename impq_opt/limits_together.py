@@ -18,7 +18,6 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.allocation import Allocation
 from impq_opt.costs.units import parse_quantity
 from impq_opt.errors import ImpqError
 from impq_opt.exactness.sums import ceil_float, exact_int_sum, exact_sum
@@ -26,7 +25,8 @@ from impq_opt.instance.compile import compile_instance
 from impq_opt.instance.instance import Direction, Instance, RankOne
 from impq_opt.instance.rows import CostRow, cost_row
 from impq_opt.lines import chunks, pair_tables
-from impq_opt.problem import Problem
+from impq_opt.problem.allocation import Allocation
+from impq_opt.problem.problem import Problem
 from impq_opt.recompute import broken_rule, cost_of, damage_of
 from impq_opt.recount import Outcome, Recount, prove_bound
 from impq_opt.types import FloatArray, IntArray

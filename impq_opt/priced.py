@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.allocation import Allocation
 from impq_opt.errors import AllocationError, ImpqError, UnsupportedError
 from impq_opt.exactness.sums import nearest_float
 from impq_opt.instance.coupling import Coupling
 from impq_opt.instance.instance import Direction, Instance
 from impq_opt.instance.question import asked
-from impq_opt.problem import Problem
+from impq_opt.problem.allocation import Allocation
+from impq_opt.problem.problem import Problem
 from impq_opt.solve import solve_in_passing
 from impq_opt.types import FloatArray, IntArray
 

@@ -15,7 +15,7 @@ from impq_opt.costs import TableCost
 from impq_opt.errors import FileError, InputError
 from impq_opt.groups.candidates import Candidates
 from impq_opt.groups.damage import PowerLaw
-from impq_opt.problem import Problem
+from impq_opt.problem.problem import Problem
 from impq_opt.problem_record import FORMAT, OPTIONAL, ProblemRecord, problem_from_record
 
 __all__ = ["problem_document"]

@@ -20,13 +20,13 @@ import numpy.typing as npt
 
 from impq_opt.cost_record import CostRecord, cost_array_types, cost_from_arrays, cost_from_csv, table_cost
 from impq_opt.costs import TableCost
-from impq_opt.declaration import Group, from_groups
 from impq_opt.documents.numbers import read_exact, read_float
 from impq_opt.errors import ProblemError
 from impq_opt.groups.candidates import Candidates
 from impq_opt.groups.damage import DamageTable, PowerLaw
 from impq_opt.groups.names import GroupNames
-from impq_opt.problem import Problem
+from impq_opt.problem.declaration import Group, from_groups
+from impq_opt.problem.problem import Problem
 
 __all__ = ["FORMAT", "ProblemRecord", "problem_from_record"]
 

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import NamedTuple
 
-from impq_opt.allocation import Allocation, Diagnosis
 from impq_opt.exactness.sums import ceil_float, nearest_float
 from impq_opt.limits_together import BOUND, Case, Decision, Item, Verdict
-from impq_opt.problem import Problem
+from impq_opt.problem.allocation import Allocation, Diagnosis
+from impq_opt.problem.problem import Problem
 
 __all__ = ["Finding", "check_conflict"]
 

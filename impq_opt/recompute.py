@@ -14,12 +14,12 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.allocation import Allocation
 from impq_opt.costs import CostTerm
 from impq_opt.exactness.sums import exact_sum, nearest_float
 from impq_opt.instance.instance import Instance
 from impq_opt.lines import Line, lines_of
-from impq_opt.problem import Problem
+from impq_opt.problem.allocation import Allocation
+from impq_opt.problem.problem import Problem
 from impq_opt.types import IntArray
 
 __all__ = ["broken_rule", "cost_of", "damage_of", "disagreement"]

@@ -7,11 +7,11 @@ from fractions import Fraction
 
 import numpy as np
 
-from impq_opt.allocation import Allocation
 from impq_opt.errors import OptionError, ProblemError
 from impq_opt.exactness.sums import exact_sum, nearest_float
 from impq_opt.groups.damage import DamageTable, PowerLaw
-from impq_opt.problem import Problem
+from impq_opt.problem.allocation import Allocation
+from impq_opt.problem.problem import Problem
 from impq_opt.types import FloatArray
 
 __all__ = ["Stability", "stability", "upper_limit"]

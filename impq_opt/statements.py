@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from impq_opt.allocation import Allocation
 from impq_opt.exactness.sums import nearest_float
-from impq_opt.problem import Problem
+from impq_opt.problem.allocation import Allocation
+from impq_opt.problem.problem import Problem
 
 __all__ = ["false_statements"]
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from impq_opt.allocation import Allocation
 from impq_opt.errors import UnsupportedError
 from impq_opt.exactness.sums import nearest_float
 from impq_opt.groups.arrays import exact_bound
@@ -20,7 +19,8 @@ from impq_opt.instance.compile import compile_instance
 from impq_opt.instance.contract import Control, Solver, clock, listening
 from impq_opt.instance.instance import Direction, Instance
 from impq_opt.instance.rows import cost_row
-from impq_opt.problem import Problem
+from impq_opt.problem.allocation import Allocation
+from impq_opt.problem.problem import Problem
 from impq_opt.solve import answer
 from impq_opt.types import FloatArray, IntArray
 

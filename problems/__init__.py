@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from impq_opt.errors import OptionError, nearest
-from impq_opt.problem import Problem
+from impq_opt.problem.problem import Problem
 
 __all__ = ["DEFAULT", "load", "names", "path"]
 

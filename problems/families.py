@@ -16,7 +16,7 @@ import numpy as np
 from impq_opt.errors import OptionError, nearest
 from impq_opt.exactness.sums import exact_sum
 from impq_opt.groups.damage import PowerLaw
-from impq_opt.problem import Problem
+from impq_opt.problem.problem import Problem
 from impq_opt.types import FloatArray, IntArray
 
 __all__ = ["FAMILIES", "Family", "explicit", "generate"]

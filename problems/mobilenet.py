@@ -15,7 +15,7 @@ from impq_opt.errors import OptionError
 from impq_opt.groups.candidates import Candidates
 from impq_opt.groups.damage import PowerLaw
 from impq_opt.groups.names import GroupNames
-from impq_opt.problem import Problem
+from impq_opt.problem.problem import Problem
 
 __all__ = ["LAYERS", "Layer", "layers", "mobilenet_v1"]
 

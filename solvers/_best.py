@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from impq_opt.allocation import Stop
 from impq_opt.instance.contract import Claim, Control
 from impq_opt.instance.instance import Direction, Instance
+from impq_opt.problem.allocation import Stop
 from impq_opt.types import IntArray
 
 __all__ = ["best_feasible"]

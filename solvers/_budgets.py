@@ -24,11 +24,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.allocation import Enumeration, Stop
 from impq_opt.exactness.limits import UNLIMITED
 from impq_opt.exactness.sums import exact_int_sum, exact_sum, nearest_float
 from impq_opt.instance.contract import Claim, Control, ExpiredError
 from impq_opt.instance.instance import Direction, Instance
+from impq_opt.problem.allocation import Enumeration, Stop
 from impq_opt.solvers._dual import Dual, maximize_dual
 from impq_opt.solvers._exchange import exchange
 from impq_opt.solvers._oracle import Oracle, Point, Row

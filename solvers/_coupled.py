@@ -18,7 +18,6 @@ from functools import cached_property, partial
 
 import numpy as np
 
-from impq_opt.allocation import Enumeration, Stop
 from impq_opt.exactness.sums import nearest_float
 from impq_opt.instance.contract import Claim, Control, ExpiredError
 from impq_opt.instance.idle import idle_groups, least_damage
@@ -26,6 +25,7 @@ from impq_opt.instance.instance import Direction, Instance
 from impq_opt.instance.join import components, join
 from impq_opt.instance.local import is_local
 from impq_opt.instance.settle import settle
+from impq_opt.problem.allocation import Enumeration, Stop
 from impq_opt.solvers._dual import Dual, maximize_dual
 from impq_opt.solvers._oracle import Domain, Oracle, Point
 from impq_opt.types import BoolArray, FloatArray, IntArray

@@ -14,10 +14,10 @@ from typing import Any, cast
 
 import numpy as np
 
-from impq_opt.allocation import Enumeration, Stop
 from impq_opt.exactness.sums import exact_int_sum, exact_sum
 from impq_opt.instance.contract import Claim
 from impq_opt.instance.instance import Block, Direction, Instance, RankOne
+from impq_opt.problem.allocation import Enumeration, Stop
 from impq_opt.types import IntArray
 
 __all__ = ["branch"]

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.allocation import Stop
 from impq_opt.exactness.limits import MOST_STATES
 from impq_opt.instance.contract import Control
+from impq_opt.problem.allocation import Stop
 from impq_opt.solvers import _native
 from impq_opt.solvers._hull import Steps, hull_steps
 from impq_opt.solvers._native import ColumnArray, column_type

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.allocation import Enumeration, Stop
 from impq_opt.exactness.sums import float_of, of_units, reported_as_low
 from impq_opt.instance.contract import Claim, Control
 from impq_opt.instance.instance import Instance
+from impq_opt.problem.allocation import Enumeration, Stop
 from impq_opt.solvers._exact_cardinality import Pairs, pairs_of, pairs_under_budget
 from impq_opt.solvers._exact_core import Found, search
 from impq_opt.solvers._exact_fill import fill

@@ -12,12 +12,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 
-from impq_opt.allocation import Enumeration, Stop
 from impq_opt.exactness.limits import ABOVE_ALL_DAMAGE
 from impq_opt.instance.contract import Claim, Control
 from impq_opt.instance.instance import Block, Direction, Instance
 from impq_opt.instance.local import is_local
 from impq_opt.instance.rows import cost_row
+from impq_opt.problem.allocation import Enumeration, Stop
 from impq_opt.solvers._dual import FEW_STEPS, dual_prices
 from impq_opt.solvers._small import enumerated
 

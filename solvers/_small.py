@@ -11,12 +11,12 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from impq_opt.allocation import Enumeration
 from impq_opt.exactness.sums import float_units, units_within
 from impq_opt.instance.contract import Claim, Control
 from impq_opt.instance.coupling import Coupling
 from impq_opt.instance.instance import Budget, Direction, Instance
 from impq_opt.instance.settle import settle
+from impq_opt.problem.allocation import Enumeration
 from impq_opt.types import BoolArray, IntArray
 
 __all__ = ["enumerated"]

@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from impq_opt.allocation import Enumeration, Stop
 from impq_opt.exactness.sums import float_units, nearest_float
 from impq_opt.instance.contract import Claim, Control
 from impq_opt.instance.coupling import Coupling
 from impq_opt.instance.instance import Direction, Instance
+from impq_opt.problem.allocation import Enumeration, Stop
 from impq_opt.solvers._best import best_feasible
 from impq_opt.types import IntArray
 

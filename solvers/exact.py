@@ -20,12 +20,12 @@ from fractions import Fraction
 from functools import partial
 from typing import ClassVar
 
-from impq_opt.allocation import Enumeration, Stop
 from impq_opt.errors import OptionError
 from impq_opt.exactness.sums import reported_as_low
 from impq_opt.instance.contract import Claim, Control, ExpiredError, Solver
 from impq_opt.instance.instance import Direction, Instance
 from impq_opt.instance.local import is_local, without_constant
+from impq_opt.problem.allocation import Enumeration, Stop
 from impq_opt.solvers._exact_magnify import as_before, magnified
 from impq_opt.solvers._exact_search import Search
 from impq_opt.solvers._hull import Hulls

@@ -10,11 +10,11 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.allocation import Enumeration, Stop
 from impq_opt.errors import OptionError
 from impq_opt.exactness.sums import nearest_float
 from impq_opt.instance.contract import Claim, Control, ExpiredError, Solver
 from impq_opt.instance.instance import Budget, Direction, Instance
+from impq_opt.problem.allocation import Enumeration, Stop
 
 __all__ = ["Exhaustive"]
 

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.allocation import Stop
 from impq_opt.exactness.sums import nearest_float
 from impq_opt.instance.contract import Claim, Control, Solver
 from impq_opt.instance.instance import Direction, Instance
+from impq_opt.problem.allocation import Stop
 from impq_opt.solvers._hull import hull_steps
 from impq_opt.solvers.lagrangian import break_step, price
 from impq_opt.types import IntArray

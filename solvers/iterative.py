@@ -8,10 +8,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from impq_opt.allocation import Stop
 from impq_opt.errors import OptionError
 from impq_opt.instance.contract import Claim, Control, Solver
 from impq_opt.instance.instance import Direction, Instance
+from impq_opt.problem.allocation import Stop
 from impq_opt.types import FloatArray, IntArray
 
 __all__ = ["Iterative"]

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 from impq_opt import Allocation, Group, Problem, Status, frontier, solve
-from impq_opt.allocation import Stop
 from impq_opt.costs import TableCost
 from impq_opt.files import save_problem
 from impq_opt.instance.contract import Control, ExpiredError, listening
+from impq_opt.problem.allocation import Stop
 from impq_opt.problems.families import generate
 from impq_opt.solve import answer, make_instance, solve_in_passing
 from impq_opt.solvers import _budgets, _native, make_solver

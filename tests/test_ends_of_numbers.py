@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from impq_opt import Group, ImpqError, Problem, solve, verify
-from impq_opt.allocation import Enumeration, Status
 from impq_opt.costs import TableCost
 from impq_opt.errors import SolverError
 from impq_opt.exactness import native
@@ -22,6 +21,7 @@ from impq_opt.files import load_allocation, load_problem, save_allocation, save_
 from impq_opt.instance import Instance
 from impq_opt.instance.contract import Claim, Control, Solver
 from impq_opt.pricing import Prices, least_priced
+from impq_opt.problem.allocation import Enumeration, Status
 from impq_opt.recount import Outcome, prove_bound
 from impq_opt.solve import make_instance
 

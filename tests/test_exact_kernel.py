@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from impq_opt import Problem, frontier, solve
-from impq_opt.allocation import Allocation
 from impq_opt.exactness import native
 from impq_opt.exactness.sums import exact_sum
 from impq_opt.instance import Block, RankOne
 from impq_opt.instance.contract import Control
 from impq_opt.instance.question import make_instance
 from impq_opt.pricing import _least_on_lines
+from impq_opt.problem.allocation import Allocation
 from impq_opt.problems.families import FAMILIES, explicit, generate
 from impq_opt.solvers import _native as solver_native
 from impq_opt.solvers._exact_core import Core, search

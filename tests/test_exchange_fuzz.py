@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from impq_opt.errors import ImpqError
 from impq_opt.exchange import make_format
-from impq_opt.problem import Problem
+from impq_opt.problem.problem import Problem
 
 KEYS = [
     "groups", "layers", "candidates", "dkld", "dbits", "base", "alts", "bpw", "base_kld", "candidate_stats", "formats",

@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 
 from impq_opt import Group, Problem, Status, frontier, solve, verify
-from impq_opt.allocation import Allocation
 from impq_opt.costs import LookupCost, TableCost
 from impq_opt.errors import ProblemError, UnsupportedError
 from impq_opt.exactness import limits, native
@@ -27,6 +26,7 @@ from impq_opt.files import load_allocation, save_allocation
 from impq_opt.groups.candidates import Candidates
 from impq_opt.instance import Block
 from impq_opt.instance.contract import Control
+from impq_opt.problem.allocation import Allocation
 from impq_opt.problems.families import generate
 from impq_opt.solve import make_instance
 from impq_opt.solvers import _exact_core, make_solver, solver_names

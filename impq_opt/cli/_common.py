@@ -28,7 +28,7 @@ from impq_opt.documents.numbers import read_float, read_whole
 from impq_opt.errors import FileError, OptionError, nearest
 from impq_opt.exactness.sums import nearest_float
 from impq_opt.files import load_problem
-from impq_opt.problem import Problem
+from impq_opt.problem.problem import Problem
 from impq_opt.solvers import solver_class
 from impq_opt.text import json_lines, shortened, visible
 

@@ -13,8 +13,8 @@ from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
-from impq_opt.allocation import Allocation
 from impq_opt.groups.arrays import KIND_NAMES
+from impq_opt.problem.allocation import Allocation
 from impq_opt.text import shortened, visible
 
 __all__ = ["picture"]

@@ -17,10 +17,10 @@ from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any
 
-from impq_opt.allocation import Allocation
 from impq_opt.cli._streams import debugging, silenced
 from impq_opt.errors import ImpqError, SolverError
-from impq_opt.problem import Problem
+from impq_opt.problem.allocation import Allocation
+from impq_opt.problem.problem import Problem
 from impq_opt.solvers import TABLE
 
 __all__ = ["solve_apart"]

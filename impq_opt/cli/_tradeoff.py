@@ -6,13 +6,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from impq_opt.allocation import Status, number
 from impq_opt.cli._common import console, cost_text, grid, print_json, write_output
 from impq_opt.costs import cost_named
 from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import OptionError
 from impq_opt.exactness.sums import nearest_float
-from impq_opt.problem import Problem
+from impq_opt.problem.allocation import Status, number
+from impq_opt.problem.problem import Problem
 from impq_opt.text import csv_text
 from impq_opt.tradeoff import TradeoffPoint, tradeoff
 

@@ -13,7 +13,6 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from impq_opt import problems
-from impq_opt.allocation import Allocation, Status, number
 from impq_opt.cli._common import (
     JsonFlag,
     ProblemName,
@@ -30,7 +29,8 @@ from impq_opt.cli._goals import Goals, Many, cost_unit, damage_name, diagnosis_t
 from impq_opt.cli._process import solve_apart
 from impq_opt.errors import ImpqError, OptionError
 from impq_opt.exactness.sums import nearest_float, reported_as_low
-from impq_opt.problem import Problem
+from impq_opt.problem.allocation import Allocation, Status, number
+from impq_opt.problem.problem import Problem
 from impq_opt.solvers import solver_class, solver_names
 
 __all__ = ["compare"]

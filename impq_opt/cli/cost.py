@@ -10,14 +10,14 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from impq_opt import problems
-from impq_opt.allocation import number
 from impq_opt.cli._common import JsonFlag, console, cost_text, find_problem, grid, print_json
 from impq_opt.costing import cost_at, uniform_bits
 from impq_opt.costs import COSTS
 from impq_opt.documents.numbers import read_float, read_whole
 from impq_opt.errors import ImpqError, OptionError, nearest
 from impq_opt.files import load_allocation
-from impq_opt.problem import Problem
+from impq_opt.problem.allocation import number
+from impq_opt.problem.problem import Problem
 
 __all__ = ["cost"]
 

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from impq_opt.allocation import Allocation, number
 from impq_opt.cli._common import (
     JsonFlag,
     ProblemName,
@@ -29,6 +28,7 @@ from impq_opt.exactness.sums import nearest_float
 from impq_opt.explain import Alternative, Change, Explanation, Overview, overview
 from impq_opt.explain import explain as explain_group
 from impq_opt.files import load_allocation
+from impq_opt.problem.allocation import Allocation, number
 
 __all__ = ["explain"]
 

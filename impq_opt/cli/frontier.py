@@ -10,7 +10,6 @@ import numpy as np
 from cyclopts import Parameter
 
 from impq_opt import problems
-from impq_opt.allocation import Allocation
 from impq_opt.cli._common import (
     JsonFlag,
     Output,
@@ -31,7 +30,8 @@ from impq_opt.exactness.sums import nearest_float
 from impq_opt.groups.arrays import exact_bound
 from impq_opt.instance.instance import Instance
 from impq_opt.instance.question import make_instance
-from impq_opt.problem import Problem
+from impq_opt.problem.allocation import Allocation
+from impq_opt.problem.problem import Problem
 from impq_opt.report.curve import knee, thin
 from impq_opt.report.figures import Figure, Series
 from impq_opt.report.pictures import picture_bytes

@@ -13,7 +13,7 @@ from impq_opt.errors import OptionError
 from impq_opt.exchange import Reader, Writer, format_names, make_format, weights_only
 from impq_opt.exchange.registry import format_class
 from impq_opt.files import save_problem
-from impq_opt.problem import Problem
+from impq_opt.problem.problem import Problem
 
 __all__ = ["format_options", "import_"]
 

@@ -15,7 +15,7 @@ from impq_opt.cli._common import JsonFlag, console, grid, number, parse_bits, pr
 from impq_opt.cli._network import NETWORK_HELP, DataOptions, NetworkOptions, need_torch
 from impq_opt.errors import OptionError
 from impq_opt.files import save_problem
-from impq_opt.problem import Problem
+from impq_opt.problem.problem import Problem
 
 __all__ = ["measure"]
 

@@ -11,7 +11,7 @@ from rich.padding import Padding
 from impq_opt import problems as gallery
 from impq_opt.cli._common import JsonFlag, console, find_problem, grid, print_json, styled
 from impq_opt.exactness.sums import nearest_float
-from impq_opt.problem import Problem
+from impq_opt.problem.problem import Problem
 
 __all__ = ["problems"]
 

@@ -14,13 +14,13 @@ import numpy as np
 from cyclopts import Parameter
 
 from impq_opt import problems
-from impq_opt.allocation import Allocation, Status
 from impq_opt.cli._common import JsonFlag, Output, find_problem, print_json, progress, write_output
 from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import FileError, ImpqError, InputError, OptionError, UnsupportedError
 from impq_opt.exactness.sums import nearest_float
 from impq_opt.files import load_allocation
-from impq_opt.problem import Problem
+from impq_opt.problem.allocation import Allocation, Status
+from impq_opt.problem.problem import Problem
 from impq_opt.report import Measured, Report, Strategy, render_page, write_pictures
 from impq_opt.report.curve import Curve, curve
 from impq_opt.solve import solve_in_passing

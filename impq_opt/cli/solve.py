@@ -12,7 +12,6 @@ from cyclopts import Parameter
 from rich.text import Text
 
 from impq_opt import problems
-from impq_opt.allocation import Allocation, Status, Stop
 from impq_opt.allocation_record import allocation_record
 from impq_opt.cli._common import (
     JsonFlag,
@@ -34,6 +33,7 @@ from impq_opt.cli._goals import Goals, Many, cost_unit, damage_name, diagnosis_t
 from impq_opt.cli._picture import picture
 from impq_opt.exactness.sums import nearest_float
 from impq_opt.files import save_allocation
+from impq_opt.problem.allocation import Allocation, Status, Stop
 from impq_opt.solve import solve as solve_problem
 from impq_opt.solvers import solver_class
 from impq_opt.stability import Stability

@@ -29,7 +29,7 @@ from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import MissingPackageError, OptionError
 from impq_opt.exchange import weights_only as without_activations
 from impq_opt.files import load_allocation
-from impq_opt.problem import Problem
+from impq_opt.problem.problem import Problem
 from impq_opt.solve import solve_in_passing
 
 if TYPE_CHECKING:

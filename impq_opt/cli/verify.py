@@ -10,7 +10,6 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from impq_opt import problems
-from impq_opt.allocation import number
 from impq_opt.audit import Verdict, Verification
 from impq_opt.audit import verify as verify_allocation
 from impq_opt.cli._common import JsonFlag, ProblemName, console, find_problem, print_json, progress, styled
@@ -18,6 +17,7 @@ from impq_opt.cli._streams import say
 from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import OptionError
 from impq_opt.files import load_allocation, save_problem
+from impq_opt.problem.allocation import number
 
 __all__ = ["verify"]
 

@@ -10,7 +10,6 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 import numpy as np
 
-from impq_opt.allocation import Allocation
 from impq_opt.costs import TableCost
 from impq_opt.errors import FileError
 from impq_opt.exchange.base import Layer, Precision, Reader, Writer, read_json, shifted, table, typed
@@ -18,7 +17,8 @@ from impq_opt.exchange.fused import fused_ties
 from impq_opt.groups.candidates import Candidates
 from impq_opt.groups.damage import DamageTable
 from impq_opt.groups.names import GroupNames
-from impq_opt.problem import Problem
+from impq_opt.problem.allocation import Allocation
+from impq_opt.problem.problem import Problem
 
 __all__ = ["AutoRound"]
 

@@ -14,12 +14,12 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.allocation import Allocation
 from impq_opt.documents.reading import read_text, unique_keys
 from impq_opt.errors import AllocationError, FileError, MissingPackageError
 from impq_opt.exchange.fused import fused_ties, layer_ties
 from impq_opt.exchange.restate import Precision, restate
-from impq_opt.problem import Problem
+from impq_opt.problem.allocation import Allocation
+from impq_opt.problem.problem import Problem
 from impq_opt.types import FloatArray
 
 __all__ = [

@@ -14,7 +14,7 @@ from impq_opt.exchange.base import Reader, shifted, table, typed, whole
 from impq_opt.groups.candidates import gather_sets
 from impq_opt.groups.damage import DamageTable
 from impq_opt.groups.names import GroupNames
-from impq_opt.problem import Problem
+from impq_opt.problem.problem import Problem
 
 __all__ = ["ExLlamaV3"]
 

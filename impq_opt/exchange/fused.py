@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from impq_opt.groups.names import GroupNames
-from impq_opt.problem import Problem
+from impq_opt.problem.problem import Problem
 
 __all__ = ["fused_ties", "layer_ties"]
 

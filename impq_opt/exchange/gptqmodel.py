@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from impq_opt.allocation import Allocation
 from impq_opt.exchange.base import Precision, Writer
+from impq_opt.problem.allocation import Allocation
 
 __all__ = ["GptqModel"]
 

@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar
 
-from impq_opt.allocation import Allocation
 from impq_opt.errors import AllocationError
 from impq_opt.exchange.base import Precision, Writer
+from impq_opt.problem.allocation import Allocation
 
 __all__ = ["LlamaCpp"]
 

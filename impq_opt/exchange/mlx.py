@@ -6,9 +6,9 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from impq_opt.allocation import Allocation
 from impq_opt.errors import OptionError
 from impq_opt.exchange.base import Precision, Writer
+from impq_opt.problem.allocation import Allocation
 
 __all__ = ["Mlx"]
 

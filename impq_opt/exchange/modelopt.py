@@ -11,14 +11,14 @@ from typing import Any, ClassVar
 import msgspec
 import numpy as np
 
-from impq_opt.allocation import Allocation
 from impq_opt.costs import TableCost
 from impq_opt.errors import AllocationError, FileError
 from impq_opt.exchange.base import Precision, Reader, Writer, need, read_json, table, typed, whole
 from impq_opt.groups.candidates import gather_sets
 from impq_opt.groups.damage import DamageTable
 from impq_opt.groups.names import GroupNames
-from impq_opt.problem import Problem
+from impq_opt.problem.allocation import Allocation
+from impq_opt.problem.problem import Problem
 
 __all__ = ["ModelOpt"]
 

@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.allocation import Allocation
 from impq_opt.errors import AllocationError, OptionError
 from impq_opt.exchange.base import Precision, Writer, need
+from impq_opt.problem.allocation import Allocation
 
 __all__ = ["OnnxRuntime"]
 

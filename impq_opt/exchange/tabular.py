@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from impq_opt.allocation import Allocation
 from impq_opt.costs import TableCost
 from impq_opt.documents.numbers import read_float, read_whole
 from impq_opt.documents.reading import read_text
@@ -23,7 +22,8 @@ from impq_opt.groups.candidates import Candidates, gather_sets
 from impq_opt.groups.damage import DamageTable, PowerLaw
 from impq_opt.groups.names import GroupNames
 from impq_opt.instance.rows import cost_row
-from impq_opt.problem import Problem
+from impq_opt.problem.allocation import Allocation
+from impq_opt.problem.problem import Problem
 from impq_opt.text import csv_text, csv_value
 
 __all__ = ["Csv", "Parquet"]

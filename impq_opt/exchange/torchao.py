@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from impq_opt.allocation import Allocation
 from impq_opt.exchange.base import Precision, Writer, need
+from impq_opt.problem.allocation import Allocation
 
 __all__ = ["TorchAo"]
 

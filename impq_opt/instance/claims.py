@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from impq_opt.allocation import Enumeration, Stop
 from impq_opt.errors import SolverError
 from impq_opt.instance.contract import Claim
+from impq_opt.problem.allocation import Enumeration, Stop
 
 __all__ = ["checked"]
 

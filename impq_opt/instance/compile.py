@@ -15,7 +15,7 @@ from impq_opt.groups.damage import DamageTable, PowerLaw
 from impq_opt.instance.coupling import Coupling, Places, couple
 from impq_opt.instance.instance import Block, Budget, Direction, Instance, RankOne, TieBlock
 from impq_opt.instance.rows import CostRow
-from impq_opt.problem import Problem
+from impq_opt.problem.problem import Problem
 from impq_opt.types import IntArray
 
 __all__ = ["compile_instance"]

@@ -17,8 +17,8 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.allocation import Enumeration, Stop
 from impq_opt.instance.instance import Instance
+from impq_opt.problem.allocation import Enumeration, Stop
 from impq_opt.types import IntArray
 
 __all__ = ["Claim", "Control", "ExpiredError", "Solver", "clock", "listening"]

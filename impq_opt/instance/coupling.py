@@ -8,7 +8,7 @@ import numpy as np
 
 from impq_opt.exactness.sums import exact_int_sum
 from impq_opt.instance.rows import CostRow
-from impq_opt.problem import Problem
+from impq_opt.problem.problem import Problem
 from impq_opt.types import IntArray
 
 __all__ = ["Coupling", "Places", "couple"]

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from impq_opt.exactness.sums import exact_int_sum, exact_sum
 from impq_opt.instance.coupling import Coupling
 from impq_opt.instance.rows import CostRow
-from impq_opt.problem import Problem
+from impq_opt.problem.problem import Problem
 from impq_opt.types import FloatArray, IntArray
 
 __all__ = ["Block", "Budget", "Direction", "Instance", "RankOne", "TieBlock"]

@@ -6,14 +6,14 @@ import math
 from collections.abc import Mapping
 from fractions import Fraction
 
-from impq_opt.allocation import Allocation
 from impq_opt.costs import parse_quantity
 from impq_opt.errors import AllocationError, InputError, OptionError
 from impq_opt.groups.arrays import exact_bound
 from impq_opt.instance.compile import compile_instance
 from impq_opt.instance.instance import Direction, Instance
 from impq_opt.instance.rows import CostRow, budget_rows, cost_row
-from impq_opt.problem import Problem
+from impq_opt.problem.allocation import Allocation
+from impq_opt.problem.problem import Problem
 
 __all__ = ["asked", "make_instance"]
 

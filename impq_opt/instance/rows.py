@@ -17,7 +17,7 @@ from impq_opt.exactness.limits import LARGEST_TOTAL
 from impq_opt.exactness.sums import exact_int_sum
 from impq_opt.groups.arrays import positive
 from impq_opt.groups.candidates import Candidates
-from impq_opt.problem import Problem
+from impq_opt.problem.problem import Problem
 from impq_opt.types import IntArray
 
 __all__ = ["CostRow", "budget_rows", "cost_row"]

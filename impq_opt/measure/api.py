@@ -23,7 +23,7 @@ from impq_opt.measure.pool import Pool, look_at, prepare
 from impq_opt.measure.replicates import Chunks, Progress, Replicates, Sampling, replicate
 from impq_opt.measure.survey import Survey, calibrate
 from impq_opt.measure.tracing import trace
-from impq_opt.problem import Problem
+from impq_opt.problem.problem import Problem
 
 __all__ = ["measure", "survey_of", "tensors"]
 

@@ -11,7 +11,7 @@ from impq_opt.groups.candidates import Candidates
 from impq_opt.groups.damage import DamageTable, PowerLaw
 from impq_opt.measure.graph import WeightSite
 from impq_opt.measure.survey import Survey
-from impq_opt.problem import Problem
+from impq_opt.problem.problem import Problem
 from impq_opt.types import IntArray
 
 __all__ = ["assemble"]

@@ -13,7 +13,7 @@ from impq_opt.groups.damage import PowerLaw
 from impq_opt.measure.api import survey_of
 from impq_opt.measure.assemble import assemble
 from impq_opt.measure.grouping import Grouping
-from impq_opt.problem import Problem
+from impq_opt.problem.problem import Problem
 
 __all__ = ["structure"]
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from impq_opt.allocation import Allocation
 from impq_opt.errors import AllocationError, DataError, nearest
 from impq_opt.groups.arrays import ACTIVATION
-from impq_opt.problem import Problem
+from impq_opt.problem.allocation import Allocation
+from impq_opt.problem.problem import Problem
 from impq_opt.quantize.graph import CallGraph
 from impq_opt.quantize.quantizers import ActivationQuantizer, WeightQuantizer, WeightRange
 from impq_opt.types import IntArray

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from impq_opt.allocation import Allocation
 from impq_opt.errors import AllocationError
 from impq_opt.exactness.sums import nearest_float
+from impq_opt.problem.allocation import Allocation
 from impq_opt.report.curve import Curve, Strategy
 from impq_opt.report.figures import (
     Figure,

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from impq_opt.allocation import Allocation
 from impq_opt.exactness.sums import nearest_float
+from impq_opt.problem.allocation import Allocation
 from impq_opt.report.figures import Figure, Series
 from impq_opt.report.layers import LayerIndex
 from impq_opt.sweep import Frontier

@@ -8,11 +8,11 @@ from functools import cached_property
 
 import numpy as np
 
-from impq_opt.allocation import Allocation
 from impq_opt.groups.arrays import KIND_NAMES
 from impq_opt.groups.damage import PowerLaw
 from impq_opt.instance.rows import cost_row
-from impq_opt.problem import Problem
+from impq_opt.problem.allocation import Allocation
+from impq_opt.problem.problem import Problem
 from impq_opt.types import FloatArray, IntArray
 
 __all__ = ["Layer", "LayerIndex", "layers_of", "sensitivity_name"]

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from impq_opt import __version__
-from impq_opt.allocation import Allocation
-from impq_opt.allocation import number as allocation_number
 from impq_opt.costs import format_quantity
 from impq_opt.exactness.sums import nearest_float
+from impq_opt.problem.allocation import Allocation
+from impq_opt.problem.allocation import number as allocation_number
 from impq_opt.report.content import Report
 from impq_opt.report.figures import Figure
 from impq_opt.report.layers import Layer, sensitivity_name

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from impq_opt.groups.damage import DamageTable, PowerLaw
-from impq_opt.problem import Problem
+from impq_opt.problem.problem import Problem
 from impq_opt.quantize import WeightQuantizer, WeightRange, quantized_weights
 from impq_opt.types import FloatArray
 

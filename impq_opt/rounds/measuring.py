@@ -9,7 +9,7 @@ from impq_opt.measure import Sampling, measure
 from impq_opt.measure.estimators import Estimator
 from impq_opt.measure.grouping import Grouping
 from impq_opt.measure.metrics import load_metric
-from impq_opt.problem import Problem
+from impq_opt.problem.problem import Problem
 from impq_opt.rounds.hyper import Hyper
 from impq_opt.rounds.loop import Measure
 from impq_opt.rounds.training import Samples

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.allocation import Allocation, Status
 from impq_opt.errors import OptionError, ProblemError
 from impq_opt.groups.arrays import ACTIVATION
 from impq_opt.groups.candidates import Candidates
 from impq_opt.instance.rows import cost_row
-from impq_opt.problem import Problem
+from impq_opt.problem.allocation import Allocation, Status
+from impq_opt.problem.problem import Problem
 from impq_opt.rounds.hyper import Hyper
 from impq_opt.solve import solve_in_passing
 from impq_opt.types import FloatArray, IntArray

@@ -9,9 +9,9 @@ from functools import cached_property
 
 import numpy as np
 
-from impq_opt.allocation import Allocation
 from impq_opt.exactness.sums import ceil_float, exact_sum
-from impq_opt.problem import Problem
+from impq_opt.problem.allocation import Allocation
+from impq_opt.problem.problem import Problem
 from impq_opt.solve import solve
 
 __all__ = ["CASES", "Case", "random_case"]

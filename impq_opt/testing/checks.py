@@ -8,14 +8,14 @@ from fractions import Fraction
 
 import numpy as np
 
-from impq_opt.allocation import Allocation, Status
 from impq_opt.costs import TableCost
 from impq_opt.errors import ImpqError
 from impq_opt.exactness.sums import exact_sum
 from impq_opt.groups.damage import DamageTable, PowerLaw
 from impq_opt.groups.names import GroupNames
 from impq_opt.instance.contract import Solver
-from impq_opt.problem import Problem
+from impq_opt.problem.allocation import Allocation, Status
+from impq_opt.problem.problem import Problem
 from impq_opt.solve import solve
 from impq_opt.testing.cases import Case
 

@@ -24,9 +24,9 @@ from attacks.forgeries import folder
 from attacks.instances import answer_faults
 from attacks.questions import Question
 from impq_opt import Enumeration
-from impq_opt.allocation import Stop
 from impq_opt.instance import Instance
 from impq_opt.instance.contract import Claim, Control, Solver
+from impq_opt.problem.allocation import Stop
 
 KIND = "claims"
 EACH = 25

@@ -209,8 +209,8 @@ def _breaks(document: Document, saved: Saved) -> bool:
 
 def _story(document: Document, saved: Saved, choices: list[Column], status: str, certificate: Any) -> bool:
     """Save one of some choices with a status as if it were the answer, its value being its lower bound."""
-    from impq_opt.allocation import Status
     from impq_opt.files import save_allocation
+    from impq_opt.problem.allocation import Status
 
     if not choices:
         return False

@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt.costs import CostTerm, TableCost, cost_named, parse_quantity
-from impq_opt.declaration import Group, from_groups, pin, restrict, tie
 from impq_opt.documents.numbers import read_exact
 from impq_opt.errors import ProblemError
 from impq_opt.groups.arrays import allowed_tables, candidate_sets, exact_bound, group_names, int_array, precisions
@@ -23,7 +22,8 @@ from impq_opt.groups.damage import DamageTable, PowerLaw
 from impq_opt.groups.labelled import align
 from impq_opt.groups.layout import Layout
 from impq_opt.groups.names import GroupNames
-from impq_opt.validation import check_damage, check_goals, check_pins, check_tables, check_ties
+from impq_opt.problem.declaration import Group, from_groups, pin, restrict, tie
+from impq_opt.problem.validation import check_damage, check_goals, check_pins, check_tables, check_ties
 
 __all__ = ["Problem"]
 

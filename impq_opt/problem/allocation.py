@@ -18,7 +18,7 @@ from impq_opt.errors import AllocationError
 from impq_opt.exactness.sums import nearest_float
 from impq_opt.groups.arrays import ACTIVATION, WEIGHT
 from impq_opt.groups.held import Held, held
-from impq_opt.problem import Problem
+from impq_opt.problem.problem import Problem
 from impq_opt.types import IntArray
 
 __all__ = ["Allocation", "Certificate", "Diagnosis", "Enumeration", "Status", "Stop"]
