@@ -8,12 +8,12 @@ from impq_opt import _start as _start  # for Ctrl-C while the rest is loaded
 import importlib
 from types import ModuleType
 
-from impq_opt.audit import Check, Verdict, Verification, verify
 from impq_opt.errors import ImpqError
 from impq_opt.groups.candidates import Candidates
 from impq_opt.groups.damage import DamageTable, PowerLaw
 from impq_opt.groups.names import GroupNames
 from impq_opt.instance.contract import Claim, Control, Solver
+from impq_opt.judge.verify import Check, Verdict, Verification, verify
 from impq_opt.problem.allocation import Allocation, Certificate, Diagnosis, Enumeration, Status, Stop
 from impq_opt.problem.declaration import Group
 from impq_opt.problem.problem import Problem

@@ -16,8 +16,8 @@ from impq_opt.exactness.sums import floor_float, product, reported_as_low
 from impq_opt.instance.claims import checked
 from impq_opt.instance.contract import Claim, Solver, clock
 from impq_opt.instance.instance import Direction, Instance
+from impq_opt.judge.recount import Outcome, prove_bound, prove_infeasible
 from impq_opt.problem.allocation import Allocation, Certificate, Diagnosis, Enumeration, Status
-from impq_opt.recount import Outcome, prove_bound, prove_infeasible
 from impq_opt.verification import Assessment, examine
 
 __all__ = ["conclude", "objective_of"]

@@ -9,11 +9,11 @@ import pytest
 from graphs import SHAPES, brute_force, graph, slow_cost
 
 from impq_opt import Group, Problem, Status, problems, solve
-from impq_opt.audit import verify
 from impq_opt.costs import LookupCost
 from impq_opt.errors import InputError, ProblemError, UnsupportedError
 from impq_opt.instance import Direction
 from impq_opt.instance.question import make_instance
+from impq_opt.judge.verify import verify
 from impq_opt.problems.mobilenet import mobilenet_v1
 from impq_opt.verification import dual_bound
 

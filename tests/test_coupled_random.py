@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from impq_opt import Group, Problem, Status, solve
-from impq_opt.audit import verify
 from impq_opt.errors import ProblemError
 from impq_opt.instance.rows import budget_rows
+from impq_opt.judge.verify import verify
 
 COSTS = ("storage", "bit-operations", "adders", "slides", "representational", "activation-memory")
 SETS = ((2, 4), (1, 2, 3), (2, 4.25, 8), (3, 8))

@@ -18,7 +18,7 @@ from impq_opt.costs import LookupCost, TableCost
 from impq_opt.groups.candidates import gather_sets
 from impq_opt.groups.damage import DamageTable
 from impq_opt.groups.names import GroupNames
-from impq_opt.proof_of_conflict import check_conflict
+from impq_opt.judge.check_conflict import check_conflict
 
 SETS = ((2.0, 4.0, 8.0), (1.0, 2.0, 3.0), (2.0, 3.0), (2.0, 4.25))
 

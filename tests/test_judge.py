@@ -19,7 +19,7 @@ from impq_opt import Group, ImpqError, Problem, Status, solve, verify
 from impq_opt.costs import TableCost
 from impq_opt.instance import Direction, Instance
 from impq_opt.instance.question import make_instance
-from impq_opt.recount import Outcome, prove_bound, prove_infeasible
+from impq_opt.judge.recount import Outcome, prove_bound, prove_infeasible
 
 # -- against every assignment ----------------------------------------------------------------------------------------
 
@@ -115,8 +115,8 @@ def test_the_judge_is_right_whatever_the_multipliers(seed: int) -> None:
 
 @pytest.mark.parametrize("most", [1, 3, 10])
 def test_cases_and_merged_parts_come_to_the_same(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("impq_opt.recount._TRIED", most)  # hubs are gone through one by one
-    monkeypatch.setattr("impq_opt.recount._FEW", 0)  # and prices are searched
+    monkeypatch.setattr("impq_opt.judge.recount._TRIED", most)  # hubs are gone through one by one
+    monkeypatch.setattr("impq_opt.judge.recount._FEW", 0)  # and prices are searched
     tried = 0
     for seed in range(60):
         draw = random.Random(seed)

@@ -14,8 +14,8 @@ from impq_opt import Group, Problem
 from impq_opt.costs import LookupCost, TableCost
 from impq_opt.instance import Direction, Instance
 from impq_opt.instance.question import make_instance
-from impq_opt.limits_together import Case
-from impq_opt.recount import Outcome, prove_bound, prove_infeasible
+from impq_opt.judge.recount import Outcome, prove_bound, prove_infeasible
+from impq_opt.judge.together import Case
 
 
 def held_to_the_truth(instance: Instance, multipliers: dict[str, float], best: int | Fraction | None = None) -> None:

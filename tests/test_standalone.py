@@ -24,7 +24,7 @@ from impq_opt.files import save_allocation, save_problem
 if sys.version_info < (3, 11):
     pytest.skip("needs Python 3.11, for tomllib", allow_module_level=True)
 
-from impq_opt import standalone
+from impq_opt.judge import standalone
 
 CHECKER = Path(standalone.__file__)
 
@@ -161,7 +161,7 @@ def test_it_stands_alone_and_is_short() -> None:
 
 @pytest.mark.parametrize("seed", range(100))
 def test_its_enumeration_is_complete_to_the_last_unit(seed: int) -> None:
-    from impq_opt.standalone import nothing_below
+    from impq_opt.judge.standalone import nothing_below
 
     draw = random.Random(seed)
     size, units = 4, [((g,), [(k,) for k in range(3)]) for g in range(4)]
@@ -176,7 +176,7 @@ def test_its_enumeration_is_complete_to_the_last_unit(seed: int) -> None:
 
 
 def test_no_better_answer_is_left_out_for_using_up_the_room() -> None:
-    from impq_opt.standalone import nothing_below
+    from impq_opt.judge.standalone import nothing_below
 
     main, limited = [[Fraction(0), Fraction(2)]], [[Fraction(1), Fraction(0)]]
     for price in (

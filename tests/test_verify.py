@@ -17,7 +17,7 @@ from strategies import bounds, restricted
 import impq_opt
 from impq_opt import Certificate, Enumeration, Group, ImpqError, Problem, Status, Verdict, solve, verify
 from impq_opt.instance.question import asked
-from impq_opt.recount import Outcome, prove_bound
+from impq_opt.judge.recount import Outcome, prove_bound
 
 
 def drawn(seed: int, count: int = 30, kinds: bool = False) -> Problem:
@@ -259,7 +259,7 @@ def test_costs_beyond_float64_are_told_apart():
 
 
 def test_a_revision_may_not_lower_the_damage_of_one_group():
-    from impq_opt.audit import _loosened
+    from impq_opt.judge.verify import _loosened
 
     cost, damage = [[1, 2], [3, 4]], np.array([[0.5, 0.25], [0.5, 0.25]])
     origin = Problem.from_tables(cost, damage)

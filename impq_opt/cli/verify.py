@@ -10,13 +10,13 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from impq_opt import problems
-from impq_opt.audit import Verdict, Verification
-from impq_opt.audit import verify as verify_allocation
 from impq_opt.cli._common import JsonFlag, ProblemName, console, find_problem, print_json, progress, styled
 from impq_opt.cli._streams import say
 from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import OptionError
 from impq_opt.files import load_allocation, save_problem
+from impq_opt.judge.verify import Verdict, Verification
+from impq_opt.judge.verify import verify as verify_allocation
 from impq_opt.problem.allocation import number
 
 __all__ = ["verify"]
@@ -69,7 +69,7 @@ def _standalone(problem: str, allocation: Path, checker: Path) -> int:
         file = checker.parent / f"{problem}.toml"
         save_problem(problems.load(problem), file)
         say(f"written to {file}")
-    from impq_opt import standalone
+    from impq_opt.judge import standalone
 
     atomic_write(checker, Path(standalone.__file__).read_bytes())
     say(f"written to {checker}")

@@ -24,11 +24,11 @@ from impq_opt.exactness.sums import ceil_float, exact_int_sum, exact_sum
 from impq_opt.instance.compile import compile_instance
 from impq_opt.instance.instance import Direction, Instance, RankOne
 from impq_opt.instance.rows import CostRow, cost_row
-from impq_opt.lines import chunks, pair_tables
+from impq_opt.judge.lines import chunks, pair_tables
+from impq_opt.judge.recompute import broken_rule, cost_of, damage_of
+from impq_opt.judge.recount import Outcome, Recount, prove_bound
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problem.problem import Problem
-from impq_opt.recompute import broken_rule, cost_of, damage_of
-from impq_opt.recount import Outcome, Recount, prove_bound
 from impq_opt.types import FloatArray, IntArray
 
 __all__ = ["BOUND", "Case", "Decision", "Item", "Verdict"]

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from impq_opt.costs import CostTerm
 from impq_opt.exactness.sums import exact_sum, nearest_float
 from impq_opt.instance.instance import Instance
-from impq_opt.lines import Line, lines_of
+from impq_opt.judge.lines import Line, lines_of
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problem.problem import Problem
 from impq_opt.types import IntArray

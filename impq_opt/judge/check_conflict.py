@@ -12,7 +12,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from impq_opt.exactness.sums import ceil_float, nearest_float
-from impq_opt.limits_together import BOUND, Case, Decision, Item, Verdict
+from impq_opt.judge.together import BOUND, Case, Decision, Item, Verdict
 from impq_opt.problem.allocation import Allocation, Diagnosis
 from impq_opt.problem.problem import Problem
 

@@ -21,12 +21,12 @@ from impq_opt.errors import AllocationError
 from impq_opt.exactness.sums import nearest_float
 from impq_opt.instance.instance import Direction, Instance
 from impq_opt.instance.question import asked
+from impq_opt.judge.check_conflict import check_conflict
+from impq_opt.judge.recompute import broken_rule, cost_of, damage_of, disagreement
+from impq_opt.judge.recount import Outcome, Recount, prove_bound
+from impq_opt.judge.statements import false_statements
 from impq_opt.problem.allocation import Allocation, Status, number
 from impq_opt.problem.problem import Problem
-from impq_opt.proof_of_conflict import check_conflict
-from impq_opt.recompute import broken_rule, cost_of, damage_of, disagreement
-from impq_opt.recount import Outcome, Recount, prove_bound
-from impq_opt.statements import false_statements
 from impq_opt.types import IntArray
 
 __all__ = ["Check", "Verdict", "Verification", "verify"]

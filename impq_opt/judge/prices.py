@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
-from impq_opt.lines import Line
+from impq_opt.judge.lines import Line
 
 __all__ = ["searched"]
 

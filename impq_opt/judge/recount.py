@@ -1,6 +1,6 @@
 """Proving again that nothing better exists: whole numbers, an enumeration of one's own, nothing shared with a solver.
 
-For prices w >= 0 every assignment x that keeps all lines (:mod:`impq_opt.lines`) has
+For prices w >= 0 every assignment x that keeps all lines (:mod:`impq_opt.judge.lines`) has
 sum_r w_r line_r(x) <= sum_r w_r limit_r. Where even the least priced sum is above that, there is none (Everett 1963).
 Otherwise only choices whose excess over the least is within the room between the two can be part of one. They are few:
 all their combinations are tried here, without those that another one beats in every line.
@@ -16,11 +16,11 @@ from fractions import Fraction
 
 import numpy as np
 
-from impq_opt.enumeration import Bound, Enumeration, TooMany
-from impq_opt.hubs import Hubs, Open
 from impq_opt.instance.instance import Instance
-from impq_opt.lines import Line, lines_of
-from impq_opt.prices import searched
+from impq_opt.judge.enumeration import Bound, Enumeration, TooMany
+from impq_opt.judge.hubs import Hubs, Open
+from impq_opt.judge.lines import Line, lines_of
+from impq_opt.judge.prices import searched
 from impq_opt.types import IntArray
 
 __all__ = ["Outcome", "Recount", "prove_bound", "prove_infeasible"]

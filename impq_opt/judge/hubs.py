@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt.instance.instance import Instance
-from impq_opt.lines import Line
+from impq_opt.judge.lines import Line
 from impq_opt.types import IntArray
 
 __all__ = ["Hubs", "Open", "Part", "Table", "ToGo"]

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.hubs import Hubs, Part
-from impq_opt.lines import Line, chunks, pair_rows, pair_tables
+from impq_opt.judge.hubs import Hubs, Part
+from impq_opt.judge.lines import Line, chunks, pair_rows, pair_tables
 from impq_opt.types import FloatArray, IntArray
 
 __all__ = ["Choice", "Core", "Pricing"]

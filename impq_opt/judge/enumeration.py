@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from impq_opt.completion import Completion
-from impq_opt.excess import Core, Pricing
-from impq_opt.hubs import Hubs, Open, Part, Table, ToGo
 from impq_opt.instance.instance import Instance
-from impq_opt.lines import Line
+from impq_opt.judge.completion import Completion
+from impq_opt.judge.excess import Core, Pricing
+from impq_opt.judge.hubs import Hubs, Open, Part, Table, ToGo
+from impq_opt.judge.lines import Line
 from impq_opt.types import IntArray
 
 __all__ = ["Bound", "Enumeration", "TooMany"]
