@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.conclusion import conclude, objective_of
-from impq_opt.diagnosis import diagnose
 from impq_opt.errors import OptionError, SolverError, UnsupportedError
 from impq_opt.exactness.sums import nearest_float
 from impq_opt.instance.contract import Claim, Control, Solver, clock, listening
@@ -20,9 +18,11 @@ from impq_opt.instance.instance import Direction, Instance
 from impq_opt.instance.question import make_instance
 from impq_opt.problem.allocation import Allocation, Diagnosis, Enumeration, Stop
 from impq_opt.problem.problem import Problem
+from impq_opt.proof.check import assess
+from impq_opt.proof.infeasible import diagnose
+from impq_opt.proof.status import conclude, objective_of
 from impq_opt.solvers import is_own, make_solver, solver_class, solver_names
 from impq_opt.types import IntArray
-from impq_opt.verification import assess
 
 __all__ = ["allocate", "answer", "solve", "solve_in_passing"]
 

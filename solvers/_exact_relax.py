@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from impq_opt.diagnosis import smallest_damage
 from impq_opt.exactness.sums import float_of, units_within
 from impq_opt.instance.instance import Instance
+from impq_opt.proof.infeasible import smallest_damage
 from impq_opt.solvers._exact_model import Model
 from impq_opt.solvers._exact_price import Goal, Guess, Known, Sample, find_price, narrow
 from impq_opt.solvers._exact_scan import LARGEST_PRICE, Pool, Total, block_width, everything, scan, second_choices

@@ -177,7 +177,7 @@ class Oracle:
         return [row.name for row in self.limits]
 
     def prices(self, point: Point) -> dict[str, float]:
-        """Return the prices as multipliers that can be checked (:func:`impq_opt.verification.dual_bound`)."""
+        """Return the prices as multipliers that can be checked (:func:`impq_opt.proof.bound.dual_bound`)."""
         with np.errstate(over="ignore"):
             prices = np.ldexp(point.prices, np.array([-row.shift for row in self.limits], dtype=np.int64))
         return dict(zip(self.names, np.minimum(prices, _LARGEST_MULTIPLIER).tolist(), strict=True))

@@ -15,7 +15,7 @@ from impq_opt.instance import Direction
 from impq_opt.instance.question import make_instance
 from impq_opt.judge.verify import verify
 from impq_opt.problems.mobilenet import mobilenet_v1
-from impq_opt.verification import dual_bound
+from impq_opt.proof.bound import dual_bound
 
 SOLVERS = ("exhaustive", "exact", "milp", "ilp")
 

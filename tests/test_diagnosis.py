@@ -409,7 +409,7 @@ def test_nonsense_is_found_wrong_without_a_traceback(lie):
 
 @pytest.mark.parametrize("seconds", [0.0, 0.02])
 def test_what_could_not_be_told_in_time_is_not_claimed(seconds, monkeypatch):
-    monkeypatch.setattr("impq_opt.diagnosis._SECONDS", seconds)
+    monkeypatch.setattr("impq_opt.proof.infeasible._SECONDS", seconds)
     unsure = 0
     for seed in range(60):
         every, question, answer = ask(seed)

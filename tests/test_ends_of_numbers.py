@@ -21,8 +21,8 @@ from impq_opt.files import load_allocation, load_problem, save_allocation, save_
 from impq_opt.instance import Instance
 from impq_opt.instance.contract import Claim, Control, Solver
 from impq_opt.judge.recount import Outcome, prove_bound
-from impq_opt.pricing import Prices, least_priced
 from impq_opt.problem.allocation import Enumeration, Status
+from impq_opt.proof.pricing import Prices, least_priced
 from impq_opt.solve import make_instance
 
 SMALLEST = Fraction(1, 2**1074)

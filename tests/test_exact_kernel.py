@@ -13,16 +13,16 @@ from impq_opt.exactness.sums import exact_sum
 from impq_opt.instance import Block, RankOne
 from impq_opt.instance.contract import Control
 from impq_opt.instance.question import make_instance
-from impq_opt.pricing import _least_on_lines
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problems.families import FAMILIES, explicit, generate
+from impq_opt.proof.bound import examine
+from impq_opt.proof.pricing import _least_on_lines
 from impq_opt.solvers import _native as solver_native
 from impq_opt.solvers._exact_core import Core, search
 from impq_opt.solvers._exact_model import Model
 from impq_opt.solvers._exact_price import Goal, Known, find_price, narrow
 from impq_opt.solvers._exact_scan import PROHIBITIVE, Pool, Scan, closest, common_divisor, scan, second_choices, within
 from impq_opt.solvers._hull import Steps, descending, hull_edges, hull_steps, sums_along
-from impq_opt.verification import examine
 
 compiled = pytest.mark.skipif(
     None in (solver_native.kernel, solver_native.core, native.library),

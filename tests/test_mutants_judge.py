@@ -14,8 +14,9 @@ import pytest
 
 from impq_opt import Enumeration, Group, Problem, Status, solve, verify
 from impq_opt.costs import LookupCost, TableCost
+from impq_opt.proof.bound import dual_bound, examine
+from impq_opt.proof.check import assess
 from impq_opt.solve import make_instance
-from impq_opt.verification import assess, dual_bound, examine
 
 ULP = Fraction(1, 2**1074)
 PRICES = (0.0, 5e-324, 1e-300, 1e-9, 0.3, 1.0, 7.0, 1e9, 1e300)
@@ -340,7 +341,7 @@ def test_an_enumeration_of_others_counts_where_it_is_repeated(
     from impq_opt.instance import Instance
     from impq_opt.instance.contract import Claim, Control, Solver
 
-    monkeypatch.setattr("impq_opt.conclusion._REPEATED", states)
+    monkeypatch.setattr("impq_opt.proof.status._REPEATED", states)
     problem = Problem.from_tables([[1, 9], [2, 8], [3, 7], [4, 6]], [[0.5, 0.1], [0.4, 0.1], [0.3, 0.1], [0.2, 0.1]])
     truth = solve(problem, bound=0.7, solver="exhaustive")
 

@@ -44,7 +44,7 @@ class Claim:
     lower_bound : int, Fraction or float
         In quanta of cost (pinned groups included), or in damage; -inf where nothing is claimed.
     multipliers : mapping
-        See :func:`impq_opt.verification.dual_bound`; what the lower bound can be checked with.
+        See :func:`impq_opt.proof.bound.dual_bound`; what the lower bound can be checked with.
     enumeration : Enumeration, optional
         Set only where ``lower_bound`` rests on a complete enumeration in exact arithmetic. A bound without
         multipliers or enumeration behind it is reported and not used.

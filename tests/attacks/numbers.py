@@ -142,7 +142,7 @@ def _rows(rng: Random, said: list[str]) -> Iterator[str]:
 def _dual(rng: Random, said: list[str]) -> Iterator[str]:
     """Hold the bound of some multipliers against the least Lagrangian, and against the optimum."""
     from impq_opt import ImpqError
-    from impq_opt.verification import dual_bound
+    from impq_opt.proof.bound import dual_bound
 
     question = draws.question(rng.randrange(1 << 40))
     make_instance = _instance_maker()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -19,48 +19,17 @@ from impq_opt.exactness import native
 from impq_opt.exactness.sums import UNIT_BITS, dyadic_units, exact_int_sum, exact_units, of_units, product
 from impq_opt.instance.instance import Block, Direction, Instance, RankOne
 from impq_opt.instance.local import is_local
-from impq_opt.pricing import Prices, least_priced
+from impq_opt.proof.check import Assessment, assess
+from impq_opt.proof.pricing import Prices, least_priced
 from impq_opt.types import FloatArray, IntArray
 
-__all__ = ["Assessment", "assess", "dual_bound", "examine"]
-
+__all__ = ["dual_bound", "examine"]
 
 _EPS = 2.0**-53
 # Smaller than the largest float64: a product that overflows still gives a valid, lower, bound.
 _HUGE = 1e300
 # Groups per chunk: the temporaries of one chunk stay in the cache.
 _CHUNK = 1 << 14
-
-
-@dataclass(frozen=True)
-class Assessment:
-    """What a choice costs and damages, exactly, and which limits it breaks."""
-
-    cost: int
-    damage: Fraction
-    broken: tuple[str, ...]
-
-    @property
-    def feasible(self) -> bool:
-        """Whether every limit is met."""
-        return not self.broken
-
-
-def assess(instance: Instance, choice: IntArray) -> Assessment:
-    """Recompute everything about a choice (size,) of the free groups; raise SolverError where it is none."""
-    if not isinstance(choice, np.ndarray) or choice.shape != (instance.size,) or choice.dtype.kind not in "iu":
-        raise SolverError(f"a choice must be {instance.size} integers, got {choice!r:.80}")
-    if choice.size and (int(choice.min()) < 0 or bool((choice >= instance.widths).any())):
-        raise SolverError("a choice is outside its group's candidates")
-    choice = choice.astype(np.int64, copy=False)
-    cost, damage = instance.cost_of(choice), instance.damage_of(choice)
-    broken = []
-    if instance.bound is not None and damage > instance.bound:
-        broken.append("bound")
-    if instance.limit is not None and cost > instance.limit:
-        broken.append("budget")
-    broken += [b.name for b in instance.budgets if instance.budget_of(b, choice) > b.limit]
-    return Assessment(cost, damage, tuple(broken))
 
 
 def examine(
@@ -159,7 +128,7 @@ def dual_bound(instance: Instance, multipliers: Mapping[str, float]) -> Fraction
     COST: sum_g min_k (cost + lambda damage + sum_r mu_r row_r) - lambda bound - sum_r mu_r limit_r, in quanta.
     DAMAGE: sum_g min_k (damage + lambda cost + ...) - lambda limit - ..., in damage.
     Where costs couple groups, and with limits on few groups, the minimum is over all groups together
-    (:func:`impq_opt.pricing.least_priced`). For the least of a peak it is the first limit on its steps at which
+    (:func:`impq_opt.proof.pricing.least_priced`). For the least of a peak it is the first limit on its steps at which
     lambda (damage - bound) + sum_r mu_r (row_r - limit_r) is not above 0 for every choice.
 
     Every float64 operation rounds by at most a factor (1 +- 2^-53); all terms are made non-negative first (a row's

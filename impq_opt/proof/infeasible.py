@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.conflict import BOUND, Item, Parts, smallest_conflict
 from impq_opt.costs import format_quantity, parse_quantity
 from impq_opt.errors import ImpqError
 from impq_opt.exactness.sums import ceil_float, exact_int_sum, exact_sum, floor_float
 from impq_opt.instance.instance import Instance, RankOne
-from impq_opt.pricing import Prices, least_priced
 from impq_opt.problem.allocation import Allocation, Diagnosis, Status, rounded
+from impq_opt.proof.conflict import BOUND, Item, Parts, smallest_conflict
+from impq_opt.proof.pricing import Prices, least_priced
 from impq_opt.types import IntArray
 
 __all__ = ["diagnose", "quantity_text", "smallest_damage"]

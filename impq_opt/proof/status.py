@@ -18,7 +18,8 @@ from impq_opt.instance.contract import Claim, Solver, clock
 from impq_opt.instance.instance import Direction, Instance
 from impq_opt.judge.recount import Outcome, prove_bound, prove_infeasible
 from impq_opt.problem.allocation import Allocation, Certificate, Diagnosis, Enumeration, Status
-from impq_opt.verification import Assessment, examine
+from impq_opt.proof.bound import examine
+from impq_opt.proof.check import Assessment
 
 __all__ = ["conclude", "objective_of"]
 

@@ -1,0 +1,45 @@
+"""What a choice costs and damages, exactly, and which limits it breaks. Imports no solver."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from impq_opt.errors import SolverError
+from impq_opt.instance.instance import Instance
+from impq_opt.types import IntArray
+
+__all__ = ["Assessment", "assess"]
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """What a choice costs and damages, exactly, and which limits it breaks."""
+
+    cost: int
+    damage: Fraction
+    broken: tuple[str, ...]
+
+    @property
+    def feasible(self) -> bool:
+        """Whether every limit is met."""
+        return not self.broken
+
+
+def assess(instance: Instance, choice: IntArray) -> Assessment:
+    """Recompute everything about a choice (size,) of the free groups; raise SolverError where it is none."""
+    if not isinstance(choice, np.ndarray) or choice.shape != (instance.size,) or choice.dtype.kind not in "iu":
+        raise SolverError(f"a choice must be {instance.size} integers, got {choice!r:.80}")
+    if choice.size and (int(choice.min()) < 0 or bool((choice >= instance.widths).any())):
+        raise SolverError("a choice is outside its group's candidates")
+    choice = choice.astype(np.int64, copy=False)
+    cost, damage = instance.cost_of(choice), instance.damage_of(choice)
+    broken = []
+    if instance.bound is not None and damage > instance.bound:
+        broken.append("bound")
+    if instance.limit is not None and cost > instance.limit:
+        broken.append("budget")
+    broken += [b.name for b in instance.budgets if instance.budget_of(b, choice) > b.limit]
+    return Assessment(cost, damage, tuple(broken))
