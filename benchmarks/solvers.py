@@ -23,7 +23,7 @@ from impq_opt import Problem, Status, frontier, solve
 from impq_opt.files import save_problem
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problems.families import explicit, generate
-from impq_opt.solvers import _native
+from impq_opt.solvers import native
 
 TEN_THOUSAND = ("channel", "free", "ties", "non-convex", "twelve-decades")
 FOUR_PASSES = ("kernel", "channel", "block")
@@ -154,8 +154,8 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print all figures as one JSON object on the last line")
     parser.add_argument("--quick", action="store_true", help="the smaller cases only, within a minute")
     options = parser.parse_args()
-    threads = _native.thread_count(1 << 30)
-    print(f"compiled kernel: {'yes' if _native.kernel is not None else 'no (NumPy)'}, {threads} threads")
+    threads = native.thread_count(1 << 30)
+    print(f"compiled kernel: {'yes' if native.kernel is not None else 'no (NumPy)'}, {threads} threads")
     figures = Figures()
     small(figures, options.quick)
     ten_thousand(figures, options.quick)

@@ -25,7 +25,7 @@ from impq_opt.solve import answer
 from impq_opt.types import FloatArray, IntArray
 
 if TYPE_CHECKING:
-    from impq_opt.solvers._hull import Steps
+    from impq_opt.solvers.lagrange.hull import Steps
 
 __all__ = ["Frontier", "frontier"]
 
@@ -121,9 +121,9 @@ class Frontier(Held):
     @cached_property
     def _strategy(self) -> Solver:
         """The exact strategy with the sorted hulls, which serve all bounds."""
-        from impq_opt.solvers._exact_scan import common_divisor
-        from impq_opt.solvers._hull import Hulls
-        from impq_opt.solvers.exact import Exact
+        from impq_opt.solvers.exact.scan import common_divisor
+        from impq_opt.solvers.exact.strategy import Exact
+        from impq_opt.solvers.lagrange.hull import Hulls
 
         lattice = common_divisor(self.instance.blocks)
         cost = self.instance.cost_of(self.edges.start) - self.instance.base_cost
@@ -145,7 +145,7 @@ def frontier(problem: Problem, minimize: str | Mapping[str, float] | None = None
     UnsupportedError
         Where the cost belongs to pairs of groups or is a peak: the groups' hulls do not add up then.
     """
-    from impq_opt.solvers._hull import descending, hull_edges, sums_along
+    from impq_opt.solvers.lagrange.hull import descending, hull_edges, sums_along
 
     weights = {minimize: 1} if isinstance(minimize, str) else dict(minimize or problem.objective)
     row = cost_row(problem, weights)

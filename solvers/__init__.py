@@ -8,7 +8,7 @@ from impq_opt.registry import Registry
 __all__ = ["TABLE", "is_own", "make_solver", "solver_class", "solver_names"]
 
 TABLE: dict[str, str] = {
-    "exact": "impq_opt.solvers.exact:Exact",
+    "exact": "impq_opt.solvers.exact.strategy:Exact",
     "lagrangian": "impq_opt.solvers.lagrangian:Lagrangian",
     "greedy": "impq_opt.solvers.greedy:Greedy",
     "iterative": "impq_opt.solvers.iterative:Iterative",

@@ -16,8 +16,8 @@ from impq_opt.exactness.sums import nearest_float
 from impq_opt.instance.contract import Control
 from impq_opt.instance.coupling import Coupling
 from impq_opt.instance.instance import Direction, Instance
-from impq_opt.solvers._dual import dual_prices
-from impq_opt.solvers._hull import hull_steps
+from impq_opt.solvers.lagrange.dual import dual_prices
+from impq_opt.solvers.lagrange.hull import hull_steps
 from impq_opt.solvers.lagrangian import break_step, price
 from impq_opt.types import FloatArray, IntArray
 

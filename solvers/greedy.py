@@ -13,7 +13,7 @@ from impq_opt.exactness.sums import nearest_float
 from impq_opt.instance.contract import Claim, Control, Solver
 from impq_opt.instance.instance import Direction, Instance
 from impq_opt.problem.allocation import Stop
-from impq_opt.solvers._hull import hull_steps
+from impq_opt.solvers.lagrange.hull import hull_steps
 from impq_opt.solvers.lagrangian import break_step, price
 from impq_opt.types import IntArray
 

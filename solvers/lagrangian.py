@@ -13,7 +13,7 @@ from impq_opt.exactness.limits import UNLIMITED
 from impq_opt.exactness.sums import nearest_float
 from impq_opt.instance.contract import Claim, Control, Solver
 from impq_opt.instance.instance import Direction, Instance
-from impq_opt.solvers._hull import Steps, hull_steps
+from impq_opt.solvers.lagrange.hull import Steps, hull_steps
 
 __all__ = ["Lagrangian", "break_step", "price"]
 

@@ -15,7 +15,10 @@ import impq_opt
 from impq_opt.exactness import build
 
 ROOT = Path(__file__).parents[1]
-PARTS = {"impq_opt.exactness._exact": "impq_opt/exactness/_exact.c", "impq_opt.solvers._kernel": "solvers/_kernel.c"}
+PARTS = {
+    "impq_opt.exactness._exact": "impq_opt/exactness/_exact.c",
+    "impq_opt.solvers.native._kernel": "solvers/native/_kernel.c",
+}
 WORDS = "compiled parts of impq-opt were built from other C sources than those beside them"
 
 

@@ -88,7 +88,7 @@ def case(seed: int):
 @pytest.mark.parametrize("block", range(8))
 def test_exact_is_exact(block, how, monkeypatch):
     if how == "branched":  # small clusters would become single groups: branch instead
-        monkeypatch.setattr("impq_opt.solvers._coupled._LARGEST", 1)
+        monkeypatch.setattr("impq_opt.solvers.exact.coupled._LARGEST", 1)
     if how == "priced":  # limits would be on few groups: price them instead
         monkeypatch.setattr("impq_opt.instance.local._LARGEST", 0)
     for seed in range(block * 12, block * 12 + 12):

@@ -23,9 +23,10 @@ from impq_opt.instance.contract import Control, ExpiredError, listening
 from impq_opt.problem.allocation import Stop
 from impq_opt.problems.families import generate
 from impq_opt.solve import answer, make_instance, solve_in_passing
-from impq_opt.solvers import _budgets, _native, make_solver
-from impq_opt.solvers._exact_core import Core, search
-from impq_opt.solvers._exchange import exchange
+from impq_opt.solvers import make_solver, native
+from impq_opt.solvers.exact import budgets as _budgets
+from impq_opt.solvers.exact.core import Core, search
+from impq_opt.solvers.exact.exchange import exchange
 
 # Seconds that a strategy is given, and in which it must have ended, however busy the machine.
 LIMIT, SOON = 0.3, 5.0
@@ -311,7 +312,7 @@ def test_a_sweep_keeps_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("compiled", [True, False])
 def test_the_core_reads_the_flag(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not compiled:
-        monkeypatch.setattr(_native, "core", None)
+        monkeypatch.setattr(native, "core", None)
     random = np.random.default_rng(0)
     gain = np.sort(random.integers(1, 10**9, (60, 8)), axis=1)
     need = 10**9 - gain + random.integers(0, 50, gain.shape)
@@ -330,7 +331,7 @@ _COMMAND = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from impq_opt.cli import main
-from impq_opt.solvers import _budgets
+from impq_opt.solvers.exact import budgets as _budgets
 def wait(self, *_):
     if self.best is not None:
         print("searching", file=sys.stderr, flush=True)

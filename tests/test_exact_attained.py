@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from impq_opt import Problem, Status, solve
-from impq_opt.solvers import _native
+from impq_opt.solvers import native
 
 BIG = 1 << 50
 
@@ -45,9 +45,9 @@ def drawn(seed: int) -> tuple[np.ndarray, np.ndarray, int, float]:
 @pytest.mark.parametrize("seed", range(60))
 def test_optima_that_fill_the_bound(seed: int, compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not compiled:
-        monkeypatch.setattr(_native, "kernel", None)
-        monkeypatch.setattr(_native, "core", None)
-    elif _native.kernel is None:
+        monkeypatch.setattr(native, "kernel", None)
+        monkeypatch.setattr(native, "core", None)
+    elif native.kernel is None:
         pytest.skip("the kernel is not compiled here")
     cost, damage, bound, scale = drawn(seed)
     if bound == 0:

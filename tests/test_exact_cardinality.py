@@ -13,9 +13,9 @@ from impq_opt.exactness.sums import of_units, units_within
 from impq_opt.instance.contract import Control
 from impq_opt.instance.question import make_instance
 from impq_opt.problems.families import generate
-from impq_opt.solvers._exact_cardinality import pairs_of, pairs_under_budget
-from impq_opt.solvers._exact_scan import Pool
-from impq_opt.solvers._exact_search import Search
+from impq_opt.solvers.exact.cardinality import pairs_of, pairs_under_budget
+from impq_opt.solvers.exact.scan import Pool
+from impq_opt.solvers.exact.search import Search
 
 
 def optimum(cost: np.ndarray, damage: np.ndarray, bound: Fraction) -> int | None:

@@ -9,7 +9,7 @@ import pytest
 
 import impq_opt
 from impq_opt import Group, Problem, Status, solve
-from impq_opt.solvers._hull import hull_edges
+from impq_opt.solvers.lagrange.hull import hull_edges
 
 
 def drawn(seed: int) -> tuple[Problem, Fraction, int]:

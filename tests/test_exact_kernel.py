@@ -17,12 +17,12 @@ from impq_opt.problem.allocation import Allocation
 from impq_opt.problems.families import FAMILIES, explicit, generate
 from impq_opt.proof.bound import examine
 from impq_opt.proof.pricing import _least_on_lines
-from impq_opt.solvers import _native as solver_native
-from impq_opt.solvers._exact_core import Core, search
-from impq_opt.solvers._exact_model import Model
-from impq_opt.solvers._exact_price import Goal, Known, find_price, narrow
-from impq_opt.solvers._exact_scan import PROHIBITIVE, Pool, Scan, closest, common_divisor, scan, second_choices, within
-from impq_opt.solvers._hull import Steps, descending, hull_edges, hull_steps, sums_along
+from impq_opt.solvers import native as solver_native
+from impq_opt.solvers.exact.core import Core, search
+from impq_opt.solvers.exact.model import Model
+from impq_opt.solvers.exact.price import Goal, Known, find_price, narrow
+from impq_opt.solvers.exact.scan import PROHIBITIVE, Pool, Scan, closest, common_divisor, scan, second_choices, within
+from impq_opt.solvers.lagrange.hull import Steps, descending, hull_edges, hull_steps, sums_along
 
 compiled = pytest.mark.skipif(
     None in (solver_native.kernel, solver_native.core, native.library),

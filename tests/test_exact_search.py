@@ -14,7 +14,8 @@ from impq_opt import Problem, Status, Stop, solve
 from impq_opt.instance.contract import Control
 from impq_opt.instance.question import make_instance
 from impq_opt.problems.families import FAMILIES, explicit, generate
-from impq_opt.solvers import _exact_price, _exact_relax, _exact_search, _native, make_solver
+from impq_opt.solvers import make_solver, native
+from impq_opt.solvers.exact import price, relax, search
 from impq_opt.testing import random_case
 
 # Hard for every method known: the gap may stay open when the time is over.
@@ -50,8 +51,8 @@ def test_passes_and_narrowing_change_no_answer(name: str, monkeypatch: pytest.Mo
         limit = 0.5 if name in UNPROVED else 30
         whole = solve(problem, time_limit=limit)
         with monkeypatch.context() as patch:
-            patch.setattr(_exact_relax, "_SMALL", 24)
-            patch.setattr(_exact_price, "_FEW", 24)
+            patch.setattr(relax, "_SMALL", 24)
+            patch.setattr(price, "_FEW", 24)
             passed = solve(problem, time_limit=limit)
         if whole.status is passed.status is Status.OPTIMAL:
             assert whole.exact_cost == passed.exact_cost
@@ -61,10 +62,10 @@ def test_passes_and_narrowing_change_no_answer(name: str, monkeypatch: pytest.Mo
 
 
 def test_branching_on_the_largest_group_changes_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_exact_search, "_OPEN", 2)
-    monkeypatch.setattr(_exact_search, "_FIRST_CORE", 1)
-    monkeypatch.setattr(_exact_search, "TINY", 0)
-    monkeypatch.setattr(_exact_search, "_ORDINARY", 0.0)
+    monkeypatch.setattr(search, "_OPEN", 2)
+    monkeypatch.setattr(search, "_FIRST_CORE", 1)
+    monkeypatch.setattr(search, "TINY", 0)
+    monkeypatch.setattr(search, "_ORDINARY", 0.0)
     branched = 0
     for seed in range(400):
         rng = np.random.default_rng(seed)
@@ -200,10 +201,10 @@ def test_memory_that_holds_no_answer_is_not_asked_for() -> None:
 
 @pytest.mark.parametrize("megabytes", [4, 16])
 def test_memory_stays_near_its_limit(megabytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_native, "core", None)
-    monkeypatch.setattr(_native, "kernel", None)  # tracemalloc sees NumPy's arrays, not the kernel's
+    monkeypatch.setattr(native, "core", None)
+    monkeypatch.setattr(native, "kernel", None)  # tracemalloc sees NumPy's arrays, not the kernel's
     problem = generate("correlated-1e6", 1000, 8)
-    monkeypatch.setattr(_exact_search.Search, "_counted", lambda self: False)
+    monkeypatch.setattr(search.Search, "_counted", lambda self: False)
     tracemalloc.start()
     try:
         found = solve(problem, memory_limit=megabytes << 20, solver=make_solver("exact", states=10**9), time_limit=20)
@@ -219,7 +220,7 @@ def test_interruption_returns_the_incumbent(monkeypatch: pytest.MonkeyPatch) -> 
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_exact_search, "search", interrupted)
+    monkeypatch.setattr(search, "search", interrupted)
     found = solve(generate("random", 300, 9))
     assert found.stop is Stop.INTERRUPTED
     assert found.status is Status.FEASIBLE

@@ -10,7 +10,7 @@ import pytest
 
 from impq_opt import Problem, Status, frontier, solve, verify
 from impq_opt.problems.families import generate
-from impq_opt.solvers import _native
+from impq_opt.solvers import native
 
 LEAST = 5e-324
 TINY = [0.0, LEAST, 2 * LEAST, 2.0**-70, 2.0**-61, 2.0**-60, 3 * 2.0**-60, 1e-20]
@@ -21,9 +21,9 @@ POOLS = [TINY + BIG, TINY[:3] + BIG[2:4], [0.0, LEAST, 1.0]]
 @pytest.fixture(params=["compiled", "numpy"], autouse=True)
 def kernel(request, monkeypatch):
     if request.param == "numpy":
-        monkeypatch.setattr(_native, "kernel", None)
-        monkeypatch.setattr(_native, "core", None)
-    elif _native.kernel is None:
+        monkeypatch.setattr(native, "kernel", None)
+        monkeypatch.setattr(native, "core", None)
+    elif native.kernel is None:
         pytest.skip("the kernel is not compiled here")
 
 

@@ -29,11 +29,12 @@ from impq_opt.instance.contract import Control
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problems.families import generate
 from impq_opt.solve import make_instance
-from impq_opt.solvers import _exact_core, make_solver, solver_names
-from impq_opt.solvers import _native as solver_native
-from impq_opt.solvers._exact_scan import PROHIBITIVE, everything, gather, scan, within
-from impq_opt.solvers._oracle import _bound_row
-from impq_opt.solvers._whole import beyond_floats, solve_whole
+from impq_opt.solvers import make_solver, solver_names
+from impq_opt.solvers import native as solver_native
+from impq_opt.solvers.exact import core
+from impq_opt.solvers.exact.scan import PROHIBITIVE, everything, gather, scan, within
+from impq_opt.solvers.exact.whole import beyond_floats, solve_whole
+from impq_opt.solvers.lagrange.oracle import _bound_row
 
 ROOT = Path(__file__).parents[1]
 TOTAL = limits.LARGEST_TOTAL
@@ -348,7 +349,7 @@ def test_the_last_of_many_columns_is_told_from_the_first(width: int) -> None:
 def test_more_states_than_their_numbers_hold_are_not_kept(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     problem = generate("layer", 40, 1)
     assert solve(problem).status is Status.OPTIMAL
-    monkeypatch.setattr(_exact_core, "MOST_STATES", 1)
+    monkeypatch.setattr(core, "MOST_STATES", 1)
     found = solve(problem, states=10**12)
     assert found.status is Status.FEASIBLE and found.stop.value == "state limit"
 

@@ -19,9 +19,9 @@ from impq_opt.groups.damage import DamageTable
 from impq_opt.instance.contract import Control, clock
 from impq_opt.instance.rows import budget_rows
 from impq_opt.solve import make_instance
-from impq_opt.solvers import _small, exact
-from impq_opt.solvers._dual import maximize_dual
-from impq_opt.solvers._oracle import Oracle
+from impq_opt.solvers.exact import small, strategy
+from impq_opt.solvers.lagrange.dual import maximize_dual
+from impq_opt.solvers.lagrange.oracle import Oracle
 
 BUILT_IN = ("bit-operations", "adders", "storage", "activation-memory", "slides", "peak-activation-memory")
 WIDTHS = (1, 2, 3, 4, 5, 6, 8)
@@ -115,7 +115,7 @@ def agree(problem: Problem, goal: dict) -> Status:
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Enumerate what is small, as usual, or leave it to the searches, which have to say the same."""
     if request.param == "searched":
-        monkeypatch.setattr(_small.enumerated, "__defaults__", (0,))
+        monkeypatch.setattr(small.enumerated, "__defaults__", (0,))
     return request.param
 
 
@@ -158,7 +158,7 @@ _PRINTS = """
 import sys
 sys.path.insert(0, {folder!r})
 from test_many_limits import many, solve
-from impq_opt.solvers import _native
+from impq_opt.solvers import native as _native
 found = solve(many(60, 20), bound=0.05)
 certificate = found.certificate
 print(found.choice.tolist(), found.exact_lower_bound, sorted(certificate.multipliers.items()), found.statistics)
@@ -253,19 +253,19 @@ def test_at_the_largest_number_that_is_enumerated_and_beyond(width: int, monkeyp
     problem, goal = far_apart(1, groups=5, columns=width)
     truth = solve(problem, solver="exhaustive", **goal)
     looked = []
-    best = _small._best
-    monkeypatch.setattr(_small, "_best", lambda *given: looked.append(best(*given)[1]) or best(*given))
+    best = small._best
+    monkeypatch.setattr(small, "_best", lambda *given: looked.append(best(*given)[1]) or best(*given))
     for most in (width**5 - 1, width**5, width**5 + 1):
         looked.clear()
-        monkeypatch.setattr(_small.enumerated, "__defaults__", (most,))
-        monkeypatch.setattr(exact, "_LAST_RESORT", 0)
+        monkeypatch.setattr(small.enumerated, "__defaults__", (most,))
+        monkeypatch.setattr(strategy, "_LAST_RESORT", 0)
         found = solve(problem, **goal)
         assert bool(looked) == (most >= width**5)
         assert found.status is not Status.OPTIMAL or found.exact_cost == truth.exact_cost
 
 
 def test_what_64_bits_cannot_tell_apart_is_enumerated_after_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_small.enumerated, "__defaults__", (0,))
+    monkeypatch.setattr(small.enumerated, "__defaults__", (0,))
     for seed in range(6):
         agree(*far_apart(seed, groups=4, limits=2))
 

@@ -16,7 +16,8 @@ from impq_opt import Group, Problem, Status, solve, verify
 from impq_opt.costs import LookupCost, TableCost
 from impq_opt.instance import Instance
 from impq_opt.instance.question import make_instance
-from impq_opt.solvers import _hull, _native
+from impq_opt.solvers import native
+from impq_opt.solvers.lagrange import hull as _hull
 
 TRACE = Fraction(1, 2**70)
 
@@ -170,8 +171,8 @@ def hull(cost: list[int], damage: list[float]) -> list[int]:
 @pytest.mark.parametrize("compiled", [True, False])
 def test_hulls_are_those_of_fractions(width: int, whole: bool, compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not compiled:
-        monkeypatch.setattr(_native, "kernel", None)
-    elif _native.kernel is None:
+        monkeypatch.setattr(native, "kernel", None)
+    elif native.kernel is None:
         pytest.skip("no compiled parts")
     rng = np.random.default_rng(width)
     for spread in (3, 6, 40):
@@ -194,8 +195,8 @@ def test_hulls_are_those_of_fractions(width: int, whole: bool, compiled: bool, m
 @pytest.mark.parametrize("width", [6, 12])
 def test_steps_do_not_overtake_where_ratios_round(width: int, compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not compiled:
-        monkeypatch.setattr(_native, "kernel", None)
-    elif _native.kernel is None:
+        monkeypatch.setattr(native, "kernel", None)
+    elif native.kernel is None:
         pytest.skip("no compiled parts")
     rng = np.random.default_rng(0)
     # Points on one line but for the rounding of each: ratios of later steps may round to more than those before.
@@ -332,11 +333,11 @@ def test_branching_finds_what_looking_at_every_activation_finds() -> None:
 def test_a_core_is_searched_to_the_last_unit(compiled: bool, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Gains from anywhere, on a lattice or not; needs of a few units, so that one of them decides."""
     from impq_opt.instance.contract import Control
-    from impq_opt.solvers._exact_core import Core, search
+    from impq_opt.solvers.exact.core import Core, search
 
     if not compiled:
-        monkeypatch.setattr(_native, "core", None)
-    elif _native.core is None:
+        monkeypatch.setattr(native, "core", None)
+    elif native.core is None:
         pytest.skip("no compiled parts")
     for seed in range(150):
         rng = np.random.default_rng(seed)
@@ -362,7 +363,7 @@ def test_a_core_is_searched_to_the_last_unit(compiled: bool, step: int, monkeypa
 @pytest.mark.parametrize("width", [1, 2, 5, 8, 9, 12])
 def test_a_scan_settles_what_one_candidate_is_best_for_at_both_ends(width: int) -> None:
     from impq_opt.instance import Block
-    from impq_opt.solvers._exact_scan import scan
+    from impq_opt.solvers.exact.scan import scan
 
     rng = np.random.default_rng(width)
     cost, damage = rng.integers(0, 40, (400, width)), rng.integers(0, 40, (400, width)).astype(np.float64)
@@ -386,7 +387,7 @@ def test_a_scan_settles_what_one_candidate_is_best_for_at_both_ends(width: int) 
 
 
 def on_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("impq_opt.solvers.exact.enumerated", lambda *_: None)
+    monkeypatch.setattr("impq_opt.solvers.exact.strategy.enumerated", lambda *_: None)
 
 
 def held_to(problem: Problem, goals: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> bool:
@@ -435,7 +436,7 @@ def test_several_limits_are_searched_to_the_last_unit(
 @pytest.mark.parametrize("joined", [512, 1])
 def test_branching_is_to_the_last_quantum(joined: int, goal: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables of pairs in small whole numbers, some below zero."""
-    monkeypatch.setattr("impq_opt.solvers._coupled._LARGEST", joined)
+    monkeypatch.setattr("impq_opt.solvers.exact.coupled._LARGEST", joined)
     for seed in range(25):
         problem, _ = looked_up(seed)
         assert held_to(problem, goal, monkeypatch)
@@ -443,10 +444,10 @@ def test_branching_is_to_the_last_quantum(joined: int, goal: dict[str, float], m
 
 @pytest.mark.parametrize("nodes", [0, 1, 2, 4, 8])
 def test_what_a_stopped_branching_proves_is_true(nodes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("impq_opt.solvers._coupled._LARGEST", 1)  # no cluster becomes a group
+    monkeypatch.setattr("impq_opt.solvers.exact.coupled._LARGEST", 1)  # no cluster becomes a group
     from impq_opt.instance.contract import Control
-    from impq_opt.solvers._coupled import solve_coupled
-    from impq_opt.solvers.exact import Exact
+    from impq_opt.solvers.exact.coupled import solve_coupled
+    from impq_opt.solvers.exact.strategy import Exact
 
     below = 0
     for seed in range(25):
@@ -483,7 +484,7 @@ def looked_up(seed: int, weights: int = 5) -> tuple[Problem, Instance]:
 
 
 def test_a_state_that_needs_a_unit_less_is_kept() -> None:
-    from impq_opt.solvers._budgets import _States, _undominated
+    from impq_opt.solvers.exact.budgets import _States, _undominated
 
     none = np.zeros(3, dtype=np.int64)
     for used, kept in (([5, 4, 3], [0, 1, 2]), ([5, 5, 4], [0, 2]), ([4, 5, 4], [0])):

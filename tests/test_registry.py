@@ -26,7 +26,7 @@ def elsewhere(monkeypatch):
 @pytest.mark.usefixtures("elsewhere")
 def test_entry_points_come_after_the_table_and_cannot_take_its_names():
     assert solver_names() == (*TABLE, "their-greedy")
-    assert solver_class("exact").__module__ == "impq_opt.solvers.exact"
+    assert solver_class("exact").__module__ == "impq_opt.solvers.exact.strategy"
     assert solve(load(), bound=0.1, solver="their-greedy").solver == "greedy"
 
 

@@ -11,17 +11,18 @@ from graphs import SHAPES, graph
 
 from impq_opt.instance.question import make_instance
 from impq_opt.problems.mobilenet import mobilenet_v1
-from impq_opt.solvers import _native, _oracle
-from impq_opt.solvers._exact_model import _floor_sums
+from impq_opt.solvers import native
+from impq_opt.solvers.exact.model import _floor_sums
+from impq_opt.solvers.lagrange import oracle as _oracle
 
 
-@pytest.mark.skipif(_native.stars is None, reason="no compiled kernel")
+@pytest.mark.skipif(native.stars is None, reason="no compiled kernel")
 @pytest.mark.parametrize("shape", [*SHAPES, "mobilenet"])
 def test_compiled_and_numpy_agree_bit_for_bit(shape, monkeypatch):
     problem = mobilenet_v1(seed=3, bits=(1, 2, 4, 5, 8)) if shape == "mobilenet" else graph(shape, kernels=3)
     instance = make_instance(problem.revise(budgets={"adders": 1e12}), bound=0.05)
     found = []
-    for stars in (_native.stars, None):
+    for stars in (native.stars, None):
         monkeypatch.setattr(_oracle, "stars", stars)
         oracle = _oracle.Oracle(instance)
         allowed = np.random.default_rng(1).random(oracle.everything.allowed.shape) < 0.6

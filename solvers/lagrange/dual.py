@@ -9,8 +9,8 @@ import numpy as np
 
 from impq_opt.instance.contract import Control, ExpiredError
 from impq_opt.instance.instance import Instance
-from impq_opt.solvers._oracle import Domain, Oracle, Point
-from impq_opt.solvers._whole import beyond_floats
+from impq_opt.solvers.exact.whole import beyond_floats
+from impq_opt.solvers.lagrange.oracle import Domain, Oracle, Point
 from impq_opt.types import FloatArray
 
 __all__ = ["FEW_STEPS", "Dual", "dual_prices", "maximize_dual"]

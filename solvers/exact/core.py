@@ -17,9 +17,9 @@ import numpy.typing as npt
 from impq_opt.exactness.limits import MOST_STATES
 from impq_opt.instance.contract import Control
 from impq_opt.problem.allocation import Stop
-from impq_opt.solvers import _native
-from impq_opt.solvers._hull import Steps, hull_steps
-from impq_opt.solvers._native import ColumnArray, column_type
+from impq_opt.solvers import native
+from impq_opt.solvers.lagrange.hull import Steps, hull_steps
+from impq_opt.solvers.native import ColumnArray, column_type
 from impq_opt.types import FloatArray, IntArray
 
 __all__ = ["Core", "Found", "search"]
@@ -103,7 +103,7 @@ def search(core: Core, most: int, control: Control, *, refine: bool = False) -> 
 
 
 def _search(core: Core, most: int, control: Control, refine: bool) -> Found:
-    if _native.core is not None and not refine and core.gain.shape[1] <= _native.MOST_COLUMNS:
+    if native.core is not None and not refine and core.gain.shape[1] <= native.MOST_COLUMNS:
         return _search_native(core, most, control)
     steps = hull_steps(core.gain, core.need)
     # Coarse groups first: the fine ones that remain then complete every state closely.
@@ -135,7 +135,7 @@ def _search(core: Core, most: int, control: Control, refine: bool) -> Found:
 def _search_native(core: Core, most: int, control: Control) -> Found:
     """Do what :func:`_search` does, compiled."""
     best = np.empty(len(core.gain), dtype=np.int64)
-    stop, has_best, best_gain, states, doubtful = _native.core.search(
+    stop, has_best, best_gain, states, doubtful = native.core.search(
         *(np.ascontiguousarray(core.gain), np.ascontiguousarray(core.need), *core.gain.shape),
         *(core.room, core.target, core.doubt, most),
         *(control.remaining, math.inf if control.memory_limit is None else float(control.memory_limit)),

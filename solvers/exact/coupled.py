@@ -27,8 +27,8 @@ from impq_opt.instance.local import is_local
 from impq_opt.instance.settle import settle
 from impq_opt.problem.allocation import Enumeration, Stop
 from impq_opt.proof.bound import dual_bound
-from impq_opt.solvers._dual import Dual, maximize_dual
-from impq_opt.solvers._oracle import Domain, Oracle, Point
+from impq_opt.solvers.lagrange.dual import Dual, maximize_dual
+from impq_opt.solvers.lagrange.oracle import Domain, Oracle, Point
 from impq_opt.types import BoolArray, FloatArray, IntArray
 
 __all__ = ["solve_coupled"]

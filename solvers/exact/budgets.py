@@ -29,9 +29,9 @@ from impq_opt.exactness.sums import exact_int_sum, exact_sum, nearest_float
 from impq_opt.instance.contract import Claim, Control, ExpiredError
 from impq_opt.instance.instance import Direction, Instance
 from impq_opt.problem.allocation import Enumeration, Stop
-from impq_opt.solvers._dual import Dual, maximize_dual
-from impq_opt.solvers._exchange import exchange
-from impq_opt.solvers._oracle import Oracle, Point, Row
+from impq_opt.solvers.exact.exchange import exchange
+from impq_opt.solvers.lagrange.dual import Dual, maximize_dual
+from impq_opt.solvers.lagrange.oracle import Oracle, Point, Row
 from impq_opt.types import BoolArray, FloatArray, IntArray
 
 __all__ = ["solve_budgets"]

@@ -2,7 +2,7 @@
 #ifndef IMPQ_OPT_HULLS_H
 #define IMPQ_OPT_HULLS_H
 
-#include "../impq_opt/exactness/_tables.h"
+#include "../../impq_opt/exactness/_tables.h"
 
 #include <stdlib.h>
 

@@ -14,9 +14,9 @@ import numpy as np
 
 from impq_opt.exactness.sums import exact_int_sum, exact_units, float_of, float_units
 from impq_opt.instance.instance import Block
-from impq_opt.solvers._exact_scan import LARGEST_PRICE, Pool, Scan, Total, gather, scan, second_choices
-from impq_opt.solvers._hull import Hulls, Steps, hull_steps
-from impq_opt.solvers._native import ColumnArray, column_type
+from impq_opt.solvers.exact.scan import LARGEST_PRICE, Pool, Scan, Total, gather, scan, second_choices
+from impq_opt.solvers.lagrange.hull import Hulls, Steps, hull_steps
+from impq_opt.solvers.native import ColumnArray, column_type
 from impq_opt.types import FloatArray
 
 __all__ = ["Goal", "Guess", "Known", "OutOfReachError", "Priced", "Sample", "find_price", "narrow"]

@@ -27,9 +27,9 @@ __all__ = [
 
 ColumnArray = npt.NDArray[np.integer[Any]]
 
-kernel = load("impq_opt.solvers._kernel")
-core = load("impq_opt.solvers._core")
-stars = load("impq_opt.solvers._stars")
+kernel = load("impq_opt.solvers.native._kernel")
+core = load("impq_opt.solvers.native._core")
+stars = load("impq_opt.solvers.native._stars")
 
 # NumPy asks for huge pages from this size on; touching fresh small pages can take longer than the work in them.
 _HUGE = 1 << 22

@@ -223,7 +223,7 @@ static PyObject *py_relative(PyObject *self, PyObject *args)
 
 /* ---- search -------------------------------------------------------------------------------------------------------- */
 
-/* One undominated partial assignment; see _exact_core.py. */
+/* One undominated partial assignment; see exact/core.py. */
 typedef struct {
     int64_t gain, over;
 } State;

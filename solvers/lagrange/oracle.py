@@ -24,7 +24,7 @@ from impq_opt.instance.coupling import Coupling
 from impq_opt.instance.elimination import Factor, least_sum, strip_leaves
 from impq_opt.instance.instance import Direction, Instance
 from impq_opt.instance.local import is_local, local_limits
-from impq_opt.solvers._native import MOST_COLUMNS, stars
+from impq_opt.solvers.native import MOST_COLUMNS, stars
 from impq_opt.types import BoolArray, FloatArray, IntArray
 
 __all__ = ["Domain", "Oracle", "Point", "Row"]

@@ -18,8 +18,8 @@ import numpy.typing as npt
 from impq_opt.exactness import limits
 from impq_opt.exactness.sums import dyadic_units, exact_int_sum, exact_units
 from impq_opt.instance.instance import Block, RankOne
-from impq_opt.solvers import _native
-from impq_opt.solvers._native import ColumnArray, column_type
+from impq_opt.solvers import native
+from impq_opt.solvers.native import ColumnArray, column_type
 from impq_opt.types import FloatArray, IntArray
 
 __all__ = [
@@ -157,10 +157,10 @@ def _scan_native(block: Block, arrays: tuple[Any, ...], low: float, high: float,
     columns = np.empty(count, dtype=np.uint16)  # lives longer than the pool
     while needed:
         room, table = needed, (needed, width)
-        places, pool_cost, pool_damage = _native.blank(((room,), np.int64), (table, np.int64), (table, np.float64))
-        opened, needed, *found = _native.kernel.scan(
+        places, pool_cost, pool_damage = native.blank(((room,), np.int64), (table, np.int64), (table, np.float64))
+        opened, needed, *found = native.kernel.scan(
             *(*arrays, low, high, threshold, GUARD, columns, places),
-            *(pool_cost, pool_damage, room, _native.thread_count(count)),
+            *(pool_cost, pool_damage, room, native.thread_count(count)),
         )
     pool = Pool(places[:opened], pool_cost[:opened], pool_damage[:opened])
     settled, at_low, at_high = (Total.of(*total) for total in found)
@@ -196,7 +196,7 @@ def _scan_numpy(block: Block, low: float, high: float, threshold: float) -> Scan
 
 def _native_arrays(block: Block) -> tuple[Any, ...] | None:
     """Return a block's arrays as the kernel takes them; None where NumPy has to read the block."""
-    if _native.kernel is None:
+    if native.kernel is None:
         return None
     if isinstance(block.cost, RankOne) and isinstance(block.damage, RankOne):
         vectors = [block.cost.left, block.damage.left, block.cost.right, block.damage.right]
@@ -206,7 +206,7 @@ def _native_arrays(block: Block) -> tuple[Any, ...] | None:
         if not all(array.flags.c_contiguous for array in arrays):
             return None
         arrays += [None, None]  # type: ignore[list-item]
-    if width > _native.MOST_COLUMNS or block_length(block) > _native.MOST_ROWS:
+    if width > native.MOST_COLUMNS or block_length(block) > native.MOST_ROWS:
         return None
     return (*arrays, block.widths, block_length(block), width)
 
@@ -232,7 +232,7 @@ def _rows(block: Block, rows: IntArray | slice) -> tuple[IntArray, FloatArray]:
     if arrays is not None:
         shape = (len(rows), arrays[-1])  # type: ignore[arg-type]
         cost, damage = np.empty(shape, dtype=np.int64), np.empty(shape)
-        _native.kernel.gather(*arrays, np.ascontiguousarray(rows, dtype=np.int64), shape[0], cost, damage)
+        native.kernel.gather(*arrays, np.ascontiguousarray(rows, dtype=np.int64), shape[0], cost, damage)
         return cost, damage
     part = block.part(rows) if isinstance(rows, slice) else _picked(block, rows)
     cost, damage = part.tables()
@@ -301,10 +301,10 @@ def second_choices(pool: Pool, price: float, columns: ColumnArray) -> tuple[Floa
     made ``columns`` take another choice than the best, so that a better answer differs.
     """
     count, width = pool.cost.shape
-    if _native.kernel is not None and width <= _native.MOST_COLUMNS:
+    if native.kernel is not None and width <= native.MOST_COLUMNS:
         first, behind, own = np.empty(count), np.empty(count), np.empty(count)
         cost, damage = np.ascontiguousarray(pool.cost), np.ascontiguousarray(pool.damage)
-        chosen = _native.kernel.seconds(cost, damage, count, width, price, GUARD, columns, first, behind, own)
+        chosen = native.kernel.seconds(cost, damage, count, width, price, GUARD, columns, first, behind, own)
         return first, behind, own, Total.of(*chosen)
     with np.errstate(over="ignore"):
         values = values_at(pool.cost, pool.damage, price)
@@ -322,9 +322,9 @@ def closest(behind: FloatArray, limit: float, most: int) -> tuple[IntArray, int]
 
     Of equally close ones the first are taken.
     """
-    if _native.core is not None and len(behind) <= _FEW:  # NumPy selects from many as quickly
+    if native.core is not None and len(behind) <= _FEW:  # NumPy selects from many as quickly
         rows = np.empty(min(most, len(behind)), dtype=np.int64)
-        count: int = _native.core.closest(behind, len(behind), limit, most, rows)
+        count: int = native.core.closest(behind, len(behind), limit, most, rows)
         return rows[:count], count
     rows = (behind <= limit).nonzero()[0]
     count = len(rows)
@@ -345,10 +345,10 @@ def within(
     ``first`` (pool rows,) are the best values at ``price``; see :func:`values_at` for what a value is.
     """
     count, width = len(rows), pool.cost.shape[1]
-    if _native.core is not None and pool.cost.flags.c_contiguous and pool.damage.flags.c_contiguous:
+    if native.core is not None and pool.cost.flags.c_contiguous and pool.damage.flags.c_contiguous:
         cost, damage = np.empty((count, width), dtype=np.int64), np.empty((count, width))
         kept = np.empty((count, width), dtype=np.bool_)
-        _native.core.within(
+        native.core.within(
             *(pool.cost, pool.damage, len(pool), first, rows, count, width, price, limit, GUARD, int(PROHIBITIVE)),
             *(cost, damage, kept),
         )
@@ -378,8 +378,8 @@ def common_divisor(blocks: Sequence[Block]) -> int:
 def _divisor(values: IntArray, widths: IntArray | None) -> int:
     """Return the greatest common divisor of the differences inside rows, or of the values of a single column."""
     count, width = values.shape
-    if _native.kernel is not None and values.flags.c_contiguous:
-        divisor: int = _native.kernel.divisor(values, widths, count, width, _native.thread_count(count))
+    if native.kernel is not None and values.flags.c_contiguous:
+        divisor: int = native.kernel.divisor(values, widths, count, width, native.thread_count(count))
         return divisor
     found = 0
     for start in range(0, count, _CHUNK):

@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from impq_opt.solvers import _native
+from impq_opt.solvers import native
 from impq_opt.types import FloatArray, IntArray
 
 __all__ = ["Hulls", "Steps", "hull_edges", "hull_steps", "sums_along"]
@@ -76,7 +76,7 @@ def hull_steps(cost: IntArray, damage: FloatArray | IntArray) -> Steps:
 
     Damages may be integers too: the needs of a core in fixed point.
     """
-    return _compiled(cost, damage, sort=True) if _native.kernel is not None else hull_edges(cost, damage).sorted()
+    return _compiled(cost, damage, sort=True) if native.kernel is not None else hull_edges(cost, damage).sorted()
 
 
 def _compiled(cost: IntArray, damage: FloatArray | IntArray, sort: bool) -> Steps:
@@ -84,20 +84,20 @@ def _compiled(cost: IntArray, damage: FloatArray | IntArray, sort: bool) -> Step
     most = count * (width - 1)
     whole = damage.dtype.kind == "i"
     kinds = [np.int64, np.int64, np.int64, damage.dtype.type, np.float64]
-    (scratch,) = _native.blank(((3 * most,), np.int64)) if sort else (None,)
-    start, *steps = _native.blank(((count,), np.int64), *(((most,), kind) for kind in kinds))
+    (scratch,) = native.blank(((3 * most,), np.int64)) if sort else (None,)
+    start, *steps = native.blank(((count,), np.int64), *(((most,), kind) for kind in kinds))
     tables = np.ascontiguousarray(cost), np.ascontiguousarray(damage)
-    used = _native.kernel.hull(*tables, whole, count, width, start, *steps, scratch)
+    used = native.kernel.hull(*tables, whole, count, width, start, *steps, scratch)
     group, to, step_cost, step_damage, ratio = steps
     return Steps(start, group[:used], to[:used], step_cost[:used], step_damage[:used], ratio[:used])
 
 
 def descending(keys: FloatArray) -> IntArray:
     """Return the stable order (n,) in which ``keys`` >= 0 fall."""
-    if _native.kernel is None:
+    if native.kernel is None:
         return np.argsort(-keys, kind="stable")
     order, scratch = np.empty(len(keys), dtype=np.int64), np.empty(2 * len(keys), dtype=np.int64)
-    _native.kernel.order(keys, order, len(keys), scratch, _native.thread_count(len(keys) // 8))
+    native.kernel.order(keys, order, len(keys), scratch, native.thread_count(len(keys) // 8))
     return order
 
 
@@ -110,8 +110,8 @@ def sums_along(
     """
     count = len(order)
     costs, damages = np.empty(count + 1), np.empty(count + 1)
-    if _native.kernel is not None and steps.damage.dtype == np.float64:
-        _native.kernel.sweep(order, steps.cost, steps.damage, count, first, quantum, least, costs, damages)
+    if native.kernel is not None and steps.damage.dtype == np.float64:
+        native.kernel.sweep(order, steps.cost, steps.damage, count, first, quantum, least, costs, damages)
         return costs, damages
     costs[0], damages[count] = first * quantum, least
     with np.errstate(over="ignore"):
@@ -122,7 +122,7 @@ def sums_along(
 
 def hull_edges(cost: IntArray, damage: FloatArray | IntArray) -> Steps:
     """Return the hull steps of tables (G, K), group after group."""
-    if _native.kernel is not None:
+    if native.kernel is not None:
         return _compiled(cost, damage, sort=False)
     count, whole = len(cost), damage.dtype.kind == "i"
     cheapest = cost == cost.min(axis=1)[:, None]

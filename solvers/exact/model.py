@@ -14,9 +14,9 @@ import numpy.typing as npt
 from impq_opt.exactness.limits import ABOVE_ALL_DAMAGE, CORE_BITS, UNLIMITED
 from impq_opt.exactness.sums import UNIT_BITS, dyadic_units, exact_int_sum, exact_units, float_above, units_within
 from impq_opt.instance.instance import Direction, Instance
-from impq_opt.solvers import _native
-from impq_opt.solvers._exact_core import Core
-from impq_opt.solvers._exact_scan import Pool
+from impq_opt.solvers import native
+from impq_opt.solvers.exact.core import Core
+from impq_opt.solvers.exact.scan import Pool
 from impq_opt.types import FloatArray, IntArray
 
 __all__ = ["Model", "RelativeCore"]
@@ -89,9 +89,9 @@ class Model:
         """
         cost, damage = pool.cost, pool.damage
         plain = cost.flags.c_contiguous and damage.flags.c_contiguous and not self.instance.ties
-        if plain and _native.core is not None:
+        if plain and native.core is not None:
             moved, to = np.empty(len(rows), dtype=np.int64), np.empty(len(rows), dtype=np.int64)
-            count, saved, less = _native.core.exchange(
+            count, saved, less = native.core.exchange(
                 *(cost, damage, len(pool), rows, base, np.ascontiguousarray(columns), kept, len(rows), cost.shape[1]),
                 *(moved, to),
             )
@@ -155,10 +155,10 @@ class Model:
         off the base's own damages, in units of 2**-1074.
         """
         most_damage = math.inf if most is None else float_above(max(most, 0))
-        if _native.core is not None and not self.instance.ties:
+        if native.core is not None and not self.instance.ties:
             costs, damages = np.empty(kept.shape, dtype=np.int64), np.empty(kept.shape, dtype=np.int64)
             tables = np.ascontiguousarray(pool.cost), np.ascontiguousarray(pool.damage)
-            shift, inexact, base_units, exact = _native.core.relative(
+            shift, inexact, base_units, exact = native.core.relative(
                 *(*tables, kept, base, *kept.shape, most_damage, CORE_BITS, UNIT_BITS, costs, damages)
             )
             coarser = UNIT_BITS - shift

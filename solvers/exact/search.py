@@ -14,21 +14,14 @@ from impq_opt.exactness.sums import float_of, of_units, reported_as_low
 from impq_opt.instance.contract import Claim, Control
 from impq_opt.instance.instance import Instance
 from impq_opt.problem.allocation import Enumeration, Stop
-from impq_opt.solvers._exact_cardinality import Pairs, pairs_of, pairs_under_budget
-from impq_opt.solvers._exact_core import Found, search
-from impq_opt.solvers._exact_fill import fill
-from impq_opt.solvers._exact_model import RelativeCore
-from impq_opt.solvers._exact_price import OutOfReachError
-from impq_opt.solvers._exact_relax import TINY, Relaxation
-from impq_opt.solvers._exact_scan import (
-    LARGEST_PRICE,
-    Pool,
-    closest,
-    common_divisor,
-    values_at,
-    within,
-)
-from impq_opt.solvers._hull import Hulls
+from impq_opt.solvers.exact.cardinality import Pairs, pairs_of, pairs_under_budget
+from impq_opt.solvers.exact.core import Found, search
+from impq_opt.solvers.exact.fill import fill
+from impq_opt.solvers.exact.model import RelativeCore
+from impq_opt.solvers.exact.price import OutOfReachError
+from impq_opt.solvers.exact.relax import TINY, Relaxation
+from impq_opt.solvers.exact.scan import LARGEST_PRICE, Pool, closest, common_divisor, values_at, within
+from impq_opt.solvers.lagrange.hull import Hulls
 from impq_opt.types import IntArray
 
 __all__ = ["Search"]

@@ -9,11 +9,11 @@ import numpy as np
 from impq_opt.exactness.sums import float_of, units_within
 from impq_opt.instance.instance import Instance
 from impq_opt.proof.infeasible import smallest_damage
-from impq_opt.solvers._exact_model import Model
-from impq_opt.solvers._exact_price import Goal, Guess, Known, Sample, find_price, narrow
-from impq_opt.solvers._exact_scan import LARGEST_PRICE, Pool, Total, block_width, everything, scan, second_choices
-from impq_opt.solvers._hull import Hulls
-from impq_opt.solvers._native import ColumnArray, column_type
+from impq_opt.solvers.exact.model import Model
+from impq_opt.solvers.exact.price import Goal, Guess, Known, Sample, find_price, narrow
+from impq_opt.solvers.exact.scan import LARGEST_PRICE, Pool, Total, block_width, everything, scan, second_choices
+from impq_opt.solvers.lagrange.hull import Hulls
+from impq_opt.solvers.native import ColumnArray, column_type
 from impq_opt.types import FloatArray
 
 __all__ = ["TINY", "Relaxation"]

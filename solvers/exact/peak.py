@@ -18,8 +18,8 @@ from impq_opt.instance.instance import Block, Direction, Instance
 from impq_opt.instance.local import is_local
 from impq_opt.instance.rows import cost_row
 from impq_opt.problem.allocation import Enumeration, Stop
-from impq_opt.solvers._dual import FEW_STEPS, dual_prices
-from impq_opt.solvers._small import enumerated
+from impq_opt.solvers.exact.small import enumerated
+from impq_opt.solvers.lagrange.dual import FEW_STEPS, dual_prices
 
 __all__ = ["solve_peak"]
 

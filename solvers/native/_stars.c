@@ -4,7 +4,7 @@
    order (built with -ffp-contract=off), sums over leaves one after the other. Leaves are taken in blocks that stay in the
    first cache, and loops run over the leaves of a block, so that the compiler can make vectors of them. */
 
-#include "../impq_opt/exactness/_module.h"
+#include "../../impq_opt/exactness/_module.h"
 
 #include <math.h>
 #include <stdint.h>

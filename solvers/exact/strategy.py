@@ -26,11 +26,11 @@ from impq_opt.instance.contract import Claim, Control, ExpiredError, Solver
 from impq_opt.instance.instance import Direction, Instance
 from impq_opt.instance.local import is_local, without_constant
 from impq_opt.problem.allocation import Enumeration, Stop
-from impq_opt.solvers._exact_magnify import as_before, magnified
-from impq_opt.solvers._exact_search import Search
-from impq_opt.solvers._hull import Hulls
-from impq_opt.solvers._small import enumerated
-from impq_opt.solvers._whole import beyond_floats, solve_whole
+from impq_opt.solvers.exact.magnify import as_before, magnified
+from impq_opt.solvers.exact.search import Search
+from impq_opt.solvers.exact.small import enumerated
+from impq_opt.solvers.exact.whole import beyond_floats, solve_whole
+from impq_opt.solvers.lagrange.hull import Hulls
 
 __all__ = ["Exact"]
 
@@ -87,14 +87,14 @@ class Exact(Solver):
         several = instance.budgets or instance.coupled
         if claim.choice is None or claim.multipliers or not several or beyond_floats(instance):
             return claim
-        from impq_opt.solvers._dual import FEW_STEPS, dual_prices
+        from impq_opt.solvers.lagrange.dual import FEW_STEPS, dual_prices
 
         # An enumeration needs no prices; who reads the answer does.
         return replace(claim, multipliers=dual_prices(instance, control, FEW_STEPS))
 
     def _run(self, instance: Instance, control: Control) -> Claim:
         if instance.peaks:
-            from impq_opt.solvers._peak import solve_peak
+            from impq_opt.solvers.exact.peak import solve_peak
 
             return solve_peak(instance, control, self._run_limited)
         return self._run_limited(instance, control)
@@ -109,7 +109,7 @@ class Exact(Solver):
                 return enumerated(known, control) or solve_whole(known, control, min(self.states, _MOST_WHOLE))
             if not known.coupled and not any(map(is_local, known.budgets)):
                 return self._run_single_groups(known, control)
-            from impq_opt.solvers._coupled import solve_coupled
+            from impq_opt.solvers.exact.coupled import solve_coupled
 
             return enumerated(known, control) or solve_coupled(known, control, self._run_limited, enough=enough)
         except ExpiredError:  # before there was any answer
@@ -118,7 +118,7 @@ class Exact(Solver):
     def _run_single_groups(self, instance: Instance, control: Control) -> Claim:
         """Solve an instance without costs that couple groups."""
         if instance.budgets:
-            from impq_opt.solvers._budgets import solve_budgets
+            from impq_opt.solvers.exact.budgets import solve_budgets
 
             return enumerated(instance, control) or solve_budgets(instance, control, min(self.states, 400_000))
         larger, shift = magnified(instance)
@@ -130,7 +130,7 @@ class Exact(Solver):
         try:
             search.run()
             if search.outweighing is not None:
-                from impq_opt.solvers._exact_branch import branch
+                from impq_opt.solvers.exact.branch import branch
 
                 deeper = partial(self._search, control=control, hulls=None, depth=depth - 1)
                 return branch(instance, *search.outweighing, search.claim(), deeper)
