@@ -25,7 +25,7 @@ from _figures import Figures, median_seconds
 from scipy import sparse
 
 from impq_opt import Problem, Status, problems, solve
-from impq_opt.costing import cost_at
+from impq_opt.insight.cost_at import cost_at
 from impq_opt.instance.question import make_instance
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problems.mobilenet import mobilenet_v1

@@ -16,7 +16,7 @@ from impq_opt.errors import AllocationError, nearest
 from impq_opt.exactness.sums import nearest_float
 from impq_opt.problem.allocation import Allocation, Certificate, Diagnosis, Enumeration, Status, Stop
 from impq_opt.problem.problem import Problem
-from impq_opt.stability import upper_limit
+from impq_opt.problem.uncertainty import upper_limit
 
 __all__ = ["AllocationRecord", "Revision", "allocation_from_record", "allocation_record"]
 
@@ -28,7 +28,7 @@ Number = int | float
 class Revision(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
     """What was changed on the problem of a file before it was solved; see :meth:`impq_opt.Problem.revise`.
 
-    ``confidence`` raises damages to their upper limits; see :func:`impq_opt.stability.upper_limit`.
+    ``confidence`` raises damages to their upper limits; see :func:`impq_opt.problem.uncertainty.upper_limit`.
     """
 
     pins: dict[str, Number | str] = {}

@@ -13,9 +13,9 @@ from graphs import SHAPES, graph, slow_cost
 
 from impq_opt import Group, Problem, solve
 from impq_opt.cli import run
-from impq_opt.costing import cost_at, uniform_bits
 from impq_opt.errors import OptionError, ProblemError
-from impq_opt.graph import graph_svg, network_graph
+from impq_opt.insight.cost_at import cost_at, uniform_bits
+from impq_opt.insight.picture import graph_svg, network_graph
 from impq_opt.instance.rows import cost_row
 from impq_opt.problems.mobilenet import mobilenet_v1
 

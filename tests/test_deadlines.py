@@ -303,7 +303,7 @@ def test_a_sweep_keeps_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
             signal.raise_signal(signal.SIGINT)
         return found
 
-    monkeypatch.setattr("impq_opt.sweep.answer", once)
+    monkeypatch.setattr("impq_opt.insight.frontier.answer", once)
     found = hull.solve(bounds)
     assert [one.status for one in found] == [Status.OPTIMAL] * 2 + [Status.UNKNOWN] * 2
     assert [one.stop for one in found] == [Stop.COMPLETED] * 2 + [Stop.INTERRUPTED] * 2

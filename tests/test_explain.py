@@ -11,7 +11,7 @@ import pytest
 
 from impq_opt import Group, ImpqError, Problem, files, solve
 from impq_opt.cli import run
-from impq_opt.explain import explain, overview
+from impq_opt.insight.explain import explain, overview
 
 
 def drawn(seed: int, count: int = 8) -> Problem:

@@ -17,8 +17,8 @@ import impq_opt
 from impq_opt import Candidates, DamageTable, Group, GroupNames, PowerLaw, Problem, allocate, files, frontier, solve
 from impq_opt.costs import TableCost
 from impq_opt.errors import InputError, ProblemError
-from impq_opt.explain import explain, overview
 from impq_opt.groups.held import held
+from impq_opt.insight.explain import explain, overview
 
 # -- nothing kept can be written to ------------------------------------------------------------------------------
 
@@ -459,8 +459,9 @@ def test_tables_with_masks_go_through_files_answers_and_exports(tmp_path):
 
 
 def test_standard_errors_reports_and_other_answers_keep_to_what_is_allowed():
+    from impq_opt.insight.stability import stability
+    from impq_opt.problem.uncertainty import upper_limit
     from impq_opt.report.layers import layers_of
-    from impq_opt.stability import stability, upper_limit
 
     allowed = np.array([[True, False, True], [False, True, True]])
     values = np.where(allowed, [[0.4, 0.3, 0.2], [0.5, 0.3, 0.1]], np.inf)

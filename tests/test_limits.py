@@ -21,9 +21,9 @@ from impq_opt.costs import LookupCost, TableCost
 from impq_opt.errors import ProblemError, UnsupportedError
 from impq_opt.exactness import limits, native
 from impq_opt.exactness.sums import nearest_float, reported_as_low, sum_rows_down
-from impq_opt.explain import explain
 from impq_opt.files import load_allocation, save_allocation
 from impq_opt.groups.candidates import Candidates
+from impq_opt.insight.explain import explain
 from impq_opt.instance import Block
 from impq_opt.instance.contract import Control
 from impq_opt.problem.allocation import Allocation

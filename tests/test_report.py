@@ -16,10 +16,10 @@ from impq_opt.cli import run
 from impq_opt.costs import format_quantity
 from impq_opt.errors import AllocationError
 from impq_opt.files import save_allocation, save_problem
+from impq_opt.insight.frontier import frontier as sweep
 from impq_opt.report import Measured, Report, Strategy, render_page
 from impq_opt.report.curve import curve, knee, thin
 from impq_opt.report.layers import layers_of
-from impq_opt.sweep import frontier as sweep
 
 
 def network(seed=0, groups=4):

@@ -11,7 +11,8 @@ from impq_opt.cli import run
 from impq_opt.errors import OptionError, ProblemError
 from impq_opt.files import load_allocation, save_problem
 from impq_opt.groups.damage import PowerLaw
-from impq_opt.stability import stability, upper_limit
+from impq_opt.insight.stability import stability
+from impq_opt.problem.uncertainty import upper_limit
 
 
 def measured(relative, groups=30, seed=0):

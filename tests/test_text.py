@@ -31,11 +31,11 @@ from impq_opt.errors import ImpqError, OptionError, ProblemError
 from impq_opt.files import load_allocation, load_problem, save_allocation, save_problem
 from impq_opt.groups.candidates import Candidates
 from impq_opt.groups.names import GroupNames
+from impq_opt.insight.frontier import frontier as sweep
 from impq_opt.report import Measured, Report, Strategy, render_page
 from impq_opt.report.curve import curve
 from impq_opt.report.figures import Figure, Series
 from impq_opt.report.pictures import picture_bytes
-from impq_opt.sweep import frontier as sweep
 from impq_opt.text import (
     csv_text,
     csv_value,

@@ -11,7 +11,7 @@ from graphs import brute_force, graph
 from impq_opt import Status, solve
 from impq_opt.cli import run
 from impq_opt.errors import OptionError
-from impq_opt.tradeoff import tradeoff
+from impq_opt.insight.tradeoff import tradeoff
 
 
 @pytest.mark.parametrize("shape", ["chain", "residual", "shared"])

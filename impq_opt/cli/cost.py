@@ -11,11 +11,11 @@ from cyclopts import Parameter
 
 from impq_opt import problems
 from impq_opt.cli._common import JsonFlag, console, cost_text, find_problem, grid, print_json
-from impq_opt.costing import cost_at, uniform_bits
 from impq_opt.costs import COSTS
 from impq_opt.documents.numbers import read_float, read_whole
 from impq_opt.errors import ImpqError, OptionError, nearest
 from impq_opt.files import load_allocation
+from impq_opt.insight.cost_at import cost_at, uniform_bits
 from impq_opt.problem.allocation import number
 from impq_opt.problem.problem import Problem
 

@@ -25,9 +25,9 @@ from impq_opt.cli._goals import cost_unit, damage_name, question_text
 from impq_opt.cli.verify import AllocationFile
 from impq_opt.errors import OptionError
 from impq_opt.exactness.sums import nearest_float
-from impq_opt.explain import Alternative, Change, Explanation, Overview, overview
-from impq_opt.explain import explain as explain_group
 from impq_opt.files import load_allocation
+from impq_opt.insight.explain import Alternative, Change, Explanation, Overview, overview
+from impq_opt.insight.explain import explain as explain_group
 from impq_opt.problem.allocation import Allocation, number
 
 __all__ = ["explain"]

@@ -28,6 +28,8 @@ from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import ImpqError, OptionError, UnsupportedError
 from impq_opt.exactness.sums import nearest_float
 from impq_opt.groups.arrays import exact_bound
+from impq_opt.insight.frontier import Frontier
+from impq_opt.insight.frontier import frontier as sweep
 from impq_opt.instance.instance import Instance
 from impq_opt.instance.question import make_instance
 from impq_opt.problem.allocation import Allocation
@@ -37,8 +39,6 @@ from impq_opt.report.figures import Figure, Series
 from impq_opt.report.pictures import picture_bytes
 from impq_opt.solve import solve_in_passing
 from impq_opt.solvers import solver_class
-from impq_opt.sweep import Frontier
-from impq_opt.sweep import frontier as sweep
 from impq_opt.text import csv_text
 
 __all__ = ["frontier"]

@@ -12,7 +12,7 @@ from impq_opt.cli._common import JsonFlag, Output, ProblemName, find_problem, pr
 from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import OptionError
 from impq_opt.files import load_allocation
-from impq_opt.graph import graph_svg, network_graph
+from impq_opt.insight.picture import graph_svg, network_graph
 
 __all__ = ["graph"]
 

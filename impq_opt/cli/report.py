@@ -19,13 +19,13 @@ from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import FileError, ImpqError, InputError, OptionError, UnsupportedError
 from impq_opt.exactness.sums import nearest_float
 from impq_opt.files import load_allocation
+from impq_opt.insight.frontier import frontier as sweep
 from impq_opt.problem.allocation import Allocation, Status
 from impq_opt.problem.problem import Problem
 from impq_opt.report import Measured, Report, Strategy, render_page, write_pictures
 from impq_opt.report.curve import Curve, curve
 from impq_opt.solve import solve_in_passing
 from impq_opt.solvers import solver_class, solver_names
-from impq_opt.sweep import frontier as sweep
 
 __all__ = ["report"]
 

@@ -33,11 +33,11 @@ from impq_opt.cli._goals import Goals, Many, cost_unit, damage_name, diagnosis_t
 from impq_opt.cli._picture import picture
 from impq_opt.exactness.sums import nearest_float
 from impq_opt.files import save_allocation
+from impq_opt.insight.stability import Stability
+from impq_opt.insight.stability import stability as measure_stability
 from impq_opt.problem.allocation import Allocation, Status, Stop
 from impq_opt.solve import solve as solve_problem
 from impq_opt.solvers import solver_class
-from impq_opt.stability import Stability
-from impq_opt.stability import stability as measure_stability
 
 __all__ = ["print_allocation", "solve"]
 

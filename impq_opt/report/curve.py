@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from impq_opt.exactness.sums import nearest_float
+from impq_opt.insight.frontier import Frontier
 from impq_opt.problem.allocation import Allocation
 from impq_opt.report.figures import Figure, Series
 from impq_opt.report.layers import LayerIndex
-from impq_opt.sweep import Frontier
 from impq_opt.types import FloatArray, IntArray
 
 __all__ = ["Curve", "Strategy", "curve", "knee", "thin"]

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from impq_opt.costing import cost_at
 from impq_opt.errors import OptionError
+from impq_opt.insight.cost_at import cost_at
 from impq_opt.problem.allocation import Allocation, Status
 from impq_opt.problem.problem import Problem
 from impq_opt.solve import solve_in_passing

@@ -19,7 +19,7 @@ from fractions import Fraction
 import numpy as np
 
 from impq_opt.exactness.sums import ceil_float, nearest_float
-from impq_opt.priced import Candidate, Priced, answer_again, clean, label_of
+from impq_opt.insight.priced import Candidate, Priced, answer_again, clean, label_of
 from impq_opt.problem.allocation import Allocation, Status
 from impq_opt.problem.problem import Problem
 

@@ -7,14 +7,15 @@ from fractions import Fraction
 
 import numpy as np
 
-from impq_opt.errors import OptionError, ProblemError
+from impq_opt.errors import OptionError
 from impq_opt.exactness.sums import exact_sum, nearest_float
 from impq_opt.groups.damage import DamageTable, PowerLaw
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problem.problem import Problem
+from impq_opt.problem.uncertainty import measured
 from impq_opt.types import FloatArray
 
-__all__ = ["Stability", "stability", "upper_limit"]
+__all__ = ["Stability", "stability"]
 
 
 @dataclass(frozen=True)
@@ -42,34 +43,6 @@ class Stability:
         return max((s * (1 - s) / self.resamples) ** 0.5 for s in (self.feasible, self.near))
 
 
-def upper_limit(problem: Problem, confidence: float) -> Problem:
-    """Return the problem with every damage at its one-sided upper confidence limit.
-
-    The limit is ``value + z stderr`` with the normal quantile z. It is taken group by group: the sum over groups is
-    covered at least as often where errors go together, as they do when groups are measured on the same samples, and
-    more often where they do not.
-
-    Parameters
-    ----------
-    confidence : float
-        From 0.5 (the values themselves) to below 1.
-
-    Raises
-    ------
-    ProblemError
-        The problem has no standard errors.
-    """
-    from scipy.special import ndtri
-
-    if not 0.5 <= confidence < 1:
-        raise OptionError("must be at least 0.5 and below 1", where="confidence", value=confidence)
-    value, stderr = _measured(problem)
-    raised = value + float(ndtri(confidence)) * stderr
-    # The errors have been used up: a second limit on top of the first would mean nothing.
-    damage = PowerLaw(raised) if isinstance(problem.damage, PowerLaw) else DamageTable(raised)
-    return replace(problem, damage=damage)
-
-
 def stability(
     problem: Problem, allocation: Allocation, *, resamples: int = 200, tolerance: float = 0.01, seed: int = 0
 ) -> Stability:
@@ -94,7 +67,7 @@ def stability(
         raise OptionError("must be at least 1", where="resamples", value=resamples)
     if allocation.choice is None or allocation.bound is None or allocation.exact_cost is None:
         raise OptionError("needs an allocation under a bound on damage", where="stability")
-    value, stderr = _measured(problem)
+    value, stderr = measured(problem)
     rng = np.random.default_rng(seed)
     feasible = near = 0
     for _ in range(resamples):
@@ -112,18 +85,6 @@ def stability(
         )
         near += allocation.exact_cost <= Fraction(best.exact_lower_bound) * (1 + Fraction(tolerance))
     return Stability(feasible / resamples, near / resamples, resamples, tolerance)
-
-
-def _measured(problem: Problem) -> tuple[FloatArray, FloatArray]:
-    damage = problem.damage
-    value = damage.sensitivity if isinstance(damage, PowerLaw) else damage.values
-    if damage.stderr is None:
-        raise ProblemError(
-            "the problem has no standard errors",
-            where="damage",
-            hint="measure it with impq-opt measure, or declare stderr",
-        )
-    return value, np.where(np.isfinite(damage.stderr), damage.stderr, 0.0)
 
 
 def _draw(value: FloatArray, stderr: FloatArray, rng: np.random.Generator) -> FloatArray:

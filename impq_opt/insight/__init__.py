@@ -1,0 +1,1 @@
+"""Verbs on a problem and an allocation: why, the frontier, accuracy against cost, what standard errors mean."""
