@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from impq_opt import Diagnosis, Group, Problem, Status, solve, verify
-from impq_opt.allocation_record import AllocationRecord, allocation_from_record, allocation_record
 from impq_opt.costs import LookupCost, TableCost
+from impq_opt.files.allocation_record import AllocationRecord, allocation_from_record, allocation_record
 from impq_opt.groups.candidates import gather_sets
 from impq_opt.groups.damage import DamageTable
 from impq_opt.groups.names import GroupNames

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from impq_opt.allocation_record import Revision
 from impq_opt.cli._common import find_problem, parse_assignments, parse_bits, parse_tie
 from impq_opt.costs import cost_named, format_quantity
 from impq_opt.errors import OptionError
 from impq_opt.exactness.sums import nearest_float
+from impq_opt.files.revision import Revision
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problem.problem import Problem
 from impq_opt.proof.infeasible import quantity_text

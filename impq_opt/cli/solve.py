@@ -12,7 +12,6 @@ from cyclopts import Parameter
 from rich.text import Text
 
 from impq_opt import problems
-from impq_opt.allocation_record import allocation_record
 from impq_opt.cli._common import (
     JsonFlag,
     Output,
@@ -33,6 +32,7 @@ from impq_opt.cli._goals import Goals, Many, cost_unit, damage_name, diagnosis_t
 from impq_opt.cli._picture import picture
 from impq_opt.exactness.sums import nearest_float
 from impq_opt.files import save_allocation
+from impq_opt.files.allocation_record import allocation_record
 from impq_opt.insight.stability import Stability
 from impq_opt.insight.stability import stability as measure_stability
 from impq_opt.problem.allocation import Allocation, Status, Stop

@@ -1,4 +1,4 @@
-"""Writing a problem down: the document and the arrays that stand for it; see :mod:`impq_opt.problem_record`."""
+"""Writing a problem down: the document and the arrays that stand for it; see :mod:`impq_opt.files.problem_record`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.cost_record import cost_arrays, cost_head
 from impq_opt.costs import TableCost
 from impq_opt.errors import FileError, InputError
+from impq_opt.files.costs import cost_arrays, cost_head
+from impq_opt.files.problem_record import FORMAT, OPTIONAL, ProblemRecord, problem_from_record
 from impq_opt.groups.candidates import Candidates
 from impq_opt.groups.damage import PowerLaw
 from impq_opt.problem.problem import Problem
-from impq_opt.problem_record import FORMAT, OPTIONAL, ProblemRecord, problem_from_record
 
 __all__ = ["problem_document"]
 

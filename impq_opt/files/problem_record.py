@@ -18,10 +18,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.cost_record import CostRecord, cost_array_types, cost_from_arrays, cost_from_csv, table_cost
 from impq_opt.costs import TableCost
 from impq_opt.documents.numbers import read_exact, read_float
 from impq_opt.errors import ProblemError
+from impq_opt.files.costs import CostRecord, cost_array_types, cost_from_arrays, cost_from_csv, table_cost
 from impq_opt.groups.candidates import Candidates
 from impq_opt.groups.damage import DamageTable, PowerLaw
 from impq_opt.groups.names import GroupNames

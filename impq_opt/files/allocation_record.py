@@ -14,37 +14,13 @@ import numpy.typing as npt
 from impq_opt.documents.numbers import read_exact
 from impq_opt.errors import AllocationError, nearest
 from impq_opt.exactness.sums import nearest_float
+from impq_opt.files.revision import Number, Revision
 from impq_opt.problem.allocation import Allocation, Certificate, Diagnosis, Enumeration, Status, Stop
 from impq_opt.problem.problem import Problem
-from impq_opt.problem.uncertainty import upper_limit
 
-__all__ = ["AllocationRecord", "Revision", "allocation_from_record", "allocation_record"]
+__all__ = ["AllocationRecord", "allocation_from_record", "allocation_record"]
 
 FORMAT = "impq-opt allocation"
-
-Number = int | float
-
-
-class Revision(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
-    """What was changed on the problem of a file before it was solved; see :meth:`impq_opt.Problem.revise`.
-
-    ``confidence`` raises damages to their upper limits; see :func:`impq_opt.problem.uncertainty.upper_limit`.
-    """
-
-    pins: dict[str, Number | str] = {}
-    ties: list[list[str]] = []
-    bits: list[Number] | None = None
-    budgets: dict[str, str] = {}
-    confidence: float | None = None
-
-    def apply(self, problem: Problem) -> Problem:
-        """Return ``problem`` so revised."""
-        if self.confidence is not None:
-            problem = upper_limit(problem, self.confidence)
-        return problem.revise(pins=self.pins, ties=self.ties, bits=self.bits, budgets=self.budgets)
-
-    def __bool__(self) -> bool:
-        return bool(self.pins or self.ties or self.bits or self.budgets or self.confidence is not None)
 
 
 class EffectiveBits(msgspec.Struct, forbid_unknown_fields=True):
@@ -256,9 +232,6 @@ def _formats(allocation: Allocation) -> list[str]:
     assert allocation.choice is not None
     sets = [0] * len(allocation.choice) if candidates.set_of is None else candidates.set_of.tolist()
     return [candidates.formats[s][k] for s, k in zip(sets, allocation.choice.tolist(), strict=True)]
-
-
-# -- out of a file -----------------------------------------------------------------------------------------------
 
 
 def allocation_from_record(record: AllocationRecord, problem: Problem) -> Allocation:

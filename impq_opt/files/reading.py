@@ -1,0 +1,92 @@
+"""Reading a file and telling what does not fit, with its place."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from impq_opt.errors import FileError, nearest
+from impq_opt.files import allocation_record as answers
+from impq_opt.files import problem_record as questions
+from impq_opt.groups.arrays import KIND_NAMES
+from impq_opt.problem.allocation import Status
+
+__all__ = ["check_format", "convert"]
+
+Record = TypeVar("Record", bound=msgspec.Struct)
+
+# A place in a decoded document, as msgspec words it: "Expected `int`, got `str` - at `$.groups[0].size`".
+_PLACED = re.compile(r"^(?P<what>.*?)(?: - at `(?:key in )?\$(?P<place>.*)`)?$", re.DOTALL)
+_STEP = re.compile(r"\.([A-Za-z_]\w*)|\[(\d+|\.\.\.)\]")
+
+
+def check_format(document: Any, name: str, path: Path) -> None:
+    """Raise FileError where a document is not of this format, or of a later version."""
+    if not isinstance(document, dict) or document.get("format") != name:
+        found = document.get("format") if isinstance(document, dict) else None
+        raise FileError(
+            f"is not an {name} file",
+            where=str(path),
+            **({} if found is None else {"value": found}),
+            hint=f"such a file says format = {name!r} and format_version = 1",
+        )
+    version = document.get("format_version")
+    if isinstance(version, int) and version > 1:
+        raise FileError(
+            "was written by a later release: its format_version is not known here",
+            where=str(path),
+            value=version,
+            hint="upgrade impq-opt",
+        )
+
+
+def convert(document: Any, kind: type[Record], where: str) -> Record:
+    """Return the record that a document holds; raise FileError with the place of what does not fit."""
+    try:
+        return msgspec.convert(document, kind)
+    except msgspec.ValidationError as error:
+        raise _placed(str(error), document, where, kind) from None
+    except (RecursionError, OverflowError) as error:
+        raise FileError(f"cannot be read: {error}", where=where) from None
+
+
+def _placed(message: str, document: Any, where: str, kind: type[msgspec.Struct]) -> FileError:
+    """Turn msgspec's words into ours: the place as in the file, the value found there, near names."""
+    match = _PLACED.match(message)
+    assert match is not None
+    what, place = match["what"], match["place"] or ""
+    value: Any = document
+    try:
+        for key, index in _STEP.findall(place):
+            value = value[key] if key else value[int(index)]
+    except (KeyError, IndexError, TypeError, ValueError):
+        value = ...
+    hint = ""
+    unknown = re.search(r"unknown field `(.*)`", what)
+    if unknown:
+        fields = kind.__struct_fields__
+        for key, _ in _STEP.findall(place):
+            fields = _FIELDS.get(key, fields)
+        what, value, hint = "unknown key", unknown[1], nearest(unknown[1], fields)
+    missing = re.search(r"missing required field `(.*)`", what)
+    if missing:
+        what, value = f"the key {missing[1]!r} is missing", ...
+    if what.startswith("Invalid enum value"):
+        known = _VALUES.get(place.rpartition(".")[2], ())
+        what, hint = "unknown value", nearest(str(value), known)
+    what = re.sub(r",? got `.*`$", "", what).replace("`", "").replace("Expected", "must be").replace(" | ", " or ")
+    return FileError(what, where=f"{where}: {place.lstrip('.')}" if place else where, value=value, hint=hint)
+
+
+_FIELDS = {key: kind.__struct_fields__ for key, kind in (questions.NESTED | answers.NESTED).items()}
+
+# What the keys that take one of a few words may say.
+_VALUES: dict[str, tuple[str, ...]] = {
+    "kind": KIND_NAMES,
+    "status": tuple(status.value for status in Status),
+    "minimizes": ("cost", "damage"),
+    "format_version": ("1",),
+}

@@ -1,0 +1,34 @@
+"""What was revised before a problem was solved, as an allocation's file keeps it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from impq_opt.problem.problem import Problem
+from impq_opt.problem.uncertainty import upper_limit
+
+__all__ = ["Number", "Revision"]
+
+Number = int | float
+
+
+class Revision(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
+    """What was changed on the problem of a file before it was solved; see :meth:`impq_opt.Problem.revise`.
+
+    ``confidence`` raises damages to their upper limits; see :func:`impq_opt.problem.uncertainty.upper_limit`.
+    """
+
+    pins: dict[str, Number | str] = {}
+    ties: list[list[str]] = []
+    bits: list[Number] | None = None
+    budgets: dict[str, str] = {}
+    confidence: float | None = None
+
+    def apply(self, problem: Problem) -> Problem:
+        """Return ``problem`` so revised."""
+        if self.confidence is not None:
+            problem = upper_limit(problem, self.confidence)
+        return problem.revise(pins=self.pins, ties=self.ties, bits=self.bits, budgets=self.budgets)
+
+    def __bool__(self) -> bool:
+        return bool(self.pins or self.ties or self.bits or self.budgets or self.confidence is not None)
