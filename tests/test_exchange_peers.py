@@ -17,9 +17,9 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # peers warn of their own aff
 
 @pytest.fixture(autouse=True)
 def mixed_torch_installation():
-    """Peers import torchvision by way of transformers; see impq_opt.vision."""
+    """Peers import torchvision by way of transformers; see impq_opt.data.torchvision."""
     if importlib.util.find_spec("torchvision") is not None:
-        from impq_opt.vision import torchvision_module
+        from impq_opt.data.torchvision import torchvision_module
 
         torchvision_module()
 
@@ -246,7 +246,7 @@ def searched(tmp_path_factory):
     """Run ModelOpt's own auto_quantize on a small network; return its search state and checkpoint."""
     import torch
 
-    from impq_opt.vision import torchvision_module
+    from impq_opt.data.torchvision import torchvision_module
 
     torchvision_module()
     from modelopt.torch import quantization

@@ -17,13 +17,13 @@ from safetensors.torch import save_file
 from impq_opt.cli import run
 from impq_opt.data import load_data
 from impq_opt.data.fashion_mnist import DEBIAN, load_fashion_mnist
+from impq_opt.data.torchvision import torchvision_module
 from impq_opt.errors import DataError, FileError, OptionError
 from impq_opt.files import load_problem
 from impq_opt.measure import Estimator, Sampling, measure, trace
 from impq_opt.networks import FACTORIES, SHIPPED, load_network, read_state
 from impq_opt.networks.training import accuracy
 from impq_opt.problems import path as gallery_path
-from impq_opt.vision import torchvision_module
 
 fashion = pytest.mark.skipif(not DEBIAN.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed")
 
@@ -183,7 +183,7 @@ def test_bad_data_is_told(tmp_path):
 def test_torchvision_is_imported_beside_another_torch_build():
     """In a fresh process, where nothing has declared its operators yet."""
     code = (
-        "from impq_opt.vision import torchvision_module as t; m = t('models'); m.resnet18(); "
+        "from impq_opt.data.torchvision import torchvision_module as t; m = t('models'); m.resnet18(); "
         "from torchvision.transforms import v2; assert t().__name__ == 'torchvision'"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent)

@@ -271,7 +271,7 @@ def _runs(recipe, folder, *, root=None, weights=None):
 
 
 def test_the_cifar_recipes_run_on_a_folder_of_the_same_layout(tmp_path, monkeypatch):
-    from impq_opt.vision import torchvision_module
+    from impq_opt.data.torchvision import torchvision_module
 
     cifar = torchvision_module("datasets.cifar")
     monkeypatch.setattr(cifar, "check_integrity", lambda *args: True)  # its checksums are those of the whole data set

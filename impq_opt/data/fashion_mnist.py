@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from impq_opt.data.torchvision import torchvision_module
 from impq_opt.errors import DataError
-from impq_opt.vision import torchvision_module
 
 __all__ = ["DEBIAN", "load_fashion_mnist"]
 

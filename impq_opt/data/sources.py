@@ -10,8 +10,8 @@ import torch
 
 from impq_opt.data.dataset import Dataset
 from impq_opt.data.fashion_mnist import load_fashion_mnist
+from impq_opt.data.torchvision import torchvision_module
 from impq_opt.errors import DataError, MissingPackageError, OptionError, nearest
-from impq_opt.vision import torchvision_module
 
 __all__ = ["DATA_NAMES", "load_data"]
 

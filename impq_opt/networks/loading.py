@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from impq_opt.data.torchvision import torchvision_module
 from impq_opt.errors import DataError, FileError, OptionError, nearest
 from impq_opt.networks.mobilenet import mobilenet_v1
 from impq_opt.networks.recipes import SHIPPED
 from impq_opt.networks.resnet import resnet8, resnet20
 from impq_opt.networks.small import small_cnn
 from impq_opt.networks.vgg import vgg_small
-from impq_opt.vision import torchvision_module
 
 __all__ = ["FACTORIES", "load_network", "read_state"]
 
