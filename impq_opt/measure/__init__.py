@@ -2,11 +2,11 @@
 
 from impq_opt.measure.api import measure, survey_of
 from impq_opt.measure.estimators import ESTIMATORS, Estimator
-from impq_opt.measure.graph import Network
 from impq_opt.measure.grouping import GROUPINGS, Grouping
 from impq_opt.measure.metrics import METRICS
 from impq_opt.measure.replicates import Sampling
-from impq_opt.measure.tracing import trace
+from impq_opt.tracing.graph import Network
+from impq_opt.tracing.trace import trace
 
 __all__ = [
     "ESTIMATORS",

@@ -22,8 +22,8 @@ from impq_opt.measure.metrics import Metric, load_metric
 from impq_opt.measure.pool import Pool, look_at, prepare
 from impq_opt.measure.replicates import Chunks, Progress, Replicates, Sampling, replicate
 from impq_opt.measure.survey import Survey, calibrate
-from impq_opt.measure.tracing import trace
 from impq_opt.problem.problem import Problem
+from impq_opt.tracing.trace import trace
 
 __all__ = ["measure", "survey_of", "tensors"]
 
@@ -66,7 +66,7 @@ def measure(
     bits : sequence of number
         Candidates of every group.
     residual : {"tie", "accumulate"}
-        See :func:`~impq_opt.measure.tracing.trace`.
+        See :func:`~impq_opt.tracing.trace.trace`.
     device : str
     bf16 : bool
         Propagate in bfloat16; what that changes on the first chunk is measured and stored.

@@ -9,9 +9,9 @@ import numpy as np
 
 from impq_opt.groups.candidates import Candidates
 from impq_opt.groups.damage import DamageTable, PowerLaw
-from impq_opt.measure.graph import WeightSite
 from impq_opt.measure.survey import Survey
 from impq_opt.problem.problem import Problem
+from impq_opt.tracing.sites import WeightSite
 from impq_opt.types import IntArray
 
 __all__ = ["assemble"]

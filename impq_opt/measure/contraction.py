@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from impq_opt.measure.graph import Use
+from impq_opt.tracing.sites import Use
 
 __all__ = ["batch_gradient", "kernel_norms", "weight_gradient", "weight_squares"]
 

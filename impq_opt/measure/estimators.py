@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from impq_opt.errors import OptionError, nearest
-from impq_opt.measure.graph import Network
 from impq_opt.measure.margins import Margins, margins, one_by_one, random_signs, top
 from impq_opt.measure.taps import Taps
+from impq_opt.tracing.graph import Network
 
 __all__ = ["ESTIMATORS", "Estimator", "Squares", "propagate"]
 

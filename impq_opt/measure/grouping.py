@@ -12,7 +12,8 @@ from torch import Tensor
 
 from impq_opt.errors import OptionError
 from impq_opt.groups.names import GroupNames
-from impq_opt.measure.graph import Network, WeightSite
+from impq_opt.tracing.graph import Network
+from impq_opt.tracing.sites import WeightSite
 from impq_opt.types import FloatArray
 
 __all__ = ["GROUPINGS", "Grouping"]

@@ -24,8 +24,8 @@ from torch import Tensor
 
 from impq_opt.data.dataset import Dataset
 from impq_opt.errors import DataError, OptionError
-from impq_opt.measure.graph import Network
 from impq_opt.measure.margins import margins
+from impq_opt.tracing.graph import Network
 from impq_opt.types import FloatArray
 
 __all__ = ["Chunk", "Pool", "look_at", "prepare", "take", "world"]

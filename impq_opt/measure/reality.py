@@ -25,9 +25,9 @@ from impq_opt.measure.grouping import Grouping
 from impq_opt.measure.metrics.gaussian import noise_by_margin, tail
 from impq_opt.measure.pool import prepare
 from impq_opt.measure.survey import ActivationRange, Survey, calibrate
-from impq_opt.measure.tracing import trace
 from impq_opt.problem.problem import Problem
 from impq_opt.quantize import ActivationQuantizer, WeightQuantizer
+from impq_opt.tracing.trace import trace
 from impq_opt.types import FloatArray
 
 __all__ = ["Reality", "Validation", "interval"]

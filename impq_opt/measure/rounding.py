@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from impq_opt.measure.graph import ActivationSite, WeightSite
-from impq_opt.measure.nodes import Layout
 from impq_opt.measure.survey import Survey
 from impq_opt.quantize import ActivationQuantizer, WeightQuantizer
+from impq_opt.tracing.nodes import Layout
+from impq_opt.tracing.sites import ActivationSite, WeightSite
 
 __all__ = ["activation_errors", "activation_quantizer", "kernel_errors", "rounded_weight"]
 

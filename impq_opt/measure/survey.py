@@ -17,8 +17,9 @@ from impq_opt.errors import DataError
 from impq_opt.groups.arrays import ACTIVATION, WEIGHT
 from impq_opt.groups.names import GroupNames
 from impq_opt.measure.estimators import Estimator, Squares
-from impq_opt.measure.graph import ActivationSite, Network, WeightSite
 from impq_opt.measure.grouping import Grouping, kernel_ranges
+from impq_opt.tracing.graph import Network
+from impq_opt.tracing.sites import ActivationSite, WeightSite
 from impq_opt.types import FloatArray
 
 __all__ = ["ActivationRange", "Survey", "calibrate"]

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from impq_opt.measure.contraction import batch_gradient, kernel_norms, weight_gradient, weight_squares
-from impq_opt.measure.graph import ActivationSite, Network, Use, WeightSite
+from impq_opt.tracing.graph import Network
+from impq_opt.tracing.sites import ActivationSite, Use, WeightSite
 
 __all__ = ["Taps"]
 

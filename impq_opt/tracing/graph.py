@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -20,8 +19,8 @@ import networkx as nx
 from torch import Tensor, device, fx
 
 from impq_opt.errors import DataError, OptionError
-from impq_opt.measure.folding import Fold, find_folds, folded_module
-from impq_opt.measure.nodes import (
+from impq_opt.tracing.folding import Fold, find_folds, folded_module
+from impq_opt.tracing.nodes import (
     Layout,
     attribute_of,
     batch_shape,
@@ -31,9 +30,10 @@ from impq_opt.measure.nodes import (
     op_of,
     sample_shape,
 )
-from impq_opt.measure.running import Runner, first_of
+from impq_opt.tracing.running import Runner, first_of
+from impq_opt.tracing.sites import ActivationSite, Use, WeightSite
 
-__all__ = ["RESIDUAL", "TRANSPARENT", "ActivationSite", "Network", "Use", "WeightSite"]
+__all__ = ["RESIDUAL", "TRANSPARENT", "Network"]
 
 RESIDUAL = ("tie", "accumulate")
 
@@ -92,68 +92,6 @@ TRANSPARENT = frozenset(
     ]
 )
 _ADDS = frozenset(("add", "add_"))
-
-
-@dataclass(frozen=True)
-class Use:
-    """One call of a convolution or linear layer.
-
-    Parameters
-    ----------
-    node : str
-        Name of the call in the graph.
-    dimensions : int
-        Spatial dimensions; 0 for a linear layer.
-    stride, dilation : tuple of int
-        Of a convolution.
-    padding : tuple of (int, int)
-        Before and after, per spatial dimension.
-    groups : int
-    reads : tuple of str
-        Nodes of the activation sites that this call reads; empty where it reads the network's input.
-    macs : int
-        Multiply-accumulates per sample.
-    """
-
-    node: str
-    dimensions: int
-    stride: tuple[int, ...]
-    padding: tuple[tuple[int, int], ...]
-    dilation: tuple[int, ...]
-    groups: int
-    reads: tuple[str, ...]
-    macs: int
-
-
-@dataclass(frozen=True)
-class WeightSite:
-    """A weight tensor (out, in / groups, *kernel): its name, the parameter, and every call that uses it."""
-
-    name: str
-    parameter: str
-    shape: tuple[int, ...]
-    uses: tuple[Use, ...]
-
-    @property
-    def length(self) -> int:
-        """Length of its dot products."""
-        return math.prod(self.shape[1:])
-
-
-@dataclass(frozen=True)
-class ActivationSite:
-    """A tensor that a quantizer would see: name, node, shape per sample, and the clip that its batch-norm implies.
-
-    ``clip`` is the largest over channels of ``beta + 6 |gamma|`` for a rectifier right behind a batch-norm (the rule of
-    the IMPQ authors' code), at most 6 for ReLU6; NaN where no rule holds and the range must be measured.
-    ``steps`` are the first and last call at which the tensor is in memory.
-    """
-
-    name: str
-    node: str
-    shape: tuple[int, ...]
-    clip: float
-    steps: tuple[int, int]
 
 
 class Network:

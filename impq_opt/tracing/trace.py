@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from impq_opt.errors import DataError
-from impq_opt.measure.graph import TRANSPARENT, Network
-from impq_opt.measure.nodes import EXAMPLES, Layout, batch_place, op_of
+from impq_opt.tracing.graph import TRANSPARENT, Network
+from impq_opt.tracing.nodes import EXAMPLES, Layout, batch_place, op_of
 
 __all__ = ["trace"]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx
 
-from impq_opt.measure.nodes import batch_shape, op_of
+from impq_opt.tracing.nodes import batch_shape, op_of
 
 __all__ = ["Fold", "find_folds", "folded_module"]
 

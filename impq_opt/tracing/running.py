@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, fx
 
-from impq_opt.measure.folding import Fold
+from impq_opt.tracing.folding import Fold
 
 __all__ = ["Runner", "first_of"]
 

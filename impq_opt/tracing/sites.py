@@ -1,0 +1,70 @@
+"""Where a network's weights and activations lie."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+__all__ = ["ActivationSite", "Use", "WeightSite"]
+
+
+@dataclass(frozen=True)
+class Use:
+    """One call of a convolution or linear layer.
+
+    Parameters
+    ----------
+    node : str
+        Name of the call in the graph.
+    dimensions : int
+        Spatial dimensions; 0 for a linear layer.
+    stride, dilation : tuple of int
+        Of a convolution.
+    padding : tuple of (int, int)
+        Before and after, per spatial dimension.
+    groups : int
+    reads : tuple of str
+        Nodes of the activation sites that this call reads; empty where it reads the network's input.
+    macs : int
+        Multiply-accumulates per sample.
+    """
+
+    node: str
+    dimensions: int
+    stride: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    dilation: tuple[int, ...]
+    groups: int
+    reads: tuple[str, ...]
+    macs: int
+
+
+@dataclass(frozen=True)
+class WeightSite:
+    """A weight tensor (out, in / groups, *kernel): its name, the parameter, and every call that uses it."""
+
+    name: str
+    parameter: str
+    shape: tuple[int, ...]
+    uses: tuple[Use, ...]
+
+    @property
+    def length(self) -> int:
+        """Length of its dot products."""
+        return math.prod(self.shape[1:])
+
+
+@dataclass(frozen=True)
+class ActivationSite:
+    """A tensor that a quantizer would see: name, node, shape per sample, and the clip that its batch-norm implies.
+
+    ``clip`` is the largest over channels of ``beta + 6 |gamma|`` for a rectifier right behind a batch-norm (the rule of
+    the IMPQ authors' code), at most 6 for ReLU6; NaN where no rule holds and the range must be measured.
+    ``steps`` are the first and last call at which the tensor is in memory.
+    """
+
+    name: str
+    node: str
+    shape: tuple[int, ...]
+    clip: float
+    steps: tuple[int, int]
