@@ -7,7 +7,7 @@ from torch import nn
 
 from impq_opt.data import Dataset, load_data
 from impq_opt.networks import FACTORIES
-from impq_opt.networks.training import Recipe, train
+from impq_opt.training.one_cycle import Recipe, train
 
 
 @functools.cache

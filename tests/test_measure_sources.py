@@ -22,8 +22,8 @@ from impq_opt.errors import DataError, FileError, OptionError
 from impq_opt.files import load_problem
 from impq_opt.measure import Estimator, Sampling, measure, trace
 from impq_opt.networks import FACTORIES, SHIPPED, load_network, read_state
-from impq_opt.networks.training import accuracy
 from impq_opt.problems import path as gallery_path
+from impq_opt.training.one_cycle import accuracy
 
 fashion = pytest.mark.skipif(not DEBIAN.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed")
 

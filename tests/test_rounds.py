@@ -20,9 +20,10 @@ from impq_opt.errors import DataError, FileError, OptionError
 from impq_opt.files import load_problem
 from impq_opt.quantize import WeightRange, quantize, quantized_weights, state_of, storage_bits, unpack, unpack_into
 from impq_opt.rounds import Hyper, PausedError, Report, Schedule, parse_schedule, rounds
+from impq_opt.rounds.fit import accuracy, fine_tune, learning_rate
 from impq_opt.rounds.latent import group_means, with_latent_ranges, with_rounding_errors
 from impq_opt.rounds.strategies import choose, columns_of, not_above, step_down
-from impq_opt.rounds.training import accuracy, fine_tune, learning_rate, mix
+from impq_opt.training.seeds import mix
 
 HERE = Path(__file__).parent
 

@@ -136,7 +136,7 @@ def _overrides(groups: str | None, count: int | None, epochs: int | None, assign
 
 def _hyper(plan: Recipe, name: str, overrides: dict[str, Any], bits: str | None, bound: str | None) -> Hyper:
     from impq_opt.rounds import Hyper
-    from impq_opt.rounds.hyper import HEURISTICS
+    from impq_opt.rounds.settings import HEURISTICS
 
     values = plan.hyper | {"strategy": name} | plan.strategies.get(name, {}) | overrides
     if bits is not None and bound is not None:

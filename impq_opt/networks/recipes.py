@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from impq_opt.networks.resnet import resnet20
-from impq_opt.networks.training import Recipe, accuracy, train
+from impq_opt.training.one_cycle import Recipe, accuracy, train
 
 __all__ = ["SHIPPED", "Shipped", "main"]
 

@@ -1,8 +1,8 @@
 """Allocation alternated with retraining."""
 
-from impq_opt.rounds.hyper import Hyper, Schedule, parse_schedule
+from impq_opt.rounds.fit import accuracy, fine_tune
 from impq_opt.rounds.loop import Measure, PausedError, Report, Splits, rounds
-from impq_opt.rounds.training import accuracy, fine_tune
+from impq_opt.rounds.settings import Hyper, Schedule, parse_schedule
 
 __all__ = [
     "Hyper",

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import DataError, FileError
-from impq_opt.rounds.training import Samples, Tally
+from impq_opt.rounds.fit import Tally
+from impq_opt.training.samples import Samples
 
 __all__ = ["State", "check_identity", "data_digest", "load_state", "network_digest", "save_state", "write_log"]
 

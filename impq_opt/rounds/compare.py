@@ -15,8 +15,8 @@ from torch import nn
 
 from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import MissingPackageError, OptionError
-from impq_opt.rounds.hyper import Hyper, Schedule
 from impq_opt.rounds.loop import Measure, Report, Splits, rounds
+from impq_opt.rounds.settings import Hyper, Schedule
 from impq_opt.text import figure_text
 
 __all__ = ["Estimate", "advantage", "against_end", "compare", "plot", "reached", "start_hyper", "trails"]

@@ -28,10 +28,12 @@ from impq_opt.rounds.checkpoint import (
     network_digest,
     save_state,
 )
-from impq_opt.rounds.hyper import Hyper
+from impq_opt.rounds.fit import Tally, accuracy, fine_tune, steps_per_epoch
 from impq_opt.rounds.latent import group_means, with_latent_ranges, with_rounding_errors
+from impq_opt.rounds.settings import Hyper
 from impq_opt.rounds.strategies import choose, columns_of, describe, fix_activations
-from impq_opt.rounds.training import Samples, Tally, accuracy, fine_tune, processes, steps_per_epoch
+from impq_opt.training.samples import Samples
+from impq_opt.training.seeds import processes
 
 __all__ = ["Measure", "PausedError", "Report", "Splits", "rounds"]
 

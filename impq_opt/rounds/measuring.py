@@ -10,9 +10,9 @@ from impq_opt.measure.estimators import Estimator
 from impq_opt.measure.grouping import Grouping
 from impq_opt.measure.metrics import load_metric
 from impq_opt.problem.problem import Problem
-from impq_opt.rounds.hyper import Hyper
 from impq_opt.rounds.loop import Measure
-from impq_opt.rounds.training import Samples
+from impq_opt.rounds.settings import Hyper
+from impq_opt.training.samples import Samples
 
 __all__ = ["measurer"]
 

@@ -19,7 +19,7 @@ from impq_opt.groups.candidates import Candidates
 from impq_opt.instance.rows import cost_row
 from impq_opt.problem.allocation import Allocation, Status
 from impq_opt.problem.problem import Problem
-from impq_opt.rounds.hyper import Hyper
+from impq_opt.rounds.settings import Hyper
 from impq_opt.solve import solve_in_passing
 from impq_opt.types import FloatArray, IntArray
 

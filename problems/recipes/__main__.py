@@ -24,9 +24,9 @@ from impq_opt.data import load_data
 from impq_opt.files import save_problem
 from impq_opt.measure import Estimator, Sampling, measure
 from impq_opt.networks import SHIPPED, load_network
-from impq_opt.networks.training import accuracy
 from impq_opt.problem.problem import Problem
 from impq_opt.problems.recipes.lite0 import HELD_OUT, MEASURED, crops, lite0, save_crops
+from impq_opt.training.one_cycle import accuracy
 
 BITS = range(1, 13)  # the bound asks for more than 8 bits where it is to be small
 CONCEDE = 0.005

@@ -16,9 +16,10 @@ from impq_opt.data import Dataset, load_data
 from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import FileError, InputError, OptionError, nearest
 from impq_opt.networks import load_network
-from impq_opt.rounds.hyper import Hyper
+from impq_opt.rounds.fit import fine_tune
 from impq_opt.rounds.loop import Report, Splits
-from impq_opt.rounds.training import fine_tune, mix, processes
+from impq_opt.rounds.settings import Hyper
+from impq_opt.training.seeds import mix, processes
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
@@ -18,18 +18,12 @@ from torch.nn import functional
 from torch.nn.utils import parametrize
 
 from impq_opt.errors import DataError
-from impq_opt.rounds.hyper import Hyper
+from impq_opt.rounds.settings import Hyper
+from impq_opt.training.augment import augmented
+from impq_opt.training.samples import Samples
+from impq_opt.training.seeds import mix, processes
 
-__all__ = ["Samples", "Tally", "accuracy", "fine_tune", "learning_rate", "mix", "processes"]
-
-
-class Samples(Protocol):
-    """What is asked of a data set; :class:`impq_opt.data.Dataset` is one."""
-
-    def __len__(self) -> int: ...
-
-    def rows(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return inputs (m, ...) and labels (m,) of the rows ``index`` (m,)."""
+__all__ = ["Tally", "accuracy", "fine_tune", "learning_rate"]
 
 
 @dataclass
@@ -47,24 +41,6 @@ class Tally:
         self.hits += int((logits.argmax(1) == labels).sum())
         self.seen += len(labels)
         self.loss += float(loss.detach()) * len(labels)
-
-
-def mix(*parts: int) -> int:
-    """Return one 63-bit seed for a tuple of numbers (SplitMix64: Steele, Lea and Flood 2014)."""
-    state = 0
-    for part in parts:
-        state = (state + part + 0x9E3779B97F4A7C15) & (2**64 - 1)
-        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
-        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
-        state ^= state >> 31
-    return state >> 1
-
-
-def processes() -> tuple[int, int]:
-    """Return this process's rank and how many there are."""
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
-    return 0, 1
 
 
 def learning_rate(hyper: Hyper, step: int, steps: int) -> float:
@@ -193,27 +169,11 @@ def _batch(
     if labels is None:
         raise DataError("has no labels", where="data", hint="rounds train and test on labels")
     if augment and hyper.augment != "none" and inputs.dim() == 4:
-        inputs = _augmented(inputs, hyper.augment)
+        inputs = augmented(inputs, hyper.augment)
     inputs = inputs.to(device, non_blocking=True)
     if hyper.channels_last and inputs.dim() == 4:
         inputs = inputs.contiguous(memory_format=torch.channels_last)
     return inputs, labels.to(device, non_blocking=True)
-
-
-def _augmented(images: Tensor, kind: str) -> Tensor:
-    """Mirror half of the images (n, c, h, w), shift each by up to an eighth of its side (4 of 32: He et al. 2016)."""
-    mirrored = torch.rand(len(images)) < 0.5
-    images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
-    if kind == "flip":
-        return images
-    height, width = images.shape[-2:]
-    margin = max(1, height // 8)
-    padded = functional.pad(images, (margin,) * 4)
-    down, right = torch.randint(0, 2 * margin + 1, (2, len(images)))
-    rows = down[:, None] + torch.arange(height)
-    columns = right[:, None] + torch.arange(width)
-    picked = padded[torch.arange(len(images))[:, None, None], :, rows[:, :, None], columns[:, None, :]]  # (n, h, w, c)
-    return picked.permute(0, 3, 1, 2)
 
 
 def _momentum(network: nn.Module, optimizer: torch.optim.SGD) -> dict[str, Tensor]:
