@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from impq_opt.data.torchvision import torchvision_module
 from impq_opt.errors import DataError, FileError, OptionError, nearest
 from impq_opt.networks.mobilenet import mobilenet_v1
-from impq_opt.networks.recipes import SHIPPED
 from impq_opt.networks.resnet import resnet8, resnet20
+from impq_opt.networks.shipped import SHIPPED
 from impq_opt.networks.small import small_cnn
 from impq_opt.networks.vgg import vgg_small
 

@@ -52,7 +52,7 @@ def resnet20(groups: str) -> Problem:
             "network": name,
             "test_accuracy": test,
             "training": f"{recipe.epochs} epochs of one-cycle SGD, batch {recipe.batch}, peak rate {recipe.rate}, "
-            f"seed {recipe.seed}; python -m impq_opt.networks.recipes {name}",
+            f"seed {recipe.seed}; python -m impq_opt.networks.shipped {name}",
             "residual": "accumulate: sums at the accumulator's precision, one precision per rectifier (IMPQ)",
         },
     )

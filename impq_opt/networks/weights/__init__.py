@@ -1,1 +1,1 @@
-"""Weights of the networks that impq-opt trained itself; see impq_opt.networks.recipes."""
+"""Weights of the networks that impq-opt trained itself; see impq_opt.networks.shipped."""

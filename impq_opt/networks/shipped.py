@@ -1,6 +1,6 @@
 """The networks that this project trained and ships, and the command that trains them again.
 
-python -m impq_opt.networks.recipes resnet20-fashion-mnist --output weights.safetensors
+python -m impq_opt.networks.shipped resnet20-fashion-mnist --output weights.safetensors
 """
 
 from __future__ import annotations
