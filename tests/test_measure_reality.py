@@ -15,8 +15,8 @@ from impq_opt.errors import DataError
 from impq_opt.exchange import weights_only
 from impq_opt.files import save_allocation, save_problem
 from impq_opt.measure import Sampling, measure
-from impq_opt.measure.reality import Validation, interval
 from impq_opt.quantize import quantize
+from impq_opt.validate.reality import Validation, interval
 
 
 @pytest.fixture(autouse=True)

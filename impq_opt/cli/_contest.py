@@ -27,8 +27,8 @@ def compare_metrics(
         raise OptionError("needs --network and --data", where="--metric", value=metrics)
     need_torch("impq-opt compare --metric")
     from impq_opt.measure import METRICS
-    from impq_opt.measure.contest import contest
     from impq_opt.measure.metrics import load_metric
+    from impq_opt.validate.contest import contest
 
     names = list(METRICS) if metrics == "all" else metrics.split(",")
     for name in names:

@@ -33,7 +33,7 @@ from impq_opt.problem.problem import Problem
 from impq_opt.solve import solve_in_passing
 
 if TYPE_CHECKING:
-    from impq_opt.measure.reality import Reality
+    from impq_opt.validate.reality import Reality
 
 __all__ = ["validate"]
 
@@ -72,7 +72,7 @@ def validate(
     ``--average-bits`` has the storage of the uniform row of as many bits.
     """
     need_torch("impq-opt validate")
-    from impq_opt.measure.reality import Validation
+    from impq_opt.validate.reality import Validation
 
     if not 0 < confidence < 1:
         raise OptionError("must be between 0 and 1", where="--confidence", value=confidence)

@@ -10,9 +10,9 @@ from torch import nn
 
 from impq_opt.data.dataset import Dataset
 from impq_opt.measure.api import measure
-from impq_opt.measure.reality import Reality, Validation
 from impq_opt.measure.replicates import Sampling
 from impq_opt.solve import solve_in_passing
+from impq_opt.validate.reality import Reality, Validation
 
 __all__ = ["Entry", "contest"]
 

@@ -1,0 +1,1 @@
+"""Problems and metrics held against really quantized networks. Needs torch."""
