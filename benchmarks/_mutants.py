@@ -8,36 +8,41 @@ from _mutants_judge import JUDGE
 __all__ = ["MUTANTS", "TESTS"]
 
 # What is run against the mutants of an area, quickest first.
-_ATTACKS = ("tests/test_attack.py::test_instances[240]", "tests/test_attack.py::test_instances[360]")
-_NUMBERS = ("tests/test_attack.py::test_numbers",)
-_BOTH_NUMBERS = ("tests/test_attack.py::test_compiled_and_numpy_say_the_same[numbers]",)
+_ATTACKS = ("tests/judge/test_attack.py::test_instances[240]", "tests/judge/test_attack.py::test_instances[360]")
+_NUMBERS = ("tests/judge/test_attack.py::test_numbers",)
+_BOTH_NUMBERS = ("tests/judge/test_attack.py::test_compiled_and_numpy_say_the_same[numbers]",)
 _TOGETHER = (
-    "tests/test_judge_exact.py::test_limits_that_are_met_together_at_one_price_alone",
-    "tests/test_judge_exact.py::test_the_dearest_assignment_of_all_may_be_the_only_one",
+    "tests/judge/test_judge_exact.py::test_limits_that_are_met_together_at_one_price_alone",
+    "tests/judge/test_judge_exact.py::test_the_dearest_assignment_of_all_may_be_the_only_one",
 )
-_CLAIMED = ("tests/test_attack.py::test_claims",)
-_FORGED = ("tests/test_attack.py::test_forgeries", "tests/test_attack.py::test_true_files_stay_proved")
+_CLAIMED = ("tests/judge/test_attack.py::test_claims",)
+_FORGED = ("tests/judge/test_attack.py::test_forgeries", "tests/judge/test_attack.py::test_true_files_stay_proved")
 TESTS: dict[str, tuple[str, ...]] = {
-    "recount": ("tests/test_judge_exact.py", "tests/test_judge.py", "-k", "not bug and not thousand and not wall"),
-    "prices": ("tests/test_judge.py", "-k", "thousand or cases"),
-    "planted": ("tests/test_judge.py", "-k", "bug"),
-    "audit": ("tests/test_verify.py", "tests/test_mutants_judge.py", *_FORGED),
-    "conflict": (*_TOGETHER, "tests/test_diagnosis.py", *_FORGED),
-    "claims": ("tests/conformance/test_liars.py", "tests/test_mutants_judge.py", *_CLAIMED),
-    "conclusion": ("tests/conformance/test_liars.py", "tests/test_mutants_judge.py", *_CLAIMED),
-    "standalone": ("tests/test_standalone.py",),
-    "diagnosis": ("tests/test_diagnosis.py", *_FORGED),
-    "limits": ("tests/test_limits.py", "-k", "compiled_part or c_source or leave_room or nearly or edge"),
-    "written": ("tests/test_numbers.py",),
-    "bound": ("tests/test_mutants_judge.py", *_NUMBERS, *_ATTACKS),
-    "numbers": ("tests/test_attack.py", "-k", "test_numbers or rows or roundings or sums"),
+    "recount": (
+        "tests/judge/test_judge_exact.py",
+        "tests/judge/test_judge.py",
+        "-k",
+        "not bug and not thousand and not wall",
+    ),
+    "prices": ("tests/judge/test_judge.py", "-k", "thousand or cases"),
+    "planted": ("tests/judge/test_judge.py", "-k", "bug"),
+    "audit": ("tests/judge/test_verify.py", "tests/judge/test_mutants_judge.py", *_FORGED),
+    "conflict": (*_TOGETHER, "tests/proof/test_diagnosis.py", *_FORGED),
+    "claims": ("tests/proof/test_liars.py", "tests/judge/test_mutants_judge.py", *_CLAIMED),
+    "conclusion": ("tests/proof/test_liars.py", "tests/judge/test_mutants_judge.py", *_CLAIMED),
+    "standalone": ("tests/judge/test_standalone.py",),
+    "diagnosis": ("tests/proof/test_diagnosis.py", *_FORGED),
+    "limits": ("tests/solve/test_limits.py", "-k", "compiled_part or c_source or leave_room or nearly or edge"),
+    "written": ("tests/documents/test_numbers.py",),
+    "bound": ("tests/judge/test_mutants_judge.py", *_NUMBERS, *_ATTACKS),
+    "numbers": ("tests/judge/test_attack.py", "-k", "test_numbers or rows or roundings or sums"),
     "numpy numbers": (*_BOTH_NUMBERS,),
-    "search": ("tests/test_mutants_search.py", *_ATTACKS, "tests/test_exact_attained.py"),
-    "scan": ("tests/test_mutants_search.py", "-k", "scan or candidates_of_every"),
-    "hulls": ("tests/test_mutants_search.py", "-k", "hulls or steps or one_limit"),
-    "budgets": ("tests/test_mutants_search.py", "-k", "limits or unit_less"),
-    "coupled": ("tests/test_mutants_search.py", "-k", "branching or cluster or last_quantum"),
-    "quantize": ("tests/test_quantize.py",),
+    "search": ("tests/solvers/test_mutants_search.py", *_ATTACKS, "tests/solvers/test_exact_attained.py"),
+    "scan": ("tests/solvers/test_mutants_search.py", "-k", "scan or candidates_of_every"),
+    "hulls": ("tests/solvers/test_mutants_search.py", "-k", "hulls or steps or one_limit"),
+    "budgets": ("tests/solvers/test_mutants_search.py", "-k", "limits or unit_less"),
+    "coupled": ("tests/solvers/test_mutants_search.py", "-k", "branching or cluster or last_quantum"),
+    "quantize": ("tests/quantize/test_quantize.py",),
 }
 
 

@@ -5,8 +5,12 @@ their tests may go missing in silence.
 """
 
 import importlib.util
+import sys
+from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent / "worlds"))  # helper modules, by their names
 
 
 def pytest_addoption(parser):

@@ -4,7 +4,7 @@
 fractions, from the documented formulas alone; ``draws`` makes such questions at random. The other modules attack one
 side each, one seed an attack: ``instances`` solves and verifies, ``forgeries`` changes what a saved answer says,
 ``claims`` runs strategies that lie, ``mutations`` damages files, ``numbers`` sums extreme arrays.
-``tests/test_attack.py`` runs a few of each, ``benchmarks/attack.py`` as many as there is time for.
+``tests/judge/test_attack.py`` runs a few of each, ``benchmarks/attack.py`` as many as there is time for.
 """
 
 from attacks.core import ATTACKS, Attack, Fault, TooLong, limited

@@ -36,7 +36,7 @@ def test_instances(start: int) -> None:
 @pytest.mark.parametrize("kind", ["instances", "numbers"])
 def test_compiled_and_numpy_say_the_same(kind: str) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(["tests", *filter(None, sys.path)])}
-    folder = Path(__file__).parents[1]
+    folder = Path(__file__).parents[2]
     command = [sys.executable, "-W", "error", "-m", "attacks", kind, "1000", "100"]
     said = [
         subprocess.run(command, env=environment | pure, capture_output=True, text=True, cwd=folder, check=False)

@@ -36,7 +36,7 @@ from impq_opt.solvers.exact.scan import PROHIBITIVE, everything, gather, scan, w
 from impq_opt.solvers.exact.whole import beyond_floats, solve_whole
 from impq_opt.solvers.lagrange.oracle import _bound_row
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TOTAL = limits.LARGEST_TOTAL
 HUGE = float(np.finfo(np.float64).max)
 

@@ -27,7 +27,7 @@ from typing import Any
 
 from impq_opt import files
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 _BLOCK = re.compile(
     r"^(?:<!-- not run: (?P<skip>[^\n]+?) -->\n+)?```(?P<language>\w*)[^\n]*\n(?P<body>.*?)^```$",

@@ -14,7 +14,7 @@ import pytest
 import impq_opt
 from impq_opt.exactness import build
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PARTS = {
     "impq_opt.exactness._exact": "impq_opt/exactness/_exact.c",
     "impq_opt.solvers.native._kernel": "solvers/native/_kernel.c",

@@ -19,7 +19,7 @@ import impq_opt
 from impq_opt import Problem, files, problems
 from impq_opt.cli import COMMANDS, run
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "NO_COLOR", "FORCE_COLOR")} | {
     "PYTHONPATH": str(ROOT)
 }

@@ -14,7 +14,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 # Where each package lies in the tree; the two links of impq_opt are the folders beside it.
 PLACES = {"impq_opt/problems": "problems", "impq_opt/solvers": "solvers"}
 SUFFIXES = {".py", ".typed", ".css", ".js", ".toml", ".safetensors", ".c", ".h"}

@@ -186,7 +186,7 @@ def test_torchvision_is_imported_beside_another_torch_build():
         "from impq_opt.data.torchvision import torchvision_module as t; m = t('models'); m.resnet18(); "
         "from torchvision.transforms import v2; assert t().__name__ == 'torchvision'"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
 
 
 @pytest.fixture

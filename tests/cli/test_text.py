@@ -47,7 +47,7 @@ from impq_opt.text import (
     visible,
 )
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "NO_COLOR", "FORCE_COLOR")} | {
     "PYTHONPATH": str(ROOT)
 }

@@ -25,7 +25,7 @@ from impq_opt.rounds.latent import group_means, with_latent_ranges, with_roundin
 from impq_opt.rounds.strategies import choose, columns_of, not_above, step_down
 from impq_opt.training.seeds import mix
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)
@@ -473,7 +473,7 @@ print(os.WEXITSTATUS(status), killed)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 def test_killed_at_any_instant_it_resumes_to_the_same_bits_and_weights(tmp_path):
     rounds(small(), splits(), hyper(), tmp_path / "whole", measure=measure)
-    script = [sys.executable, "-c", KILLED, str(HERE), str(tmp_path / "killed"), "0"]
+    script = [sys.executable, "-c", KILLED, str(HERE / "worlds"), str(tmp_path / "killed"), "0"]
     done = subprocess.run(script, capture_output=True, text=True, check=False, env=_environment())
     assert done.stdout.startswith("0 "), done.stderr
     assert int(done.stdout.split()[1]) >= 4
@@ -576,7 +576,7 @@ def test_two_processes_train_as_one(tmp_path):
     script = tmp_path / "train.py"
     script.write_text(DISTRIBUTED)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
-    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", str(script), str(HERE)]
+    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", str(script), str(HERE / "worlds")]
     done = subprocess.run(
         [*command, str(tmp_path / "two")], capture_output=True, text=True, check=False, env=_environment()
     )

@@ -110,7 +110,7 @@ def test_standard_errors_are_those_of_a_mean_of_independent_chunks():
 
 
 def test_processes_share_the_work_and_find_the_same_numbers(tmp_path):
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     weights = tmp_path / "weights.safetensors"
     from safetensors.torch import save_file
 
