@@ -113,8 +113,8 @@ JUDGE: tuple[Mutant, ...] = (
     Mutant("impq_opt/judge/recount.py", "recount", "too many states prove it",
            "return Recount(Outcome.OPEN,", "return Recount(Outcome.PROVED,"),
     # -- recomputing
-    Mutant("impq_opt/judge/recompute.py", "planted", "an instance may say less than its problem",
-           "if found != true:", "if found > true:"),
+    Mutant("impq_opt/judge/recompute.py", "planted", "an instance may say more than its problem",
+           "if found != true:", "if found < true:"),
     Mutant("impq_opt/judge/recompute.py", "planted", "an instance may have fewer candidates than its problem",
            "if left.any():", "if left.all():"),
     Mutant("impq_opt/judge/recompute.py", "planted", "an instance may have tighter limits than were asked for",

@@ -152,7 +152,7 @@ def test_bits_operations_of_a_thousand_kernels_are_proved() -> None:
 
 def test_damages_are_compared_by_the_judge_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = Problem.from_sensitivities([100, 200, 150, 120], [0.9, 0.5, 0.7, 0.3])
-    for module in ("arithmetic", "conclusion"):
+    for module in ("exactness.sums", "proof.status"):
         monkeypatch.setattr(f"impq_opt.{module}.reported_as_low", lambda *_: True)
     answer = solve(problem, budget=1999, solver="lagrangian")
     assert answer.status is Status.OPTIMAL

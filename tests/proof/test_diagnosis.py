@@ -461,3 +461,15 @@ def test_many_groups_and_pins_are_quick():
     assert {kind for kind, _ in found.diagnosis.conflict[1:]} == {"pins"}
     checks = verify(pinned, found)
     assert checks.proved, checks
+
+
+def test_what_was_not_found_out_is_claimed(monkeypatch):
+    from impq_opt.limits_together import Case, Decision
+
+    problem = Problem.from_sensitivities([10, 10], [1.0, 1.0], bits=[1, 2]).revise(budgets={"storage": 30})
+    answer = solve(problem, bound=0.2)  # 0.125 needs 40 bits of storage
+    assert answer.diagnosis is not None
+    assert {one.verdict for one in check_conflict(problem, answer)} == {"proved"}
+    monkeypatch.setattr(Case, "decide", lambda *_: Decision(None))
+    found = {one.what: one.verdict for one in check_conflict(problem, answer)}
+    assert {found[what] for what in ("status", "conflict", "each is needed")} == {"claimed"}
