@@ -48,13 +48,13 @@ TESTS: dict[str, tuple[str, ...]] = {
 
 MUTANTS: tuple[Mutant, ...] = (
     # -- recomputing, and the bound of multipliers
-    Mutant("impq_opt/proof/bound.py", "bound", "a bound attained exactly is called broken",
+    Mutant("impq_opt/proof/check.py", "bound", "a bound attained exactly is called broken",
            "if instance.bound is not None and damage > instance.bound:",
            "if instance.bound is not None and damage >= instance.bound:"),
     Mutant("impq_opt/proof/bound.py", "bound", "a bound attained exactly is called broken, in one pass",
            "if instance.bound is not None and exact > instance.bound:",
            "if instance.bound is not None and exact >= instance.bound:"),
-    Mutant("impq_opt/proof/bound.py", "bound", "a budget may be overshot by a quantum",
+    Mutant("impq_opt/proof/check.py", "bound", "a budget may be overshot by a quantum",
            "if instance.budget_of(b, choice) > b.limit]", "if instance.budget_of(b, choice) > b.limit + 1]"),
     Mutant("impq_opt/proof/bound.py", "bound", "roundings are added on, not taken off",
            "return 1.0 - (4 + 3 * budgets) * _EPS", "return 1.0 + (4 + 3 * budgets) * _EPS"),
@@ -192,8 +192,8 @@ MUTANTS: tuple[Mutant, ...] = (
            "keep[1:] = first[1:] < best[:-1]", "keep[1:] = first[1:] + 1 < best[:-1]"),
     # -- costs that couple
     Mutant("solvers/exact/coupled.py", "coupled", "a domain as good as the best so far by rounding is closed",
-           "return self._whole(bound) >= self.value if self.by_cost else bound >= float(self.value)",
-           "return self._whole(bound) >= self.value - 1 if self.by_cost else bound >= float(self.value)"),
+           "return self._whole(bound) >= self.value if self.by_cost else bound >= nearest_float(self.value)",
+           "return self._whole(bound) >= self.value - 1 if self.by_cost else bound >= nearest_float(self.value)"),
     Mutant("solvers/exact/coupled.py", "coupled", "sums of joined groups, rounded down, decide",
            "if claim.choice is None or joined.is_feasible(claim.choice):", "if claim is not None:"),
     Mutant("solvers/exact/coupled.py", "coupled", "what an interrupted domain left open is taken for proved",
@@ -201,8 +201,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("solvers/exact/coupled.py", "coupled", "a child starts above its bound",
            "bound + max(more, 0.0), point)", "bound + 2 * max(more, 0.0) + 1, point)"),
     Mutant("solvers/exact/coupled.py", "coupled", "leaves are settled that a better answer sets otherwise",
-           "gap = max(float(self.value) - point.value, 0.0) * (1 + 1e-9) + 2 * point.margin",
-           "gap = max(float(self.value) - point.value, 0.0) * 0.01"),
+           "gap = max(nearest_float(self.value) - point.value, 0.0) * (1 + 1e-9) + 2 * point.margin",
+           "gap = max(nearest_float(self.value) - point.value, 0.0) * 0.01"),
     # -- quantizers
     Mutant("impq_opt/quantize/quantizers.py", "quantize", "mid-tread, not mid-rise",
            ".sub_(0.5).round_()", ".round_()"),

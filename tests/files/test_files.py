@@ -642,7 +642,7 @@ print("steps", step)
 def test_a_kill_at_any_step_leaves_nothing_that_the_next_write_does_not_clear(call, tmp_path):
     """A writer kills itself at the n-th call of one kind, for every n until it gets through."""
     arguments = [sys.executable, "-c", DYING, str(tmp_path / "p.toml"), call, str(Path(__file__).parent)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "worlds")])}
     ended = subprocess.run(arguments, check=False, env=environment, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stderr
     assert "steps" in ended.stdout
