@@ -464,7 +464,7 @@ def test_many_groups_and_pins_are_quick():
 
 
 def test_what_was_not_found_out_is_claimed(monkeypatch):
-    from impq_opt.limits_together import Case, Decision
+    from impq_opt.judge.together import Case, Decision
 
     problem = Problem.from_sensitivities([10, 10], [1.0, 1.0], bits=[1, 2]).revise(budgets={"storage": 30})
     answer = solve(problem, bound=0.2)  # 0.125 needs 40 bits of storage
