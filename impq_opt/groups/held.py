@@ -7,9 +7,8 @@ million groups of eight candidates, a twentieth of solving them); what was held 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
-from fractions import Fraction
 from functools import cache
 from typing import Any, NoReturn, TypeVar
 from weakref import WeakValueDictionary
@@ -24,9 +23,6 @@ Value = TypeVar("Value")
 
 # The read-only buffers of the copies made here, by identity: what stands on one of them needs no further copy.
 _OURS: WeakValueDictionary[int, memoryview] = WeakValueDictionary()
-
-# What most fields are, and what nothing can change.
-_PLAIN = frozenset({int, float, str, bool, Fraction, type(None)})
 
 
 def held(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -60,17 +56,19 @@ class FrozenDict(dict[Key, Value]):
 
 def frozen(value: Any) -> Any:
     """Return ``value`` with every array, mapping and list in it held; lists become tuples."""
-    if type(value) in _PLAIN:
-        return value
-    if isinstance(value, np.ndarray):
-        return held(value)
-    if isinstance(value, FrozenDict):
-        return value
-    if isinstance(value, Mapping):
-        return FrozenDict({key: frozen(one) for key, one in value.items()})
-    if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
-        return tuple(frozen(one) for one in value)
-    return frozenset(value) if isinstance(value, set) else value
+    return _ways(type(value))(value)  # type: ignore[arg-type]
+
+
+@cache
+def _ways(kind: type) -> Callable[[Any], Any]:
+    """Return how values of one type are held: asked once a type, since most fields need nothing."""
+    if issubclass(kind, np.ndarray):
+        return held
+    if issubclass(kind, Mapping) and not issubclass(kind, FrozenDict):
+        return lambda value: FrozenDict({key: frozen(one) for key, one in value.items()})
+    if issubclass(kind, (list, tuple)) and not hasattr(kind, "_fields"):
+        return lambda value: tuple(map(frozen, value))
+    return frozenset if issubclass(kind, set) else lambda value: value
 
 
 class Held:

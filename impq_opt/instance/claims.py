@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -43,11 +42,13 @@ def checked(claim: object, name: str) -> Claim:
         statistics = _plain(claim.statistics, _DEEPEST)
     except ValueError as error:
         raise SolverError(f"solver {name!r} gave statistics that {error}") from None
-    return replace(
-        claim,
-        lower_bound=bound.item() if isinstance(bound, np.generic) else bound,
-        multipliers={key: float(value) for key, value in claim.multipliers.items()},
-        statistics=statistics,
+    return Claim(
+        claim.choice,
+        bound.item() if isinstance(bound, np.generic) else bound,
+        {key: float(value) for key, value in claim.multipliers.items()},
+        claim.enumeration,
+        claim.stop,
+        statistics,
     )
 
 
