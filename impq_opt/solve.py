@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from impq_opt.errors import OptionError, SolverError, UnsupportedError
 from impq_opt.exactness.sums import nearest_float
+from impq_opt.instance.claims import checked
 from impq_opt.instance.contract import Claim, Control, Solver, clock, listening
 from impq_opt.instance.instance import Direction, Instance
 from impq_opt.instance.question import make_instance
@@ -106,17 +107,16 @@ def solve_in_passing(problem: Problem, **question: Any) -> Allocation:
 
 def answer(instance: Instance, strategy: Solver, control: Control, started: float) -> Allocation:
     """Run a strategy on an instance that it supports, and have its claim checked; times count from ``started``."""
-    diagnosis, claim = None, Claim()
+    diagnosis, claim, believed = None, Claim(), is_own(strategy)
     if not control.interrupted and not (strategy.decides and instance.size):
         diagnosis = _diagnosis(instance, control)
     if diagnosis is None and instance.size == 0:
         claim = _only_choice(instance)
     elif diagnosis is None and not control.interrupted:
-        claim = strategy.run(instance, control)
-        if isinstance(claim, Claim) and strategy.decides and claim.choice is None and not control.interrupted:
-            shown = claim.enumeration is not None and claim.lower_bound == math.inf
+        claim = checked(strategy.run(instance, control), strategy.name)
+        if strategy.decides and claim.choice is None and not control.interrupted:
+            shown = believed and claim.enumeration is not None and claim.lower_bound == math.inf
             diagnosis = _diagnosis(instance, control, infeasible=shown)
-    believed = is_own(strategy)
     found = conclude(instance, claim, diagnosis, strategy, control.seed, started, believed=believed)
     # An interrupt is told even where it came too late to matter: whoever runs many questions wants to end them all.
     return dataclasses.replace(found, stop=Stop.INTERRUPTED) if control.interrupted else found

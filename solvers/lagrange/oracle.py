@@ -180,7 +180,8 @@ class Oracle:
         """Return the prices as multipliers that can be checked (:func:`impq_opt.proof.bound.dual_bound`)."""
         with np.errstate(over="ignore"):
             prices = np.ldexp(point.prices, np.array([-row.shift for row in self.limits], dtype=np.int64))
-        return dict(zip(self.names, np.minimum(prices, _LARGEST_MULTIPLIER).tolist(), strict=True))
+        # A cut may leave a price below 0 by a rounding; any price of 0 or more is valid.
+        return dict(zip(self.names, np.clip(prices, 0.0, _LARGEST_MULTIPLIER).tolist(), strict=True))
 
     def evaluate(self, prices: FloatArray, domain: Domain | None = None) -> Point:
         """Return the Lagrangian at ``prices`` (R,) >= 0 with the core inside ``domain``."""

@@ -387,7 +387,7 @@ FORGERIES: dict[str, Callable[[Document, Saved], bool]] = {
     "groups enumerated below zero": _enumeration("groups", lambda s: -1),
     "states below zero": _enumeration("states", lambda s: -5),
     "smallest of the diagnosis": _diagnosis(lambda d, s: d.update(smallest=d["smallest"] * 2 + 1)),
-    "allowed of the diagnosis": _diagnosis(lambda d, s: d.update(allowed=d["allowed"] / 2 - 1)),
+    "allowed of the diagnosis": _diagnosis(lambda d, s: d.update(allowed=(d["allowed"] or 0) / 2 - 1)),
     "limit of the diagnosis": _diagnosis(lambda d, s: d.update(limit="the weather")),
     "causes of the diagnosis": _diagnosis(lambda d, s: d.update(held_by=[*d["held_by"], "the pins of nobody"])),
     "a diagnosis of what is feasible": _diagnosis_of_nothing,

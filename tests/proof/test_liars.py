@@ -133,3 +133,18 @@ def test_a_solver_that_never_answers_keeps_the_rules_only_if_it_proves_nothing()
         check_strategy(Silent(), case)
     with pytest.raises(ConformanceError):
         check_strategy(liar(Claim()), CASES[0])
+
+
+@pytest.mark.parametrize("bound", [math.inf, np.array([1.0, 2.0])], ids=["infeasible", "no number"])
+def test_who_decides_is_not_believed_either(bound: object) -> None:
+    """What nobody looked into before is not infeasible because a stranger says so."""
+
+    @dataclass(frozen=True)
+    class Decider(Liar):
+        decides: ClassVar[bool] = True
+
+        def run(self, instance: Instance, control: Control) -> Claim:
+            return Claim(None, bound, enumeration=Enumeration(3, 8))  # type: ignore[arg-type]
+
+    with pytest.raises(SolverError):
+        solve(PROBLEM, bound=BOUND, solver=Decider())
