@@ -205,7 +205,7 @@ JUDGE: tuple[Mutant, ...] = (
     Mutant("impq_opt/instance/claims.py", "claims", "an enumeration may have counted less than nothing",
            "and 0 <= count < 1 << 63", "and count < 1 << 63"),
     Mutant("impq_opt/instance/claims.py", "claims", "numbers of NumPy overflow later",
-           "lower_bound=bound.item() if isinstance(bound, np.generic) else bound", "lower_bound=bound"),
+           "bound.item() if isinstance(bound, np.generic) else bound", "bound"),
     Mutant("impq_opt/instance/claims.py", "claims", "statistics may be nested without end",
            "        if not depth:\n", "        if False:\n"),
     # -- what is concluded of a claim

@@ -139,7 +139,7 @@ def _diagnosis(instance: Instance, control: Control, *, infeasible: bool = False
             raise SolverError("time is over")  # what is not looked for to the end is not told
         started = clock()
         limits = dataclasses.replace(control, deadline=min(control.deadline, started + seconds), warm_start=None)
-        claim = strategy.run(part, limits) if part.size else _only_choice(part)
+        claim = checked(strategy.run(part, limits), strategy.name) if part.size else _only_choice(part)
         return conclude(part, claim, None, strategy, control.seed, started, believed=True)
 
     return diagnose(instance, ask, deadline=control.deadline, infeasible=infeasible)

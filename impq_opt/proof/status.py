@@ -13,7 +13,6 @@ from functools import cache
 
 from impq_opt.errors import SolverError
 from impq_opt.exactness.sums import floor_float, product, reported_as_low
-from impq_opt.instance.claims import checked
 from impq_opt.instance.contract import Claim, Solver, clock
 from impq_opt.instance.instance import Direction, Instance
 from impq_opt.judge.recount import Outcome, prove_bound, prove_infeasible
@@ -52,9 +51,9 @@ def conclude(
     Raises
     ------
     SolverError
-        Where the claim has a wrong type, contradicts itself, or an enumeration that is repeated finds a better answer.
+        Where the claim contradicts itself, or an enumeration that is repeated finds a better answer.
     """
-    claim = _with_trusted_enumeration(instance, checked(claim, strategy.name), strategy.name, believed)
+    claim = _with_trusted_enumeration(instance, claim, strategy.name, believed)
     found, dual = examine(instance, claim.choice, claim.multipliers)
     if found is not None and not found.feasible:
         if claim.enumeration is not None:

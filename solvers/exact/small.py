@@ -19,7 +19,7 @@ from impq_opt.instance.settle import settle
 from impq_opt.problem.allocation import Enumeration
 from impq_opt.types import BoolArray, IntArray
 
-__all__ = ["enumerated"]
+__all__ = ["enumerated", "units"]
 
 
 # Assignments that are few: looking at them takes milliseconds, less than the prices of several limits.
@@ -111,14 +111,14 @@ def _damages(
 ) -> tuple[list[int], int | None]:
     """Return the damage of some assignments in units of 2**-1074, and what the bound leaves of them."""
     total = np.zeros(count, dtype=object)
-    for row, column in zip(_units(instance), columns, strict=True):
+    for row, column in zip(units(instance), columns, strict=True):
         control.check()
         total += np.array(row, dtype=object)[column]  # Python's whole numbers: no sum rounds
     room = None if instance.bound is None else units_within(instance.bound - instance.base_damage)
     return total.tolist(), room
 
 
-def _units(instance: Instance) -> list[list[int]]:
+def units(instance: Instance) -> list[list[int]]:
     """Return the damage of each group's candidates in units of 2**-1074, that of tied groups summed exactly."""
     problem = instance.problem
     members = [groups[None] for groups in instance.representatives]

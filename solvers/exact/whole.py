@@ -14,12 +14,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from impq_opt.exactness.sums import float_units, nearest_float
+from impq_opt.exactness.sums import nearest_float
 from impq_opt.instance.contract import Claim, Control
 from impq_opt.instance.coupling import Coupling
 from impq_opt.instance.instance import Direction, Instance
 from impq_opt.problem.allocation import Enumeration, Stop
 from impq_opt.solvers._best import best_feasible
+from impq_opt.solvers.exact.small import units
 from impq_opt.types import IntArray
 
 __all__ = ["beyond_floats", "solve_whole"]
@@ -98,7 +99,7 @@ class _Program:
     def __init__(self, instance: Instance) -> None:
         assert instance.limit is not None
         widths = instance.widths.tolist()
-        self.damages = _units(instance)
+        self.damages = units(instance)
         self.rows = [_Row(instance.tables[0], instance.pairs, instance.limit - instance.base_cost, widths)]
         self.rows += [_Row(one.table, one.pairs, one.limit - one.base, widths) for one in instance.budgets]
         last = list(range(instance.size))
@@ -130,19 +131,3 @@ class _Program:
         for before, row in zip(used, self.rows, strict=True):
             pairs = sum(values[column_of[left]][column] for left, values in row.pairs[group])
             yield before + row.table[group][column] + pairs
-
-
-def _units(instance: Instance) -> list[list[int]]:
-    """Return the damage of each group's candidates in units of 2**-1074, that of tied groups summed exactly."""
-    problem = instance.problem
-    members = {group: [first] for group, first in enumerate(instance.representatives.tolist())}
-    for tie in instance.ties:
-        members.update(zip(tie.groups.tolist(), tie.members.tolist(), strict=True))
-    columns = []
-    for column in range(int(instance.widths.max(initial=0))):
-        choice = np.minimum(column, instance.widths - 1)
-        columns.append(problem.damage.chosen(problem.candidates, instance.lift(choice)).tolist())
-    return [
-        [sum(float_units(columns[column][one]) for one in members[group]) for column in range(width)]
-        for group, width in enumerate(instance.widths.tolist())
-    ]
