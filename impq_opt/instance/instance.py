@@ -8,7 +8,7 @@ vectors where the problem keeps vectors (:class:`RankOne`), and views of the pro
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 from typing import Generic, TypeVar
@@ -200,10 +200,8 @@ class Instance:
         return found
 
     def with_bound(self, bound: Fraction) -> Instance:
-        """Return the instance with another bound; what was worked out of its tables is kept."""
-        found = object.__new__(Instance)
-        found.__dict__.update(self.__dict__, bound=bound)
-        return found
+        """Return the instance with another bound."""
+        return replace(self, bound=bound)
 
     def lift(self, choice: IntArray) -> IntArray:
         """Return the choice (G,) of all groups of the problem for a choice (size,) of the free ones."""
