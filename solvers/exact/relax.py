@@ -12,10 +12,11 @@ from impq_opt.instance.instance import Instance
 from impq_opt.proof.infeasible import smallest_damage
 from impq_opt.solvers.exact.model import Model
 from impq_opt.solvers.exact.price import Goal, Guess, Known, Priced, Sample, find_price, narrow
-from impq_opt.solvers.exact.scan import LARGEST_PRICE, Pool, Scan, Total, block_width, everything, scan, second_choices
+from impq_opt.solvers.exact.scan import everything, scan
 from impq_opt.solvers.exact.tuning import Tuning
 from impq_opt.solvers.lagrange.hull import Hulls
 from impq_opt.solvers.native import ColumnArray, column_type
+from impq_opt.solvers.native.passes import LARGEST_PRICE, Pool, Scan, Total, block_width, second_choices
 from impq_opt.types import FloatArray, IntArray
 
 __all__ = ["Base", "Near", "Relaxed", "least_bytes", "reachable", "relax"]
