@@ -196,7 +196,7 @@ class Writer(Format):
 def _labels(allocation: Allocation) -> list[str]:
     candidates, choice = allocation.problem.candidates, allocation._need()
     names = [candidates.labels(number) for number in range(len(candidates.sets))]
-    numbers = np.zeros(len(choice), dtype=np.int64) if candidates.set_of is None else candidates.set_of
+    numbers = candidates.numbers(len(choice))
     return [names[int(number)][int(column)] for number, column in zip(numbers, choice, strict=True)]
 
 

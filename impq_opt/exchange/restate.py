@@ -64,7 +64,7 @@ def restate(problem: Problem, weights: Sequence[Precision], inputs: Sequence[Pre
         For messages.
     """
     old = problem.candidates
-    old_sets = np.zeros(len(problem), dtype=np.int64) if old.set_of is None else old.set_of
+    old_sets = old.numbers(len(problem))
     keys = old_sets * 2 + ~problem.weights()
     kept, set_of = np.unique(keys, return_inverse=True)
     rows = []

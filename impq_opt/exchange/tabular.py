@@ -266,7 +266,7 @@ def _rows(allocation: Allocation, *, every: bool) -> Iterable[dict[str, Any]]:
     labels = [candidates.labels(number) for number in range(len(candidates.sets))]
     weights = problem.weights()
     for group, name in enumerate(problem.names):
-        number = 0 if candidates.set_of is None else int(candidates.set_of[group])
+        number = candidates.number_of(group)
         chosen = int(choice[group])
         for place, k in enumerate(range(len(labels[number])) if every else [chosen]):
             yield {

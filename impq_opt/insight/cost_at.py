@@ -54,10 +54,9 @@ def _largest(problem: Problem, rows: list[tuple[str, CostRow]], choice: npt.NDAr
 
 
 def _columns(problem: Problem, widths: npt.NDArray[np.float64], cost: str) -> npt.NDArray[np.int64]:
-    numbers = problem.candidates.set_of
     columns = np.zeros(len(problem), dtype=np.int64)
     for group, width in enumerate(widths.tolist()):
-        column = problem.candidates.position(0 if numbers is None else int(numbers[group]), width)
+        column = problem.candidates.position(problem.candidates.number_of(group), width)
         if column is None:
             raise OptionError(
                 f"cost {cost!r} is a table and has no value there",

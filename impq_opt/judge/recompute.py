@@ -203,9 +203,7 @@ def _linear(problem: Problem, slope: IntArray, choice: IntArray) -> Fraction:
 
 
 def _candidate(problem: Problem, group: int, column: int) -> tuple[float, str]:
-    sets = problem.candidates.set_of
-    number = 0 if sets is None else int(sets[group])
-    return float(problem.candidates.sets[number][column]), problem.candidates.labels(number)[column]
+    return float(problem.candidates.of(group)[column]), problem.candidates.label(group, column)
 
 
 def _decimal(value: Fraction | float) -> Fraction:

@@ -133,8 +133,7 @@ class Case:
         total, found = exact_sum(damage), []
         for group in np.argsort(-damage, kind="stable")[:3].tolist():
             share = math.floor(Fraction(float(damage[group])) * 100 / total) if total else 0
-            sets = problem.candidates.set_of
-            label = problem.candidates.labels(0 if sets is None else int(sets[group]))[int(choice[group])]
+            label = problem.candidates.label(group, int(choice[group]))
             label += "" if problem.candidates.numbered else " bits"
             label += " (pinned)" if group in problem.pins else ""
             if share:
