@@ -90,7 +90,15 @@ class Overview:
 
 
 def overview(problem: Problem, allocation: Allocation, *, count: int = 20) -> Overview:
-    """Return the ``count`` groups whose choice is closest to changing at the allocation's price."""
+    """Return the ``count`` groups whose choice is closest to changing at the allocation's price.
+
+    Raises
+    ------
+    AllocationError
+        Where the allocation has no answer, or answers another problem.
+    UnsupportedError
+        Where a peak is minimised: groups have no price in it.
+    """
     view = Priced.of(problem, allocation)
     if view.instance.size == 0:
         return Overview(view.price, 0.0, 0, 0, ())
@@ -131,6 +139,15 @@ def explain(problem: Problem, allocation: Allocation, group: str, *, solve_again
         Name of a group.
     solve_again : bool
         Also solve the changed problems: the group pinned one step up and down, and the limit where it would change.
+
+    Raises
+    ------
+    AllocationError
+        Where the allocation has no answer, or answers another problem.
+    UnsupportedError
+        Where a peak is minimised: groups have no price in it.
+    ProblemError
+        For a name that no group has.
     """
     view = Priced.of(problem, allocation)
     index = problem.names.index_of(group)

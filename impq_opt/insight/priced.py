@@ -69,7 +69,15 @@ class Priced:
 
     @classmethod
     def of(cls, problem: Problem, allocation: Allocation) -> Priced:
-        """Read an allocation of ``problem`` at its own multipliers, or at those of the Lagrangian strategy."""
+        """Read an allocation of ``problem`` at its own multipliers, or at those of the Lagrangian strategy.
+
+        Raises
+        ------
+        AllocationError
+            Where it has no answer, or answers another problem.
+        UnsupportedError
+            Where a peak is minimised.
+        """
         if allocation.choice is None:
             hint = str(allocation.diagnosis) if allocation.diagnosis else ""
             raise AllocationError(

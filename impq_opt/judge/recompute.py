@@ -38,7 +38,13 @@ def cost_of(problem: Problem, weights: Weights, choice: IntArray) -> Fraction:
 
 
 def damage_of(problem: Problem, choice: IntArray) -> Fraction:
-    """Return the exact sum of the damages of a choice (G,)."""
+    """Return the exact sum of the damages of a choice (G,).
+
+    Raises
+    ------
+    AssertionError
+        Where two ways of adding up come to different sums.
+    """
     values = problem.damage.chosen(problem.candidates, choice)
     total = exact_sum(values)
     nearest = nearest_float(total)
