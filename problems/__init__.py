@@ -45,7 +45,13 @@ def path(name: str) -> Path:
 
 
 def load(name: str = DEFAULT) -> Problem:
-    """Return the shipped problem called ``name``; what it is and where it comes from stands in its ``provenance``."""
+    """Return the shipped problem called ``name``; what it is and where it comes from stands in its ``provenance``.
+
+    Raises
+    ------
+    OptionError
+        Where there is none of that name, with near ones.
+    """
     from impq_opt.files import load_problem
 
     if name in _SYNTHETIC:

@@ -66,6 +66,11 @@ def mobilenet_v1(
         Candidates of all groups.
     bound : float, optional
         Largest damage.
+
+    Raises
+    ------
+    OptionError
+        Where ``granularity`` is neither.
     """
     if granularity not in ("kernel", "layer"):
         raise OptionError("must be 'kernel' or 'layer'", where="granularity", value=granularity)

@@ -85,7 +85,13 @@ class LookupCost(Held, CostTerm):
         unit: str = "s",
         source: str = "given as a table",
     ) -> LookupCost:
-        """Read ``table[layer][weight bits, activation bits]``, exact numbers of ``unit``."""
+        """Read ``table[layer][weight bits, activation bits]``, exact numbers of ``unit``.
+
+        Raises
+        ------
+        ProblemError
+            Where the table does not fit the problem: names, shapes, values that are not finite.
+        """
         weights = np.flatnonzero(layout.weights())
         layers = [layout.names.layers[label] for label in layout.names.label_of[weights].tolist()]
         unknown = sorted(set(table) - set(layers))

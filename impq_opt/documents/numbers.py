@@ -71,7 +71,13 @@ def read_exact(
 
 
 def read_float(value: object, where: str, *, error: type[InputError] = ProblemError, hint: str = _HINT) -> float:
-    """Return the float64 nearest to a number that is read as :func:`read_exact` does; 0 is never negative."""
+    """Return the float64 nearest to a number that is read as :func:`read_exact` does; 0 is never negative.
+
+    Raises
+    ------
+    InputError
+        Of the kind ``error``, where it is no finite number or beyond float64.
+    """
     try:
         # Adding 0 leaves every number as it is but -0.0, which becomes 0.0.
         return float(read_exact(value, where, error=error, hint=hint, what="must be a finite number")) + 0.0
@@ -80,7 +86,13 @@ def read_float(value: object, where: str, *, error: type[InputError] = ProblemEr
 
 
 def read_whole(value: object, where: str, *, error: type[InputError] = ProblemError, hint: str = "such as 64") -> int:
-    """Return a whole number that is read as :func:`read_exact` does, so that ``64.0`` and ``1e3`` are whole too."""
+    """Return a whole number that is read as :func:`read_exact` does, so that ``64.0`` and ``1e3`` are whole too.
+
+    Raises
+    ------
+    InputError
+        Of the kind ``error``, where it is no whole number.
+    """
     found = read_exact(value, where, error=error, hint=hint)
     if found.denominator != 1:
         raise error("must be a whole number", where=where, value=value, hint=hint)

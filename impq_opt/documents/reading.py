@@ -37,7 +37,13 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_text(path: Path, what: str = "text") -> str:
-    """Return the text of a file in UTF-8, without the mark that some editors put before it."""
+    """Return the text of a file in UTF-8, without the mark that some editors put before it.
+
+    Raises
+    ------
+    FileError
+        Where it cannot be read or is not UTF-8.
+    """
     data = read_bytes(path)
     for mark, name in _FOREIGN.items():
         if data.startswith(mark):

@@ -121,7 +121,13 @@ def _same_whole(floats: npt.NDArray[Any], whole: npt.NDArray[Any]) -> bool:
 def split_mask(
     values: object, where: str, what: str = "must be an array of numbers"
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_] | None]:
-    """Return the numbers of an array and what of it is masked, None for nothing."""
+    """Return the numbers of an array and what of it is masked, None for nothing.
+
+    Raises
+    ------
+    ProblemError
+        Where it is no array of numbers, or a whole number would be rounded.
+    """
     if isinstance(values, (list, tuple)) and any(isinstance(one, np.ma.MaskedArray) for one in values):
         values = _stacked(values, where)
     try:
@@ -156,7 +162,13 @@ def _whole_as_given(given: npt.NDArray[Any], read: npt.NDArray[Any], where: str)
 
 
 def allowed_tables(cost: object, damage: object) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Return cost and damage (G, K), whose damage is infinite where either is masked or infinite."""
+    """Return cost and damage (G, K), whose damage is infinite where either is masked or infinite.
+
+    Raises
+    ------
+    ProblemError
+        Where they are not two tables of one shape.
+    """
     costs, cost_masked = split_mask(cost, "costs.cost", "must hold real numbers")
     table, masked = split_mask(damage, "damage")
     if table.ndim != 2 or table.size == 0:
@@ -208,7 +220,13 @@ def group_names(names: Sequence[str] | GroupNames | None, count: int) -> GroupNa
 
 
 def kind_array(kinds: Sequence[str] | npt.ArrayLike | None) -> KindArray | None:
-    """Return 0 (weight) or 1 (activation) for each group, from words or numbers."""
+    """Return 0 (weight) or 1 (activation) for each group, from words or numbers.
+
+    Raises
+    ------
+    ProblemError
+        Where a kind is neither, or is masked.
+    """
     if kinds is None:
         return None
     if np.ma.is_masked(kinds):
@@ -227,7 +245,13 @@ def kind_array(kinds: Sequence[str] | npt.ArrayLike | None) -> KindArray | None:
 def candidate_sets(
     bits: Sequence[float] | Sequence[Sequence[float]] | None, count: int, width: int, formats: Sequence[str] = ()
 ) -> Candidates:
-    """Return the candidates of tables (count, width): one list for all, one a group, or the column numbers."""
+    """Return the candidates of tables (count, width): one list for all, one a group, or the column numbers.
+
+    Raises
+    ------
+    ProblemError
+        Where there is not one list a group, or a list is no list of distinct precisions.
+    """
     named = (tuple(formats),) if formats else ()
     if bits is None:
         return Candidates((tuple(float(k) for k in range(width)),), None, named, numbered=True)
