@@ -94,14 +94,14 @@ def read_json(path: Path) -> Any:
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return a JSON object; raise FileError where a key stands in it twice."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    table = dict(pairs)
+    if len(table) != len(pairs):
         seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:
                 raise FileError("stands there twice", where=key)
             seen.add(key)
-    return found
+    return table
 
 
 def _first_line(error: Exception) -> str:

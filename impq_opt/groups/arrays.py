@@ -52,10 +52,10 @@ def positive(value: object, where: str, hint: str = "") -> Fraction:
     """Return a number exactly, a float as the binary number that it is; raise ProblemError unless finite and > 0."""
     if isinstance(value, str):
         raise ProblemError("must be a number", where=where, value=value, hint=hint)
-    found = read_exact(value, where, hint=hint)
-    if found <= 0:
-        raise ProblemError("must be positive", where=where, value=nearest_float(found), hint=hint)
-    return found
+    number = read_exact(value, where, hint=hint)
+    if number <= 0:
+        raise ProblemError("must be positive", where=where, value=nearest_float(number), hint=hint)
+    return number
 
 
 def float_array(values: object, where: str, dimensions: int = 1) -> FloatArray:
@@ -98,10 +98,10 @@ def _array(values: object, dtype: type[Any], where: str, dimensions: int) -> npt
     if array.dtype == dtype:
         return held(array)
     if is_float:
-        found = array.astype(dtype)
-        if array.dtype.kind in "iu" and int(abs(found).max()) >= 2**53 and not _same_whole(found, array):
+        converted = array.astype(dtype)
+        if array.dtype.kind in "iu" and int(abs(converted).max()) >= 2**53 and not _same_whole(converted, array):
             raise ProblemError("holds whole numbers that float64 cannot", where=where, value=array.dtype.name)
-        return held(found)
+        return held(converted)
     whole = array.dtype.kind != "f" or bool((np.isfinite(array) & (array == np.rint(array))).all())
     if not whole:
         raise ProblemError("must hold whole numbers", where=where, value=array.dtype.name)
@@ -115,7 +115,7 @@ def _array(values: object, dtype: type[Any], where: str, dimensions: int) -> npt
 
 def _same_whole(floats: npt.NDArray[Any], whole: npt.NDArray[Any]) -> bool:
     # Compared as Python's numbers: NumPy would round one side to the other's type.
-    return all(one == other for one, other in zip(floats.ravel().tolist(), whole.ravel().tolist(), strict=True))
+    return all(first == second for first, second in zip(floats.ravel().tolist(), whole.ravel().tolist(), strict=True))
 
 
 def split_mask(
@@ -128,7 +128,7 @@ def split_mask(
     ProblemError
         Where it is no array of numbers, or a whole number would be rounded.
     """
-    if isinstance(values, (list, tuple)) and any(isinstance(one, np.ma.MaskedArray) for one in values):
+    if isinstance(values, (list, tuple)) and any(isinstance(row, np.ma.MaskedArray) for row in values):
         values = _stacked(values, where)
     try:
         array = np.asarray(values)
@@ -207,8 +207,8 @@ def labels_of(values: object) -> tuple[tuple[Any, ...] | None, tuple[Any, ...] |
 
     Nothing is imported: what has ``index`` or ``columns`` (methods of those names, such as a list's, aside) has labels.
     """
-    found = [getattr(values, name, None) for name in ("index", "columns")]
-    rows, columns = (None if one is None or callable(one) else tuple(one) for one in found)
+    axes = [getattr(values, name, None) for name in ("index", "columns")]
+    rows, columns = (None if axis is None or callable(axis) else tuple(axis) for axis in axes)
     return None if rows is None and columns is None else (rows, columns)
 
 
@@ -265,4 +265,4 @@ def candidate_sets(
 
 def precisions(bits: Iterable[float], where: str) -> tuple[float, ...]:
     """Return precisions as floats; raise ProblemError unless they are finite numbers."""
-    return tuple(read_float(one, f"{where}[{k}]") for k, one in enumerate(bits))
+    return tuple(read_float(width, f"{where}[{k}]") for k, width in enumerate(bits))
