@@ -17,6 +17,7 @@ from impq_opt.files.problem_record import FORMAT, OPTIONAL, ProblemRecord, probl
 from impq_opt.groups.candidates import Candidates
 from impq_opt.groups.damage import PowerLaw
 from impq_opt.problem.problem import Problem
+from impq_opt.problem.stays import STORED
 
 __all__ = ["problem_document"]
 
@@ -49,6 +50,13 @@ def _head(problem: Problem) -> dict[str, Any]:
     }
     if problem.candidates.numbered:
         head["numbered"] = True
+    if problem.stays is not None:
+        head["stays"] = [
+            {"name": stay.name, "elements": stay.elements, "bits": _exact(stay.bits), "reason": stay.reason}
+            for stay in problem.stays
+        ]
+    if problem.stored != STORED:
+        head["stored"] = _exact(problem.stored)
     if problem.provenance:
         head["provenance"] = _plain(problem.provenance, "provenance")
     return head

@@ -27,6 +27,7 @@ from impq_opt.groups.damage import DamageTable, PowerLaw
 from impq_opt.groups.names import GroupNames
 from impq_opt.problem.declaration import Group, from_groups
 from impq_opt.problem.problem import Problem
+from impq_opt.problem.stays import STORED, Stay
 
 __all__ = ["FORMAT", "ProblemRecord", "problem_from_record"]
 
@@ -84,6 +85,15 @@ class ArraysRecord(_Struct):
     sha256: str
 
 
+class StayRecord(_Struct):
+    """See :class:`impq_opt.Stay`."""
+
+    name: str
+    elements: Whole
+    bits: Number | str
+    reason: str
+
+
 class ProblemRecord(_Struct):
     """All of a problem file."""
 
@@ -100,6 +110,8 @@ class ProblemRecord(_Struct):
     budgets: dict[str, Number | str] = {}
     pins: dict[str, Number | str] = {}
     costs: list[CostRecord] = []
+    stays: list[StayRecord] | None = None
+    stored: Number | str = STORED
     arrays: ArraysRecord | None = None
     names: NamesRecord | None = None
     candidates: list[CandidatesRecord] = []
@@ -112,6 +124,7 @@ NESTED = {
     "names": NamesRecord,
     "candidates": CandidatesRecord,
     "costs": CostRecord,
+    "stays": StayRecord,
     "arrays": ArraysRecord,
 }
 
@@ -121,6 +134,8 @@ def problem_from_record(record: ProblemRecord, arrays: Arrays | None, folder: Pa
     given: dict[str, Any] = {
         "bound": None if record.bound is None else _number(record.bound, "bound"),
         "metric": record.metric,
+        "stays": None if record.stays is None else [_stay(*item) for item in enumerate(record.stays)],
+        "stored": record.stored,
         "provenance": record.provenance,
     }
     if record.damage_unit is not None:
@@ -132,6 +147,13 @@ def problem_from_record(record: ProblemRecord, arrays: Arrays | None, folder: Pa
     tables = [cost_from_csv(one, folder, problem) for one in record.costs if one.csv is not None]
     problem = replace(problem, costs=(*problem.costs, *tables), objective=_objective(record))
     return problem.revise(budgets=record.budgets, pins=record.pins, ties=record.ties)
+
+
+def _stay(place: int, record: StayRecord) -> Stay:
+    try:
+        return Stay(record.name, record.elements, read_exact(record.bits, "bits"), record.reason)
+    except ProblemError as error:
+        raise error.within(f"stays[{place}]") from None
 
 
 def _objective(record: ProblemRecord) -> dict[str, Any]:

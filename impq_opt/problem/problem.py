@@ -23,6 +23,7 @@ from impq_opt.groups.labelled import align
 from impq_opt.groups.layout import Layout
 from impq_opt.groups.names import GroupNames
 from impq_opt.problem.declaration import Group, from_groups, pin, restrict, tie
+from impq_opt.problem.stays import STORED, Stay, Whole, check_stays, width
 from impq_opt.problem.validation import check_damage, check_goals, check_pins, check_tables, check_ties
 
 __all__ = ["Problem"]
@@ -55,6 +56,10 @@ class Problem(Layout):
         Groups that must take equal precisions.
     metric, damage_unit : str
         What the damage is, and its unit.
+    stays : tuple of Stay, optional
+        Every parameter of the network that is in no group; None where nothing is said about them.
+    stored : int or Fraction
+        Bits of a weight in a group as the network stores it; 32 where nothing is said.
     provenance : mapping
         Where the numbers come from.
     """
@@ -68,6 +73,8 @@ class Problem(Layout):
     ties: tuple[tuple[int, ...], ...] = ()
     metric: str = "impq"
     damage_unit: str = "mismatch probability bound"
+    stays: tuple[Stay, ...] | None = None
+    stored: int | Fraction = STORED
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -75,6 +82,9 @@ class Problem(Layout):
         object.__setattr__(self, "budgets", {name: _exact(v, f"budgets.{name}") for name, v in self.budgets.items()})
         plain = {name: v.item() if isinstance(v, np.generic) else v for name, v in self.objective.items()}
         object.__setattr__(self, "objective", plain)
+        object.__setattr__(self, "stored", width(self.stored, "stored"))
+        if self.stays is not None:
+            object.__setattr__(self, "stays", check_stays(self.stays))
         super().__post_init__()
         check_tables(self, self.costs)
         check_damage(self, self.damage)
@@ -237,9 +247,23 @@ class Problem(Layout):
         """Return the cost term called ``name``."""
         return cost_named(name, self.costs)
 
+    def whole(self, bits: npt.ArrayLike) -> Whole | None:
+        """Return what the whole network takes with its groups at ``bits`` (G,).
+
+        None where nothing is said about what stays, and where candidates are only numbered.
+        """
+        if self.stays is None or self.candidates.numbered:
+            return None
+        weights = self.weights()
+        sizes, widths = self.sizes[weights], np.asarray(bits, dtype=np.float64)[weights]
+        groups = Fraction(0)
+        for level in np.unique(widths).tolist():
+            groups += Fraction(repr(level)) * int(sizes[widths == level].sum())  # bits stand for their decimals
+        return Whole.of(groups, int(sizes.sum()), self.stored, self.stays)
+
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over everything that determines the answer; not over provenance."""
+        """SHA-256 over everything that determines the answer; neither over provenance nor over what stays."""
         state = hashlib.sha256()
         for key, value in self._canonical():
             state.update(key.encode() + b"\0")
