@@ -103,7 +103,7 @@ def quantize(
         if (kinds[groups] == ACTIVATION).any():
             activations.append(_activation_quantizer(graph, problem, groups, bits[groups], label))
         else:
-            _parametrize(copied, label, bits[groups], problem.sizes[groups], load_method(scheme or "mid-rise"))
+            _parametrize(copied, label, bits[groups], problem.sizes[groups], load_method(scheme or problem.grid(label)))
     return insert_activation_quantizers(copied, activations)
 
 

@@ -106,6 +106,7 @@ def permute(problem: Problem) -> Problem:
         costs=tuple(replace(t, values=t.values[order]) if isinstance(t, TableCost) else t for t in problem.costs),
         pins=_moved(problem.pins, count),
         ties=tuple(tuple(count - 1 - g for g in tie) for tie in problem.ties),
+        grids={},  # of labels, which are other ones now
     )
 
 
