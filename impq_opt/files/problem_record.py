@@ -114,6 +114,7 @@ class ProblemRecord(_Struct):
     costs: list[CostRecord] = []
     stays: list[StayRecord] | None = None
     stored: Number | str = STORED
+    grids: dict[str, str] = {}
     arrays: ArraysRecord | None = None
     names: NamesRecord | None = None
     candidates: list[CandidatesRecord] = []
@@ -139,6 +140,7 @@ def problem_from_record(record: ProblemRecord, arrays: Arrays | None, folder: Pa
         "free_unmeasured": record.free_unmeasured,
         "stays": None if record.stays is None else [_stay(*item) for item in enumerate(record.stays)],
         "stored": record.stored,
+        "grids": record.grids,
         "provenance": record.provenance,
     }
     if record.damage_unit is not None:

@@ -26,7 +26,7 @@ from impq_opt.measure.metrics.gaussian import noise_by_margin, tail
 from impq_opt.measure.pool import prepare
 from impq_opt.measure.survey import ActivationRange, Survey, calibrate
 from impq_opt.problem.problem import Problem
-from impq_opt.quantize import ActivationQuantizer, WeightQuantizer
+from impq_opt.quantize import ActivationQuantizer, load_method
 from impq_opt.tracing.trace import trace
 from impq_opt.types import FloatArray
 
@@ -183,7 +183,8 @@ class Validation:
         for site in self.network.weights:
             rows = self.problem.names.select(site.name)
             weight = self.network.weight_tensor(site)
-            quantizer = WeightQuantizer(weight.shape, widths[rows], self.problem.sizes[rows]).to(weight.device)
+            method = load_method(self.problem.grid(site.name))
+            quantizer = method.quantizer(weight.shape, widths[rows], self.problem.sizes[rows]).to(weight.device)
             with torch.no_grad():
                 tensors |= dict.fromkeys(self.network.weight_node(site), quantizer(weight))
         quantizers = {}
