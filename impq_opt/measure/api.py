@@ -22,6 +22,7 @@ from impq_opt.measure.metrics import Metric, load_metric
 from impq_opt.measure.pool import Pool, look_at, prepare
 from impq_opt.measure.replicates import Chunks, Progress, Replicates, Sampling, replicate
 from impq_opt.measure.survey import Survey, calibrate
+from impq_opt.memory import kept_memory
 from impq_opt.problem.problem import Problem
 from impq_opt.tracing.trace import trace
 
@@ -31,6 +32,7 @@ CALIBRATION = 512  # samples that tell the ranges of activations
 Batches = Dataset | Iterable[Any]
 
 
+@kept_memory()
 def measure(
     network: nn.Module,
     data: Batches,
