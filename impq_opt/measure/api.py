@@ -25,6 +25,7 @@ from impq_opt.measure.pool import Pool, look_at, prepare
 from impq_opt.measure.replicates import Chunks, Progress, Replicates, Sampling, replicate
 from impq_opt.measure.silent import SAMPLES, unheard
 from impq_opt.measure.survey import Survey, calibrate
+from impq_opt.memory import kept_memory
 from impq_opt.problem.problem import Problem
 from impq_opt.problem.unmeasured import few
 from impq_opt.tracing.trace import trace
@@ -36,6 +37,7 @@ CALIBRATION = 512  # samples that tell the ranges of activations
 Batches = Dataset | Iterable[Any]
 
 
+@kept_memory()
 def measure(
     network: nn.Module,
     data: Batches,
