@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from impq_opt.data import Dataset
-from impq_opt.data.sources import IMAGENET
+from impq_opt.data.pictures import IMAGENET
 from impq_opt.documents.writing import atomic_write
 
 __all__ = ["HELD_OUT", "MEASURED", "crops", "lite0", "save_crops"]
