@@ -15,13 +15,13 @@ from impq_opt.errors import OptionError, SolverError, UnsupportedError
 from impq_opt.exactness.sums import nearest_float
 from impq_opt.instance.claims import checked
 from impq_opt.instance.contract import Claim, Control, Solver, clock, listening
-from impq_opt.instance.instance import Direction, Instance
+from impq_opt.instance.instance import Instance
 from impq_opt.instance.question import make_instance
 from impq_opt.problem.allocation import Allocation, Diagnosis, Enumeration, Stop
 from impq_opt.problem.problem import Problem
 from impq_opt.proof.check import assess
 from impq_opt.proof.infeasible import diagnose
-from impq_opt.proof.status import conclude, objective_of
+from impq_opt.proof.status import conclude
 from impq_opt.solvers import is_own, make_solver, solver_class, solver_names
 from impq_opt.types import IntArray
 
@@ -127,7 +127,7 @@ def _only_choice(instance: Instance) -> Claim:
     assessment = assess(instance, choice := np.empty(0, dtype=np.int64))
     if not assessment.feasible:
         return Claim(lower_bound=math.inf, enumeration=Enumeration(0, 1))
-    return Claim(choice, objective_of(instance, assessment), enumeration=Enumeration(0, 1))
+    return Claim(choice, assessment.objective, enumeration=Enumeration(0, 1))
 
 
 def _diagnosis(instance: Instance, control: Control, *, infeasible: bool = False) -> Diagnosis | None:
@@ -147,7 +147,7 @@ def _diagnosis(instance: Instance, control: Control, *, infeasible: bool = False
 
 def _check_support(strategy: Solver, instance: Instance) -> None:
     needs = set()
-    if instance.direction is Direction.DAMAGE:
+    if not instance.objective.whole:
         needs.add("damage")
     if instance.budgets:
         needs.add("budgets")

@@ -21,9 +21,8 @@ from functools import partial
 from typing import ClassVar
 
 from impq_opt.errors import OptionError
-from impq_opt.exactness.sums import reported_as_low
 from impq_opt.instance.contract import Claim, Control, ExpiredError, Solver
-from impq_opt.instance.instance import Direction, Instance
+from impq_opt.instance.instance import Instance
 from impq_opt.instance.local import is_local, without_constant
 from impq_opt.problem.allocation import Enumeration, Stop
 from impq_opt.solvers.exact.magnify import as_before, magnified
@@ -150,7 +149,4 @@ def _settled(instance: Instance, claim: Claim) -> bool:
         return claim.enumeration is not None and claim.lower_bound == math.inf
     if not (instance.budgets or instance.coupled or instance.peaks):
         return True  # one limit: what is searched to the end is settled
-    if instance.direction is Direction.COST:
-        return claim.lower_bound >= instance.cost_of(claim.choice)
-    below = claim.lower_bound
-    return abs(below) != math.inf and reported_as_low(instance.damage_of(claim.choice), Fraction(below))
+    return instance.objective.closes(claim.lower_bound, instance.objective_of(claim.choice))
