@@ -119,12 +119,8 @@ class Instance:
         return {row.term or row.name: row.limit * row.quantum for row in rows if row.limit is not None}
 
     def with_bound(self, bound: Fraction) -> Instance:
-        """Return the instance with another bound; what was worked out of its tables is kept."""
-        other = object.__new__(Instance)
-        other.__dict__.update(self.__dict__, bound=bound)
-        for name in ("damage", "limits"):
-            other.__dict__.pop(name, None)
-        return other
+        """Return the instance with another bound."""
+        return replace(self, bound=bound)
 
     def below_peak(self, limit: int) -> Instance:
         """Return the instance in which nothing is minimised, and every step of the peak is at most ``limit``."""
