@@ -21,6 +21,7 @@ class Impq:
     unit = "mismatch probability bound"
     labels = False
     margins = True
+    squared_range = True
     constant = 12.0
 
     def columns(self, survey: Survey) -> int:
