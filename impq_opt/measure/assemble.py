@@ -37,6 +37,7 @@ def assemble(
         ties=_ties(survey),
         metric=metric,
         damage_unit=unit,
+        grids={site.name: spec for site in survey.network.weights if (spec := survey.grid(site).spec) != "mid-rise"},
         provenance=provenance,
     )
 

@@ -45,6 +45,8 @@ def measurer(hyper: Hyper) -> Measure:
             sampling=Sampling(samples=hyper.measure_samples, concede=hyper.concede, seed=seed),
             bits=hyper.bits,
             residual="accumulate",
+            grid="mid-rise",
+            assume_noise=True,  # these weights may be quantized ones, which stand for the latent ones
             device=str(device),
         )
 
