@@ -111,6 +111,7 @@ class AllocationRecord(msgspec.Struct, forbid_unknown_fields=True):
     statistics: dict[str, Any]
     bits: dict[str, Number] | None
     whole: WholeRecord | None = None
+    unknown: list[str] = []
     formats: dict[str, str] | None = None
     revision: Revision | None = None
 
@@ -173,6 +174,8 @@ def allocation_record(
     whole = allocation.whole if found else None
     if whole is not None:
         record["whole"] = _whole(whole)
+    if found and len(allocation.unknown):
+        record["unknown"] = [allocation.problem.names[g] for g in allocation.unknown.tolist()]
     if found and allocation.problem.candidates.formats:
         record["formats"] = dict(zip(allocation.problem.names, _formats(allocation), strict=True))
     if revision:
@@ -317,6 +320,8 @@ def _stated(record: AllocationRecord) -> dict[str, Any]:
     stated |= {f"{kind} bits": getattr(record.effective_bits, kind) for kind in ("weight", "activation")}
     if record.whole is not None:
         stated |= {f"whole {name}": value for name, value in msgspec.structs.asdict(record.whole).items()}
+    if record.unknown:
+        stated["unknown"] = record.unknown
     return stated if record.bits is None else stated | {"bits": record.bits}
 
 

@@ -60,6 +60,7 @@ class GroupRecord(_Struct):
     also_reads: list[tuple[str, Whole]] = []
     length: Whole | None = None
     steps: tuple[Whole, Whole] | None = None
+    measured: bool = True
     costs: dict[str, list[Number]] = {}
 
 
@@ -109,6 +110,7 @@ class ProblemRecord(_Struct):
     ties: list[list[str]] = []
     budgets: dict[str, Number | str] = {}
     pins: dict[str, Number | str] = {}
+    free_unmeasured: bool = False
     costs: list[CostRecord] = []
     stays: list[StayRecord] | None = None
     stored: Number | str = STORED
@@ -135,6 +137,7 @@ def problem_from_record(record: ProblemRecord, arrays: Arrays | None, folder: Pa
     given: dict[str, Any] = {
         "bound": None if record.bound is None else _number(record.bound, "bound"),
         "metric": record.metric,
+        "free_unmeasured": record.free_unmeasured,
         "stays": None if record.stays is None else [_stay(*item) for item in enumerate(record.stays)],
         "stored": record.stored,
         "grids": record.grids,
@@ -233,6 +236,7 @@ def _group(place: int, one: GroupRecord, record: ProblemRecord) -> Group:
         also_reads=one.also_reads,
         length=one.length or 0,
         steps=one.steps,
+        measured=one.measured,
     )
 
 
@@ -290,10 +294,11 @@ ARRAYS: dict[str, tuple[str, int]] = {
     "pins": ("int64", 2),
     "tie_members": ("int64", 1),
     "tie_starts": ("int64", 1),
+    "unmeasured": ("int8", 1),
 }
 
 
-OPTIONAL = ("kinds", "ranges", "macs", "reads", "also_reads", "lengths", "steps")
+OPTIONAL = ("kinds", "ranges", "macs", "reads", "also_reads", "lengths", "steps", "unmeasured")
 
 
 def _from_arrays(record: ProblemRecord, arrays: Arrays) -> dict[str, Any]:

@@ -45,6 +45,7 @@ def cost_at(problem: Problem, bits: npt.ArrayLike, cost: str) -> Fraction:
         budgets={},
         pins={},
         ties=(),
+        unmeasured=None,
     )
     return _largest(other, budget_rows(other, cost), np.zeros(len(problem), dtype=np.int64))
 

@@ -52,6 +52,7 @@ def _truths(allocation: Allocation) -> Iterator[tuple[str, Any]]:
     yield "activation bits", _effective(allocation.problem, allocation.bits, 1) if found else None
     yield "compression_ratio", 16 / effective if effective else None
     yield from _whole(allocation.problem, allocation.bits if found else None)
+    yield "unknown", tuple(allocation.problem.names[g] for g in allocation.unknown.tolist()) if found else ()
     if found:
         yield "bits", dict(zip(allocation.problem.names, allocation.bits.tolist(), strict=True))
 
@@ -102,6 +103,8 @@ def _whole(problem: Problem, bits: Any) -> Iterator[tuple[str, Any]]:
 def _same(stated: Any, true: Any, rounding: float) -> bool:
     if isinstance(true, Mapping):
         return isinstance(stated, Mapping) and stated.keys() == true.keys() and all(stated[k] == true[k] for k in true)
+    if isinstance(true, tuple):
+        return isinstance(stated, list | tuple) and tuple(stated) == true
     if true is None or true in (math.inf, -math.inf):
         return stated is None
     if stated is None:
@@ -114,4 +117,6 @@ def _same(stated: Any, true: Any, rounding: float) -> bool:
 def _text(value: Any) -> str:
     if isinstance(value, Mapping):
         return "other bits" if value else "nothing"
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value)) or "nothing"
     return "nothing" if value is None else f"{nearest_float(value):.15g}"

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 import impq_opt
 from impq_opt.data.dataset import Dataset
 from impq_opt.errors import DataError
+from impq_opt.groups.candidates import Candidates
+from impq_opt.groups.damage import zero_damages
 from impq_opt.measure.assemble import assemble
 from impq_opt.measure.estimators import Estimator
 from impq_opt.measure.grouping import Grouping
@@ -22,9 +24,12 @@ from impq_opt.measure.metrics import Metric, load_metric
 from impq_opt.measure.pool import Pool, look_at, prepare
 from impq_opt.measure.premise import AUTO, grids_of
 from impq_opt.measure.replicates import Chunks, Progress, Replicates, Sampling, replicate
+from impq_opt.measure.silent import SAMPLES, unheard
 from impq_opt.measure.survey import Survey, calibrate
 from impq_opt.problem.problem import Problem
+from impq_opt.problem.unmeasured import few
 from impq_opt.tracing.trace import trace
+from impq_opt.types import BoolArray
 
 __all__ = ["measure", "survey_of", "tensors"]
 
@@ -90,12 +95,14 @@ def measure(
     Returns
     -------
     Problem
-        With standard errors over independent chunks, ranges, and in ``provenance`` what was done.
+        With standard errors over independent chunks, ranges, what stays as it is, and in ``provenance`` what was done.
+        A group that changes the logits and that no gradient reaches is unmeasured: it keeps its most bits.
 
     Raises
     ------
     DataError
-        A network that is not a classifier, logits that are not numbers or never differ, or no samples.
+        A network that is not a classifier or that no gradient goes through, logits that are not numbers or never
+        differ, or no samples.
     """
     sampling = sampling or Sampling()
     dataset = tensors(data, sampling.samples)
@@ -121,21 +128,21 @@ def measure(
         survey, chunks, chosen,
         columns=columns, identity=identity, checkpoint=checkpoint, progress=progress, autocast=bf16,
     )  # fmt: skip
+    law = chosen.law(survey, result.mean, result.stderr)
+    zero = zero_damages(law, Candidates((survey.bits,)))
+    unmeasured = unheard(survey, dataset, zero, seed=sampling.seed)
     if not result.mean.any():
-        raise DataError(
-            "no group has any effect on any decision",
-            where="network",
-            hint="do its logits depend on its weights, and differ between classes?",
-        )
+        raise _nothing_measured(bool(unmeasured.any()))
     record = _record(survey, chunks, result, metric)
     if getattr(chosen, "noise", False):
         record["noise"] = _noise(survey)
+    if zero.any():
+        record["zero_damages"] = _zeros(survey, zero, unmeasured, len(dataset))
     if bf16:
         record["bf16_bias"] = _bias(survey, dataset, chosen, sampling, columns)
-    law = chosen.law(survey, result.mean, result.stderr)
     problem = assemble(
         survey, law if result.chunks > 1 else replace(law, stderr=None),  # one replicate tells nothing of its error
-        metric=metric, unit=chosen.unit, provenance=record | (provenance or {}),
+        network=network, metric=metric, unit=chosen.unit, provenance=record | (provenance or {}), unmeasured=unmeasured,
     )  # fmt: skip
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
@@ -254,6 +261,29 @@ def _noise(survey: Survey) -> dict[str, Any]:
     if unlike:
         record["errors_as_they_are"] = {site.name: survey.premises[site.name].reason for site in survey.unlike_noise}
     return record
+
+
+def _nothing_measured(heard: bool) -> DataError:
+    if heard:
+        return DataError(
+            "the logits depend on its weights, and no gradient reaches any of them",
+            where="network",
+            hint="does its forward run under no_grad, or detach what it returns?",
+        )
+    return DataError(
+        "no group has any effect on any decision",
+        where="network",
+        hint="do its logits depend on its weights, and differ between classes?",
+    )
+
+
+def _zeros(survey: Survey, zero: BoolArray, unmeasured: BoolArray, samples: int) -> dict[str, Any]:
+    """Return what is known of the groups whose damage came out at exactly 0."""
+    record: dict[str, Any] = {"meaning": "groups whose damage came out at exactly 0"}
+    for key, groups in (("no_gradient", unmeasured), ("no_effect", zero & ~unmeasured)):
+        if groups.any():
+            record[key] = {"groups": int(groups.sum()), "such_as": few(survey.names, np.flatnonzero(groups))}
+    return record | {"samples": min(samples, SAMPLES)}
 
 
 def _errors(chunks: Chunks, result: Replicates) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from impq_opt.groups.arrays import ACTIVATION, WEIGHT
 from impq_opt.groups.held import Held, held
 from impq_opt.problem.problem import Problem
 from impq_opt.problem.stays import Whole
+from impq_opt.problem.unmeasured import unknown_groups
 from impq_opt.types import IntArray
 
 __all__ = ["Allocation", "Certificate", "Diagnosis", "Enumeration", "Status", "Stop"]
@@ -277,6 +278,11 @@ class Allocation(Held):
         """16 sum N / sum N B over weight groups (IMPQ slides), not of the network; None where there are no bits."""
         effective = self.effective_bits[0]
         return 16 / effective if effective else None
+
+    @cached_property
+    def unknown(self) -> IntArray:
+        """The groups whose damage nobody knows and :attr:`damage` lacks: unmeasured, and below 16 bits."""
+        return unknown_groups(self.problem.unmeasured, self.bits, numbered=self.problem.candidates.numbered)
 
     @cached_property
     def whole(self) -> Whole | None:

@@ -107,6 +107,7 @@ def permute(problem: Problem) -> Problem:
         pins=_moved(problem.pins, count),
         ties=tuple(tuple(count - 1 - g for g in tie) for tie in problem.ties),
         grids={},  # of labels, which are other ones now
+        unmeasured=None if problem.unmeasured is None else problem.unmeasured[order],
     )
 
 

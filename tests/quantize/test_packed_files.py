@@ -49,4 +49,6 @@ def test_version_1_is_still_read(name):
     path = GOLDEN / f"packed-1-{name}.safetensors"
     assert {a.label: (a.bits, a.span) for a in unpack(path).activations} == activations
     with torch.no_grad():
-        torch.testing.assert_close(unpack_into(make(seed=9) if make is net else make(), path)(x), torch.tensor(expected))
+        torch.testing.assert_close(
+            unpack_into(make(seed=9) if make is net else make(), path)(x), torch.tensor(expected)
+        )
