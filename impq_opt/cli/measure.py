@@ -205,7 +205,7 @@ def _noise(problem: Problem) -> Iterator[str]:
     unlike = record.get("errors_as_they_are", {})
     if unlike:
         yield (
-            f"noise of mean 0 and variance step^2/12: {record["holds"]} of {record["of"]} weight groups; "
+            f"noise of mean 0 and variance step^2/12: {record['holds']} of {record['of']} weight groups; "
             "for the others damages are of the errors as they are:"
         )
     for label, reason in unlike.items():
