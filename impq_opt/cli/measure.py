@@ -52,6 +52,13 @@ def measure(
         ),
     ] = "float32",
     bits: Annotated[str, Parameter(help="Candidates: 1:8, or 2,4,8.")] = "1:8",
+    grid: Annotated[
+        str,
+        Parameter(
+            help="How weights are rounded: mid-rise, zero (a grid with a zero level), or auto: zero where many weights "
+            "are exactly 0, mid-rise elsewhere."
+        ),
+    ] = "auto",
     residual: Annotated[
         str,
         Parameter(help="tie: quantize both summands of a residual addition, alike; accumulate: neither for the sum."),
@@ -81,7 +88,7 @@ def measure(
     with _shown(f"measuring {network}") as progress, _distributed():
         problem = measure_network(
             model.load(network), data.load("train"),
-            metric=metric, sampling=sampling, residual=residual, device=model.device, bf16=bf16,
+            metric=metric, sampling=sampling, residual=residual, grid=grid, device=model.device, bf16=bf16,
             checkpoint=output.with_name(output.name + ".partial"), progress=progress,
             provenance={"network": network, "command": invocation()}, **problem_options,
         )  # fmt: skip
@@ -169,6 +176,8 @@ def _print(problem: Problem) -> None:
         f"{record['chunks']} chunks" + ("" if errors is None else f", standard errors {errors['median']:.1%} (median)"),
         soft_wrap=True,
     )
+    for line in _noise(problem):
+        out.print(line, soft_wrap=True)
     if "bf16_bias" in record:
         bias = record["bf16_bias"]
         out.print(
@@ -184,3 +193,20 @@ def _print(problem: Problem) -> None:
             problem.names[int(group)], str(problem.sizes[group]), number(float(values[group])), number(error, 2)
         )
     out.print(table)
+
+
+def _noise(problem: Problem) -> Iterator[str]:
+    """Yield in a line each which grids are not mid-rise, and where rounding errors are not the noise of the bound."""
+    if problem.grids:
+        yield "grids: " + ", ".join(f"{label} {grid}" for label, grid in problem.grids.items())
+    record = problem.provenance.get("noise")
+    if not record:
+        return
+    unlike = record.get("errors_as_they_are", {})
+    if unlike:
+        yield (
+            f"noise of mean 0 and variance step^2/12: {record['holds']} of {record['of']} weight groups; "
+            "for the others damages are of the errors as they are:"
+        )
+    for label, reason in unlike.items():
+        yield f"  {label}: {reason}"

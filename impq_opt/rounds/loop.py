@@ -11,6 +11,7 @@ from typing import Protocol
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, distributed, nn
 
@@ -108,6 +109,7 @@ class _Run:
     ) -> None:
         self.network, self.data, self.settings = copy.deepcopy(network), data, settings
         self.folder, self.measure, self.report = Folder(folder), measure, report
+        self.example = data.train.rows(torch.arange(min(2, len(data.train))))[0]
         self.rank, self.world = processes()
         if settings.training.channels_last:
             self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -179,7 +181,7 @@ class _Run:
             if asked == len(state.trials):
                 self.report.show(f"round {state.number}/{self.settings.plan.rounds}: trial {asked + 1}")
                 bits = problem.candidates.bits(columns)
-                quantized = quantize(self.network, problem, bits, scheme=self.settings.quantizing.weight_range)
+                quantized = self._quantize(problem, bits)
                 first = self.settings.plan.epochs_before(state.number)
                 train(quantized, self.data.train, self.settings.training, first_epoch=first, epochs=epochs)
                 state.trials.append(self._accuracy(quantized, self.data.validation))
@@ -193,7 +195,10 @@ class _Run:
 
     def _quantized(self, number: int, bits: list[int]) -> nn.Module:
         """Return the network quantized as in round ``number``."""
-        return quantize(self.network, self.folder.problem(number), bits, scheme=self.settings.quantizing.weight_range)
+        return self._quantize(self.folder.problem(number), bits)
+
+    def _quantize(self, problem: Problem, bits: npt.ArrayLike) -> nn.Module:
+        return quantize(self.network, problem, bits, scheme=self.settings.quantizing.weight_range, example=self.example)
 
     def _measured(self, state: State) -> Problem:
         """Measure at this point of training, and keep it; all processes read what the first one wrote."""
@@ -286,7 +291,7 @@ class _Run:
         assert self.data.test is not None
         for record in state.records:
             self.report.show(f"testing round {record.round}")
-            network = unpack_into(self.network, self.folder.packed_path(record.round))
+            network = unpack_into(self.network, self.folder.packed_path(record.round), example=self.example)
             record.accuracy.test = self._accuracy(network, self.data.test)
         self._save(state)
 
