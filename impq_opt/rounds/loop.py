@@ -32,6 +32,7 @@ from impq_opt.rounds.fit import Tally, accuracy, fine_tune, steps_per_epoch
 from impq_opt.rounds.latent import group_means, with_latent_ranges, with_rounding_errors
 from impq_opt.rounds.settings import Hyper
 from impq_opt.rounds.strategies import choose, columns_of, describe, fix_activations
+from impq_opt.tracing.example import describe_input
 from impq_opt.training.samples import Samples
 from impq_opt.training.seeds import processes
 
@@ -189,6 +190,7 @@ class _Run:
                 else f"{hyper.measure_at} weights after round {state.number - 1}"
             )
             told = {"round": state.number, "strategy": hyper.strategy, "run_seed": hyper.seed, "measured_at": at}
+            told["input"] = describe_input(self.example)
             problem = dataclasses.replace(problem, provenance=dict(problem.provenance) | told)
             save_problem(problem, self._problem_path(state.number))
         self._wait()
