@@ -37,6 +37,7 @@ from impq_opt.rounds.precisions import answered, columns_of, decision_of, fix_ac
 from impq_opt.rounds.record import Accuracy, Decision, Record, Seconds
 from impq_opt.rounds.settings import Settings
 from impq_opt.rounds.watch import PausedError, Report, Watch
+from impq_opt.tracing.example import describe_input
 from impq_opt.training import Progress, accuracy, train
 from impq_opt.training.samples import Samples
 from impq_opt.training.seeds import processes
@@ -217,6 +218,7 @@ class _Run:
             problem = RESTATED[how.metric][1](problem, self.network, settings.quantizing.weight_range)
         if self.rank == 0:
             told = {"round": state.number, "strategy": settings.strategy, "run_seed": settings.seed, "measured_at": at}
+            told["input"] = describe_input(self.example)
             problem = dataclasses.replace(problem, provenance=dict(problem.provenance) | told)
             save_problem(problem, self.folder.problem_path(state.number))
         self._wait()
