@@ -193,6 +193,7 @@ class Breaking:
         ([], "data: holds no samples"),
         (torch.empty(0, 3), "holds no samples"),
         (3, "must be a data set, tensors or an iterable of batches, got 'int'"),
+        ("digits", "an iterable of batches, got 'digits' .load_data reads names"),
         ([3], "batch 0: a batch must be a tensor"),
         (["text"], "batch 0: a batch must be a tensor"),
         ([torch.zeros(3)], r"batch 0: a batch must have samples \(n, ...\), got \(3,\)"),
@@ -216,7 +217,7 @@ class Breaking:
         (Dataset([torch.zeros(2), torch.tensor([0.0, np.inf])]), "sample 1: inputs must be finite, got inf"),
         (Dataset({"a": torch.zeros(2, 1), "b": torch.tensor([0.0, np.nan])}), "sample 1: b: inputs must be finite"),
     ],
-    ids=range(25),
+    ids=range(26),
 )
 def test_data_that_cannot_be_read_are_told(data, said):
     with pytest.raises(DataError, match=said) as told:
