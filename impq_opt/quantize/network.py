@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from impq_opt.data.batch import Structure, together
 from impq_opt.errors import AllocationError, DataError, nearest
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problem.problem import Problem
@@ -71,7 +72,7 @@ def quantize(
     allocation: Allocation | npt.ArrayLike,
     *,
     scheme: WeightRange | None = None,
-    example: Tensor | None = None,
+    example: Structure | None = None,
 ) -> nn.Module:
     """Return a copy of ``network`` whose weights and activations are rounded as allocated, ready to train on.
 
@@ -91,7 +92,7 @@ def quantize(
         Precisions of the groups.
     scheme : WeightRange, optional
         What the weight quantizers span; the paper's choice unless given.
-    example : Tensor, optional
+    example : Tensor, tuple of Tensor or dict of str to Tensor, optional
         Inputs (n, ...) to trace the network with; made from the problem's provenance unless given.
 
     Raises
@@ -124,7 +125,7 @@ def quantize_traced(
     return with_activations(copied, {network.node_of(quantizer.label): quantizer for quantizer in quantizers})
 
 
-def traced_for(network: nn.Module, example: Tensor | None, described: Any) -> Network:
+def traced_for(network: nn.Module, example: Structure | None, described: Any) -> Network:
     """Return the network traced with an example, or with one made from what is ``described``, on its own device.
 
     Raises
@@ -139,7 +140,7 @@ def traced_for(network: nn.Module, example: Tensor | None, described: Any) -> Ne
             hint="give example=, a batch of its inputs; measure writes what that is into the problem",
         )
     tensors = [*network.parameters(), *network.buffers()]
-    x = example_of(described) if example is None else example
+    x = example_of(described) if example is None else together(example)
     return trace(network, x.to(tensors[0].device) if tensors else x)
 
 
