@@ -89,7 +89,7 @@ def measure(
         problem = measure_network(
             model.load(network), data.load("train"),
             metric=metric, sampling=sampling, residual=residual, grid=grid, device=model.device, bf16=bf16,
-            checkpoint=output.with_name(output.name + ".partial"), progress=progress,
+            checkpoint=output.with_name(output.name + ".partial"), progress=progress, tell=say if first else None,
             provenance={"network": network, "command": invocation()}, **problem_options,
         )  # fmt: skip
     if not first:

@@ -93,6 +93,8 @@ def validate(
         )
     with progress(f"validating on {data.data}"):
         held = Validation(model.load(network), asked, data.load("test"), samples=samples, confidence=confidence)
+        for note in held.data.notes:
+            say(note)
         rows = [(name, bits, held.hold(bits)) for name, bits in wanted]
     if plot is not None:
         _plot(asked, rows, plot)

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from impq_opt.data.batch import Structure
 from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import DataError, FileError, OptionError, nearest
 from impq_opt.quantize.methods import Quantizer, load_method
@@ -231,7 +232,7 @@ def unpack(path: str | Path) -> Unpacked:
         raise FileError("is damaged", where=str(path), value=str(error)) from None
 
 
-def unpack_into(network: nn.Module, path: str | Path, *, example: Tensor | None = None) -> nn.Module:
+def unpack_into(network: nn.Module, path: str | Path, *, example: Structure | None = None) -> nn.Module:
     """Return a copy of the float ``network`` that computes what the packed quantized network computes, bit for bit.
 
     Parameters
@@ -239,7 +240,7 @@ def unpack_into(network: nn.Module, path: str | Path, *, example: Tensor | None 
     network : nn.Module
         Left as it is.
     path : path
-    example : Tensor, optional
+    example : Tensor, tuple of Tensor or dict of str to Tensor, optional
         Inputs (n, ...) to trace the network with, where activations are quantized; made from what the file tells unless
         given. Files of version 1 tell nothing.
 
