@@ -206,6 +206,8 @@ def _record(survey: Survey, chunks: Chunks, result: Replicates, metric: str) -> 
         "weight_ranges": "2 max |w| of each output kernel",
         "activation_ranges": f"{rules.count('batch-norm')} by batch-norm (beta + 6 |gamma|), "
         f"{rules.count('measured')} by the largest of {min(CALIBRATION, len(chunks.data))} samples",
+        "input": survey.network.module.takes,
+        "signed": [site.name for site in survey.network.activations if survey.ranges[site.name].signed],
         "classes": survey.network.classes,
         "made_with": f"impq-opt {impq_opt.__version__}, torch {torch.__version__}",
     }

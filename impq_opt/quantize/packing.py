@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 from collections.abc import Mapping
@@ -21,15 +20,19 @@ from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import DataError, FileError, OptionError, nearest
 from impq_opt.quantize.network import (
     activation_quantizers,
-    insert_activation_quantizers,
     quantized_weights,
     storage_bits,
+    traced_for,
+    with_activations,
 )
 from impq_opt.quantize.quantizers import ActivationQuantizer, WeightQuantizer, WeightRange
+from impq_opt.tracing.module import TracedModule
+from impq_opt.tracing.plain import plain
 
 __all__ = ["PackedSize", "Unpacked", "pack", "pack_codes", "unpack", "unpack_codes", "unpack_into"]
 
-_FORMAT, _VERSION = "impq-opt packed network", "1"
+# Version 1 names activations as torch.fx does, version 2 as measurements do; what the network takes is new in it too.
+_FORMAT, _VERSIONS = "impq-opt packed network", ("1", "2")
 # Elements whose bits are spread out at a time: 8 bytes each at 8 bits.
 _CHUNK = 1 << 22
 
@@ -78,11 +81,17 @@ class Unpacked:
     bits : mapping of str to ndarray (G,)
         Precision of the groups of each weight.
     activations : tuple of ActivationQuantizer
+    input : mapping, optional
+        What the network takes, as :func:`~impq_opt.tracing.example.describe_input` has it.
+    version : str
+        Of the file.
     """
 
     state: Mapping[str, Tensor]
     bits: Mapping[str, npt.NDArray[np.uint8]]
     activations: tuple[ActivationQuantizer, ...]
+    input: Mapping[str, Any] | None = None
+    version: str = _VERSIONS[-1]
 
 
 def pack_codes(codes: npt.NDArray[Any], bits: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
@@ -167,7 +176,14 @@ def pack(network: nn.Module, path: str | Path) -> PackedSize:
         {"label": a.label, "bits": a.bits, "span": a.span, "signed": a.signed}
         for a in activation_quantizers(network).values()
     ]
-    about = {"format": _FORMAT, "version": _VERSION, "weights": described, "activations": activations}
+    about: dict[str, Any] = {
+        "format": _FORMAT,
+        "version": _VERSIONS[-1],
+        "weights": described,
+        "activations": activations,
+    }
+    if isinstance(network, TracedModule):
+        about["input"] = network.takes
     # One entry, because safetensors writes several in random order.
     data = save(tensors | others, {"impq-opt": json.dumps(about)})
     atomic_write(Path(path), data)
@@ -199,8 +215,10 @@ def unpack(path: str | Path) -> Unpacked:
         raise FileError("cannot be read as safetensors", where=str(path), value=str(error)) from None
     if not isinstance(about, dict) or about.get("format") != _FORMAT:
         raise FileError("is not a packed network", where=str(path), hint="impq-opt pack writes them")
-    if about.get("version") != _VERSION:
-        raise FileError("unknown version", where=str(path), value=about.get("version"), hint=f"known is {_VERSION}")
+    if about.get("version") not in _VERSIONS:
+        raise FileError(
+            "unknown version", where=str(path), value=about.get("version"), hint=f"known are {', '.join(_VERSIONS)}"
+        )
     try:
         return _unpacked(about, tensors)
     except FileError as error:
@@ -209,10 +227,36 @@ def unpack(path: str | Path) -> Unpacked:
         raise FileError("is damaged", where=str(path), value=str(error)) from None
 
 
-def unpack_into(network: nn.Module, path: str | Path) -> nn.Module:
-    """Return a copy of the float ``network`` that computes what the packed quantized network computes, bit for bit."""
-    unpacked = unpack(path)
-    copied = copy.deepcopy(network)
+def unpack_into(network: nn.Module, path: str | Path, *, example: Tensor | None = None) -> nn.Module:
+    """Return a copy of the float ``network`` that computes what the packed quantized network computes, bit for bit.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Left as it is.
+    path : path
+    example : Tensor, optional
+        Inputs (n, ...) to trace the network with, where activations are quantized; made from what the file tells unless
+        given. Files of version 1 tell nothing.
+
+    Raises
+    ------
+    FileError
+        The file cannot be read.
+    DataError
+        It is of another network, or nothing tells what to trace with.
+    """
+    unpacked, copied = unpack(path), plain(network)
+    _fill(copied, unpacked, path)
+    if not unpacked.activations:
+        return copied
+    traced = traced_for(copied, example, unpacked.input)
+    quantizers = {traced.node_of(a.label, old=unpacked.version == "1"): a for a in unpacked.activations}
+    return with_activations(traced.copy(), quantizers)
+
+
+def _fill(copied: nn.Module, unpacked: Unpacked, path: str | Path) -> None:
+    """Put what a file holds into a plain network."""
     own = copied.state_dict()
     for name, tensor in unpacked.state.items():
         if name not in own or own[name].shape != tensor.shape:
@@ -223,7 +267,6 @@ def unpack_into(network: nn.Module, path: str | Path) -> nn.Module:
                 hint=nearest(name, own) if name not in own else f"the network's has shape {list(own[name].shape)}",
             )
     copied.load_state_dict(dict(unpacked.state), strict=False)
-    return insert_activation_quantizers(copied, unpacked.activations)
 
 
 def _packed_weight(latent: Tensor, quantizer: WeightQuantizer) -> dict[str, Tensor]:
@@ -269,4 +312,4 @@ def _unpacked(about: Mapping[str, Any], tensors: dict[str, Tensor]) -> Unpacked:
         ActivationQuantizer(one["bits"], one["span"], one["label"], signed=one["signed"])
         for one in about["activations"]
     )
-    return Unpacked(state | tensors, widths, activations)
+    return Unpacked(state | tensors, widths, activations, about.get("input"), about["version"])

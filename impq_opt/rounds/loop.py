@@ -124,6 +124,7 @@ class _Run:
     ) -> None:
         self.network, self.data, self.hyper, self.folder = copy.deepcopy(network), data, hyper, folder
         self.measure, self.report = measure, report
+        self.example = data.train.rows(torch.arange(min(2, len(data.train))))[0]
         self.rank, self.world = processes()
         if hyper.channels_last:
             self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -164,6 +165,9 @@ class _Run:
         state.tally, state.chosen = Tally(), True
         self._save(state)
 
+    def _quantized(self, network: nn.Module, problem: Problem, state: State) -> nn.Module:
+        return quantize(network, problem, state.bits, scheme=self.hyper.weight_range, example=self.example)
+
     def _start_columns(self, problem: Problem) -> npt.NDArray[np.int64]:
         bits = self.hyper.start_bits
         return columns_of(problem, np.where(problem.weights(), bits, self.hyper.activation_bits or bits))
@@ -173,7 +177,7 @@ class _Run:
         network, hyper = copy.deepcopy(self.network).eval(), self.hyper
         seed = hyper.seed * 1009 + state.number
         if state.number > 0 and hyper.measure_at == "quantized":
-            before = quantize(network, self._problem(state.number - 1), state.bits, scheme=hyper.weight_range)
+            before = self._quantized(network, self._problem(state.number - 1), state)
             network.load_state_dict(state_of(before, latent=False), strict=False)
             problem = with_latent_ranges(self.measure(network, self.data.train, seed), before)
         else:
@@ -196,7 +200,7 @@ class _Run:
         """Fine-tune at this round's precisions, from wherever this round stands."""
         hyper = self.hyper
         problem = self._problem(state.number)
-        quantized = quantize(self.network, problem, state.bits, scheme=hyper.weight_range)
+        quantized = self._quantized(self.network, problem, state)
         saved = time.monotonic()
         began = time.perf_counter()
         before = state.facts["seconds"]["train"]
@@ -278,7 +282,7 @@ class _Run:
         assert self.data.test is not None
         for record in state.records:
             self.report.show(f"testing round {record['round']}")
-            network = unpack_into(self.network, self._packed_path(record["round"]))
+            network = unpack_into(self.network, self._packed_path(record["round"]), example=self.example)
             record["accuracy"]["test"] = accuracy(network, self.data.test, self.hyper)
         self._save(state)
 
@@ -321,7 +325,7 @@ class _Run:
         state.records = [other.records[0] | facts | {"strategy": self.hyper.strategy}]
         self.network.load_state_dict(state.network, strict=False)
         if self.rank == 0:
-            pack(quantize(self.network, problem, state.bits, scheme=self.hyper.weight_range), self._packed_path(0))
+            pack(self._quantized(self.network, problem, state), self._packed_path(0))
 
     def _save(self, state: State) -> None:
         if self.rank == 0:
