@@ -9,7 +9,7 @@ from fractions import Fraction
 from impq_opt.documents.numbers import read_exact, read_whole
 from impq_opt.errors import ProblemError
 
-__all__ = ["STORED", "Stay", "Whole", "check_stays"]
+__all__ = ["STORED", "Stay", "Whole", "by_reason", "check_stays", "width"]
 
 # Bits of a parameter where nobody says how it is stored: float32.
 STORED = 32
@@ -59,7 +59,7 @@ def width(value: object, where: str) -> int | Fraction:
 
 
 def check_stays(stays: Iterable[Stay]) -> tuple[Stay, ...]:
-    """Return what stays as a tuple; raise ProblemError where an entry is none, or has the name of another."""
+    """Return what stays as a tuple, one reason after the other; raise ProblemError where an entry is none."""
     try:
         entries = tuple(stays)
     except TypeError:
@@ -71,7 +71,15 @@ def check_stays(stays: Iterable[Stay]) -> tuple[Stay, ...]:
         if entry.name in names:
             raise ProblemError("is listed twice", where=f"stays[{place}]", value=entry.name)
         names.add(entry.name)
-    return entries
+    return tuple(entry for some in by_reason(entries).values() for entry in some)
+
+
+def by_reason(stays: Iterable[Stay]) -> dict[tuple[str, int | Fraction], list[Stay]]:
+    """Return what stays by reason and bits, in the order in which these first come."""
+    found: dict[tuple[str, int | Fraction], list[Stay]] = {}
+    for stay in stays:
+        found.setdefault((stay.reason, stay.bits), []).append(stay)
+    return found
 
 
 @dataclass(frozen=True)
