@@ -59,6 +59,8 @@ def _head(problem: Problem) -> dict[str, Any]:
         ]
     if problem.stored != STORED:
         head["stored"] = _exact(problem.stored)
+    if problem.grids:
+        head["grids"] = dict(problem.grids)
     if problem.provenance:
         head["provenance"] = _plain(problem.provenance, "provenance")
     return head

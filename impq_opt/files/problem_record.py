@@ -113,6 +113,7 @@ class ProblemRecord(_Struct):
     costs: list[CostRecord] = []
     stays: list[StaysRecord] | None = None
     stored: Number | str = STORED
+    grids: dict[str, str] = {}
     arrays: ArraysRecord | None = None
     names: NamesRecord | None = None
     candidates: list[CandidatesRecord] = []
@@ -138,6 +139,7 @@ def problem_from_record(record: ProblemRecord, arrays: Arrays | None, folder: Pa
         "free_unmeasured": record.free_unmeasured,
         "stays": None if record.stays is None else _stays(record.stays),
         "stored": record.stored,
+        "grids": record.grids,
         "provenance": record.provenance,
     }
     if record.damage_unit is not None:

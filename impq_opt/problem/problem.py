@@ -26,7 +26,7 @@ from impq_opt.groups.names import GroupNames
 from impq_opt.problem.declaration import Group, from_groups, pin, restrict, tie
 from impq_opt.problem.stays import STORED, Stay, Whole, check_stays, staying_lines, width
 from impq_opt.problem.unmeasured import keeping, mask, most_columns, own_pins, unmeasured_lines
-from impq_opt.problem.validation import check_damage, check_goals, check_pins, check_tables, check_ties
+from impq_opt.problem.validation import check_damage, check_goals, check_grids, check_pins, check_tables, check_ties
 from impq_opt.types import BoolArray
 
 __all__ = ["Problem"]
@@ -68,6 +68,9 @@ class Problem(Layout):
         Every parameter of the network that is in no group; None where nothing is said about them.
     stored : int or Fraction
         Bits of a weight in a group as the network stores it; 32 where nothing is said.
+    grids : mapping of str to str
+        How the weights of a label are rounded: the name of a method of :mod:`impq_opt.quantize.methods`, with options,
+        such as ``"zero"`` or ``"zero:over=tensor"``. ``"mid-rise"`` where a label is not named.
     provenance : mapping
         Where the numbers come from.
     """
@@ -85,6 +88,7 @@ class Problem(Layout):
     free_unmeasured: bool = False
     stays: tuple[Stay, ...] | None = None
     stored: int | Fraction = STORED
+    grids: Mapping[str, str] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -101,6 +105,7 @@ class Problem(Layout):
         check_goals(self.costs, self.objective, self.budgets, self.bound)
         check_pins(self, self.pins, self.allowed)
         check_ties(self, self.ties, self.pins, self.allowed)
+        check_grids(self, self.grids)
         # One tie, one form: neither the digest nor the answer depends on the order in which it was written.
         object.__setattr__(self, "ties", tuple(sorted(tuple(sorted(int(g) for g in tie)) for tie in self.ties)))
         object.__setattr__(self, "unmeasured", mask(self.unmeasured, len(self)))
@@ -265,6 +270,10 @@ class Problem(Layout):
             problem = replace(problem, ties=tie(problem, problem.ties, ties))
         return problem if problem.free_unmeasured == free else replace(problem, free_unmeasured=free)
 
+    def grid(self, label: str) -> str:
+        """Return how the weights of ``label`` are rounded."""
+        return self.grids.get(label, "mid-rise")
+
     @property
     def allowed(self) -> npt.NDArray[np.bool_] | None:
         """Which candidates (G, K) a group may take, those whose damage is finite; None where it may take all."""
@@ -300,7 +309,7 @@ class Problem(Layout):
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over everything that determines the answer; neither over provenance nor over what stays."""
+        """SHA-256 over everything that determines the answer; not over provenance, grids and what stays."""
         state = hashlib.sha256()
         for key, value in self._canonical():
             state.update(key.encode() + b"\0")

@@ -1,6 +1,7 @@
-"""The conformance suite: what every strategy must keep, for the shipped ones and for those of third parties.
+"""What every plug-in must keep: conformance suites, for those that ship and for those of third parties.
 
-::
+One function a kind, each raising :class:`ConformanceError` with the rule that was broken:
+:func:`check_strategy`, :func:`check_cost`, :func:`check_metric` and :func:`check_format`. ::
 
     import pytest
     from impq_opt.testing import CASES, check_strategy
@@ -10,7 +11,36 @@
         check_strategy(MySolver(), case)
 """
 
-from impq_opt.testing.cases import CASES, Case, random_case
-from impq_opt.testing.checks import ConformanceError, check_strategy
+from __future__ import annotations
 
-__all__ = ["CASES", "Case", "ConformanceError", "check_strategy", "random_case"]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from impq_opt.testing.cases import CASES, Case, random_case
+from impq_opt.testing.costs import check_cost
+from impq_opt.testing.formats import check_format
+from impq_opt.testing.rules import ConformanceError
+from impq_opt.testing.strategies import check_strategy
+
+if TYPE_CHECKING:
+    from impq_opt.testing.metrics import check_metric
+
+__all__ = [
+    "CASES",
+    "Case",
+    "ConformanceError",
+    "check_cost",
+    "check_format",
+    "check_metric",
+    "check_strategy",
+    "random_case",
+]
+
+# These need torch, which is loaded when they are asked for.
+_LATER = {"check_metric": "impq_opt.testing.metrics"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LATER[name]), name)
