@@ -20,7 +20,7 @@ from impq_opt.problem.allocation import number as plain_number
 from impq_opt.problem.problem import Problem
 from impq_opt.problem.stays import Whole
 
-__all__ = ["AllocationRecord", "allocation_from_record", "allocation_record"]
+__all__ = ["AllocationRecord", "allocation_from_record", "allocation_record", "whole_record"]
 
 FORMAT = "impq-opt allocation"
 
@@ -173,7 +173,7 @@ def allocation_record(
     }
     whole = allocation.whole if found else None
     if whole is not None:
-        record["whole"] = _whole(whole)
+        record["whole"] = whole_record(whole)
     if found and len(allocation.unknown):
         record["unknown"] = [allocation.problem.names[g] for g in allocation.unknown.tolist()]
     if found and allocation.problem.candidates.formats:
@@ -183,7 +183,8 @@ def allocation_record(
     return record
 
 
-def _whole(whole: Whole) -> dict[str, Any]:
+def whole_record(whole: Whole) -> dict[str, Any]:
+    """Return the part of the document that says what the whole network takes."""
     return {
         "bits": _finite(plain_number(whole.bits)),
         "parameters": whole.parameters,

@@ -17,7 +17,7 @@ from impq_opt.files.problem_record import FORMAT, OPTIONAL, ProblemRecord, probl
 from impq_opt.groups.candidates import Candidates
 from impq_opt.groups.damage import PowerLaw
 from impq_opt.problem.problem import Problem
-from impq_opt.problem.stays import STORED
+from impq_opt.problem.stays import STORED, by_reason
 
 __all__ = ["problem_document"]
 
@@ -54,8 +54,8 @@ def _head(problem: Problem) -> dict[str, Any]:
         head["free_unmeasured"] = True
     if problem.stays is not None:
         head["stays"] = [
-            {"name": stay.name, "elements": stay.elements, "bits": _exact(stay.bits), "reason": stay.reason}
-            for stay in problem.stays
+            {"reason": reason, "bits": _exact(bits), "elements": {stay.name: stay.elements for stay in entries}}
+            for (reason, bits), entries in by_reason(problem.stays).items()
         ]
     if problem.stored != STORED:
         head["stored"] = _exact(problem.stored)
