@@ -62,6 +62,11 @@ def restate(problem: Problem, weights: Sequence[Precision], inputs: Sequence[Pre
         What the target stores for weights and for activations.
     target : str
         For messages.
+
+    Raises
+    ------
+    ProblemError
+        Where a group, or a pin, is left without a precision.
     """
     old = problem.candidates
     old_sets = old.numbers(len(problem))

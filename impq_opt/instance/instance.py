@@ -79,9 +79,6 @@ class Instance:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_tables", Tables(self.size, self.blocks))
-        self._show_rows()
-
-    def _show_rows(self) -> None:
         cost, damage = self._own_rows()
         limits = self.budgets
         # Where a peak is limited, that are its steps, which are among the budgets.
@@ -125,11 +122,8 @@ class Instance:
         return {row.term or row.name: row.limit * row.quantum for row in rows if row.limit is not None}
 
     def with_bound(self, bound: Fraction) -> Instance:
-        """Return the instance with another bound; what was worked out of its tables is kept."""
-        other = object.__new__(Instance)
-        other.__dict__.update(self.__dict__, bound=bound)
-        other._show_rows()
-        return other
+        """Return the instance with another bound."""
+        return replace(self, bound=bound)
 
     def below_peak(self, limit: int) -> Instance:
         """Return the instance in which nothing is minimised, and every step of the peak is at most ``limit``."""

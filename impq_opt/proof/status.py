@@ -19,6 +19,7 @@ from impq_opt.judge.recount import Outcome, prove_bound, prove_infeasible
 from impq_opt.problem.allocation import Allocation, Certificate, Diagnosis, Enumeration, Status
 from impq_opt.proof.bound import examine
 from impq_opt.proof.check import Assessment
+from impq_opt.registry import option_fields
 
 __all__ = ["conclude"]
 
@@ -111,7 +112,7 @@ def _with_trusted_enumeration(instance: Instance, claim: Claim, name: str, belie
 
 @cache
 def _option_names(kind: type[Solver]) -> tuple[str, ...]:
-    return tuple(field.name for field in dataclasses.fields(kind))
+    return tuple(field.name for field in option_fields(kind))
 
 
 def _checked_bound(

@@ -36,37 +36,40 @@ __all__ = ["solve_coupled"]
 
 Inner = Callable[[Instance, Control], Claim]
 
-# Combinations of a cluster that becomes one group: three groups of eight candidates, four of four.
-_LARGEST = 512
-
 
 def solve_coupled(
-    instance: Instance, control: Control, inner: Inner, *, enough: Value | None = None, nodes: int = 100_000
+    instance: Instance,
+    control: Control,
+    inner: Inner,
+    *,
+    joined: int,
+    enough: Value | None = None,
+    nodes: int = 100_000,
 ) -> Claim:
     """Return what can be claimed about an instance with pairs or limits on few groups; ``inner`` solves those without.
 
-    With ``enough`` the question is only whether an answer has an objective at most that: the first such answer ends the
-    search, and a lower bound above it does.
+    Clusters of up to ``joined`` combinations become one group each. With ``enough`` the question is only whether an
+    answer has an objective at most that: the first such answer ends the search, and a lower bound above it does.
     """
     idle = idle_groups(instance)
     if len(idle):
-        claim = _without(instance, idle, control, inner, enough, nodes)
+        claim = _without(instance, idle, control, inner, joined, enough, nodes)
         if claim is not None:
             return claim
-    clusters = [part for part in map(partial(_small, instance), components(instance)) if len(part)]
+    clusters = [part for part in map(partial(_small, instance, joined), components(instance)) if len(part)]
     control.check()
     if not clusters:
         return _Search(instance, control, inner, enough, nodes).run()
     control.check()
-    joined = join(instance, clusters)
+    merged = join(instance, clusters)
     control.check()
-    search = joined.coupled or any(map(is_local, joined.budgets))
-    claim = _Search(joined, control, inner, enough, nodes).run() if search else _solve_joined(joined, control, inner)
+    search = merged.coupled or any(map(is_local, merged.budgets))
+    claim = _Search(merged, control, inner, enough, nodes).run() if search else _solve_joined(merged, control, inner)
     if claim.choice is None:
         return claim
     statistics = dict(claim.statistics) | {"joined_clusters": sum(map(len, clusters))}
     return Claim(
-        instance.reduce(joined.lift(claim.choice)),
+        instance.reduce(merged.lift(claim.choice)),
         claim.lower_bound,
         claim.multipliers,
         claim.enumeration,
@@ -76,7 +79,7 @@ def solve_coupled(
 
 
 def _without(
-    instance: Instance, idle: IntArray, control: Control, inner: Inner, enough: Value | None, nodes: int
+    instance: Instance, idle: IntArray, control: Control, inner: Inner, joined: int, enough: Value | None, nodes: int
 ) -> Claim | None:
     """Settle the idle groups at their least damage, and solve the rest; None where that does not answer it."""
     columns = least_damage(instance, idle)
@@ -91,7 +94,7 @@ def _without(
         value = instance.objective_of(choice)
         claim = Claim(np.empty(0, dtype=np.int64), value, enumeration=Enumeration(len(idle), 0))
     elif rest.coupled or any(map(is_local, rest.budgets)):
-        claim = solve_coupled(rest, control, inner, enough=enough, nodes=nodes)
+        claim = solve_coupled(rest, control, inner, joined=joined, enough=enough, nodes=nodes)
     else:
         claim = inner(rest, control)
     if claim.choice is None:
@@ -116,10 +119,10 @@ def _solve_joined(joined: Instance, control: Control, inner: Inner) -> Claim:
     return inner(joined, control)
 
 
-def _small(instance: Instance, clusters: IntArray) -> IntArray:
-    """Return those of some clusters (T, m) that have few combinations."""
+def _small(instance: Instance, most: int, clusters: IntArray) -> IntArray:
+    """Return those of some clusters (T, m) that have at most so many combinations."""
     combinations = np.log2(instance.widths[clusters]).sum(axis=1)
-    return clusters[combinations < math.log2(_LARGEST + 0.5)]
+    return clusters[combinations < math.log2(most + 0.5)]
 
 
 @dataclass(order=True)

@@ -25,10 +25,13 @@ __all__ = ["solve_peak"]
 
 
 def solve_peak(
-    instance: Instance, control: Control, inner: Callable[[Instance, Control, int | Fraction], Claim]
+    instance: Instance, control: Control, inner: Callable[[Instance, Control, int | Fraction], Claim], few: int
 ) -> Claim:
-    """Return what can be claimed about the least peak; ``inner`` says whether a question's limit can be met."""
-    found = enumerated(instance, control)
+    """Return what can be claimed about the least peak; ``inner`` says whether a question's limit can be met.
+
+    Up to ``few`` assignments are enumerated instead.
+    """
+    found = enumerated(instance, control, few)
     if found is not None:
         return _priced(found, instance, control)
     ends = [step.ends for step in instance.peaks]

@@ -22,11 +22,7 @@ from impq_opt.types import BoolArray, IntArray
 __all__ = ["enumerated"]
 
 
-# Assignments that are few: looking at them takes milliseconds, less than the prices of several limits.
-_FEW = 1 << 13
-
-
-def enumerated(instance: Instance, control: Control, most: int = _FEW) -> Claim | None:
+def enumerated(instance: Instance, control: Control, most: int) -> Claim | None:
     """Return the best of all assignments, or that none keeps the limits; None where there are more than ``most``.
 
     The least objective, among equals the least of the other (damage or cost), among those the first in order of the
@@ -39,12 +35,12 @@ def enumerated(instance: Instance, control: Control, most: int = _FEW) -> Claim 
     single = np.flatnonzero(instance.widths == 1)
     rest = settle(instance, single, np.zeros(len(single), dtype=np.int64)) if len(single) else instance
     best, states = _best(rest, control)
-    found = Enumeration(instance.size, states)
+    done = Enumeration(instance.size, states)
     if best is None:
-        return Claim(lower_bound=math.inf, enumeration=found)
+        return Claim(lower_bound=math.inf, enumeration=done)
     choice = np.zeros(instance.size, dtype=np.int64)
     choice[choosing] = best
-    return Claim(choice, instance.objective_of(choice), enumeration=found)
+    return Claim(choice, instance.objective_of(choice), enumeration=done)
 
 
 def _best(instance: Instance, control: Control) -> tuple[IntArray | None, int]:

@@ -22,13 +22,14 @@ from impq_opt.files import save_problem
 from impq_opt.instance.contract import Control, ExpiredError, listening
 from impq_opt.problem.allocation import Stop
 from impq_opt.problems.families import generate
-from impq_opt.solve import answer, make_instance, solve_in_passing
+from impq_opt.solve import answer, answer_prepared, make_instance, solve_in_passing
 from impq_opt.solvers import make_solver, native
 from impq_opt.solvers._best import Incumbent
 from impq_opt.solvers.exact import budgets as _budgets
 from impq_opt.solvers.exact.core import Core, search
 from impq_opt.solvers.exact.exchange import exchange
 from impq_opt.solvers.exact.states import BETWEEN, LimitedCore
+from impq_opt.solvers.exact.tuning import Tuning
 
 # Seconds that a strategy is given, and in which it must have ended, however busy the machine.
 LIMIT, SOON = 0.3, 5.0
@@ -296,7 +297,7 @@ def test_longer_work_ends_with_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_sweep_keeps_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
     hull = frontier(generate("random", 200, 0))
     bounds = np.quantile(hull.damage, [0.2, 0.4, 0.6, 0.8]).tolist()
-    real, asked = answer, []
+    real, asked = answer_prepared, []
 
     def once(*given):  # type: ignore[no-untyped-def]
         found = real(*given)
@@ -305,7 +306,7 @@ def test_a_sweep_keeps_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
             signal.raise_signal(signal.SIGINT)
         return found
 
-    monkeypatch.setattr("impq_opt.insight.frontier.answer", once)
+    monkeypatch.setattr("impq_opt.insight.frontier.answer_prepared", once)
     found = hull.solve(bounds)
     assert [one.status for one in found] == [Status.OPTIMAL] * 2 + [Status.UNKNOWN] * 2
     assert [one.stop for one in found] == [Stop.COMPLETED] * 2 + [Stop.INTERRUPTED] * 2
@@ -319,8 +320,8 @@ def test_the_core_reads_the_flag(compiled: bool, monkeypatch: pytest.MonkeyPatch
     gain = np.sort(random.integers(1, 10**9, (60, 8)), axis=1)
     need = 10**9 - gain + random.integers(0, 50, gain.shape)
     core = Core(gain, need, int(need[:, 4].sum()), int(gain.sum()))
-    left = search(core, 50_000, Control())
-    cut = search(core, 50_000, Control(interrupt=np.ones(1, dtype=np.uint8)))
+    left = search(core, 50_000, Control(), Tuning())
+    cut = search(core, 50_000, Control(interrupt=np.ones(1, dtype=np.uint8)), Tuning())
     assert left.stop is Stop.STATE_LIMIT
     assert cut.stop is Stop.TIME_LIMIT
     assert cut.states < left.states

@@ -31,8 +31,9 @@ from impq_opt.problems.families import generate
 from impq_opt.solve import make_instance
 from impq_opt.solvers import make_solver, solver_names
 from impq_opt.solvers import native as solver_native
-from impq_opt.solvers.exact import core
 from impq_opt.solvers.exact.scan import PROHIBITIVE, everything, gather, scan, within
+from impq_opt.solvers.exact.strategy import Exact
+from impq_opt.solvers.exact.tuning import Tuning
 from impq_opt.solvers.exact.whole import beyond_floats, solve_whole
 from impq_opt.solvers.lagrange.scaled import _scaled
 
@@ -346,11 +347,10 @@ def test_the_last_of_many_columns_is_told_from_the_first(width: int) -> None:
     assert (found.status, found.choice.tolist()) == (Status.OPTIMAL, [width - 1, width - 1])  # type: ignore[union-attr]
 
 
-def test_more_states_than_their_numbers_hold_are_not_kept(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_states_than_their_numbers_hold_are_not_kept(path: str) -> None:
     problem = generate("layer", 40, 1)
     assert solve(problem).status is Status.OPTIMAL
-    monkeypatch.setattr(core, "MOST_STATES", 1)
-    found = solve(problem, states=10**12)
+    found = solve(problem, solver=Exact(states=10**12, tuning=Tuning(most_states=1)))
     assert found.status is Status.FEASIBLE and found.stop.value == "state limit"
 
 
