@@ -136,7 +136,7 @@ class Case:
         """Return the problem with no pins and ties but those of ``items``."""
         pins = {g: column for g, column in self.problem.pins.items() if ("pins", self._label(g)) in items}
         ties = tuple(tie for tie in self.problem.ties if ("ties", self._label(tie[0])) in items)
-        return replace(self.problem, pins=pins, ties=ties)
+        return replace(self.problem, pins=pins, ties=ties, free_unmeasured=True)
 
     def largest(self, items: frozenset[Item]) -> list[str]:
         """Return in words which groups have most of the smallest damage under some pins and ties."""

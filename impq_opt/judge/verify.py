@@ -27,6 +27,7 @@ from impq_opt.judge.recount import Outcome, Recount, prove_bound
 from impq_opt.judge.statements import false_statements
 from impq_opt.problem.allocation import Allocation, Status, number
 from impq_opt.problem.problem import Problem
+from impq_opt.problem.unmeasured import few
 from impq_opt.types import IntArray
 
 __all__ = ["Check", "Verdict", "Verification", "verify"]
@@ -166,6 +167,8 @@ def _loosened(origin: Problem, revised: Problem) -> Iterator[Check]:
     A revision may ask for more: fewer candidates, further pins, ties and budgets, raised damages.
     """
     for group, column in origin.pins.items():
+        if origin.unmeasured is not None and origin.unmeasured[group]:
+            continue  # whatever it takes, its damage is not called proved
         now = revised.pins.get(group)
         if now is None or revised.candidates.of(group)[now] != origin.candidates.of(group)[column]:
             yield Check(f"pin {origin.names[group]}", Verdict.WRONG, "the answer's revision takes it back")
@@ -223,12 +226,23 @@ def _choice_checks(instance: Instance, problem: Problem, allocation: Allocation)
         kept = [f"{len(which)} {what}" for which, what in ((problem.pins, "pins"), (problem.ties, "ties")) if which]
         checks.append(Check("pins and ties", Verdict.PROVED, f"{' and '.join(kept)} kept"))
     checks.append(_equal("cost", found.cost, allocation.exact_cost))
-    checks.append(_equal("damage", found.damage, allocation.exact_damage))
-    if found.feasible:
-        checks.append(Check("limits", Verdict.PROVED, "every limit is kept, decided exactly"))
-    else:
-        checks.append(Check("limits", Verdict.WRONG, f"breaks its {' and its '.join(found.broken)}"))
+    checks += _damage_checks(problem, allocation, found)
     return found, checks
+
+
+def _damage_checks(problem: Problem, allocation: Allocation, found: _Found) -> Iterator[Check]:
+    """Yield the checks of the damage and of the limits; a sum that lacks groups is a claim, and so is its bound."""
+    damage, unknown = _equal("damage", found.damage, allocation.exact_damage), allocation.unknown
+    lacks = f"of {len(unknown)} groups no damage is known: {few(problem.names, unknown)}"
+    if len(unknown) and damage.verdict is Verdict.PROVED:
+        damage = Check("damage", Verdict.CLAIMED, f"{damage.text} from what is declared, and {lacks}")
+    yield damage
+    if not found.feasible:
+        yield Check("limits", Verdict.WRONG, f"breaks its {' and its '.join(found.broken)}")
+    elif len(unknown) and allocation.bound is not None:
+        yield Check("limits", Verdict.CLAIMED, f"every limit is kept by what is declared, and {lacks}")
+    else:
+        yield Check("limits", Verdict.PROVED, "every limit is kept, decided exactly")
 
 
 @dataclass(frozen=True)

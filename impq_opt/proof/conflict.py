@@ -95,7 +95,7 @@ class Parts:
         ties = tuple(tie for tie, label in tied if ("ties", label) in items)
         if len(pins) == len(self.problem.pins) and len(ties) == len(self.problem.ties):
             return self.problem
-        return replace(self.problem, pins=pins, ties=ties)
+        return replace(self.problem, pins=pins, ties=ties, free_unmeasured=True)
 
     def question(self, subject: Item, rest: frozenset[Item], *, linear: bool = False) -> Instance:
         """Return the question for the least of ``subject`` under ``rest``; ``linear`` leaves its limits out.

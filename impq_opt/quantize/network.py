@@ -18,7 +18,8 @@ from impq_opt.groups.arrays import ACTIVATION
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problem.problem import Problem
 from impq_opt.quantize.graph import CallGraph
-from impq_opt.quantize.quantizers import ActivationQuantizer, WeightQuantizer, WeightRange
+from impq_opt.quantize.methods import Method, Quantizer, load_method
+from impq_opt.quantize.quantizers import ActivationQuantizer
 from impq_opt.types import IntArray
 
 __all__ = [
@@ -45,12 +46,12 @@ class QuantizedWeight:
         The parameter's name in the float network.
     latent : Tensor
         The float weight that training moves.
-    quantizer : WeightQuantizer
+    quantizer : Quantizer
     """
 
     name: str
     latent: Tensor
-    quantizer: WeightQuantizer
+    quantizer: Quantizer
 
     @property
     def value(self) -> Tensor:
@@ -65,7 +66,7 @@ def quantize(
     problem: Problem,
     allocation: Allocation | npt.ArrayLike,
     *,
-    scheme: WeightRange | None = None,
+    scheme: Method | str | None = None,
 ) -> nn.Module:
     """Return a copy of ``network`` whose weights and activations are rounded as allocated, ready to train on.
 
@@ -82,8 +83,8 @@ def quantize(
         a rectifier's output).
     allocation : Allocation, or array of int (G,)
         Precisions of the groups.
-    scheme : WeightRange, optional
-        What the weight quantizers span; the paper's choice unless given.
+    scheme : Method or str, optional
+        How all weights are rounded; as the problem says of each (``Problem.grids``) unless given.
 
     Raises
     ------
@@ -102,7 +103,7 @@ def quantize(
         if (kinds[groups] == ACTIVATION).any():
             activations.append(_activation_quantizer(graph, problem, groups, bits[groups], label))
         else:
-            _parametrize(copied, label, bits[groups], problem.sizes[groups], scheme)
+            _parametrize(copied, label, bits[groups], problem.sizes[groups], load_method(scheme or problem.grid(label)))
     return insert_activation_quantizers(copied, activations)
 
 
@@ -113,7 +114,7 @@ def quantized_weights(network: nn.Module) -> dict[str, QuantizedWeight]:
     for prefix, module in network.named_modules():
         for name, chain in _chains(module):
             quantizer, latent = chain[0], chain.original
-            if isinstance(quantizer, WeightQuantizer) and id(latent) not in seen:
+            if isinstance(quantizer, Quantizer) and id(latent) not in seen:
                 seen.add(id(latent))
                 full = f"{prefix}.{name}" if prefix else name
                 found[full] = QuantizedWeight(full, latent, quantizer)
@@ -209,7 +210,7 @@ def _parametrize(
     label: str,
     bits: npt.NDArray[np.generic],
     sizes: IntArray,
-    scheme: WeightRange | None,
+    method: Method,
 ) -> None:
     """Put a quantizer on the weight that ``label`` names, in every module that shares it."""
     parameters = dict(network.named_parameters(remove_duplicate=False))
@@ -223,7 +224,7 @@ def _parametrize(
             value=int(sizes.sum()),
             hint=f"the network's weight has {weight.numel()} elements",
         )
-    quantizer = WeightQuantizer(weight.shape, bits, sizes, scheme).to(weight.device)
+    quantizer = method.quantizer(weight.shape, bits, sizes).to(weight.device)
     for module in list(network.modules()):
         for name, parameter in list(module.named_parameters(recurse=False)):
             if parameter is weight:

@@ -17,6 +17,7 @@ from torch import Tensor, distributed, nn
 import impq_opt
 from impq_opt.errors import DataError, FileError
 from impq_opt.files import save_problem
+from impq_opt.memory import kept_memory
 from impq_opt.problem.problem import Problem
 from impq_opt.quantize import pack, quantize, state_of, unpack_into
 from impq_opt.rounds.checkpoint import (
@@ -31,7 +32,7 @@ from impq_opt.rounds.checkpoint import (
 from impq_opt.rounds.folder import Folder
 from impq_opt.rounds.latent import RESTATED, group_means, with_latent_ranges
 from impq_opt.rounds.policy import Trial, Turn
-from impq_opt.rounds.precisions import answered, columns_of, decision_of, fix_activations
+from impq_opt.rounds.precisions import answered, columns_of, decision_of, fix_activations, unmeasured_stay
 from impq_opt.rounds.record import Accuracy, Decision, Record, Seconds
 from impq_opt.rounds.settings import Settings
 from impq_opt.rounds.watch import PausedError, Report, Watch
@@ -59,6 +60,7 @@ class Splits:
     test: Samples | None = None
 
 
+@kept_memory()
 def rounds(
     network: nn.Module,
     data: Splits,
@@ -145,17 +147,21 @@ class _Run:
     def _start_of(self, problem: Problem) -> Decision:
         bits = self.settings.quantizing
         wanted = np.where(problem.weights(), bits.start_bits, bits.activation_bits or bits.start_bits)
-        decision = decision_of(problem, columns_of(problem, wanted))
+        columns = columns_of(problem, wanted)
+        columns[list(problem.pins)] = list(problem.pins.values())  # such as what is not measured, at its most bits
+        decision = decision_of(problem, columns)
         decision.status = "start"
         return decision
 
     def _chosen(self, state: State, problem: Problem) -> Decision:
         """Ask the policy."""
-        settings = self.settings
+        settings, columns = self.settings, columns_of(problem, state.bits)
+        if settings.policy.falls:
+            problem = unmeasured_stay(problem, columns)
         choice = settings.policy.choose(
             Turn(
                 problem=problem,
-                columns=columns_of(problem, state.bits),
+                columns=columns,
                 number=state.number,
                 rounds=settings.plan.rounds,
                 seed=settings.seed,
@@ -177,7 +183,7 @@ class _Run:
             if asked == len(state.trials):
                 self.report.show(f"round {state.number}/{self.settings.plan.rounds}: trial {asked + 1}")
                 bits = problem.candidates.bits(columns)
-                quantized = quantize(self.network, problem, bits, scheme=self.settings.quantizing.weight_range)
+                quantized = quantize(self.network, problem, bits, scheme=self.settings.quantizing.method or None)
                 first = self.settings.plan.epochs_before(state.number)
                 train(quantized, self.data.train, self.settings.training, first_epoch=first, epochs=epochs)
                 state.trials.append(self._accuracy(quantized, self.data.validation))
@@ -191,7 +197,7 @@ class _Run:
 
     def _quantized(self, number: int, bits: list[int]) -> nn.Module:
         """Return the network quantized as in round ``number``."""
-        return quantize(self.network, self.folder.problem(number), bits, scheme=self.settings.quantizing.weight_range)
+        return quantize(self.network, self.folder.problem(number), bits, scheme=self.settings.quantizing.method or None)
 
     def _measured(self, state: State) -> Problem:
         """Measure at this point of training, and keep it; all processes read what the first one wrote."""
@@ -207,7 +213,7 @@ class _Run:
         else:
             problem = self.measure(network, self.data.train, seed)
         if how.metric in RESTATED:
-            problem = RESTATED[how.metric][1](problem, self.network, settings.quantizing.weight_range)
+            problem = RESTATED[how.metric][1](problem, self.network, settings.quantizing.method)
         if self.rank == 0:
             told = {"round": state.number, "strategy": settings.strategy, "run_seed": settings.seed, "measured_at": at}
             problem = dataclasses.replace(problem, provenance=dict(problem.provenance) | told)

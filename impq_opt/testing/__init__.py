@@ -1,6 +1,7 @@
-"""The conformance suites: what every strategy and every policy of rounds must keep, those of third parties too.
+"""What every plug-in must keep: conformance suites, for those that ship and for those of third parties.
 
-::
+One function a kind, each raising :class:`ConformanceError` with the rule that was broken:
+:func:`check_strategy`, :func:`check_policy`, :func:`check_cost`, :func:`check_metric` and :func:`check_format`. ::
 
     import pytest
     from impq_opt.testing import CASES, check_strategy
@@ -8,13 +9,22 @@
     @pytest.mark.parametrize("case", CASES, ids=str)
     def test_my_strategy(case):
         check_strategy(MySolver(), case)
-
-Policies have :func:`check_policy` and ``POLICY_CASES``.
 """
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from impq_opt.testing.cases import CASES, Case, random_case
-from impq_opt.testing.checks import ConformanceError, check_strategy
+from impq_opt.testing.costs import check_cost
+from impq_opt.testing.formats import check_format
 from impq_opt.testing.policies import POLICY_CASES, PolicyCase, check_policy
+from impq_opt.testing.rules import ConformanceError
+from impq_opt.testing.strategies import check_strategy
+
+if TYPE_CHECKING:
+    from impq_opt.testing.metrics import check_metric
 
 __all__ = [
     "CASES",
@@ -22,7 +32,19 @@ __all__ = [
     "Case",
     "ConformanceError",
     "PolicyCase",
+    "check_cost",
+    "check_format",
+    "check_metric",
     "check_policy",
     "check_strategy",
     "random_case",
 ]
+
+# These need torch, which is loaded when they are asked for.
+_LATER = {"check_metric": "impq_opt.testing.metrics"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LATER[name]), name)

@@ -31,7 +31,8 @@ from impq_opt.tracing.nodes import (
     sample_shape,
 )
 from impq_opt.tracing.running import Runner, first_of
-from impq_opt.tracing.sites import ActivationSite, Use, WeightSite
+from impq_opt.tracing.sites import ActivationSite, Stay, Use, WeightSite
+from impq_opt.tracing.stays import find_stays
 
 __all__ = ["RESIDUAL", "TRANSPARENT", "Network"]
 
@@ -107,12 +108,14 @@ class Network:
         Calls as nodes (attributes ``op``, ``module``, ``shape``), edges from producer to reader.
     skipped : tuple of str
         Parameters of convolutions or linear layers that could not be measured (transposed, or computed on the fly).
+    stays : tuple of Stay
+        Every parameter of the network that is in no weight site.
     classes : int
     layouts : dict of str to Layout
         Where the samples are in the output of each watched node.
     """
 
-    def __init__(self, module: fx.GraphModule, residual: str) -> None:
+    def __init__(self, module: fx.GraphModule, residual: str, parameters: Mapping[str, Tensor]) -> None:
         if residual not in RESIDUAL:
             raise OptionError(
                 "unknown treatment", where="residual", value=residual, hint="known are tie and accumulate"
@@ -122,14 +125,16 @@ class Network:
         self.layouts: dict[str, Layout] = {}
         self._live = live_nodes(module.graph)
         self._order = {node: place for place, node in enumerate(self._live)}
-        self.tensors = {
-            node.name: attribute_of(module, str(node.target)) for node in module.graph.nodes if node.op == "get_attr"
-        }
+        attributes = {n.name: attribute_of(module, str(n.target)) for n in module.graph.nodes if n.op == "get_attr"}
+        self.tensors = {name: value for name, value in attributes.items() if isinstance(value, Tensor)}
         self.graph = self._networkx()
         self._names = call_names(module.graph)
         self.ties: tuple[tuple[str, ...], ...] = ()
         self.weights, self.skipped = self._find_weights()
         self.activations = self._find_activations(residual)
+        self.stays: tuple[Stay, ...] = find_stays(
+            parameters, map(self.weight_tensor, self.weights), self._live, self.tensors
+        )
         output = next(n for n in module.graph.nodes if n.op == "output").args[0]
         while isinstance(output, (tuple, list)) and len(output) == 1:
             output = output[0]

@@ -28,7 +28,7 @@ class Runner(fx.Interpreter):
         self._folded = {fold.norm for fold in folds.values()}
 
     def run_node(self, n: fx.Node) -> Any:
-        if n.op == "get_attr":
+        if n.name in self._tensors:
             return self._tensors[n.name]
         if n.name not in self._watch and n.name not in self._folds and n.name not in self._folded:
             return super().run_node(n)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-__all__ = ["ActivationSite", "Use", "WeightSite"]
+__all__ = ["ActivationSite", "Stay", "Use", "WeightSite"]
 
 
 @dataclass(frozen=True)
@@ -68,3 +68,24 @@ class ActivationSite:
     shape: tuple[int, ...]
     clip: float
     steps: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Stay:
+    """A parameter in no weight site: quantizing leaves it as it is.
+
+    Parameters
+    ----------
+    parameter : str
+        Its name in the network.
+    elements : int
+    bits : int
+        Of one element, as it is stored.
+    reason : str
+        Half a sentence for people.
+    """
+
+    parameter: str
+    elements: int
+    bits: int
+    reason: str

@@ -88,7 +88,7 @@ def trace(network: nn.Module, example: Tensor, *, residual: str = "tie") -> Netw
     assert isinstance(module, fx.GraphModule)
     _make_pure(module.graph)
     module.recompile()
-    traced = Network(_unshare(module), residual)
+    traced = Network(_unshare(module), residual, dict(network.named_parameters()))
     with torch.no_grad():
         got = traced.run(example)
     if not torch.allclose(got, expected, rtol=1e-3, atol=1e-4, equal_nan=True):

@@ -6,6 +6,7 @@ import torch
 from torch import distributed, nn
 from torch.nn.utils import parametrize
 
+from impq_opt.memory import kept_memory
 from impq_opt.training.batches import labelled, placed
 from impq_opt.training.samples import Samples
 from impq_opt.training.seeds import processes
@@ -13,6 +14,7 @@ from impq_opt.training.seeds import processes
 __all__ = ["accuracy"]
 
 
+@kept_memory()
 @torch.inference_mode()
 def accuracy(network: nn.Module, data: Samples, *, batch: int = 500, channels_last: bool = True) -> float:
     """Return the share of ``data`` that the network labels right; processes share the work.

@@ -17,6 +17,7 @@ from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
 
 from impq_opt.errors import DataError
+from impq_opt.memory import kept_memory
 from impq_opt.training.batches import Batches, Shuffled
 from impq_opt.training.objective import Objective, Scored, cross_entropy
 from impq_opt.training.optimizers import OPTIMIZERS, restore, set_pace, state_by_name
@@ -134,6 +135,7 @@ def train(
     return train_on(network, batches, training, epochs=epochs, objective=objective, hook=hook, progress=progress)
 
 
+@kept_memory()
 def train_on(
     network: nn.Module,
     batches: Batches,
