@@ -13,7 +13,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from impq_opt.errors import DataError
 
-__all__ = ["plain"]
+__all__ = ["merged_names", "plain"]
 
 _WRAPPED = ("_orig_mod", "module")  # torch.compile's name for what it runs, and that of the parallel wrappers
 
@@ -53,6 +53,13 @@ def plain(network: nn.Module) -> nn.Module:
     for module, mode in modes.items():
         module.training = mode
     return copied
+
+
+def merged_names(network: nn.Module, copied: nn.Module) -> tuple[str, ...]:
+    """Return the names of a network's parameters that :func:`plain` has computed weights from, and no longer has."""
+    own = {name for name, _ in copied.named_parameters(remove_duplicate=False)}
+    names = (name.replace("_orig_mod.", "") for name, _ in _unwrapped(network).named_parameters())
+    return tuple(name for name in names if name not in own)
 
 
 def _unwrapped(network: nn.Module) -> nn.Module:
