@@ -62,7 +62,7 @@ def read_states(path: str | Path) -> list[State]:
     if path.suffix == ".json":
         return [State("", _shards(path))]
     held = _read(path)
-    states = sorted(_states(held, ""), key=lambda state: _rank(state.place))
+    states = sorted(_states(held, ""), key=lambda state: (not _has_matrices(state.tensors), _rank(state.place)))
     if not states:
         kind = sorted(map(str, held)) if isinstance(held, Mapping) else type(held).__name__
         raise FileError("is not a state dict", where=str(path), value=kind, hint=_HINT)
@@ -107,6 +107,11 @@ def _states(held: Any, place: str, depth: int = 0) -> Iterator[State]:
 def _rank(place: str) -> tuple[int, ...]:
     """Return where a place stands among all: the file itself, then by the names along the way."""
     return tuple(_PLACES.index(name) if name in _PLACES else len(_PLACES) for name in place.split(".")) if place else ()
+
+
+def _has_matrices(tensors: dict[str, Tensor]) -> bool:
+    """Return whether there are weights among the tensors, and not a few numbers alone."""
+    return any(tensor.ndim > 1 for tensor in tensors.values())
 
 
 def _in_folder(folder: Path) -> Path:

@@ -385,6 +385,20 @@ def test_wrappers_are_taken_off():
     assert unwrapped(inner) is inner
 
 
+def test_the_weights_tell_classes_and_channels_beside_other_numbers(tmp_path):
+    network = load_network("small-cnn", classes=7, channels=2, untrained=True)
+    torch.save({"best": torch.tensor(0.9), "model": under("module.", network.state_dict())}, tmp_path / "w.pt")
+    loaded = load_network("small-cnn", weights=tmp_path / "w.pt")
+    x = torch.rand(1, 2, 8, 8)
+    assert torch.equal(loaded(x), network(x))
+
+
+def test_a_shard_alone_is_told(tmp_path):
+    save_file({key: STATE[key] for key in list(STATE)[:3]}, tmp_path / "model-00001-of-00002.safetensors")
+    with pytest.raises(DataError, match="it is one of several shards, so give their folder or index"):
+        filled(tmp_path / "model-00001-of-00002.safetensors")
+
+
 def test_one_reads_the_likeliest_weights_alone(tmp_path):
     torch.save({"epoch": 1, "state_dict": under("module.")}, tmp_path / "w.pt")
     assert list(read_state(tmp_path / "w.pt")) == list(STATE)
