@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -83,8 +84,10 @@ def _read(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except DataError as error:
         raise FileError(error.what, where=error.where, value=error.value) from None
-    except pickle.UnpicklingError:
-        raise FileError("holds more than tensors and will not be unpickled", where=str(path), hint=_HINT) from None
+    except pickle.UnpicklingError as error:
+        kind = re.search(r"GLOBAL (\S+)", str(error))  # torch says what it would have had to run
+        what = "holds more than tensors and will not be unpickled"
+        raise FileError(what, where=str(path), value=kind[1] if kind else ..., hint=_HINT) from None
     except Exception as error:  # safetensors, zip and pickle each raise their own kinds
         first = (str(error).splitlines() or [""])[0] or type(error).__name__
         if "TorchScript" in first:

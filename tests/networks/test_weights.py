@@ -228,7 +228,7 @@ def write_bad(folder):
     ("name", "said"),
     [
         ("whole.pt", "holds more than tensors and will not be unpickled"),
-        ("trap.pt", "holds more than tensors and will not be unpickled"),
+        ("trap.pt", "holds more than tensors and will not be unpickled, got '_*io.open'"),
         ("trap.pkl", "holds more than tensors and will not be unpickled"),
         ("objects.npz", "is not a state dict or safetensors file"),
         ("text.npz", "must be numbers"),
@@ -376,6 +376,11 @@ def test_a_file_in_the_place_of_a_network_is_told(tmp_path):
     torch.save(STATE, tmp_path / "w.pt")
     with pytest.raises(ImpqError, match="a file of its weights with --weights"):
         load_network(str(tmp_path / "w.pt"))
+    with pytest.raises(ImpqError, match=r"nets.py:name, where name is a module in the file"):
+        load_network("nets.py")
+    torch.save({"best": torch.tensor(0.9)}, tmp_path / "none.pt")
+    with pytest.raises(DataError, match="do not fit the network"):
+        load_network("small-cnn", weights=tmp_path / "none.pt")
 
 
 @old_parts
