@@ -187,6 +187,11 @@ class Network:
         """
         return Runner(self.module, visit, {**self.tensors, **(tensors or {})}, watch, folds).run(x)[self.place]
 
+    def logits_in(self, outputs: Any) -> Tensor:
+        """Return the logits (n, classes) in what the network returns."""
+        found: Tensor = pytree.tree_leaves(outputs)[self.place]
+        return found
+
     def logits(self, x: Tensor) -> Tensor:
         """Return what :meth:`run` does, quicker: with all folds, and no node to be shown."""
         with torch.no_grad():

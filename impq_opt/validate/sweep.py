@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import networkx as nx
 import torch
 from torch import Tensor, device
+from torch.nn.utils import parametrize
 
 from impq_opt.data.dataset import Dataset
 from impq_opt.measure.pool import prepare
@@ -58,11 +59,12 @@ def decide(
     """
     decisions: list[list[Tensor]] = [[] for _ in networks]
     labels: list[Tensor] = []
-    for rows in torch.arange(len(data)).split(batch):
-        inputs, truth = data.rows(rows)
-        x = prepare(inputs, place)
-        for network, made in zip(networks, decisions, strict=True):
-            made.append(network(x).argmax(1).cpu())
-            decided(len(rows))
-        labels += [] if truth is None else [truth]
+    with parametrize.cached():  # weights are rounded once, not for every batch
+        for rows in torch.arange(len(data)).split(batch):
+            inputs, truth = data.rows(rows)
+            x = prepare(inputs, place)
+            for network, made in zip(networks, decisions, strict=True):
+                made.append(network(x).argmax(1).cpu())
+                decided(len(rows))
+            labels += [] if truth is None else [truth]
     return torch.stack([torch.cat(made) for made in decisions]), torch.cat(labels) if labels else None
