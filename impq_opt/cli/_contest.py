@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from impq_opt.cli._common import console, grid, number, print_json, progress
+from impq_opt.cli._common import console, grid, number, print_json, progress, say
 from impq_opt.cli._network import DataOptions, NetworkOptions, need_torch
 from impq_opt.errors import OptionError
 
@@ -50,6 +50,7 @@ def compare_metrics(
                 budgets,
                 samples=samples,
                 seed=seed,
+                tell=say,
             )
         )
     if json:

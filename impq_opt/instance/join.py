@@ -85,7 +85,7 @@ def join(instance: Instance, clusters: Sequence[IntArray]) -> Instance:
     widest = max(values.shape[1] for _, values in tables[0])
     new_pairs = [_kept(row.pairs, joined, place, rest, (count, widest)) for row in rows]
     budgets = (
-        replace(budget, table=_stacked(parts, (count, widest)), pairs=pairs)
+        replace(budget, entries=_stacked(parts, (count, widest)), pairs=pairs)
         for budget, parts, pairs in zip(instance.budgets, tables[1:], new_pairs[1:], strict=True)
     )
     return replace(

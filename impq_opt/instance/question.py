@@ -10,7 +10,7 @@ from impq_opt.costs import parse_quantity
 from impq_opt.errors import AllocationError, InputError, OptionError
 from impq_opt.groups.arrays import exact_bound
 from impq_opt.instance.compile import compile_instance
-from impq_opt.instance.instance import Direction, Instance
+from impq_opt.instance.instance import Instance
 from impq_opt.instance.rows import CostRow, budget_rows, cost_row
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problem.problem import Problem
@@ -38,10 +38,9 @@ def make_instance(
     weights = {minimize: 1} if isinstance(minimize, str) else dict(minimize or problem.objective)
     row = cost_row(problem, weights)
     limits = dict(problem.budgets if budgets is None else budgets)
-    direction, limit = Direction.COST, None
+    limit = None  # on the cost: damage is minimised where there is one
     exact = None if bound is None else _bound(bound)
     if budget is not None:
-        direction = Direction.DAMAGE
         limit = _quanta(row, parse_quantity(budget, row.unit, "budget"))
         if weights in [{name: 1} for name in limits]:  # one limit on a cost, the tighter
             limit = min(limit, _quanta(row, limits.pop(next(iter(weights)))))
@@ -49,7 +48,6 @@ def make_instance(
         if problem.bound is not None:
             exact = exact_bound(problem.bound)
         elif limits:
-            direction = Direction.DAMAGE
             name = next(iter(limits))
             row = cost_row(problem, {name: 1})
             limit = _quanta(row, limits.pop(name))
@@ -58,7 +56,7 @@ def make_instance(
     rows = [
         (name, one, _quanta(one, most)) for term, most in limits.items() for name, one in budget_rows(problem, term)
     ]
-    return compile_instance(problem, direction=direction, bound=exact, cost=row, limit=limit, budgets=rows)
+    return compile_instance(problem, cost=row, bound=exact, limit=limit, budgets=rows)
 
 
 def _bound(bound: float | Fraction | Allocation) -> Fraction:

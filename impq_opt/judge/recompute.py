@@ -100,11 +100,11 @@ def _limit_that_differs(instance: Instance, allocation: Allocation) -> str:
     """Return which limit of an instance is not the one that is asked for, in whole quanta; empty where all are."""
     if instance.bound != allocation.bound:
         return "damage"
-    limits = [(budget.term or budget.name, budget.limit, budget.quantum) for budget in instance.budgets]
-    if instance.limit is not None:
-        limits.append(("+".join(allocation.cost_weights), instance.limit, instance.quantum))
-    for name, limit, quantum in limits:
-        if name not in allocation.budgets or limit != math.floor(allocation.budgets[name] / quantum):
+    for row in (*instance.budgets, instance.cost):
+        name = row.term or row.name
+        if row.limit is not None and (
+            name not in allocation.budgets or row.limit != math.floor(allocation.budgets[name] / row.quantum)
+        ):
             return name
     return ""
 

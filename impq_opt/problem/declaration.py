@@ -51,6 +51,8 @@ class Group:
         Length D of its dot products.
     steps : (int, int), optional
         First and last step of the execution at which this activation group is in memory.
+    measured : bool
+        Whether anybody knows its damage; where not it keeps its most bits.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Group:
     also_reads: Sequence[tuple[str, int]] = ()
     length: int = 0
     steps: tuple[int, int] | None = None
+    measured: bool = True
 
 
 def from_groups(groups: Sequence[Group]) -> dict[str, Any]:
@@ -95,6 +98,7 @@ def from_groups(groups: Sequence[Group]) -> dict[str, Any]:
         "also_reads": _also_reads(groups, names),
         "lengths": int_array([g.length for g in groups], "lengths") if any(g.length for g in groups) else None,
         "steps": _steps(groups),
+        "unmeasured": np.array([not g.measured for g in groups]),
     }
 
 

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from impq_opt.groups.damage import DamageTable, PowerLaw
 from impq_opt.problem.problem import Problem
 from impq_opt.quantize import WeightQuantizer, WeightRange, quantized_weights
 from impq_opt.types import FloatArray
 
-__all__ = ["group_means", "with_latent_ranges", "with_rounding_errors"]
+__all__ = ["RESTATED", "group_means", "with_latent_ranges", "with_rounding_errors"]
 
 
-def group_means(problem: Problem, network: nn.Module) -> FloatArray:
-    """Return mean abs(w) (G,) of each weight group, 1 for activations."""
+def group_means(problem: Problem, weights: Mapping[str, Tensor]) -> FloatArray:
+    """Return mean abs(w) (G,) of each weight group, by weights of these names; 1 for activations."""
     means = np.ones(len(problem))
-    for groups, values in _weights_of(problem, dict(network.named_parameters(remove_duplicate=False))):
+    for groups, values in _weights_of(problem, weights):
         sizes = problem.sizes[groups]
         sums = np.add.reduceat(np.abs(values.reshape(-1)), np.concatenate([[0], np.cumsum(sizes)[:-1]]))
         means[groups] = sums / sizes
@@ -36,8 +36,8 @@ def with_latent_ranges(problem: Problem, quantized: nn.Module) -> Problem:
     if problem.ranges is None or not isinstance(problem.damage, (PowerLaw, DamageTable)):
         return problem
     weights = quantized_weights(quantized)
-    latent = {name: one.latent for name, one in weights.items()}
-    rounded = {name: one.value for name, one in weights.items()}
+    latent = {name: weight.latent for name, weight in weights.items()}
+    rounded = {name: weight.value for name, weight in weights.items()}
     factor = np.ones(len(problem))
     for (groups, wide), (_, narrow) in zip(_weights_of(problem, latent), _weights_of(problem, rounded), strict=True):
         starts = np.concatenate([[0], np.cumsum(problem.sizes[groups])[:-1]])
@@ -72,6 +72,12 @@ def with_rounding_errors(problem: Problem, network: nn.Module, scheme: WeightRan
     return dataclasses.replace(problem, damage=DamageTable(values), metric="measured-error")
 
 
+# Metrics that look at the latent weights: what is measured for them at whatever weights, and how it is restated.
+RESTATED: dict[str, tuple[str, Callable[[Problem, nn.Module, WeightRange], Problem]]] = {
+    "measured-error": ("impq", with_rounding_errors)
+}
+
+
 def _kernel_squares(values: FloatArray) -> FloatArray:
     """Return, for every weight in C order, the squared largest weight of its kernel."""
     kernels = values.reshape(len(values), -1)
@@ -79,14 +85,14 @@ def _kernel_squares(values: FloatArray) -> FloatArray:
     return squares
 
 
-def _weights_of(problem: Problem, tensors: dict[str, Any]) -> list[tuple[slice, FloatArray]]:
+def _weights_of(problem: Problem, tensors: Mapping[str, Tensor]) -> list[tuple[slice, FloatArray]]:
     """Return the groups and the values of each weight label."""
-    found = []
+    values = []
     offsets = problem.names.offsets
     weights = problem.weights()
     for place, label in enumerate(problem.names.labels):
         groups = slice(int(offsets[place]), int(offsets[place + 1]))
         if weights[groups.start]:
             tensor = tensors[label] if label in tensors else tensors[f"{label}.weight"]
-            found.append((groups, tensor.detach().cpu().double().numpy()))
-    return found
+            values.append((groups, tensor.detach().cpu().double().numpy()))
+    return values

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,9 @@ from torch import nn
 
 from impq_opt.data.dataset import Dataset
 from impq_opt.measure.api import measure
+from impq_opt.measure.metrics import load_metric
 from impq_opt.measure.replicates import Sampling
+from impq_opt.networks.fitting import fitted
 from impq_opt.solve import solve_in_passing
 from impq_opt.validate.reality import Reality, Validation
 
@@ -39,6 +41,7 @@ def contest(
     groups: str = "layer",
     samples: int = 1024,
     seed: int = 0,
+    tell: Callable[[str], None] | None = None,
 ) -> Iterator[Entry]:
     """Measure by each metric, give each the same storage, round without retraining, and look.
 
@@ -53,12 +56,20 @@ def contest(
     metrics : sequence of str
     budgets : sequence of float
         Average bits per weight.
+    tell : callable, optional
+        Told each thing that seems wrong with the data, a sentence.
     """
     sampling = Sampling(samples=samples, concede=0.01, seed=seed)
     options = {"groups": groups, "residual": "accumulate", "bits": range(1, 9)}
+    needing = next((name for name in metrics if load_metric(name).labels), None)
+    if needing is not None:  # said before hours of measuring by the others
+        fitted(network, data, labels=load_metric(needing).unit)
     problems = {name: measure(network, data, metric=name, sampling=sampling, **options) for name in metrics}  # type: ignore[arg-type]
     first = next(iter(problems.values()))
     validation = Validation(network, first, held_out, samples=1)
+    if tell is not None:
+        for note in (*first.provenance.get("data_notes", ()), *validation.data.notes):
+            tell(note)
     weights = first.weights()
     total = int(first.sizes[weights].sum())
     for budget in budgets:

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, device
 
+from impq_opt.data.batch import prepare
 from impq_opt.data.dataset import Dataset
 from impq_opt.measure.metrics.gaussian import noise_by_margin, tail
-from impq_opt.measure.pool import prepare
 from impq_opt.measure.survey import Survey
 from impq_opt.types import FloatArray
 

@@ -17,13 +17,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from impq_opt.data.batch import prepare
 from impq_opt.data.dataset import Dataset
 from impq_opt.errors import DataError
 from impq_opt.measure.estimators import Estimator
 from impq_opt.measure.grouping import Grouping
-from impq_opt.measure.pool import prepare
 from impq_opt.measure.survey import ActivationRange, Survey
 from impq_opt.memory import kept_memory
+from impq_opt.networks.calling import call, logits_of
+from impq_opt.networks.fitting import fitted
 from impq_opt.problem.problem import Problem
 from impq_opt.quantize import activation_quantizers, quantize, quantize_traced, unpack, unpack_into
 from impq_opt.tracing.trace import trace
@@ -94,6 +96,7 @@ class Validation:
     def __init__(
         self, network: nn.Module, problem: Problem, data: Dataset, *, samples: int = 0, confidence: float = 0.95
     ) -> None:
+        data = fitted(network, data)
         self.network, self.problem, self.data, self.confidence = network, problem, data, confidence
         example, _ = data.rows(torch.arange(min(2, len(data))))
         self.device = next(network.parameters()).device
@@ -214,16 +217,13 @@ class Validation:
         decided = _counter("decisions", progress, len(self.data) * (len(allocations) + (self._float is None)))
         found: list[Tensor] = []
         for start in range(0, len(allocations), count):
-            networks = [self._logits_of(self.quantized(some)) for some in allocations[start : start + count]]
+            networks = [_deciding(self.quantized(some)) for some in allocations[start : start + count]]
             before: list[Logits] = [self._traced.run] if self._float is None else []
             made, labels = decide([*before, *networks], self.data, self.device, self._batch, decided)
             if before:
                 self._float = made[0], labels
             found += made[len(before) :]
         return found
-
-    def _logits_of(self, network: nn.Module) -> Logits:
-        return lambda x: self._traced.logits_in(network(x))
 
     # -- bounds on samples ---------------------------------------------------------------------------------------
 
@@ -248,6 +248,10 @@ class Validation:
         looked_at = _counter("bounds on samples", progress, self.samples)
         ordered = [bits[place] for bits in widths]
         return bounds_on_samples(survey, self.data, torch.arange(self.samples), ordered, self.device, looked_at)
+
+
+def _deciding(network: nn.Module) -> Logits:
+    return lambda x: logits_of(call(network, x))
 
 
 def _counter(what: str, progress: Progress | None, total: int) -> Callable[[int], None]:
