@@ -27,7 +27,7 @@ from impq_opt.memory import kept_memory
 from impq_opt.networks.calling import call, logits_of
 from impq_opt.networks.fitting import fitted
 from impq_opt.problem.problem import Problem
-from impq_opt.quantize import activation_quantizers, quantize, quantize_traced, unpack, unpack_into
+from impq_opt.quantize import activation_quantizers, load_method, quantize, quantize_traced, unpack, unpack_into
 from impq_opt.tracing.trace import trace
 from impq_opt.types import FloatArray
 from impq_opt.validate.on_samples import OnSamples, bounds_on_samples
@@ -47,9 +47,9 @@ class Reality:
     bound : float
         The problem's own: total damage, plus the share of samples that were conceded when it was measured.
     here, clipped, gaussian : float, optional
-        On these samples: the bound as it stands; the mean of min(1, bound of the sample); the mean over samples of the
-        Gaussian tails of its margins, each sample at most 1. None where not asked for, and for groups finer than
-        kernels.
+        On these samples, rounding errors taken for noise of variance step^2 / 12: the bound as it stands; the mean of
+        min(1, bound of the sample); the mean over samples of the Gaussian tails of its margins, each sample at most 1.
+        None where not asked for, and for groups finer than kernels.
     mismatch, low, high : float
         Share of samples decided differently, and its Clopper-Pearson interval.
     accuracy, float_accuracy : float, optional
@@ -238,7 +238,8 @@ class Validation:
             name: ActivationRange(quantizer.span, quantizer.signed, "problem")
             for name, quantizer in activation_quantizers(quantized).items()
         }
-        survey = Survey(part, Grouping("layer" if whole else "kernel"), Estimator(), ranges)
+        grids = {site.name: load_method(self.problem.grid(site.name)) for site in part.weights}
+        survey = Survey(part, Grouping("layer" if whole else "kernel"), Estimator(), ranges, grids=grids)
         return survey if sorted(survey.names) == sorted(self.problem.names) else None
 
     def _looks(self, widths: list[FloatArray], progress: Progress | None) -> list[OnSamples]:
