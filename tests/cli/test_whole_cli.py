@@ -41,7 +41,7 @@ def test_solve_and_compare_tell_the_groups_from_the_network(experts, capsys):
     size = int(np.dot([256, 80], answer.bits)) + 32 * 40960 + 16 * 5
     out = ask(capsys, "solve", experts / "experts.toml")
     mean, ratio = size / 41301, (32 * 41296 + 80) / size
-    assert f"{mean:.3f} bits a parameter, {ratio:.2f} times smaller than it is stored" in out
+    assert f"(ratio {ratio:.2f}), {mean:.3f} bits a parameter" in out
     assert "of the groups" in out and "of the weights in groups, against 16 bits" in out
     for line in LINES:
         assert line in out
