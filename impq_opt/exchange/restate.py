@@ -68,6 +68,7 @@ def restate(problem: Problem, weights: Sequence[Precision], inputs: Sequence[Pre
     ProblemError
         Where a group, or a pin, is left without a precision.
     """
+    free, problem = problem.free_unmeasured, problem.revise(free_unmeasured=True)  # its own pins are made anew
     old = problem.candidates
     old_sets = old.numbers(len(problem))
     keys = old_sets * 2 + ~problem.weights()
@@ -102,6 +103,7 @@ def restate(problem: Problem, weights: Sequence[Precision], inputs: Sequence[Pre
         damage=_damage(problem, take),
         costs=tuple(term.with_columns(take) for term in problem.costs),
         pins={group: _pinned(problem, group, column, index, target) for group, column in problem.pins.items()},
+        free_unmeasured=free,
     )
 
 
