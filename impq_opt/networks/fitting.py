@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -80,6 +80,8 @@ def _with_its_keywords(network: nn.Module, data: Dataset, rows: Tensor) -> Datas
         return data
     kinds = {parameter.kind for parameter in signature.parameters.values()}
     strange = [name for name in kwargs if name not in signature.parameters]
+    if strange and len(kwargs) == 1 and isinstance(data.inputs, Mapping):  # one input needs no name
+        return _with_its_keywords(network, replace(data, inputs=data.inputs[strange[0]]), rows)
     if strange and inspect.Parameter.VAR_KEYWORD not in kinds and len(strange) < len(kwargs):
         kept = tuple(name for name in kwargs if name not in strange)
         note = f"the network's forward does not take {', '.join(map(repr, strange))}, left out"

@@ -95,6 +95,7 @@ def test_inputs_go_by_position_and_by_keyword():
     network = Words()
     by_keyword = run(network, Dataset({"mask": MASK, "ids": TOKENS}))
     assert torch.equal(by_keyword, run(network, Dataset((TOKENS, MASK))))
+    assert torch.equal(run(network, Dataset({"input_ids": TOKENS})), run(network, Dataset(TOKENS)))  # one needs no name
     more = fitted(network, Dataset({"ids": TOKENS, "mask": MASK, "row": torch.arange(6)}))
     assert more.notes == ("the network's forward does not take 'row', left out",)
     assert list(more.rows(TWO)[0]) == ["ids", "mask"]
