@@ -95,9 +95,10 @@ def exact_sum(values: FloatArray, most: int = MOST_ROWS) -> Dyadic:
 
     The exponent is at least -1074. Compiled sums of more than ``most`` terms could overflow.
     """
-    flat = np.ascontiguousarray(values, dtype=np.float64).reshape(-1)
-    if library is not None and flat.size <= most:
-        return library.exact_sum(flat, flat.size, thread_count(flat.size))
+    values = np.ascontiguousarray(values, dtype=np.float64)
+    if library is not None and values.size <= most:
+        return library.exact_sum(values, values.size, thread_count(values.size))
+    flat = values.reshape(-1)
     if flat.size <= _SMALL:
         return _sum_python(flat.tolist())
     total = 0  # in units of 2**-(1074 + 53)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,8 +22,7 @@ from impq_opt.types import FloatArray, IntArray
 __all__ = ["Base", "Near", "Relaxed", "least_bytes", "reachable", "relax"]
 
 
-@dataclass(frozen=True, eq=False)
-class Base:
+class Base(NamedTuple):
     """The allocation that the price leads to.
 
     Damages are whole numbers of 2**-1074, so that all sums and comparisons are exact and quick.
@@ -56,8 +55,7 @@ class Base:
         return Near.of(passed.pool, limit, self.price, self.columns[passed.pool.places])[0]
 
 
-@dataclass(frozen=True, eq=False)
-class Near:
+class Near(NamedTuple):
     """The groups with a second choice within ``threshold`` of cost of the best at the price.
 
     ``first`` (n,) is the value of the best, ``behind`` (n,) by how much the second is more, ``columns`` (n,) what the
@@ -78,8 +76,7 @@ class Near:
         return cls(pool, threshold, first, behind, base.astype(np.int64), taken), own
 
 
-@dataclass(frozen=True, eq=False)
-class Relaxed:
+class Relaxed(NamedTuple):
     """What the linear relaxation says of an instance: the base, the groups near it, and the passes that it took."""
 
     base: Base

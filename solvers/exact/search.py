@@ -68,15 +68,14 @@ class Search:
         self.core_groups = self.looked = 0
 
     def run(self) -> None:
-        """Fill and search; what overflows or is undefined on the way counts as nothing known."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            if self.base.slack >= 0:
-                self.best = (np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
-            elif not reachable(self.instance, by_cost=self.by_cost):
-                self.infeasible = True
-                return
-            self._fill()
-            self._grow()
+        """Fill and search."""
+        if self.base.slack >= 0:
+            self.best = (np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
+        elif not reachable(self.instance, by_cost=self.by_cost):
+            self.infeasible = True
+            return
+        self._fill()
+        self._grow()
 
     @property
     def gap(self) -> float:

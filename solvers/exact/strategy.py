@@ -170,24 +170,25 @@ class Exact(Solver):
         depth = self.tuning.deepest if depth is None else depth
         if control.memory_limit is not None and least_bytes(instance, self.tuning) > control.memory_limit:
             return Claim(stop=Stop.MEMORY_LIMIT, statistics=statistics_of())
+        search: Search | None = None
         try:
+            # What overflows or is undefined on the way counts as nothing known.
             with np.errstate(over="ignore", invalid="ignore"):
+                lattice = None if hulls is None else hulls.lattice
                 relaxed = relax(Model(instance), hulls, self.tuning)
-        except OutOfReachError:
-            return Claim(lower_bound=math.inf, enumeration=Enumeration(0, 0), statistics=statistics_of())
-        except KeyboardInterrupt:
-            return Claim(stop=Stop.INTERRUPTED, statistics=statistics_of())
-        lattice = None if hulls is None else hulls.lattice
-        search = Search(relaxed, control, self.states, self.tuning, lattice=lattice, branches=depth > 0)
-        del relaxed  # what is near the base is the search's to let go of
-        try:
-            search.run()
+                search = Search(relaxed, control, self.states, self.tuning, lattice=lattice, branches=depth > 0)
+                del relaxed  # what is near the base is the search's to let go of
+                search.run()
             if search.outweighing is not None:
                 from impq_opt.solvers.exact.branch import branch
 
                 deeper = partial(self._search, control=control, depth=depth - 1)
                 return branch(instance, *search.outweighing, search.claim(), deeper)
+        except OutOfReachError:
+            return Claim(lower_bound=math.inf, enumeration=Enumeration(0, 0), statistics=statistics_of())
         except KeyboardInterrupt:
+            if search is None:
+                return Claim(stop=Stop.INTERRUPTED, statistics=statistics_of())
             search.stop = Stop.INTERRUPTED
         return search.claim()
 

@@ -21,7 +21,10 @@ from impq_opt.exactness.native import MOST_COLUMNS, MOST_ROWS, thread_count
 from impq_opt.solvers.native.signatures import CoreModule, KernelModule, StarsModule
 
 __all__ = [
+    "BOOL",
     "COMPILED",
+    "FLOAT",
+    "INT",
     "ColumnArray",
     "Limits",
     "blank",
@@ -63,9 +66,12 @@ class Limits:
 COMPILED = Limits()
 
 
-def plain(array: npt.NDArray[Any], kind: type[np.generic]) -> bool:
+INT, FLOAT, BOOL = np.dtype(np.int64), np.dtype(np.float64), np.dtype(np.bool_)
+
+
+def plain(array: npt.NDArray[Any], kind: np.dtype[Any]) -> bool:
     """Return whether compiled code can read ``array`` as it lies, of type ``kind`` and row after row."""
-    return bool(array.flags.c_contiguous) and array.dtype == kind
+    return array.dtype == kind and array.flags.c_contiguous
 
 
 def column_type(width: int) -> type[np.integer[Any]]:

@@ -10,7 +10,7 @@ import numpy as np
 from impq_opt.exactness.limits import CORE_BITS
 from impq_opt.exactness.sums import UNIT_BITS, dyadic_units, exact_int_sum, exact_units
 from impq_opt.solvers import native
-from impq_opt.solvers.native import COMPILED, Limits, plain
+from impq_opt.solvers.native import BOOL, COMPILED, FLOAT, INT, Limits, plain
 from impq_opt.solvers.native.passes import GUARD, PROHIBITIVE, Pool, values_at
 from impq_opt.types import BoolArray, FloatArray, IntArray
 
@@ -46,10 +46,10 @@ def within(pool: Pool, rows: IntArray, first: FloatArray, price: float, limit: f
     ``first`` (pool rows,) are the best values at ``price``; see :func:`~.passes.values_at` for what a value is.
     """
     count, width = len(rows), pool.cost.shape[1]
-    if native.core is not None and plain(pool.cost, np.int64) and plain(pool.damage, np.float64):
+    if native.core is not None and plain(pool.cost, INT) and plain(pool.damage, FLOAT):
         cost, damage = np.empty((count, width), dtype=np.int64), np.empty((count, width))
         kept = np.empty((count, width), dtype=np.bool_)
-        first, rows = np.ascontiguousarray(first), np.ascontiguousarray(rows, dtype=np.int64)
+        first, rows = np.ascontiguousarray(first), np.ascontiguousarray(rows)
         native.core.within(
             *(pool.cost, pool.damage, len(pool), first, rows, count, width, price, limit, GUARD, int(PROHIBITIVE)),
             *(cost, damage, kept),
@@ -85,10 +85,10 @@ def relative(
 
     Choices that do more damage than ``most`` are taken off ``kept`` (n, K), the base's never.
     """
-    if native.core is not None and limits.hold(len(cost)) and plain(kept, np.bool_):
+    if native.core is not None and limits.hold(len(cost)) and plain(kept, BOOL):
         costs, damages = np.empty(kept.shape, dtype=np.int64), np.empty(kept.shape, dtype=np.int64)
         tables = np.ascontiguousarray(cost), np.ascontiguousarray(damage)
-        base = np.ascontiguousarray(base, dtype=np.int64)
+        base = np.ascontiguousarray(base)
         shift, inexact, base_units, exact = native.core.relative(
             *(*tables, kept, base, *kept.shape, most, CORE_BITS, UNIT_BITS, costs, damages)
         )
@@ -140,10 +140,11 @@ def exchange(
     """
     cost, damage = pool.cost, pool.damage
     # Two damages a row are summed.
-    small = limits.hold(2 * len(rows)) and (kept is None or plain(kept, np.bool_))
-    if native.core is not None and small and plain(cost, np.int64) and plain(damage, np.float64):
+    small = limits.hold(2 * len(rows)) and (kept is None or plain(kept, BOOL))
+    if native.core is not None and small and plain(cost, INT) and plain(damage, FLOAT):
         moved, to = np.empty(len(rows), dtype=np.int64), np.empty(len(rows), dtype=np.int64)
-        rows, base, columns = (np.ascontiguousarray(part, dtype=np.int64) for part in (rows, base, columns))
+        rows, base = np.ascontiguousarray(rows), np.ascontiguousarray(base)
+        columns = np.ascontiguousarray(columns, dtype=np.int64)
         count, saved, less = native.core.exchange(
             *(cost, damage, len(pool), rows, base, columns, kept, len(rows), cost.shape[1], moved, to)
         )

@@ -18,7 +18,7 @@ from impq_opt.exactness import limits
 from impq_opt.exactness.sums import dyadic_units, exact_int_sum, exact_units
 from impq_opt.instance.instance import Block, RankOne
 from impq_opt.solvers import native
-from impq_opt.solvers.native import COMPILED, ColumnArray, Limits, column_type, plain
+from impq_opt.solvers.native import COMPILED, FLOAT, INT, ColumnArray, Limits, column_type, plain
 from impq_opt.solvers.native.signatures import RawTotal
 from impq_opt.types import FloatArray, IntArray
 
@@ -148,7 +148,7 @@ def _arrays(block: Block, limits: Limits) -> _Arrays | None:
     assert isinstance(block.cost, np.ndarray) and isinstance(block.damage, np.ndarray)
     rows, columns = block.cost.shape
     # Copies of tables would take longer than NumPy does.
-    if not (limits.hold(rows, columns) and plain(block.cost, np.int64) and plain(block.damage, np.float64)):
+    if not (limits.hold(rows, columns) and plain(block.cost, INT) and plain(block.damage, FLOAT)):
         return None
     return _Arrays(block.cost, block.damage, None, None, widths, rows, columns)
 
@@ -276,7 +276,7 @@ def row_divisor(values: IntArray, widths: IntArray | None = None) -> int:
     ``widths`` (n,): columns at and past a row's are ignored.
     """
     count, width = values.shape
-    if native.kernel is not None and plain(values, np.int64):
+    if native.kernel is not None and plain(values, INT):
         widths = None if widths is None else np.ascontiguousarray(widths, dtype=np.int64)
         return native.kernel.divisor(values, widths, count, width, native.thread_count(count))
     divisor = 0
