@@ -17,7 +17,7 @@ from impq_opt.groups.arrays import exact_bound
 from impq_opt.groups.held import Held, held
 from impq_opt.instance.compile import compile_instance
 from impq_opt.instance.contract import Control, clock, listening
-from impq_opt.instance.instance import Direction, Instance
+from impq_opt.instance.instance import Instance
 from impq_opt.instance.rows import cost_row
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problem.problem import Problem
@@ -90,8 +90,7 @@ class Frontier(Held):
         free = self.edges.group[step]
         group = int(self.instance.representatives[free])
         column = int(self._columns[free, self.edges.to[step]])
-        number = 0 if problem.candidates.set_of is None else int(problem.candidates.set_of[group])
-        return f"{problem.names[group]}={problem.candidates.labels(number)[column]}"
+        return f"{problem.names[group]}={problem.candidates.label(group, column)}"
 
     def place(self, bound: float) -> int:
         """Return the cheapest breakpoint whose damage is at most ``bound``, the last one where none is."""
@@ -155,7 +154,7 @@ def frontier(problem: Problem, minimize: str | Mapping[str, float] | None = None
         )
     # So that what an allocation says of its problem is what it was asked for.
     problem = replace(problem, budgets={}) if problem.budgets else problem
-    instance = compile_instance(problem, direction=Direction.COST, bound=None, cost=row)
+    instance = compile_instance(problem, cost=row)
     edges = hull_edges(*instance.tables)
     order = descending(edges.ratio)
     for array in vars(edges).values():

@@ -34,4 +34,11 @@ def structure(
     image = Dataset(torch.randn(2, *shape, generator=generator), name="random")
     survey = survey_of(network, image, groups=groups, bits=bits, residual=residual)
     nothing = PowerLaw(np.zeros(len(survey)))
-    return assemble(survey, nothing, metric="none", unit="nothing", provenance={"source": "structure only"})
+    return assemble(
+        survey,
+        nothing,
+        network=network,
+        metric="none",
+        unit="nothing",
+        provenance={"source": "structure only", "input": survey.network.module.takes},
+    )

@@ -24,9 +24,9 @@ from typing import ClassVar
 import numpy as np
 
 from impq_opt.errors import OptionError, UnsupportedError
-from impq_opt.exactness.sums import nearest_float, reported_as_low
+from impq_opt.exactness.sums import nearest_float
 from impq_opt.instance.contract import Claim, Control, ExpiredError, Solver
-from impq_opt.instance.instance import Direction, Instance
+from impq_opt.instance.instance import Instance
 from impq_opt.instance.local import is_local, without_constant
 from impq_opt.problem.allocation import Enumeration, Stop
 from impq_opt.registry import NO_OPTION
@@ -93,7 +93,7 @@ class Exact(Solver):
             Where damage is minimised, or the instance has further limits or costs that are no sum over single groups.
         """
         several = instance.budgets or instance.coupled or instance.peaks
-        if several or instance.direction is not Direction.COST:
+        if several or instance.objective is not instance.cost:
             raise UnsupportedError(
                 "only the least cost of single groups under one bound can be prepared for many bounds"
             )
@@ -229,7 +229,4 @@ def _settled(instance: Instance, claim: Claim) -> bool:
         return claim.enumeration is not None and claim.lower_bound == math.inf
     if not (instance.budgets or instance.coupled or instance.peaks):
         return True  # one limit: what is searched to the end is settled
-    if instance.direction is Direction.COST:
-        return claim.lower_bound >= instance.cost_of(claim.choice)
-    below = claim.lower_bound
-    return abs(below) != math.inf and reported_as_low(instance.damage_of(claim.choice), Fraction(below))
+    return instance.objective.closes(claim.lower_bound, instance.objective_of(claim.choice))

@@ -24,9 +24,11 @@ from impq_opt.problem.allocation import Stop
 from impq_opt.problems.families import generate
 from impq_opt.solve import answer, answer_prepared, make_instance, solve_in_passing
 from impq_opt.solvers import make_solver, native
+from impq_opt.solvers._best import Incumbent
 from impq_opt.solvers.exact import budgets as _budgets
 from impq_opt.solvers.exact.core import search
 from impq_opt.solvers.exact.exchange import exchange
+from impq_opt.solvers.exact.states import BETWEEN, LimitedCore
 from impq_opt.solvers.exact.tuning import Tuning
 from impq_opt.solvers.native.program import Core
 
@@ -183,9 +185,9 @@ def test_interrupting_keeps_the_incumbent() -> None:
         if seen.wait(60):
             os.kill(os.getpid(), signal.SIGINT)
 
-    offer = _budgets._Search.offer
+    offer = Incumbent.offer
 
-    def told(self: _budgets._Search, choice: np.ndarray) -> bool:
+    def told(self: Incumbent, choice: np.ndarray) -> bool:
         if offer(self, choice):
             seen.set()
             return True
@@ -194,7 +196,7 @@ def test_interrupting_keeps_the_incumbent() -> None:
     watcher = threading.Thread(target=interrupt_when_seen)
     watcher.start()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_budgets._Search, "offer", told)
+        patch.setattr(Incumbent, "offer", told)
         found = solve(problem, **goal)
     watcher.join()
     assert found.stop is Stop.INTERRUPTED
@@ -207,19 +209,19 @@ def test_states_are_looked_at_in_stretches(monkeypatch: pytest.MonkeyPatch) -> N
     """Once time is over, no further stretch of states is begun, nor another match of changes."""
     problem, goal = alike(30, 1)
     control = Control()
-    prune, calls = _budgets._Core._prune, []
+    prune, calls = LimitedCore._prune, []
 
     def last(self, states, step):  # type: ignore[no-untyped-def]
         calls.append(len(states))
         control.interrupt[0] = 1
         return prune(self, states, step)
 
-    monkeypatch.setattr(_budgets._Core, "_prune", last)
+    monkeypatch.setattr(LimitedCore, "_prune", last)
     monkeypatch.setattr(_budgets, "exchange", lambda *_: pytest.fail("goes on"))
     claim = make_solver("exact").run(make_instance(problem, **goal), control)
     assert claim.stop is Stop.TIME_LIMIT
     assert len(calls) == 1
-    assert calls[0] <= _budgets._BETWEEN
+    assert calls[0] <= BETWEEN
 
 
 def test_exchanging_looks_at_the_clock() -> None:
@@ -335,7 +337,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 from impq_opt.cli import main
 from impq_opt.solvers.exact import budgets as _budgets
 def wait(self, *_):
-    if self.best is not None:
+    if self.best.choice is not None:
         print("searching", file=sys.stderr, flush=True)
         while not self.control.expired():
             time.sleep(0.01)

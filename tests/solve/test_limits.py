@@ -24,7 +24,7 @@ from impq_opt.exactness.sums import nearest_float, reported_as_low, sum_rows_dow
 from impq_opt.files import load_allocation, save_allocation
 from impq_opt.groups.candidates import Candidates
 from impq_opt.insight.explain import explain
-from impq_opt.instance import Block
+from impq_opt.instance import Block, Row
 from impq_opt.instance.contract import Control
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problems.families import generate
@@ -35,7 +35,7 @@ from impq_opt.solvers.exact.scan import everything, gather, scan
 from impq_opt.solvers.exact.strategy import Exact
 from impq_opt.solvers.exact.tuning import Tuning
 from impq_opt.solvers.exact.whole import beyond_floats, solve_whole
-from impq_opt.solvers.lagrange.oracle import _bound_row
+from impq_opt.solvers.lagrange.scaled import _scaled
 from impq_opt.solvers.native.cores import within
 from impq_opt.solvers.native.passes import PROHIBITIVE
 
@@ -556,10 +556,11 @@ def test_a_bound_in_units_of_itself_rounds_no_damage_up() -> None:
     for shift in (-1074, -300, 0, 300, 1023):
         bound = Fraction(2) ** shift
         damage = np.array([[0.0, 5e-324, 7 * 5e-324, 1e-300, 1 / 3, 1e300, HUGE]])
-        row = _bound_row(damage, bound)
+        row, exponent = _scaled(Row("bound", damage, Fraction(0), bound, whole=False))
         for given, scaled in zip(damage[0].tolist(), row.table[0].tolist(), strict=True):
-            assert Fraction(scaled) <= Fraction(given) / Fraction(2) ** row.shift
-    assert _bound_row(damage, Fraction(10) ** 4000).limit < 1 << 64
+            assert Fraction(scaled) <= Fraction(given) / Fraction(2) ** exponent
+    row, _ = _scaled(Row("bound", damage, Fraction(0), Fraction(10) ** 4000, whole=False))
+    assert row.room < 1 << 64
 
 
 @pytest.mark.parametrize("name", ["milp", "ilp"])

@@ -483,9 +483,9 @@ def looked_up(seed: int, weights: int = 5) -> tuple[Problem, Instance]:
 
 
 def test_a_state_that_needs_a_unit_less_is_kept() -> None:
-    from impq_opt.solvers.exact.budgets import _States, _undominated
+    from impq_opt.solvers.exact.states import States, undominated
 
     none = np.zeros(3, dtype=np.int64)
     for used, kept in (([5, 4, 3], [0, 1, 2]), ([5, 5, 4], [0, 2]), ([4, 5, 4], [0])):
-        states = _States(np.arange(3), np.array(used)[:, None], none, none, np.zeros(3))
-        assert _undominated(states).tolist() == kept
+        states = States(np.arange(3), np.array(used)[:, None], none, none, np.zeros(3))
+        assert undominated(states).tolist() == kept

@@ -1,0 +1,75 @@
+"""What stays as it is: every parameter of a network that is in no weight site, with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import torch
+from torch import Tensor, fx
+
+from impq_opt.tracing.nodes import op_of
+from impq_opt.tracing.sites import Stay
+
+__all__ = ["find_stays"]
+
+_LAYERS = {
+    "conv_transpose": "weight of a transposed convolution",
+    "embedding": "table of an embedding",
+    "bilinear": "weight of a bilinear layer",
+    "gru": "weight of a recurrent layer",
+    "lstm": "weight of a recurrent layer",
+    "rnn_": "weight of a recurrent layer",
+    "norm": "scale or shift of a normalization",
+}
+_BIASED = ("conv", "linear", "addmm", "bilinear")
+
+
+def find_stays(
+    parameters: Mapping[str, Tensor],
+    quantized: Iterable[Tensor],
+    nodes: Iterable[fx.Node],
+    tensors: Mapping[str, Tensor],
+) -> tuple[Stay, ...]:
+    """Return the parameters that are none of the ``quantized`` tensors, in the network's order.
+
+    Parameters
+    ----------
+    parameters : mapping of str to Tensor
+        Every parameter of the network once.
+    quantized : iterable of Tensor
+        The tensors of the weight sites.
+    nodes : iterable of Node
+        Calls whose output the logits depend on.
+    tensors : mapping of str to Tensor
+        Parameters and buffers by their node in the graph.
+    """
+    taken = {_place(tensor) for tensor in quantized}
+    readers: dict[tuple[int, torch.Size], list[fx.Node]] = {}
+    for node in nodes:
+        for source in node.all_input_nodes:
+            if source.name in tensors:
+                readers.setdefault(_place(tensors[source.name]), []).append(node)
+    return tuple(
+        Stay(name, tensor.numel(), 8 * tensor.element_size(), _reason(tensor, readers.get(_place(tensor), []), tensors))
+        for name, tensor in parameters.items()
+        if _place(tensor) not in taken
+    )
+
+
+def _place(tensor: Tensor) -> tuple[int, torch.Size]:
+    return tensor.data_ptr(), tensor.shape
+
+
+def _reason(tensor: Tensor, readers: list[fx.Node], tensors: Mapping[str, Tensor]) -> str:
+    if not readers:
+        return "the logits do not depend on it"
+    return next(_named(tensor, readers, tensors), f"read by {op_of(readers[0])}, as no layer's weight")
+
+
+def _named(tensor: Tensor, readers: list[fx.Node], tensors: Mapping[str, Tensor]) -> Iterator[str]:
+    for node in readers:
+        operands = [tensors.get(operand.name) for operand in node.all_input_nodes]
+        last = operands[-1] is not None and _place(operands[-1]) == _place(tensor)
+        if last and tensor.ndim == 1 and any(part in op_of(node) for part in _BIASED):
+            yield "bias of a layer"
+        yield from (reason for part, reason in _LAYERS.items() if part in op_of(node))

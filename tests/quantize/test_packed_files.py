@@ -1,0 +1,56 @@
+"""Packed files of every version that was ever written are still read, and mean what they meant."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from quantize_world import net
+from torch import nn
+
+from impq_opt.errors import DataError
+from impq_opt.quantize import unpack, unpack_into
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+def sequence():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(7, 5), nn.ReLU(), nn.Linear(5, 3)).eval()
+
+
+# What the networks computed that were packed, by the program that wrote the files.
+GRID = torch.linspace(-2, 2, 128).reshape(2, 1, 8, 8)
+LINE = torch.linspace(-3, 3, 14).reshape(2, 7)
+VERSION_1 = {
+    "traced": (
+        net,
+        GRID,
+        [
+            [-0.2873101830482483, -0.02169163152575493, -0.1442335993051529],
+            [-0.35268914699554443, 0.02229994535446167, -0.35246706008911133],
+        ],
+        {"relu": (6, 5.0), "relu_1": (7, 6.0), "act": (2, 8.099800109863281), "relu_2": (3, 3.0)},
+    ),
+    "hooked": (
+        sequence,
+        LINE,
+        [
+            [-0.7281831502914429, 0.03373643755912781, 0.2524271309375763],
+            [-0.36118626594543457, 0.10537964105606079, -0.2772600054740906],
+        ],
+        {"1": (4, 2.5)},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", VERSION_1)
+def test_version_1_is_still_read(name):
+    """The golden files are never written again: a change of format needs a new version and new golden files."""
+    make, x, expected, activations = VERSION_1[name]
+    path = GOLDEN / f"packed-1-{name}.safetensors"
+    assert {a.label: (a.bits, a.span) for a in unpack(path).activations} == activations
+    network = make(seed=9) if make is net else make()
+    with torch.no_grad():
+        torch.testing.assert_close(unpack_into(network, path, example=x)(x), torch.tensor(expected))
+    with pytest.raises(DataError, match=r"nothing tells what the network takes.*give example="):
+        unpack_into(network, path)
