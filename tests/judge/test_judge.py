@@ -305,7 +305,6 @@ PLANTED: list[tuple[str, str, Callable[[Any], Any]]] = [
     ("instance.instance", "Instance._own_rows", lambda rows: (_replaced(rows[0], base=rows[0].base + 5), rows[1])),
     ("instance.instance", "Instance._own_rows", lambda rows: tuple(map(_tighter, rows))),
     ("instance.instance", "Instance._own_rows", lambda rows: tuple(_replaced(row, limit=None) for row in rows)),
-    ("instance.row", "Row.at", lambda total: total + 11),
     ("instance.blocks", "Tables.both", lambda tables: (tables[0] + 3, tables[1])),
     ("instance.blocks", "Tables.both", lambda tables: (tables[0], tables[1] * 1.5)),
     ("instance.blocks", "Tables.widths", lambda widths: np.maximum(widths - 5, 1)),
