@@ -59,7 +59,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("impq_opt/proof/bound.py", "bound", "infinite and undefined multipliers are let in",
            "if not (math.isfinite(value) and value >= 0):", "if value < 0:"),
     Mutant("impq_opt/proof/bound.py", "bound", "what pinned groups use of the limits is left out of the bound",
-           "product(price, -row.room)", "product(price, -row.limit)"),
+           "product(price, row.base - row.limit)", "product(price, -row.limit)"),
     Mutant("impq_opt/proof/bound.py", "bound", "cost of pinned groups is left out of the bound",
            "total += row.base if row.limit is None", "total += abs(row.base) if row.limit is None"),
     Mutant("impq_opt/proof/bound.py", "bound", "a peak that can just be reached is ruled out",

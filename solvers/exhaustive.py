@@ -31,6 +31,11 @@ class Exhaustive(Solver):
     ----------
     limit : int
         Most assignments to look at; a larger problem returns no answer and says so.
+
+    Raises
+    ------
+    OptionError
+        For less than one assignment.
     """
 
     name: ClassVar[str] = "exhaustive"

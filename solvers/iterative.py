@@ -36,6 +36,11 @@ class Iterative(Solver):
         N as a share of the groups that can still lose a step, in the first iterations.
     halve_every : int
         Iterations after which N is halved (8 on the slides).
+
+    Raises
+    ------
+    OptionError
+        For another variant, a share outside (0, 1], or halving before any iteration.
     """
 
     name: ClassVar[str] = "iterative"

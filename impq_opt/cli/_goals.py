@@ -157,10 +157,10 @@ def damage_name(problem: Problem) -> str:
 
 
 def whole_text(whole: Whole) -> str:
-    """Return what a whole network takes, in words."""
-    size = format_quantity(whole.bits, "bit")
-    ratio = "" if whole.ratio is None else f", {nearest_float(whole.ratio):.2f} times smaller than it is stored"
-    return f"{size}, {nearest_float(whole.mean):.3f} bits a parameter{ratio}"
+    """Return what a whole network takes of what it is stored in, in words."""
+    ratio = "" if whole.ratio is None else f" (ratio {nearest_float(whole.ratio):.2f})"
+    size, stored = format_quantity(whole.bits, "bit"), format_quantity(whole.stored, "bit")
+    return f"{size} of {stored}{ratio}, {nearest_float(whole.mean):.3f} bits a parameter"
 
 
 def unknown_text(allocation: Allocation) -> str:

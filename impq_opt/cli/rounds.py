@@ -88,7 +88,8 @@ def _run(
                 lambda seed: network(), splits, strategies, range(seeds), output, measurer=measurer, report=report
             )
         name, settings = next(iter(strategies.items()))
-        return {name: [run_rounds(network(), splits, settings, output, measure=measurer(settings), report=report)]}
+        measure = measurer(settings)  # what it cannot be is told before anything is trained
+        return {name: [run_rounds(network(), splits, settings, output, measure=measure, report=report)]}
     except PausedError:
         return None
 

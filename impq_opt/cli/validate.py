@@ -43,7 +43,9 @@ Row = tuple[str, np.ndarray, "Reality"]
 def validate(
     problem: ProblemName,
     /,
-    *allocations: Annotated[Path, Parameter(help="Files written by `impq-opt solve -o`.")],
+    *allocations: Annotated[
+        Path, Parameter(help="Files written by `impq-opt solve -o`, or packed networks (.safetensors) of the problem.")
+    ],
     network: Annotated[str, Parameter(help=NETWORK_HELP)],
     data: DataOptions,
     model: NetworkOptions = NetworkOptions(),  # noqa: B008 - frozen
@@ -98,8 +100,8 @@ def validate(
         held = Validation(model.load(network), asked, data.load("test"), samples=samples, confidence=confidence)
         for note in held.data.notes:
             say(note)
-        realities = held.hold_all([bits for _, bits in wanted], progress)
-    rows = [(name, bits, reality) for (name, bits), reality in zip(wanted, realities, strict=True)]
+        realities = held.hold_all([some for _, some in wanted], progress)
+        rows = [(name, held.bits(some), reality) for (name, some), reality in zip(wanted, realities, strict=True)]
     if plot is not None:
         _plot(asked, rows, plot)
     if json:
@@ -109,15 +111,18 @@ def validate(
     return 0
 
 
-def _read(declared: Problem, asked: Problem, files: tuple[Path, ...]) -> Iterator[tuple[str, np.ndarray]]:
+def _read(declared: Problem, asked: Problem, files: tuple[Path, ...]) -> Iterator[tuple[str, np.ndarray | Path]]:
     """Yield what each file allocates to the groups that are asked for: all of them, or the weights."""
     stems = [file.stem for file in files]
     for file in files:
+        name = file.stem if stems.count(file.stem) == 1 else str(file)
+        if file.suffix == ".safetensors":
+            yield name, file
+            continue
         loaded = load_allocation(file, declared)
         if loaded.choice is None:
             raise OptionError("holds no allocation", where=str(file), value=loaded.status.value)
         bits = np.asarray(loaded.bits)
-        name = file.stem if stems.count(file.stem) == 1 else str(file)
         yield name, bits if asked is declared else bits[declared.weights()]
 
 

@@ -261,7 +261,7 @@ def _diagnosis(diagnosis: Diagnosis | None) -> dict[str, Any] | None:
 def _formats(allocation: Allocation) -> list[str]:
     candidates = allocation.problem.candidates
     assert allocation.choice is not None
-    sets = [0] * len(allocation.choice) if candidates.set_of is None else candidates.set_of.tolist()
+    sets = candidates.numbers(len(allocation.choice)).tolist()
     return [candidates.formats[s][k] for s, k in zip(sets, allocation.choice.tolist(), strict=True)]
 
 
@@ -370,7 +370,7 @@ def _choice(record: AllocationRecord, problem: Problem) -> npt.NDArray[np.int64]
     given: Mapping[str, Number | str] = record.formats if record.formats is not None else record.bits or {}
     where = "formats" if record.formats is not None else "bits"
     candidates = problem.candidates
-    sets = [0] * len(problem) if candidates.set_of is None else candidates.set_of.tolist()
+    sets = candidates.numbers(len(problem)).tolist()
     columns: list[dict[Number | str, int | None]] = [{} for _ in candidates.sets]
     choice = np.empty(len(problem), dtype=np.int64)
     for group, (name, number) in enumerate(zip(problem.names, sets, strict=True)):

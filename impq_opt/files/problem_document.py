@@ -103,7 +103,7 @@ def _exact(value: Fraction | float) -> int | float | str:
 
 
 def _called(candidates: Candidates, group: int, column: int) -> int | float | str:
-    number = 0 if candidates.set_of is None else int(candidates.set_of[group])
+    number = candidates.number_of(group)
     return candidates.formats[number][column] if candidates.formats else _width(candidates.sets[number][column])
 
 
@@ -112,9 +112,7 @@ def _width(bits: float) -> int | float:
 
 
 def _by_group(problem: Problem) -> dict[str, Any]:
-    number_of = (
-        np.zeros(len(problem), dtype=np.int64) if problem.candidates.set_of is None else problem.candidates.set_of
-    )
+    number_of = problem.candidates.numbers(len(problem))
     usual = int(np.bincount(number_of).argmax())
     head: dict[str, Any] = {"bits": [_width(b) for b in problem.candidates.sets[usual]]}
     if problem.candidates.formats:

@@ -19,7 +19,7 @@ from fractions import Fraction
 import numpy as np
 
 from impq_opt.exactness.sums import ceil_float, nearest_float
-from impq_opt.insight.priced import Candidate, Priced, answer_again, clean, label_of
+from impq_opt.insight.priced import Candidate, Priced, answer_again, clean
 from impq_opt.instance.row import Row
 from impq_opt.problem.allocation import Allocation, Status
 from impq_opt.problem.problem import Problem
@@ -90,7 +90,15 @@ class Overview:
 
 
 def overview(problem: Problem, allocation: Allocation, *, count: int = 20) -> Overview:
-    """Return the ``count`` groups whose choice is closest to changing at the allocation's price."""
+    """Return the ``count`` groups whose choice is closest to changing at the allocation's price.
+
+    Raises
+    ------
+    AllocationError
+        Where the allocation has no answer, or answers another problem.
+    UnsupportedError
+        Where a peak is minimised: groups have no price in it.
+    """
     view = Priced.of(problem, allocation)
     if view.instance.size == 0:
         return Overview(view.price, 0.0, 0, 0, ())
@@ -131,10 +139,19 @@ def explain(problem: Problem, allocation: Allocation, group: str, *, solve_again
         Name of a group.
     solve_again : bool
         Also solve the changed problems: the group pinned one step up and down, and the limit where it would change.
+
+    Raises
+    ------
+    AllocationError
+        Where the allocation has no answer, or answers another problem.
+    UnsupportedError
+        Where a peak is minimised: groups have no price in it.
+    ProblemError
+        For a name that no group has.
     """
     view = Priced.of(problem, allocation)
     index = problem.names.index_of(group)
-    label = label_of(problem, index, int(view.full[index]))
+    label = problem.candidates.label(index, int(view.full[index]))
     place, held = view.place_of(index)
     if place is None:
         return Explanation(group, label, held, view.price)
@@ -218,5 +235,5 @@ def _change(
     if solve_again and value > 0:
         again = answer_again(instance.problem, view.allocation, limit=Fraction(value))
         index = instance.problem.names.index_of(group)
-        solved = None if again.choice is None else label_of(instance.problem, index, int(again.choice[index]))
+        solved = None if again.choice is None else again.problem.candidates.label(index, int(again.choice[index]))
     return Change(view.label(place, column), limit.term or limit.name, value, solved)

@@ -90,8 +90,7 @@ class Frontier(Held):
         free = self.edges.group[step]
         group = int(self.instance.representatives[free])
         column = int(self._columns[free, self.edges.to[step]])
-        number = 0 if problem.candidates.set_of is None else int(problem.candidates.set_of[group])
-        return f"{problem.names[group]}={problem.candidates.labels(number)[column]}"
+        return f"{problem.names[group]}={problem.candidates.label(group, column)}"
 
     def place(self, bound: float) -> int:
         """Return the cheapest breakpoint whose damage is at most ``bound``, the last one where none is."""

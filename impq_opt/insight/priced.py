@@ -20,7 +20,7 @@ from impq_opt.problem.problem import Problem
 from impq_opt.solve import solve_in_passing
 from impq_opt.types import FloatArray, IntArray
 
-__all__ = ["Candidate", "Priced", "answer_again", "clean", "label_of"]
+__all__ = ["Candidate", "Priced", "answer_again", "clean"]
 
 
 # Seconds for each changed problem; an answer that is not proved by then is said to be so.
@@ -69,7 +69,15 @@ class Priced:
 
     @classmethod
     def of(cls, problem: Problem, allocation: Allocation) -> Priced:
-        """Read an allocation of ``problem`` at its own multipliers, or at those of the Lagrangian strategy."""
+        """Read an allocation of ``problem`` at its own multipliers, or at those of the Lagrangian strategy.
+
+        Raises
+        ------
+        AllocationError
+            Where it has no answer, or answers another problem.
+        UnsupportedError
+            Where a peak is minimised.
+        """
         if allocation.choice is None:
             hint = str(allocation.diagnosis) if allocation.diagnosis else ""
             raise AllocationError(
@@ -134,7 +142,7 @@ class Priced:
         choice = self.choice.copy()
         choice[place] = column
         first = int(self.instance.representatives[place])
-        return label_of(self.instance.problem, first, int(self.instance.lift(choice)[first]))
+        return self.instance.problem.candidates.label(first, int(self.instance.lift(choice)[first]))
 
     def place_of(self, group: int) -> tuple[int | None, str]:
         """Return the free group that stands for ``group``, and what holds it."""
@@ -179,12 +187,6 @@ def clean(difference: FloatArray, value: FloatArray) -> FloatArray:
     """Return the difference with what is only rounding taken as 0."""
     # Infinite stays infinite: columns that a group does not have are never near.
     return np.where((np.abs(difference) <= np.abs(value) * 2**-44) & np.isfinite(value), 0.0, difference)
-
-
-def label_of(problem: Problem, group: int, column: int) -> str:
-    """Return the bits or format of a group's candidate."""
-    sets = problem.candidates.set_of
-    return problem.candidates.labels(0 if sets is None else int(sets[group]))[column]
 
 
 def _conditional(row: Row, choice: IntArray) -> FloatArray:

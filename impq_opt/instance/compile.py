@@ -177,11 +177,10 @@ def _place_ties(
     """Gather ties whose members may take the same candidates, so that each kind is merged in one go."""
     if not ties or free is None:
         return ()
-    set_of = problem.candidates.set_of
     kinds: dict[tuple[tuple[int, tuple[tuple[tuple[float, str], int], ...]], ...], list[tuple[int, ...]]] = {}
     for tie in ties:
         taken = [tuple(problem.candidates.tied(g, allowed).items()) for g in tie]
-        kind = zip([0 if set_of is None else int(set_of[g]) for g in tie], taken, strict=True)
+        kind = zip(map(problem.candidates.number_of, tie), taken, strict=True)
         kinds.setdefault(tuple(kind), []).append(tie)
     blocks = []
     for kind_of, members in kinds.items():
@@ -213,7 +212,7 @@ def _plain_blocks(
     if candidates.set_of is None and columns is None:
         yield _block(problem, cost, places, groups, candidates.sets[0], structured)
         return
-    sets = (np.zeros(len(problem), dtype=np.int64) if candidates.set_of is None else candidates.set_of)[groups]
+    sets = candidates.numbers(len(problem))[groups]
     if structured:
         for number in np.unique(sets).tolist():
             inside = np.flatnonzero(sets == number)

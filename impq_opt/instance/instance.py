@@ -62,6 +62,13 @@ class Instance:
     # Of the problem's groups (G, K): the columns that a group may take, then the last of them again; None where all may
     # take all. Free groups that are not tied count in these.
     columns: IntArray | None = field(default=None, repr=False)
+    # Set from the others: cost and damage as rows, which of them is minimised, and all that are limited, one of the two
+    # first, then the budgets.
+    cost: Row = field(init=False, repr=False)
+    damage: Row = field(init=False, repr=False)
+    objective: Row = field(init=False, repr=False)
+    limits: tuple[Row, ...] = field(init=False, repr=False)
+    _tables: Tables = field(init=False, repr=False)
 
     # -- what is minimised, and what is limited ----------------------------------------------------------------------
 
@@ -70,32 +77,28 @@ class Instance:
         """Whether cost is minimised, or damage: it is where the cost has a limit."""
         return Direction.COST if self.limit is None else Direction.DAMAGE
 
-    @cached_property
-    def cost(self) -> Row:
-        """The cost, minimised or limited; of a peak nothing is left here, but its steps are among other rows."""
-        weights = "+".join(self.row.weights)
-        return Row("budget", self._tables, self.base_cost, self.limit, self.quantum, self.pairs, weights)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_tables", Tables(self.size, self.blocks))
+        cost, damage = self._own_rows()
+        limits = self.budgets
+        # Where a peak is limited, that are its steps, which are among the budgets.
+        if cost.limit is not None and not self.row.peaks:
+            limits = (cost, *limits)
+        if damage.limit is not None:
+            limits = (damage, *limits)
+        objective = cost if self.limit is None else damage
+        self.__dict__.update(cost=cost, damage=damage, objective=objective, limits=limits)
 
-    @cached_property
-    def damage(self) -> Row:
-        """The damage, minimised or limited, or neither."""
-        return Row("bound", self._tables, self.base_damage, self.bound, whole=False)
-
-    @property
-    def objective(self) -> Row:
-        """The cost or the damage that is minimised."""
-        return self.cost if self.direction is Direction.COST else self.damage
+    def _own_rows(self) -> tuple[Row, Row]:
+        """Return cost and damage; of the cost of a peak nothing is left, since its steps are rows of their own."""
+        term = "+".join(self.row.weights)
+        cost = Row("budget", self._tables, self.base_cost, self.limit, self.quantum, self.pairs, term)
+        return cost, Row("bound", self._tables, self.base_damage, self.bound, whole=False)
 
     @property
     def objectives(self) -> tuple[Row, ...]:
         """The rows of which the largest is minimised: the objective alone, or each step of a peak."""
         return self.peaks or (self.objective,)
-
-    @cached_property
-    def limits(self) -> tuple[Row, ...]:
-        """All that is limited: the damage or the cost first, then the budgets."""
-        main = (self.damage,) if self.row.peaks else (self.damage, self.cost)
-        return (*(row for row in main if row.limit is not None), *self.budgets)
 
     @property
     def multiplier_names(self) -> frozenset[str]:
@@ -128,10 +131,6 @@ class Instance:
         return replace(self, peaks=(), budgets=(*self.budgets, *steps))
 
     # -- tables ------------------------------------------------------------------------------------------------------
-
-    @cached_property
-    def _tables(self) -> Tables:
-        return Tables(self.size, self.blocks)
 
     @property
     def widths(self) -> IntArray:

@@ -29,6 +29,15 @@ def make_instance(
     """Return the instance that :func:`solve` hands to a strategy for these goals.
 
     ``budgets`` take the place of the problem's own. They may be 0: what a limit comes to in whole quanta.
+
+    Raises
+    ------
+    OptionError
+        For a bound and a budget at once, or neither, or a cost that the problem does not have.
+    ProblemError
+        For costs whose sums 64 bits do not hold.
+    UnsupportedError
+        For a peak beside other costs.
     """
     if bound is not None and budget is not None:
         raise OptionError(

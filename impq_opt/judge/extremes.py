@@ -1,4 +1,4 @@
-"""The least sums of single rows, and the multiplier between two: what follows from tables alone."""
+"""The least sums of single rows, and of two rows between which a multiplier stands: what follows from tables alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from impq_opt.instance.instance import Instance, RankOne, Row
 from impq_opt.judge.lines import chunks, pair_tables, tied_damages
 from impq_opt.types import IntArray
 
-__all__ = ["between", "least_costly", "least_damaging", "multiplier_of"]
+__all__ = ["between", "least_costly", "least_damaging"]
 
 # Halvings of the angle between two limits: its tangent is their multiplier.
 _HALVINGS = 50
@@ -54,16 +54,8 @@ def least_damaging(part: Instance) -> IntArray:
     return choice
 
 
-def multiplier_of(part: Instance, target: Fraction) -> dict[str, float]:
-    """Return a multiplier for the only limit of an instance without pairs, so that less is left to enumerate."""
-    if len(part.limits) != 1 or part.coupled or part.peaks:
-        return {}
-    *_, (_, _, multiplier) = between(part.objective.limited(target), part.limits[0])
-    return {part.limits[0].name: multiplier} if math.isfinite(multiplier) else {}
-
-
-def between(one: Row, other: Row) -> Iterator[tuple[IntArray, bool, float]]:
-    """Yield choices (size,) of least ``one + multiplier * other``, whether that is above what the limits allow, and it.
+def between(one: Row, other: Row) -> Iterator[tuple[IntArray, bool]]:
+    """Yield choices (size,) of least ``one + multiplier * other``, and whether that is above what the limits allow.
 
     The multiplier grows while the choice has too much of ``other`` and shrinks otherwise.
     """
@@ -83,7 +75,7 @@ def between(one: Row, other: Row) -> Iterator[tuple[IntArray, bool, float]]:
         # Each value is within a few roundings of the exact one, and two underflows.
         least = exact_sum(values.min(axis=1) * (1 - 8 * _EPS)) - Fraction(2 * len(values), 1 << 1074)
         beyond = least > Fraction(prices[0]) * rooms[0] + Fraction(prices[1]) * rooms[1]
-        yield choice, beyond, prices[1] / prices[0]
+        yield choice, beyond
         if exact_sum(np.take_along_axis(above[1], choice[:, None], 1)) > rooms[1]:
             low = angle
         else:

@@ -23,7 +23,7 @@ from impq_opt.exactness.sums import ceil_float, exact_int_sum, exact_sum
 from impq_opt.instance.compile import compile_instance
 from impq_opt.instance.instance import Instance
 from impq_opt.instance.rows import CostRow, cost_row
-from impq_opt.judge.extremes import between, least_costly, least_damaging, multiplier_of
+from impq_opt.judge.extremes import between, least_costly, least_damaging
 from impq_opt.judge.recompute import broken_rule, cost_of, damage_of
 from impq_opt.judge.recount import Outcome, Recount, prove_bound
 from impq_opt.problem.allocation import Allocation
@@ -133,8 +133,7 @@ class Case:
         total, found = exact_sum(damage), []
         for group in np.argsort(-damage, kind="stable")[:3].tolist():
             share = math.floor(Fraction(float(damage[group])) * 100 / total) if total else 0
-            sets = problem.candidates.set_of
-            label = problem.candidates.labels(0 if sets is None else int(sets[group]))[int(choice[group])]
+            label = problem.candidates.label(group, int(choice[group]))
             label += "" if problem.candidates.numbered else " bits"
             label += " (pinned)" if group in problem.pins else ""
             if share:
@@ -169,7 +168,7 @@ class Case:
     def _by_multiplier(self, full: Instance, limits: Sequence[Item]) -> Decision | None:
         for one, other in combinations(full.limits, 2):
             if one.pairs is None and other.pairs is None:
-                for choice, beyond, _ in between(one, other):
+                for choice, beyond in between(one, other):
                     if beyond:
                         return Decision(False, "two limits, by a multiplier between them")
                     if self._meets(full.problem, limits, full.lift(choice)):
@@ -238,7 +237,7 @@ class Case:
         if part.size == 0:  # one choice
             found = Recount(Outcome.REFUTED, 0, 1, np.empty(0, dtype=np.int64))
         else:
-            found = prove_bound(part, multiplier_of(part, target), target, states=self.states)
+            found = prove_bound(part, {}, target, states=self.states)
         if found.better is None:
             return False if found.outcome is Outcome.PROVED else None
         choice = part.lift(found.better)

@@ -233,7 +233,7 @@ def _choice_checks(instance: Instance, problem: Problem, allocation: Allocation)
 def _damage_checks(problem: Problem, allocation: Allocation, found: _Found) -> Iterator[Check]:
     """Yield the checks of the damage and of the limits; a sum that lacks groups is a claim, and so is its bound."""
     damage, unknown = _equal("damage", found.damage, allocation.exact_damage), allocation.unknown
-    lacks = f"of {len(unknown)} groups no damage is known: {few(problem.names, unknown)}"
+    lacks = f"no damage is known of {few(problem.names, unknown)}"
     if len(unknown) and damage.verdict is Verdict.PROVED:
         damage = Check("damage", Verdict.CLAIMED, f"{damage.text} from what is declared, and {lacks}")
     yield damage

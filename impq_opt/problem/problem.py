@@ -357,7 +357,7 @@ class Problem(Layout):
 
 
 # Fields of a layout with a number for each group.
-_VECTORS = ("kinds", "ranges", "macs", "reads", "lengths")
+_VECTORS = ("kinds", "ranges", "macs", "reads", "lengths", "unmeasured")
 
 
 def _vectors(kinds: Any, fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -97,9 +97,18 @@ def unknown_groups(unmeasured: BoolArray | None, bits: npt.ArrayLike, *, numbere
 
 
 def few(names: GroupNames, groups: IntArray) -> str:
-    """Return the names of groups in words, the first of many."""
-    shown = [names[group] for group in groups[:_SHOWN].tolist()]
-    return ", ".join(shown) + (f" and {len(groups) - _SHOWN:,} more" if len(groups) > _SHOWN else "")
+    """Return the names of groups in words, the first of many; all kernels of a layer are called by the layer's."""
+    shown: list[str] = []
+    left = len(groups)
+    for label in dict.fromkeys(names.label_of[groups].tolist()):
+        inside = groups[names.label_of[groups] == label].tolist()
+        whole = len(inside) == names.offsets[label + 1] - names.offsets[label] > 1
+        for part in [inside] if whole else [[group] for group in inside]:
+            if len(shown) == _SHOWN:
+                return f"{', '.join(shown)} and {left:,} more"
+            shown.append(f"{names.labels[label]} ({len(part)} groups)" if whole else names[part[0]])
+            left -= len(part)
+    return ", ".join(shown)
 
 
 def unmeasured_lines(

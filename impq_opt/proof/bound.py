@@ -176,7 +176,7 @@ def _constants(priced: Priced) -> int | Fraction:
     total: int | Fraction = 0
     for row, price in priced:
         if price:
-            total += row.base if row.limit is None else product(price, -row.room)
+            total += row.base if row.limit is None else product(price, row.base - row.limit)
     return total
 
 

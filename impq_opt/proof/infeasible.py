@@ -320,11 +320,10 @@ def _largest(parts: Parts, held: frozenset[Item]) -> list[str]:
     choice = instance.lift(_least_damaging(instance))
     damage = problem.damage.chosen(problem.candidates, choice)
     total = exact_sum(damage)
-    sets = problem.candidates.set_of
     told = []
     for g in np.argsort(-damage, kind="stable")[:3].tolist():
         share = math.floor(100 * Fraction(float(damage[g])) / total) if total else 0
-        label = problem.candidates.labels(0 if sets is None else int(sets[g]))[int(choice[g])]
+        label = problem.candidates.label(g, int(choice[g]))
         bits, pinned = "" if problem.candidates.numbered else " bits", " (pinned)" if g in problem.pins else ""
         if share:
             told.append(f"{problem.names[g]} at {label}{bits}{pinned} with at least {share}% of it")

@@ -201,8 +201,7 @@ def _certificate(found: Allocation) -> str:
     ]
     if len(found.unknown):
         lines.append(
-            f"The damage lacks {len(found.unknown):,} groups of which none is known, so neither it nor its limit is "
-            f"proved: {few(found.problem.names, found.unknown)}."
+            f"No damage is known of {few(found.problem.names, found.unknown)}, so neither sum nor limit is proved."
         )
     proof = found.certificate
     if proof is None:

@@ -36,7 +36,7 @@ from impq_opt.rounds.checkpoint import (
 from impq_opt.rounds.folder import Folder
 from impq_opt.rounds.latent import RESTATED, group_means, with_latent_ranges
 from impq_opt.rounds.policy import Trial, Turn
-from impq_opt.rounds.precisions import answered, columns_of, decision_of, fix_activations
+from impq_opt.rounds.precisions import answered, columns_of, decision_of, fix_activations, unmeasured_stay
 from impq_opt.rounds.record import Accuracy, Decision, Record, Seconds
 from impq_opt.rounds.settings import Settings
 from impq_opt.rounds.watch import PausedError, Report, Watch
@@ -170,17 +170,21 @@ class _Run:
     def _start_of(self, problem: Problem) -> Decision:
         bits = self.settings.quantizing
         wanted = np.where(problem.weights(), bits.start_bits, bits.activation_bits or bits.start_bits)
-        decision = decision_of(problem, columns_of(problem, wanted))
+        columns = columns_of(problem, wanted)
+        columns[list(problem.pins)] = list(problem.pins.values())  # such as what is not measured, at its most bits
+        decision = decision_of(problem, columns)
         decision.status = "start"
         return decision
 
     def _chosen(self, state: State, problem: Problem) -> Decision:
         """Ask the policy."""
-        settings = self.settings
+        settings, columns = self.settings, columns_of(problem, state.bits)
+        if settings.policy.falls:
+            problem = unmeasured_stay(problem, columns)
         choice = settings.policy.choose(
             Turn(
                 problem=problem,
-                columns=columns_of(problem, state.bits),
+                columns=columns,
                 number=state.number,
                 rounds=settings.plan.rounds,
                 seed=settings.seed,
@@ -219,7 +223,8 @@ class _Run:
         return self._quantize(self.folder.problem(number), bits)
 
     def _quantize(self, problem: Problem, bits: npt.ArrayLike) -> nn.Module:
-        return quantize(self.network, problem, bits, scheme=self.settings.quantizing.weight_range, example=self.example)
+        scheme = self.settings.quantizing.method or None
+        return quantize(self.network, problem, bits, scheme=scheme, example=self.example)
 
     def _measured(self, state: State) -> Problem:
         """Measure at this point of training, and keep it; all processes read what the first one wrote."""
@@ -235,7 +240,7 @@ class _Run:
         else:
             problem = self.measure(network, self.data.train, seed)
         if how.metric in RESTATED:
-            problem = RESTATED[how.metric][1](problem, self.network, settings.quantizing.weight_range)
+            problem = RESTATED[how.metric][1](problem, self.network, settings.quantizing.method)
         if self.rank == 0:
             told = {"round": state.number, "strategy": settings.strategy, "run_seed": settings.seed, "measured_at": at}
             told["input"] = describe_input(together(self.example))

@@ -19,7 +19,7 @@ from impq_opt.problem.problem import Problem
 from impq_opt.rounds.record import Cost, Decision, Effective
 from impq_opt.types import BoolArray, IntArray
 
-__all__ = ["answered", "columns_of", "decision_of", "fix_activations", "not_above"]
+__all__ = ["answered", "columns_of", "decision_of", "fix_activations", "not_above", "unmeasured_stay"]
 
 # Every record carries these, each by one formula; the last three need the network's graph.
 _COSTS = ("storage", "activation-memory", "bit-operations", "adders", "slides")
@@ -77,6 +77,15 @@ def not_above(problem: Problem, columns: IntArray) -> Problem:
     candidates = Candidates(tuple(old.sets[0][: k + 1] for k in range(old.width)), columns)
     free = problem.revise(free_unmeasured=True)  # what keeps its most bits keeps the most that are left
     return dataclasses.replace(free, candidates=candidates, free_unmeasured=problem.free_unmeasured)
+
+
+def unmeasured_stay(problem: Problem, columns: IntArray) -> Problem:
+    """Return the problem in which groups of unknown damage stay at ``columns`` (G,), not at their most bits."""
+    if problem.unmeasured is None or problem.free_unmeasured:
+        return problem
+    free = problem.revise(free_unmeasured=True)
+    stay = {group: int(columns[group]) for group in np.flatnonzero(problem.unmeasured).tolist()}
+    return dataclasses.replace(free, pins=dict(free.pins) | stay, free_unmeasured=False)
 
 
 def decision_of(problem: Problem, columns: IntArray) -> Decision:

@@ -11,7 +11,7 @@ import msgspec
 
 from impq_opt.errors import OptionError, nearest
 from impq_opt.measure.metrics import load_metric
-from impq_opt.quantize import WeightRange
+from impq_opt.quantize import WeightRange, load_method
 from impq_opt.rounds.latent import RESTATED
 from impq_opt.rounds.policies import built, make_policy, policy_class, policy_fields, policy_names, strategy_class
 from impq_opt.rounds.policy import Policy
@@ -37,16 +37,19 @@ class Quantizing:
         Precision of all activations; 0 leaves them to the policy, from ``start_bits`` on.
     start_bits : int
         Uniform precision of round 0, which every strategy starts from.
-    weight_range : WeightRange
-        What the weight quantizers span.
+    method : str
+        How weights are rounded, as :func:`impq_opt.quantize.load_method` reads it (``"zero:over=tensor"``); as the
+        problem says of each where it is empty.
     """
 
     bits: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8)
     activation_bits: int = 8
     start_bits: int = 4
-    weight_range: WeightRange = field(default_factory=WeightRange)
+    method: str = ""
 
     def __post_init__(self) -> None:
+        if self.method:
+            load_method(self.method)
         _check(self, "bits", len(self.bits) > 0 and min(self.bits) >= 1, "must be whole numbers from 1")
         _check(self, "start_bits", self.start_bits in self.bits, f"must be one of the candidates {list(self.bits)}")
         allowed = (0, *self.bits)
@@ -210,6 +213,7 @@ class Settings:
         OptionError
             An unknown name, or a value that is not allowed.
         """
+        values = _renamed(values, where)
         parts: dict[str, dict[str, Any]] = {part: {} for part in _PARTS}
         options: dict[str, Any] = {}
         strategy = values.get("strategy", "exact")
@@ -223,6 +227,15 @@ class Settings:
                 _check_known(name, where)
         settings = {part: built(kind, parts[part], where) for part, kind in _PARTS.items()}
         return cls(policy=make_policy(strategy, options, where), strategy=strategy, **settings)
+
+
+def _renamed(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return the table with today's names: ``weight_range`` was the options of the only method that there was."""
+    if "weight_range" not in values:
+        return dict(values)
+    rest = {name: value for name, value in values.items() if name != "weight_range"}
+    spec = built(WeightRange, values["weight_range"], f"{where}.weight_range").spec
+    return {"method": "" if spec == WeightRange.name else spec} | rest
 
 
 def _check_known(name: str, where: str) -> None:

@@ -14,7 +14,7 @@ from impq_opt.errors import ImpqError, OptionError
 from impq_opt.groups.names import GroupNames
 from impq_opt.problem.problem import Problem
 from impq_opt.rounds.policy import Choice, Policy, Turn
-from impq_opt.testing.rules import ConformanceError
+from impq_opt.testing.rules import ConformanceError, rule
 from impq_opt.types import IntArray
 
 __all__ = ["POLICY_CASES", "PolicyCase", "check_policy"]
@@ -56,7 +56,7 @@ def check_policy(policy: Policy, case: PolicyCase, *, rounds: int = 6, seed: int
         if case.may_refuse:
             return
         raise
-    _rule(played == again, case, "the same turns give the same choices, by a policy built anew for each round too")
+    rule(played == again, case, "the same turns give the same choices, by a policy built anew for each round too")
 
 
 def _rebuilt(policy: Policy, case: PolicyCase) -> Policy:
@@ -65,7 +65,7 @@ def _rebuilt(policy: Policy, case: PolicyCase) -> Policy:
         rebuilt = msgspec.convert(_through_file(dataclasses.asdict(policy)), type(policy))
     except (TypeError, msgspec.MsgspecError) as error:
         raise ConformanceError(f"{case}: its options are plain values ({error})") from error
-    _rule(rebuilt == policy, case, "its options survive a file")
+    rule(rebuilt == policy, case, "its options survive a file")
     return rebuilt
 
 
@@ -90,7 +90,7 @@ def _play(policy: Policy, case: PolicyCase, rounds: int, seed: int, made: Callab
         told.append((columns.tolist(), memory, choice.done, trials))
         if choice.done:
             last = _asked(made(), case, _turn(problem, columns, number + 1, rounds, seed, memory, []))
-            _rule(np.array_equal(last.columns, columns), case, f"it was done ({choice.done}), and chose others again")
+            rule(np.array_equal(last.columns, columns), case, f"it was done ({choice.done}), and chose others again")
             break
     return told
 
@@ -129,34 +129,29 @@ def _asked(policy: Policy, case: PolicyCase, turn: Turn) -> Choice:
         raise ConformanceError(f"{case}: raised {error}") from error
     same = np.array_equal(before[0], turn.columns) and np.array_equal(before[1], turn.magnitudes)
     same = same and before[2] == dict(turn.memory) and before[3] == turn.problem.digest
-    _rule(same, case, "it changes nothing of what it is told")
+    rule(same, case, "it changes nothing of what it is told")
     return choice
 
 
 def _check(policy: Policy, case: PolicyCase, turn: Turn, choice: Choice, before: IntArray) -> None:
     problem, columns = turn.problem, choice.columns
     whole = isinstance(columns, np.ndarray) and columns.shape == (len(problem),) and columns.dtype.kind == "i"
-    _rule(whole, case, "it gives one whole number for each group")
+    rule(whole, case, "it gives one whole number for each group")
     widths = np.array([len(problem.candidates.of(group)) for group in range(len(problem))])
-    _rule(bool(((columns >= 0) & (columns < widths)).all()), case, "every group gets one of its candidates")
+    rule(bool(((columns >= 0) & (columns < widths)).all()), case, "every group gets one of its candidates")
     for group, column in problem.pins.items():
-        _rule(columns[group] == column, case, f"the pin of {problem.names[group]} is broken")
+        rule(columns[group] == column, case, f"the pin of {problem.names[group]} is broken")
     bits = problem.candidates.bits(columns)
     for tie in problem.ties:
-        _rule(len(set(bits[list(tie)].tolist())) == 1, case, f"the tie {tie} is broken")
+        rule(len(set(bits[list(tie)].tolist())) == 1, case, f"the tie {tie} is broken")
     falls = not policy.falls or bool((bits <= problem.candidates.bits(before)).all())
-    _rule(falls, case, "it says that precisions only fall, and one rose")
-    _rule(isinstance(choice.done, str), case, "why it is done is a text")
+    rule(falls, case, "it says that precisions only fall, and one rose")
+    rule(isinstance(choice.done, str), case, "why it is done is a text")
     try:
         plain = _through_file(dict(choice.memory)) == dict(choice.memory)
     except (TypeError, ValueError, msgspec.MsgspecError) as error:
         raise ConformanceError(f"{case}: what it remembers is plain values ({error})") from error
-    _rule(plain, case, "what it remembers is plain values, which survive a file")
-
-
-def _rule(kept: bool, case: PolicyCase, text: str) -> None:
-    if not kept:
-        raise ConformanceError(f"{case}: {text}")
+    rule(plain, case, "what it remembers is plain values, which survive a file")
 
 
 # -- cases -------------------------------------------------------------------------------------------------------
@@ -189,6 +184,10 @@ def _restricted(seed: int) -> Problem:
     return dataclasses.replace(_network(seed), ties=((0, 1, 2), (12, 13)), pins={5: 3, 15: 7})
 
 
+def _unmeasured(seed: int) -> Problem:
+    return dataclasses.replace(_network(seed), unmeasured=np.isin(np.arange(16), (0, 3, 15)))
+
+
 def _table(seed: int) -> Problem:
     draw = np.random.default_rng(seed)
     damage = -np.sort(-draw.uniform(0, 1, (7, 8)), axis=1)
@@ -217,6 +216,7 @@ POLICY_CASES: tuple[PolicyCase, ...] = (
     PolicyCase("no-damage", lambda seed: _network(seed, scale=0.0)),
     PolicyCase("all-equal", _equal),
     PolicyCase("tied-and-pinned", _restricted),
+    PolicyCase("not-all-measured", _unmeasured),
     PolicyCase("a-table", _table, may_refuse=True),
     PolicyCase("candidates-of-their-own", _ragged, may_refuse=True),
 )

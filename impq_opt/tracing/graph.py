@@ -37,14 +37,14 @@ from impq_opt.tracing.nodes import (
 )
 from impq_opt.tracing.running import Runner
 from impq_opt.tracing.signs import clip_in_front, is_rectified
-from impq_opt.tracing.sites import ActivationSite, Stay, Use, WeightSite
+from impq_opt.tracing.sites import ActivationSite, Stay, WeightSite
 from impq_opt.tracing.stays import find_stays
+from impq_opt.tracing.weights import find_weights
 
 __all__ = ["RESIDUAL", "TRANSPARENT", "Network"]
 
 RESIDUAL = ("tie", "accumulate")
 
-_WEIGHT_OPS = {"conv1d": 1, "conv2d": 2, "conv3d": 3, "linear": 0}
 # These move, drop, pool or repeat values; a quantizer in front of them serves who reads their output as well.
 TRANSPARENT = frozenset(
     [
@@ -112,10 +112,11 @@ class Network:
         Names of activation sites that share one quantizer, because a residual addition adds them.
     graph : networkx.DiGraph
         Calls as nodes (attributes ``op``, ``module``, ``shape``), edges from producer to reader.
-    skipped : tuple of str
-        Parameters of convolutions or linear layers that could not be measured (transposed, or computed on the fly).
     stays : tuple of Stay
-        Every parameter of the network that is in no weight site.
+        Every parameter of the network that is in no weight site. Those that a weight norm or the like computes weights
+        from are counted there, and come with no elements.
+    skipped : tuple of str
+        The names of those that stay and have two dimensions or more, or are counted elsewhere.
     classes : int
     keywords : tuple of str
         Names of the inputs, where they are given by keyword, in the graph's order.
@@ -125,7 +126,15 @@ class Network:
         Where the samples are in the output of each watched node.
     """
 
-    def __init__(self, network: nn.Module, exported: Exported, residual: str, keywords: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        exported: Exported,
+        residual: str,
+        *,
+        keywords: tuple[str, ...] = (),
+        merged: Sequence[str] = (),
+    ) -> None:
         if residual not in RESIDUAL:
             raise OptionError(
                 "unknown treatment", where="residual", value=residual, hint="known are tie and accumulate"
@@ -142,11 +151,16 @@ class Network:
         self._hold()
         self.graph = self._networkx()
         self.ties: tuple[tuple[str, ...], ...] = ()
-        self.weights, self.skipped = self._find_weights()
+        named = dict(self.module.named_parameters(remove_duplicate=False))
+        self.weights = find_weights(self._live, self.tensors, named, self._resolve)
+        if not self.weights:
+            raise DataError("has no weight of two or more dimensions to measure", where="network")
         self.activations = self._find_activations(residual)
+        parameters = dict(self.module.named_parameters())
         self.stays: tuple[Stay, ...] = find_stays(
-            dict(self.module.named_parameters()), map(self.weight_tensor, self.weights), self._live, self.tensors
-        )
+            parameters, map(self.weight_tensor, self.weights), self._live, self.tensors
+        ) + tuple(Stay(name, 0, 32, "is in the weight that is computed from it") for name in merged)
+        self.skipped = tuple(s.parameter for s in self.stays if s.elements == 0 or parameters[s.parameter].ndim > 1)
 
     def _hold(self) -> None:
         """Take hold of the parameters and buffers as they are now, without their gradients."""
@@ -252,7 +266,11 @@ class Network:
     def weight_node(self, site: WeightSite) -> tuple[str, ...]:
         """Return the names of the nodes that hold the weights of a site."""
         tensor = attribute_of(self.module, site.parameter)
-        return tuple(name for name, held in self.tensors.items() if held.data_ptr() == tensor.data_ptr())
+        return tuple(
+            name
+            for name, held in self.tensors.items()
+            if held.data_ptr() == tensor.data_ptr() and held.shape == tensor.shape
+        )
 
     # -- finding the sites ---------------------------------------------------------------------------------------
 
@@ -262,44 +280,6 @@ class Network:
             graph.add_node(node.name, op=op_of(node), module=module_of(node), shape=sample_shape(node))
             graph.add_edges_from((source.name, node.name) for source in node.all_input_nodes if source in self._live)
         return graph
-
-    def _find_weights(self) -> tuple[tuple[WeightSite, ...], tuple[str, ...]]:
-        sites: dict[int, WeightSite] = {}
-        skipped: list[str] = []
-        for node in self._live:
-            if "conv_transpose" in op_of(node) or "bilinear" in op_of(node):
-                skipped.append(self._names[node])
-            if op_of(node) not in _WEIGHT_OPS:
-                continue
-            weight = node.args[1]
-            if not isinstance(weight, fx.Node) or weight.op != "get_attr":
-                skipped.append(self._names[node])
-                continue
-            tensor = self.tensors[weight.name]
-            use = self._use(node, tensor)
-            parameter = str(weight.target)
-            key = tensor.data_ptr()
-            site = sites.get(key) or WeightSite(parameter.removesuffix(".weight"), parameter, tuple(tensor.shape), ())
-            sites[key] = WeightSite(site.name, site.parameter, site.shape, (*site.uses, use))
-        if not sites:
-            raise DataError("has no convolution or linear layer to measure", where="network")
-        return tuple(sites.values()), tuple(skipped)
-
-    def _use(self, node: fx.Node, weight: Tensor) -> Use:
-        dimensions = _WEIGHT_OPS[op_of(node)]
-        positions = math.prod(sample_shape(node)) // weight.shape[0]
-        source = node.args[0]
-        assert isinstance(source, fx.Node)
-        reads = tuple(dict.fromkeys(s.name for s in self._resolve(source) if s.op != "placeholder"))
-        macs = positions * weight.numel()
-        if not dimensions:
-            return Use(node.name, 0, (), (), (), 1, reads, macs)
-        bound: dict[str, Any] = dict(
-            zip(("stride", "padding", "dilation", "groups"), node.args[3:], strict=False)
-        ) | dict(node.kwargs)
-        stride, dilation = (_tuple(bound.get(key, 1), dimensions) for key in ("stride", "dilation"))
-        padding = _padding(bound.get("padding", 0), weight.shape[2:], dilation)
-        return Use(node.name, dimensions, stride, padding, dilation, int(bound.get("groups", 1)), reads, macs)
 
     def _resolve(self, node: fx.Node) -> Iterator[fx.Node]:
         """Yield the tensors that ``node`` only moves, pools or concatenates."""
@@ -378,17 +358,3 @@ def _picks_part(node: fx.Node) -> bool:
     """Return whether a call picks what another one moved or pooled, not one of several things that it computed."""
     op, place = op_of(node.all_input_nodes[0]), node.args[1]
     return op in TRANSPARENT and not ("max_pool" in op and place == 1)
-
-
-def _tuple(value: Any, dimensions: int) -> tuple[int, ...]:
-    values = tuple(value) if isinstance(value, (list, tuple)) else (value,)
-    return values * dimensions if len(values) == 1 else values
-
-
-def _padding(value: Any, kernel: tuple[int, ...], dilation: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
-    if value == "valid":
-        value = 0
-    if value == "same":  # torch puts the odd one behind
-        totals = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
-        return tuple((total // 2, total - total // 2) for total in totals)
-    return tuple((p, p) for p in _tuple(value, len(kernel)))

@@ -14,7 +14,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 from impq_opt.errors import DataError
 from impq_opt.networks.own import unwrapped
 
-__all__ = ["plain"]
+__all__ = ["merged_names", "plain"]
 
 
 def plain(network: nn.Module) -> nn.Module:
@@ -52,6 +52,13 @@ def plain(network: nn.Module) -> nn.Module:
     for module, mode in modes.items():
         module.training = mode
     return copied
+
+
+def merged_names(network: nn.Module, copied: nn.Module) -> tuple[str, ...]:
+    """Return the names of a network's parameters that :func:`plain` has computed weights from, and no longer has."""
+    own = {name for name, _ in copied.named_parameters(remove_duplicate=False)}
+    names = (name.replace("_orig_mod.", "") for name, _ in unwrapped(network).named_parameters())
+    return tuple(name for name in names if name not in own)
 
 
 def _refuse(network: nn.Module) -> None:

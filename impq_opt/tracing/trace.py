@@ -17,7 +17,7 @@ from impq_opt.tracing.example import describe_input
 from impq_opt.tracing.export import export
 from impq_opt.tracing.graph import Network
 from impq_opt.tracing.nodes import EXAMPLES, Layout, batch_place
-from impq_opt.tracing.plain import plain
+from impq_opt.tracing.plain import merged_names, plain
 
 __all__ = ["trace"]
 
@@ -56,7 +56,9 @@ def trace(network: nn.Module, example: Structure | Several, *, residual: str = "
         again = _outputs(copied, example)
     for part, mode in modes.items():
         part.training = mode
-    traced = Network(copied, exported, residual, tuple(example.kwargs) if isinstance(example, Several) else ())
+    keywords = tuple(example.kwargs) if isinstance(example, Several) else ()
+    merged = merged_names(network, copied)
+    traced = Network(copied, exported, residual, keywords=keywords, merged=merged)
     traced.module.takes = describe_input(example)
     _check(traced, example, outputs[traced.place], again[traced.place])
     _find_layouts(traced, example)
@@ -128,7 +130,9 @@ def _check(traced: Network, example: Tensor | Several, expected: Tensor, again: 
 def _find_layouts(traced: Network, example: Tensor | Several) -> None:
     """Find where each watched tensor has its samples; where they share a dimension, by changing one of two samples."""
     unclear: dict[str, int] = {}
-    watched = {use.node for site in traced.weights for use in site.uses} | {site.node for site in traced.activations}
+    uses = (use for site in traced.weights for use in site.uses)
+    watched = {use.node for use in uses if isinstance(traced.nodes[use.node].meta["val"], Tensor)}
+    watched |= {site.node for site in traced.activations}
     for name in watched:
         place = batch_place(traced.nodes[name])
         if place is None:

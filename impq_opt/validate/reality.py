@@ -7,9 +7,10 @@ measured, with a confidence interval, and, where asked, the same bound and estim
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -18,16 +19,15 @@ from torch import Tensor, nn
 
 from impq_opt.data.batch import prepare
 from impq_opt.data.dataset import Dataset
-from impq_opt.errors import DataError, nearest
-from impq_opt.groups.arrays import ACTIVATION
-from impq_opt.measure.api import CALIBRATION
+from impq_opt.errors import DataError
 from impq_opt.measure.estimators import Estimator
 from impq_opt.measure.grouping import Grouping
-from impq_opt.measure.survey import ActivationRange, Survey, calibrate
+from impq_opt.measure.survey import ActivationRange, Survey
 from impq_opt.memory import kept_memory
+from impq_opt.networks.calling import call, logits_of
 from impq_opt.networks.fitting import fitted
 from impq_opt.problem.problem import Problem
-from impq_opt.quantize import ActivationQuantizer, load_method
+from impq_opt.quantize import activation_quantizers, load_method, quantize, quantize_traced, unpack, unpack_into
 from impq_opt.tracing.trace import trace
 from impq_opt.types import FloatArray
 from impq_opt.validate.on_samples import OnSamples, bounds_on_samples
@@ -47,9 +47,9 @@ class Reality:
     bound : float
         The problem's own: total damage, plus the share of samples that were conceded when it was measured.
     here, clipped, gaussian : float, optional
-        On these samples: the bound as it stands; the mean of min(1, bound of the sample); the mean over samples of the
-        Gaussian tails of its margins, each sample at most 1. None where not asked for, and for groups finer than
-        kernels.
+        On these samples, rounding errors taken for noise of variance step^2 / 12: the bound as it stands; the mean of
+        min(1, bound of the sample); the mean over samples of the Gaussian tails of its margins, each sample at most 1.
+        None where not asked for, and for groups finer than kernels.
     mismatch, low, high : float
         Share of samples decided differently, and its Clopper-Pearson interval.
     accuracy, float_accuracy : float, optional
@@ -97,40 +97,80 @@ class Validation:
         self, network: nn.Module, problem: Problem, data: Dataset, *, samples: int = 0, confidence: float = 0.95
     ) -> None:
         data = fitted(network, data)
-        self.problem, self.data, self.confidence = problem, data, confidence
+        self.network, self.problem, self.data, self.confidence = network, problem, data, confidence
         example, _ = data.rows(torch.arange(min(2, len(data))))
         self.device = next(network.parameters()).device
-        self.network = trace(network, prepare(example, self.device))
-        self._batch = batch_size(self.network.graph)
-        self._match()
-        self._grouping = _grouping(problem, self.network.weights)
-        self.samples = min(samples, len(data)) if self._grouping else 0
+        self._example = prepare(example, self.device)
+        self._traced = trace(network, self._example)
+        self._batch = batch_size(self._traced.graph)
+        checked = self.quantized(np.full(len(problem), 8.0))  # raises where the problem is not this network's
+        self._survey = self._surveyed(checked) if samples else None
+        self.samples = min(samples, len(data)) if self._survey else 0
         self._float: tuple[Tensor, Tensor | None] | None = None
 
-    def hold(self, bits: npt.ArrayLike) -> Reality:
-        """Quantize as allocated, bits (G,), and compare."""
-        return self.hold_all([bits])[0]
+    def quantized(self, allocation: npt.ArrayLike | Path) -> nn.Module:
+        """Return the network that decides for an allocation, bits (G,), or that a packed file holds, in eval mode.
+
+        It is what :func:`impq_opt.quantize.pack` writes for the allocation, or what the file was written from.
+        """
+        problem = self.problem
+        if isinstance(allocation, Path):
+            return unpack_into(self.network, allocation, example=self._example).eval()
+        if problem.weights().all():
+            return quantize(self.network, problem, allocation).eval()
+        return quantize_traced(self._traced, problem, allocation).eval()
+
+    def hold(self, allocation: npt.ArrayLike | Path) -> Reality:
+        """Quantize as allocated, bits (G,), or take a packed file, and compare."""
+        return self.hold_all([allocation])[0]
 
     @kept_memory()
-    def hold_all(self, allocations: Sequence[npt.ArrayLike], progress: Progress | None = None) -> list[Reality]:
-        """Compare every allocation, bits (G,) each: the data are read once for as many as fit into memory.
+    def hold_all(self, allocations: Sequence[npt.ArrayLike | Path], progress: Progress | None = None) -> list[Reality]:
+        """Compare every allocation: the data are read once for as many networks as fit into memory.
 
         Parameters
         ----------
-        allocations : sequence of array (G,)
+        allocations : sequence of array (G,) or Path
+            Bits, or a file that :func:`impq_opt.quantize.pack` wrote, whose bits are those of its groups.
         progress : callable, optional
             Told what is going on, how much of it is done, and how much there is.
 
         Raises
         ------
         DataError
-            Not one precision per group, or none of its candidates.
+            Not one precision per group, or none of its candidates; a packed file of another network.
+        FileError
+            A packed file that cannot be read.
         """
-        widths = [np.asarray(bits, dtype=np.float64) for bits in allocations]
+        widths = [self.bits(allocation) for allocation in allocations]
         bounds = [self._bound(bits) for bits in widths]
-        decisions = self._decisions(widths, progress)
+        decisions = self._decisions(allocations, progress)
         looks = self._looks(widths, progress) if self.samples and widths else [None] * len(widths)
         return [self._reality(*row) for row in zip(bounds, decisions, looks, strict=True)]
+
+    def bits(self, allocation: npt.ArrayLike | Path) -> FloatArray:
+        """Return the bits (G,) of an allocation or of a packed file, in the order of the problem's groups."""
+        if not isinstance(allocation, Path):
+            return np.asarray(allocation, dtype=np.float64)
+        held = unpack(allocation)
+        known = {name.removesuffix(".weight"): bits for name, bits in held.bits.items()}
+        known |= {a.label: np.array([a.bits]) for a in held.activations}
+        names, parts = self.problem.names, []
+        for label, count in zip(names.labels, names.counts.tolist(), strict=True):
+            part = known.pop(label.removesuffix(".weight"), np.empty(0))
+            if len(part) != count:
+                raise DataError(
+                    "has not the groups of the problem",
+                    where=f"{allocation}: {label}",
+                    value=len(part),
+                    hint=f"the problem has {count} there; was it packed by another allocation's problem?",
+                )
+            parts.append(part)
+        if known:
+            raise DataError(
+                "is quantized in the file and no group of the problem", where=str(allocation), value=next(iter(known))
+            )
+        return np.concatenate(parts).astype(np.float64)
 
     def _reality(self, bound: float, decisions: Tensor, look: OnSamples | None) -> Reality:
         assert self._float is not None
@@ -153,40 +193,6 @@ class Validation:
             looked_at=self.samples,
         )
 
-    # -- matching ------------------------------------------------------------------------------------------------
-
-    def _match(self) -> None:
-        """Keep the sites that the problem has groups for, and find the quantizers' ranges."""
-        problem, network = self.problem, self.network
-        kinds = np.zeros(len(problem), dtype=np.int8) if problem.kinds is None else problem.kinds
-        labels = problem.names.labels
-        first = problem.names.offsets[:-1]
-        wanted = {label: int(row) for label, row in zip(labels, first, strict=True)}
-        known = [site.name for site in network.weights] + [site.name for site in network.activations]
-        strange = [label for label in labels if label not in known]
-        if strange:
-            raise DataError(
-                "has no such group, which the problem has",
-                where="network",
-                value=strange[0],
-                hint=nearest(strange[0], known),
-            )
-        network.weights = tuple(site for site in network.weights if site.name in wanted)
-        network.activations = tuple(site for site in network.activations if site.name in wanted)
-        for site in network.weights:
-            rows = problem.names.select(site.name)
-            if int(problem.sizes[rows].sum()) != int(np.prod(site.shape)):
-                raise DataError("has another number of weights than the problem", where=f"network: {site.name}")
-        rows = torch.arange(min(CALIBRATION, len(self.data))).split(self._batch)
-        found = calibrate(network, (prepare(self.data.rows(some)[0], self.device) for some in rows))
-        self.ranges = {
-            name: ActivationRange(
-                over.span if problem.ranges is None else float(problem.ranges[wanted[name]]), over.signed, "problem"
-            )
-            for name, over in found.items()
-        }
-        assert all(kinds[wanted[name]] == ACTIVATION for name in self.ranges)
-
     def _bound(self, widths: FloatArray) -> float:
         problem = self.problem
         if widths.shape != (len(problem),):
@@ -205,55 +211,55 @@ class Validation:
 
     # -- running -------------------------------------------------------------------------------------------------
 
-    def _decisions(self, widths: list[FloatArray], progress: Progress | None) -> list[Tensor]:
+    def _decisions(self, allocations: Sequence[npt.ArrayLike | Path], progress: Progress | None) -> list[Tensor]:
         """Return the decisions (n,) of each allocation's network; the float network decides in the first sweep."""
-        count = together(4 * int(self.problem.sizes[self.problem.weights()].sum()))
-        decided = _counter("decisions", progress, len(self.data) * (len(widths) + (self._float is None)))
+        count = together(2 * 4 * int(self.problem.sizes[self.problem.weights()].sum()))  # as they were, and rounded
+        decided = _counter("decisions", progress, len(self.data) * (len(allocations) + (self._float is None)))
         found: list[Tensor] = []
-        for start in range(0, len(widths), count):
-            networks = [self._quantized(bits) for bits in widths[start : start + count]]
-            before: list[Logits] = [self.network.run] if self._float is None else []
+        for start in range(0, len(allocations), count):
+            networks = [_deciding(self.quantized(some)) for some in allocations[start : start + count]]
+            before: list[Logits] = [self._traced.run] if self._float is None else []
             made, labels = decide([*before, *networks], self.data, self.device, self._batch, decided)
             if before:
                 self._float = made[0], labels
             found += made[len(before) :]
         return found
 
-    def _quantized(self, widths: FloatArray) -> Logits:
-        tensors: dict[str, Tensor] = {}
-        for site in self.network.weights:
-            rows = self.problem.names.select(site.name)
-            weight = self.network.weight_tensor(site)
-            method = load_method(self.problem.grid(site.name))
-            quantizer = method.quantizer(weight.shape, widths[rows], self.problem.sizes[rows]).to(weight.device)
-            with torch.no_grad():
-                tensors |= dict.fromkeys(self.network.weight_node(site), quantizer(weight))
-        quantizers = {}
-        for node in self.network.activations:
-            over = self.ranges[node.name]
-            bits = float(widths[self.problem.names.index_of(node.name)])
-            quantizers[node.node] = ActivationQuantizer(bits, over.span, node.name, signed=over.signed)
-
-        def visit(node: str, out: Tensor, inputs: tuple[Any, ...]) -> Tensor:
-            rounded: Tensor = quantizers[node](out)
-            return rounded
-
-        return lambda x: self.network.run(x, visit, tensors, frozenset(quantizers))
-
     # -- bounds on samples ---------------------------------------------------------------------------------------
 
+    def _surveyed(self, quantized: nn.Module) -> Survey | None:
+        """Return the problem's groups where they are layers or kernels, with the ranges of the quantizers."""
+        shapes = dict(zip(self.problem.names.labels, self.problem.names.shapes, strict=True))
+        part = copy.copy(self._traced)
+        part.weights = tuple(site for site in part.weights if site.name in shapes)
+        part.activations = tuple(site for site in part.activations if site.name in shapes)
+        whole = all(shapes[site.name] == () for site in part.weights)
+        ranges = {
+            name: ActivationRange(quantizer.span, quantizer.signed, "problem")
+            for name, quantizer in activation_quantizers(quantized).items()
+        }
+        grids = {site.name: load_method(self.problem.grid(site.name)) for site in part.weights}
+        survey = Survey(part, Grouping("layer" if whole else "kernel"), Estimator(), ranges, grids=grids)
+        return survey if sorted(survey.names) == sorted(self.problem.names) else None
+
     def _looks(self, widths: list[FloatArray], progress: Progress | None) -> list[OnSamples]:
-        assert self._grouping is not None
-        survey = Survey(self.network, self._grouping, Estimator(), self.ranges)
+        survey = self._survey
+        assert survey is not None
         place = np.array([self.problem.names.index_of(name) for name in survey.names])
         looked_at = _counter("bounds on samples", progress, self.samples)
         ordered = [bits[place] for bits in widths]
         return bounds_on_samples(survey, self.data, torch.arange(self.samples), ordered, self.device, looked_at)
 
 
+def _deciding(network: nn.Module) -> Logits:
+    return lambda x: logits_of(call(network, x))
+
+
 def _counter(what: str, progress: Progress | None, total: int) -> Callable[[int], None]:
     """Return a function that is told of parts of a whole and tells ``progress`` how much is done."""
     done = 0
+    if progress is not None:
+        progress(what, done, total)
 
     def add(part: int) -> None:
         nonlocal done
@@ -262,14 +268,6 @@ def _counter(what: str, progress: Progress | None, total: int) -> Callable[[int]
             progress(what, done, total)
 
     return add
-
-
-def _grouping(problem: Problem, sites: Sequence[Any]) -> Grouping | None:
-    """Return how the weights of a problem are grouped, where by layer or by kernel."""
-    shapes = dict(zip(problem.names.labels, problem.names.shapes, strict=True))
-    if all(shapes[site.name] == () for site in sites):
-        return Grouping("layer")
-    return Grouping("kernel") if all(shapes[site.name] == site.shape[:1] for site in sites) else None
 
 
 def interval(count: int, total: int, confidence: float) -> tuple[float, float]:

@@ -8,13 +8,14 @@ from collections.abc import Callable, Sequence
 import networkx as nx
 import torch
 from torch import Tensor, device
+from torch.nn.utils import parametrize
 
-from impq_opt.data.batch import prepare
+from impq_opt.data.batch import Several, prepare
 from impq_opt.data.dataset import Dataset
 
 __all__ = ["Logits", "batch_size", "decide", "together"]
 
-Logits = Callable[[Tensor], Tensor]
+Logits = Callable[[Tensor | Several], Tensor]
 
 # What a pass may hold at once decides how many samples it takes. It is a number of the program and not of the machine:
 # batches of another size round their sums in another way, and decisions are the same wherever they are made.
@@ -58,11 +59,12 @@ def decide(
     """
     decisions: list[list[Tensor]] = [[] for _ in networks]
     labels: list[Tensor] = []
-    for rows in torch.arange(len(data)).split(batch):
-        inputs, truth = data.rows(rows)
-        x = prepare(inputs, place)
-        for network, made in zip(networks, decisions, strict=True):
-            made.append(network(x).argmax(1).cpu())
-            decided(len(rows))
-        labels += [] if truth is None else [truth]
+    with parametrize.cached():  # weights are rounded once, not for every batch
+        for rows in torch.arange(len(data)).split(batch):
+            inputs, truth = data.rows(rows)
+            x = prepare(inputs, place)
+            for network, made in zip(networks, decisions, strict=True):
+                made.append(network(x).argmax(1).cpu())
+                decided(len(rows))
+            labels += [] if truth is None else [truth]
     return torch.stack([torch.cat(made) for made in decisions]), torch.cat(labels) if labels else None

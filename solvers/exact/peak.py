@@ -43,8 +43,9 @@ def solve_peak(
         question, name, enough = _below(instance, limit)
         claim = inner(question, control, enough)
         asked += 1
-        if claim.choice is not None and instance.is_feasible(claim.choice):
-            best, high = claim.choice, instance.cost_of(claim.choice)
+        reached = None if claim.choice is None else instance.cost_of(claim.choice)
+        if claim.choice is not None and reached is not None and reached <= limit and instance.is_feasible(claim.choice):
+            best, high = claim.choice, reached
         elif claim.enumeration is not None and claim.lower_bound > enough:
             low, prices = limit, {**claim.multipliers, name: 1.0}
             if best is None:

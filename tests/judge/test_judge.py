@@ -277,6 +277,10 @@ def _cheaper(block: Any) -> Any:
     return _replaced(block, cost=block.cost * 2, damage=block.damage * 2)
 
 
+def _tighter(row: Any) -> Any:
+    return _replaced(row, limit=row.limit and (row.limit * 3 // 4 if row.whole else row.limit * Fraction(3, 4)))
+
+
 def _tightened(instance: Instance) -> Instance:
     return _replaced(instance, bound=instance.bound and instance.bound * Fraction(3, 4))
 
@@ -298,11 +302,9 @@ PLANTED: list[tuple[str, str, Callable[[Any], Any]]] = [
     ("exactness.sums", "exact_int_sum", lambda total: total + 11),
     ("exactness.sums", "sum_rows_down", _doubled),
     ("instance.instance", "Instance.lift", _off_by_one_column),
-    ("instance.instance", "Instance.cost", lambda row: _replaced(row, base=row.base + 5)),
-    ("instance.instance", "Instance.cost", lambda row: _replaced(row, limit=row.limit and row.limit * 3 // 4)),
-    ("instance.instance", "Instance.damage", lambda row: _replaced(row, limit=row.limit and row.limit * 3 / 4)),
-    ("instance.instance", "Instance.limits", lambda rows: rows[:-1]),
-    ("instance.instance", "Instance.limits", lambda rows: [_replaced(row, limit=row.limit * 3 // 4) for row in rows]),
+    ("instance.instance", "Instance._own_rows", lambda rows: (_replaced(rows[0], base=rows[0].base + 5), rows[1])),
+    ("instance.instance", "Instance._own_rows", lambda rows: tuple(map(_tighter, rows))),
+    ("instance.instance", "Instance._own_rows", lambda rows: tuple(_replaced(row, limit=None) for row in rows)),
     ("instance.row", "Row.at", lambda total: total * 3 // 4),
     ("instance.blocks", "Tables.both", lambda tables: (tables[0] + 3, tables[1])),
     ("instance.blocks", "Tables.both", lambda tables: (tables[0], tables[1] * 1.5)),

@@ -11,7 +11,7 @@ from rounds_world import Stripes, comparable, hyper, measure, small, splits
 
 from impq_opt.errors import DataError
 from impq_opt.files import load_problem
-from impq_opt.quantize import WeightRange, quantize, quantized_weights, state_of, unpack_into
+from impq_opt.quantize import quantize, quantized_weights, state_of, unpack_into
 from impq_opt.rounds import accuracy, read_records, rounds
 from impq_opt.rounds.latent import group_means, with_latent_ranges, with_rounding_errors
 
@@ -118,7 +118,7 @@ def test_sensitivities_measured_at_quantized_weights_carry_the_latent_range():
 
 
 def test_measured_errors_are_those_of_the_latent_weights_by_their_own_quantizer():
-    network, scheme = small(), WeightRange(one_bit="mean")
+    network, scheme = small(), "mid-rise:one_bit=mean"
     problem = measure(network, splits().train, 0)
     found = with_rounding_errors(problem, network, scheme)
     assert found.metric == "measured-error"
@@ -149,3 +149,32 @@ def test_group_magnitudes_are_means_of_absolute_weights():
     means = group_means(problem, dict(network.named_parameters()))
     assert means[6] == pytest.approx(float(network.conv2.weight[0].detach().abs().mean()))
     assert means[17] == pytest.approx(float(network.fc.weight[3].detach().abs().mean()))
+
+
+def unmeasured_from(first):
+    """Measure as ever, and call the first kernel unmeasured from some round on."""
+
+    def measured(network, data, seed):
+        problem = measure(network, data, seed)
+        return problem if seed < first else dataclasses.replace(problem, unmeasured=np.arange(20) == 0)
+
+    return measured
+
+
+@pytest.mark.parametrize(
+    ("first", "changes", "bits"),
+    [
+        (0, {"strategy": "slides"}, [8, 8, 8]),
+        (0, {}, [8, 8, 8]),
+        (0, {"monotone": True}, [8, 8, 8]),
+        (1, {"strategy": "slides", "take": ((1, 18),)}, [4, 4, 4]),
+        (1, {"strategy": "authors-code", "take": ((1, 18),)}, [4, 4, 4]),
+        (1, {"monotone": True}, [4, 4, 4]),
+        (1, {}, [4, 8, 8]),
+    ],
+)
+def test_what_is_not_measured_keeps_its_bits(tmp_path, first, changes, bits):
+    settings = hyper(rounds=2, epochs=0, start_epochs=0, **changes)
+    records = rounds(small(), splits(), settings, tmp_path, measure=unmeasured_from(first))
+    assert [record.bits[0] for record in records] == bits
+    assert records[2].effective_bits.weights < 4

@@ -47,6 +47,8 @@ def test_a_bad_schedule_is_told(text):
         ({"rounds": -1}, "rounds.rounds: must not be negative"),
         ({"concede": 1.0}, "rounds.concede"),
         ({"augment": "mixup"}, "training.augment"),
+        ({"method": "zerro"}, "unknown method, got 'zerro'"),
+        ({"weight_range": {"over": "channel"}}, "over: .*got 'channel'"),
         ({"metric": "hawq"}, "rounds.metric: is not known at quantized weights; set measure_at = latent"),
         ({"metric": "impqq"}, "unknown metric, got 'impqq'"),
     ],
@@ -64,7 +66,7 @@ def test_a_solver_that_cannot_keep_a_budget_is_told(monkeypatch):
 
 
 def test_settings_survive_a_file():
-    settings = hyper(strategy="exact", options={"states": 1000}, weight_range=WeightRange(one_bit="mean"), decay=0.1)
+    settings = hyper(strategy="exact", options={"states": 1000}, method="zero:over=tensor", decay=0.1)
     assert Settings.from_dict(json.loads(json.dumps(settings.as_dict()))) == settings
     assert Settings.from_dict({"strategy": "exact", "budget": "geometric:3:2"}).policy.budget == Schedule(
         "geometric", 3, 2
@@ -73,6 +75,13 @@ def test_settings_survive_a_file():
         Settings.from_dict({"strategy": "slides", "rounnds": 3})
     with pytest.raises(OptionError, match="Expected `int`"):
         Settings.from_dict({"strategy": "slides", "rounds": "three"})
+
+
+def test_what_the_only_method_was_once_told_is_read():
+    assert Hyper(strategy="slides", weight_range=WeightRange(one_bit="mean")) == Hyper(
+        strategy="slides", method="mid-rise:one_bit=mean"
+    )
+    assert Hyper(strategy="slides", weight_range={"over": "kernel"}) == Hyper(strategy="slides")
 
 
 def test_one_table_goes_to_the_part_that_each_setting_is_about():
