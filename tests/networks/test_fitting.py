@@ -144,7 +144,11 @@ def test_a_network_is_left_as_it_was():
         (Words(), TOKENS + 50, r"must be tokens from 0 to 49, which the network embeds, got \d+"),
         (Words(), TOKENS - 60, r"must be tokens from 0 to 49, which the network embeds, got -\d+"),
         (Words(), {"ids": TOKENS + 50, "mask": MASK}, "ids: inputs must be tokens from 0 to 49"),
-        (Words(), {"tokens": TOKENS}, r"its forward takes \(ids, mask=None\), which does not fit the data's inputs"),
+        (
+            Words(),
+            {"tokens": TOKENS, "rest": MASK},
+            r"its forward takes \(ids, mask=None\), which does not fit the data's inputs",
+        ),
         (Words(), (TOKENS, MASK, MASK), r"which does not fit the data's inputs \(too many positional arguments\)"),
         (Pair(), torch.rand(6, 4), r"\(missing a required argument: 'second'\), got 1"),
         (Pair(), {"first": torch.rand(6, 4)}, r"\(missing a required argument: 'second'\), got \['first'\]"),

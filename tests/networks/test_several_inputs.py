@@ -125,7 +125,7 @@ def test_an_input_that_the_forward_can_do_without_is_traced_where_it_is_given():
 
 
 def test_one_sample_of_several_inputs_is_enough():
-    assert len(measure(Words(), Dataset((IDS[:1], MASK[:1])), bits=(2, 4))) == 4
+    assert len(measure(Words(), Dataset((IDS[:1], MASK[:1])), bits=(2, 4))) == 5
 
 
 def test_two_outputs_of_which_none_is_called_logits_are_told():
