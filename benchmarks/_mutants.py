@@ -26,6 +26,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     ),
     "prices": ("tests/judge/test_judge.py", "-k", "thousand or cases"),
     "planted": ("tests/judge/test_judge.py", "-k", "bug"),
+    "aim": ("tests/judge/test_judge.py", "-k", "what_is_minimised"),
     "audit": ("tests/judge/test_verify.py", "tests/judge/test_mutants_judge.py", *_FORGED),
     "conflict": (*_TOGETHER, "tests/proof/test_diagnosis.py", *_FORGED),
     "claims": ("tests/proof/test_liars.py", "tests/judge/test_mutants_judge.py", *_CLAIMED),

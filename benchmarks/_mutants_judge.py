@@ -121,6 +121,8 @@ JUDGE: tuple[Mutant, ...] = (
            "or row.limit != math.floor(", "or row.limit > math.floor("),
     Mutant("impq_opt/judge/recompute.py", "planted", "an instance may have a tighter bound than was asked for",
            "if any(row.limit != allocation.bound for", "if False and any(row.limit for"),
+    Mutant("impq_opt/judge/recompute.py", "aim", "an instance may minimise something else than was asked for",
+           "if instance.objectives != _aims(instance, allocation):", "if not instance.objectives:"),
     Mutant("impq_opt/judge/recompute.py", "audit", "a peak is the sum of its steps",
            "return max(_linear(problem, slope, choice) for", "return sum(_linear(problem, slope, choice) for"),
     Mutant("impq_opt/judge/recompute.py", "audit", "a pin may be exceeded",
