@@ -182,7 +182,7 @@ JUDGE: tuple[Mutant, ...] = (
     Mutant("impq_opt/judge/extremes.py", "conflict", "pairs cost the most that they can",
            ".min(axis=(1, 2)))\n        flat", ".max(axis=(1, 2)))\n        flat"),
     Mutant("impq_opt/judge/extremes.py", "conflict", "what is pinned uses nothing of a budget",
-           "rooms.append(row.room - total)", "rooms.append(row.room + row.base - total)"),
+           "line.limit - line.base - line.least(every)", "line.limit - line.least(every)"),
     Mutant("impq_opt/judge/together.py", "conflict", "a reason may name any value",
            "return stated == most or float(stated) == ceil_float(most)", "return True"),
     # -- the proof of a conflict
