@@ -14,6 +14,7 @@ import numpy.typing as npt
 from impq_opt.exactness.limits import ABOVE_ALL_DAMAGE, UNLIMITED
 from impq_opt.exactness.sums import UNIT_BITS, exact_units, float_above, units_within
 from impq_opt.instance.instance import Instance
+from impq_opt.solvers.exact.goal import Goal, LeastCost, LeastDamage
 from impq_opt.solvers.native.cores import Relative, exchange, relative, relative_to, rounded_down
 from impq_opt.solvers.native.passes import Pool
 from impq_opt.solvers.native.program import Core
@@ -39,7 +40,7 @@ class RelativeCore(NamedTuple):
 
 
 class Model:
-    """An instance as the exact strategy sees it: an objective, a capacity, and exact sums of both.
+    """An instance as the exact strategy sees it: a goal, and exact sums of what is minimised and limited.
 
     Damages are counted in units of 2**-1074.
     """
@@ -49,11 +50,11 @@ class Model:
         self.by_cost = instance.objective.whole
         if not self.by_cost:
             assert instance.limit is not None
-            self.capacity = _clamped(instance.limit - instance.base_cost)
+            self.goal: Goal = LeastDamage(_clamped(instance.limit - instance.base_cost))
         elif instance.bound is None:
-            self.capacity = ABOVE_ALL_DAMAGE << UNIT_BITS
+            self.goal = LeastCost(ABOVE_ALL_DAMAGE << UNIT_BITS)
         else:
-            self.capacity = units_within(min(instance.bound - instance.base_damage, _ABOVE_ALL))
+            self.goal = LeastCost(units_within(min(instance.bound - instance.base_damage, _ABOVE_ALL)))
 
     @cached_property
     def _tied(self) -> Mapping[int, FloatArray]:

@@ -12,39 +12,21 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from impq_opt.exactness.sums import exact_int_sum, exact_units, float_of, float_units
+from impq_opt.exactness.sums import float_units
 from impq_opt.instance.instance import Block
+from impq_opt.solvers.exact.goal import Goal, LeastCost
 from impq_opt.solvers.exact.scan import gather, scan
 from impq_opt.solvers.exact.tuning import Tuning
 from impq_opt.solvers.lagrange.hull import Hulls, Steps, hull_steps
 from impq_opt.solvers.native import ColumnArray, column_type
-from impq_opt.solvers.native.passes import LARGEST_PRICE, Pool, Scan, Total, second_choices
+from impq_opt.solvers.native.passes import LARGEST_PRICE, Pool, Scan, second_choices
 from impq_opt.types import FloatArray
 
-__all__ = ["Goal", "Guess", "Known", "OutOfReachError", "Priced", "Sample", "find_price", "narrow"]
+__all__ = ["Guess", "Known", "OutOfReachError", "Priced", "Sample", "find_price", "narrow"]
 
 
 # Ends of brackets are moved outwards by this factor, so that ties at an end lie inside.
 _NUDGE = 1.0 + 2.0**-40
-
-
-class Goal(NamedTuple):
-    """What the groups at hand may use up: damage (in units of 2**-1074) where cost is minimised, else cost."""
-
-    by_cost: bool
-    capacity: int
-
-    def less(self, total: Total) -> Goal:
-        """Return the goal of the other groups when some have this total."""
-        return Goal(self.by_cost, self.capacity - self.used(total))
-
-    def used(self, total: Total) -> int:
-        """Return what some groups use up."""
-        return total.damage if self.by_cost else total.cost
-
-    def as_float(self, used: int) -> float:
-        """Return what is used up as the float64 nearest to it, in damage or cost."""
-        return float_of(used) if self.by_cost else float(used)
 
 
 class Priced(NamedTuple):
@@ -75,9 +57,9 @@ def find_price(pool: Pool, goal: Goal, tuning: Tuning, outer: Scan | None = None
 
 def _by_sorting(pool: Pool, goal: Goal) -> Priced:
     steps = hull_steps(pool.cost, pool.damage)
-    count = _break_count(pool, goal, steps)
+    count = goal.steps_taken(pool, steps)
     columns = steps.choice(count).astype(column_type(pool.cost.shape[1]))
-    edge = count - 1 if goal.by_cost else count
+    edge = goal.edge(count)
     if edge < 0:
         return Priced(0.0, columns)
     if edge >= len(steps.group):
@@ -90,36 +72,6 @@ def _price(steps: Steps, number: int) -> float:
     if not 0 <= number < len(steps.group):
         return 0.0 if number < 0 else LARGEST_PRICE
     return min(float(steps.cost[number]) / float(steps.damage[number]), LARGEST_PRICE)
-
-
-def _break_count(pool: Pool, goal: Goal, steps: Steps) -> int:
-    """Return the number of leading steps whose end keeps within the capacity: the fewest for damage, the most for cost.
-
-    A float sum finds the place; exact sums settle it.
-    """
-    start_cost, start_damage = pool.chosen(steps.start)
-    if not goal.by_cost:
-        left = max(min(goal.capacity - exact_int_sum(start_cost), 1 << 62), -1)
-        return int(np.searchsorted(steps.cost_so_far, left, side="right"))
-    start = exact_units(start_damage)
-    if start <= goal.capacity:
-        return 0
-    over, reached = float_of(start - goal.capacity), steps.damage_so_far
-    count = int(np.searchsorted(reached, over, side="left")) + 1
-    # Roundings of the sums are far below this share of them: only where one comes so close do exact sums have to tell.
-    near = reached[max(count - 2, 0) : count].tolist()
-    if count <= len(reached) and min(abs(taken - over) for taken in near) > 2.0**-30 * float_of(start):
-        return count
-
-    def fits(number: int) -> bool:
-        return exact_units(pool.chosen(steps.choice(number))[1]) <= goal.capacity
-
-    count = min(count, len(steps.group))
-    while count and fits(count - 1):
-        count -= 1
-    while count < len(steps.group) and not fits(count):
-        count += 1
-    return count
 
 
 class OutOfReachError(Exception):
@@ -165,11 +117,8 @@ def narrow(
         passes += 1
         passed = scan(blocks, size, low, high, threshold)
         at_low, at_high = (goal.used(passed.settled.plus(end)) for end in (passed.at_low, passed.at_high))
-        # Larger multipliers mean less damage and more cost.
-        too_low, too_high = (at_high > goal.capacity, at_low < goal.capacity)
-        if not goal.by_cost:
-            too_low, too_high = at_high < goal.capacity, at_low > goal.capacity
-        if too_low and goal.by_cost and passes == 1 and not reachable():
+        too_low, too_high = goal.missed(at_low, at_high)
+        if passes == 1 and goal.short(at_high) and not reachable():
             raise OutOfReachError
         if too_low and high < LARGEST_PRICE:
             low, (_, high) = high, guess.bracket_from(high, goal.as_float(at_high))
@@ -185,11 +134,7 @@ class Known:
 
     def __init__(self, hulls: Hulls, goal: Goal, tuning: Tuning) -> None:
         self.steps, self.goal, self.near, self.reach = hulls.steps, goal, tuning.near_steps, 2
-        capacity = goal.as_float(goal.capacity)
-        if goal.by_cost:
-            self.count = int(self.steps.damage_so_far.searchsorted(hulls.start_damage - capacity, side="left"))
-        else:
-            self.count = int(self.steps.cost_so_far.searchsorted(capacity - hulls.start_cost, side="right"))
+        self.count = goal.steps_about(hulls)
 
     def bracket(self) -> tuple[float, float]:
         low, high = (_price(self.steps, self.count + way * self.reach) for way in (-1, 1))
@@ -203,7 +148,7 @@ class Known:
     def priced(self, passed: Scan) -> Priced | None:
         """Return the end of the hull in the bracket of a pass, by the known steps in it; None where they miss it."""
         steps, pool = self.steps, passed.pool
-        if not self.goal.by_cost or len(pool) == 0:
+        if not isinstance(self.goal, LeastCost) or len(pool) == 0:
             return None
         first = max(self.count - self.reach, 0)
         while first > 0 and self.count - first < self.near and _price(steps, first - 1) >= passed.low:
@@ -281,10 +226,7 @@ class Sample:
         self.pool, self.size, self.goal, self.sigmas = pool, size, goal, sigmas
         self.steps = hull_steps(pool.cost, pool.damage)
         start_cost, start_damage = pool.chosen(self.steps.start)
-        if goal.by_cost:
-            self.used = np.concatenate([[start_damage.sum()], start_damage.sum() - np.cumsum(self.steps.damage)])
-        else:
-            self.used = np.concatenate([[0], np.cumsum(self.steps.cost)]) + float(start_cost.sum())
+        self.used = goal.curve(self.steps, start_cost, start_damage)
         self.widen = 1.0
 
     @classmethod
@@ -334,9 +276,7 @@ class Sample:
 
     def _count(self, target: float) -> int:
         """Return the number of steps at which the sample uses up ``target``."""
-        if self.goal.by_cost:
-            return int(np.searchsorted(-self.used, -target, side="left"))
-        return int(np.searchsorted(self.used, target, side="right")) - 1
+        return self.goal.steps_at(self.used, target)
 
     def _count_at(self, price: float) -> int:
         """Return the number of steps that pay at ``price``."""
@@ -345,8 +285,7 @@ class Sample:
         return int((prices <= price).sum())
 
     def _amounts(self, count: int) -> FloatArray:
-        cost, damage = self.pool.chosen(self.steps.choice(max(count, 0)))
-        return damage if self.goal.by_cost else cost.astype(np.float64)
+        return self.goal.amounts(*self.pool.chosen(self.steps.choice(max(count, 0))))
 
     def threshold(self, share: float) -> float:
         """Return the cost within which ``share`` of the groups have a second candidate at the best multiplier."""

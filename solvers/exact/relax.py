@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from impq_opt.exactness.sums import float_of, units_within
+from impq_opt.exactness.sums import units_within
 from impq_opt.instance.instance import Instance
-from impq_opt.proof.infeasible import smallest_damage
+from impq_opt.solvers.exact.goal import Goal
 from impq_opt.solvers.exact.model import Model
-from impq_opt.solvers.exact.price import Goal, Guess, Known, Priced, Sample, find_price, narrow
+from impq_opt.solvers.exact.price import Guess, Known, Priced, Sample, find_price, narrow
 from impq_opt.solvers.exact.scan import everything, scan
 from impq_opt.solvers.exact.tuning import Tuning
 from impq_opt.solvers.lagrange.hull import Hulls
@@ -19,7 +19,7 @@ from impq_opt.solvers.native import ColumnArray, column_type
 from impq_opt.solvers.native.passes import LARGEST_PRICE, Pool, Scan, Total, block_width, second_choices
 from impq_opt.types import FloatArray, IntArray
 
-__all__ = ["Base", "Near", "Relaxed", "least_bytes", "reachable", "relax"]
+__all__ = ["Base", "Near", "Relaxed", "least_bytes", "relax"]
 
 
 class Base(NamedTuple):
@@ -91,13 +91,6 @@ def least_bytes(instance: Instance, tuning: Tuning) -> int:
     return 10 * size + pool * (8 * width + 48)
 
 
-def reachable(instance: Instance, *, by_cost: bool) -> bool:
-    """Return whether the relaxation has any answer: no rounding of tied sums hides that it has none."""
-    if not by_cost:
-        return False  # the base is the cheapest allocation
-    return instance.bound is None or smallest_damage(instance) <= instance.bound
-
-
 def relax(model: Model, hulls: Hulls | None, tuning: Tuning) -> Relaxed:
     """Find the price, the base, and the groups near it.
 
@@ -107,7 +100,7 @@ def relax(model: Model, hulls: Hulls | None, tuning: Tuning) -> Relaxed:
         Where no allocation meets the goal.
     """
     instance, size = model.instance, model.instance.size
-    goal = Goal(model.by_cost, model.capacity)
+    goal = model.goal
     outer: Scan | None = None
     priced: Priced | None = None
     passes = 0
@@ -117,9 +110,7 @@ def relax(model: Model, hulls: Hulls | None, tuning: Tuning) -> Relaxed:
         settled = Total()
     else:
         guess, threshold = _guess(instance, goal, hulls, tuning)
-        outer, passes = narrow(
-            instance.blocks, size, goal, guess, threshold, lambda: reachable(instance, by_cost=model.by_cost)
-        )
+        outer, passes = narrow(instance.blocks, size, goal, guess, threshold, lambda: goal.reachable(instance))
         pool, columns, settled, low, high = outer.pool, outer.columns, outer.settled, outer.low, outer.high
         priced = guess.priced(outer) if isinstance(guess, Known) else None
     if priced is None:
@@ -130,8 +121,8 @@ def relax(model: Model, hulls: Hulls | None, tuning: Tuning) -> Relaxed:
     cost, damage = settled.cost + near.taken.cost, settled.damage + near.taken.damage
     if instance.ties:
         damage = units_within(instance.damage_of(columns.astype(np.int64)) - instance.base_damage)
-    slack = goal.capacity - (damage if model.by_cost else cost)
-    gap = _gap(model.by_cost, price, slack, near.first, own)
+    slack = goal.capacity - goal.used(Total(cost, damage))
+    gap = _gap(goal.unused(slack, price), near.first, own)
     return Relaxed(Base(model, goal, price, columns, cost, damage, slack, gap), near, passes)
 
 
@@ -145,14 +136,12 @@ def _guess(instance: Instance, goal: Goal, hulls: Hulls | None, tuning: Tuning) 
     return sample, sample.threshold(share)
 
 
-def _gap(by_cost: bool, price: float, slack: int, first: FloatArray, own: FloatArray) -> float:
+def _gap(unused: float, first: FloatArray, own: FloatArray) -> float:
     """Return the base's objective minus the dual bound, in cost, rounding taken off the bound.
 
-    ``own`` (n,) are the base's values in the pool, ``first`` (n,) the best; settled groups have no reduced cost.
+    ``unused`` is what it leaves of the capacity, in cost, ``own`` (n,) are its values in the pool, ``first`` (n,) the
+    best; settled groups have no reduced cost.
     """
     excess = float((own - first).sum() + 2.0**-48 * own.sum())
     excess = math.inf if math.isnan(excess) else excess
-    # Where damage has no price, nor has what is left of any bound.
-    left = 0.0 if not price else float_of(slack) * price
-    unused = left if by_cost else float(slack)
     return excess + unused + 2.0**-48 * abs(unused)

@@ -16,11 +16,11 @@ from impq_opt.solvers.exact.cardinality import Pairs, pairs_of, pairs_under_budg
 from impq_opt.solvers.exact.core import search
 from impq_opt.solvers.exact.fill import fill
 from impq_opt.solvers.exact.model import RelativeCore
-from impq_opt.solvers.exact.relax import Relaxed, reachable
+from impq_opt.solvers.exact.relax import Relaxed
 from impq_opt.solvers.exact.scan import common_divisor
 from impq_opt.solvers.exact.tuning import Tuning
 from impq_opt.solvers.native.cores import closest, within
-from impq_opt.solvers.native.passes import LARGEST_PRICE, Pool, values_at
+from impq_opt.solvers.native.passes import LARGEST_PRICE, Pool, Total, values_at
 from impq_opt.solvers.native.program import Found
 from impq_opt.types import BoolArray, IntArray
 
@@ -71,7 +71,7 @@ class Search:
         """Fill and search."""
         if self.base.slack >= 0:
             self.best = (np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
-        elif not reachable(self.instance, by_cost=self.by_cost):
+        elif not self.base.goal.reachable(self.instance):
             self.infeasible = True
             return
         self._fill()
@@ -100,7 +100,7 @@ class Search:
         rows, _ = closest(self.near.behind, self.gap, self.tuning.fill_groups)
         pool = self.near.pool.take(rows)
         changes = self.tuning.fill_changes
-        self._adopt(rows, fill(pool, self.near.columns[rows], self.by_cost, self.base.slack, changes))
+        self._adopt(rows, fill(pool, self.near.columns[rows], self.base.goal, self.base.slack, changes))
 
     def _adopt(self, rows: IntArray, columns: IntArray, kept: BoolArray | None = None) -> bool:
         """Take the base with other ``columns`` in some rows of the pool if that is feasible and better.
@@ -109,8 +109,9 @@ class Search:
         """
         near = self.near
         rows, columns, saved, less = self.model.exchange(near.pool, rows, near.columns[rows], columns, kept)
-        fits = self.base.slack + (less if self.by_cost else saved) >= 0
-        better = saved if self.by_cost else less
+        goal, gained = self.base.goal, Total(saved, less)
+        fits = self.base.slack + goal.used(gained) >= 0
+        better = goal.objective(gained)
         if not fits or (self.best is not None and better <= self.better):
             return False
         self.better = better
@@ -218,7 +219,7 @@ class Search:
         if self.instance.ties or self._pairs is None:
             return False
         pairs, base, quantum = self._pairs
-        best = ((self.near.taken.cost if self.by_cost else self.near.taken.damage) - self.better - base) // quantum
+        best = (self.base.goal.objective(self.near.taken) - self.better - base) // quantum
         if pairs.bound(best) < best:
             return False
         self.proved = -self.better

@@ -20,7 +20,7 @@ from impq_opt.proof.pricing import _least_on_lines
 from impq_opt.solvers import native as solver_native
 from impq_opt.solvers.exact.core import search
 from impq_opt.solvers.exact.model import Model
-from impq_opt.solvers.exact.price import Goal, Known, find_price, narrow
+from impq_opt.solvers.exact.price import Known, find_price, narrow
 from impq_opt.solvers.exact.scan import common_divisor, scan
 from impq_opt.solvers.exact.tuning import Tuning
 from impq_opt.solvers.native.cores import closest, within
@@ -292,7 +292,7 @@ def test_known_steps_lead_to_the_price_that_sorting_finds(name: str) -> None:
     walked = 0
     for place in range(50, len(hull) - 50, len(hull) // 40):
         instance = hull.instance.with_bound(Fraction(float(hull.damage[place]) * 1.0001))
-        goal = Goal(True, Model(instance).capacity)
+        goal = Model(instance).goal
         hulls = hull._prepared.hulls
         assert hulls is not None
         known = Known(hulls, goal, Tuning())
