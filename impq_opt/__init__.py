@@ -18,6 +18,7 @@ from impq_opt.judge.verify import Check, Verdict, Verification, verify
 from impq_opt.problem.allocation import Allocation, Certificate, Diagnosis, Enumeration, Status, Stop
 from impq_opt.problem.declaration import Group
 from impq_opt.problem.problem import Problem
+from impq_opt.problem.stays import Stay
 from impq_opt.solve import allocate, solve
 
 __version__ = "0.1.0"
@@ -40,6 +41,7 @@ __all__ = [
     "Problem",
     "Solver",
     "Status",
+    "Stay",
     "Stop",
     "Verdict",
     "Verification",

@@ -14,6 +14,7 @@ from impq_opt.costs import TableCost
 from impq_opt.errors import FileError
 from impq_opt.exchange.base import Layer, Precision, Reader, Writer, read_json, shifted, table, typed
 from impq_opt.exchange.fused import fused_ties
+from impq_opt.exchange.zeros import unmeasured_zeros
 from impq_opt.groups.candidates import Candidates
 from impq_opt.groups.damage import DamageTable
 from impq_opt.groups.names import GroupNames
@@ -56,7 +57,13 @@ class AutoRound(Reader, Writer):
         return [read_json(file) for file in files]
 
     def problem(self, scores: Sequence[Any]) -> Problem:
-        """Return the problem of several caches, one a scheme, over the same layers."""
+        """Return the problem of several caches, one a scheme, over the same layers.
+
+        Raises
+        ------
+        FileError
+            Where a cache is none, or does not score the same layers as the first.
+        """
         caches = [typed(cache, _Cache, f"autoround: file {place + 1}") for place, cache in enumerate(scores)]
         layers = list(caches[0].layer_scores)
         for place, cache in enumerate(caches):
@@ -86,7 +93,7 @@ class AutoRound(Reader, Writer):
             damage_unit="loss above the best of each layer",
             provenance={"damage_offset": offset, "schemes": dict(zip(labels, schemes, strict=True))},
         )
-        return problem.revise(ties=fused_ties(problem.names))
+        return unmeasured_zeros(problem).revise(ties=fused_ties(problem.names))
 
     # -- out ---------------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ import numpy as np
 from impq_opt.costs import TableCost
 from impq_opt.errors import AllocationError, FileError
 from impq_opt.exchange.base import Precision, Reader, Writer, need, read_json, table, typed, whole
+from impq_opt.exchange.zeros import unmeasured_zeros
 from impq_opt.groups.candidates import gather_sets
 from impq_opt.groups.damage import DamageTable
 from impq_opt.groups.names import GroupNames
@@ -54,7 +55,15 @@ class ModelOpt(Reader, Writer):
     # -- in ----------------------------------------------------------------------------------------------------------
 
     def load(self, paths: Sequence[Path]) -> Any:
-        """Return a search state from a checkpoint, or from a JSON file whose formats are written as text."""
+        """Return a search state from a checkpoint, or from a JSON file whose formats are written as text.
+
+        Raises
+        ------
+        FileError
+            Where it is no search state.
+        MissingPackageError
+            Where a checkpoint is given and ModelOpt or torch is not installed.
+        """
         path = self.only(paths)
         if path.suffix == ".json":
             return read_json(path)
@@ -70,7 +79,13 @@ class ModelOpt(Reader, Writer):
             raise FileError(f"is not a ModelOpt checkpoint: {str(error).splitlines()[0]}", where=str(path)) from None
 
     def problem(self, scores: Mapping[str, Any]) -> Problem:
-        """Return the problem of a search state."""
+        """Return the problem of a search state.
+
+        Raises
+        ------
+        FileError
+            Where there are no scores, or not as many as formats.
+        """
         state = typed(dict(scores) if isinstance(scores, Mapping) else scores, _State, self.name)
         if not state.candidate_stats:
             raise FileError("has no scores", where=f"{self.name}: candidate_stats")
@@ -86,7 +101,7 @@ class ModelOpt(Reader, Writer):
         sizes = np.maximum(np.rint(full[:, 0]), 1).astype(np.int64)
         names = [name.removesuffix(_SUFFIX) for name, _ in rows]
         modules = [row.module_names for _, row in rows]
-        return Problem(
+        problem = Problem(
             names=GroupNames.explicit(names, [m[0] if len(m) == 1 else n for m, n in zip(modules, names, strict=True)]),
             candidates=gather_sets(
                 [tuple(cost[k, : len(row.costs)] / sizes[k]) for k, (_, row) in enumerate(rows)],
@@ -99,11 +114,18 @@ class ModelOpt(Reader, Writer):
             metric=f"modelopt {state.method or ''}".strip(),
             damage_unit="auto_quantize score",
         )
+        return unmeasured_zeros(problem)
 
     # -- out ---------------------------------------------------------------------------------------------------------
 
     def solved(self, state: Mapping[str, Any], allocation: Allocation) -> dict[str, Any]:
-        """Return the search state that the allocation was read from, with the allocation as its best recipe."""
+        """Return the search state that the allocation was read from, with the allocation as its best recipe.
+
+        Raises
+        ------
+        AllocationError
+            Where the allocation was not made from this state, or has no answer.
+        """
         stats = state["candidate_stats"]
         names = [name.removesuffix(_SUFFIX) for name in stats]
         if names != list(allocation.problem.names):

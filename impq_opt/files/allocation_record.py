@@ -16,9 +16,11 @@ from impq_opt.errors import AllocationError, nearest
 from impq_opt.exactness.sums import nearest_float
 from impq_opt.files.revision import Number, Revision
 from impq_opt.problem.allocation import Allocation, Certificate, Diagnosis, Enumeration, Status, Stop
+from impq_opt.problem.allocation import number as plain_number
 from impq_opt.problem.problem import Problem
+from impq_opt.problem.stays import Whole
 
-__all__ = ["AllocationRecord", "allocation_from_record", "allocation_record"]
+__all__ = ["AllocationRecord", "allocation_from_record", "allocation_record", "whole_record"]
 
 FORMAT = "impq-opt allocation"
 
@@ -28,6 +30,16 @@ class EffectiveBits(msgspec.Struct, forbid_unknown_fields=True):
 
     weight: float | None
     activation: float | None
+
+
+class WholeRecord(msgspec.Struct, forbid_unknown_fields=True):
+    """What the whole network takes, in bits; see :class:`impq_opt.problem.stays.Whole`."""
+
+    bits: Number
+    parameters: int
+    staying: int
+    bits_per_parameter: float
+    compression_ratio: float | None
 
 
 class ExactRecord(msgspec.Struct, forbid_unknown_fields=True):
@@ -98,12 +110,15 @@ class AllocationRecord(msgspec.Struct, forbid_unknown_fields=True):
     diagnosis: DiagnosisRecord | None
     statistics: dict[str, Any]
     bits: dict[str, Number] | None
+    whole: WholeRecord | None = None
+    unknown: list[str] = []
     formats: dict[str, str] | None = None
     revision: Revision | None = None
 
 
 NESTED = {
     "effective_bits": EffectiveBits,
+    "whole": WholeRecord,
     "exact": ExactRecord,
     "certificate": CertificateRecord,
     "enumeration": EnumerationRecord,
@@ -156,11 +171,27 @@ def allocation_record(
         "statistics": _plain(allocation.statistics),
         "bits": dict(zip(allocation.problem.names, allocation.bits.tolist(), strict=True)) if found else None,
     }
+    whole = allocation.whole if found else None
+    if whole is not None:
+        record["whole"] = whole_record(whole)
+    if found and len(allocation.unknown):
+        record["unknown"] = [allocation.problem.names[g] for g in allocation.unknown.tolist()]
     if found and allocation.problem.candidates.formats:
         record["formats"] = dict(zip(allocation.problem.names, _formats(allocation), strict=True))
     if revision:
         record["revision"] = msgspec.to_builtins(revision)
     return record
+
+
+def whole_record(whole: Whole) -> dict[str, Any]:
+    """Return the part of the document that says what the whole network takes."""
+    return {
+        "bits": _finite(plain_number(whole.bits)),
+        "parameters": whole.parameters,
+        "staying": whole.staying,
+        "bits_per_parameter": nearest_float(whole.mean),
+        "compression_ratio": None if whole.ratio is None else nearest_float(whole.ratio),
+    }
 
 
 def _exact(value: Fraction | float) -> int | float | str:
@@ -230,7 +261,7 @@ def _diagnosis(diagnosis: Diagnosis | None) -> dict[str, Any] | None:
 def _formats(allocation: Allocation) -> list[str]:
     candidates = allocation.problem.candidates
     assert allocation.choice is not None
-    sets = [0] * len(allocation.choice) if candidates.set_of is None else candidates.set_of.tolist()
+    sets = candidates.numbers(len(allocation.choice)).tolist()
     return [candidates.formats[s][k] for s, k in zip(sets, allocation.choice.tolist(), strict=True)]
 
 
@@ -288,6 +319,10 @@ def _stated(record: AllocationRecord) -> dict[str, Any]:
     names = ("objective", "lower_bound", "gap", "cost", "damage", "bound", "compression_ratio")
     stated: dict[str, Any] = {name: getattr(record, name) for name in names}
     stated |= {f"{kind} bits": getattr(record.effective_bits, kind) for kind in ("weight", "activation")}
+    if record.whole is not None:
+        stated |= {f"whole {name}": value for name, value in msgspec.structs.asdict(record.whole).items()}
+    if record.unknown:
+        stated["unknown"] = record.unknown
     return stated if record.bits is None else stated | {"bits": record.bits}
 
 
@@ -335,7 +370,7 @@ def _choice(record: AllocationRecord, problem: Problem) -> npt.NDArray[np.int64]
     given: Mapping[str, Number | str] = record.formats if record.formats is not None else record.bits or {}
     where = "formats" if record.formats is not None else "bits"
     candidates = problem.candidates
-    sets = [0] * len(problem) if candidates.set_of is None else candidates.set_of.tolist()
+    sets = candidates.numbers(len(problem)).tolist()
     columns: list[dict[Number | str, int | None]] = [{} for _ in candidates.sets]
     choice = np.empty(len(problem), dtype=np.int64)
     for group, (name, number) in enumerate(zip(problem.names, sets, strict=True)):

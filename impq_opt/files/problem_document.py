@@ -17,6 +17,7 @@ from impq_opt.files.problem_record import FORMAT, OPTIONAL, ProblemRecord, probl
 from impq_opt.groups.candidates import Candidates
 from impq_opt.groups.damage import PowerLaw
 from impq_opt.problem.problem import Problem
+from impq_opt.problem.stays import STORED, by_reason
 
 __all__ = ["problem_document"]
 
@@ -49,6 +50,17 @@ def _head(problem: Problem) -> dict[str, Any]:
     }
     if problem.candidates.numbered:
         head["numbered"] = True
+    if problem.free_unmeasured:
+        head["free_unmeasured"] = True
+    if problem.stays is not None:
+        head["stays"] = [
+            {"reason": reason, "bits": _exact(bits), "elements": {stay.name: stay.elements for stay in entries}}
+            for (reason, bits), entries in by_reason(problem.stays).items()
+        ]
+    if problem.stored != STORED:
+        head["stored"] = _exact(problem.stored)
+    if problem.grids:
+        head["grids"] = dict(problem.grids)
     if problem.provenance:
         head["provenance"] = _plain(problem.provenance, "provenance")
     return head
@@ -91,7 +103,7 @@ def _exact(value: Fraction | float) -> int | float | str:
 
 
 def _called(candidates: Candidates, group: int, column: int) -> int | float | str:
-    number = 0 if candidates.set_of is None else int(candidates.set_of[group])
+    number = candidates.number_of(group)
     return candidates.formats[number][column] if candidates.formats else _width(candidates.sets[number][column])
 
 
@@ -100,9 +112,7 @@ def _width(bits: float) -> int | float:
 
 
 def _by_group(problem: Problem) -> dict[str, Any]:
-    number_of = (
-        np.zeros(len(problem), dtype=np.int64) if problem.candidates.set_of is None else problem.candidates.set_of
-    )
+    number_of = problem.candidates.numbers(len(problem))
     usual = int(np.bincount(number_of).argmax())
     head: dict[str, Any] = {"bits": [_width(b) for b in problem.candidates.sets[usual]]}
     if problem.candidates.formats:
@@ -141,7 +151,7 @@ def _one_group(problem: Problem, group: int, number: int, usual: int) -> dict[st
 
 
 def _graph_of(problem: Problem, group: int) -> dict[str, Any]:
-    """Return what a group says about its quantizer and its place in the network; nothing for what is not known."""
+    """Return what a group says about its quantizer, its place in the network and who measured it, where known."""
     one: dict[str, Any] = {}
     if problem.ranges is not None and np.isfinite(problem.ranges[group]):
         one["range"] = float(problem.ranges[group])
@@ -157,6 +167,8 @@ def _graph_of(problem: Problem, group: int) -> dict[str, Any]:
             one["also_reads"] = [[problem.names[activation], macs] for _, activation, macs in further]
     if problem.steps is not None and problem.steps[group, 0] >= 0:
         one["steps"] = problem.steps[group].tolist()
+    if problem.unmeasured is not None and problem.unmeasured[group]:
+        one["measured"] = False
     return one
 
 
@@ -177,6 +189,8 @@ def _by_array(problem: Problem) -> tuple[dict[str, Any], dict[str, npt.NDArray[A
     }
     arrays: dict[str, Any] = {name: getattr(problem, name) for name in ("sizes", *OPTIONAL)}
     arrays["set_of"] = candidates.set_of
+    if problem.unmeasured is not None:
+        arrays["unmeasured"] = problem.unmeasured.astype(np.int8)
     if isinstance(problem.damage, PowerLaw):
         arrays |= {"sensitivity": problem.damage.sensitivity, "stderr": problem.damage.stderr}
     else:

@@ -27,6 +27,7 @@ from impq_opt.groups.damage import DamageTable, PowerLaw
 from impq_opt.groups.names import GroupNames
 from impq_opt.problem.declaration import Group, from_groups
 from impq_opt.problem.problem import Problem
+from impq_opt.problem.stays import STORED, Stay
 
 __all__ = ["FORMAT", "ProblemRecord", "problem_from_record"]
 
@@ -59,6 +60,7 @@ class GroupRecord(_Struct):
     also_reads: list[tuple[str, Whole]] = []
     length: Whole | None = None
     steps: tuple[Whole, Whole] | None = None
+    measured: bool = True
     costs: dict[str, list[Number]] = {}
 
 
@@ -84,6 +86,14 @@ class ArraysRecord(_Struct):
     sha256: str
 
 
+class StaysRecord(_Struct):
+    """Parameters that stay as they are for one reason, by name; see :class:`impq_opt.Stay`."""
+
+    reason: str
+    bits: Number | str
+    elements: dict[str, Whole]
+
+
 class ProblemRecord(_Struct):
     """All of a problem file."""
 
@@ -99,7 +109,11 @@ class ProblemRecord(_Struct):
     ties: list[list[str]] = []
     budgets: dict[str, Number | str] = {}
     pins: dict[str, Number | str] = {}
+    free_unmeasured: bool = False
     costs: list[CostRecord] = []
+    stays: list[StaysRecord] | None = None
+    stored: Number | str = STORED
+    grids: dict[str, str] = {}
     arrays: ArraysRecord | None = None
     names: NamesRecord | None = None
     candidates: list[CandidatesRecord] = []
@@ -112,6 +126,7 @@ NESTED = {
     "names": NamesRecord,
     "candidates": CandidatesRecord,
     "costs": CostRecord,
+    "stays": StaysRecord,
     "arrays": ArraysRecord,
 }
 
@@ -121,6 +136,10 @@ def problem_from_record(record: ProblemRecord, arrays: Arrays | None, folder: Pa
     given: dict[str, Any] = {
         "bound": None if record.bound is None else _number(record.bound, "bound"),
         "metric": record.metric,
+        "free_unmeasured": record.free_unmeasured,
+        "stays": None if record.stays is None else _stays(record.stays),
+        "stored": record.stored,
+        "grids": record.grids,
         "provenance": record.provenance,
     }
     if record.damage_unit is not None:
@@ -132,6 +151,17 @@ def problem_from_record(record: ProblemRecord, arrays: Arrays | None, folder: Pa
     tables = [cost_from_csv(one, folder, problem) for one in record.costs if one.csv is not None]
     problem = replace(problem, costs=(*problem.costs, *tables), objective=_objective(record))
     return problem.revise(budgets=record.budgets, pins=record.pins, ties=record.ties)
+
+
+def _stays(records: list[StaysRecord]) -> list[Stay]:
+    stays = []
+    for place, record in enumerate(records):
+        try:
+            bits = read_exact(record.bits, "bits")
+            stays += [Stay(name, elements, bits, record.reason) for name, elements in record.elements.items()]
+        except ProblemError as error:
+            raise error.within(f"stays[{place}]") from None
+    return stays
 
 
 def _objective(record: ProblemRecord) -> dict[str, Any]:
@@ -209,6 +239,7 @@ def _group(place: int, one: GroupRecord, record: ProblemRecord) -> Group:
         also_reads=one.also_reads,
         length=one.length or 0,
         steps=one.steps,
+        measured=one.measured,
     )
 
 
@@ -266,10 +297,11 @@ ARRAYS: dict[str, tuple[str, int]] = {
     "pins": ("int64", 2),
     "tie_members": ("int64", 1),
     "tie_starts": ("int64", 1),
+    "unmeasured": ("int8", 1),
 }
 
 
-OPTIONAL = ("kinds", "ranges", "macs", "reads", "also_reads", "lengths", "steps")
+OPTIONAL = ("kinds", "ranges", "macs", "reads", "also_reads", "lengths", "steps", "unmeasured")
 
 
 def _from_arrays(record: ProblemRecord, arrays: Arrays) -> dict[str, Any]:

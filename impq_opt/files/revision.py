@@ -16,6 +16,7 @@ class Revision(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, f
     """What was changed on the problem of a file before it was solved; see :meth:`impq_opt.Problem.revise`.
 
     ``confidence`` raises damages to their upper limits; see :func:`impq_opt.problem.uncertainty.upper_limit`.
+    ``free_unmeasured`` lets groups go whose damage is not known.
     """
 
     pins: dict[str, Number | str] = {}
@@ -23,12 +24,21 @@ class Revision(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, f
     bits: list[Number] | None = None
     budgets: dict[str, str] = {}
     confidence: float | None = None
+    free_unmeasured: bool = False
 
     def apply(self, problem: Problem) -> Problem:
         """Return ``problem`` so revised."""
         if self.confidence is not None:
             problem = upper_limit(problem, self.confidence)
-        return problem.revise(pins=self.pins, ties=self.ties, bits=self.bits, budgets=self.budgets)
+        return problem.revise(
+            pins=self.pins,
+            ties=self.ties,
+            bits=self.bits,
+            budgets=self.budgets,
+            free_unmeasured=self.free_unmeasured or None,
+        )
 
     def __bool__(self) -> bool:
-        return bool(self.pins or self.ties or self.bits or self.budgets or self.confidence is not None)
+        return bool(
+            self.pins or self.ties or self.bits or self.budgets or self.free_unmeasured or self.confidence is not None
+        )

@@ -47,12 +47,12 @@ class Candidates(Held):
         super().__post_init__()
         self._check_widths()
         # Neither the sign of a zero nor the type of a number is part of what it says.
-        object.__setattr__(self, "sets", tuple(tuple(float(w) + 0.0 for w in one) for one in self.sets))
+        object.__setattr__(self, "sets", tuple(tuple(float(w) + 0.0 for w in widths) for widths in self.sets))
         if self.formats and [len(f) for f in self.formats] != [len(s) for s in self.sets]:
             raise ProblemError("one format name per candidate", where="candidates.formats")
-        for number, one in enumerate(self.sets):
+        for number, widths in enumerate(self.sets):
             where = f"candidates[{number}]"
-            if len(set(self.labels(number))) != len(one):
+            if len(set(self.labels(number))) != len(widths):
                 raise ProblemError(
                     "candidates must be distinct",
                     where=where,
@@ -61,11 +61,11 @@ class Candidates(Held):
                 )
 
     def _check_widths(self) -> None:
-        for number, one in enumerate(self.sets):
+        for number, widths in enumerate(self.sets):
             where = f"candidates[{number}]"
-            if not isinstance(one, tuple) or not one:
+            if not isinstance(widths, tuple) or not widths:
                 raise ProblemError("a group needs at least one candidate", where=where, hint="e.g. bits = [2, 4, 8]")
-            for width in one:
+            for width in widths:
                 real = isinstance(width, (int, float, np.integer, np.floating)) and not isinstance(width, bool)
                 if not real or not 0 <= width < math.inf or width > _WIDEST:
                     raise ProblemError("bits must be finite numbers >= 0", where=where, value=width)
@@ -73,6 +73,10 @@ class Candidates(Held):
     def labels(self, number: int) -> tuple[str, ...]:
         """Return what the candidates of set ``number`` are called: their format, or their bits."""
         return self.formats[number] if self.formats else tuple(f"{w:g}" for w in self.sets[number])
+
+    def label(self, group: int, column: int) -> str:
+        """Return what candidate ``column`` of ``group`` is called."""
+        return self.labels(self.number_of(group))[column]
 
     def position(self, number: int, candidate: float | str) -> int | None:
         """Return the column in set ``number`` of a width or format name, or None."""
@@ -89,16 +93,24 @@ class Candidates(Held):
     @property
     def width(self) -> int:
         """The largest number of candidates of a group, K."""
-        return max(len(one) for one in self.sets)
+        return max(len(widths) for widths in self.sets)
+
+    def number_of(self, group: int) -> int:
+        """Return the number of the set that ``group`` takes."""
+        return 0 if self.set_of is None else int(self.set_of[group])
+
+    def numbers(self, count: int) -> IntArray:
+        """Return the number of the set (G,) that each of ``count`` groups takes."""
+        return np.zeros(count, dtype=np.int64) if self.set_of is None else self.set_of
 
     def of(self, group: int, allowed: npt.NDArray[np.bool_] | None = None) -> tuple[float, ...]:
         """Return the precisions that ``group`` may take; only those ``allowed`` (G, K) where that is given."""
-        found = self.sets[0 if self.set_of is None else int(self.set_of[group])]
-        return found if allowed is None else tuple(b for b, may in zip(found, allowed[group], strict=False) if may)
+        widths = self.sets[self.number_of(group)]
+        return widths if allowed is None else tuple(b for b, may in zip(widths, allowed[group], strict=False) if may)
 
     def tied(self, group: int, allowed: npt.NDArray[np.bool_] | None = None) -> dict[tuple[float, str], int]:
         """Return the columns that ``group`` may take by what its ties have to share: precision and format."""
-        number = 0 if self.set_of is None else int(self.set_of[group])
+        number = self.number_of(group)
         widths, names = self.sets[number], self.formats[number] if self.formats else ("",) * len(self.sets[number])
         return {
             (width, name): column
@@ -108,22 +120,29 @@ class Candidates(Held):
 
     def members(self, number: int, count: int) -> IntArray:
         """Return the indices of the groups, out of ``count``, that take set ``number``."""
-        if self.set_of is None:
-            return np.arange(count) if number == 0 else np.empty(0, dtype=np.int64)
-        return np.flatnonzero(self.set_of == number)
+        return np.flatnonzero(self.numbers(count) == number)
 
     def bits(self, choice: IntArray) -> npt.NDArray[np.float64]:
         """Return the precision (G,) that each choice (G,) stands for."""
         if self.set_of is None:
             return np.asarray(self.sets[0], dtype=np.float64)[choice]
         table = np.full((len(self.sets), self.width), np.nan)
-        for row, one in zip(table, self.sets, strict=True):
-            row[: len(one)] = one
+        for row, widths in zip(table, self.sets, strict=True):
+            row[: len(widths)] = widths
         return table[self.set_of, choice]
+
+    def columns(self, bits: npt.NDArray[np.float64]) -> IntArray:
+        """Return the column (G,) of the candidate of each precision (G,), -1 where not exactly one has it."""
+        columns = np.full(len(bits), -1, dtype=np.int64)
+        for number, one in enumerate(self.sets):
+            members = self.members(number, len(bits))
+            match = bits[members, None] == np.array(one)
+            columns[members] = np.where(match.sum(axis=1) == 1, match.argmax(axis=1), -1)
+        return columns
 
     def counts(self, count: int) -> IntArray:
         """Return the number of candidates (G,) of each of ``count`` groups."""
-        lengths = np.array([len(one) for one in self.sets], dtype=np.int64)
+        lengths = np.array([len(widths) for widths in self.sets], dtype=np.int64)
         return np.full(count, lengths[0]) if self.set_of is None else lengths[self.set_of]
 
 

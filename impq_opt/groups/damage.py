@@ -13,7 +13,7 @@ from impq_opt.groups.candidates import Candidates
 from impq_opt.groups.held import Held, held
 from impq_opt.types import FloatArray, IntArray
 
-__all__ = ["DamageTable", "PowerLaw"]
+__all__ = ["DamageTable", "PowerLaw", "zero_damages"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,3 +91,11 @@ class DamageTable(Held):
     def chosen(self, candidates: Candidates, choice: IntArray) -> FloatArray:
         """Return the damage (G,) of a choice (G,)."""
         return self.values[np.arange(len(choice)), choice]
+
+
+def zero_damages(damage: PowerLaw | DamageTable, candidates: Candidates) -> npt.NDArray[np.bool_]:
+    """Return which groups (G,) have a damage of exactly 0 at every candidate that they may take."""
+    if isinstance(damage, PowerLaw):
+        return damage.sensitivity == 0
+    past = np.arange(damage.values.shape[1]) >= candidates.counts(len(damage))[:, None]
+    return (past | (damage.values == 0) | (damage.values == np.inf)).all(axis=1)

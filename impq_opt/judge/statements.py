@@ -51,6 +51,8 @@ def _truths(allocation: Allocation) -> Iterator[tuple[str, Any]]:
     yield "weight bits", effective
     yield "activation bits", _effective(allocation.problem, allocation.bits, 1) if found else None
     yield "compression_ratio", 16 / effective if effective else None
+    yield from _whole(allocation.problem, allocation.bits if found else None)
+    yield "unknown", tuple(allocation.problem.names[g] for g in allocation.unknown.tolist()) if found else ()
     if found:
         yield "bits", dict(zip(allocation.problem.names, allocation.bits.tolist(), strict=True))
 
@@ -69,14 +71,40 @@ def _effective(problem: Problem, bits: Any, kind: int) -> Fraction | None:
     inside = np.flatnonzero(kinds == kind)
     if problem.candidates.numbered or not len(inside):
         return None
-    sizes = problem.sizes[inside].tolist()
-    widths = [Fraction(repr(float(b))) for b in bits[inside].tolist()]
-    return sum((size * b for size, b in zip(sizes, widths, strict=True)), Fraction(0)) / sum(sizes)
+    return _taken(problem, bits, inside) / sum(problem.sizes[inside].tolist())
+
+
+def _taken(problem: Problem, bits: Any, groups: Any) -> Fraction:
+    """Return sum N B over some groups."""
+    widths = [Fraction(repr(float(b))) for b in bits[groups].tolist()]
+    return sum((size * b for size, b in zip(problem.sizes[groups].tolist(), widths, strict=True)), Fraction(0))
+
+
+def _whole(problem: Problem, bits: Any) -> Iterator[tuple[str, Any]]:
+    """Yield what is true of the whole network: its weights in groups, and what the problem says stays as it is."""
+    taken: Fraction | None = None
+    parameters: int | None = None
+    staying: int | None = None
+    stored = Fraction(0)
+    if bits is not None and problem.stays is not None and not problem.candidates.numbered:
+        weights = np.flatnonzero(problem.weights())
+        staying = sum(stay.elements for stay in problem.stays)
+        kept = sum((Fraction(stay.bits) * stay.elements for stay in problem.stays), Fraction(0))
+        elements = sum(problem.sizes[weights].tolist())
+        taken, parameters = _taken(problem, bits, weights) + kept, elements + staying
+        stored = Fraction(problem.stored) * elements + kept
+    yield "whole bits", taken
+    yield "whole parameters", parameters
+    yield "whole staying", staying
+    yield "whole bits_per_parameter", None if taken is None or parameters is None else taken / parameters
+    yield "whole compression_ratio", stored / taken if taken else None
 
 
 def _same(stated: Any, true: Any, rounding: float) -> bool:
     if isinstance(true, Mapping):
         return isinstance(stated, Mapping) and stated.keys() == true.keys() and all(stated[k] == true[k] for k in true)
+    if isinstance(true, tuple):
+        return isinstance(stated, list | tuple) and tuple(stated) == true
     if true is None or true in (math.inf, -math.inf):
         return stated is None
     if stated is None:
@@ -89,4 +117,6 @@ def _same(stated: Any, true: Any, rounding: float) -> bool:
 def _text(value: Any) -> str:
     if isinstance(value, Mapping):
         return "other bits" if value else "nothing"
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value)) or "nothing"
     return "nothing" if value is None else f"{nearest_float(value):.15g}"

@@ -3,34 +3,44 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import impq_opt
+from impq_opt.data.batch import prepare
+from impq_opt.data.batches import Batches, tensors
 from impq_opt.data.dataset import Dataset
 from impq_opt.errors import DataError
+from impq_opt.groups.candidates import Candidates
+from impq_opt.groups.damage import zero_damages
 from impq_opt.measure.assemble import assemble
 from impq_opt.measure.estimators import Estimator
 from impq_opt.measure.grouping import Grouping
 from impq_opt.measure.metrics import Metric, load_metric
-from impq_opt.measure.pool import Pool, look_at, prepare
+from impq_opt.measure.pool import Pool, look_at
+from impq_opt.measure.premise import AUTO, grids_of
 from impq_opt.measure.replicates import Chunks, Progress, Replicates, Sampling, replicate
+from impq_opt.measure.silent import SAMPLES, unheard
 from impq_opt.measure.survey import Survey, calibrate
+from impq_opt.memory import kept_memory
+from impq_opt.networks.fitting import fitted
 from impq_opt.problem.problem import Problem
+from impq_opt.problem.unmeasured import few
 from impq_opt.tracing.trace import trace
+from impq_opt.types import BoolArray
 
 __all__ = ["measure", "survey_of", "tensors"]
 
 CALIBRATION = 512  # samples that tell the ranges of activations
-Batches = Dataset | Iterable[Any]
 
 
+@kept_memory()
 def measure(
     network: nn.Module,
     data: Batches,
@@ -41,10 +51,13 @@ def measure(
     sampling: Sampling | None = None,
     bits: Sequence[float] = range(1, 9),
     residual: str = "tie",
+    grid: str | Mapping[str, str] = AUTO,
+    assume_noise: bool = False,
     device: str = "cpu",
     bf16: bool = False,
     checkpoint: Path | None = None,
     progress: Progress | None = None,
+    tell: Callable[[str], None] | None = None,
     provenance: dict[str, Any] | None = None,
 ) -> Problem:
     """Measure what every precision of every group does to a trained classifier, and declare the problem.
@@ -52,9 +65,10 @@ def measure(
     Parameters
     ----------
     network : nn.Module
-        Takes one tensor (n, ...), returns logits (n, classes). Measured in eval mode, left as it was.
-    data : Dataset or iterable
-        Of batches: inputs, or pairs of inputs and labels. An iterable is read until there are enough samples.
+        Takes a tensor (n, ...), or several by position or by keyword; returns logits (n, classes), as
+        :func:`~impq_opt.networks.calling.logits_of` finds them. Measured in eval mode, left as it was.
+    data : Dataset, Tensor, mapping, torch data set, or iterable of batches
+        What :func:`~impq_opt.data.batches.tensors` reads. An iterable is read until there are enough samples.
     groups : str or Grouping
         ``"layer"``, ``"kernel"``, ``"slice"``, or ``"block"``.
     metric : str
@@ -67,6 +81,13 @@ def measure(
         Candidates of every group.
     residual : {"tie", "accumulate"}
         See :func:`~impq_opt.tracing.trace.trace`.
+    grid : str or mapping of str to str
+        How weights are rounded; the problem names it, so that quantizing does the same. A method of
+        :data:`~impq_opt.quantize.methods.METHODS`, with options (``"zero:over=tensor"``), for all weights or by label.
+        ``"auto"``: a grid with a zero level where many weights are exactly 0, ``mid-rise`` elsewhere.
+    assume_noise : bool
+        Take rounding errors for noise of variance ``step^2 / 12``, whatever they are. Otherwise weights whose errors
+        are no noise are found, and have damages of the errors as they are.
     device : str
     bf16 : bool
         Propagate in bfloat16; what that changes on the first chunk is measured and stored.
@@ -74,22 +95,30 @@ def measure(
         Where to keep finished chunks, so that an interrupted measurement resumes; removed at the end.
     progress : callable, optional
         Told chunks done, chunks at most and the relative error, after every round.
+    tell : callable, optional
+        Told at once each thing that seems wrong with the data, a sentence; all are in the provenance as ``data_notes``.
     provenance : dict, optional
         Further entries for the problem's provenance.
 
     Returns
     -------
     Problem
-        With standard errors over independent chunks, ranges, and in ``provenance`` what was done.
+        With standard errors over independent chunks, ranges, what stays as it is, and in ``provenance`` what was done.
+        A group that changes the logits and that no gradient reaches is unmeasured: it keeps its most bits.
 
     Raises
     ------
     DataError
-        A network that is not a classifier, logits that are not numbers or never differ, or no samples.
+        A network that is not a classifier or that no gradient goes through, logits that are not numbers or never
+        differ, or data that are none or do not fit the network.
     """
     sampling = sampling or Sampling()
-    dataset = tensors(data, sampling.samples)
     chosen = load_metric(metric)
+    dataset = tensors(data, sampling.samples)
+    dataset = fitted(network, dataset, rows=sampling.rows(dataset), labels=chosen.unit if chosen.labels else "")
+    if tell is not None:
+        for note in dataset.notes:
+            tell(note)
     survey = survey_of(
         network,
         dataset,
@@ -97,53 +126,39 @@ def measure(
         estimator=estimator,
         bits=bits,
         residual=residual,
+        grid=grid,
+        assume_noise=assume_noise,
         device=device,
         seed=sampling.seed,
     )
     chunks = chunks_of(survey, dataset, chosen, sampling)
     columns = chosen.columns(survey)
+    grids = [method.spec for method in survey.grids.values()]
     identity = f"{metric}|{survey.grouping}|{survey.estimator}|{survey.bits}|{bf16}|{_digest(survey)}"
+    identity += f"|{grids}|{assume_noise}" if assume_noise or set(grids) != {"mid-rise"} else ""
     result = replicate(
         survey, chunks, chosen,
         columns=columns, identity=identity, checkpoint=checkpoint, progress=progress, autocast=bf16,
     )  # fmt: skip
+    law = chosen.law(survey, result.mean, result.stderr)
+    zero = zero_damages(law, Candidates((survey.bits,)))
+    unmeasured = unheard(survey, dataset, zero, seed=sampling.seed)
     if not result.mean.any():
-        raise DataError(
-            "no group has any effect on any decision",
-            where="network",
-            hint="do its logits depend on its weights, and differ between classes?",
-        )
+        raise _nothing_measured(bool(unmeasured.any()))
     record = _record(survey, chunks, result, metric)
+    if getattr(chosen, "noise", False):
+        record["noise"] = _noise(survey)
+    if zero.any():
+        record["zero_damages"] = _zeros(survey, zero, unmeasured, len(dataset))
     if bf16:
         record["bf16_bias"] = _bias(survey, dataset, chosen, sampling, columns)
-    law = chosen.law(survey, result.mean, result.stderr)
     problem = assemble(
         survey, law if result.chunks > 1 else replace(law, stderr=None),  # one replicate tells nothing of its error
-        metric=metric, unit=chosen.unit, provenance=record | (provenance or {}),
+        network=network, metric=metric, unit=chosen.unit, provenance=record | (provenance or {}), unmeasured=unmeasured,
     )  # fmt: skip
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     return problem
-
-
-def tensors(data: Batches, samples: int | None) -> Dataset:
-    """Return ``data`` as a data set, reading an iterable of batches until there are ``samples``."""
-    if isinstance(data, Dataset):
-        return data
-    inputs: list[Tensor] = []
-    labels: list[Tensor] = []
-    for batch in data:
-        x, y = batch if isinstance(batch, (tuple, list)) and len(batch) == 2 else (batch, None)
-        if not isinstance(x, Tensor) or x.ndim < 2:
-            raise DataError("a batch must be a tensor (n, ...), or a pair of inputs and labels", where="data", value=x)
-        inputs.append(x)
-        labels += [] if y is None else [torch.as_tensor(y)]
-        if samples is not None and sum(map(len, inputs)) >= samples:
-            break
-    if not inputs:
-        raise DataError("holds no samples", where="data", hint="the iterable of batches is empty")
-    complete = len(labels) == len(inputs)
-    return Dataset(torch.cat(inputs), torch.cat(labels) if complete else None, name="batches")
 
 
 def survey_of(
@@ -154,6 +169,8 @@ def survey_of(
     estimator: str | Estimator = "importance",
     bits: Sequence[float] = range(1, 9),
     residual: str = "tie",
+    grid: str | Mapping[str, str] = AUTO,
+    assume_noise: bool = False,
     device: str = "cpu",
     seed: int = 0,
 ) -> Survey:
@@ -171,6 +188,8 @@ def survey_of(
         estimator if isinstance(estimator, Estimator) else Estimator(estimator),
         calibrate(traced, batches),
         tuple(float(b) for b in bits),
+        grids_of({site.name: traced.weight_tensor(site) for site in traced.weights}, grid),
+        assume_noise,
     )
 
 
@@ -189,6 +208,7 @@ def _record(survey: Survey, chunks: Chunks, result: Replicates, metric: str) -> 
     """Return what was done, as plain values that a problem file can hold."""
     rules = [survey.ranges[site.name].rule for site in survey.network.activations]
     pool, sampling = chunks.pool, chunks.sampling
+    special = any(":" in method.spec for method in survey.grids.values())
     record: dict[str, Any] = {
         "source": "measured",
         "metric": metric,
@@ -201,7 +221,7 @@ def _record(survey: Survey, chunks: Chunks, result: Replicates, metric: str) -> 
         "estimator": survey.estimator.name,
         "estimator_options": {k: v for k, v in asdict(survey.estimator).items() if k != "name"},
         "groups": survey.grouping.kind if survey.grouping.kind != "block" else f"block of {survey.grouping.size}",
-        "weight_ranges": "2 max |w| of each output kernel",
+        "weight_ranges": "as the grids say" if special else "2 max |w| of each output kernel",
         "activation_ranges": f"{rules.count('batch-norm')} by batch-norm (beta + 6 |gamma|), "
         f"{rules.count('measured')} by the largest of {min(CALIBRATION, len(chunks.data))} samples",
         "input": survey.network.module.takes,
@@ -209,6 +229,8 @@ def _record(survey: Survey, chunks: Chunks, result: Replicates, metric: str) -> 
         "classes": survey.network.classes,
         "made_with": f"impq-opt {impq_opt.__version__}, torch {torch.__version__}",
     }
+    if chunks.data.notes:
+        record["data_notes"] = list(chunks.data.notes)
     if result.chunks > 1:
         record["relative_error"] = _errors(chunks, result)
     if len(pool.tail):
@@ -219,9 +241,47 @@ def _record(survey: Survey, chunks: Chunks, result: Replicates, metric: str) -> 
         }
     if sampling.look != Sampling().look:
         record["look"] = sampling.look
+    if survey.network.logits_at:
+        record["logits"] = survey.network.logits_at
     if survey.network.skipped:
         record["not_measured"] = list(survey.network.skipped)
     return record
+
+
+def _noise(survey: Survey) -> dict[str, Any]:
+    """Return for how many weight groups rounding errors are noise, and why not for those of which labels."""
+    unlike = sum(survey.rows(site).stop - survey.rows(site).start for site in survey.unlike_noise)
+    record: dict[str, Any] = {
+        "premise": "assumed" if survey.assume_noise else "rounding errors are noise of mean 0 and variance step^2/12",
+        "holds": survey.weight_groups - unlike,
+        "of": survey.weight_groups,
+    }
+    if unlike:
+        record["errors_as_they_are"] = {site.name: survey.premises[site.name].reason for site in survey.unlike_noise}
+    return record
+
+
+def _nothing_measured(heard: bool) -> DataError:
+    if heard:
+        return DataError(
+            "the logits depend on its weights, and no gradient reaches any of them",
+            where="network",
+            hint="does its forward run under no_grad, or detach what it returns?",
+        )
+    return DataError(
+        "no group has any effect on any decision",
+        where="network",
+        hint="do its logits depend on its weights, and differ between classes?",
+    )
+
+
+def _zeros(survey: Survey, zero: BoolArray, unmeasured: BoolArray, samples: int) -> dict[str, Any]:
+    """Return what is known of the groups whose damage came out at exactly 0."""
+    record: dict[str, Any] = {"meaning": "groups whose damage came out at exactly 0"}
+    for key, groups in (("no_gradient", unmeasured), ("no_effect", zero & ~unmeasured)):
+        if groups.any():
+            record[key] = {"groups": int(groups.sum()), "such_as": few(survey.names, np.flatnonzero(groups))}
+    return record | {"samples": min(samples, SAMPLES)}
 
 
 def _errors(chunks: Chunks, result: Replicates) -> dict[str, Any]:

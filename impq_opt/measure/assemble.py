@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from impq_opt.groups.candidates import Candidates
 from impq_opt.groups.damage import DamageTable, PowerLaw
 from impq_opt.measure.survey import Survey
 from impq_opt.problem.problem import Problem
+from impq_opt.problem.stays import Stay
 from impq_opt.tracing.sites import WeightSite
-from impq_opt.types import IntArray
+from impq_opt.types import BoolArray, IntArray
 
 __all__ = ["assemble"]
 
 
 def assemble(
-    survey: Survey, damage: PowerLaw | DamageTable, *, metric: str, unit: str, provenance: Mapping[str, Any]
+    survey: Survey,
+    damage: PowerLaw | DamageTable,
+    *,
+    network: nn.Module,
+    metric: str,
+    unit: str,
+    provenance: Mapping[str, Any],
+    unmeasured: BoolArray | None = None,
 ) -> Problem:
-    """Return the problem of the surveyed groups with the given damages."""
+    """Return the problem of the surveyed groups of ``network`` with the given damages."""
     reads, macs, also = _reads(survey)
     return Problem(
         names=survey.names,
@@ -35,10 +46,22 @@ def assemble(
         lengths=_per_label(survey, [site.length for site in survey.network.weights], 0),
         steps=_steps(survey),
         ties=_ties(survey),
+        unmeasured=unmeasured,
+        stays=tuple(Stay(s.parameter, s.elements, s.bits, s.reason) for s in survey.network.stays if s.elements),
+        stored=_stored(survey, network),
         metric=metric,
         damage_unit=unit,
+        grids={site.name: spec for site in survey.network.weights if (spec := survey.grid(site).spec) != "mid-rise"},
         provenance=provenance,
     )
+
+
+def _stored(survey: Survey, network: nn.Module) -> Fraction:
+    """Return the bits of a weight in a group as the network stores it: the mean, where tensors differ."""
+    parameters = dict(network.named_parameters())
+    tensors = [parameters.get(s.parameter, survey.network.weight_tensor(s)) for s in survey.network.weights]
+    elements = [math.prod(site.shape) for site in survey.network.weights]
+    return Fraction(sum(8 * t.element_size() * n for t, n in zip(tensors, elements, strict=True)), sum(elements))
 
 
 def _per_label(survey: Survey, weights: list[int], activation: int) -> IntArray:

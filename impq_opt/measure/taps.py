@@ -15,6 +15,7 @@ from torch import Tensor
 
 from impq_opt.measure.calls import call_gradients, is_table, table_squares
 from impq_opt.measure.contraction import batch_gradient, kernel_norms, weight_gradient, weight_squares
+from impq_opt.measure.shifts import Shifts
 from impq_opt.tracing.graph import Network
 from impq_opt.tracing.sites import ActivationSite, Use, WeightSite
 
@@ -32,13 +33,18 @@ class Taps:
         else they get the squared norms of each sample and output kernel, (n, out).
     whole : bool
         The batch is one sample: gradients are summed over it before they are squared (per-batch probes).
+    shifts : Shifts, optional
+        Rounding errors whose effect is wanted as well.
     """
 
-    def __init__(self, network: Network, *, fine: bool = False, whole: bool = False) -> None:
-        self.network, self.fine, self.whole = network, fine, whole
+    def __init__(
+        self, network: Network, *, fine: bool = False, whole: bool = False, shifts: Shifts | None = None
+    ) -> None:
+        self.network, self.fine, self.whole, self._errors = network, fine, whole, shifts
         self.weights: dict[str, Tensor] = {}
         self.activations: dict[str, Tensor] = {}
         self._partial: dict[str, tuple[int, Tensor]] = {}
+        self._sums: dict[str, Tensor] = {}
         self._calls: dict[str, list[tuple[WeightSite, Use]]] = {}
         for site in network.weights:
             for use in site.uses:
@@ -67,6 +73,11 @@ class Taps:
 
         return self.network.run(x, visit, watch=self.watch, folds=self._folds)
 
+    @property
+    def shifts(self) -> dict[str, Tensor]:
+        """Squares (n, groups, K) of what rounding errors do to the scalar, by weight site."""
+        return {name: total.square() for name, total in self._sums.items()}
+
     def _tapped(self, node: str, outputs: tuple[Any, ...], inputs: tuple[Any, ...]) -> Any:
         """Return the outputs of a call that has several, with a hook on each.
 
@@ -83,7 +94,7 @@ class Taps:
 
         Sites that the scalar does not depend on are absent. ``keep`` allows another backward pass.
         """
-        self.weights, self.activations, self._partial = {}, {}, {}
+        self.weights, self.activations, self._partial, self._sums = {}, {}, {}, {}
         if scalar.requires_grad:
             torch.autograd.backward(scalar, retain_graph=keep)
 
@@ -96,13 +107,18 @@ class Taps:
         def hook(grad: Tensor) -> None:
             grad, inputs = grad.detach(), x.to(grad.dtype)
             if self.whole:
-                self._sum_up(site, batch_gradient(grad, inputs, site.shape, use), scale)
+                gradient = batch_gradient(grad, inputs, site.shape, use)
+                self._shift(site, use, scale, gradient=gradient)
+                self._sum_up(site, gradient, scale)
                 return
             if crowded:
                 rows = weight_gradient(grad, inputs, site.shape, use)
-                self._sum_up(site, layout.by_sample(rows, samples).sum(1), scale)
+                gradient = layout.by_sample(rows, samples).sum(1)
+                self._shift(site, use, scale, gradient=gradient)
+                self._sum_up(site, gradient, scale)
                 return
             grad, inputs = layout.by_sample(grad, samples), layout.by_sample(inputs, samples)
+            self._shift(site, use, scale, layer=(grad, inputs))
             if len(site.uses) > 1:
                 self._sum_up(site, weight_gradient(grad, inputs, site.shape, use), scale)
             elif self.fine:
@@ -149,6 +165,26 @@ class Taps:
         total = gradient if total is None else total + gradient
         self._partial[site.name] = uses + 1, total
         self.weights[site.name] = total.square().sum(0 if self.fine else 2)
+
+    def _shift(
+        self,
+        site: WeightSite,
+        use: Use,
+        scale: Tensor | None,
+        *,
+        gradient: Tensor | None = None,
+        layer: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
+        """Add what the rounding errors of a weight do through one of its uses."""
+        if self._errors is None or site.name not in self._errors.errors:
+            return
+        shifts = self._errors if scale is None else self._errors.scaled(site, scale)
+        if gradient is not None:
+            part = shifts.of_gradient(site, gradient)
+        else:
+            assert layer is not None
+            part = shifts.of_layer(site, *layer, use)
+        self._sums[site.name] = self._sums[site.name] + part if site.name in self._sums else part
 
     def _activation_hook(self, site: ActivationSite, samples: int) -> Callable[[Tensor], None]:
         layout = self.network.layouts[site.node]

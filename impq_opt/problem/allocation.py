@@ -19,6 +19,8 @@ from impq_opt.exactness.sums import nearest_float
 from impq_opt.groups.arrays import ACTIVATION, WEIGHT
 from impq_opt.groups.held import Held, held
 from impq_opt.problem.problem import Problem
+from impq_opt.problem.stays import Whole
+from impq_opt.problem.unmeasured import unknown_groups
 from impq_opt.types import IntArray
 
 __all__ = ["Allocation", "Certificate", "Diagnosis", "Enumeration", "Status", "Stop"]
@@ -253,7 +255,10 @@ class Allocation(Held):
 
     @property
     def effective_bits(self) -> tuple[float | None, float | None]:
-        """Sum N B / sum N over weight groups and over activation groups; None where there are none."""
+        """Sum N B / sum N over weight groups and over activation groups; None where there are none.
+
+        Of the groups alone, B_w,eff and B_a,eff of the IMPQ paper: :attr:`whole` is about the whole network.
+        """
         kinds = self.problem.kinds
         return self._effective(kinds, WEIGHT), self._effective(kinds, ACTIVATION)
 
@@ -270,9 +275,19 @@ class Allocation(Held):
 
     @property
     def compression_ratio(self) -> float | None:
-        """16 sum N / sum N B over weight groups (IMPQ slides); None where there are no bits."""
+        """16 sum N / sum N B over weight groups (IMPQ slides), not of the network; None where there are no bits."""
         effective = self.effective_bits[0]
         return 16 / effective if effective else None
+
+    @cached_property
+    def unknown(self) -> IntArray:
+        """The groups whose damage nobody knows and :attr:`damage` lacks: unmeasured, and below 16 bits."""
+        return unknown_groups(self.problem.unmeasured, self.bits, numbered=self.problem.candidates.numbered)
+
+    @cached_property
+    def whole(self) -> Whole | None:
+        """What the whole network takes; None where the problem does not say what of it is in no group."""
+        return self.problem.whole(self.bits)
 
     def __repr__(self) -> str:
         if self.choice is None:

@@ -51,6 +51,8 @@ class Group:
         Length D of its dot products.
     steps : (int, int), optional
         First and last step of the execution at which this activation group is in memory.
+    measured : bool
+        Whether anybody knows its damage; where not it keeps its most bits.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Group:
     also_reads: Sequence[tuple[str, int]] = ()
     length: int = 0
     steps: tuple[int, int] | None = None
+    measured: bool = True
 
 
 def from_groups(groups: Sequence[Group]) -> dict[str, Any]:
@@ -95,6 +98,7 @@ def from_groups(groups: Sequence[Group]) -> dict[str, Any]:
         "also_reads": _also_reads(groups, names),
         "lengths": int_array([g.length for g in groups], "lengths") if any(g.length for g in groups) else None,
         "steps": _steps(groups),
+        "unmeasured": np.array([not g.measured for g in groups]),
     }
 
 
@@ -189,7 +193,7 @@ def restrict(
         damage = DamageTable(take(damage.values), None if damage.stderr is None else take(damage.stderr))
     kept_pins = {}
     for group, column in pins.items():
-        kept = keep[0 if old.set_of is None else int(old.set_of[group])]
+        kept = keep[old.number_of(group)]
         if column not in kept:
             raise ProblemError("its pin is not among the candidates that are left", where=layout.names[group])
         kept_pins[group] = kept.index(column)
@@ -217,7 +221,7 @@ def pin(layout: Layout, pins: Mapping[int, int], wanted: Mapping[str, float | st
     found = dict(pins)
     for pattern, precision in wanted.items():
         for group in _select(layout, pattern, f"pins.{pattern}" if isinstance(pattern, str) else "pins").tolist():
-            number = 0 if layout.candidates.set_of is None else int(layout.candidates.set_of[group])
+            number = layout.candidates.number_of(group)
             column = layout.candidates.position(number, precision)
             if column is None:
                 raise ProblemError(

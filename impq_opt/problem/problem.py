@@ -19,11 +19,15 @@ from impq_opt.errors import ProblemError
 from impq_opt.groups.arrays import allowed_tables, candidate_sets, exact_bound, group_names, int_array, precisions
 from impq_opt.groups.candidates import Candidates
 from impq_opt.groups.damage import DamageTable, PowerLaw
+from impq_opt.groups.held import frozen
 from impq_opt.groups.labelled import align
 from impq_opt.groups.layout import Layout
 from impq_opt.groups.names import GroupNames
 from impq_opt.problem.declaration import Group, from_groups, pin, restrict, tie
-from impq_opt.problem.validation import check_damage, check_goals, check_pins, check_tables, check_ties
+from impq_opt.problem.stays import STORED, Stay, Whole, check_stays, staying_lines, width
+from impq_opt.problem.unmeasured import keeping, mask, most_columns, own_pins, unmeasured_lines
+from impq_opt.problem.validation import check_damage, check_goals, check_grids, check_pins, check_tables, check_ties
+from impq_opt.types import BoolArray
 
 __all__ = ["Problem"]
 
@@ -55,6 +59,18 @@ class Problem(Layout):
         Groups that must take equal precisions.
     metric, damage_unit : str
         What the damage is, and its unit.
+    unmeasured : ndarray of bool (G,), optional
+        Groups whose damage is not known, whatever ``damage`` says of them. Those without a pin keep their most bits:
+        the problem pins them there itself.
+    free_unmeasured : bool
+        Let them take any bits, as if they damaged no more than ``damage`` says. Nobody can prove the sum then.
+    stays : tuple of Stay, optional
+        Every parameter of the network that is in no group; None where nothing is said about them.
+    stored : int or Fraction
+        Bits of a weight in a group as the network stores it; 32 where nothing is said.
+    grids : mapping of str to str
+        How the weights of a label are rounded: the name of a method of :mod:`impq_opt.quantize.methods`, with options,
+        such as ``"zero"`` or ``"zero:over=tensor"``. ``"mid-rise"`` where a label is not named.
     provenance : mapping
         Where the numbers come from.
     """
@@ -68,6 +84,11 @@ class Problem(Layout):
     ties: tuple[tuple[int, ...], ...] = ()
     metric: str = "impq"
     damage_unit: str = "mismatch probability bound"
+    unmeasured: BoolArray | None = None
+    free_unmeasured: bool = False
+    stays: tuple[Stay, ...] | None = None
+    stored: int | Fraction = STORED
+    grids: Mapping[str, str] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -75,14 +96,28 @@ class Problem(Layout):
         object.__setattr__(self, "budgets", {name: _exact(v, f"budgets.{name}") for name, v in self.budgets.items()})
         plain = {name: v.item() if isinstance(v, np.generic) else v for name, v in self.objective.items()}
         object.__setattr__(self, "objective", plain)
+        object.__setattr__(self, "stored", width(self.stored, "stored"))
+        if self.stays is not None:
+            object.__setattr__(self, "stays", check_stays(self.stays))
         super().__post_init__()
         check_tables(self, self.costs)
         check_damage(self, self.damage)
         check_goals(self.costs, self.objective, self.budgets, self.bound)
         check_pins(self, self.pins, self.allowed)
         check_ties(self, self.ties, self.pins, self.allowed)
+        check_grids(self, self.grids)
         # One tie, one form: neither the digest nor the answer depends on the order in which it was written.
         object.__setattr__(self, "ties", tuple(sorted(tuple(sorted(int(g) for g in tie)) for tie in self.ties)))
+        object.__setattr__(self, "unmeasured", mask(self.unmeasured, len(self)))
+        if self.unmeasured is not None and not self.free_unmeasured:
+            object.__setattr__(self, "pins", frozen(keeping(self._most, self.pins, self.ties)))
+
+    @property
+    def _most(self) -> dict[int, int]:
+        """The most bits, as a column, of each unmeasured group."""
+        if self.unmeasured is None:
+            return {}
+        return most_columns(self, self.unmeasured, self.ties, self.allowed, self.costs)
 
     # -- building ------------------------------------------------------------------------------------------------
 
@@ -190,6 +225,7 @@ class Problem(Layout):
         pins: Mapping[str, float | str] | None = None,
         ties: Iterable[Sequence[str]] = (),
         bits: Sequence[float] | None = None,
+        free_unmeasured: bool | None = None,
     ) -> Problem:
         """Return the problem with other goals, and with more pins and ties.
 
@@ -207,8 +243,14 @@ class Problem(Layout):
             patterns mean labels of one shape (kernel 3 of q with kernel 3 of k).
         bits : sequence of float
             Keep only these candidates.
+        free_unmeasured : bool
+            Whether unmeasured groups may leave their most bits; a pin lets them go too, one by one.
         """
+        free = self.free_unmeasured if free_unmeasured is None else free_unmeasured
         changes: dict[str, Any] = {}
+        if self.unmeasured is not None and not self.free_unmeasured:
+            # The problem's own pins follow from all else, so they go first and are made again last.
+            changes = {"free_unmeasured": True, "pins": own_pins(self.pins, self._most)}
         if minimize is not None:
             changes["objective"] = {minimize: 1} if isinstance(minimize, str) else dict(minimize)
         if bound is not None:
@@ -224,7 +266,13 @@ class Problem(Layout):
         if pins:
             problem = replace(problem, pins=pin(problem, problem.pins, pins))
         ties = tuple(ties)
-        return replace(problem, ties=tie(problem, problem.ties, ties)) if ties else problem
+        if ties:
+            problem = replace(problem, ties=tie(problem, problem.ties, ties))
+        return problem if problem.free_unmeasured == free else replace(problem, free_unmeasured=free)
+
+    def grid(self, label: str) -> str:
+        """Return how the weights of ``label`` are rounded."""
+        return self.grids.get(label, "mid-rise")
 
     @property
     def allowed(self) -> npt.NDArray[np.bool_] | None:
@@ -237,9 +285,31 @@ class Problem(Layout):
         """Return the cost term called ``name``."""
         return cost_named(name, self.costs)
 
+    def whole(self, bits: npt.ArrayLike) -> Whole | None:
+        """Return what the whole network takes with its groups at ``bits`` (G,).
+
+        None where nothing is said about what stays, and where candidates are only numbered.
+        """
+        if self.stays is None or self.candidates.numbered:
+            return None
+        weights = self.weights()
+        sizes, widths = self.sizes[weights], np.asarray(bits, dtype=np.float64)[weights]
+        groups = Fraction(0)
+        for level in np.unique(widths).tolist():
+            groups += Fraction(repr(level)) * int(sizes[widths == level].sum())  # bits stand for their decimals
+        return Whole.of(groups, int(sizes.sum()), self.stored, self.stays)
+
+    def notes(self, bits: npt.ArrayLike | None = None) -> list[str]:
+        """Return in words, a line each, what stays as it is and which groups' damage nobody knows, at ``bits`` (G,)."""
+        lines = staying_lines(self.stays or (), int(self.sizes[self.weights()].sum()))
+        if self.unmeasured is not None:
+            kept = {group: column for group, column in self._most.items() if self.pins.get(group) == column}
+            lines += unmeasured_lines(self, self.unmeasured, kept, bits)
+        return lines
+
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over everything that determines the answer; not over provenance."""
+        """SHA-256 over everything that determines the answer; not over provenance, grids and what stays."""
         state = hashlib.sha256()
         for key, value in self._canonical():
             state.update(key.encode() + b"\0")
@@ -278,13 +348,16 @@ class Problem(Layout):
         yield "pins", sorted(self.pins.items())
         yield "ties", self.ties
         yield "metric", (self.metric, self.damage_unit)
+        if self.unmeasured is not None:
+            yield "unmeasured", self.unmeasured
+            yield "free_unmeasured", self.free_unmeasured
 
     def __repr__(self) -> str:
         return f"Problem({len(self)} groups, minimize={'+'.join(self.objective)}, bound={self.bound})"
 
 
 # Fields of a layout with a number for each group.
-_VECTORS = ("kinds", "ranges", "macs", "reads", "lengths")
+_VECTORS = ("kinds", "ranges", "macs", "reads", "lengths", "unmeasured")
 
 
 def _vectors(kinds: Any, fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt.costs import CostTerm, TableCost, cost_named
-from impq_opt.errors import OptionError, ProblemError
+from impq_opt.errors import OptionError, ProblemError, nearest
 from impq_opt.groups.arrays import exact_bound, positive
 from impq_opt.groups.damage import DamageTable, PowerLaw
 from impq_opt.groups.layout import Layout
 from impq_opt.types import FloatArray, IntArray
 
-__all__ = ["check_damage", "check_goals", "check_pins", "check_tables", "check_ties"]
+__all__ = ["check_damage", "check_goals", "check_grids", "check_pins", "check_tables", "check_ties"]
 
 
 def check_tables(layout: Layout, costs: tuple[CostTerm, ...]) -> None:
@@ -161,3 +161,19 @@ def check_ties(
                     where=where,
                     value=without[0],
                 )
+
+
+def check_grids(layout: Layout, grids: Mapping[str, str]) -> None:
+    """Raise ProblemError unless each entry names a label of weights and, in a line of text, a grid."""
+    if not isinstance(grids, Mapping):
+        raise ProblemError("must be a mapping of labels to grids", where="grids", value=grids)
+    labels = layout.names.labels
+    places = dict(zip(labels, layout.names.offsets, strict=False)) if grids else {}
+    weights = layout.weights()
+    for label, grid in grids.items():
+        if label not in places:
+            raise ProblemError("no such label", where="grids", value=label, hint=nearest(str(label), labels))
+        if not weights[places[label]]:
+            raise ProblemError("is of an activation; grids are of weights", where=f"grids.{label}", value=grid)
+        if not isinstance(grid, str) or not grid.strip() or not grid.isprintable():
+            raise ProblemError("must be the name of a grid", where=f"grids.{label}", value=grid, hint="e.g. 'zero'")

@@ -1,5 +1,6 @@
 """Quantizers, quantized copies of networks from allocations, and packed integer codes."""
 
+from impq_opt.quantize.methods import METHODS, Method, Quantizer, load_method
 from impq_opt.quantize.network import (
     QuantizedWeight,
     activation_quantizers,
@@ -13,13 +14,17 @@ from impq_opt.quantize.packing import PackedSize, Unpacked, pack, unpack, unpack
 from impq_opt.quantize.quantizers import ActivationQuantizer, WeightQuantizer, WeightRange
 
 __all__ = [
+    "METHODS",
     "ActivationQuantizer",
+    "Method",
     "PackedSize",
     "QuantizedWeight",
+    "Quantizer",
     "Unpacked",
     "WeightQuantizer",
     "WeightRange",
     "activation_quantizers",
+    "load_method",
     "pack",
     "quantize",
     "quantize_traced",

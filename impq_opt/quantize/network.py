@@ -13,10 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from impq_opt.data.batch import Structure, together
 from impq_opt.errors import AllocationError, DataError, nearest
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problem.problem import Problem
-from impq_opt.quantize.quantizers import ActivationQuantizer, WeightQuantizer, WeightRange
+from impq_opt.quantize.methods import Method, Quantizer, load_method
+from impq_opt.quantize.quantizers import ActivationQuantizer
 from impq_opt.tracing.example import example_of
 from impq_opt.tracing.graph import Network
 from impq_opt.tracing.module import TracedModule
@@ -50,12 +52,12 @@ class QuantizedWeight:
         The parameter's name in the float network.
     latent : Tensor
         The float weight that training moves.
-    quantizer : WeightQuantizer
+    quantizer : Quantizer
     """
 
     name: str
     latent: Tensor
-    quantizer: WeightQuantizer
+    quantizer: Quantizer
 
     @property
     def value(self) -> Tensor:
@@ -70,8 +72,8 @@ def quantize(
     problem: Problem,
     allocation: Allocation | npt.ArrayLike,
     *,
-    scheme: WeightRange | None = None,
-    example: Tensor | None = None,
+    scheme: Method | str | None = None,
+    example: Structure | None = None,
 ) -> nn.Module:
     """Return a copy of ``network`` whose weights and activations are rounded as allocated, ready to train on.
 
@@ -89,9 +91,9 @@ def quantize(
         call, and its range is the span of its quantizer (the clip value of a rectifier's output).
     allocation : Allocation, or array of int (G,)
         Precisions of the groups.
-    scheme : WeightRange, optional
-        What the weight quantizers span; the paper's choice unless given.
-    example : Tensor, optional
+    scheme : Method or str, optional
+        How all weights are rounded; as the problem says of each (``Problem.grids``) unless given.
+    example : Tensor, tuple of Tensor or dict of str to Tensor, optional
         Inputs (n, ...) to trace the network with; made from the problem's provenance unless given.
 
     Raises
@@ -110,7 +112,7 @@ def quantize(
 
 
 def quantize_traced(
-    network: Network, problem: Problem, allocation: Allocation | npt.ArrayLike, *, scheme: WeightRange | None = None
+    network: Network, problem: Problem, allocation: Allocation | npt.ArrayLike, *, scheme: Method | str | None = None
 ) -> TracedModule:
     """Return what :func:`quantize` does, of a network that is traced already, which is left as it is."""
     bits = _bits(problem, allocation)
@@ -124,7 +126,7 @@ def quantize_traced(
     return with_activations(copied, {network.node_of(quantizer.label): quantizer for quantizer in quantizers})
 
 
-def traced_for(network: nn.Module, example: Tensor | None, described: Any) -> Network:
+def traced_for(network: nn.Module, example: Structure | None, described: Any) -> Network:
     """Return the network traced with an example, or with one made from what is ``described``, on its own device.
 
     Raises
@@ -139,7 +141,7 @@ def traced_for(network: nn.Module, example: Tensor | None, described: Any) -> Ne
             hint="give example=, a batch of its inputs; measure writes what that is into the problem",
         )
     tensors = [*network.parameters(), *network.buffers()]
-    x = example_of(described) if example is None else example
+    x = example_of(described) if example is None else together(example)
     return trace(network, x.to(tensors[0].device) if tensors else x)
 
 
@@ -151,12 +153,13 @@ def _bits(problem: Problem, allocation: Allocation | npt.ArrayLike) -> npt.NDArr
 
 
 def _parametrize_all(
-    network: nn.Module, problem: Problem, bits: npt.NDArray[np.generic], scheme: WeightRange | None
+    network: nn.Module, problem: Problem, bits: npt.NDArray[np.generic], scheme: Method | str | None
 ) -> None:
     weights = problem.weights()
     for label, groups in _labels(problem):
         if weights[groups].any():
-            _parametrize(network, label, bits[groups], problem.sizes[groups], scheme)
+            method = load_method(scheme or problem.grid(label))
+            _parametrize(network, label, bits[groups], problem.sizes[groups], method)
 
 
 def quantized_weights(network: nn.Module) -> dict[str, QuantizedWeight]:
@@ -166,7 +169,7 @@ def quantized_weights(network: nn.Module) -> dict[str, QuantizedWeight]:
     for prefix, module in network.named_modules():
         for name, chain in _chains(module):
             quantizer = chain[0]
-            if len(chain) != 1 or not isinstance(quantizer, WeightQuantizer):
+            if len(chain) != 1 or not isinstance(quantizer, Quantizer):
                 continue
             latent = chain.original
             if id(latent) not in seen:
@@ -245,7 +248,7 @@ def _parametrize(
     label: str,
     bits: npt.NDArray[np.generic],
     sizes: IntArray,
-    scheme: WeightRange | None,
+    method: Method,
 ) -> None:
     """Put a quantizer on the weight that ``label`` names, in every module that shares it."""
     parameters = dict(network.named_parameters(remove_duplicate=False))
@@ -259,7 +262,7 @@ def _parametrize(
             value=int(sizes.sum()),
             hint=f"the network's weight has {weight.numel()} elements",
         )
-    quantizer = WeightQuantizer(weight.shape, bits, sizes, scheme).to(weight.device)
+    quantizer = method.quantizer(weight.shape, bits, sizes).to(weight.device)
     for module in list(network.modules()):
         for name, parameter in list(module.named_parameters(recurse=False)):
             if parameter is weight:

@@ -16,8 +16,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from impq_opt.data.batch import Structure
 from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import DataError, FileError, OptionError, nearest
+from impq_opt.quantize.methods import Quantizer, load_method
+from impq_opt.quantize.methods.mid_rise import MidRise
 from impq_opt.quantize.network import (
     activation_quantizers,
     quantized_weights,
@@ -25,14 +28,16 @@ from impq_opt.quantize.network import (
     traced_for,
     with_activations,
 )
-from impq_opt.quantize.quantizers import ActivationQuantizer, WeightQuantizer, WeightRange
+from impq_opt.quantize.quantizers import ActivationQuantizer
 from impq_opt.tracing.module import TracedModule
 from impq_opt.tracing.plain import plain
 
 __all__ = ["PackedSize", "Unpacked", "pack", "pack_codes", "unpack", "unpack_codes", "unpack_into"]
 
-# Version 1 names activations as torch.fx does, version 2 as measurements do; what the network takes is new in it too.
+# Version 1 names activations as torch.fx does, version 2 as measurements do. New in it are what the network takes,
+# grids other than mid-rise, and weights in half precision.
 _FORMAT, _VERSIONS = "impq-opt packed network", ("1", "2")
+_MID_RISE = ("over", "statistic", "one_bit")  # its options, as version 1 writes them
 # Elements whose bits are spread out at a time: 8 bytes each at 8 bits.
 _CHUNK = 1 << 22
 
@@ -46,7 +51,7 @@ class PackedSize:
     codes : int
         The weights in their allocated precisions: the problem's storage cost, exactly.
     scales : int
-        One float32 per range, and one more where one-bit groups have a scale of their own.
+        What decoding needs beside the codes: one float32 per range on uniform grids, of float64 for weights of float64.
     widths : int
         One byte per group: the allocation itself.
     padding : int
@@ -169,8 +174,8 @@ def pack(network: nn.Module, path: str | Path) -> PackedSize:
     for name, one in weights.items():
         parts = _packed_weight(one.latent, one.quantizer)
         tensors |= {f"{name}#{part}": tensor for part, tensor in parts.items()}
-        described.append({"name": name, "shape": list(one.quantizer.shape), **asdict(one.quantizer.scheme)})
-        sizes["scales"] += 8 * sum(t.nbytes for part, t in parts.items() if part.startswith("scale"))
+        described.append({"name": name, "shape": list(one.quantizer.shape)} | _described(one.latent, one.quantizer))
+        sizes["scales"] += one.quantizer.side_bits(one.latent)
         sizes["widths"] += 8 * sum(t.nbytes for part, t in parts.items() if part in ("bits", "runs"))
         sizes["padding"] += 8 * parts["codes"].nbytes - int(np.dot(one.quantizer.group_bits, one.quantizer.group_sizes))
     others = _other_state(network)
@@ -219,7 +224,7 @@ def unpack(path: str | Path) -> Unpacked:
         raise FileError("is not a packed network", where=str(path), hint="impq-opt pack writes them")
     if about.get("version") not in _VERSIONS:
         raise FileError(
-            "unknown version", where=str(path), value=about.get("version"), hint=f"known are {', '.join(_VERSIONS)}"
+            "unknown version", where=str(path), value=about.get("version"), hint=f"known are {' and '.join(_VERSIONS)}"
         )
     try:
         return _unpacked(about, tensors)
@@ -229,7 +234,7 @@ def unpack(path: str | Path) -> Unpacked:
         raise FileError("is damaged", where=str(path), value=str(error)) from None
 
 
-def unpack_into(network: nn.Module, path: str | Path, *, example: Tensor | None = None) -> nn.Module:
+def unpack_into(network: nn.Module, path: str | Path, *, example: Structure | None = None) -> nn.Module:
     """Return a copy of the float ``network`` that computes what the packed quantized network computes, bit for bit.
 
     Parameters
@@ -237,7 +242,7 @@ def unpack_into(network: nn.Module, path: str | Path, *, example: Tensor | None 
     network : nn.Module
         Left as it is.
     path : path
-    example : Tensor, optional
+    example : Tensor, tuple of Tensor or dict of str to Tensor, optional
         Inputs (n, ...) to trace the network with, where activations are quantized; made from what the file tells unless
         given. Files of version 1 tell nothing.
 
@@ -271,20 +276,24 @@ def _fill(copied: nn.Module, unpacked: Unpacked, path: str | Path) -> None:
     copied.load_state_dict(dict(unpacked.state), strict=False)
 
 
-def _packed_weight(latent: Tensor, quantizer: WeightQuantizer) -> dict[str, Tensor]:
+def _packed_weight(latent: Tensor, quantizer: Quantizer) -> dict[str, Tensor]:
     codes = quantizer.codes(latent).cpu().numpy().reshape(-1)
     sizes, bits = quantizer.group_sizes, quantizer.group_bits
-    scale, mean = quantizer.scales(latent)
     parts = {
         "codes": torch.from_numpy(pack_codes(codes, np.repeat(bits, sizes))),
         "bits": torch.from_numpy(bits.astype(np.uint8)),
-        "scale": scale.cpu().contiguous(),
     }
     if (sizes != sizes[0]).any():
         parts["runs"] = torch.from_numpy(sizes.copy())
-    if mean is not None:
-        parts["scale_one_bit"] = mean.cpu().contiguous()
-    return parts
+    return parts | {name: tensor.detach().cpu().contiguous() for name, tensor in quantizer.side(latent).items()}
+
+
+def _described(latent: Tensor, quantizer: Quantizer) -> dict[str, Any]:
+    """Return how codes and side information become weights."""
+    method = quantizer.method
+    about = asdict(method) if isinstance(method, MidRise) else {"method": method.spec}
+    exact = (torch.float32, torch.float64)
+    return about if latent.dtype in exact else about | {"dtype": str(latent.dtype).removeprefix("torch.")}
 
 
 def _other_state(network: nn.Module) -> dict[str, Tensor]:
@@ -311,18 +320,24 @@ def _other_state(network: nn.Module) -> dict[str, Tensor]:
     return others
 
 
+def _parts(name: str, tensors: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of the side information of a weight."""
+    return [key.removeprefix(f"{name}#") for key in tensors if key.startswith(f"{name}#")]
+
+
 def _unpacked(about: Mapping[str, Any], tensors: dict[str, Tensor]) -> Unpacked:
     state, widths = {}, {}
     for one in about["weights"]:
         name, shape = one["name"], tuple(one["shape"])
-        scheme = WeightRange(one["over"], one["statistic"], one["one_bit"])
+        method = load_method(one["method"]) if "method" in one else MidRise(*(one[o] for o in _MID_RISE))
         bits = tensors.pop(f"{name}#bits").numpy()
         runs = tensors.pop(f"{name}#runs", None)
         sizes = np.full(len(bits), math.prod(shape) // len(bits)) if runs is None else runs.numpy()
         codes = unpack_codes(tensors.pop(f"{name}#codes").numpy(), np.repeat(bits, sizes))
-        quantizer = WeightQuantizer(shape, bits, sizes, scheme)
-        scale, mean = tensors.pop(f"{name}#scale"), tensors.pop(f"{name}#scale_one_bit", None)
-        state[name] = quantizer.values(torch.from_numpy(codes).reshape(shape), scale, mean)
+        side = {part: tensors.pop(f"{name}#{part}") for part in _parts(name, tensors)}
+        state[name] = method.quantizer(shape, bits, sizes).values(
+            torch.from_numpy(codes).reshape(shape), side, getattr(torch, one["dtype"]) if "dtype" in one else None
+        )
         widths[name] = bits
     activations = tuple(
         ActivationQuantizer(one["bits"], one["span"], one["label"], signed=one["signed"])

@@ -20,7 +20,9 @@ import torch
 from torch import Tensor, device, fx, nn
 from torch.utils import _pytree as pytree
 
+from impq_opt.data.batch import Several
 from impq_opt.errors import DataError, OptionError, nearest
+from impq_opt.networks.calling import place_of_logits
 from impq_opt.tracing.export import Exported
 from impq_opt.tracing.folding import Fold, find_folds, folded_module
 from impq_opt.tracing.module import TracedModule, trainable
@@ -116,11 +118,23 @@ class Network:
     skipped : tuple of str
         The names of those that stay and have two dimensions or more, or are counted elsewhere.
     classes : int
+    keywords : tuple of str
+        Names of the inputs, where they are given by keyword, in the graph's order.
+    logits_at : str
+        Where the logits are in what the network returns; "" where they are all of it.
     layouts : dict of str to Layout
         Where the samples are in the output of each watched node.
     """
 
-    def __init__(self, network: nn.Module, exported: Exported, residual: str, merged: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        exported: Exported,
+        residual: str,
+        *,
+        keywords: tuple[str, ...] = (),
+        merged: Sequence[str] = (),
+    ) -> None:
         if residual not in RESIDUAL:
             raise OptionError(
                 "unknown treatment", where="residual", value=residual, hint="known are tie and accumulate"
@@ -130,6 +144,7 @@ class Network:
         self.structure, self._names, self._old_labels = exported.structure, exported.labels, exported.old_labels
         self.nodes = {node.name: node for node in graph.nodes}
         self.layouts: dict[str, Layout] = {}
+        self.keywords = keywords
         self._live = live_nodes(graph)
         self._order = {node: place for place, node in enumerate(self._live)}
         self.place = self._find_logits(next(n for n in graph.nodes if n.op == "output").args[0])
@@ -155,18 +170,11 @@ class Network:
         self.tensors = {name: held.detach() for name, held in attributes.items()}
 
     def _find_logits(self, outputs: Sequence[Any]) -> int:
-        """Return which output the logits are: the one called so, or else the first that is of their shape."""
+        """Return which output the logits are."""
         keys = pytree.tree_flatten_with_path(pytree.tree_unflatten(range(len(outputs)), self.structure))[0]
-        called = [place for place, (path, _) in enumerate(keys) if "logits" in pytree.keystr(path)]
         shapes = [batch_shape(output) if isinstance(output, fx.Node) else () for output in outputs]
-        place = next((k for k in [*called, *range(len(shapes))] if len(shapes[k]) == 2), 0)
-        if not shapes or len(shapes[place]) != 2:
-            raise DataError(
-                "is not a classifier: its output must be one tensor of logits (samples, classes)",
-                where="network",
-                value=shapes[0] if shapes and shapes[0] else type(outputs[0]).__name__,
-                hint="wrap it in a module that returns the logits",
-            )
+        place = place_of_logits([path for path, _ in keys], shapes)
+        self.logits_at = pytree.keystr(keys[place][0])
         self.classes = shapes[place][1]
         if self.classes < 2:
             raise DataError("needs at least two classes", where="network", value=self.classes)
@@ -174,16 +182,17 @@ class Network:
 
     def run(
         self,
-        x: Tensor,
+        x: Tensor | Several,
         visit: Callable[[str, Tensor, tuple[Any, ...]], Tensor] | None = None,
         tensors: dict[str, Tensor] | None = None,
         watch: frozenset[str] = frozenset(),
         folds: Mapping[str, Fold] = MappingProxyType({}),
     ) -> Tensor:
-        """Return the logits (n, classes) of inputs ``x`` (n, ...).
+        """Return the logits (n, classes) of inputs.
 
         Parameters
         ----------
+        x : Tensor (n, ...) or Several
         visit : callable (node, output, inputs) -> Tensor, optional
             Called after each node named in ``watch``; what it returns goes on in place of the output.
         tensors : dict, optional
@@ -191,12 +200,20 @@ class Network:
         folds : mapping, optional
             Layers that take in the batch-norm behind them; of :attr:`folds`. Their outputs are the batch-norm's.
         """
-        return Runner(self.module, visit, {**self.tensors, **(tensors or {})}, watch, folds).run(x)[self.place]
+        return Runner(self.module, visit, {**self.tensors, **(tensors or {})}, watch, folds).run(*self._given(x))[
+            self.place
+        ]
 
-    def logits(self, x: Tensor) -> Tensor:
+    def logits(self, x: Tensor | Several) -> Tensor:
         """Return what :meth:`run` does, quicker: with all folds, and no node to be shown."""
         with torch.no_grad():
-            return self._folded(x)[self.place]
+            return self._folded(*self._given(x))[self.place]
+
+    def _given(self, x: Tensor | Several) -> tuple[Tensor, ...]:
+        """Return the inputs in the order of the graph's."""
+        if isinstance(x, Tensor):
+            return (x,)
+        return x.args or tuple(x.kwargs[name] for name in self.keywords)
 
     @cached_property
     def _folded(self) -> fx.GraphModule:

@@ -1,0 +1,61 @@
+"""Methods of quantizing weights, one file each, by name.
+
+A new one is a file with a frozen dataclass that derives from :class:`Method`, and a line in :data:`METHODS`, or an
+entry point in the group ``impq_opt.methods`` of another package. :func:`impq_opt.testing.check_method` says whether it
+keeps the rules.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from impq_opt.errors import OptionError, nearest
+from impq_opt.quantize.methods.base import MOST_BITS, Method, Quantizer, whole_bits
+from impq_opt.registry import Registry
+
+__all__ = ["METHODS", "MOST_BITS", "Method", "Quantizer", "load_method", "method_names", "whole_bits"]
+
+METHODS: dict[str, str] = {
+    "mid-rise": "impq_opt.quantize.methods.mid_rise:MidRise",  # no zero level, steps of the largest weight (IMPQ)
+    "zero": "impq_opt.quantize.methods.zero:Zero",  # zero and the largest weight are levels (as llama.cpp's q4_0)
+}
+
+_registry = Registry[Method]("method", METHODS, "impq_opt.methods")
+method_names = _registry.names
+
+
+def load_method(spec: str | Method) -> Method:
+    """Return the method that a text such as ``"mid-rise"`` or ``"zero:over=tensor"`` names.
+
+    Raises
+    ------
+    OptionError
+        Unknown names, options or values, with near matches.
+    """
+    if isinstance(spec, Method):
+        return spec
+    name, colon, rest = spec.partition(":")
+    options: dict[str, Any] = {}
+    for part in rest.split(",") if colon else ():
+        option, equals, text = part.partition("=")
+        if not equals:
+            raise OptionError("options are written name=value", where=f"method {name!r}", value=part)
+        options[option.strip()] = text.strip()
+    kind = _registry.find(name)
+    for field in dataclasses.fields(kind):  # type: ignore[arg-type]  # every method is a dataclass
+        if field.name in options:
+            options[field.name] = _value(options[field.name], field.default, f"method {name!r}: {field.name}")
+    return _registry.make(name, **options)
+
+
+def _value(text: str, usual: Any, where: str) -> Any:
+    """Return an option's text as a value of the type of its usual value."""
+    if isinstance(usual, bool):
+        if text not in ("True", "False"):
+            raise OptionError("must be True or False", where=where, value=text, hint=nearest(text, ("True", "False")))
+        return text == "True"
+    try:
+        return type(usual)(text)
+    except ValueError:
+        raise OptionError(f"must be of type {type(usual).__name__}", where=where, value=text) from None

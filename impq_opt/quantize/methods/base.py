@@ -1,0 +1,142 @@
+"""What a weight quantizer is: a method with a name and options, and the module that it makes for one weight."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from impq_opt.errors import OptionError
+
+__all__ = ["MOST_BITS", "Method", "Quantizer", "whole_bits"]
+
+# Codes are whole numbers held in float32 while training; 16 bits leave that exact with room to spare.
+MOST_BITS = 16
+
+
+class Method(ABC):
+    """How weights are rounded, by name: a frozen dataclass whose fields are the method's options.
+
+    A problem names one for each weight (``Problem.grids``), and whoever measures, quantizes, validates or packs makes
+    its quantizer from that name.
+
+    Attributes
+    ----------
+    name, summary, source : str
+        ``source`` is the paper or the format that it follows.
+    has_zero : bool
+        Zero is always a level, so that a weight of exactly 0 stays 0 at every precision.
+    straight_through : bool
+        The gradient of the rounded weight passes unchanged to the latent one.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    source: ClassVar[str]
+    has_zero: ClassVar[bool] = False
+    straight_through: ClassVar[bool] = True
+
+    @property
+    def spec(self) -> str:
+        """Name and options that are not the usual ones, as :func:`load_method` reads them: ``zero:over=tensor``."""
+        given = [
+            f"{one.name}={getattr(self, one.name)}"
+            for one in dataclasses.fields(self)  # type: ignore[arg-type]  # every method is a dataclass
+            if getattr(self, one.name) != one.default
+        ]
+        return ":".join([self.name, ",".join(given)] if given else [self.name])
+
+    @abstractmethod
+    def levels(self, bits: int) -> int:
+        """Return the most values that the weights of one range take at ``bits``."""
+
+    @abstractmethod
+    def quantizer(self, shape: tuple[int, ...] | torch.Size, bits: npt.ArrayLike, sizes: npt.ArrayLike) -> Quantizer:
+        """Return a quantizer of one weight.
+
+        Parameters
+        ----------
+        shape : sequence of int
+            Of the weight; output kernels first.
+        bits : array of int (G,)
+            Precision of each group; groups are consecutive runs of the weight in C order.
+        sizes : array of int (G,)
+            Elements of each group; together they are the weight.
+
+        Raises
+        ------
+        OptionError
+            A precision that the method has not, or groups that it cannot tell apart.
+        """
+
+    @abstractmethod
+    def spans(self, weight: Tensor) -> Tensor | None:
+        """Return the span (out,), float64, of every output kernel: the step at B bits is the span times 2^-B.
+
+        None where steps are not so, or not uniform: damages then rest on the measured error alone.
+        """
+
+
+class Quantizer(nn.Module):
+    """A method on one weight, for use as a torch parametrization.
+
+    Whole codes and *side information* (scales, codebooks) stand for the rounded weight: ``values(codes(w), side(w))``
+    is ``forward(w)``, bit for bit. Arithmetic is in float32, or in float64 for weights of float64; the rounded weight
+    has the type of the latent one, each value rounded to it once.
+
+    Attributes
+    ----------
+    method : Method
+    shape : tuple of int
+    group_bits, group_sizes : ndarray of int64 (G,)
+    """
+
+    method: Method
+    shape: tuple[int, ...]
+    group_bits: npt.NDArray[np.int64]
+    group_sizes: npt.NDArray[np.int64]
+
+    def codes(self, weight: Tensor) -> Tensor:
+        """Return the codes, of the weight's shape, whole numbers from 0 to 2^B - 1, as uint8 or int32."""
+        raise NotImplementedError
+
+    def side(self, weight: Tensor) -> dict[str, Tensor]:
+        """Return by name what decoding needs beside the codes: what a packed file stores besides them."""
+        raise NotImplementedError
+
+    def values(self, codes: Tensor, side: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> Tensor:
+        """Return the weights of type ``dtype`` that ``codes`` stand for; of the type of the arithmetic unless given."""
+        raise NotImplementedError
+
+    def side_bits(self, weight: Tensor) -> int:
+        """Return the bits that the side information takes."""
+        return sum(8 * tensor.nbytes for tensor in self.side(weight).values())
+
+    def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]
+        """Move buffers with the network, and keep their type: whole numbers of 16 bits do not fit half precision."""
+        before = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, buffer in before.items():
+            moved = self._buffers[name]
+            assert moved is not None
+            self._buffers[name] = moved if moved.dtype == buffer.dtype else buffer.to(moved.device)
+        return self
+
+
+def whole_bits(bits: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """Return precisions as whole numbers; raise OptionError unless each is one of 1 to 16 bits."""
+    widths = np.atleast_1d(np.asarray(bits, dtype=np.float64))
+    wrong = (widths != np.rint(widths)) | (widths < 1) | (widths > MOST_BITS)
+    if wrong.any():
+        raise OptionError(
+            f"integer quantizers take whole precisions of 1 to {MOST_BITS} bits",
+            where="bits",
+            value=float(widths[wrong][0]),
+        )
+    return widths.astype(np.int64)

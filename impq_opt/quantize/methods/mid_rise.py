@@ -1,0 +1,73 @@
+"""The mid-rise grid of the IMPQ paper: 2^B levels on both sides of zero, and none at it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from impq_opt.quantize.methods.uniform import Uniform, check_choice
+
+__all__ = ["MidRise"]
+
+# Steps of the uniform mid-rise quantizer of least mean squared error for a unit normal variable, 1 to 8 bits
+# (J. Max, "Quantizing for minimum distortion", IRE Trans. Information Theory 6, 1960, table II; 6 bits and more by the
+# same equation, minimised numerically). Beyond 8 bits overload no longer matters and the largest weight is used.
+_NORMAL_STEPS = (1.5958, 0.9957, 0.5860, 0.3352, 0.1881, 0.1041, 0.0569, 0.0308)
+
+
+@dataclass(frozen=True)
+class MidRise(Uniform):
+    """Levels ``(code + 1/2) step``, codes from -2^(B-1) to 2^(B-1) - 1, with step = 2 M 2^-B for the scale M.
+
+    This is what IMPQ rounds weights by. The authors' code clamps w/2M to +-(0.5 - 1e-6) instead of the code; the values
+    are the same. A weight of exactly 0 becomes +step/2: for pruned weights take ``zero``.
+
+    Parameters
+    ----------
+    over : {"kernel", "group", "tensor"}
+        The weights that share one scale: an output kernel (the authors' code), a group of the allocation, or the
+        whole tensor.
+    statistic : {"max", "normal"}
+        ``max``: the span is 2 max abs(w), as in the paper. ``normal``: the step of least squared error for normal
+        weights of the same root mean square, per precision (Max 1960); it clips outliers and pays at 3 bits and less.
+    one_bit : {"max", "mean"}
+        Levels of a group of one bit: +- max abs(w) / 2, which is the paper's formula, or +- mean abs(w) (BWN).
+    """
+
+    name = "mid-rise"
+    summary = "2^B levels, none at zero, that span the largest weight of each output kernel"
+    source = "IMPQ (Gonugondla and Shanbhag, ICASSP 2022), authors' code"
+    offset = 0.5
+
+    statistic: str = "max"
+    one_bit: str = "max"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("statistic", self.statistic, ("max", "normal"))
+        check_choice("one_bit", self.one_bit, ("max", "mean"))
+
+    def factor(self, bits: int) -> float:
+        if self.statistic == "normal" and bits <= len(_NORMAL_STEPS):
+            return _NORMAL_STEPS[bits - 1]
+        # Beyond the table the root mean square is taken to span +-4.
+        return 2.0 ** (1 - bits) * (4.0 if self.statistic == "normal" else 1.0)
+
+    def scale(self, values: Tensor, shared: tuple[int, ...]) -> Tensor:
+        if not shared:
+            return values.abs()
+        order = math.inf if self.statistic == "max" else 2
+        scale: Tensor = torch.linalg.vector_norm(values, order, dim=shared, keepdim=True)
+        return scale if self.statistic == "max" else scale / math.sqrt(values.numel() / scale.numel())
+
+    def scale_one_bit(self, values: Tensor, shared: tuple[int, ...]) -> Tensor | None:
+        if self.one_bit != "mean":
+            return None
+        # Half the step, so that both scales are in one unit.
+        return values.abs().mean(dim=shared, keepdim=True) if shared else values.abs()
+
+    def spans(self, weight: Tensor) -> Tensor | None:
+        return super().spans(weight) if self.statistic == "max" and self.one_bit == "max" else None
