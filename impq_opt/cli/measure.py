@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 from cyclopts import Parameter
 
 from impq_opt.cli import invocation
@@ -52,6 +54,13 @@ def measure(
         ),
     ] = "float32",
     bits: Annotated[str, Parameter(help="Candidates: 1:8, or 2,4,8.")] = "1:8",
+    grid: Annotated[
+        str,
+        Parameter(
+            help="How weights are rounded: mid-rise, zero (a grid with a zero level), or auto: zero where many weights "
+            "are exactly 0, mid-rise elsewhere."
+        ),
+    ] = "auto",
     residual: Annotated[
         str,
         Parameter(help="tie: quantize both summands of a residual addition, alike; accumulate: neither for the sum."),
@@ -81,8 +90,8 @@ def measure(
     with _shown(f"measuring {network}") as progress, _distributed():
         problem = measure_network(
             model.load(network), data.load("train"),
-            metric=metric, sampling=sampling, residual=residual, device=model.device, bf16=bf16,
-            checkpoint=output.with_name(output.name + ".partial"), progress=progress,
+            metric=metric, sampling=sampling, residual=residual, grid=grid, device=model.device, bf16=bf16,
+            checkpoint=output.with_name(output.name + ".partial"), progress=progress, tell=say if first else None,
             provenance={"network": network, "command": invocation()}, **problem_options,
         )  # fmt: skip
     if not first:
@@ -153,8 +162,25 @@ def _summary(problem: Problem) -> dict[str, Any]:
         "metric": problem.metric,
         "damage_unit": problem.damage_unit,
         "problem_digest": problem.digest,
+        "stays": None
+        if problem.stays is None
+        else [asdict(stay) | {"bits": float(stay.bits)} for stay in problem.stays],
+        "unmeasured": [problem.names[g] for g in np.flatnonzero(problem.unmeasured)]
+        if problem.unmeasured is not None
+        else [],
         "provenance": dict(problem.provenance),
     }
+
+
+def _zeros(problem: Problem) -> list[str]:
+    """Return in words why damages came out at exactly 0."""
+    record = problem.provenance.get("zero_damages", {})
+    why = {
+        "no_gradient": "no gradient comes back from the logits, which change all the same; is there a detach, a "
+        "no_grad, a sign or a rounding behind?",
+        "no_effect": f"at its fewest bits rounding changes no logit of {record.get('samples')} samples",
+    }
+    return [f"damage 0 at {record[key]['such_as']}: {text}" for key, text in why.items() if key in record]
 
 
 def _print(problem: Problem) -> None:
@@ -169,6 +195,8 @@ def _print(problem: Problem) -> None:
         f"{record['chunks']} chunks" + ("" if errors is None else f", standard errors {errors['median']:.1%} (median)"),
         soft_wrap=True,
     )
+    for line in [*_noise(problem), *problem.notes(), *_zeros(problem)]:
+        out.print(line, soft_wrap=True)
     if "bf16_bias" in record:
         bias = record["bf16_bias"]
         out.print(
@@ -184,3 +212,20 @@ def _print(problem: Problem) -> None:
             problem.names[int(group)], str(problem.sizes[group]), number(float(values[group])), number(error, 2)
         )
     out.print(table)
+
+
+def _noise(problem: Problem) -> Iterator[str]:
+    """Yield in a line each which grids are not mid-rise, and where rounding errors are not the noise of the bound."""
+    if problem.grids:
+        yield "grids: " + ", ".join(f"{label} {grid}" for label, grid in problem.grids.items())
+    record = problem.provenance.get("noise")
+    if not record:
+        return
+    unlike = record.get("errors_as_they_are", {})
+    if unlike:
+        yield (
+            f"noise of mean 0 and variance step^2/12: {record['holds']} of {record['of']} weight groups; "
+            "for the others damages are of the errors as they are:"
+        )
+    for label, reason in unlike.items():
+        yield f"  {label}: {reason}"

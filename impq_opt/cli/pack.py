@@ -22,12 +22,17 @@ def pack(
     *,
     output: Annotated[Path, Parameter(name=["--output", "-o"], help="The safetensors file to write.")],
     model: NetworkOptions = NetworkOptions(),  # noqa: B008 - frozen
-    over: Annotated[str, Parameter(help="Weights that share a scale: kernel, group or tensor.")] = "kernel",
-    statistic: Annotated[str, Parameter(help="Range of the quantizer: max, or normal (least squared error).")] = "max",
-    one_bit: Annotated[str, Parameter(help="Levels at one bit: max (the paper's), or mean (BWN).")] = "max",
+    over: Annotated[str | None, Parameter(help="Weights that share a scale: kernel, group or tensor.")] = None,
+    statistic: Annotated[
+        str | None, Parameter(help="Range of the quantizer: max, or normal (least squared error).")
+    ] = None,
+    one_bit: Annotated[str | None, Parameter(help="Levels at one bit: max (the paper's), or mean (BWN).")] = None,
     json: JsonFlag = False,
 ) -> int:
-    """Round a network's weights as allocated and write their codes, each in its bits, into one file."""
+    """Round a network's weights as allocated and write their codes, each in its bits, into one file.
+
+    They are rounded on the grids that the problem names. With --over, --statistic or --one-bit all are mid-rise.
+    """
     need_torch("impq-opt pack")
     from impq_opt.files import load_allocation, load_problem
     from impq_opt.quantize import PackedSize, WeightRange, quantize
@@ -35,7 +40,9 @@ def pack(
 
     declared = load_problem(problem)
     found = load_allocation(allocation, declared)
-    quantized = quantize(model.load(network), declared, found, scheme=WeightRange(over, statistic, one_bit))
+    options = {"over": over, "statistic": statistic, "one_bit": one_bit}
+    given = {name: value for name, value in options.items() if value is not None}
+    quantized = quantize(model.load(network), declared, found, scheme=WeightRange(**given) if given else None)
     sizes: list[PackedSize] = []
     write_output(output, lambda path: sizes.append(pack_network(quantized, path)))
     size = sizes[0]

@@ -26,7 +26,11 @@ def uniform_bits(problem: Problem, weights: float, activations: float) -> npt.ND
 def cost_at(problem: Problem, bits: npt.ArrayLike, cost: str) -> Fraction:
     """Return what cost term ``cost`` is at ``bits`` (G,), exactly, in its unit.
 
-    A cost that was declared as a table is known at the candidates alone; elsewhere raise OptionError.
+    Raises
+    ------
+    OptionError
+        For other than one finite width >= 0 a group; or where the cost was declared as a table, which is known at the
+        candidates alone.
     """
     widths = np.asarray(bits, dtype=np.float64)
     if widths.shape != (len(problem),):
@@ -55,16 +59,13 @@ def _largest(problem: Problem, rows: list[tuple[str, CostRow]], choice: npt.NDAr
 
 
 def _columns(problem: Problem, widths: npt.NDArray[np.float64], cost: str) -> npt.NDArray[np.int64]:
-    numbers = problem.candidates.set_of
-    columns = np.zeros(len(problem), dtype=np.int64)
-    for group, width in enumerate(widths.tolist()):
-        column = problem.candidates.position(0 if numbers is None else int(numbers[group]), width)
-        if column is None:
-            raise OptionError(
-                f"cost {cost!r} is a table and has no value there",
-                where=problem.names[group],
-                value=width,
-                hint=f"it has {', '.join(f'{b:g}' for b in problem.candidates.of(group))}",
-            )
-        columns[group] = column
+    columns = problem.candidates.columns(widths)
+    if (columns < 0).any():
+        group = int((columns < 0).argmax())
+        raise OptionError(
+            f"cost {cost!r} is a table and has no value there",
+            where=problem.names[group],
+            value=float(widths[group]),
+            hint=f"it has {', '.join(f'{b:g}' for b in problem.candidates.of(group))}",
+        )
     return columns

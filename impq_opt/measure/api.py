@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from impq_opt.measure.estimators import Estimator
 from impq_opt.measure.grouping import Grouping
 from impq_opt.measure.metrics import Metric, load_metric
 from impq_opt.measure.pool import Pool, look_at
+from impq_opt.measure.premise import AUTO, grids_of
 from impq_opt.measure.replicates import Chunks, Progress, Replicates, Sampling, replicate
 from impq_opt.measure.silent import SAMPLES, unheard
 from impq_opt.measure.survey import Survey, calibrate
@@ -50,6 +51,8 @@ def measure(
     sampling: Sampling | None = None,
     bits: Sequence[float] = range(1, 9),
     residual: str = "tie",
+    grid: str | Mapping[str, str] = AUTO,
+    assume_noise: bool = False,
     device: str = "cpu",
     bf16: bool = False,
     checkpoint: Path | None = None,
@@ -78,6 +81,13 @@ def measure(
         Candidates of every group.
     residual : {"tie", "accumulate"}
         See :func:`~impq_opt.tracing.trace.trace`.
+    grid : str or mapping of str to str
+        How weights are rounded; the problem names it, so that quantizing does the same. A method of
+        :data:`~impq_opt.quantize.methods.METHODS`, with options (``"zero:over=tensor"``), for all weights or by label.
+        ``"auto"``: a grid with a zero level where many weights are exactly 0, ``mid-rise`` elsewhere.
+    assume_noise : bool
+        Take rounding errors for noise of variance ``step^2 / 12``, whatever they are. Otherwise weights whose errors
+        are no noise are found, and have damages of the errors as they are.
     device : str
     bf16 : bool
         Propagate in bfloat16; what that changes on the first chunk is measured and stored.
@@ -116,12 +126,16 @@ def measure(
         estimator=estimator,
         bits=bits,
         residual=residual,
+        grid=grid,
+        assume_noise=assume_noise,
         device=device,
         seed=sampling.seed,
     )
     chunks = chunks_of(survey, dataset, chosen, sampling)
     columns = chosen.columns(survey)
+    grids = [method.spec for method in survey.grids.values()]
     identity = f"{metric}|{survey.grouping}|{survey.estimator}|{survey.bits}|{bf16}|{_digest(survey)}"
+    identity += f"|{grids}|{assume_noise}" if assume_noise or set(grids) != {"mid-rise"} else ""
     result = replicate(
         survey, chunks, chosen,
         columns=columns, identity=identity, checkpoint=checkpoint, progress=progress, autocast=bf16,
@@ -132,6 +146,8 @@ def measure(
     if not result.mean.any():
         raise _nothing_measured(bool(unmeasured.any()))
     record = _record(survey, chunks, result, metric)
+    if getattr(chosen, "noise", False):
+        record["noise"] = _noise(survey)
     if zero.any():
         record["zero_damages"] = _zeros(survey, zero, unmeasured, len(dataset))
     if bf16:
@@ -153,6 +169,8 @@ def survey_of(
     estimator: str | Estimator = "importance",
     bits: Sequence[float] = range(1, 9),
     residual: str = "tie",
+    grid: str | Mapping[str, str] = AUTO,
+    assume_noise: bool = False,
     device: str = "cpu",
     seed: int = 0,
 ) -> Survey:
@@ -170,6 +188,8 @@ def survey_of(
         estimator if isinstance(estimator, Estimator) else Estimator(estimator),
         calibrate(traced, batches),
         tuple(float(b) for b in bits),
+        grids_of({site.name: traced.weight_tensor(site) for site in traced.weights}, grid),
+        assume_noise,
     )
 
 
@@ -188,6 +208,7 @@ def _record(survey: Survey, chunks: Chunks, result: Replicates, metric: str) -> 
     """Return what was done, as plain values that a problem file can hold."""
     rules = [survey.ranges[site.name].rule for site in survey.network.activations]
     pool, sampling = chunks.pool, chunks.sampling
+    special = any(":" in method.spec for method in survey.grids.values())
     record: dict[str, Any] = {
         "source": "measured",
         "metric": metric,
@@ -200,9 +221,11 @@ def _record(survey: Survey, chunks: Chunks, result: Replicates, metric: str) -> 
         "estimator": survey.estimator.name,
         "estimator_options": {k: v for k, v in asdict(survey.estimator).items() if k != "name"},
         "groups": survey.grouping.kind if survey.grouping.kind != "block" else f"block of {survey.grouping.size}",
-        "weight_ranges": "2 max |w| of each output kernel",
+        "weight_ranges": "as the grids say" if special else "2 max |w| of each output kernel",
         "activation_ranges": f"{rules.count('batch-norm')} by batch-norm (beta + 6 |gamma|), "
         f"{rules.count('measured')} by the largest of {min(CALIBRATION, len(chunks.data))} samples",
+        "input": survey.network.module.takes,
+        "signed": [site.name for site in survey.network.activations if survey.ranges[site.name].signed],
         "classes": survey.network.classes,
         "made_with": f"impq-opt {impq_opt.__version__}, torch {torch.__version__}",
     }
@@ -218,8 +241,23 @@ def _record(survey: Survey, chunks: Chunks, result: Replicates, metric: str) -> 
         }
     if sampling.look != Sampling().look:
         record["look"] = sampling.look
+    if survey.network.logits_at:
+        record["logits"] = survey.network.logits_at
     if survey.network.skipped:
         record["not_measured"] = list(survey.network.skipped)
+    return record
+
+
+def _noise(survey: Survey) -> dict[str, Any]:
+    """Return for how many weight groups rounding errors are noise, and why not for those of which labels."""
+    unlike = sum(survey.rows(site).stop - survey.rows(site).start for site in survey.unlike_noise)
+    record: dict[str, Any] = {
+        "premise": "assumed" if survey.assume_noise else "rounding errors are noise of mean 0 and variance step^2/12",
+        "holds": survey.weight_groups - unlike,
+        "of": survey.weight_groups,
+    }
+    if unlike:
+        record["errors_as_they_are"] = {site.name: survey.premises[site.name].reason for site in survey.unlike_noise}
     return record
 
 

@@ -51,6 +51,7 @@ def assemble(
         stored=_stored(survey, network),
         metric=metric,
         damage_unit=unit,
+        grids={site.name: spec for site in survey.network.weights if (spec := survey.grid(site).spec) != "mid-rise"},
         provenance=provenance,
     )
 

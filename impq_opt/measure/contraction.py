@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from impq_opt.tracing.sites import Use
 
-__all__ = ["batch_gradient", "kernel_norms", "weight_gradient", "weight_squares"]
+__all__ = ["batch_gradient", "gradients", "kernel_norms", "weight_gradient", "weight_squares"]
 
 _PORTION = 1 << 21  # elements unfolded, or of gradients, at once: 8 MiB of float32
 # A convolution takes less time for each multiplication than matrices that have to be unfolded first.
@@ -47,7 +47,7 @@ def kernel_norms(grad: Tensor, x: Tensor, weight: tuple[int, ...], use: Use) -> 
     inputs, outputs = math.prod(weight[1:]), weight[0] // use.groups
     gain = _GROUPED_GAIN if _is_grouped(x, weight, use) else 1
     if gain * length * (inputs + outputs) >= inputs * outputs:
-        return torch.cat([part.square().sum(2) for part in _gradients(grad, x, weight, use)])
+        return torch.cat([part.square().sum(2) for part in gradients(grad, x, weight, use)])
     pieces = []
     for u, g in _portions(grad, x, weight, use):  # (n, G, L, D), (n, G, L, O)
         gram = u @ u.transpose(2, 3)  # (n, G, L, L)
@@ -57,7 +57,7 @@ def kernel_norms(grad: Tensor, x: Tensor, weight: tuple[int, ...], use: Use) -> 
 
 def weight_gradient(grad: Tensor, x: Tensor, weight: tuple[int, ...], use: Use) -> Tensor:
     """Return the per-sample gradients (n, out, in / groups * prod(kernel)) of every weight, in the weights' order."""
-    return torch.cat(list(_gradients(grad, x, weight, use)))
+    return torch.cat(list(gradients(grad, x, weight, use)))
 
 
 def weight_squares(grad: Tensor, x: Tensor, weight: tuple[int, ...], use: Use) -> Tensor:
@@ -66,7 +66,7 @@ def weight_squares(grad: Tensor, x: Tensor, weight: tuple[int, ...], use: Use) -
         # one position: an outer product, and its squares are the outer product of squares
         return grad.flatten(1).square().T @ x.flatten(1).square()
     total: Tensor | None = None
-    for part in _gradients(grad, x, weight, use):
+    for part in gradients(grad, x, weight, use):
         squares = part.square().sum(0)
         total = squares if total is None else total + squares
     assert total is not None
@@ -90,7 +90,7 @@ def _is_grouped(x: Tensor, weight: tuple[int, ...], use: Use) -> bool:
     return use.dimensions > 0 and math.prod(weight[2:]) > 1 and x.device.type == "cpu"
 
 
-def _gradients(grad: Tensor, x: Tensor, weight: tuple[int, ...], use: Use) -> Iterator[Tensor]:
+def gradients(grad: Tensor, x: Tensor, weight: tuple[int, ...], use: Use) -> Iterator[Tensor]:
     """Yield the gradients (n, out, in / groups * prod(kernel)) of a few samples at a time, in the weights' order."""
     if not _is_grouped(x, weight, use):
         for u, g in _portions(grad, x, weight, use):

@@ -15,13 +15,14 @@ samples are taken, and with which weights, is decided in :mod:`impq_opt.measure.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from impq_opt.errors import OptionError, nearest
 from impq_opt.measure.margins import Margins, margins, one_by_one, random_signs, top
+from impq_opt.measure.shifts import Shifts
 from impq_opt.measure.taps import Taps
 from impq_opt.tracing.graph import Network
 
@@ -34,17 +35,22 @@ ESTIMATORS = ("importance", "signs", "batch", "exact", "top")
 class Squares:
     """Weighted sums over samples of squared gradients.
 
-    Per weight site (out,) or (out, inputs), per activation site a number.
+    Per weight site (out,) or (out, inputs), per activation site a number; of squared shifts by rounding errors, per
+    weight site that has them, (groups, K).
     """
 
     weights: dict[str, Tensor]
     activations: dict[str, float]
+    shifts: dict[str, Tensor] = field(default_factory=dict)
 
     def add(self, taps: Taps) -> None:
         """Add what a backward pass left in ``taps``."""
         for name, squares in taps.weights.items():
             part = (squares if taps.fine else squares.sum(0)).double()
             self.weights[name] = self.weights[name] + part if name in self.weights else part
+        for name, squares in taps.shifts.items():
+            part = squares.double().sum(0)
+            self.shifts[name] = self.shifts[name] + part if name in self.shifts else part
         for name, squares in taps.activations.items():
             self.activations[name] = self.activations.get(name, 0.0) + float(squares.double().sum())
 
@@ -83,11 +89,21 @@ class Estimator:
                 raise OptionError("must be at least 1", where=f"estimator.{option}", value=getattr(self, option))
 
     def estimate(
-        self, network: Network, x: Tensor, weights: Tensor, generator: torch.Generator, *, fine: bool
+        self,
+        network: Network,
+        x: Tensor,
+        weights: Tensor,
+        generator: torch.Generator,
+        *,
+        fine: bool,
+        shifts: Shifts | None = None,
     ) -> Squares:
-        """Return the sum over samples ``x`` (n, ...) of ``weights`` (n,) times the squared gradients of margins."""
+        """Return the sum over samples ``x`` (n, ...) of ``weights`` (n,) times the squared gradients of margins.
+
+        With ``shifts``, of squared shifts of margins as well.
+        """
         total = Squares({}, {})
-        taps = Taps(network, fine=fine, whole=self.name == "batch")
+        taps = Taps(network, fine=fine, whole=self.name == "batch", shifts=shifts)
         for part, factors in zip(x.split(self.batch), weights.sqrt().split(self.batch), strict=True):
             logits = taps.forward(part)
             scale = factors.to(logits.device, torch.float32)[:, None]
@@ -107,6 +123,8 @@ class Estimator:
 
 def propagate(taps: Taps, logits: Tensor, combinations: Iterator[Tensor], total: Squares) -> None:
     """Add the squared gradients of each combination (n, classes) of ``logits`` to ``total``."""
+    if bool(logits.isneginf().any()):  # masked classes count nothing
+        logits = logits.masked_fill(logits.isneginf(), 0)
     current = next(combinations, None)
     while current is not None:
         following = next(combinations, None)

@@ -36,8 +36,8 @@ class Grouping:
     Notes
     -----
     Whatever the groups are, the quantizer of a weight spans ``2 max |w|`` over its *output kernel* (IMPQ authors'
-    code), and each weight's share of E carries the square of that. A group's stored range is the root mean square
-    over its weights: for kernels and slices, exactly the quantizer's.
+    code) unless its grid says otherwise, and each weight's share of E carries the square of that. A group's stored
+    range is the root mean square over its weights: for kernels and slices, exactly the quantizer's.
     """
 
     kind: str = "layer"
@@ -83,9 +83,9 @@ class Grouping:
         missing = -flat.shape[-1] % self.size
         return torch.nn.functional.pad(flat, (0, missing)).unflatten(-1, (-1, self.size)).sum(-1)
 
-    def ranges(self, site: WeightSite, weight: Tensor) -> FloatArray:
-        """Return the root mean square, over the weights of each group, of their quantizers' ranges."""
-        square = kernel_ranges(weight).square()
+    def ranges(self, site: WeightSite, spans: Tensor) -> FloatArray:
+        """Return the root mean square, over the weights of each group, of the ranges ``spans`` (out,) of kernels."""
+        square = spans.square()
         wide = square[:, None].expand(-1, math.prod(site.shape[1:]))
         totals = self.sum(site, wide if self.fine else wide.sum(1))
         mean: FloatArray = totals.cpu().numpy() / self.sizes(site)

@@ -1,28 +1,31 @@
-"""What the quantizers do to weights and activations, as mean squared rounding errors."""
+"""What the quantizers do to weights and activations: squared rounding errors, and what they do to margins."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from impq_opt.groups.damage import DamageTable, PowerLaw
+from impq_opt.measure.estimators import Squares
+from impq_opt.measure.shifts import rounded
 from impq_opt.measure.survey import Survey
-from impq_opt.quantize import ActivationQuantizer, WeightQuantizer
+from impq_opt.quantize import ActivationQuantizer
 from impq_opt.tracing.nodes import Layout
 from impq_opt.tracing.sites import ActivationSite, WeightSite
+from impq_opt.types import FloatArray
 
-__all__ = ["activation_errors", "activation_quantizer", "kernel_errors", "rounded_weight"]
+__all__ = [
+    "activation_errors", "activation_quantizer", "as_rounded", "error_columns", "kernel_errors", "rounded_weight"
+]  # fmt: skip
 
 
 def rounded_weight(survey: Survey, site: WeightSite, bits: float) -> Tensor:
-    """Return all weights of a site at one precision, by the quantizer of the IMPQ paper."""
-    weight = survey.network.weight_tensor(site)
-    quantizer = WeightQuantizer(weight.shape, [bits], [weight.numel()]).to(weight.device)
-    with torch.no_grad():
-        rounded: Tensor = quantizer(weight)
-    return rounded
+    """Return all weights of a site at one precision, on the site's grid."""
+    return rounded(survey.network.weight_tensor(site), survey.grid(site), bits, survey.grouping.sizes(site))
 
 
 def kernel_errors(survey: Survey, site: WeightSite) -> Tensor:
@@ -30,6 +33,59 @@ def kernel_errors(survey: Survey, site: WeightSite) -> Tensor:
     weight = survey.network.weight_tensor(site)
     errors = [(rounded_weight(survey, site, b) - weight).double().flatten(1).square().mean(1) for b in survey.bits]
     return torch.stack(errors, dim=1)
+
+
+def error_columns(survey: Survey, squares: Squares) -> FloatArray:
+    """Return what rounding errors that are no noise do to the margins, (G, 2 K); zero for all other groups.
+
+    The first K columns, one a candidate, are what these errors would do if their signs were random: the sum of squared
+    gradients times squared errors. The others are what they do as they are, to first order: the squared sum of
+    gradients times errors.
+    """
+    shifts, width = survey.shifts, len(survey.bits)
+    assert shifts is not None
+
+    def factors(site: WeightSite) -> Tensor:
+        if site.name not in shifts.errors:
+            return torch.zeros(site.shape[0], width, dtype=torch.float64)
+        square = shifts.errors[site.name].double().square()
+        return square.movedim(0, -1) if survey.grouping.fine else square.mean(2).T
+
+    table = np.zeros((len(survey), 2 * width))
+    table[:, :width] = survey.fold(squares, weight=factors, activation=lambda site: [0.0] * width)
+    for site in survey.unlike_noise:
+        if site.name in squares.shifts:
+            table[survey.rows(site), width:] = squares.shifts[site.name].cpu().numpy()
+    return table
+
+
+def as_rounded(
+    survey: Survey, law: PowerLaw | DamageTable, mean: FloatArray, stderr: FloatArray, share: float = 1.0
+) -> PowerLaw | DamageTable:
+    """Return damages that rest on the errors as they are for groups whose errors are no noise, as ``law`` for others.
+
+    Of the two things that :func:`error_columns` tells the larger one counts: errors that happen to cancel on these
+    samples are no promise.
+
+    Parameters
+    ----------
+    mean, stderr : ndarray (G, 2 K)
+        As measured.
+    share : float
+        Of the first K columns: 1/2 where noise is taken to cross a margin on one side only.
+    """
+    if not survey.unlike_noise:
+        return law
+    values = law.at(slice(None), survey.bits).copy()
+    errors = law.stderr if law.stderr is not None else np.full(len(law), np.nan)
+    errors = errors[:, None] * law.scale(survey.bits) if isinstance(law, PowerLaw) else errors.copy()
+    width = len(survey.bits)
+    for site in survey.unlike_noise:
+        rows = survey.rows(site)
+        random, coherent = share * mean[rows, :width], mean[rows, width:]
+        values[rows] = np.maximum(random, coherent)
+        errors[rows] = np.where(coherent > random, stderr[rows, width:], share * stderr[rows, :width])
+    return DamageTable(values, errors)
 
 
 def activation_quantizer(survey: Survey, site: ActivationSite, bits: float) -> ActivationQuantizer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -18,6 +18,9 @@ from impq_opt.groups.arrays import ACTIVATION, WEIGHT
 from impq_opt.groups.names import GroupNames
 from impq_opt.measure.estimators import Estimator, Squares
 from impq_opt.measure.grouping import Grouping, kernel_ranges
+from impq_opt.measure.premise import Premise, examine
+from impq_opt.measure.shifts import Shifts, rounding_errors
+from impq_opt.quantize.methods import Method, load_method
 from impq_opt.tracing.graph import Network
 from impq_opt.tracing.sites import ActivationSite, WeightSite
 from impq_opt.types import FloatArray
@@ -87,6 +90,11 @@ class Survey:
         By activation site.
     bits : tuple of float
         The candidates.
+    grids : mapping of str to Method
+        How each weight site is rounded; ``mid-rise`` where it is not named.
+    assume_noise : bool
+        Take rounding errors for noise without a look at them: for weights that stand for others, as quantized ones do
+        for the latent ones that will be rounded.
     """
 
     network: Network
@@ -94,6 +102,8 @@ class Survey:
     estimator: Estimator
     ranges: dict[str, ActivationRange]
     bits: tuple[float, ...] = field(default=(1, 2, 3, 4, 5, 6, 7, 8))
+    grids: Mapping[str, Method] = field(default_factory=dict)
+    assume_noise: bool = False
 
     @cached_property
     def names(self) -> GroupNames:
@@ -123,18 +133,58 @@ class Survey:
     @cached_property
     def spans(self) -> FloatArray:
         """Range of each group's quantizer (G,)."""
-        weights = [self.grouping.ranges(site, self.network.weight_tensor(site)) for site in self.network.weights]
+        weights = [self.grouping.ranges(site, self.kernel_spans[site.name]) for site in self.network.weights]
         activations = [self.ranges[site.name].span for site in self.network.activations]
         return np.concatenate([*weights, np.array(activations, dtype=np.float64)])
 
     @cached_property
     def kernel_spans(self) -> dict[str, Tensor]:
         """Range (out,) of the quantizer of every output kernel, by weight site."""
-        return {site.name: kernel_ranges(self.network.weight_tensor(site)) for site in self.network.weights}
+        found = {}
+        for site in self.network.weights:
+            weight = self.network.weight_tensor(site)
+            spans = self.grid(site).spans(weight)
+            found[site.name] = kernel_ranges(weight) if spans is None else spans
+        return found
+
+    def rows(self, site: WeightSite) -> slice:
+        """Return the groups of a weight site."""
+        label = self.network.weights.index(site)
+        return slice(int(self.names.offsets[label]), int(self.names.offsets[label + 1]))
+
+    def grid(self, site: WeightSite) -> Method:
+        """Return how the weights of a site are rounded."""
+        return self.grids.get(site.name) or load_method("mid-rise")
+
+    @cached_property
+    def premises(self) -> dict[str, Premise]:
+        """What the rounding errors of every weight site look like."""
+        if self.assume_noise:
+            return {site.name: Premise() for site in self.network.weights}
+        return {s.name: examine(self.network.weight_tensor(s), self.grid(s)) for s in self.network.weights}
+
+    @cached_property
+    def unlike_noise(self) -> tuple[WeightSite, ...]:
+        """The weight sites whose rounding errors are no noise: their damages rest on the errors as they are."""
+        return tuple(site for site in self.network.weights if not self.premises[site.name].holds)
+
+    @cached_property
+    def shifts(self) -> Shifts | None:
+        """The errors (K, out, inputs) of those sites at every candidate; None where there are none."""
+        errors = {site.name: self.errors(site) for site in self.unlike_noise}
+        return Shifts(self.grouping, errors) if errors else None
+
+    def errors(self, site: WeightSite) -> Tensor:
+        """Return the rounding errors (K, out, inputs) of a site at every candidate."""
+        weight, sizes = self.network.weight_tensor(site), self.grouping.sizes(site)
+        return rounding_errors(weight, self.grid(site), self.bits, sizes)
 
     def squares(self, x: Tensor, weights: Tensor, generator: torch.Generator) -> Squares:
-        """Return the estimated sum over ``x`` (n, ...), times ``weights`` (n,), of squared gradients of the margins."""
-        return self.estimator.estimate(self.network, x, weights, generator, fine=self.grouping.fine)
+        """Return the estimated sum over ``x`` (n, ...), times ``weights`` (n,), of squared gradients of the margins.
+
+        And of the squared shifts of margins by the rounding errors that are no noise.
+        """
+        return self.estimator.estimate(self.network, x, weights, generator, fine=self.grouping.fine, shifts=self.shifts)
 
     def fold(
         self,
@@ -147,8 +197,9 @@ class Survey:
         Parameters
         ----------
         squares : Squares
-        weight : callable (WeightSite) -> Tensor (out, C), optional
-            Factor of each output kernel, in each of C columns; the square of its range unless given.
+        weight : callable (WeightSite) -> Tensor (out, C) or (out, inputs, C), optional
+            Factor of each output kernel, in each of C columns; the square of its range unless given. Of each weight
+            where groups are finer than kernels.
         activation : callable (ActivationSite) -> (C,), optional
             Factor of each activation; the square of its range unless given.
 
@@ -161,10 +212,10 @@ class Survey:
             factors = self.kernel_spans[site.name].square()[:, None] if weight is None else weight(site)
             found = squares.weights.get(site.name)
             if found is None:  # the logits do not depend on this layer
-                rows.append(np.zeros((math.prod(self.grouping.shape(site)), factors.shape[1])))
+                rows.append(np.zeros((math.prod(self.grouping.shape(site)), factors.shape[-1])))
                 continue
-            per_kernel = factors.to(found).T.reshape(-1, len(found), *(1,) * (found.ndim - 1))
-            scaled = per_kernel * found  # (C, out) or (C, out, inputs)
+            columns = factors.to(found).movedim(-1, 0)  # (C, out) or (C, out, inputs)
+            scaled = columns.reshape(*columns.shape, *(1,) * (found.ndim + 1 - columns.ndim)) * found
             rows.append(self.grouping.sum(site, scaled).T.cpu().numpy())
         for node in self.network.activations:
             column = [self.ranges[node.name].span ** 2] if activation is None else activation(node)

@@ -1,11 +1,11 @@
-"""A quantized copy of a network from an allocation: parametrized weights, hooked or traced activations."""
+"""A quantized copy of a network from an allocation: parametrized weights, quantizers behind calls of its graph."""
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,23 +13,29 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from impq_opt.data.batch import Structure, together
 from impq_opt.errors import AllocationError, DataError, nearest
-from impq_opt.groups.arrays import ACTIVATION
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problem.problem import Problem
-from impq_opt.quantize.graph import CallGraph
 from impq_opt.quantize.methods import Method, Quantizer, load_method
 from impq_opt.quantize.quantizers import ActivationQuantizer
+from impq_opt.tracing.example import example_of
+from impq_opt.tracing.graph import Network
+from impq_opt.tracing.module import TracedModule
+from impq_opt.tracing.plain import plain
+from impq_opt.tracing.trace import trace
 from impq_opt.types import IntArray
 
 __all__ = [
     "QuantizedWeight",
     "activation_quantizers",
-    "insert_activation_quantizers",
     "quantize",
+    "quantize_traced",
     "quantized_weights",
     "state_of",
     "storage_bits",
+    "traced_for",
+    "with_activations",
 ]
 
 
@@ -67,44 +73,93 @@ def quantize(
     allocation: Allocation | npt.ArrayLike,
     *,
     scheme: Method | str | None = None,
+    example: Structure | None = None,
 ) -> nn.Module:
     """Return a copy of ``network`` whose weights and activations are rounded as allocated, ready to train on.
 
-    The network's own modules are not edited: weights become torch parametrizations, activations forward hooks, or nodes
-    of a traced copy where an activation is the output of a function or of a module that is called more than once.
+    Weights become torch parametrizations. Where no activation is quantized, the copy has the network's own modules.
+    Else it is the network as :func:`~impq_opt.tracing.trace.trace` sees it: parameters, buffers and modes have their
+    names and places, containers stand for modules, and quantizers are behind the very calls that were measured.
 
     Parameters
     ----------
     network : nn.Module
+        Left as it is. Wrappers are taken off, and weights that are computed (weight norm, masks) become plain ones.
     problem : Problem
         As measured on ``network``: a weight label is the name of a parameter (``"conv1.weight"``) or of a module that
-        has a weight, its groups are consecutive runs of that weight in C order; an activation label is a name that
-        :class:`~impq_opt.quantize.graph.CallGraph` knows, and its range is the span of its quantizer (the clip value of
-        a rectifier's output).
+        has a weight, its groups are consecutive runs of that weight in C order; an activation label is the name of a
+        call, and its range is the span of its quantizer (the clip value of a rectifier's output).
     allocation : Allocation, or array of int (G,)
         Precisions of the groups.
     scheme : Method or str, optional
         How all weights are rounded; as the problem says of each (``Problem.grids``) unless given.
+    example : Tensor, tuple of Tensor or dict of str to Tensor, optional
+        Inputs (n, ...) to trace the network with; made from the problem's provenance unless given.
 
     Raises
     ------
     DataError
-        The problem's groups are not those of this network.
+        The problem's groups are not those of this network, or it has activations and nothing tells what to trace with.
     AllocationError
         Not one precision per group.
     """
+    bits = _bits(problem, allocation)
+    if problem.weights().all():
+        copied = plain(network)
+        _parametrize_all(copied, problem, bits, scheme)
+        return copied
+    return quantize_traced(traced_for(network, example, problem.provenance.get("input")), problem, bits, scheme=scheme)
+
+
+def quantize_traced(
+    network: Network, problem: Problem, allocation: Allocation | npt.ArrayLike, *, scheme: Method | str | None = None
+) -> TracedModule:
+    """Return what :func:`quantize` does, of a network that is traced already, which is left as it is."""
+    bits = _bits(problem, allocation)
+    copied = network.copy()
+    _parametrize_all(copied, problem, bits, scheme)
+    quantizers = [
+        _activation_quantizer(network, problem, groups, bits[groups], label)
+        for label, groups in _labels(problem)
+        if not problem.weights()[groups].any()
+    ]
+    return with_activations(copied, {network.node_of(quantizer.label): quantizer for quantizer in quantizers})
+
+
+def traced_for(network: nn.Module, example: Structure | None, described: Any) -> Network:
+    """Return the network traced with an example, or with one made from what is ``described``, on its own device.
+
+    Raises
+    ------
+    DataError
+        There is neither.
+    """
+    if example is None and described is None:
+        raise DataError(
+            "nothing tells what the network takes, so it cannot be traced to find its activations",
+            where="problem",
+            hint="give example=, a batch of its inputs; measure writes what that is into the problem",
+        )
+    tensors = [*network.parameters(), *network.buffers()]
+    x = example_of(described) if example is None else together(example)
+    return trace(network, x.to(tensors[0].device) if tensors else x)
+
+
+def _bits(problem: Problem, allocation: Allocation | npt.ArrayLike) -> npt.NDArray[np.generic]:
     bits = allocation.bits if isinstance(allocation, Allocation) else np.asarray(allocation)
     if bits.shape != (len(problem),):
         raise AllocationError("must have one precision per group", where="allocation", value=bits.shape)
-    kinds = np.zeros(len(problem), dtype=np.int8) if problem.kinds is None else problem.kinds
-    copied = copy.deepcopy(network)
-    graph, activations = CallGraph(network), []
+    return bits
+
+
+def _parametrize_all(
+    network: nn.Module, problem: Problem, bits: npt.NDArray[np.generic], scheme: Method | str | None
+) -> None:
+    weights = problem.weights()
     for label, groups in _labels(problem):
-        if (kinds[groups] == ACTIVATION).any():
-            activations.append(_activation_quantizer(graph, problem, groups, bits[groups], label))
-        else:
-            _parametrize(copied, label, bits[groups], problem.sizes[groups], load_method(scheme or problem.grid(label)))
-    return insert_activation_quantizers(copied, activations)
+        if weights[groups].any():
+            method = load_method(scheme or problem.grid(label))
+            _parametrize(network, label, bits[groups], problem.sizes[groups], method)
 
 
 def quantized_weights(network: nn.Module) -> dict[str, QuantizedWeight]:
@@ -151,41 +206,18 @@ def state_of(network: nn.Module, *, latent: bool) -> dict[str, Tensor]:
     return state
 
 
-def insert_activation_quantizers(network: nn.Module, quantizers: Iterable[ActivationQuantizer]) -> nn.Module:
-    """Return ``network``, edited in place or traced, with each quantizer after the tensor that its label names."""
-    quantizers = tuple(quantizers)
-    if not quantizers:
-        return network
-    graph = CallGraph(network)
-    by_node = {}
-    for quantizer in quantizers:
-        module = graph.module_called_once(quantizer.label)
-        if module is None:
-            by_node[quantizer.label] = quantizer
-        else:
-            module.add_module(_CHILD, quantizer)
-            module.register_forward_hook(_quantize_output)
-    if not by_node:
-        return network
-    traced = graph.traced
-    if traced is None:
-        raise graph.unknown(next(iter(by_node)))
-    for number, (label, quantizer) in enumerate(by_node.items()):
-        node = graph.node(label)
-        if node is None:
-            raise graph.unknown(label)
-        name = f"{_CHILD}_{number}"
-        traced.add_submodule(name, quantizer)
-        with traced.graph.inserting_after(node):
-            after = traced.graph.call_module(name, (node,))
-        node.replace_all_uses_with(after, delete_user_cb=lambda user, keep=after: user is not keep)  # type: ignore[misc]
-    traced.recompile()
-    return traced
-
-
-def _quantize_output(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
-    value: Tensor = getattr(module, _CHILD)(output)
-    return value
+def with_activations(module: TracedModule, quantizers: Mapping[str, ActivationQuantizer]) -> TracedModule:
+    """Put quantizers behind nodes of a traced module, by their names; return the module, which is changed."""
+    graph = module.traced_graph
+    nodes = {node.name: node for node in graph.nodes}
+    for number, (name, quantizer) in enumerate(quantizers.items()):
+        module._modules[f"{_CHILD}_{number}"] = quantizer
+        with graph.inserting_after(nodes[name]):
+            after = graph.call_module(f"{_CHILD}_{number}", (nodes[name],))
+        nodes[name].replace_all_uses_with(after, delete_user_cb=lambda user, own=after: user is not own)
+    graph.lint()
+    module.recompile()
+    return module
 
 
 def _labels(problem: Problem) -> Iterator[tuple[str, slice]]:
@@ -195,14 +227,17 @@ def _labels(problem: Problem) -> Iterator[tuple[str, slice]]:
 
 
 def _activation_quantizer(
-    graph: CallGraph, problem: Problem, groups: slice, bits: npt.NDArray[np.generic], label: str
+    network: Network, problem: Problem, groups: slice, bits: npt.NDArray[np.generic], label: str
 ) -> ActivationQuantizer:
     if len(bits) != 1:
         raise DataError("an activation tensor has one precision", where=label, value=len(bits))
+    node = network.node_of(label)
     span = math.nan if problem.ranges is None else float(problem.ranges[groups.start])
     if not (math.isfinite(span) and span > 0):
-        span = graph.default_clip(label)
-    return ActivationQuantizer(float(bits[0]), span, label, signed=not graph.is_rectified(label))
+        span = network.default_clip(node)
+    signed = problem.provenance.get("signed")
+    negative = label in signed if isinstance(signed, (list, tuple)) else not network.is_rectified(node)
+    return ActivationQuantizer(float(bits[0]), span, label, signed=negative)
 
 
 def _parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 from collections.abc import Mapping
@@ -17,23 +16,27 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from impq_opt.data.batch import Structure
 from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import DataError, FileError, OptionError, nearest
 from impq_opt.quantize.methods import Quantizer, load_method
 from impq_opt.quantize.methods.mid_rise import MidRise
 from impq_opt.quantize.network import (
     activation_quantizers,
-    insert_activation_quantizers,
     quantized_weights,
     storage_bits,
+    traced_for,
+    with_activations,
 )
 from impq_opt.quantize.quantizers import ActivationQuantizer
+from impq_opt.tracing.module import TracedModule
+from impq_opt.tracing.plain import plain
 
 __all__ = ["PackedSize", "Unpacked", "pack", "pack_codes", "unpack", "unpack_codes", "unpack_into"]
 
-_FORMAT = "impq-opt packed network"
-# Version 1 knows the mid-rise grid alone, on weights of float32 or float64; what needs no more is still written so.
-_VERSIONS = ("1", "2")
+# Version 1 names activations as torch.fx does, version 2 as measurements do. New in it are what the network takes,
+# grids other than mid-rise, and weights in half precision.
+_FORMAT, _VERSIONS = "impq-opt packed network", ("1", "2")
 _MID_RISE = ("over", "statistic", "one_bit")  # its options, as version 1 writes them
 # Elements whose bits are spread out at a time: 8 bytes each at 8 bits.
 _CHUNK = 1 << 22
@@ -83,11 +86,17 @@ class Unpacked:
     bits : mapping of str to ndarray (G,)
         Precision of the groups of each weight.
     activations : tuple of ActivationQuantizer
+    input : mapping, optional
+        What the network takes, as :func:`~impq_opt.tracing.example.describe_input` has it.
+    version : str
+        Of the file.
     """
 
     state: Mapping[str, Tensor]
     bits: Mapping[str, npt.NDArray[np.uint8]]
     activations: tuple[ActivationQuantizer, ...]
+    input: Mapping[str, Any] | None = None
+    version: str = _VERSIONS[-1]
 
 
 def pack_codes(codes: npt.NDArray[Any], bits: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
@@ -172,8 +181,14 @@ def pack(network: nn.Module, path: str | Path) -> PackedSize:
         {"label": a.label, "bits": a.bits, "span": a.span, "signed": a.signed}
         for a in activation_quantizers(network).values()
     ]
-    version = _VERSIONS[any("method" in one or "dtype" in one for one in described)]
-    about = {"format": _FORMAT, "version": version, "weights": described, "activations": activations}
+    about: dict[str, Any] = {
+        "format": _FORMAT,
+        "version": _VERSIONS[-1],
+        "weights": described,
+        "activations": activations,
+    }
+    if isinstance(network, TracedModule):
+        about["input"] = network.takes
     # One entry, because safetensors writes several in random order.
     data = save(tensors | others, {"impq-opt": json.dumps(about)})
     atomic_write(Path(path), data)
@@ -217,10 +232,36 @@ def unpack(path: str | Path) -> Unpacked:
         raise FileError("is damaged", where=str(path), value=str(error)) from None
 
 
-def unpack_into(network: nn.Module, path: str | Path) -> nn.Module:
-    """Return a copy of the float ``network`` that computes what the packed quantized network computes, bit for bit."""
-    unpacked = unpack(path)
-    copied = copy.deepcopy(network)
+def unpack_into(network: nn.Module, path: str | Path, *, example: Structure | None = None) -> nn.Module:
+    """Return a copy of the float ``network`` that computes what the packed quantized network computes, bit for bit.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Left as it is.
+    path : path
+    example : Tensor, tuple of Tensor or dict of str to Tensor, optional
+        Inputs (n, ...) to trace the network with, where activations are quantized; made from what the file tells unless
+        given. Files of version 1 tell nothing.
+
+    Raises
+    ------
+    FileError
+        The file cannot be read.
+    DataError
+        It is of another network, or nothing tells what to trace with.
+    """
+    unpacked, copied = unpack(path), plain(network)
+    _fill(copied, unpacked, path)
+    if not unpacked.activations:
+        return copied
+    traced = traced_for(copied, example, unpacked.input)
+    quantizers = {traced.node_of(a.label, old=unpacked.version == "1"): a for a in unpacked.activations}
+    return with_activations(traced.copy(), quantizers)
+
+
+def _fill(copied: nn.Module, unpacked: Unpacked, path: str | Path) -> None:
+    """Put what a file holds into a plain network."""
     own = copied.state_dict()
     for name, tensor in unpacked.state.items():
         if name not in own or own[name].shape != tensor.shape:
@@ -231,7 +272,6 @@ def unpack_into(network: nn.Module, path: str | Path) -> nn.Module:
                 hint=nearest(name, own) if name not in own else f"the network's has shape {list(own[name].shape)}",
             )
     copied.load_state_dict(dict(unpacked.state), strict=False)
-    return insert_activation_quantizers(copied, unpacked.activations)
 
 
 def _packed_weight(latent: Tensor, quantizer: Quantizer) -> dict[str, Tensor]:
@@ -287,4 +327,4 @@ def _unpacked(about: Mapping[str, Any], tensors: dict[str, Tensor]) -> Unpacked:
         ActivationQuantizer(one["bits"], one["span"], one["label"], signed=one["signed"])
         for one in about["activations"]
     )
-    return Unpacked(state | tensors, widths, activations)
+    return Unpacked(state | tensors, widths, activations, about.get("input"), about["version"])

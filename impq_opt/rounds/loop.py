@@ -11,6 +11,7 @@ from typing import Protocol
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, distributed, nn
 
@@ -36,6 +37,7 @@ from impq_opt.rounds.precisions import answered, columns_of, decision_of, fix_ac
 from impq_opt.rounds.record import Accuracy, Decision, Record, Seconds
 from impq_opt.rounds.settings import Settings
 from impq_opt.rounds.watch import PausedError, Report, Watch
+from impq_opt.tracing.example import describe_input
 from impq_opt.training import Progress, accuracy, train
 from impq_opt.training.samples import Samples
 from impq_opt.training.seeds import processes
@@ -108,6 +110,7 @@ class _Run:
     ) -> None:
         self.network, self.data, self.settings = copy.deepcopy(network), data, settings
         self.folder, self.measure, self.report = Folder(folder), measure, report
+        self.example = data.train.rows(torch.arange(min(2, len(data.train))))[0]
         self.rank, self.world = processes()
         if settings.training.channels_last:
             self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -183,7 +186,7 @@ class _Run:
             if asked == len(state.trials):
                 self.report.show(f"round {state.number}/{self.settings.plan.rounds}: trial {asked + 1}")
                 bits = problem.candidates.bits(columns)
-                quantized = quantize(self.network, problem, bits, scheme=self.settings.quantizing.method or None)
+                quantized = self._quantize(problem, bits)
                 first = self.settings.plan.epochs_before(state.number)
                 train(quantized, self.data.train, self.settings.training, first_epoch=first, epochs=epochs)
                 state.trials.append(self._accuracy(quantized, self.data.validation))
@@ -197,7 +200,11 @@ class _Run:
 
     def _quantized(self, number: int, bits: list[int]) -> nn.Module:
         """Return the network quantized as in round ``number``."""
-        return quantize(self.network, self.folder.problem(number), bits, scheme=self.settings.quantizing.method or None)
+        return self._quantize(self.folder.problem(number), bits)
+
+    def _quantize(self, problem: Problem, bits: npt.ArrayLike) -> nn.Module:
+        scheme = self.settings.quantizing.method or None
+        return quantize(self.network, problem, bits, scheme=scheme, example=self.example)
 
     def _measured(self, state: State) -> Problem:
         """Measure at this point of training, and keep it; all processes read what the first one wrote."""
@@ -216,6 +223,7 @@ class _Run:
             problem = RESTATED[how.metric][1](problem, self.network, settings.quantizing.method)
         if self.rank == 0:
             told = {"round": state.number, "strategy": settings.strategy, "run_seed": settings.seed, "measured_at": at}
+            told["input"] = describe_input(self.example)
             problem = dataclasses.replace(problem, provenance=dict(problem.provenance) | told)
             save_problem(problem, self.folder.problem_path(state.number))
         self._wait()
@@ -290,7 +298,7 @@ class _Run:
         assert self.data.test is not None
         for record in state.records:
             self.report.show(f"testing round {record.round}")
-            network = unpack_into(self.network, self.folder.packed_path(record.round))
+            network = unpack_into(self.network, self.folder.packed_path(record.round), example=self.example)
             record.accuracy.test = self._accuracy(network, self.data.test)
         self._save(state)
 

@@ -45,6 +45,8 @@ def measurer(settings: Settings) -> Measure:
             sampling=Sampling(samples=how.measure_samples, concede=how.concede, seed=seed),
             bits=bits,
             residual="accumulate",
+            grid="mid-rise",
+            assume_noise=True,  # these weights may be quantized ones, which stand for the latent ones
             device=str(device),
         )
 

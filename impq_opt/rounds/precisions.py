@@ -75,7 +75,8 @@ def not_above(problem: Problem, columns: IntArray) -> Problem:
         raise OptionError("needs one ascending list of candidates for all groups", where="rounds.monotone")
     # Each group keeps a prefix of the candidates, so the columns of the tables stay where they are.
     candidates = Candidates(tuple(old.sets[0][: k + 1] for k in range(old.width)), columns)
-    return dataclasses.replace(problem, candidates=candidates)
+    free = problem.revise(free_unmeasured=True)  # what keeps its most bits keeps the most that are left
+    return dataclasses.replace(free, candidates=candidates, free_unmeasured=problem.free_unmeasured)
 
 
 def unmeasured_stay(problem: Problem, columns: IntArray) -> Problem:

@@ -1,14 +1,18 @@
 """What every plug-in must keep: conformance suites, for those that ship and for those of third parties.
 
 One function a kind, each raising :class:`ConformanceError` with the rule that was broken:
-:func:`check_strategy`, :func:`check_policy`, :func:`check_cost`, :func:`check_metric` and :func:`check_format`. ::
+:func:`check_strategy`, :func:`check_cost`, :func:`check_metric`, :func:`check_format`,
+:func:`check_method` and :func:`check_policy`. ::
 
     import pytest
-    from impq_opt.testing import CASES, check_strategy
+    from impq_opt.testing import CASES, check_method, check_strategy
 
     @pytest.mark.parametrize("case", CASES, ids=str)
     def test_my_strategy(case):
         check_strategy(MySolver(), case)
+
+    def test_my_method():
+        check_method(MyMethod())
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from impq_opt.testing.rules import ConformanceError
 from impq_opt.testing.strategies import check_strategy
 
 if TYPE_CHECKING:
+    from impq_opt.testing.methods import check_method
     from impq_opt.testing.metrics import check_metric
 
 __all__ = [
@@ -34,6 +39,7 @@ __all__ = [
     "PolicyCase",
     "check_cost",
     "check_format",
+    "check_method",
     "check_metric",
     "check_policy",
     "check_strategy",
@@ -41,7 +47,7 @@ __all__ = [
 ]
 
 # These need torch, which is loaded when they are asked for.
-_LATER = {"check_metric": "impq_opt.testing.metrics"}
+_LATER = {"check_method": "impq_opt.testing.methods", "check_metric": "impq_opt.testing.metrics"}
 
 
 def __getattr__(name: str) -> Any:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx
 
+from impq_opt.tracing.module import TracedModule
 from impq_opt.tracing.nodes import batch_shape, op_of
 
 __all__ = ["Fold", "find_folds", "folded_module"]
@@ -51,10 +52,10 @@ def find_folds(nodes: Iterable[fx.Node], tensors: Mapping[str, Tensor]) -> dict[
     return found
 
 
-def folded_module(module: fx.GraphModule, folds: Mapping[str, Fold]) -> fx.GraphModule:
+def folded_module(module: TracedModule, folds: Mapping[str, Fold]) -> fx.GraphModule:
     """Return a module of the same outputs that has the folded layers and not their batch-norms."""
     graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
-    graph.output(graph.graph_copy(module.graph, copies))
+    graph.output(graph.graph_copy(module.traced_graph, copies))
     found = fx.GraphModule(module, graph)
     nodes = {node.name: copy for node, copy in copies.items()}
     for name, fold in folds.items():

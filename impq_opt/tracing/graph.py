@@ -10,35 +10,41 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
 import networkx as nx
-from torch import Tensor, device, fx
+import torch
+from torch import Tensor, device, fx, nn
+from torch.utils import _pytree as pytree
 
-from impq_opt.errors import DataError, OptionError
+from impq_opt.data.batch import Several
+from impq_opt.errors import DataError, OptionError, nearest
+from impq_opt.networks.calling import place_of_logits
+from impq_opt.tracing.export import Exported
 from impq_opt.tracing.folding import Fold, find_folds, folded_module
+from impq_opt.tracing.module import TracedModule, trainable
 from impq_opt.tracing.nodes import (
     Layout,
     attribute_of,
     batch_shape,
-    call_names,
     live_nodes,
     module_of,
     op_of,
     sample_shape,
 )
-from impq_opt.tracing.running import Runner, first_of
-from impq_opt.tracing.sites import ActivationSite, Stay, Use, WeightSite
+from impq_opt.tracing.running import Runner
+from impq_opt.tracing.signs import clip_in_front, is_rectified
+from impq_opt.tracing.sites import ActivationSite, Stay, WeightSite
 from impq_opt.tracing.stays import find_stays
+from impq_opt.tracing.weights import find_weights
 
 __all__ = ["RESIDUAL", "TRANSPARENT", "Network"]
 
 RESIDUAL = ("tie", "accumulate")
 
-_WEIGHT_OPS = {"conv1d": 1, "conv2d": 2, "conv3d": 3, "linear": 0}
 # These move, drop, pool or repeat values; a quantizer in front of them serves who reads their output as well.
 TRANSPARENT = frozenset(
     [
@@ -106,62 +112,87 @@ class Network:
         Names of activation sites that share one quantizer, because a residual addition adds them.
     graph : networkx.DiGraph
         Calls as nodes (attributes ``op``, ``module``, ``shape``), edges from producer to reader.
-    skipped : tuple of str
-        Parameters of convolutions or linear layers that could not be measured (transposed, or computed on the fly).
     stays : tuple of Stay
-        Every parameter of the network that is in no weight site.
+        Every parameter of the network that is in no weight site. Those that a weight norm or the like computes weights
+        from are counted there, and come with no elements.
+    skipped : tuple of str
+        The names of those that stay and have two dimensions or more, or are counted elsewhere.
     classes : int
+    keywords : tuple of str
+        Names of the inputs, where they are given by keyword, in the graph's order.
+    logits_at : str
+        Where the logits are in what the network returns; "" where they are all of it.
     layouts : dict of str to Layout
         Where the samples are in the output of each watched node.
     """
 
-    def __init__(self, module: fx.GraphModule, residual: str, parameters: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        exported: Exported,
+        residual: str,
+        *,
+        keywords: tuple[str, ...] = (),
+        merged: Sequence[str] = (),
+    ) -> None:
         if residual not in RESIDUAL:
             raise OptionError(
                 "unknown treatment", where="residual", value=residual, hint="known are tie and accumulate"
             )
-        self.module = module
-        self.nodes = {node.name: node for node in module.graph.nodes}
+        graph = exported.graph
+        self.module = TracedModule(network, graph, exported.constants)
+        self.structure, self._names, self._old_labels = exported.structure, exported.labels, exported.old_labels
+        self.nodes = {node.name: node for node in graph.nodes}
         self.layouts: dict[str, Layout] = {}
-        self._live = live_nodes(module.graph)
+        self.keywords = keywords
+        self._live = live_nodes(graph)
         self._order = {node: place for place, node in enumerate(self._live)}
-        attributes = {n.name: attribute_of(module, str(n.target)) for n in module.graph.nodes if n.op == "get_attr"}
-        self.tensors = {name: value for name, value in attributes.items() if isinstance(value, Tensor)}
+        self.place = self._find_logits(next(n for n in graph.nodes if n.op == "output").args[0])
+        self._hold()
         self.graph = self._networkx()
-        self._names = call_names(module.graph)
         self.ties: tuple[tuple[str, ...], ...] = ()
-        self.weights, self.skipped = self._find_weights()
+        named = dict(self.module.named_parameters(remove_duplicate=False))
+        self.weights = find_weights(self._live, self.tensors, named, self._resolve)
+        if not self.weights:
+            raise DataError("has no weight of two or more dimensions to measure", where="network")
         self.activations = self._find_activations(residual)
+        parameters = dict(self.module.named_parameters())
         self.stays: tuple[Stay, ...] = find_stays(
             parameters, map(self.weight_tensor, self.weights), self._live, self.tensors
-        )
-        output = next(n for n in module.graph.nodes if n.op == "output").args[0]
-        while isinstance(output, (tuple, list)) and len(output) == 1:
-            output = output[0]
-        shape = batch_shape(output) if isinstance(output, fx.Node) else ()
-        if len(shape) != 2:
-            raise DataError(
-                "is not a classifier: its output must be one tensor of logits (samples, classes)",
-                where="network",
-                value=shape or type(output).__name__,
-                hint="wrap it in a module that returns the logits",
-            )
-        if shape[1] < 2:
-            raise DataError("needs at least two classes", where="network", value=shape[1])
-        self.classes = shape[1]
+        ) + tuple(Stay(name, 0, 32, "is in the weight that is computed from it") for name in merged)
+        self.skipped = tuple(s.parameter for s in self.stays if s.elements == 0 or parameters[s.parameter].ndim > 1)
+
+    def _hold(self) -> None:
+        """Take hold of the parameters and buffers as they are now, without their gradients."""
+        attributes = {
+            name: attribute_of(self.module, str(n.target)) for name, n in self.nodes.items() if n.op == "get_attr"
+        }
+        self.tensors = {name: held.detach() for name, held in attributes.items()}
+
+    def _find_logits(self, outputs: Sequence[Any]) -> int:
+        """Return which output the logits are."""
+        keys = pytree.tree_flatten_with_path(pytree.tree_unflatten(range(len(outputs)), self.structure))[0]
+        shapes = [batch_shape(output) if isinstance(output, fx.Node) else () for output in outputs]
+        place = place_of_logits([path for path, _ in keys], shapes)
+        self.logits_at = pytree.keystr(keys[place][0])
+        self.classes = shapes[place][1]
+        if self.classes < 2:
+            raise DataError("needs at least two classes", where="network", value=self.classes)
+        return place
 
     def run(
         self,
-        x: Tensor,
+        x: Tensor | Several,
         visit: Callable[[str, Tensor, tuple[Any, ...]], Tensor] | None = None,
         tensors: dict[str, Tensor] | None = None,
         watch: frozenset[str] = frozenset(),
         folds: Mapping[str, Fold] = MappingProxyType({}),
     ) -> Tensor:
-        """Return the logits (n, classes) of inputs ``x`` (n, ...).
+        """Return the logits (n, classes) of inputs.
 
         Parameters
         ----------
+        x : Tensor (n, ...) or Several
         visit : callable (node, output, inputs) -> Tensor, optional
             Called after each node named in ``watch``; what it returns goes on in place of the output.
         tensors : dict, optional
@@ -169,11 +200,20 @@ class Network:
         folds : mapping, optional
             Layers that take in the batch-norm behind them; of :attr:`folds`. Their outputs are the batch-norm's.
         """
-        return first_of(Runner(self.module, visit, {**self.tensors, **(tensors or {})}, watch, folds).run(x))
+        return Runner(self.module, visit, {**self.tensors, **(tensors or {})}, watch, folds).run(*self._given(x))[
+            self.place
+        ]
 
-    def logits(self, x: Tensor) -> Tensor:
+    def logits(self, x: Tensor | Several) -> Tensor:
         """Return what :meth:`run` does, quicker: with all folds, and no node to be shown."""
-        return first_of(self._folded(x))
+        with torch.no_grad():
+            return self._folded(*self._given(x))[self.place]
+
+    def _given(self, x: Tensor | Several) -> tuple[Tensor, ...]:
+        """Return the inputs in the order of the graph's."""
+        if isinstance(x, Tensor):
+            return (x,)
+        return x.args or tuple(x.kwargs[name] for name in self.keywords)
 
     @cached_property
     def _folded(self) -> fx.GraphModule:
@@ -189,16 +229,48 @@ class Network:
         for name in ("folds", "_folded"):
             self.__dict__.pop(name, None)
         self.module.to(place)
-        self.tensors = {n: t.to(place) for n, t in self.tensors.items()}
+        self._hold()
 
     def weight_tensor(self, site: WeightSite) -> Tensor:
         """Return the weights (out, in / groups, *kernel) of a site."""
         return self.tensors[self.weight_node(site)[0]]
 
+    def copy(self) -> TracedModule:
+        """Return a copy of the network, as traced, that can be trained and returns what the network returns."""
+        return trainable(self.module, self.structure)
+
+    def node_of(self, label: str, *, old: bool = False) -> str:
+        """Return the node of a call by its name, as measurements have it, or (``old``) packed networks of version 1.
+
+        Raises
+        ------
+        DataError
+            No call is called so.
+        """
+        named = {name: node.name for node, name in self._names.items()}
+        named |= {f"{site.name}.output": site.uses[0].node for site in self.weights if len(site.uses) == 1}
+        before = {name: node.name for name, node in self._old_labels.items()}
+        names = named | before if old else before | named
+        if label not in names:
+            raise DataError("no such activation in the network", value=label, hint=nearest(label, names))
+        return names[label]
+
+    def is_rectified(self, node: str) -> bool:
+        """Return whether the output of a call cannot be negative because of the calls that make it."""
+        return is_rectified(self.nodes[node])
+
+    def default_clip(self, node: str) -> float:
+        """Return the clip value of an activation whose range nobody measured; from the batch-norm in front of it."""
+        return clip_in_front(self.nodes[node], lambda a: self.tensors.get(a.name) if isinstance(a, fx.Node) else None)
+
     def weight_node(self, site: WeightSite) -> tuple[str, ...]:
         """Return the names of the nodes that hold the weights of a site."""
         tensor = attribute_of(self.module, site.parameter)
-        return tuple(name for name, held in self.tensors.items() if held.data_ptr() == tensor.data_ptr())
+        return tuple(
+            name
+            for name, held in self.tensors.items()
+            if held.data_ptr() == tensor.data_ptr() and held.shape == tensor.shape
+        )
 
     # -- finding the sites ---------------------------------------------------------------------------------------
 
@@ -209,52 +281,13 @@ class Network:
             graph.add_edges_from((source.name, node.name) for source in node.all_input_nodes if source in self._live)
         return graph
 
-    def _find_weights(self) -> tuple[tuple[WeightSite, ...], tuple[str, ...]]:
-        sites: dict[int, WeightSite] = {}
-        skipped: list[str] = []
-        for node in self._live:
-            if "conv_transpose" in op_of(node) or "bilinear" in op_of(node):
-                skipped.append(self._names[node])
-            if op_of(node) not in _WEIGHT_OPS:
-                continue
-            weight = node.args[1]
-            if not isinstance(weight, fx.Node) or weight.op != "get_attr":
-                skipped.append(self._names[node])
-                continue
-            tensor = self.tensors[weight.name]
-            use = self._use(node, tensor)
-            parameter = str(weight.target)
-            site = sites.get(id(tensor)) or WeightSite(
-                parameter.removesuffix(".weight"), parameter, tuple(tensor.shape), ()
-            )
-            sites[id(tensor)] = WeightSite(site.name, site.parameter, site.shape, (*site.uses, use))
-        if not sites:
-            raise DataError("has no convolution or linear layer to measure", where="network")
-        return tuple(sites.values()), tuple(skipped)
-
-    def _use(self, node: fx.Node, weight: Tensor) -> Use:
-        dimensions = _WEIGHT_OPS[op_of(node)]
-        positions = math.prod(sample_shape(node)) // weight.shape[0]
-        source = node.args[0]
-        assert isinstance(source, fx.Node)
-        reads = tuple(dict.fromkeys(s.name for s in self._resolve(source) if s.op != "placeholder"))
-        macs = positions * weight.numel()
-        if not dimensions:
-            return Use(node.name, 0, (), (), (), 1, reads, macs)
-        bound: dict[str, Any] = dict(
-            zip(("stride", "padding", "dilation", "groups"), node.args[3:], strict=False)
-        ) | dict(node.kwargs)
-        stride, dilation = (_tuple(bound.get(key, 1), dimensions) for key in ("stride", "dilation"))
-        padding = _padding(bound.get("padding", 0), weight.shape[2:], dilation)
-        return Use(node.name, dimensions, stride, padding, dilation, int(bound.get("groups", 1)), reads, macs)
-
     def _resolve(self, node: fx.Node) -> Iterator[fx.Node]:
         """Yield the tensors that ``node`` only moves, pools or concatenates."""
         if op_of(node) == "cat" or op_of(node) == "concat":
             for source in node.all_input_nodes:
                 if source in self._live:
                     yield from self._resolve(source)
-        elif op_of(node) in TRANSPARENT or node.target is operator.getitem:
+        elif op_of(node) in TRANSPARENT or (node.target is operator.getitem and _picks_part(node)):
             yield from self._resolve(node.all_input_nodes[0])
         elif node in self._live:
             yield node
@@ -321,15 +354,7 @@ class Network:
         return top if 0 < top < math.inf else math.nan
 
 
-def _tuple(value: Any, dimensions: int) -> tuple[int, ...]:
-    values = tuple(value) if isinstance(value, (list, tuple)) else (value,)
-    return values * dimensions if len(values) == 1 else values
-
-
-def _padding(value: Any, kernel: tuple[int, ...], dilation: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
-    if value == "valid":
-        value = 0
-    if value == "same":  # torch puts the odd one behind
-        totals = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
-        return tuple((total // 2, total - total // 2) for total in totals)
-    return tuple((p, p) for p in _tuple(value, len(kernel)))
+def _picks_part(node: fx.Node) -> bool:
+    """Return whether a call picks what another one moved or pooled, not one of several things that it computed."""
+    op, place = op_of(node.all_input_nodes[0]), node.args[1]
+    return op in TRANSPARENT and not ("max_pool" in op and place == 1)

@@ -1,57 +1,40 @@
-"""From a module to a traced network: exported, free of in-place calls, detached, checked against the module."""
+"""From a module to a traced network: copied plain, exported, free of in-place calls, checked against the module."""
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
+from impq_opt.data.batch import Several, Structure, together
 from impq_opt.errors import DataError
-from impq_opt.tracing.graph import TRANSPARENT, Network
-from impq_opt.tracing.nodes import EXAMPLES, Layout, batch_place, op_of
+from impq_opt.networks.calling import call, register
+from impq_opt.tracing.example import describe_input
+from impq_opt.tracing.export import export
+from impq_opt.tracing.graph import Network
+from impq_opt.tracing.nodes import EXAMPLES, Layout, batch_place
+from impq_opt.tracing.plain import merged_names, plain
 
 __all__ = ["trace"]
 
-aten = torch.ops.aten
-# In-place calls are replaced by their pure twins, so that a tensor that was kept for the gradient stays what it was.
-_IN_PLACE = frozenset(
-    [
-        "relu_",
-        "relu6_",
-        "hardtanh_",
-        "hardswish_",
-        "hardsigmoid_",
-        "silu_",
-        "gelu_",
-        "elu_",
-        "leaky_relu_",
-        "sigmoid_",
-        "tanh_",
-        "mish_",
-        "celu_",
-        "selu_",
-        "add_",
-        "mul_",
-        "sub_",
-        "div_",
-        "clamp_",
-        "clamp_min_",
-        "dropout_",
-    ]
-)
+# How far sums of products may be off that are added up in another order, relative and absolute, by type.
+_TOLERANCE = {torch.float64: (1e-6, 1e-8), torch.float16: (2e-2, 2e-3), torch.bfloat16: (1e-1, 1e-2)}
 
 
-def trace(network: nn.Module, example: Tensor, *, residual: str = "tie") -> Network:
+def trace(network: nn.Module, example: Structure | Several, *, residual: str = "tie") -> Network:
     """Return the graph of a classifier, in eval mode: dropout is off and batch-norm keeps samples apart.
 
     Parameters
     ----------
     network : nn.Module
-        Takes one tensor (n, ...) and returns logits (n, classes). Left as it was.
-    example : Tensor
-        One input or more.
+        Takes a tensor (n, ...), or several, and returns logits (n, classes), alone or with other outputs (see
+        :func:`~impq_opt.networks.calling.place_of_logits`). Left as it was.
+    example : Tensor (n, ...), tuple of Tensor, or dict of str to Tensor
+        One sample or more: of one input, or of several by position or by keyword.
     residual : {"tie", "accumulate"}
         What a residual addition reads. ``"tie"``: both summands are quantized, by one quantizer, as where the sum is
         computed on integers. ``"accumulate"``: sums are kept at the accumulator's precision, as in the IMPQ paper;
@@ -60,63 +43,96 @@ def trace(network: nn.Module, example: Tensor, *, residual: str = "tie") -> Netw
     Raises
     ------
     DataError
-        The network cannot be traced, or is not a classifier.
+        The network cannot be traced, is not a classifier, decides by chance, or mixes the samples of a batch.
     """
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    if len(example) < EXAMPLES:  # a batch of one would be taken for a constant; the second sample must be another one
-        example = torch.cat([example[:1], example[:1].flip(-1)])
-    example = example[:EXAMPLES]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch.export deprecates its own internals
-            expected = _logits(network, example)
-            exported = torch.export.export(network, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
-            module = exported.module(check_guards=False)
-    except DataError:
-        raise
-    except Exception as error:  # torch.export raises many kinds, all of which mean the same here
-        raise DataError(
-            "cannot be traced by torch.export",
-            where="network",
-            value=(str(error).strip().splitlines() or [type(error).__name__])[0],
-            hint="its forward must take one tensor (n, ...), for any n, without branching on values",
-        ) from error
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
-    assert isinstance(module, fx.GraphModule)
-    _make_pure(module.graph)
-    module.recompile()
-    traced = Network(_unshare(module), residual, dict(network.named_parameters()))
-    with torch.no_grad():
-        got = traced.run(example)
-    if not torch.allclose(got, expected, rtol=1e-3, atol=1e-4, equal_nan=True):
-        raise DataError(
-            "computes something else when traced", where="network", hint="does it write into views in place?"
-        )
+    copied = plain(network)
+    modes = {module: module.training for module in copied.modules()}
+    copied.eval()
+    example = _two(copied, example)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.export deprecates its own internals
+        outputs = _outputs(copied, example)
+        exported = export(copied, example)
+        again = _outputs(copied, example)
+    for part, mode in modes.items():
+        part.training = mode
+    keywords = tuple(example.kwargs) if isinstance(example, Several) else ()
+    merged = merged_names(network, copied)
+    traced = Network(copied, exported, residual, keywords=keywords, merged=merged)
+    traced.module.takes = describe_input(example)
+    _check(traced, example, outputs[traced.place], again[traced.place])
     _find_layouts(traced, example)
     return traced
 
 
+def _two(network: nn.Module, example: Structure | Several) -> Tensor | Several:
+    """Return two samples, inputs by keyword in the order of the network's forward, which is the graph's then."""
+    example = together(example)
+    if isinstance(example, Several) and example.kwargs:
+        order = list(inspect.signature(network.forward).parameters)
+        named = example.kwargs
+        example = Several(
+            {name: named[name] for name in sorted(named, key=lambda n: order.index(n) if n in order else 99)}
+        )
+    if len(example) >= EXAMPLES:
+        return example[:EXAMPLES]
+
+    def with_another(part: Tensor) -> Tensor:  # a batch of one would be taken for a constant
+        return torch.cat([part[:1], part[:1].flip(-1)])
+
+    return with_another(example) if isinstance(example, Tensor) else example.mapped(with_another)
+
+
 @torch.no_grad()
-def _logits(network: nn.Module, example: Tensor) -> Tensor:
+def _outputs(network: nn.Module, example: Tensor | Several) -> list[Any]:
+    """Return what the network returns, out of all nesting."""
     try:
-        logits: Tensor = network(example)
+        output = call(network, example)
+        register(output)
+        return pytree.tree_leaves(output)
     except Exception as error:  # whatever the layers raise, the inputs do not fit them
+        parts = (example,) if isinstance(example, Tensor) else example.tensors
         raise DataError(
-            f"does not take samples of shape {tuple(example.shape[1:])}, {example.dtype}",
+            f"does not take samples of shape {', '.join(f'{tuple(x.shape[1:])}, {x.dtype}' for x in parts)}",
             where="network",
             value=(str(error).strip().splitlines() or [type(error).__name__])[0],
             hint="is it the network's own data, with its number of channels?",
         ) from error
-    return logits
 
 
-def _find_layouts(traced: Network, example: Tensor) -> None:
+@torch.no_grad()
+def _check(traced: Network, example: Tensor | Several, expected: Tensor, again: Tensor) -> None:
+    """Raise unless the graph computes what the network does, sample by sample and the same each time."""
+    relative, absolute = _TOLERANCE.get(expected.dtype, (1e-3, 1e-4))
+
+    def same(left: Tensor, right: Tensor) -> bool:
+        return torch.allclose(left, right, rtol=relative, atol=absolute, equal_nan=True)
+
+    if not same(again, expected):
+        raise DataError(
+            "decides by chance: the same input gives other logits each time",
+            where="network",
+            hint="in eval mode its forward must draw no random numbers; dropout takes training=self.training",
+        )
+    logits = traced.run(example)
+    if not same(logits, expected):
+        raise DataError(
+            "computes something else when traced", where="network", hint="does its forward keep or change state?"
+        )
+    if not all(same(traced.run(example[[row, row]])[row], logits[row]) for row in range(EXAMPLES)):
+        raise DataError(
+            "mixes the samples of a batch: the logits of one depend on the others",
+            where="network",
+            hint="in eval mode batch-norms need running statistics, and no mean may go over the batch",
+        )
+
+
+def _find_layouts(traced: Network, example: Tensor | Several) -> None:
     """Find where each watched tensor has its samples; where they share a dimension, by changing one of two samples."""
     unclear: dict[str, int] = {}
-    watched = {use.node for site in traced.weights for use in site.uses} | {site.node for site in traced.activations}
+    uses = (use for site in traced.weights for use in site.uses)
+    watched = {use.node for use in uses if isinstance(traced.nodes[use.node].meta["val"], Tensor)}
+    watched |= {site.node for site in traced.activations}
     for name in watched:
         place = batch_place(traced.nodes[name])
         if place is None:
@@ -130,7 +146,7 @@ def _find_layouts(traced: Network, example: Tensor) -> None:
             unclear[name] = dimension
     if not unclear:
         return
-    both, twice = (_outputs(traced, x, frozenset(unclear)) for x in (example, example[[0, 0]]))
+    both, twice = (_watched(traced, x, frozenset(unclear)) for x in (example, example[[0, 0]]))
     for name, dimension in unclear.items():
         changed = (both[name] != twice[name]).movedim(dimension, 0).flatten(1).any(1)
         half = len(changed) // EXAMPLES
@@ -142,7 +158,7 @@ def _find_layouts(traced: Network, example: Tensor) -> None:
             raise DataError("mixes the samples of a batch", where=f"network: {name}")
 
 
-def _outputs(traced: Network, x: Tensor, watch: frozenset[str]) -> dict[str, Tensor]:
+def _watched(traced: Network, x: Tensor | Several, watch: frozenset[str]) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
 
     def visit(node: str, out: Tensor, inputs: tuple[Any, ...]) -> Tensor:
@@ -152,31 +168,3 @@ def _outputs(traced: Network, x: Tensor, watch: frozenset[str]) -> dict[str, Ten
     with torch.no_grad():
         traced.run(x, visit, watch=watch)
     return found
-
-
-def _unshare(module: fx.GraphModule) -> fx.GraphModule:
-    """Detach the graph's parameters from the network's, so that turning their gradients off does not reach it."""
-    for parent in list(module.modules()):
-        for name, parameter in list(parent._parameters.items()):
-            if parameter is not None:
-                del parent._parameters[name]
-                parent.register_buffer(name, parameter.detach())
-    return module
-
-
-def _make_pure(graph: fx.Graph) -> None:
-    for node in list(graph.nodes):
-        if op_of(node) not in _IN_PLACE:
-            continue
-        source = node.args[0]
-        if not isinstance(source, fx.Node) or op_of(source) in TRANSPARENT or source.op != "call_function":
-            continue  # writing into a view, or into a parameter, is left alone
-        packet = getattr(aten, op_of(node).removesuffix("_"))
-        node.target = getattr(packet, node.target._overloadname, packet.default)
-        later = set()
-        for user in reversed(graph.nodes):
-            if user is node:
-                break
-            later.add(user)
-        source.replace_all_uses_with(node, delete_user_cb=later.__contains__)
-    graph.lint()

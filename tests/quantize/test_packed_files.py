@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_quantize import net
+from quantize_world import net
 from torch import nn
 
+from impq_opt.errors import DataError
 from impq_opt.quantize import unpack, unpack_into
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -48,7 +49,8 @@ def test_version_1_is_still_read(name):
     make, x, expected, activations = VERSION_1[name]
     path = GOLDEN / f"packed-1-{name}.safetensors"
     assert {a.label: (a.bits, a.span) for a in unpack(path).activations} == activations
+    network = make(seed=9) if make is net else make()
     with torch.no_grad():
-        torch.testing.assert_close(
-            unpack_into(make(seed=9) if make is net else make(), path)(x), torch.tensor(expected)
-        )
+        torch.testing.assert_close(unpack_into(network, path, example=x)(x), torch.tensor(expected))
+    with pytest.raises(DataError, match=r"nothing tells what the network takes.*give example="):
+        unpack_into(network, path)

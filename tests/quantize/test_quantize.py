@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from quantize_world import EXAMPLE, LABELS, net
 from torch import nn
 from torch.nn import functional
 
@@ -26,40 +27,7 @@ from impq_opt.quantize import (
     unpack,
     unpack_into,
 )
-from impq_opt.quantize.graph import CallGraph
 from impq_opt.quantize.packing import pack_codes, unpack_codes
-
-
-class Net(nn.Module):
-    """A residual network whose relu is called three times, once as a function."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv1 = nn.Conv2d(1, 4, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(4)
-        self.relu = nn.ReLU()
-        self.conv2 = nn.Conv2d(4, 4, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(4)
-        self.act = nn.ReLU()
-        self.fc = nn.Linear(4, 3)
-
-    def forward(self, x):
-        x = self.relu(self.bn1(self.conv1(x)))
-        x = self.relu(self.bn2(self.conv2(x)) + x)
-        x = functional.relu(self.act(x) - 0.1)
-        return self.fc(x.mean((2, 3)))
-
-
-LABELS = ("conv1.weight", "conv2.weight", "fc.weight", "relu", "relu_1", "act", "relu_2")
-
-
-def net(seed=0):
-    torch.manual_seed(seed)
-    network = Net()
-    for bn in (network.bn1, network.bn2):
-        nn.init.uniform_(bn.weight, 0.5, 1.5)
-        nn.init.uniform_(bn.running_var, 0.5, 1.5)
-    return network.eval()
 
 
 def problem(shapes=((4,), (4, 4), ()), seed=0):
@@ -223,7 +191,7 @@ def test_a_quantized_copy_leaves_the_network_alone_and_costs_what_the_problem_sa
     network, declared = net(), problem()
     before = copy.deepcopy(network.state_dict())
     allocation = solve(declared, bound=0.5)
-    quantized = quantize(network, declared, allocation)
+    quantized = quantize(network, declared, allocation, example=EXAMPLE)
     assert storage_bits(quantized) == allocation.cost
     assert all(torch.equal(before[k], v) for k, v in network.state_dict().items())
     assert type(network.conv1) is nn.Conv2d
@@ -236,7 +204,7 @@ def test_a_quantized_copy_leaves_the_network_alone_and_costs_what_the_problem_sa
     assert clips == {
         "relu": 5.0,
         "relu_1": 6.0,
-        "act": pytest.approx(CallGraph(network).default_clip("act")),
+        "act": pytest.approx(8.099800109863281),
         "relu_2": 3.0,
     }
 
@@ -244,7 +212,7 @@ def test_a_quantized_copy_leaves_the_network_alone_and_costs_what_the_problem_sa
 def test_the_copy_computes_what_quantizing_by_hand_computes():
     network, declared = net(), problem()
     bits = np.random.default_rng(3).integers(1, 9, len(declared))
-    quantized = quantize(network, declared, bits)
+    quantized = quantize(network, declared, bits, example=EXAMPLE)
     x = torch.randn(5, 1, 8, 8)
     by_hand = copy.deepcopy(network)
     start = 0
@@ -259,31 +227,9 @@ def test_the_copy_computes_what_quantizing_by_hand_computes():
 
     y = rounded(functional.relu(by_hand.bn1(by_hand.conv1(x))), 0, 5.0)
     y = rounded(functional.relu(by_hand.bn2(by_hand.conv2(y)) + y), 1, 6.0)
-    y = rounded(functional.relu(y), 2, CallGraph(network).default_clip("act"))
+    y = rounded(functional.relu(y), 2, 8.099800109863281)
     y = rounded(functional.relu(y - 0.1), 3, 3.0)
     torch.testing.assert_close(quantized(x), by_hand.fc(y.mean((2, 3))), rtol=1e-4, atol=1e-5)
-
-
-def test_the_default_clip_is_the_batch_norms():
-    network = net()
-    expected = float((network.bn2.bias + 6 * network.bn2.weight.abs()).detach().max())
-    assert CallGraph(network).default_clip("relu_1") == pytest.approx(expected)
-    assert CallGraph(nn.Sequential(nn.Linear(2, 2), nn.ReLU())).default_clip("1") == 4.0
-
-
-def test_tensors_that_cannot_be_negative_are_known():
-    graph = CallGraph(net())
-    rectified = [
-        label for label in ("conv1", "bn2", "relu", "add", "relu_1", "sub", "mean") if graph.is_rectified(label)
-    ]
-    assert rectified == ["relu", "relu_1", "mean"]
-
-    class Sum(nn.Module):
-        def forward(self, x):
-            return torch.flatten(functional.relu(x) + torch.sigmoid(x), 1) - 1
-
-    sums = CallGraph(Sum())
-    assert [sums.is_rectified(label) for label in ("add", "flatten", "sub")] == [True, True, False]
 
 
 def test_shared_weights_are_quantized_together_and_counted_once():
@@ -308,7 +254,7 @@ def test_shared_weights_are_quantized_together_and_counted_once():
 
 def test_training_moves_the_latent_weights_and_state_goes_back_to_the_float_network():
     network, declared = net(), problem()
-    quantized = quantize(network, declared, np.full(len(declared), 2)).train()
+    quantized = quantize(network, declared, np.full(len(declared), 2), example=EXAMPLE).train()
     optimizer = torch.optim.SGD(quantized.parameters(), lr=0.1)
     functional.cross_entropy(quantized(torch.randn(8, 1, 8, 8)), torch.randint(3, (8,))).backward()
     optimizer.step()
@@ -318,7 +264,7 @@ def test_training_moves_the_latent_weights_and_state_goes_back_to_the_float_netw
     rounded = state_of(quantized, latent=False)
     assert len(rounded["conv1.weight"][0].unique()) <= 4
     network.load_state_dict(latent)
-    again = quantize(network, declared, np.full(len(declared), 2)).eval()
+    again = quantize(network, declared, np.full(len(declared), 2), example=EXAMPLE).eval()
     x = torch.randn(2, 1, 8, 8)
     assert torch.equal(again(x), quantized.eval()(x))
 
@@ -338,7 +284,7 @@ def test_a_problem_of_another_network_is_told(label, sizes, message):
 def test_an_unknown_activation_is_told():
     declared = Problem.from_sensitivities([4], [1.0], names=["relu_7"], kinds=["activation"])
     with pytest.raises(DataError, match=r"no such activation in the network, got 'relu_7' \(did you mean"):
-        quantize(net(), declared, [4])
+        quantize(net(), declared, [4], example=EXAMPLE)
 
 
 def test_an_allocation_of_another_length_is_told():
@@ -376,7 +322,7 @@ def test_long_streams_are_packed_in_chunks(monkeypatch):
 def test_a_packed_file_has_the_stated_size_and_restores_the_network_bit_for_bit(tmp_path, scheme):
     network, declared = net(), problem()
     bits = np.random.default_rng(5).integers(1, 9, len(declared))
-    quantized = quantize(network, declared, bits, scheme=scheme).eval()
+    quantized = quantize(network, declared, bits, scheme=scheme, example=EXAMPLE).eval()
     path = tmp_path / "net.safetensors"
     size = pack(quantized, path)
     weights = declared.weights()
@@ -415,7 +361,7 @@ def test_packing_tells_what_is_wrong(tmp_path):
     with pytest.raises(FileError, match="is not a packed network"):
         unpack(tmp_path / "c")
     declared = problem()
-    pack(quantize(net(), declared, np.full(len(declared), 3)), tmp_path / "d")
+    pack(quantize(net(), declared, np.full(len(declared), 3), example=EXAMPLE), tmp_path / "d")
     with pytest.raises(DataError, match="does not fit the network"):
         unpack_into(nn.Linear(2, 2), tmp_path / "d")
     whole = (tmp_path / "d").read_bytes()

@@ -82,6 +82,7 @@ def measure(network, data, seed, samples=24):
         names=GroupNames(("conv1", "conv2", "fc", "relu1", "relu2"), ((6,), (8,), (4,), (), ())),
         kinds=[0] * 18 + [1] * 2,
         ranges=np.concatenate([torch.cat(spans).numpy(), clips]),
+        provenance={"input": {"shape": [1, 8, 8], "dtype": "float32"}},
     )
 
 

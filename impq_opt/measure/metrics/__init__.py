@@ -32,6 +32,9 @@ class Metric(Protocol):
     squared_range : bool
         May be left out, which is False. Whether damages depend on weights through gradients and the square of their
         range alone: then rounds can measure at weights that are quantized already.
+
+    A metric whose damages rest on rounding errors being noise, but for those of ``survey.unlike_noise``, says so by a
+    true attribute ``noise``; what was seen of them is stored with the problem then.
     """
 
     unit: str

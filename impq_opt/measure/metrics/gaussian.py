@@ -13,6 +13,7 @@ from impq_opt.errors import UnsupportedError
 from impq_opt.groups.damage import DamageTable
 from impq_opt.measure.margins import margins
 from impq_opt.measure.pool import Chunk
+from impq_opt.measure.shifts import Shifts
 from impq_opt.measure.survey import Survey
 from impq_opt.measure.taps import Taps
 from impq_opt.types import FloatArray
@@ -33,6 +34,7 @@ class Gaussian:
     unit = "mismatch probability, linearised Gaussian"
     labels = False
     margins = False
+    noise = True
 
     def columns(self, survey: Survey) -> int:
         return len(survey.bits)
@@ -40,12 +42,11 @@ class Gaussian:
     def chunk(self, survey: Survey, part: Chunk) -> FloatArray:
         if survey.grouping.fine:
             raise UnsupportedError("the metric 'gaussian' is measured per layer or kernel, not per slice or block")
-        steps = torch.tensor([4.0**-b / 12 for b in survey.bits], dtype=torch.float64)
         table = torch.zeros(len(survey), len(survey.bits), dtype=torch.float64)
         size = survey.estimator.batch
         for x, weights in zip(part.x.split(size), part.weights.split(size), strict=True):
-            for margin, noise in noise_by_margin(survey, x):  # (n,), (n, G)
-                spread = (noise[:, :, None] * steps).sqrt()  # (n, G, K)
+            for margin, taps in _by_margin(survey, x, MOST_MARGINS, survey.shifts):
+                spread = _variances(survey, taps, len(x)).sqrt()  # (n, G, K)
                 table += torch.einsum("n,ngk->gk", weights, tail(margin[:, None, None], spread))
         return table.numpy()
 
@@ -64,8 +65,13 @@ def noise_by_margin(survey: Survey, x: Tensor, most: int = MOST_MARGINS) -> Iter
 
     Ties are left out: their margin comes as infinite.
     """
-    network = survey.network
-    taps = Taps(network)
+    for margin, taps in _by_margin(survey, x, most):
+        yield margin, _noise(survey, taps, len(x)).cpu()
+
+
+def _by_margin(survey: Survey, x: Tensor, most: int, shifts: Shifts | None = None) -> Iterator[tuple[Tensor, Taps]]:
+    """Yield margins (n,), the smallest first, with the taps after each was propagated."""
+    taps = Taps(survey.network, shifts=shifts)
     logits = taps.forward(x)
     found = margins(logits)
     count = min(most, logits.shape[1] - 1)
@@ -74,7 +80,7 @@ def noise_by_margin(survey: Survey, x: Tensor, most: int = MOST_MARGINS) -> Iter
         rival = logits.gather(1, order[:, place : place + 1])
         winner = logits.gather(1, found.predicted[:, None])
         taps.backward((rival - winner).sum(), keep=place + 1 < count)
-        yield (1 / inverse[:, place]).cpu(), _noise(survey, taps, len(x)).cpu()
+        yield (1 / inverse[:, place]).cpu(), taps
 
 
 def _noise(survey: Survey, taps: Taps, samples: int) -> Tensor:
@@ -91,3 +97,18 @@ def _noise(survey: Survey, taps: Taps, samples: int) -> Tensor:
         span = survey.ranges[node.name].span ** 2
         columns.append((torch.zeros(samples) if squares is None else squares).double()[:, None] * span)
     return torch.cat(columns, dim=1)
+
+
+def _variances(survey: Survey, taps: Taps, samples: int) -> Tensor:
+    """Return the variance (n, G, K) of a margin's noise at every candidate; for errors that are none, their effect."""
+    steps = torch.tensor([4.0**-b / 12 for b in survey.bits], dtype=torch.float64)
+    variances = _noise(survey, taps, samples).cpu()[:, :, None] * steps
+    for site in survey.unlike_noise:
+        squares = taps.weights.get(site.name)
+        if squares is None or survey.shifts is None:
+            continue
+        error = survey.shifts.errors[site.name].double().square().mean(2)  # (K, out)
+        random = [survey.grouping.sum(site, squares.double() * one) for one in error]
+        coherent = taps.shifts[site.name].double()
+        variances[:, survey.rows(site)] = torch.maximum(torch.stack(random, dim=2), coherent).cpu()
+    return variances

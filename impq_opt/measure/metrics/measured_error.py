@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from impq_opt.groups.damage import DamageTable
+from impq_opt.groups.damage import DamageTable, PowerLaw
 from impq_opt.measure.pool import Chunk
-from impq_opt.measure.rounding import activation_errors, kernel_errors
+from impq_opt.measure.rounding import activation_errors, as_rounded, error_columns, kernel_errors
 from impq_opt.measure.survey import Survey
 from impq_opt.types import FloatArray
 
@@ -24,9 +24,11 @@ class MeasuredError:
     unit = "mismatch probability bound"
     labels = False
     margins = True
+    noise = True
 
     def columns(self, survey: Survey) -> int:
-        return len(survey.bits) + 1  # one for the gradients of activations, whose errors are means of their own
+        # One for the gradients of activations, whose errors are means of their own.
+        return len(survey.bits) + 1 + 2 * len(survey.bits) * bool(survey.unlike_noise)
 
     def chunk(self, survey: Survey, part: Chunk) -> FloatArray:
         squares = survey.squares(part.x, part.weights, part.generator)
@@ -40,10 +42,12 @@ class MeasuredError:
         )
         for row, site in enumerate(survey.network.activations, survey.weight_groups):
             table[row, :-1] = errors[site.name]
-        return table
+        return np.concatenate([table, error_columns(survey, squares)], axis=1) if survey.unlike_noise else table
 
-    def law(self, survey: Survey, mean: FloatArray, stderr: FloatArray) -> DamageTable:
-        return error_law(survey, mean, stderr)
+    def law(self, survey: Survey, mean: FloatArray, stderr: FloatArray) -> PowerLaw | DamageTable:
+        split = len(survey.bits) + 1
+        law = error_law(survey, mean[:, :split], stderr[:, :split])
+        return as_rounded(survey, law, mean[:, split:], stderr[:, split:])
 
 
 def error_law(survey: Survey, mean: FloatArray, stderr: FloatArray) -> DamageTable:

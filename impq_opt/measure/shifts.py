@@ -1,0 +1,79 @@
+"""What the very rounding errors of a group do to the margins, to first order: gradient times error, summed over it.
+
+Noise has no preferred direction, and then the mean square of this sum is that of its terms. Errors that are equal where
+weights are equal can add up, and then it is larger: nothing but the sum itself tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from impq_opt.measure.contraction import gradients
+from impq_opt.measure.grouping import Grouping
+from impq_opt.quantize.methods import MOST_BITS, Method
+from impq_opt.tracing.sites import Use, WeightSite
+from impq_opt.types import IntArray
+
+__all__ = ["Shifts", "rounded", "rounding_errors"]
+
+
+def rounded(weight: Tensor, method: Method, bits: float, sizes: IntArray) -> Tensor:
+    """Return ``weight`` with all its groups, of ``sizes`` (G,), at one precision."""
+    quantizer = method.quantizer(weight.shape, np.full(len(sizes), bits), sizes).to(weight.device)
+    with torch.no_grad():
+        value: Tensor = quantizer(weight.detach())
+    return value
+
+
+def rounding_errors(weight: Tensor, method: Method, bits: Sequence[float], sizes: IntArray) -> Tensor:
+    """Return the errors (K, out, inputs) at each precision.
+
+    Where there is no quantizer of a precision, because it is not whole or above 16 bits, they are those of the next one
+    below, as much smaller as steps are.
+    """
+    exact = weight.detach()
+    errors = []
+    for width in bits:
+        whole = float(min(max(1.0, np.floor(width)), MOST_BITS))
+        error = (rounded(weight, method, whole, sizes) - exact).flatten(1)
+        errors.append(error if whole == width else error * 2.0 ** (whole - width))
+    return torch.stack(errors)
+
+
+@dataclass(frozen=True, eq=False)
+class Shifts:
+    """Rounding errors of some weights.
+
+    Parameters
+    ----------
+    grouping : Grouping
+    errors : mapping of str to Tensor (K, out, inputs)
+        By weight site, at each of K precisions.
+    """
+
+    grouping: Grouping
+    errors: Mapping[str, Tensor]
+
+    def of_layer(self, site: WeightSite, grad: Tensor, x: Tensor, use: Use) -> Tensor:
+        """Return the shifts (n, groups, K) of each sample from a layer's input and the gradient of its output."""
+        return torch.cat([self.of_gradient(site, part) for part in gradients(grad, x, site.shape, use)])
+
+    def of_gradient(self, site: WeightSite, gradient: Tensor) -> Tensor:
+        """Return the shifts (n, groups, K) for gradients (n, out, inputs) of the weights."""
+        errors = self.errors[site.name].to(gradient)
+        if self.grouping.fine:
+            columns = [self.grouping.sum(site, gradient * error) for error in errors]
+        else:
+            products = torch.einsum("noi,koi->kno", gradient, errors)
+            columns = [self.grouping.sum(site, product) for product in products]
+        return torch.stack(columns, dim=2)
+
+    def scaled(self, site: WeightSite, scale: Tensor) -> Shifts:
+        """Return the errors of one weight whose layer has taken in a batch-norm that multiplies by ``scale`` (out,)."""
+        errors = self.errors[site.name]
+        return Shifts(self.grouping, {site.name: errors * scale.to(errors)[:, None]})

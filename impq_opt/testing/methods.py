@@ -1,0 +1,151 @@
+"""What every method of quantizing weights must keep. Needs torch."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from impq_opt.errors import OptionError
+from impq_opt.quantize import pack, unpack_into
+from impq_opt.quantize.methods import Method, Quantizer, load_method, method_names
+from impq_opt.testing.rules import ConformanceError
+
+__all__ = ["check_method"]
+
+_SHAPE = (8, 6, 5)
+_TYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+
+def check_method(method: Method | str) -> None:
+    """Raise ConformanceError, with the rule and where it is broken, unless ``method`` keeps every rule.
+
+    The rules, for smooth, sparse, constant, tiny and huge weights of every type, at every precision that the method
+    has and at several in one tensor: the rounded weight has the shape, type and device of the latent one, which stays
+    as it is; codes are whole numbers of B bits; codes and side information give the rounded weight back, bit for bit;
+    there are at most as many levels as the method says, and no more than 2^B; zeros stay zeros and gradients pass
+    unchanged where the method says so; no error is larger than a step where it says how long steps are; a network in
+    half precision has the same codes; a packed network computes what the quantized one does, bit for bit.
+    """
+    chosen = load_method(method) if isinstance(method, str) else method
+    registered = chosen.name in method_names()
+    _rule(bool(chosen.name) and chosen.spec.isprintable(), chosen, "it has a name that can be printed")
+    _rule(not registered or load_method(chosen.spec) == chosen, chosen, "its spec names it, options and all")
+    widths = [bits for bits in range(1, 9) if _has(chosen, bits)]
+    _rule(bool(widths), chosen, "it has a precision of 1 to 8 bits")
+    for dtype in _TYPES:
+        for kind, weight in _weights(dtype):
+            where = f"{kind} weights of {dtype}"
+            for bits in widths if dtype == torch.float32 else {widths[0], widths[-1]}:
+                _check(chosen, weight, [bits], [weight.numel()], f"{where} at {bits} bits")
+            mixed = np.array([widths[row % len(widths)] for row in range(_SHAPE[0])])
+            _check(chosen, weight, mixed, [weight[0].numel()] * _SHAPE[0], f"{where} at bits {mixed.tolist()}")
+        if registered:
+            _check_packing(chosen, widths, dtype)
+
+
+def _has(method: Method, bits: int) -> bool:
+    try:
+        method.quantizer(_SHAPE, [bits], [int(np.prod(_SHAPE))])
+    except OptionError:
+        return False
+    return True
+
+
+def _weights(dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+    generator = torch.Generator().manual_seed(0)
+    smooth = torch.randn(_SHAPE, generator=generator)
+    sparse = smooth * (torch.rand(_SHAPE, generator=generator) < 0.2)
+    sparse[1] = 0
+    yield "smooth", smooth.to(dtype)
+    yield "sparse", sparse.to(dtype)
+    yield "constant", torch.full(_SHAPE, -0.75).to(dtype)
+    small, large = (1e-7, 1e4) if dtype == torch.float16 else (1e-15, 1e15)
+    yield "tiny", (smooth * small).to(dtype)
+    yield "huge", (smooth * large).to(dtype)
+
+
+def _check(method: Method, weight: Tensor, bits: npt.ArrayLike, sizes: list[int], where: str) -> None:
+    quantizer = method.quantizer(weight.shape, bits, sizes)
+    latent = weight.clone().requires_grad_()
+    rounded = quantizer(latent)
+    _rule(torch.equal(latent, weight), method, f"it leaves the latent weight alone: {where}")
+    same = (rounded.shape, rounded.dtype, rounded.device) == (weight.shape, weight.dtype, weight.device)
+    _rule(same, method, f"the rounded weight has the latent one's shape, type and device: {where}")
+    value = rounded.detach()
+    _rule(bool(torch.isfinite(value).all()), method, f"the rounded weight is finite: {where}")
+    _rule(torch.equal(quantizer(weight), value), method, f"the same weight is rounded alike: {where}")
+    _check_codes(method, quantizer, weight, value, where)
+    if method.has_zero:
+        _rule(bool((value[weight == 0] == 0).all()), method, f"zeros stay zeros: {where}")
+    if method.straight_through:
+        upstream = torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)).to(weight.dtype)
+        rounded.backward(upstream)
+        _rule(torch.equal(_gradient(latent), upstream), method, f"gradients pass unchanged: {where}")
+    _check_steps(method, quantizer, weight, value, where)
+
+
+def _gradient(latent: Tensor) -> Tensor:
+    return torch.zeros_like(latent) if latent.grad is None else latent.grad
+
+
+def _check_codes(method: Method, quantizer: Quantizer, weight: Tensor, value: Tensor, where: str) -> None:
+    codes, side = quantizer.codes(weight), quantizer.side(weight)
+    whole = not codes.is_floating_point() and codes.shape == weight.shape
+    _rule(whole, method, f"codes are whole numbers, one a weight: {where}")
+    widths = np.repeat(quantizer.group_bits, quantizer.group_sizes).reshape(weight.shape)
+    inside = (codes >= 0) & (codes.double() < torch.from_numpy(np.exp2(widths)))
+    _rule(bool(inside.all()), method, f"codes have B bits: {where}")
+    again = quantizer.values(codes, side, weight.dtype)
+    equal = again.dtype == value.dtype and torch.equal(again, value)
+    _rule(equal, method, f"codes and side information give the rounded weight back, bit for bit: {where}")
+    _rule(quantizer.side_bits(weight) >= 8 * len(side), method, f"side information is counted: {where}")
+    for row, width in zip(value.flatten(1), widths.reshape(len(value), -1)[:, 0].tolist(), strict=True):
+        levels = method.levels(width)
+        _rule(levels <= 2**width, method, f"it has at most 2^{width} levels: {where}")
+        _rule(len(row.unique()) <= levels, method, f"a kernel has at most {levels} values: {where}")
+    half = copy.deepcopy(quantizer).to(torch.float16)
+    _rule(torch.equal(half.codes(weight), codes), method, f"a network in half precision has the same codes: {where}")
+
+
+def _check_steps(method: Method, quantizer: Quantizer, weight: Tensor, value: Tensor, where: str) -> None:
+    spans = method.spans(weight)
+    if spans is None:
+        return
+    _rule(spans.shape == weight.shape[:1], method, f"it says the span of every output kernel: {where}")
+    widths = np.repeat(quantizer.group_bits, quantizer.group_sizes).reshape(weight.shape)
+    steps = spans.reshape(-1, *(1,) * (weight.ndim - 1)) * torch.from_numpy(np.exp2(-widths.astype(np.float64)))
+    # The rounded weight is itself rounded, to the type of the latent one.
+    slack = 1e-5 * steps + value.double().abs() * torch.finfo(weight.dtype).eps + torch.finfo(weight.dtype).tiny
+    error = (value.double() - weight.double()).abs()
+    _rule(bool((error <= steps + slack).all()), method, f"no error is larger than a step: {where}")
+
+
+def _check_packing(method: Method, widths: list[int], dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).to(dtype).eval()
+    quantized = copy.deepcopy(network)
+    for layer in quantized:
+        if isinstance(layer, nn.Linear):
+            bits = [widths[row % len(widths)] for row in range(layer.out_features)]
+            quantizer = method.quantizer(layer.weight.shape, bits, [layer.in_features] * len(bits))
+            parametrize.register_parametrization(layer, "weight", quantizer)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "packed.safetensors"
+        pack(quantized, path)
+        restored = unpack_into(network, path)
+    x = torch.randn(5, 6, generator=torch.Generator().manual_seed(1)).to(dtype)
+    with torch.no_grad():
+        _rule(torch.equal(restored(x), quantized(x)), method, f"a packed network of {dtype} computes the same")
+
+
+def _rule(kept: bool, method: Method, text: str) -> None:
+    if not kept:
+        raise ConformanceError(f"{method.spec}: {text}")

@@ -1,0 +1,192 @@
+"""Methods of quantizing weights: the rules that all keep, liars that are caught, and what each one's levels are."""
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_quantize import net, problem
+
+from impq_opt.errors import OptionError
+from impq_opt.quantize import METHODS, load_method, pack, quantize, quantized_weights, state_of, unpack, unpack_into
+from impq_opt.quantize.methods.mid_rise import MidRise
+from impq_opt.quantize.methods.zero import Zero
+from impq_opt.testing import ConformanceError, check_method
+
+SPECS = (
+    *METHODS, "zero:over=tensor", "zero:over=group", "mid-rise:over=group,statistic=normal,one_bit=mean",
+    "mid-rise:over=tensor",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_every_method_keeps_the_rules(spec):
+    check_method(spec)
+
+
+class Shifting(type(Zero().quantizer((1,), [1], [1]))):
+    def codes(self, weight):
+        return super().codes(weight) + 1
+
+
+class Lossy(type(Zero().quantizer((1,), [1], [1]))):
+    def values(self, codes, side, dtype=None):
+        return super().values(codes, side, dtype) * 1.0001
+
+
+class Blind(type(Zero().quantizer((1,), [1], [1]))):
+    def forward(self, weight):
+        return super().forward(weight.detach())
+
+
+class Widened(type(Zero().quantizer((1,), [1], [1]))):
+    def forward(self, weight):
+        return super().forward(weight).float()
+
+
+def lying(kind):
+    @dataclass(frozen=True)
+    class Liar(Zero):
+        name = "liar"
+
+        def quantizer(self, shape, bits, sizes):
+            return kind(shape, bits, sizes, self)
+
+    return Liar()
+
+
+@dataclass(frozen=True)
+class NoZero(MidRise):
+    name = "no-zero"
+    has_zero = True
+
+
+@dataclass(frozen=True)
+class FewLevels(Zero):
+    name = "few-levels"
+
+    def levels(self, bits):
+        return 2**bits - 1
+
+
+@dataclass(frozen=True)
+class ShortSpans(Zero):
+    name = "short-spans"
+
+    def spans(self, weight):
+        return super().spans(weight) / 4
+
+
+@pytest.mark.parametrize(
+    ("method", "rule"),
+    [
+        (lying(Shifting), "codes have B bits"),
+        (lying(Lossy), "give the rounded weight back"),
+        (lying(Blind), "gradients pass unchanged|does not require grad"),
+        (lying(Widened), "shape, type and device"),
+        (NoZero(), "zeros stay zeros"),
+        (FewLevels(), "at most 1 values"),
+        (ShortSpans(), "no error is larger than a step"),
+    ],
+)
+def test_methods_that_break_a_rule_are_caught(method, rule):
+    with pytest.raises((ConformanceError, RuntimeError), match=rule):
+        check_method(method)
+
+
+def levels_of_zero(kernel, bits):
+    """The levels of a kernel, exactly: the weight of largest size, and what lies whole steps from it."""
+    extreme = max(kernel, key=lambda w: (abs(w), w))
+    step = -Fraction(extreme) / 2 ** (bits - 1)
+    return [code * step for code in range(-(2 ** (bits - 1)), 2 ** (bits - 1))]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_the_grid_with_a_zero_takes_the_nearest_of_its_levels(data):
+    kernels, length = data.draw(st.integers(1, 2)), data.draw(st.integers(1, 6))
+    bits = data.draw(st.lists(st.integers(1, 8), min_size=kernels, max_size=kernels))
+    numbers = st.floats(-4, 4, width=32).filter(lambda v: v == 0 or abs(v) > 1e-6)
+    values = data.draw(st.lists(numbers | st.just(0.0), min_size=kernels * length, max_size=kernels * length))
+    weight = torch.tensor(values).reshape(kernels, length)
+    quantizer = Zero().quantizer(weight.shape, bits, [length] * kernels)
+    rounded = quantizer(weight)
+    assert torch.equal(quantizer(rounded), rounded)  # rounding twice is rounding once
+    assert torch.equal(quantizer(-weight) == 0, rounded == 0)
+    for row, got, width in zip(weight.tolist(), rounded.tolist(), bits, strict=True):
+        levels = levels_of_zero(row, width)
+        step = abs(levels[0]) / 2 ** (width - 1)
+        for exact, value in zip(row, got, strict=True):
+            assert value in [float(np.float32(float(level))) for level in levels]  # rounded once, to float32
+            nearest = min(abs(Fraction(exact) - level) for level in levels)
+            assert abs(Fraction(exact) - Fraction(value)) <= nearest + step / 10**5
+            assert exact != 0 or value == 0
+        assert not any(row) or max(row, key=lambda w: (abs(w), w)) in got
+
+
+def test_one_and_two_bits_of_the_grid_with_a_zero():
+    weight = torch.tensor([[-1.0, -0.6, -0.2, 0.0, 0.3, 0.6, 0.9], [1.0, 0.6, 0.2, 0.0, -0.3, -0.6, -1.0]])
+    one, two = (Zero().quantizer(weight.shape, [bits], [14])(weight) for bits in (1, 2))
+    assert one.tolist() == [[-1, -1, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0, 0]]
+    assert two.tolist() == [[-1, -0.5, 0, 0, 0.5, 0.5, 0.5], [1, 0.5, 0, 0, -0.5, -0.5, -0.5]]
+
+
+def test_specs_are_read_and_written():
+    assert load_method("mid-rise") == MidRise() and MidRise().spec == "mid-rise"
+    tensor = MidRise("tensor", one_bit="mean")
+    assert tensor.spec == "mid-rise:over=tensor,one_bit=mean" and load_method(tensor.spec) == tensor
+    assert load_method(tensor) is tensor
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("zeros", r"method: unknown method, got 'zeros' \(did you mean 'zero'"),
+        ("zero:over", "options are written name=value"),
+        ("zero:ovr=tensor", r"unknown option of method 'zero', got 'ovr' \(did you mean 'over'"),
+        ("zero:over=tensr", r"range.over: unknown choice, got 'tensr' \(did you mean 'tensor'"),
+    ],
+)
+def test_specs_that_mean_nothing_are_told(spec, message):
+    with pytest.raises(OptionError, match=message):
+        load_method(spec)
+
+
+def sparse_net():
+    network = net()
+    with torch.no_grad():
+        for module in (network.conv1, network.conv2, network.fc):
+            module.weight[torch.rand(module.weight.shape) < 0.7] = 0
+    return network
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_the_problems_grids_are_what_is_quantized_and_packed(tmp_path, dtype):
+    network, declared = sparse_net().to(dtype), problem()
+    grids = {"conv2.weight": "zero", "fc.weight": "zero:over=tensor"}
+    declared = replace(declared, grids=grids)
+    bits = np.random.default_rng(5).integers(1, 9, len(declared))
+    quantized = quantize(network, declared, bits).eval()
+    used = {name: one.quantizer.method.spec for name, one in quantized_weights(quantized).items()}
+    assert used == {"conv1.weight": "mid-rise"} | grids
+    values = state_of(quantized, latent=False)
+    assert bool((values["conv2.weight"][network.conv2.weight == 0] == 0).all())
+    assert bool((values["conv1.weight"] != 0).all())
+    assert values["conv2.weight"].dtype == dtype
+    path = tmp_path / "p.safetensors"
+    size = pack(quantized, path)
+    assert size.total == 8 * path.stat().st_size
+    assert size.scales == (64 if dtype == torch.float64 else 32) * (4 + 4 + 1)
+    restored = unpack(path).state
+    assert all(torch.equal(values[name], restored[name]) and restored[name].dtype == dtype for name in used)
+    x = torch.randn(6, 1, 8, 8, dtype=dtype)
+    assert torch.equal(unpack_into(net(seed=9).to(dtype), path).eval()(x), quantized(x))
+
+
+def test_a_scheme_given_to_quantize_is_for_all_weights():
+    declared = problem()
+    quantized = quantize(net(), declared, np.full(len(declared), 4), scheme="zero")
+    assert {one.quantizer.method for one in quantized_weights(quantized).values()} == {Zero()}

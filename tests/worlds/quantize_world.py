@@ -1,0 +1,38 @@
+"""A small network with calls of every kind that activations are named after."""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+
+class Net(nn.Module):
+    """A residual network whose relu is called three times, once as a function."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 4, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(4)
+        self.relu = nn.ReLU()
+        self.conv2 = nn.Conv2d(4, 4, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(4)
+        self.act = nn.ReLU()
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.bn2(self.conv2(x)) + x)
+        x = functional.relu(self.act(x) - 0.1)
+        return self.fc(x.mean((2, 3)))
+
+
+EXAMPLE = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+LABELS = ("conv1.weight", "conv2.weight", "fc.weight", "relu", "relu_1", "act", "relu_2")
+
+
+def net(seed=0):
+    torch.manual_seed(seed)
+    network = Net()
+    for bn in (network.bn1, network.bn2):
+        nn.init.uniform_(bn.weight, 0.5, 1.5)
+        nn.init.uniform_(bn.running_var, 0.5, 1.5)
+    return network.eval()
