@@ -77,15 +77,17 @@ def validate(quick: bool) -> Callable[[], object]:
 
 def train(quick: bool) -> Callable[[], object]:
     import torch
-    from impq_opt.training.one_cycle import Recipe
-    from impq_opt.training.one_cycle import train as trained
 
+    from impq_opt.data import Dataset
     from impq_opt.networks import load_network
+    from impq_opt.training import Training
+    from impq_opt.training import train as trained
 
     network = load_network("resnet20", channels=1, classes=10, untrained=True)
     pictures, labels = torch.randn(128 * (8 if quick else 30), 1, 28, 28), torch.arange(10)
     labels = labels.repeat(len(pictures) // 10 + 1)[: len(pictures)]
-    return lambda: trained(network, pictures, labels, Recipe(epochs=1, flip=False), quiet=True)
+    settings = Training(rate=0.2, warmup=0.3, schedule="one-cycle", optimizer="nesterov", augment="none")
+    return lambda: trained(network, Dataset(pictures, labels), settings, epochs=1)
 
 
 WORK = {"forward": forward, "measure": measure, "validate": validate, "train": train}
