@@ -188,6 +188,7 @@ def survey_of(
     home = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     traced = trace(network, prepare(example, home), residual=residual)
     place = torch.device(device)
+    traced.widen()
     traced.to(place)
     batches = (prepare(data.rows(rows)[0], place) for rows in order.split(32))
     return Survey(
@@ -245,6 +246,9 @@ def _record(survey: Survey, chunks: Chunks, result: Replicates, metric: str) -> 
             "of_the_top_sample": pool.tail_share(0),
             "ties": pool.ties,
         }
+    if survey.network.stored:
+        names = sorted({str(kind).removeprefix("torch.") for kind in survey.network.stored.values()})
+        record["computed_in"] = f"float32, from parameters in {' and '.join(names)}"
     if sampling.look != Sampling().look:
         record["look"] = sampling.look
     if survey.network.skipped:

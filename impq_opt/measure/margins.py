@@ -45,7 +45,7 @@ def margins(logits: Tensor) -> Margins:
     DataError
         A logit is not a number.
     """
-    logits = logits.detach().float()
+    logits = logits.detach().to(torch.promote_types(logits.dtype, torch.float32))
     if not bool(torch.isfinite(logits).all()):
         row = int((~torch.isfinite(logits)).any(1).nonzero()[0])
         raise DataError(

@@ -22,16 +22,21 @@ from impq_opt.types import IntArray
 __all__ = ["Shifts", "rounded", "rounding_errors"]
 
 
-def rounded(weight: Tensor, method: Method, bits: float, sizes: IntArray) -> Tensor:
-    """Return ``weight`` with all its groups, of ``sizes`` (G,), at one precision."""
+def rounded(weight: Tensor, method: Method, bits: float, sizes: IntArray, stored: torch.dtype | None = None) -> Tensor:
+    """Return ``weight`` with all its groups, of ``sizes`` (G,), at one precision.
+
+    ``stored`` is the type that the network has it in, to which rounded weights are rounded as well.
+    """
     quantizer = method.quantizer(weight.shape, np.full(len(sizes), bits), sizes).to(weight.device)
     with torch.no_grad():
-        value: Tensor = quantizer(weight.detach())
-    return value
+        value: Tensor = quantizer(weight.detach().to(stored or weight.dtype))
+    return value.to(weight.dtype)
 
 
-def rounding_errors(weight: Tensor, method: Method, bits: Sequence[float], sizes: IntArray) -> Tensor:
-    """Return the errors (K, out, inputs) at each precision.
+def rounding_errors(
+    weight: Tensor, method: Method, bits: Sequence[float], sizes: IntArray, stored: torch.dtype | None = None
+) -> Tensor:
+    """Return the errors (K, out, inputs) at each precision, of weights that the network has in the type ``stored``.
 
     Where there is no quantizer of a precision, because it is not whole or above 16 bits, they are those of the next one
     below, as much smaller as steps are.
@@ -40,7 +45,7 @@ def rounding_errors(weight: Tensor, method: Method, bits: Sequence[float], sizes
     errors = []
     for width in bits:
         whole = float(min(max(1.0, np.floor(width)), MOST_BITS))
-        error = (rounded(weight, method, whole, sizes) - exact).flatten(1)
+        error = (rounded(weight, method, whole, sizes, stored) - exact).flatten(1)
         errors.append(error if whole == width else error * 2.0 ** (whole - width))
     return torch.stack(errors)
 

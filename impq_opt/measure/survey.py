@@ -161,7 +161,10 @@ class Survey:
         """What the rounding errors of every weight site look like."""
         if self.assume_noise:
             return {site.name: Premise() for site in self.network.weights}
-        return {s.name: examine(self.network.weight_tensor(s), self.grid(s)) for s in self.network.weights}
+        network = self.network
+        return {
+            s.name: examine(network.weight_tensor(s), self.grid(s), network.stored_type(s)) for s in network.weights
+        }
 
     @cached_property
     def unlike_noise(self) -> tuple[WeightSite, ...]:
@@ -177,7 +180,7 @@ class Survey:
     def errors(self, site: WeightSite) -> Tensor:
         """Return the rounding errors (K, out, inputs) of a site at every candidate."""
         weight, sizes = self.network.weight_tensor(site), self.grouping.sizes(site)
-        return rounding_errors(weight, self.grid(site), self.bits, sizes)
+        return rounding_errors(weight, self.grid(site), self.bits, sizes, self.network.stored_type(site))
 
     def squares(self, x: Tensor, weights: Tensor, generator: torch.Generator) -> Squares:
         """Return the estimated sum over ``x`` (n, ...), times ``weights`` (n,), of squared gradients of the margins.

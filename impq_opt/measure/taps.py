@@ -146,7 +146,8 @@ class Taps:
         layout = self.network.layouts[site.node]
 
         def hook(grad: Tensor) -> None:
-            squares = layout.by_sample(grad.detach(), samples).flatten(1).float().square()
+            squares = layout.by_sample(grad.detach(), samples).flatten(1)
+            squares = squares.to(torch.promote_types(squares.dtype, torch.float32)).square()
             self.activations[site.name] = squares.sum(1)
 
         return hook

@@ -33,7 +33,7 @@ from impq_opt.tracing.plain import plain
 
 __all__ = ["PackedSize", "Unpacked", "pack", "pack_codes", "unpack", "unpack_codes", "unpack_into"]
 
-# Version 1 names activations as torch.fx does, version 2 as measurements do. New in it are what the network takes, grids
+# Version 1 names activations as torch.fx does, version 2 as measurements do. New in it: what the network takes, grids
 # other than mid-rise, and weights in half precision.
 _FORMAT, _VERSIONS = "impq-opt packed network", ("1", "2")
 _MID_RISE = ("over", "statistic", "one_bit")  # its options, as version 1 writes them

@@ -33,6 +33,7 @@ from impq_opt.tracing.nodes import (
     op_of,
     sample_shape,
 )
+from impq_opt.tracing.precision import HALVES, widen_graph, widened
 from impq_opt.tracing.running import Runner
 from impq_opt.tracing.signs import clip_in_front, is_rectified
 from impq_opt.tracing.sites import ActivationSite, Stay, Use, WeightSite
@@ -117,7 +118,13 @@ class Network:
     classes : int
     layouts : dict of str to Layout
         Where the samples are in the output of each watched node.
+    stored : dict of str to torch.dtype
+        Types of parameters and buffers as the network has them, by node, where it computes in another one here.
+    input_type : torch.dtype
+        Samples of floating point are brought to it.
     """
+
+    input_type: torch.dtype = torch.float32
 
     def __init__(self, network: nn.Module, exported: Exported, residual: str) -> None:
         if residual not in RESIDUAL:
@@ -129,6 +136,7 @@ class Network:
         self.structure, self._names, self._old_labels = exported.structure, exported.labels, exported.old_labels
         self.nodes = {node.name: node for node in graph.nodes}
         self.layouts: dict[str, Layout] = {}
+        self.stored: dict[str, torch.dtype] = {}
         self._live = live_nodes(graph)
         self._order = {node: place for place, node in enumerate(self._live)}
         self.place = self._find_logits(next(n for n in graph.nodes if n.op == "output").args[0])
@@ -185,12 +193,13 @@ class Network:
         folds : mapping, optional
             Layers that take in the batch-norm behind them; of :attr:`folds`. Their outputs are the batch-norm's.
         """
-        return Runner(self.module, visit, {**self.tensors, **(tensors or {})}, watch, folds).run(x)[self.place]
+        held = {**self.tensors, **(tensors or {})}
+        return Runner(self.module, visit, held, watch, folds).run(self._taken(x))[self.place]
 
     def logits(self, x: Tensor) -> Tensor:
         """Return what :meth:`run` does, quicker: with all folds, and no node to be shown."""
         with torch.no_grad():
-            return self._folded(x)[self.place]
+            return self._folded(self._taken(x))[self.place]
 
     @cached_property
     def _folded(self) -> fx.GraphModule:
@@ -201,11 +210,36 @@ class Network:
         """The layers that can take in the batch-norm behind them, by node."""
         return find_folds(self._live, self.tensors)
 
+    def _taken(self, x: Tensor) -> Tensor:
+        return x.to(self.input_type) if x.is_floating_point() else x
+
     def to(self, place: device) -> None:
         """Move all parameters."""
+        self._renew(lambda tensor: tensor.to(place))
+
+    def widen(self) -> None:
+        """Compute in float32 what is computed in half precision, from the same weights; see :mod:`.precision`.
+
+        Copies that are made afterwards are in float32 as well.
+        """
+        halves = {name: held.dtype for name, held in self.tensors.items() if held.dtype in HALVES}
+        if not halves and self.input_type not in HALVES:
+            return
+        self.stored |= halves
+        self.input_type = torch.float32 if self.input_type in HALVES else self.input_type
+        widen_graph(self.module.traced_graph)
+        self._renew(widened)
+        self.module.recompile()
+
+    def stored_type(self, site: WeightSite) -> torch.dtype:
+        """Return the type that the network has the weights of a site in."""
+        node = self.weight_node(site)[0]
+        return self.stored.get(node, self.tensors[node].dtype)
+
+    def _renew(self, change: Callable[[Tensor], Tensor]) -> None:
         for name in ("folds", "_folded"):
             self.__dict__.pop(name, None)
-        self.module.to(place)
+        self.module._apply(change)
         self._hold()
 
     def weight_tensor(self, site: WeightSite) -> Tensor:

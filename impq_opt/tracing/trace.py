@@ -15,6 +15,7 @@ from impq_opt.tracing.export import export
 from impq_opt.tracing.graph import Network
 from impq_opt.tracing.nodes import EXAMPLES, Layout, batch_place
 from impq_opt.tracing.plain import plain
+from impq_opt.tracing.precision import taken_by
 
 __all__ = ["trace"]
 
@@ -46,7 +47,7 @@ def trace(network: nn.Module, example: Tensor, *, residual: str = "tie") -> Netw
     copied.eval()
     if len(example) < EXAMPLES:  # a batch of one would be taken for a constant; the second sample must be another one
         example = torch.cat([example[:1], example[:1].flip(-1)])
-    example = example[:EXAMPLES]
+    example = taken_by(copied, example[:EXAMPLES])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.export deprecates its own internals
         outputs = _outputs(copied, example)
@@ -56,6 +57,7 @@ def trace(network: nn.Module, example: Tensor, *, residual: str = "tie") -> Netw
         part.training = mode
     traced = Network(copied, exported, residual)
     traced.module.takes = describe_input(example)
+    traced.input_type = example.dtype
     _check(traced, example, outputs[traced.place], again[traced.place])
     _find_layouts(traced, example)
     return traced

@@ -94,6 +94,7 @@ class Validation:
         example, _ = data.rows(torch.arange(min(2, len(data))))
         self.device = next(network.parameters()).device
         self.network = trace(network, prepare(example, self.device))
+        self.network.widen()
         self._match()
         self.float_decisions = self._decide({}, {})
         self._noise: list[tuple[Tensor, Tensor]] | None = None
@@ -186,7 +187,8 @@ class Validation:
             method = load_method(self.problem.grid(site.name))
             quantizer = method.quantizer(weight.shape, widths[rows], self.problem.sizes[rows]).to(weight.device)
             with torch.no_grad():
-                tensors |= dict.fromkeys(self.network.weight_node(site), quantizer(weight))
+                rounded = quantizer(weight.to(self.network.stored_type(site))).to(weight.dtype)
+                tensors |= dict.fromkeys(self.network.weight_node(site), rounded)
         quantizers = {}
         for node in self.network.activations:
             over = self.ranges[node.name]
