@@ -44,10 +44,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from impq_opt.data import Dataset, load_data
+from impq_opt.data.batch import prepare
 from impq_opt.errors import ImpqError
 from impq_opt.measure import Estimator, Network, trace
 from impq_opt.measure.margins import margins, random_signs
-from impq_opt.measure.pool import Pool, look_at, prepare, take
+from impq_opt.measure.pool import Pool, look_at, take
 from impq_opt.measure.taps import Taps
 from impq_opt.networks import load_network
 

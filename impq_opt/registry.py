@@ -40,10 +40,10 @@ class Registry(Generic[T]):
     def _all(self) -> dict[str, str]:
         from importlib.metadata import entry_points  # slow to load, and seldom needed
 
-        found = dict(self.table)
+        table = dict(self.table)
         for entry in entry_points(group=self.group):
-            found.setdefault(entry.name, entry.value)
-        return found
+            table.setdefault(entry.name, entry.value)
+        return table
 
     def names(self) -> tuple[str, ...]:
         """Return all names, those of the table first."""
@@ -53,8 +53,8 @@ class Registry(Generic[T]):
         """Return the class called ``name``; raise OptionError with near matches."""
         table = self.table if name in self.table else self._all()
         module, _, attribute = look_up(table, name, self.noun).partition(":")
-        found: type[T] = getattr(import_module(module), attribute)
-        return found
+        kind: type[T] = getattr(import_module(module), attribute)
+        return kind
 
     def make(self, name: str, **options: Any) -> T:
         """Return what is called ``name`` with ``options``, the fields of its dataclass; unknown ones raise."""

@@ -99,10 +99,10 @@ def _positive(value: object, where: str) -> float:
 
 def solve_in_passing(problem: Problem, **question: Any) -> Allocation:
     """Return what :func:`solve` does as part of longer work, which an interrupt ends."""
-    found = solve(problem, **question)
-    if found.stop is Stop.INTERRUPTED:
+    answer = solve(problem, **question)
+    if answer.stop is Stop.INTERRUPTED:
         raise KeyboardInterrupt
-    return found
+    return answer
 
 
 def answer(instance: Instance, strategy: Solver, control: Control, started: float) -> Allocation:
@@ -117,17 +117,17 @@ def answer(instance: Instance, strategy: Solver, control: Control, started: floa
         if strategy.decides and claim.choice is None and not control.interrupted:
             shown = believed and claim.enumeration is not None and claim.lower_bound == math.inf
             diagnosis = _diagnosis(instance, control, infeasible=shown)
-    found = conclude(instance, claim, diagnosis, strategy, control.seed, started, believed=believed)
+    answer = conclude(instance, claim, diagnosis, strategy, control.seed, started, believed=believed)
     # An interrupt is told even where it came too late to matter: whoever runs many questions wants to end them all.
-    return dataclasses.replace(found, stop=Stop.INTERRUPTED) if control.interrupted else found
+    return dataclasses.replace(answer, stop=Stop.INTERRUPTED) if control.interrupted else answer
 
 
 def _only_choice(instance: Instance) -> Claim:
     """Return what can be claimed where everything is pinned."""
-    found = assess(instance, choice := np.empty(0, dtype=np.int64))
-    if not found.feasible:
+    assessment = assess(instance, choice := np.empty(0, dtype=np.int64))
+    if not assessment.feasible:
         return Claim(lower_bound=math.inf, enumeration=Enumeration(0, 1))
-    return Claim(choice, objective_of(instance, found), enumeration=Enumeration(0, 1))
+    return Claim(choice, objective_of(instance, assessment), enumeration=Enumeration(0, 1))
 
 
 def _diagnosis(instance: Instance, control: Control, *, infeasible: bool = False) -> Diagnosis | None:

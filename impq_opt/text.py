@@ -69,17 +69,17 @@ def script_json(document: Any) -> str:
     ``</script`` would end the element and ``<!--<script`` would hide its end.
     """
     text = json.dumps(_shown(document), separators=(",", ":"), allow_nan=False)
-    return re.sub("[<>&]", lambda found: f"\\u{ord(found[0]):04x}", text)
+    return re.sub("[<>&]", lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def _shown(value: Any) -> Any:
     if isinstance(value, str):
         return visible(value)
     if isinstance(value, Mapping):
-        return {visible(key): _shown(one) for key, one in value.items()}
+        return {visible(key): _shown(item) for key, item in value.items()}
     if isinstance(value, float) and not math.isfinite(value):
         return None  # JSON has no such number
-    return [_shown(one) for one in value] if isinstance(value, (list, tuple)) else value
+    return [_shown(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 _ODD = re.compile(r"[^\n -~]")
@@ -87,7 +87,7 @@ _ODD = re.compile(r"[^\n -~]")
 
 def json_lines(text: str) -> str:
     """Return JSON text with what a terminal may obey escaped inside its strings, as JSON escapes it."""
-    return _ODD.sub(lambda found: found[0] if found[0].isprintable() else _json_escape(found[0]), text)
+    return _ODD.sub(lambda match: match[0] if match[0].isprintable() else _json_escape(match[0]), text)
 
 
 def _json_escape(character: str) -> str:

@@ -32,20 +32,26 @@ _SYNTHETIC: dict[str, Callable[[], Problem]] = {
 
 def names() -> tuple[str, ...]:
     """Return the names of all shipped problems, the default first."""
-    found = sorted([*(file.stem for file in _DATA.glob("*.toml")), *_SYNTHETIC])
-    return tuple(sorted(found, key=lambda name: name != DEFAULT))
+    shipped = sorted([*(file.stem for file in _DATA.glob("*.toml")), *_SYNTHETIC])
+    return tuple(sorted(shipped, key=lambda name: name != DEFAULT))
 
 
 def path(name: str) -> Path:
     """Return the file of the measured problem called ``name``; raise OptionError with near names."""
-    known = [one for one in names() if one not in _SYNTHETIC]
+    known = [measured for measured in names() if measured not in _SYNTHETIC]
     if name not in known:
         raise OptionError("no such problem in the gallery", value=name, hint=nearest(name, known) or "it is empty")
     return _DATA / f"{name}.toml"
 
 
 def load(name: str = DEFAULT) -> Problem:
-    """Return the shipped problem called ``name``; what it is and where it comes from stands in its ``provenance``."""
+    """Return the shipped problem called ``name``; what it is and where it comes from stands in its ``provenance``.
+
+    Raises
+    ------
+    OptionError
+        Where there is none of that name, with near ones.
+    """
     from impq_opt.files import load_problem
 
     if name in _SYNTHETIC:

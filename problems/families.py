@@ -46,6 +46,11 @@ class Family:
 def generate(name: str, groups: int, seed: int = 0) -> Problem:
     """Return the problem of family ``name`` with ``groups`` groups; the same seed gives the same problem.
 
+    Raises
+    ------
+    OptionError
+        Where the family is unknown or ``groups`` is not positive.
+
     Examples
     --------
     >>> generate("channel", 1000)

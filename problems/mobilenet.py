@@ -36,15 +36,15 @@ class Layer(NamedTuple):
 
 def layers() -> tuple[Layer, ...]:
     """Return the 28 layers in the order of execution."""
-    found = [Layer("conv1", 32, 3 * 9, 112 * 112, 3 * 224 * 224)]
+    stack = [Layer("conv1", 32, 3 * 9, 112 * 112, 3 * 224 * 224)]
     channels, side = 32, 112
     for number, (wider, stride) in enumerate(_PAIRS, start=2):
         inputs, side = channels * side * side, side // stride
-        found.append(Layer(f"conv{number}.depthwise", channels, 9, side * side, inputs))
-        found.append(Layer(f"conv{number}.pointwise", wider, channels, side * side, channels * side * side))
+        stack.append(Layer(f"conv{number}.depthwise", channels, 9, side * side, inputs))
+        stack.append(Layer(f"conv{number}.pointwise", wider, channels, side * side, channels * side * side))
         channels = wider
     # The mean over positions stands between: it is read at the precision of the tensor it averages.
-    return (*found, Layer("fc", _CLASSES, channels, 1, channels * side * side))
+    return (*stack, Layer("fc", _CLASSES, channels, 1, channels * side * side))
 
 
 LAYERS = layers()
@@ -66,6 +66,11 @@ def mobilenet_v1(
         Candidates of all groups.
     bound : float, optional
         Largest damage.
+
+    Raises
+    ------
+    OptionError
+        Where ``granularity`` is neither.
     """
     if granularity not in ("kernel", "layer"):
         raise OptionError("must be 'kernel' or 'layer'", where="granularity", value=granularity)
@@ -86,9 +91,9 @@ def mobilenet_v1(
     place = np.repeat(np.arange(first), counts)
 
     def column(values: np.ndarray, of_activations: int | np.ndarray) -> np.ndarray:
-        found = np.empty(count, dtype=np.int64)
-        found[:first], found[first:] = of_activations, values
-        return found
+        table = np.empty(count, dtype=np.int64)
+        table[:first], table[first:] = of_activations, values
+        return table
 
     step = np.arange(first)
     steps = np.full((count, 2), -1)

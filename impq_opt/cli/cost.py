@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from impq_opt import problems
 from impq_opt.cli._common import JsonFlag, console, cost_text, find_problem, grid, print_json
-from impq_opt.costs import COSTS
+from impq_opt.costs import cost_names
 from impq_opt.documents.numbers import read_float, read_whole
 from impq_opt.errors import ImpqError, OptionError, nearest
 from impq_opt.files import load_allocation
@@ -117,8 +117,8 @@ def _pair(text: str) -> tuple[float, float]:
 def _names(problem: Problem, convention: list[str] | None) -> list[str]:
     declared = [term.name for term in problem.costs]
     if convention is None:
-        return [*COSTS, *declared]
-    known = {*_CONVENTIONS, *COSTS, *declared}
+        return [*cost_names(), *declared]
+    known = {*_CONVENTIONS, *cost_names(), *declared}
     for name in convention:
         if name not in known:
             raise OptionError("unknown convention", where="--convention", value=name, hint=nearest(name, known))

@@ -3,7 +3,7 @@
 from impq_opt.costs.lookup import LookupCost
 from impq_opt.costs.memory import PeakActivationMemory
 from impq_opt.costs.operations import INPUT_BITS, Adders, BitOperations, Slides
-from impq_opt.costs.registry import COSTS, cost_named
+from impq_opt.costs.registry import COSTS, cost_named, cost_names
 from impq_opt.costs.terms import (
     ActivationMemory,
     CostTerm,
@@ -31,6 +31,7 @@ __all__ = [
     "Storage",
     "TableCost",
     "cost_named",
+    "cost_names",
     "format_quantity",
     "parse_quantity",
 ]

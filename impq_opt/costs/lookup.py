@@ -85,7 +85,13 @@ class LookupCost(Held, CostTerm):
         unit: str = "s",
         source: str = "given as a table",
     ) -> LookupCost:
-        """Read ``table[layer][weight bits, activation bits]``, exact numbers of ``unit``."""
+        """Read ``table[layer][weight bits, activation bits]``, exact numbers of ``unit``.
+
+        Raises
+        ------
+        ProblemError
+            Where the table does not fit the problem: names, shapes, values that are not finite.
+        """
         weights = np.flatnonzero(layout.weights())
         layers = [layout.names.layers[label] for label in layout.names.label_of[weights].tolist()]
         unknown = sorted(set(table) - set(layers))
@@ -96,7 +102,7 @@ class LookupCost(Held, CostTerm):
         shares = _shares(layout, weights, layers)
         read = np.full(len(layout), -1) if layout.reads is None else layout.reads
         parts = set(zip(layers, shares, strict=True))
-        worth = [v * share for one, share in parts for v in _of(table, one, name).values() if v]
+        worth = [v * share for part, share in parts for v in _of(table, part, name).values() if v]
         quantum = common_quantum(worth) if worth else Fraction(1)
         width = layout.candidates.width
         values = np.zeros((len(layout), width), dtype=np.int64)
@@ -110,12 +116,12 @@ class LookupCost(Held, CostTerm):
             key = (layer, share, layout.candidates.of(group), rights)
             if key not in cells:
                 cells[key] = _cells(_of(table, layer, name), key[2], rights, share / quantum, f"costs.{name}: {layer}")
-            found = cells[key]
+            grid = cells[key]
             if other >= 0:
-                pair_values[place, : found.shape[0], : found.shape[1]] = found
+                pair_values[place, : grid.shape[0], : grid.shape[1]] = grid
                 place += 1
             else:
-                values[group, : len(found)] = found[:, 0]
+                values[group, : len(grid)] = grid[:, 0]
         left = weights[edges]
         return cls(values, left, read[left], pair_values, quantum, name, unit, source)
 
@@ -181,10 +187,10 @@ def _read(text: str, where: str) -> _Table:
             raise FileError(f"must have {len(header)} cells", where=place, value=len(row))
         cells = dict(zip(header, row, strict=True))
         weight, activation, value = (_number(cells[name], place) for name in _COLUMNS[1:])
-        one = table.setdefault(cells["layer"], {})
-        if (weight, activation) in one:
+        cell = table.setdefault(cells["layer"], {})
+        if (weight, activation) in cell:
             raise FileError("gives a value twice", where=place, value=cells["layer"])
-        one[weight, activation] = value
+        cell[weight, activation] = value
     return table
 
 
@@ -217,7 +223,7 @@ def _cells(
     where: str,
 ) -> IntArray:
     """Return the integers (len(lefts), len(rights)) of one group."""
-    found = np.zeros((len(lefts), len(rights)), dtype=object)
+    grid = np.zeros((len(lefts), len(rights)), dtype=object)
     for row, weight in enumerate(lefts):
         for column, activation in enumerate(rights):
             key = (Fraction(str(weight)), Fraction(str(activation)))
@@ -225,9 +231,9 @@ def _cells(
                 raise ProblemError(
                     f"has no value at {weight:g} weight bits and {activation:g} activation bits", where=where
                 )
-            found[row, column] = int(values[key] * factor)
-    if max(map(abs, found.reshape(-1))) >= LARGEST_TOTAL:
+            grid[row, column] = int(values[key] * factor)
+    if max(map(abs, grid.reshape(-1))) >= LARGEST_TOTAL:
         raise ProblemError(
             "values and shares need more than 64 bits to add exactly", where=where, hint="give fewer digits"
         )
-    return found.astype(np.int64)
+    return grid.astype(np.int64)

@@ -50,6 +50,11 @@ def lifetimes(layout: Layout) -> tuple[IntArray, IntArray]:
 
     Where the problem does not say (:attr:`Layout.steps`), layers run in the order of their groups, and a tensor
     is made by the layer before the first that reads it and kept until the last.
+
+    Raises
+    ------
+    ProblemError
+        Where activations do not say when they are in memory.
     """
     kinds = layout.kinds
     groups = np.empty(0, dtype=np.int64) if kinds is None else np.flatnonzero(kinds == ACTIVATION)

@@ -1,13 +1,13 @@
-"""The cost terms that every problem can name."""
+"""The cost terms that every problem can name: built-in ones, then those of other packages (``impq_opt.costs``)."""
 
 from __future__ import annotations
 
 from impq_opt.costs.memory import PeakActivationMemory
 from impq_opt.costs.operations import Adders, BitOperations, Slides
 from impq_opt.costs.terms import ActivationMemory, CostTerm, Representational, Storage
-from impq_opt.registry import look_up
+from impq_opt.registry import Registry, look_up
 
-__all__ = ["COSTS", "cost_named"]
+__all__ = ["COSTS", "cost_named", "cost_names"]
 
 COSTS: dict[str, CostTerm] = {
     term.name: term
@@ -21,8 +21,24 @@ COSTS: dict[str, CostTerm] = {
         Slides(),
     )
 }
+# Of other packages: asked for only where a name is not built in, since looking for entry points takes milliseconds.
+_THEIRS: Registry[CostTerm] = Registry("cost", {}, "impq_opt.costs")
+
+
+def cost_names() -> tuple[str, ...]:
+    """Return the names of the built-in cost terms, then of those that other packages bring."""
+    return (*COSTS, *(name for name in _THEIRS.names() if name not in COSTS))
 
 
 def cost_named(name: str, extra: tuple[CostTerm, ...] = ()) -> CostTerm:
-    """Return the built-in or declared cost term called ``name``."""
-    return look_up(COSTS | {term.name: term for term in extra}, name, "cost", where="minimize")
+    """Return the cost term called ``name``: built-in, declared in ``extra``, or of another package.
+
+    Raises
+    ------
+    OptionError
+        Where there is none, with near matches.
+    """
+    known = COSTS | {term.name: term for term in extra}
+    if name not in known and name in _THEIRS.names():
+        return _THEIRS.make(name)
+    return look_up(dict.fromkeys(cost_names()) | known, name, "cost", where="minimize")  # type: ignore[return-value]

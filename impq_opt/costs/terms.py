@@ -166,7 +166,13 @@ class TableCost(Held, CostTerm):
     def from_array(
         cls, values: npt.ArrayLike, *, name: str = "cost", unit: str = "", source: str = "given as a table"
     ) -> TableCost:
-        """Read costs (G, K) of any real type; floats get an exact integer scaling, stated in ``quantum``."""
+        """Read costs (G, K) of any real type; floats get an exact integer scaling, stated in ``quantum``.
+
+        Raises
+        ------
+        ProblemError
+            Where it is no table of finite real numbers, or too large for exact sums.
+        """
         array = plain_array(values, f"costs.{name}", "must hold real numbers")
         if array.ndim != 2 or array.size == 0:
             raise ProblemError(
@@ -221,6 +227,11 @@ def to_integers(values: npt.NDArray[np.float64], where: str) -> tuple[IntArray, 
     Tried in turn: decimals of up to nine places (0.1 is read as one tenth where every entry is the float64 nearest to
     such a decimal); the floats' own binary value; and where that needs more than 64 bits, the finest power of two whose
     sums still fit, with the rounding error stated.
+
+    Raises
+    ------
+    ProblemError
+        Where a value is not finite.
     """
     finite = np.isfinite(values)
     if not finite.all():

@@ -37,6 +37,11 @@ def parse_quantity(text: str | float | Fraction, unit: str, where: str = "quanti
     """Return ``text`` (``"100KiB"``, ``"1.5 Mbit"``, ``"1/3"`` or a plain number of ``unit``) as an exact number.
 
     Decimals are read as decimals: ``"0.1"`` is one tenth, not the nearest float64, and so is the float 0.1.
+
+    Raises
+    ------
+    OptionError
+        Where it is no number, its unit is not one of ``unit``, or it is too large.
     """
     number, suffix = (text, "") if isinstance(text, Fraction) else _parts(text, where)
     factors = _FACTORS.get(unit, {unit: Fraction(1)})

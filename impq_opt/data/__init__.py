@@ -4,8 +4,9 @@
 ``fashion-mnist``    torchvision's folder, Debian's, or downloaded
 ``cifar10``          torchvision's folder, or downloaded
 ``digits``           scikit-learn's 1,797 digits of 8x8
-a folder             one sub-folder of pictures per class (torchvision's ImageFolder)
-a file ``*.npz``     arrays ``images`` (n, ...) and ``labels`` (n,), or ``images_test`` and so on
+a folder             one sub-folder of pictures per class, numbered as torchvision's ImageFolder does
+a file of arrays     ``.npz``, ``.npy`` or ``.safetensors``: ``images`` (n, ...) or what else the network takes, such as
+                     ``input_ids`` and ``attention_mask``, and ``labels`` (n,); or ``images_test`` and so on
 ===================  ===============================================================================
 """
 

@@ -1,15 +1,15 @@
-"""Finding data: by name, in a folder of pictures, or in an npz file."""
+"""Finding data: by name, in a folder of pictures, or in a file of arrays."""
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from impq_opt.data.dataset import Dataset
 from impq_opt.data.fashion_mnist import load_fashion_mnist
+from impq_opt.data.files import SUFFIXES, load_file
+from impq_opt.data.pictures import load_folder
 from impq_opt.data.torchvision import torchvision_module
 from impq_opt.errors import DataError, MissingPackageError, OptionError, nearest
 
@@ -19,7 +19,6 @@ DATA_NAMES = ("cifar10", "digits", "fashion-mnist")
 SPLITS = ("train", "validation", "test")
 # Mean and standard deviation per channel, of the training images scaled to [0, 1].
 CIFAR10 = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
-IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # those of torchvision's classifiers
 
 
 def load_data(
@@ -30,7 +29,9 @@ def load_data(
     Parameters
     ----------
     name : str
-        One of :data:`DATA_NAMES`, a folder with one sub-folder of pictures per class, or an ``.npz`` file.
+        One of :data:`DATA_NAMES`, a folder with one sub-folder of pictures per class
+        (:func:`~impq_opt.data.pictures.load_folder`), or a file of arrays, ``.npz``, ``.npy`` or ``.safetensors``
+        (:func:`~impq_opt.data.files.load_file`).
     split : {"train", "validation", "test"}
         What a network may be trained on, what choices may be made on, and what is only reported on. A folder that has
         sub-folders ``train``, ``val`` or ``test`` is split so; any other folder, or file, is one split for all.
@@ -56,11 +57,11 @@ def load_data(
         return _cifar10(split, root, download=download)
     path = Path(name).expanduser()
     if path.is_dir():
-        return _folder(path, split, size)
-    if path.suffix == ".npz":
-        return _npz(path, split)
+        return load_folder(path, split, size)
+    if path.suffix in SUFFIXES:
+        return load_file(path, split)
     raise OptionError(
-        "neither a known data set, nor a folder of pictures, nor an .npz file",
+        "neither a known data set, nor a folder of pictures, nor an .npz, .npy or .safetensors file",
         where="data",
         value=name,
         hint=nearest(name, DATA_NAMES),
@@ -104,59 +105,3 @@ def _cifar10(split: str, root: Path | None, *, download: bool) -> Dataset:
     rows = {"train": slice(None, -held), "validation": slice(-held, None), "test": slice(None)}[split]
     mean, std = (torch.tensor(c).view(1, 3, 1, 1) for c in CIFAR10)
     return Dataset((images[rows] - mean) / std, labels[rows], f"cifar10/{split}", 10)
-
-
-def _folder(path: Path, split: str, size: int) -> Dataset:
-    for name in {"train": ("train",), "validation": ("val", "validation"), "test": ("test", "val")}[split]:
-        if (path / name).is_dir():
-            path = path / name
-            break
-    transforms, datasets = torchvision_module("transforms"), torchvision_module("datasets")
-    prepare = transforms.Compose(
-        [
-            transforms.Resize(round(size * 256 / 224)),  # the usual margin: 256 for a crop of 224
-            transforms.CenterCrop(size),
-            transforms.ToTensor(),
-            transforms.Normalize(*IMAGENET),
-        ]
-    )
-    try:
-        folder = datasets.ImageFolder(str(path), prepare)
-    except (FileNotFoundError, RuntimeError) as error:
-        raise DataError(
-            "is not a folder with one sub-folder of pictures per class",
-            where=f"data {path}",
-            value=str(error).splitlines()[0],
-        ) from None
-    return Dataset(folder, name=f"{path.name}/{split}", classes=len(folder.classes))
-
-
-def _npz(path: Path, split: str) -> Dataset:
-    if not path.is_file() or not zipfile.is_zipfile(path):
-        raise DataError(
-            "missing, truncated or foreign file", where=str(path), hint="an .npz file is written by np.savez"
-        )
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            names = set(archive.files)
-            suffix = f"_{split}" if f"images_{split}" in names else ""
-            if f"images{suffix}" not in names:
-                raise DataError(
-                    "needs an array 'images'", where=str(path), value=sorted(names), hint="and 'labels' for accuracy"
-                )
-            images = np.asarray(archive[f"images{suffix}"])
-            labels = np.asarray(archive[f"labels{suffix}"]) if f"labels{suffix}" in names else None
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError("missing, truncated or foreign file", where=str(path), value=str(error)) from None
-    if images.dtype.kind not in "fiub" or images.ndim < 2:
-        raise DataError("images must be numbers (n, ...)", where=str(path), value=(images.dtype.name, images.shape))
-    if labels is not None and (labels.ndim != 1 or labels.dtype.kind not in "iu"):
-        raise DataError("labels must be whole numbers (n,)", where=str(path), value=(labels.dtype.name, labels.shape))
-    inputs = torch.from_numpy(images.astype(np.float32))
-    if not bool(torch.isfinite(inputs).all()):
-        raise DataError("images must be finite", where=str(path))
-    return Dataset(
-        inputs, None if labels is None else torch.from_numpy(labels.astype(np.int64)), f"{path.name}/{split}"
-    )

@@ -56,22 +56,28 @@ def read_exact(
         The rule that what is no number breaks.
     """
     if isinstance(value, str):
-        found = _from_text(value, where, error, hint, what)
+        number = _from_text(value, where, error, hint, what)
     elif isinstance(value, bool) or not isinstance(value, int | float | Fraction | np.integer | np.floating):
         raise error(what, where=where, value=value, hint=hint)
     elif isinstance(value, float | np.floating):
         if not math.isfinite(value):
             raise error("must be finite", where=where, value=float(value), hint=hint)
-        found = Fraction(float(value))
+        number = Fraction(float(value))
     else:
-        found = Fraction(int(value)) if isinstance(value, np.integer) else Fraction(value)
-    if max(abs(found.numerator), found.denominator) >= _BEYOND:
+        number = Fraction(int(value)) if isinstance(value, np.integer) else Fraction(value)
+    if max(abs(number.numerator), number.denominator) >= _BEYOND:
         raise error(f"must be a number of at most {DIGITS} digits", where=where, hint=hint)
-    return found
+    return number
 
 
 def read_float(value: object, where: str, *, error: type[InputError] = ProblemError, hint: str = _HINT) -> float:
-    """Return the float64 nearest to a number that is read as :func:`read_exact` does; 0 is never negative."""
+    """Return the float64 nearest to a number that is read as :func:`read_exact` does; 0 is never negative.
+
+    Raises
+    ------
+    InputError
+        Of the kind ``error``, where it is no finite number or beyond float64.
+    """
     try:
         # Adding 0 leaves every number as it is but -0.0, which becomes 0.0.
         return float(read_exact(value, where, error=error, hint=hint, what="must be a finite number")) + 0.0
@@ -80,11 +86,17 @@ def read_float(value: object, where: str, *, error: type[InputError] = ProblemEr
 
 
 def read_whole(value: object, where: str, *, error: type[InputError] = ProblemError, hint: str = "such as 64") -> int:
-    """Return a whole number that is read as :func:`read_exact` does, so that ``64.0`` and ``1e3`` are whole too."""
-    found = read_exact(value, where, error=error, hint=hint)
-    if found.denominator != 1:
+    """Return a whole number that is read as :func:`read_exact` does, so that ``64.0`` and ``1e3`` are whole too.
+
+    Raises
+    ------
+    InputError
+        Of the kind ``error``, where it is no whole number.
+    """
+    number = read_exact(value, where, error=error, hint=hint)
+    if number.denominator != 1:
         raise error("must be a whole number", where=where, value=value, hint=hint)
-    return found.numerator
+    return number.numerator
 
 
 def _from_text(text: str, where: str, error: type[InputError], hint: str, what: str) -> Fraction:

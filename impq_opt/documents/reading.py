@@ -37,7 +37,13 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_text(path: Path, what: str = "text") -> str:
-    """Return the text of a file in UTF-8, without the mark that some editors put before it."""
+    """Return the text of a file in UTF-8, without the mark that some editors put before it.
+
+    Raises
+    ------
+    FileError
+        Where it cannot be read or is not UTF-8.
+    """
     data = read_bytes(path)
     for mark, name in _FOREIGN.items():
         if data.startswith(mark):
@@ -88,14 +94,14 @@ def read_json(path: Path) -> Any:
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return a JSON object; raise FileError where a key stands in it twice."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    table = dict(pairs)
+    if len(table) != len(pairs):
         seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:
                 raise FileError("stands there twice", where=key)
             seen.add(key)
-    return found
+    return table
 
 
 def _first_line(error: Exception) -> str:

@@ -61,7 +61,13 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | memoryview) -> None
 
 @contextlib.contextmanager
 def writing(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Tell in one sentence why ``path`` cannot be written."""
+    """Tell in one sentence why ``path`` cannot be written.
+
+    Raises
+    ------
+    FileError
+        In place of an OSError.
+    """
     try:
         yield
     except OSError as error:

@@ -36,12 +36,12 @@ def load(name: str) -> Any:
     if PURE:
         return None
     try:
-        found = import_module(name)
+        module = import_module(name)
     except ImportError:
         return None
-    wanted = source_digest(Path(found.__file__ or "").with_name(name.rpartition(".")[2] + ".c"))
-    if wanted is None or wanted == getattr(found, "SOURCES", ""):
-        return found
+    wanted = source_digest(Path(module.__file__ or "").with_name(name.rpartition(".")[2] + ".c"))
+    if wanted is None or wanted == getattr(module, "SOURCES", ""):
+        return module
     # The same words for every part, so that they are shown once.
     warnings.warn(
         "compiled parts of impq-opt were built from other C sources than those beside them, so NumPy does their work, "

@@ -49,9 +49,9 @@ _SMALL = 256
 def exact_sum(values: FloatArray) -> Fraction:
     """Return the exact sum of finite float64 values, of any shape, as a fraction."""
     flat = np.ascontiguousarray(values, dtype=np.float64).reshape(-1)
-    found = _compiled_sum(flat)
-    if found is not None:
-        return dyadic(*found)
+    parts = _compiled_sum(flat)
+    if parts is not None:
+        return dyadic(*parts)
     if flat.size <= _SMALL:
         return _small_sum(flat.tolist())
     total, shift = 0, 1074 + 53  # every term is an integer times 2**-shift
@@ -72,16 +72,16 @@ def exact_sum(values: FloatArray) -> Fraction:
 
 def exact_units(values: FloatArray) -> int:
     """Return the exact sum of finite float64 values, of any shape, in units of 2**-1074."""
-    found = _compiled_sum(np.ascontiguousarray(values, dtype=np.float64))
-    return units_within(exact_sum(values)) if found is None else dyadic_units(*found)
+    total = _compiled_sum(np.ascontiguousarray(values, dtype=np.float64))
+    return units_within(exact_sum(values)) if total is None else dyadic_units(*total)
 
 
 def _compiled_sum(values: FloatArray) -> tuple[int, int] | None:
     """Return the exact sum of a contiguous array as (integer, exponent); None where NumPy has to find it."""
     if native.library is None or values.size > native.MOST_ROWS:
         return None
-    found: tuple[int, int] = native.library.exact_sum(values, values.size, native.thread_count(values.size))
-    return found
+    parts: tuple[int, int] = native.library.exact_sum(values, values.size, native.thread_count(values.size))
+    return parts
 
 
 def dyadic_units(integer: int, exponent: int) -> int:

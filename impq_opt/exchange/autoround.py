@@ -56,7 +56,13 @@ class AutoRound(Reader, Writer):
         return [read_json(file) for file in files]
 
     def problem(self, scores: Sequence[Any]) -> Problem:
-        """Return the problem of several caches, one a scheme, over the same layers."""
+        """Return the problem of several caches, one a scheme, over the same layers.
+
+        Raises
+        ------
+        FileError
+            Where a cache is none, or does not score the same layers as the first.
+        """
         caches = [typed(cache, _Cache, f"autoround: file {place + 1}") for place, cache in enumerate(scores)]
         layers = list(caches[0].layer_scores)
         for place, cache in enumerate(caches):

@@ -74,7 +74,13 @@ class LlamaCpp(Writer):
 
 
 def gguf_name(layer: str) -> str:
-    """Return the GGUF tensor that holds the weights of ``layer``, named by GGUF or by Hugging Face."""
+    """Return the GGUF tensor that holds the weights of ``layer``, named by GGUF or by Hugging Face.
+
+    Raises
+    ------
+    AllocationError
+        Where llama.cpp is not known to have such a tensor.
+    """
     stem = layer.removesuffix(".weight")
     block = _BLOCK.match(stem)
     if block and block[2] in _IN_BLOCK:

@@ -54,7 +54,15 @@ class ModelOpt(Reader, Writer):
     # -- in ----------------------------------------------------------------------------------------------------------
 
     def load(self, paths: Sequence[Path]) -> Any:
-        """Return a search state from a checkpoint, or from a JSON file whose formats are written as text."""
+        """Return a search state from a checkpoint, or from a JSON file whose formats are written as text.
+
+        Raises
+        ------
+        FileError
+            Where it is no search state.
+        MissingPackageError
+            Where a checkpoint is given and ModelOpt or torch is not installed.
+        """
         path = self.only(paths)
         if path.suffix == ".json":
             return read_json(path)
@@ -70,7 +78,13 @@ class ModelOpt(Reader, Writer):
             raise FileError(f"is not a ModelOpt checkpoint: {str(error).splitlines()[0]}", where=str(path)) from None
 
     def problem(self, scores: Mapping[str, Any]) -> Problem:
-        """Return the problem of a search state."""
+        """Return the problem of a search state.
+
+        Raises
+        ------
+        FileError
+            Where there are no scores, or not as many as formats.
+        """
         state = typed(dict(scores) if isinstance(scores, Mapping) else scores, _State, self.name)
         if not state.candidate_stats:
             raise FileError("has no scores", where=f"{self.name}: candidate_stats")
@@ -103,7 +117,13 @@ class ModelOpt(Reader, Writer):
     # -- out ---------------------------------------------------------------------------------------------------------
 
     def solved(self, state: Mapping[str, Any], allocation: Allocation) -> dict[str, Any]:
-        """Return the search state that the allocation was read from, with the allocation as its best recipe."""
+        """Return the search state that the allocation was read from, with the allocation as its best recipe.
+
+        Raises
+        ------
+        AllocationError
+            Where the allocation was not made from this state, or has no answer.
+        """
         stats = state["candidate_stats"]
         names = [name.removesuffix(_SUFFIX) for name in stats]
         if names != list(allocation.problem.names):

@@ -62,6 +62,11 @@ def restate(problem: Problem, weights: Sequence[Precision], inputs: Sequence[Pre
         What the target stores for weights and for activations.
     target : str
         For messages.
+
+    Raises
+    ------
+    ProblemError
+        Where a group, or a pin, is left without a precision.
     """
     old = problem.candidates
     old_sets = np.zeros(len(problem), dtype=np.int64) if old.set_of is None else old.set_of

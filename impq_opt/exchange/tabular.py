@@ -88,7 +88,13 @@ class Csv(Reader, Writer):
         return {name.strip(): list(map(csv_value, cells)) for name, *cells in zip(*rows, strict=True)}
 
     def problem(self, scores: Mapping[str, Sequence[Any]]) -> Problem:
-        """Return the problem of the columns ``scores``, by name."""
+        """Return the problem of the columns ``scores``, by name.
+
+        Raises
+        ------
+        FileError
+            Where a column is unknown or missing, or a row says what it must not.
+        """
         for column in scores:
             if column not in _COLUMNS:
                 raise FileError("unknown column", where=self.name, value=column, hint=nearest(column, _COLUMNS))

@@ -52,10 +52,10 @@ def positive(value: object, where: str, hint: str = "") -> Fraction:
     """Return a number exactly, a float as the binary number that it is; raise ProblemError unless finite and > 0."""
     if isinstance(value, str):
         raise ProblemError("must be a number", where=where, value=value, hint=hint)
-    found = read_exact(value, where, hint=hint)
-    if found <= 0:
-        raise ProblemError("must be positive", where=where, value=nearest_float(found), hint=hint)
-    return found
+    number = read_exact(value, where, hint=hint)
+    if number <= 0:
+        raise ProblemError("must be positive", where=where, value=nearest_float(number), hint=hint)
+    return number
 
 
 def float_array(values: object, where: str, dimensions: int = 1) -> FloatArray:
@@ -98,10 +98,10 @@ def _array(values: object, dtype: type[Any], where: str, dimensions: int) -> npt
     if array.dtype == dtype:
         return held(array)
     if is_float:
-        found = array.astype(dtype)
-        if array.dtype.kind in "iu" and int(abs(found).max()) >= 2**53 and not _same_whole(found, array):
+        converted = array.astype(dtype)
+        if array.dtype.kind in "iu" and int(abs(converted).max()) >= 2**53 and not _same_whole(converted, array):
             raise ProblemError("holds whole numbers that float64 cannot", where=where, value=array.dtype.name)
-        return held(found)
+        return held(converted)
     whole = array.dtype.kind != "f" or bool((np.isfinite(array) & (array == np.rint(array))).all())
     if not whole:
         raise ProblemError("must hold whole numbers", where=where, value=array.dtype.name)
@@ -115,14 +115,20 @@ def _array(values: object, dtype: type[Any], where: str, dimensions: int) -> npt
 
 def _same_whole(floats: npt.NDArray[Any], whole: npt.NDArray[Any]) -> bool:
     # Compared as Python's numbers: NumPy would round one side to the other's type.
-    return all(one == other for one, other in zip(floats.ravel().tolist(), whole.ravel().tolist(), strict=True))
+    return all(first == second for first, second in zip(floats.ravel().tolist(), whole.ravel().tolist(), strict=True))
 
 
 def split_mask(
     values: object, where: str, what: str = "must be an array of numbers"
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_] | None]:
-    """Return the numbers of an array and what of it is masked, None for nothing."""
-    if isinstance(values, (list, tuple)) and any(isinstance(one, np.ma.MaskedArray) for one in values):
+    """Return the numbers of an array and what of it is masked, None for nothing.
+
+    Raises
+    ------
+    ProblemError
+        Where it is no array of numbers, or a whole number would be rounded.
+    """
+    if isinstance(values, (list, tuple)) and any(isinstance(row, np.ma.MaskedArray) for row in values):
         values = _stacked(values, where)
     try:
         array = np.asarray(values)
@@ -156,7 +162,13 @@ def _whole_as_given(given: npt.NDArray[Any], read: npt.NDArray[Any], where: str)
 
 
 def allowed_tables(cost: object, damage: object) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Return cost and damage (G, K), whose damage is infinite where either is masked or infinite."""
+    """Return cost and damage (G, K), whose damage is infinite where either is masked or infinite.
+
+    Raises
+    ------
+    ProblemError
+        Where they are not two tables of one shape.
+    """
     costs, cost_masked = split_mask(cost, "costs.cost", "must hold real numbers")
     table, masked = split_mask(damage, "damage")
     if table.ndim != 2 or table.size == 0:
@@ -195,8 +207,8 @@ def labels_of(values: object) -> tuple[tuple[Any, ...] | None, tuple[Any, ...] |
 
     Nothing is imported: what has ``index`` or ``columns`` (methods of those names, such as a list's, aside) has labels.
     """
-    found = [getattr(values, name, None) for name in ("index", "columns")]
-    rows, columns = (None if one is None or callable(one) else tuple(one) for one in found)
+    axes = [getattr(values, name, None) for name in ("index", "columns")]
+    rows, columns = (None if axis is None or callable(axis) else tuple(axis) for axis in axes)
     return None if rows is None and columns is None else (rows, columns)
 
 
@@ -208,7 +220,13 @@ def group_names(names: Sequence[str] | GroupNames | None, count: int) -> GroupNa
 
 
 def kind_array(kinds: Sequence[str] | npt.ArrayLike | None) -> KindArray | None:
-    """Return 0 (weight) or 1 (activation) for each group, from words or numbers."""
+    """Return 0 (weight) or 1 (activation) for each group, from words or numbers.
+
+    Raises
+    ------
+    ProblemError
+        Where a kind is neither, or is masked.
+    """
     if kinds is None:
         return None
     if np.ma.is_masked(kinds):
@@ -227,7 +245,13 @@ def kind_array(kinds: Sequence[str] | npt.ArrayLike | None) -> KindArray | None:
 def candidate_sets(
     bits: Sequence[float] | Sequence[Sequence[float]] | None, count: int, width: int, formats: Sequence[str] = ()
 ) -> Candidates:
-    """Return the candidates of tables (count, width): one list for all, one a group, or the column numbers."""
+    """Return the candidates of tables (count, width): one list for all, one a group, or the column numbers.
+
+    Raises
+    ------
+    ProblemError
+        Where there is not one list a group, or a list is no list of distinct precisions.
+    """
     named = (tuple(formats),) if formats else ()
     if bits is None:
         return Candidates((tuple(float(k) for k in range(width)),), None, named, numbered=True)
@@ -241,4 +265,4 @@ def candidate_sets(
 
 def precisions(bits: Iterable[float], where: str) -> tuple[float, ...]:
     """Return precisions as floats; raise ProblemError unless they are finite numbers."""
-    return tuple(read_float(one, f"{where}[{k}]") for k, one in enumerate(bits))
+    return tuple(read_float(width, f"{where}[{k}]") for k, width in enumerate(bits))

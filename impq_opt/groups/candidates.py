@@ -47,12 +47,12 @@ class Candidates(Held):
         super().__post_init__()
         self._check_widths()
         # Neither the sign of a zero nor the type of a number is part of what it says.
-        object.__setattr__(self, "sets", tuple(tuple(float(w) + 0.0 for w in one) for one in self.sets))
+        object.__setattr__(self, "sets", tuple(tuple(float(w) + 0.0 for w in widths) for widths in self.sets))
         if self.formats and [len(f) for f in self.formats] != [len(s) for s in self.sets]:
             raise ProblemError("one format name per candidate", where="candidates.formats")
-        for number, one in enumerate(self.sets):
+        for number, widths in enumerate(self.sets):
             where = f"candidates[{number}]"
-            if len(set(self.labels(number))) != len(one):
+            if len(set(self.labels(number))) != len(widths):
                 raise ProblemError(
                     "candidates must be distinct",
                     where=where,
@@ -61,11 +61,11 @@ class Candidates(Held):
                 )
 
     def _check_widths(self) -> None:
-        for number, one in enumerate(self.sets):
+        for number, widths in enumerate(self.sets):
             where = f"candidates[{number}]"
-            if not isinstance(one, tuple) or not one:
+            if not isinstance(widths, tuple) or not widths:
                 raise ProblemError("a group needs at least one candidate", where=where, hint="e.g. bits = [2, 4, 8]")
-            for width in one:
+            for width in widths:
                 real = isinstance(width, (int, float, np.integer, np.floating)) and not isinstance(width, bool)
                 if not real or not 0 <= width < math.inf or width > _WIDEST:
                     raise ProblemError("bits must be finite numbers >= 0", where=where, value=width)
@@ -89,12 +89,12 @@ class Candidates(Held):
     @property
     def width(self) -> int:
         """The largest number of candidates of a group, K."""
-        return max(len(one) for one in self.sets)
+        return max(len(widths) for widths in self.sets)
 
     def of(self, group: int, allowed: npt.NDArray[np.bool_] | None = None) -> tuple[float, ...]:
         """Return the precisions that ``group`` may take; only those ``allowed`` (G, K) where that is given."""
-        found = self.sets[0 if self.set_of is None else int(self.set_of[group])]
-        return found if allowed is None else tuple(b for b, may in zip(found, allowed[group], strict=False) if may)
+        widths = self.sets[0 if self.set_of is None else int(self.set_of[group])]
+        return widths if allowed is None else tuple(b for b, may in zip(widths, allowed[group], strict=False) if may)
 
     def tied(self, group: int, allowed: npt.NDArray[np.bool_] | None = None) -> dict[tuple[float, str], int]:
         """Return the columns that ``group`` may take by what its ties have to share: precision and format."""
@@ -117,13 +117,13 @@ class Candidates(Held):
         if self.set_of is None:
             return np.asarray(self.sets[0], dtype=np.float64)[choice]
         table = np.full((len(self.sets), self.width), np.nan)
-        for row, one in zip(table, self.sets, strict=True):
-            row[: len(one)] = one
+        for row, widths in zip(table, self.sets, strict=True):
+            row[: len(widths)] = widths
         return table[self.set_of, choice]
 
     def counts(self, count: int) -> IntArray:
         """Return the number of candidates (G,) of each of ``count`` groups."""
-        lengths = np.array([len(one) for one in self.sets], dtype=np.int64)
+        lengths = np.array([len(widths) for widths in self.sets], dtype=np.int64)
         return np.full(count, lengths[0]) if self.set_of is None else lengths[self.set_of]
 
 

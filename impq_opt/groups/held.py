@@ -36,10 +36,10 @@ def held(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     if own.dtype.kind == "f" and np.signbit(own).any():
         own += 0.0
     # The flag of an array can be set back, that of an array on a read-only buffer cannot.
-    found = np.asarray(own.data.toreadonly())
-    assert isinstance(found.base, memoryview)
-    _OURS[id(found.base)] = found.base
-    return found
+    view = np.asarray(own.data.toreadonly())
+    assert isinstance(view.base, memoryview)
+    _OURS[id(view.base)] = view.base
+    return view
 
 
 class FrozenDict(dict[Key, Value]):
@@ -65,7 +65,7 @@ def _ways(kind: type) -> Callable[[Any], Any]:
     if issubclass(kind, np.ndarray):
         return held
     if issubclass(kind, Mapping) and not issubclass(kind, FrozenDict):
-        return lambda value: FrozenDict({key: frozen(one) for key, one in value.items()})
+        return lambda value: FrozenDict({key: frozen(item) for key, item in value.items()})
     if issubclass(kind, (list, tuple)) and not hasattr(kind, "_fields"):
         return lambda value: tuple(map(frozen, value))
     return frozenset if issubclass(kind, set) else lambda value: value
@@ -88,7 +88,7 @@ class Held:
 
 @cache
 def _names(kind: type) -> tuple[str, ...]:
-    return tuple(one.name for one in fields(kind))
+    return tuple(column.name for column in fields(kind))
 
 
 def _again(kind: type[Any], values: dict[str, Any]) -> Any:

@@ -45,12 +45,12 @@ def align(given: Mapping[str, Any], names: Sequence[str] | None = None, bits: An
 
     Plain arrays are taken as they stand. Raise ProblemError where the labels of two are not the same.
     """
-    labels = {where: found for where, values in given.items() if (found := labels_of(values)) is not None}
+    labels = {where: own for where, values in given.items() if (own := labels_of(values)) is not None}
     if not labels:
         return Aligned(given, names, bits)
     axes: list[Labels | None] = []
     for axis, what in enumerate(("row", "column")):
-        known = {where: _distinct(one[axis], what, where) for where, one in labels.items() if one[axis] is not None}
+        known = {where: _distinct(pair[axis], what, where) for where, pair in labels.items() if pair[axis] is not None}
         wanted = _wanted(axis, known, names, bits)
         axes.append(next(iter(known.values()), None) if wanted is None else wanted)
         for where, own in known.items():

@@ -81,13 +81,13 @@ class Layout(Held):
         """Give every array its type; what is of another and does not fit it is told."""
         if np.size(self.sizes) == 0:
             raise ProblemError("a problem needs at least one group", where="groups")
-        found: dict[str, object] = {"sizes": int_array(self.sizes, "sizes"), "kinds": kind_array(self.kinds)}
+        arrays: dict[str, object] = {"sizes": int_array(self.sizes, "sizes"), "kinds": kind_array(self.kinds)}
         if self.ranges is not None:
-            found["ranges"] = float_array(self.ranges, "ranges")
+            arrays["ranges"] = float_array(self.ranges, "ranges")
         for name, dimensions in (("macs", 1), ("reads", 1), ("also_reads", 2), ("lengths", 1), ("steps", 2)):
             if getattr(self, name) is not None:
-                found[name] = int_array(getattr(self, name), name, dimensions)
-        for name, array in found.items():
+                arrays[name] = int_array(getattr(self, name), name, dimensions)
+        for name, array in arrays.items():
             object.__setattr__(self, name, array)
 
     def _check_shapes(self) -> None:

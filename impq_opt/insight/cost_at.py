@@ -40,7 +40,7 @@ def cost_at(problem: Problem, bits: npt.ArrayLike, cost: str) -> Fraction:
         problem,
         candidates=Candidates(tuple((float(b),) for b in values), place.astype(np.int64)),
         damage=PowerLaw(np.zeros(len(problem))),
-        costs=(),
+        costs=tuple(term for term in problem.costs if not isinstance(term, (TableCost, LookupCost))),
         objective={"storage": 1},
         budgets={},
         pins={},

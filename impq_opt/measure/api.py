@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import impq_opt
+from impq_opt.data.batch import prepare
+from impq_opt.data.batches import Batches, tensors
 from impq_opt.data.dataset import Dataset
 from impq_opt.errors import DataError
 from impq_opt.groups.candidates import Candidates
@@ -21,11 +23,13 @@ from impq_opt.measure.assemble import assemble
 from impq_opt.measure.estimators import Estimator
 from impq_opt.measure.grouping import Grouping
 from impq_opt.measure.metrics import Metric, load_metric
-from impq_opt.measure.pool import Pool, look_at, prepare
+from impq_opt.measure.pool import Pool, look_at
 from impq_opt.measure.premise import AUTO, grids_of
 from impq_opt.measure.replicates import Chunks, Progress, Replicates, Sampling, replicate
 from impq_opt.measure.silent import SAMPLES, unheard
 from impq_opt.measure.survey import Survey, calibrate
+from impq_opt.memory import kept_memory
+from impq_opt.networks.fitting import fitted
 from impq_opt.problem.problem import Problem
 from impq_opt.problem.unmeasured import few
 from impq_opt.tracing.trace import trace
@@ -34,9 +38,9 @@ from impq_opt.types import BoolArray
 __all__ = ["measure", "survey_of", "tensors"]
 
 CALIBRATION = 512  # samples that tell the ranges of activations
-Batches = Dataset | Iterable[Any]
 
 
+@kept_memory()
 def measure(
     network: nn.Module,
     data: Batches,
@@ -53,6 +57,7 @@ def measure(
     bf16: bool = False,
     checkpoint: Path | None = None,
     progress: Progress | None = None,
+    tell: Callable[[str], None] | None = None,
     provenance: dict[str, Any] | None = None,
 ) -> Problem:
     """Measure what every precision of every group does to a trained classifier, and declare the problem.
@@ -60,9 +65,10 @@ def measure(
     Parameters
     ----------
     network : nn.Module
-        Takes one tensor (n, ...), returns logits (n, classes). Measured in eval mode, left as it was.
-    data : Dataset or iterable
-        Of batches: inputs, or pairs of inputs and labels. An iterable is read until there are enough samples.
+        Takes a tensor (n, ...), or several by position or by keyword; returns logits (n, classes), as
+        :func:`~impq_opt.networks.calling.logits_of` finds them. Measured in eval mode, left as it was.
+    data : Dataset, Tensor, mapping, torch data set, or iterable of batches
+        What :func:`~impq_opt.data.batches.tensors` reads. An iterable is read until there are enough samples.
     groups : str or Grouping
         ``"layer"``, ``"kernel"``, ``"slice"``, or ``"block"``.
     metric : str
@@ -89,6 +95,8 @@ def measure(
         Where to keep finished chunks, so that an interrupted measurement resumes; removed at the end.
     progress : callable, optional
         Told chunks done, chunks at most and the relative error, after every round.
+    tell : callable, optional
+        Told at once each thing that seems wrong with the data, a sentence; all are in the provenance as ``data_notes``.
     provenance : dict, optional
         Further entries for the problem's provenance.
 
@@ -102,11 +110,15 @@ def measure(
     ------
     DataError
         A network that is not a classifier or that no gradient goes through, logits that are not numbers or never
-        differ, or no samples.
+        differ, or data that are none or do not fit the network.
     """
     sampling = sampling or Sampling()
-    dataset = tensors(data, sampling.samples)
     chosen = load_metric(metric)
+    dataset = tensors(data, sampling.samples)
+    dataset = fitted(network, dataset, rows=sampling.rows(dataset), labels=chosen.unit if chosen.labels else "")
+    if tell is not None:
+        for note in dataset.notes:
+            tell(note)
     survey = survey_of(
         network,
         dataset,
@@ -147,26 +159,6 @@ def measure(
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     return problem
-
-
-def tensors(data: Batches, samples: int | None) -> Dataset:
-    """Return ``data`` as a data set, reading an iterable of batches until there are ``samples``."""
-    if isinstance(data, Dataset):
-        return data
-    inputs: list[Tensor] = []
-    labels: list[Tensor] = []
-    for batch in data:
-        x, y = batch if isinstance(batch, (tuple, list)) and len(batch) == 2 else (batch, None)
-        if not isinstance(x, Tensor) or x.ndim < 2:
-            raise DataError("a batch must be a tensor (n, ...), or a pair of inputs and labels", where="data", value=x)
-        inputs.append(x)
-        labels += [] if y is None else [torch.as_tensor(y)]
-        if samples is not None and sum(map(len, inputs)) >= samples:
-            break
-    if not inputs:
-        raise DataError("holds no samples", where="data", hint="the iterable of batches is empty")
-    complete = len(labels) == len(inputs)
-    return Dataset(torch.cat(inputs), torch.cat(labels) if complete else None, name="batches")
 
 
 def survey_of(
@@ -238,6 +230,8 @@ def _record(survey: Survey, chunks: Chunks, result: Replicates, metric: str) -> 
         "classes": survey.network.classes,
         "made_with": f"impq-opt {impq_opt.__version__}, torch {torch.__version__}",
     }
+    if chunks.data.notes:
+        record["data_notes"] = list(chunks.data.notes)
     if result.chunks > 1:
         record["relative_error"] = _errors(chunks, result)
     if len(pool.tail):

@@ -22,13 +22,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from impq_opt.data.batch import prepare
 from impq_opt.data.dataset import Dataset
 from impq_opt.errors import DataError, OptionError
 from impq_opt.measure.margins import margins
 from impq_opt.tracing.graph import Network
 from impq_opt.types import FloatArray
 
-__all__ = ["Chunk", "Pool", "look_at", "prepare", "take", "world"]
+__all__ = ["Chunk", "Pool", "look_at", "take", "world"]
 
 # Samples that tell how far margins in bfloat16 are off; how many times that is far enough not to look again.
 _TRIAL, _FAR = 256, 4
@@ -157,12 +158,6 @@ def _look(network: Network, data: Dataset, rows: Tensor, batch: int, bf16: bool)
         found[place : place + batch] = torch.stack(parts, dim=1)
     _sum(found)
     return found
-
-
-def prepare(x: Tensor, device: torch.device) -> Tensor:
-    """Move a batch to the device, pictures channels last."""
-    x = x.to(device)
-    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
 
 
 def world() -> tuple[int, int]:

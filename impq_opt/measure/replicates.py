@@ -19,12 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from impq_opt.data.batch import prepare
 from impq_opt.data.dataset import Dataset
 from impq_opt.documents.writing import atomic_write
-from impq_opt.errors import DataError, FileError, OptionError, nearest
+from impq_opt.errors import FileError, OptionError, nearest
 from impq_opt.groups.damage import DamageTable, PowerLaw
 from impq_opt.measure.metrics import Metric
-from impq_opt.measure.pool import Chunk, Pool, gather, prepare, take, world
+from impq_opt.measure.pool import Chunk, Pool, gather, take, world
 from impq_opt.measure.survey import Survey
 from impq_opt.types import FloatArray
 
@@ -242,8 +243,6 @@ def replicate(
     if checkpoint is not None and checkpoint.exists():
         result.restore(checkpoint, fingerprint)
     device = next(iter(survey.network.tensors.values())).device
-    if metric.labels and chunks.data.rows(chunks.pool.rows[:1])[1] is None:
-        raise DataError("has no labels, which this metric needs", where=f"data {chunks.data.name}", value=metric.unit)
 
     def compute(chunk: int) -> FloatArray:
         if chunk >= chunks.count or not len(chunks.places(chunk)):  # small chunks may hold nothing of importance

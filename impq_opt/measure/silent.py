@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from impq_opt.data.batch import prepare
 from impq_opt.data.dataset import Dataset
 from impq_opt.measure.grouping import Grouping, kernel_ranges
-from impq_opt.measure.pool import prepare
 from impq_opt.measure.survey import Survey
 from impq_opt.tracing.sites import WeightSite
 from impq_opt.types import BoolArray

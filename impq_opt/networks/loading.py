@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.resources
-import pickle
-import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from impq_opt.data.torchvision import torchvision_module
-from impq_opt.errors import DataError, FileError, OptionError, nearest
+from impq_opt.errors import DataError, OptionError, nearest
+from impq_opt.networks.matching import fill
 from impq_opt.networks.mobilenet import mobilenet_v1
+from impq_opt.networks.own import own_network
 from impq_opt.networks.resnet import resnet8, resnet20
 from impq_opt.networks.shipped import SHIPPED
 from impq_opt.networks.small import small_cnn
+from impq_opt.networks.states import State, read_states
 from impq_opt.networks.vgg import vgg_small
 
 __all__ = ["FACTORIES", "load_network", "read_state"]
@@ -47,10 +45,12 @@ def load_network(
     ----------
     name : str
         A trained network that ships with the package (``resnet20-fashion-mnist``), one of :data:`FACTORIES`, a
-        classifier of torchvision (``resnet18``), or ``package.module:factory``, called without arguments.
+        classifier of torchvision (``resnet18``), or one's own: ``package.module:name`` or ``file.py:name`` of a module,
+        or of what returns one when called without arguments. Compiled and data-parallel ones are taken out of their
+        wrappers.
     weights : str or Path, optional
-        A state dict (``.pt``, ``.pth``, ``.bin``) or a ``.safetensors`` file, or ``"pretrained"`` for those
-        torchvision offers.
+        What :func:`~impq_opt.networks.states.read_states` reads: safetensors, a state dict, a checkpoint with one in
+        it, a folder of Hugging Face's; or ``"pretrained"`` for those torchvision offers.
     classes, channels : int, optional
         For :data:`FACTORIES`, and ``classes`` for torchvision; the weights tell where they are left out.
     untrained : bool
@@ -63,25 +63,22 @@ def load_network(
     FileError, DataError
         Weights that cannot be read, or do not fit.
     """
-    shipped = SHIPPED.get(name)
-    if shipped is not None:
-        network = shipped.build()
-        if weights is None:
-            _fill(network, _shipped_state(name), name)
-            return network.eval()
-        return _filled(network, weights)
-    state = None if weights is None or str(weights) == "pretrained" else read_state(weights)
-    options = {"classes": classes, "channels": channels}
-    if name in FACTORIES:
-        if state is not None:
-            options = {key: value or _told(state, key) for key, value in options.items()}
+    states = None if weights is None or str(weights) == "pretrained" else read_states(weights)
+    if name in SHIPPED:
+        network = SHIPPED[name].build()
+        states, untrained = states or [State("", _shipped_state(name))], True
+    elif name in FACTORIES:
+        options = {"classes": classes, "channels": channels}
+        if states:
+            options = {key: value or _told(states[0].tensors, key) for key, value in options.items()}
         network = FACTORIES[name](**{key: value for key, value in options.items() if value})
     elif ":" in name:
-        network, untrained = _factory(name), True  # its weights are its own affair
+        network, untrained = own_network(name), True  # its weights are its own affair
     else:
-        network, untrained = _torchvision(name, classes, str(weights) == "pretrained"), untrained or weights is not None
-    if state is not None:
-        _fill(network, state, str(weights))
+        pretrained = str(weights) == "pretrained"
+        network, untrained = _torchvision(name, classes, pretrained, states), untrained or pretrained
+    if states:
+        fill(network, states, str(weights or name))
     elif not untrained:
         raise OptionError(
             "has no weights, and a network that was never trained tells nothing",
@@ -91,33 +88,8 @@ def load_network(
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
-    """Return the tensors of a safetensors file or of a state dict; never runs code of the file."""
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise FileError("no such file", where="weights", value=str(path))
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of the protocol of a pickle that it then refuses
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise FileError(
-            "holds more than tensors and will not be unpickled", where=str(path), hint="save the state dict alone"
-        ) from None
-    except Exception as error:  # safetensors, zip and pickle each raise their own kinds
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise FileError("is not a state dict or safetensors file", where=str(path), value=first) from None
-    while isinstance(state, dict) and not any(isinstance(v, Tensor) for v in state.values()):
-        inner = next((state[key] for key in ("state_dict", "model", "network") if key in state), None)
-        if inner is None:
-            break
-        state = inner
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()) or not state:
-        raise FileError("is not a state dict", where=str(path), value=type(state).__name__)
-    return {key.removeprefix("module."): value for key, value in state.items()}
+    """Return the likeliest weights of what :func:`~impq_opt.networks.states.read_states` reads; never runs code."""
+    return {key.removeprefix("module."): value for key, value in read_states(path)[0].tensors.items()}
 
 
 def _shipped_state(name: str) -> dict[str, Tensor]:
@@ -126,63 +98,39 @@ def _shipped_state(name: str) -> dict[str, Tensor]:
     return load(importlib.resources.files("impq_opt.networks.weights").joinpath(f"{name}.safetensors").read_bytes())
 
 
-def _filled(network: nn.Module, weights: str | Path) -> nn.Module:
-    _fill(network, read_state(weights), str(weights))
-    return network.eval()
-
-
-def _fill(network: nn.Module, state: dict[str, Tensor], where: str) -> None:
-    own = network.state_dict()
-    # Counters of batches are no part of the function and missing from some files.
-    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
-    unknown = [key for key in state if key not in own]
-    wrong = [key for key in own if key in state and own[key].shape != state[key].shape]
-    if missing or unknown or wrong:
-        said = "; ".join(
-            f"{what}: {', '.join(keys[:3])}{' ...' if len(keys) > 3 else ''}"
-            for what, keys in (("missing", missing), ("unknown", unknown), ("of another shape", wrong))
-            if keys
-        )
-        raise DataError(f"the weights do not fit the network ({said})", where=where)
-    network.load_state_dict(state, strict=False)
-
-
 def _told(state: dict[str, Tensor], option: str) -> int:
     """Read the number of classes or input channels off the shapes of the last or first weights."""
     shapes = [tensor.shape for tensor in state.values() if tensor.ndim > 1]
     return int(shapes[-1][0] if option == "classes" else shapes[0][1])
 
 
-def _factory(name: str) -> nn.Module:
-    module, _, attribute = name.partition(":")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))  # as python -m does: a file of the user's own beside the data
-    try:
-        factory: Any = importlib.import_module(module)
-        for part in attribute.split("."):
-            factory = getattr(factory, part)
-    except (ImportError, AttributeError) as error:
-        raise OptionError("cannot be imported", where="network", value=name, hint=str(error)) from None
-    network = factory()
-    if not isinstance(network, nn.Module):
-        raise OptionError("must return a torch module", where=f"network {name}", value=type(network).__name__)
-    return network
-
-
-def _torchvision(name: str, classes: int | None, pretrained: bool) -> nn.Module:
+def _torchvision(name: str, classes: int | None, pretrained: bool, states: list[State] | None) -> nn.Module:
     models = torchvision_module("models")
     known = models.list_models(module=models)
     if name not in known:
+        file = Path(name).suffix and Path(name).exists()
         raise OptionError(
             "unknown network", where="network", value=name,
-            hint=nearest(name, [*known, *FACTORIES, *SHIPPED]) + "; or package.module:factory",
+            hint="name the network, and a file of its weights with --weights" if file
+            else nearest(name, [*known, *FACTORIES, *SHIPPED]) + "; or package.module:name, or file.py:name",
         )  # fmt: skip
     options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
     if name in ("googlenet", "inception_v3"):
         options |= {"aux_logits": False, "init_weights": False} if not pretrained else {}
     try:
         network: nn.Module = models.get_model(name, weights="DEFAULT" if pretrained else None, **options)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, ValueError) as error:  # ValueError: other classes than pretrained weights have
         first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError("its weights could not be downloaded", where=f"network {name}", value=first) from None
-    return network
+        what = "its weights could not be downloaded" if isinstance(error, OSError) else "cannot be built so"
+        raise DataError(what, where=f"network {name}", value=first) from None
+    told = None if classes is not None or not states else _classes_of(network, states)
+    return network if told is None else _torchvision(name, told, False, None)
+
+
+def _classes_of(network: nn.Module, states: list[State]) -> int | None:
+    """Return the number of classes that the weights of a network's last layer have, where it is another one."""
+    last, weight = [(name, p) for name, p in network.named_parameters() if p.ndim > 1][-1]
+    stored = next((t for key, t in states[0].tensors.items() if key == last or key.endswith(f".{last}")), None)
+    if stored is None or stored.shape[1:] != weight.shape[1:] or len(stored) == len(weight):
+        return None
+    return len(stored)

@@ -39,7 +39,13 @@ def write_pictures(report: Report, folder: Path) -> list[Path]:
 
 
 def picture_bytes(figure: Figure, suffix: str) -> bytes:
-    """Return a figure as the bytes of a file: png, svg or pdf. The same figure gives the same bytes."""
+    """Return a figure as the bytes of a file: png, svg or pdf. The same figure gives the same bytes.
+
+    Raises
+    ------
+    MissingPackageError
+        Where matplotlib is not installed.
+    """
     try:
         import matplotlib as mpl
         from matplotlib.figure import Figure as Canvas

@@ -18,6 +18,7 @@ from torch.nn import functional
 from torch.nn.utils import parametrize
 
 from impq_opt.errors import DataError
+from impq_opt.memory import kept_memory
 from impq_opt.rounds.settings import Hyper
 from impq_opt.training.augment import augmented
 from impq_opt.training.samples import Samples
@@ -60,6 +61,7 @@ def steps_per_epoch(samples: int, hyper: Hyper) -> int:
     return samples // hyper.batch
 
 
+@kept_memory()
 def fine_tune(
     network: nn.Module,
     data: Samples,
@@ -122,6 +124,7 @@ def fine_tune(
     return tally
 
 
+@kept_memory()
 @torch.inference_mode()
 def accuracy(network: nn.Module, data: Samples, hyper: Hyper, batch: int = 500) -> float:
     """Return the share of ``data`` that the network labels right; processes share the work."""

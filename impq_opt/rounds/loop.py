@@ -18,6 +18,7 @@ from torch import distributed, nn
 import impq_opt
 from impq_opt.errors import DataError, FileError
 from impq_opt.files import load_problem, save_problem
+from impq_opt.memory import kept_memory
 from impq_opt.problem.problem import Problem
 from impq_opt.quantize import pack, quantize, state_of, unpack_into
 from impq_opt.rounds.checkpoint import (
@@ -77,6 +78,7 @@ class Report:
     save_every: float = 30.0
 
 
+@kept_memory()
 def rounds(
     network: nn.Module,
     data: Splits,

@@ -1,32 +1,48 @@
-"""The conformance suites: what every strategy and every method must keep, shipped ones and those of third parties.
+"""What every plug-in must keep: conformance suites, for those that ship and for those of third parties.
 
-::
+One function a kind, each raising :class:`ConformanceError` with the rule that was broken:
+:func:`check_strategy`, :func:`check_cost`, :func:`check_metric`, :func:`check_method` and :func:`check_format`. ::
 
     import pytest
-    from impq_opt.testing import CASES, check_method, check_strategy
+    from impq_opt.testing import CASES, check_strategy
 
     @pytest.mark.parametrize("case", CASES, ids=str)
     def test_my_strategy(case):
         check_strategy(MySolver(), case)
-
-    def test_my_method():
-        check_method(MyMethod())
 """
 
+from __future__ import annotations
+
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from impq_opt.testing.cases import CASES, Case, random_case
-from impq_opt.testing.checks import ConformanceError, check_strategy
+from impq_opt.testing.costs import check_cost
+from impq_opt.testing.formats import check_format
+from impq_opt.testing.rules import ConformanceError
+from impq_opt.testing.strategies import check_strategy
 
 if TYPE_CHECKING:
     from impq_opt.testing.methods import check_method
+    from impq_opt.testing.metrics import check_metric
 
-__all__ = ["CASES", "Case", "ConformanceError", "check_method", "check_strategy", "random_case"]
+__all__ = [
+    "CASES",
+    "Case",
+    "ConformanceError",
+    "check_cost",
+    "check_format",
+    "check_method",
+    "check_metric",
+    "check_strategy",
+    "random_case",
+]
+
+# These need torch, which is loaded when they are asked for.
+_LATER = {"check_method": "impq_opt.testing.methods", "check_metric": "impq_opt.testing.metrics"}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "check_method":  # needs torch, which strategies do without
-        from impq_opt.testing.methods import check_method
-
-        return check_method
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LATER[name]), name)

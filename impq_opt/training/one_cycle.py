@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from impq_opt.memory import kept_memory
+
 __all__ = ["Recipe", "accuracy", "train"]
 
 
@@ -29,6 +31,7 @@ class Recipe:
     seed: int = 0
 
 
+@kept_memory()
 def train(network: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe, *, quiet: bool = False) -> nn.Module:
     """Train ``network`` in place on images (n, c, h, w) and labels (n,); leave it in eval mode.
 
@@ -66,6 +69,7 @@ def _batches(images: Tensor, labels: Tensor, recipe: Recipe) -> Iterator[tuple[T
             yield x, labels[rows]
 
 
+@kept_memory()
 @torch.inference_mode()
 def accuracy(network: nn.Module, images: Tensor, labels: Tensor, batch: int = 500) -> float:
     """Return the share of ``images`` that ``network`` labels as ``labels`` says."""

@@ -10,7 +10,9 @@ from torch import nn
 
 from impq_opt.data.dataset import Dataset
 from impq_opt.measure.api import measure
+from impq_opt.measure.metrics import load_metric
 from impq_opt.measure.replicates import Sampling
+from impq_opt.networks.fitting import fitted
 from impq_opt.solve import solve_in_passing
 from impq_opt.validate.reality import Reality, Validation
 
@@ -56,6 +58,9 @@ def contest(
     """
     sampling = Sampling(samples=samples, concede=0.01, seed=seed)
     options = {"groups": groups, "residual": "accumulate", "bits": range(1, 9)}
+    for name in metrics:  # before hours of measuring by others
+        if load_metric(name).labels:
+            fitted(network, data, labels=load_metric(name).unit)
     problems = {name: measure(network, data, metric=name, sampling=sampling, **options) for name in metrics}  # type: ignore[arg-type]
     first = next(iter(problems.values()))
     validation = Validation(network, first, held_out, samples=1)

@@ -17,14 +17,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from impq_opt.data.batch import prepare
 from impq_opt.data.dataset import Dataset
 from impq_opt.errors import DataError, nearest
 from impq_opt.groups.arrays import ACTIVATION
 from impq_opt.measure.estimators import Estimator
 from impq_opt.measure.grouping import Grouping
 from impq_opt.measure.metrics.gaussian import noise_by_margin, tail
-from impq_opt.measure.pool import prepare
 from impq_opt.measure.survey import ActivationRange, Survey, calibrate
+from impq_opt.memory import kept_memory
+from impq_opt.networks.fitting import fitted
 from impq_opt.problem.problem import Problem
 from impq_opt.quantize import ActivationQuantizer, load_method
 from impq_opt.tracing.trace import trace
@@ -87,9 +89,11 @@ class Validation:
         The problem's groups are not those of this network.
     """
 
+    @kept_memory()
     def __init__(
         self, network: nn.Module, problem: Problem, data: Dataset, *, samples: int = 512, confidence: float = 0.95
     ) -> None:
+        data = fitted(network, data)
         self.problem, self.data, self.samples, self.confidence = problem, data, min(samples, len(data)), confidence
         example, _ = data.rows(torch.arange(min(2, len(data))))
         self.device = next(network.parameters()).device
@@ -99,6 +103,7 @@ class Validation:
         self.float_decisions = self._decide({}, {})
         self._noise: list[tuple[Tensor, Tensor]] | None = None
 
+    @kept_memory()
     def hold(self, bits: npt.ArrayLike) -> Reality:
         """Quantize as allocated, bits (G,), and compare."""
         widths = np.asarray(bits, dtype=np.float64)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from impq_opt.data import Dataset
-from impq_opt.data.sources import IMAGENET
+from impq_opt.data.pictures import IMAGENET
 from impq_opt.documents.writing import atomic_write
 
 __all__ = ["HELD_OUT", "MEASURED", "crops", "lite0", "save_crops"]
@@ -40,9 +40,9 @@ def crops(purpose: str, count: int, *, seed: int) -> Dataset:
     names = MEASURED if purpose == "measure" else HELD_OUT
     pictures = [_picture(name) for name in names]
     generator = torch.Generator().manual_seed(seed)
-    found = torch.stack([_crop(pictures[number % len(names)], generator) for number in range(count)])
+    crops = torch.stack([_crop(pictures[number % len(names)], generator) for number in range(count)])
     mean, std = (torch.tensor(c).view(1, 3, 1, 1) for c in IMAGENET)
-    return Dataset((found - mean) / std, name=f"{count} crops of {len(names)} photographs")
+    return Dataset((crops - mean) / std, name=f"{count} crops of {len(names)} photographs")
 
 
 def save_crops(path: Path, data: Dataset) -> None:

@@ -13,7 +13,7 @@ from impq_opt import Problem, Status, solve
 from impq_opt.exactness.sums import exact_sum
 from impq_opt.solvers import make_solver
 from impq_opt.testing import Case, check_strategy
-from impq_opt.testing.checks import permute
+from impq_opt.testing.strategies import permute
 
 # Costs below zero: a partial sum over the budget may still come back under it.
 FALLING = Problem.from_tables(

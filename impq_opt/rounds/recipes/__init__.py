@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from importlib import resources
 from pathlib import Path
@@ -12,7 +11,7 @@ import msgspec
 import torch
 from torch import nn
 
-from impq_opt.data import Dataset, load_data
+from impq_opt.data import load_data
 from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import FileError, InputError, OptionError, nearest
 from impq_opt.networks import load_network
@@ -168,18 +167,8 @@ def splits_of(recipe: Recipe, *, root: Path | None = None, download: bool = True
     ]
     if recipe.train_samples is not None and recipe.train_samples < len(parts[0]):
         order = torch.randperm(len(parts[0]), generator=torch.Generator().manual_seed(0))
-        parts[0] = subset(parts[0], order[: recipe.train_samples])
+        parts[0] = parts[0].subset(order[: recipe.train_samples])
     return Splits(*parts)
-
-
-def subset(data: Dataset, rows: torch.Tensor) -> Dataset:
-    """Return the rows (m,) of a data set."""
-    name = f"{data.name}[{len(rows)}]"
-    if isinstance(data.inputs, torch.Tensor):
-        labels = None if data.labels is None else data.labels[rows]
-        return dataclasses.replace(data, inputs=data.inputs[rows], labels=labels, name=name)
-    part: Any = torch.utils.data.Subset(data.inputs, rows.tolist())  # type: ignore[arg-type]
-    return dataclasses.replace(data, inputs=part, name=name)
 
 
 def pretrained(

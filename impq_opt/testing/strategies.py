@@ -18,12 +18,9 @@ from impq_opt.problem.allocation import Allocation, Status
 from impq_opt.problem.problem import Problem
 from impq_opt.solve import solve
 from impq_opt.testing.cases import Case
+from impq_opt.testing.rules import ConformanceError, rule
 
-__all__ = ["ConformanceError", "check_strategy"]
-
-
-class ConformanceError(AssertionError):
-    """A strategy broke one of the rules."""
+__all__ = ["check_strategy"]
 
 
 def check_strategy(strategy: Solver, case: Case) -> None:
@@ -38,16 +35,16 @@ def check_strategy(strategy: Solver, case: Case) -> None:
     _check_answer(case, answer, truth)
     again = _solve(strategy, case, case.problem, case.bound)
     same = _columns(answer) == _columns(again)
-    _rule(same and answer.status is again.status, case, "the same call gives the same answer")
+    rule(same and answer.status is again.status, case, "the same call gives the same answer")
     if strategy.proves != "optimal":
         return
-    _rule(answer.status is truth.status, case, f"it proves optima, and said {answer.status.value}")
+    rule(answer.status is truth.status, case, f"it proves optima, and said {answer.status.value}")
     if truth.choice is None:
         return
     permuted = _solve(strategy, case, permute(case.problem), case.bound)
-    _rule(permuted.exact_objective == truth.exact_objective, case, "permuting the groups keeps the optimum")
+    rule(permuted.exact_objective == truth.exact_objective, case, "permuting the groups keeps the optimum")
     looser = _solve(strategy, case, case.problem, Fraction(case.bound) * 2)
-    _rule(looser.objective <= answer.objective, case, "a looser bound costs no more")
+    rule(looser.objective <= answer.objective, case, "a looser bound costs no more")
 
 
 def _solve(strategy: Solver, case: Case, problem: Problem, bound: float | Fraction) -> Allocation:
@@ -63,29 +60,24 @@ def _columns(answer: Allocation) -> list[int] | None:
 
 def _check_answer(case: Case, answer: Allocation, truth: Allocation) -> None:
     if truth.choice is None:
-        _rule(answer.choice is None, case, "there is no feasible answer, and it gave one")
+        rule(answer.choice is None, case, "there is no feasible answer, and it gave one")
         return
     assert truth.exact_objective is not None
-    _rule(answer.status is not Status.INFEASIBLE, case, "it called a feasible problem infeasible")
-    _rule(answer.exact_lower_bound <= truth.exact_objective, case, "its lower bound is above the optimum")
+    rule(answer.status is not Status.INFEASIBLE, case, "it called a feasible problem infeasible")
+    rule(answer.exact_lower_bound <= truth.exact_objective, case, "its lower bound is above the optimum")
     if answer.choice is None:
-        _rule(answer.status is Status.UNKNOWN, case, "it has a status without an answer")
+        rule(answer.status is Status.UNKNOWN, case, "it has a status without an answer")
         return
     assert answer.exact_objective is not None
     damage = exact_sum(case.problem.damage.chosen(case.problem.candidates, answer.choice))
-    _rule(damage <= Fraction(case.bound), case, f"the damage {float(damage)!r} is above the bound {case.bound!r}")
+    rule(damage <= Fraction(case.bound), case, f"the damage {float(damage)!r} is above the bound {case.bound!r}")
     for group, column in case.problem.pins.items():
-        _rule(answer.choice[group] == column, case, f"the pin of {case.problem.names[group]} is broken")
+        rule(answer.choice[group] == column, case, f"the pin of {case.problem.names[group]} is broken")
     for tie in case.problem.ties:
-        _rule(len(set(answer.bits[list(tie)].tolist())) == 1, case, f"the tie {tie} is broken")
-    _rule(answer.exact_objective >= truth.exact_objective, case, "its objective is below the optimum")
+        rule(len(set(answer.bits[list(tie)].tolist())) == 1, case, f"the tie {tie} is broken")
+    rule(answer.exact_objective >= truth.exact_objective, case, "its objective is below the optimum")
     optimal = answer.exact_objective == truth.exact_objective
-    _rule(answer.status is not Status.OPTIMAL or optimal, case, "it called a worse answer optimal")
-
-
-def _rule(kept: bool, case: Case, text: str) -> None:
-    if not kept:
-        raise ConformanceError(f"{case}: {text}")
+    rule(answer.status is not Status.OPTIMAL or optimal, case, "it called a worse answer optimal")
 
 
 def permute(problem: Problem) -> Problem:
@@ -106,8 +98,8 @@ def permute(problem: Problem) -> Problem:
         costs=tuple(replace(t, values=t.values[order]) if isinstance(t, TableCost) else t for t in problem.costs),
         pins=_moved(problem.pins, count),
         ties=tuple(tuple(count - 1 - g for g in tie) for tie in problem.ties),
-        grids={},  # of labels, which are other ones now
         unmeasured=None if problem.unmeasured is None else problem.unmeasured[order],
+        grids={},  # of labels, which are other ones now
     )
 
 

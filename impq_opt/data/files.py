@@ -1,0 +1,114 @@
+"""Data in files of arrays: ``.npz``, ``.npy`` and ``.safetensors``."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from impq_opt.data.batch import Structure
+from impq_opt.data.dataset import Dataset
+from impq_opt.data.items import LABELS, tensor_of
+from impq_opt.data.labels import as_labels
+from impq_opt.errors import DataError
+
+__all__ = ["SUFFIXES", "load_file"]
+
+SUFFIXES = (".npz", ".npy", ".safetensors")
+# Names of an array that is the one input, whatever else there is; and of labels, and of the names of classes.
+_ALONE = ("images", "inputs", "tokens", "x")
+_LABELS = (*LABELS, "targets", "y")
+_CLASSES = "classes"
+_SPLITS = ("train", "validation", "test")
+
+
+def load_file(path: Path, split: str) -> Dataset:
+    """Return the data of a file.
+
+    An array ``images``, ``inputs``, ``tokens`` or ``x`` is the network's one input; otherwise all arrays are its
+    inputs, by keyword where there are several (``input_ids`` and ``attention_mask``). ``labels`` are labels,
+    ``classes`` the names that they use, in order. Names may end in ``_train``, ``_validation`` and ``_test``. Floats
+    are read as float32. Whole numbers stay whole, as tokens must, but for pictures: ``images`` of bytes, or of three
+    dimensions and more.
+
+    Raises
+    ------
+    DataError
+        A file that is missing or foreign, or arrays that are no inputs and labels.
+    """
+    where = str(path)
+    arrays = _of_split(_arrays(path), split)
+    names = arrays.pop(_CLASSES, None)
+    labels = next((arrays.pop(name) for name in _LABELS if name in arrays), None)
+    inputs = _inputs(arrays, where)
+    found = None if labels is None else as_labels(labels, f"{where}: labels", names)
+    return Dataset(inputs, found, f"{path.name}/{split}", None if names is None else len(names))
+
+
+def _inputs(arrays: dict[str, Any], where: str) -> Structure:
+    alone = next((name for name in _ALONE if name in arrays), next(iter(arrays)) if len(arrays) == 1 else None)
+    if alone is not None and np.ndim(arrays[alone]) > 1:
+        return _input(arrays[alone], alone, where)
+    if alone is None and len(arrays) > 1 and all(np.ndim(array) > 0 for array in arrays.values()):
+        return {name: _input(array, name, where) for name, array in arrays.items()}
+    shapes = {name: np.shape(array) for name, array in arrays.items()}
+    raise DataError("needs an array 'images' (n, ...)", where=where, value=shapes, hint="and 'labels' for accuracy")
+
+
+def _input(array: Any, name: str, where: str) -> Tensor:
+    place = f"{where}: {name}"
+    if not isinstance(array, Tensor):
+        if array.dtype.kind not in "fiub":
+            raise DataError("inputs must be numbers (n, ...)", where=place, value=(array.dtype.name, array.shape))
+        array = tensor_of(array, place)
+    if array.is_complex():
+        raise DataError("inputs must be real numbers (n, ...)", where=place, value=str(array.dtype))
+    picture = name == "images" and (array.ndim > 2 or array.dtype in (torch.uint8, torch.bool))
+    tensor = array.float() if array.is_floating_point() or picture else array
+    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        row = int((~torch.isfinite(tensor)).flatten(1).any(1).nonzero()[0])
+        raise DataError("inputs must be finite", where=f"{place}: sample {row}", value=_wrong(tensor[row]))
+    return tensor
+
+
+def _wrong(sample: Tensor) -> float:
+    return float(sample[~torch.isfinite(sample)].flatten()[0])
+
+
+def _of_split(arrays: dict[str, Any], split: str) -> dict[str, Any]:
+    """Return the arrays of a split under their plain names; all of them where none is of a split."""
+    ends = {name: end for name in arrays for end in _SPLITS if name.endswith(f"_{end}")}
+    if not any(end == split for end in ends.values()):
+        return arrays
+    own = {name.removesuffix(f"_{split}"): arrays[name] for name, end in ends.items() if end == split}
+    return {name: array for name, array in arrays.items() if name == _CLASSES} | own
+
+
+def _arrays(path: Path) -> dict[str, Any]:
+    """Return what the file holds by name; nothing is unpickled."""
+    if not path.is_file() or (path.suffix == ".npz" and not zipfile.is_zipfile(path)):
+        raise DataError(
+            "missing, truncated or foreign file", where=str(path), hint="an .npz file is written by np.savez"
+        )
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file as load_safetensors
+
+            return dict(load_safetensors(path))
+        held = np.load(path, allow_pickle=False)
+        if isinstance(held, np.ndarray):
+            return {"inputs": held}
+        with held:
+            return {name: held[name] for name in held.files}
+    except Exception as error:  # zip, numpy and safetensors each raise their own kinds
+        first = (str(error).splitlines() or [""])[0] or type(error).__name__
+        if "Object arrays" in first:
+            raise DataError("holds Python objects, which are not unpickled", where=str(path), hint=_HINT) from None
+        raise DataError("missing, truncated or foreign file", where=str(path), value=first) from None
+
+
+_HINT = "save arrays of numbers of one shape"
