@@ -112,9 +112,7 @@ def _check_codes(method: Method, quantizer: Quantizer, weight: Tensor, value: Te
         rule(levels <= 2**width, method.spec, f"it has at most 2^{width} levels: {where}")
         rule(len(row.unique()) <= levels, method.spec, f"a kernel has at most {levels} values: {where}")
     half = copy.deepcopy(quantizer).to(torch.float16)
-    rule(
-        torch.equal(half.codes(weight), codes), method.spec, f"a network in half precision has the same codes: {where}"
-    )
+    rule(torch.equal(half.codes(weight), codes), method.spec, f"codes are the same in half precision: {where}")
 
 
 def _check_steps(method: Method, quantizer: Quantizer, weight: Tensor, value: Tensor, where: str) -> None:
