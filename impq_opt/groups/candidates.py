@@ -121,6 +121,15 @@ class Candidates(Held):
             row[: len(widths)] = widths
         return table[self.set_of, choice]
 
+    def columns(self, bits: npt.NDArray[np.float64]) -> IntArray:
+        """Return the column (G,) of the candidate of each precision (G,), -1 where not exactly one has it."""
+        columns = np.full(len(bits), -1, dtype=np.int64)
+        for number, one in enumerate(self.sets):
+            members = self.members(number, len(bits))
+            match = bits[members, None] == np.array(one)
+            columns[members] = np.where(match.sum(axis=1) == 1, match.argmax(axis=1), -1)
+        return columns
+
     def counts(self, count: int) -> IntArray:
         """Return the number of candidates (G,) of each of ``count`` groups."""
         lengths = np.array([len(widths) for widths in self.sets], dtype=np.int64)

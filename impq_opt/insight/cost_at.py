@@ -55,16 +55,13 @@ def _largest(problem: Problem, rows: list[tuple[str, CostRow]], choice: npt.NDAr
 
 
 def _columns(problem: Problem, widths: npt.NDArray[np.float64], cost: str) -> npt.NDArray[np.int64]:
-    numbers = problem.candidates.set_of
-    columns = np.zeros(len(problem), dtype=np.int64)
-    for group, width in enumerate(widths.tolist()):
-        column = problem.candidates.position(0 if numbers is None else int(numbers[group]), width)
-        if column is None:
-            raise OptionError(
-                f"cost {cost!r} is a table and has no value there",
-                where=problem.names[group],
-                value=width,
-                hint=f"it has {', '.join(f'{b:g}' for b in problem.candidates.of(group))}",
-            )
-        columns[group] = column
+    columns = problem.candidates.columns(widths)
+    if (columns < 0).any():
+        group = int((columns < 0).argmax())
+        raise OptionError(
+            f"cost {cost!r} is a table and has no value there",
+            where=problem.names[group],
+            value=float(widths[group]),
+            hint=f"it has {', '.join(f'{b:g}' for b in problem.candidates.of(group))}",
+        )
     return columns

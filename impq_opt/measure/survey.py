@@ -182,6 +182,23 @@ class Survey:
         weight, sizes = self.network.weight_tensor(site), self.grouping.sizes(site)
         return rounding_errors(weight, self.grid(site), self.bits, sizes, self.network.stored_type(site))
 
+    def squares_over_noise(self, bits: FloatArray) -> FloatArray:
+        """Return how many times ``step^2 / 12`` the mean squared error of each group (G,) is at its ``bits`` (G,).
+
+        1 where errors are noise; elsewhere as measured, of errors that are taken not to add up.
+        """
+        factors = np.ones(len(self))
+        for site in self.unlike_noise:
+            rows, weight = self.rows(site), self.network.weight_tensor(site)
+            widths, place = np.unique(bits[rows], return_inverse=True)
+            sizes, stored = self.grouping.sizes(site), self.network.stored_type(site)
+            squares = rounding_errors(weight, self.grid(site), widths.tolist(), sizes, stored).double().square()
+            totals = self.grouping.sum(site, squares if self.grouping.fine else squares.sum(2)).cpu().numpy()
+            assumed = np.square(self.spans[rows]) * 4.0 ** -bits[rows] / 12
+            found = totals[place, np.arange(len(place))] / sizes
+            factors[rows] = np.divide(found, assumed, out=np.ones(len(found)), where=assumed > 0)
+        return factors
+
     def squares(self, x: Tensor, weights: Tensor, generator: torch.Generator) -> Squares:
         """Return the estimated sum over ``x`` (n, ...), times ``weights`` (n,), of squared gradients of the margins.
 

@@ -194,12 +194,17 @@ class Network:
             Layers that take in the batch-norm behind them; of :attr:`folds`. Their outputs are the batch-norm's.
         """
         held = {**self.tensors, **(tensors or {})}
-        return Runner(self.module, visit, held, watch, folds).run(self._taken(x))[self.place]
+        return Runner(self.module, visit, held, watch, folds).run(self.taken(x))[self.place]
+
+    def logits_in(self, outputs: Any) -> Tensor:
+        """Return the logits (n, classes) in what the network returns."""
+        found: Tensor = pytree.tree_leaves(outputs)[self.place]
+        return found
 
     def logits(self, x: Tensor) -> Tensor:
         """Return what :meth:`run` does, quicker: with all folds, and no node to be shown."""
         with torch.no_grad():
-            return self._folded(self._taken(x))[self.place]
+            return self._folded(self.taken(x))[self.place]
 
     @cached_property
     def _folded(self) -> fx.GraphModule:
@@ -210,22 +215,27 @@ class Network:
         """The layers that can take in the batch-norm behind them, by node."""
         return find_folds(self._live, self.tensors)
 
-    def _taken(self, x: Tensor) -> Tensor:
+    def taken(self, x: Tensor) -> Tensor:
+        """Return samples in the type that the network takes."""
         return x.to(self.input_type) if x.is_floating_point() else x
 
     def to(self, place: device) -> None:
         """Move all parameters."""
         self._renew(lambda tensor: tensor.to(place))
 
+    @property
+    def is_half(self) -> bool:
+        """Whether something is computed in half precision."""
+        return self.input_type in HALVES or any(held.dtype in HALVES for held in self.tensors.values())
+
     def widen(self) -> None:
         """Compute in float32 what is computed in half precision, from the same weights; see :mod:`.precision`.
 
         Copies that are made afterwards are in float32 as well.
         """
-        halves = {name: held.dtype for name, held in self.tensors.items() if held.dtype in HALVES}
-        if not halves and self.input_type not in HALVES:
+        if not self.is_half:
             return
-        self.stored |= halves
+        self.stored |= {name: held.dtype for name, held in self.tensors.items() if held.dtype in HALVES}
         self.input_type = torch.float32 if self.input_type in HALVES else self.input_type
         widen_graph(self.module.traced_graph)
         self._renew(widened)

@@ -1,16 +1,16 @@
 """The bound held against reality: how often a really quantized network decides differently from the float network.
 
 The bound is over random rounding noise, a union over classes and Chebyshev's inequality; a network is rounded once,
-not at random. So the two are different things, and are reported side by side: the bound of the problem; the same
-bound on the samples at hand, and with each sample counted for at most 1; the Gaussian estimate; and what is measured,
-with a confidence interval.
+not at random. So the two are different things, and are reported side by side: the bound of the problem, what is
+measured, with a confidence interval, and, where asked, the same bound and estimates on the samples at hand.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -19,22 +19,22 @@ from torch import Tensor, nn
 
 from impq_opt.data.batch import prepare
 from impq_opt.data.dataset import Dataset
-from impq_opt.errors import DataError, nearest
-from impq_opt.groups.arrays import ACTIVATION
+from impq_opt.errors import DataError
 from impq_opt.measure.estimators import Estimator
 from impq_opt.measure.grouping import Grouping
-from impq_opt.measure.metrics.gaussian import noise_by_margin, tail
-from impq_opt.measure.survey import ActivationRange, Survey, calibrate
+from impq_opt.measure.survey import ActivationRange, Survey
 from impq_opt.memory import kept_memory
 from impq_opt.networks.fitting import fitted
 from impq_opt.problem.problem import Problem
-from impq_opt.quantize import ActivationQuantizer, load_method
+from impq_opt.quantize import activation_quantizers, load_method, quantize, quantize_traced, unpack, unpack_into
 from impq_opt.tracing.trace import trace
 from impq_opt.types import FloatArray
+from impq_opt.validate.on_samples import OnSamples, bounds_on_samples
+from impq_opt.validate.sweep import Logits, batch_size, decide, together
 
-__all__ = ["Reality", "Validation", "interval"]
+__all__ = ["Progress", "Reality", "Validation", "interval"]
 
-_BATCH = 64
+Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ class Reality:
         The problem's own: total damage, plus the share of samples that were conceded when it was measured.
     here, clipped, gaussian : float, optional
         On these samples: the bound as it stands; the mean of min(1, bound of the sample); the mean over samples of the
-        Gaussian tails of its margins, each sample at most 1. None for groups finer than kernels.
+        Gaussian tails of its margins, each sample at most 1. None where not asked for, and for groups finer than
+        kernels.
     mismatch, low, high : float
         Share of samples decided differently, and its Clopper-Pearson interval.
     accuracy, float_accuracy : float, optional
@@ -79,7 +80,8 @@ class Validation:
     data : Dataset
         Samples that the problem was not measured on, and the network not trained on.
     samples : int
-        How many of them are looked at one margin at a time, for the bounds on samples; all serve the mismatch.
+        How many of them are looked at one margin at a time, for the bounds on samples; ten passes each. All serve the
+        mismatch.
     confidence : float
         Of the interval of the mismatch.
 
@@ -91,166 +93,182 @@ class Validation:
 
     @kept_memory()
     def __init__(
-        self, network: nn.Module, problem: Problem, data: Dataset, *, samples: int = 512, confidence: float = 0.95
+        self, network: nn.Module, problem: Problem, data: Dataset, *, samples: int = 0, confidence: float = 0.95
     ) -> None:
         data = fitted(network, data)
-        self.problem, self.data, self.samples, self.confidence = problem, data, min(samples, len(data)), confidence
+        self.network, self.problem, self.data, self.confidence = network, problem, data, confidence
         example, _ = data.rows(torch.arange(min(2, len(data))))
         self.device = next(network.parameters()).device
-        self.network = trace(network, prepare(example, self.device))
-        self.network.widen()
-        self._match()
-        self.float_decisions = self._decide({}, {})
-        self._noise: list[tuple[Tensor, Tensor]] | None = None
+        self._example = prepare(example, self.device)
+        self._traced = trace(network, self._example)
+        self._batch = batch_size(self._traced.graph)
+        checked = self.quantized(np.full(len(problem), 8.0))  # raises where the problem is not this network's
+        self._survey = self._surveyed(checked) if samples else None
+        self.samples = min(samples, len(data)) if self._survey else 0
+        self._float: tuple[Tensor, Tensor | None] | None = None
+
+    def quantized(self, allocation: npt.ArrayLike | Path) -> nn.Module:
+        """Return the network that decides for an allocation, bits (G,), or that a packed file holds, in eval mode.
+
+        It is what :func:`impq_opt.quantize.pack` writes for the allocation, or what the file was written from.
+        """
+        problem = self.problem
+        if isinstance(allocation, Path):
+            return unpack_into(self.network, allocation, example=self._example).eval()
+        if problem.weights().all():
+            return quantize(self.network, problem, allocation).eval()
+        return quantize_traced(self._traced, problem, allocation).eval()
+
+    def hold(self, allocation: npt.ArrayLike | Path) -> Reality:
+        """Quantize as allocated, bits (G,), or take a packed file, and compare."""
+        return self.hold_all([allocation])[0]
 
     @kept_memory()
-    def hold(self, bits: npt.ArrayLike) -> Reality:
-        """Quantize as allocated, bits (G,), and compare."""
-        widths = np.asarray(bits, dtype=np.float64)
-        choice = self._choice(widths)
-        conceded = float(self.problem.provenance.get("conceded", 0.0))
-        bound = float(self.problem.damage.chosen(self.problem.candidates, choice).sum()) + conceded
-        decisions = self._decide(*self._quantizers(widths))
-        wrong = int((decisions != self.float_decisions).sum())
+    def hold_all(self, allocations: Sequence[npt.ArrayLike | Path], progress: Progress | None = None) -> list[Reality]:
+        """Compare every allocation: the data are read once for as many networks as fit into memory.
+
+        Parameters
+        ----------
+        allocations : sequence of array (G,) or Path
+            Bits, or a file that :func:`impq_opt.quantize.pack` wrote, whose bits are those of its groups.
+        progress : callable, optional
+            Told what is going on, how much of it is done, and how much there is.
+
+        Raises
+        ------
+        DataError
+            Not one precision per group, or none of its candidates; a packed file of another network.
+        FileError
+            A packed file that cannot be read.
+        """
+        widths = [self.bits(allocation) for allocation in allocations]
+        bounds = [self._bound(bits) for bits in widths]
+        decisions = self._decisions(allocations, progress)
+        looks = self._looks(widths, progress) if self.samples and widths else [None] * len(widths)
+        return [self._reality(*row) for row in zip(bounds, decisions, looks, strict=True)]
+
+    def bits(self, allocation: npt.ArrayLike | Path) -> FloatArray:
+        """Return the bits (G,) of an allocation or of a packed file, in the order of the problem's groups."""
+        if not isinstance(allocation, Path):
+            return np.asarray(allocation, dtype=np.float64)
+        held = unpack(allocation)
+        known = {name.removesuffix(".weight"): bits for name, bits in held.bits.items()}
+        known |= {a.label: np.array([a.bits]) for a in held.activations}
+        names, parts = self.problem.names, []
+        for label, count in zip(names.labels, names.counts.tolist(), strict=True):
+            part = known.pop(label.removesuffix(".weight"), np.empty(0))
+            if len(part) != count:
+                raise DataError(
+                    "has not the groups of the problem",
+                    where=f"{allocation}: {label}",
+                    value=len(part),
+                    hint=f"the problem has {count} there; was it packed by another allocation's problem?",
+                )
+            parts.append(part)
+        if known:
+            raise DataError(
+                "is quantized in the file and no group of the problem", where=str(allocation), value=next(iter(known))
+            )
+        return np.concatenate(parts).astype(np.float64)
+
+    def _reality(self, bound: float, decisions: Tensor, look: OnSamples | None) -> Reality:
+        assert self._float is not None
+        before, labels = self._float
+        wrong = int((decisions != before).sum())
         low, high = interval(wrong, len(decisions), self.confidence)
-        _, labels = self.data.rows(torch.arange(len(self.data)))
-        right = [
-            None if labels is None else float((d == labels).double().mean()) for d in (decisions, self.float_decisions)
-        ]
-        here, clipped, gaussian = self._on_samples(widths)
+        right = [None if labels is None else float((d == labels).double().mean()) for d in (decisions, before)]
+        here, clipped, gaussian = look or (None, None, None)
         return Reality(
-            bound,
-            here,
-            clipped,
-            gaussian,
-            wrong / len(decisions),
-            low,
-            high,
-            right[0],
-            right[1],
-            len(decisions),
-            self.samples,
+            bound=bound,
+            here=here,
+            clipped=clipped,
+            gaussian=gaussian,
+            mismatch=wrong / len(decisions),
+            low=low,
+            high=high,
+            accuracy=right[0],
+            float_accuracy=right[1],
+            samples=len(decisions),
+            looked_at=self.samples,
         )
 
-    # -- matching ------------------------------------------------------------------------------------------------
-
-    def _match(self) -> None:
-        """Keep the sites that the problem has groups for, and find the quantizers' ranges."""
-        problem, network = self.problem, self.network
-        kinds = np.zeros(len(problem), dtype=np.int8) if problem.kinds is None else problem.kinds
-        labels = problem.names.labels
-        first = problem.names.offsets[:-1]
-        wanted = {label: int(row) for label, row in zip(labels, first, strict=True)}
-        known = [site.name for site in network.weights] + [site.name for site in network.activations]
-        strange = [label for label in labels if label not in known]
-        if strange:
-            raise DataError(
-                "has no such group, which the problem has",
-                where="network",
-                value=strange[0],
-                hint=nearest(strange[0], known),
-            )
-        network.weights = tuple(site for site in network.weights if site.name in wanted)
-        network.activations = tuple(site for site in network.activations if site.name in wanted)
-        for site in network.weights:
-            rows = problem.names.select(site.name)
-            if int(problem.sizes[rows].sum()) != int(np.prod(site.shape)):
-                raise DataError("has another number of weights than the problem", where=f"network: {site.name}")
-        batches = (prepare(self.data.rows(r)[0], self.device) for r in torch.arange(self.samples).split(_BATCH))
-        found = calibrate(network, batches)
-        self.ranges = {
-            name: ActivationRange(
-                over.span if problem.ranges is None else float(problem.ranges[wanted[name]]), over.signed, "problem"
-            )
-            for name, over in found.items()
-        }
-        assert all(kinds[wanted[name]] == ACTIVATION for name in self.ranges)
-
-    def _choice(self, widths: FloatArray) -> npt.NDArray[np.int64]:
+    def _bound(self, widths: FloatArray) -> float:
         problem = self.problem
         if widths.shape != (len(problem),):
             raise DataError("must have one precision per group", where="allocation", value=widths.shape)
-        chosen = np.empty(len(problem), dtype=np.int64)
-        for group, width in enumerate(widths.tolist()):
-            column = problem.candidates.position(
-                0 if problem.candidates.set_of is None else int(problem.candidates.set_of[group]), width
+        columns = problem.candidates.columns(widths)
+        if (columns < 0).any():
+            group = int((columns < 0).argmax())
+            raise DataError(
+                "is no candidate of the group",
+                where=f"allocation: {problem.names[group]}",
+                value=float(widths[group]),
+                hint=f"it may take {', '.join(f'{b:g}' for b in problem.candidates.of(group))}",
             )
-            if column is None:
-                raise DataError(
-                    "is no candidate of the group", where=f"allocation: {problem.names[group]}", value=width
-                )
-            chosen[group] = column
-        return chosen
+        conceded = float(problem.provenance.get("conceded", 0.0))
+        return float(problem.damage.chosen(problem.candidates, columns).sum()) + conceded
 
     # -- running -------------------------------------------------------------------------------------------------
 
-    def _quantizers(self, widths: FloatArray) -> tuple[dict[str, Tensor], dict[str, ActivationQuantizer]]:
-        tensors: dict[str, Tensor] = {}
-        for site in self.network.weights:
-            rows = self.problem.names.select(site.name)
-            weight = self.network.weight_tensor(site)
-            method = load_method(self.problem.grid(site.name))
-            quantizer = method.quantizer(weight.shape, widths[rows], self.problem.sizes[rows]).to(weight.device)
-            with torch.no_grad():
-                rounded = quantizer(weight.to(self.network.stored_type(site))).to(weight.dtype)
-                tensors |= dict.fromkeys(self.network.weight_node(site), rounded)
-        quantizers = {}
-        for node in self.network.activations:
-            over = self.ranges[node.name]
-            bits = float(widths[self.problem.names.index_of(node.name)])
-            quantizers[node.node] = ActivationQuantizer(bits, over.span, node.name, signed=over.signed)
-        return tensors, quantizers
+    def _decisions(self, allocations: Sequence[npt.ArrayLike | Path], progress: Progress | None) -> list[Tensor]:
+        """Return the decisions (n,) of each allocation's network; the float network decides in the first sweep."""
+        count = together(2 * 4 * int(self.problem.sizes[self.problem.weights()].sum()))  # as they were, and rounded
+        decided = _counter("decisions", progress, len(self.data) * (len(allocations) + (self._float is None)))
+        found: list[Tensor] = []
+        for start in range(0, len(allocations), count):
+            networks = [self._logits_of(self.quantized(some)) for some in allocations[start : start + count]]
+            before: list[Logits] = [self._traced.run] if self._float is None else []
+            made, labels = decide([*before, *networks], self.data, self.device, self._batch, decided)
+            if before:
+                self._float = made[0], labels
+            found += made[len(before) :]
+        return found
 
-    def _decide(self, tensors: dict[str, Tensor], quantizers: dict[str, ActivationQuantizer]) -> Tensor:
-        """Return the decision (n,) on every sample."""
-
-        def visit(node: str, out: Tensor, inputs: tuple[Any, ...]) -> Tensor:
-            rounded: Tensor = quantizers[node](out)
-            return rounded
-
-        decisions = []
-        with torch.no_grad():
-            for rows in torch.arange(len(self.data)).split(_BATCH):
-                x = prepare(self.data.rows(rows)[0], self.device)
-                decisions.append(self.network.run(x, visit, tensors, frozenset(quantizers)).argmax(1).cpu())
-        return torch.cat(decisions)
+    def _logits_of(self, network: nn.Module) -> Logits:
+        return lambda x: self._traced.logits_in(network(self._traced.taken(x)))
 
     # -- bounds on samples ---------------------------------------------------------------------------------------
 
-    def _on_samples(self, widths: FloatArray) -> tuple[float | None, float | None, float | None]:
-        grouping = self._grouping()
-        if grouping is None:
-            return None, None, None
-        survey = Survey(self.network, grouping, Estimator(), self.ranges)
+    def _surveyed(self, quantized: nn.Module) -> Survey | None:
+        """Return the problem's groups where they are layers or kernels, with the ranges of the quantizers."""
+        shapes = dict(zip(self.problem.names.labels, self.problem.names.shapes, strict=True))
+        part = copy.copy(self._traced)
+        if part.is_half:  # whose gradients and margins need more than that; it decides as it is
+            part = trace(self.network, self._example)
+            part.widen()
+        part.weights = tuple(site for site in part.weights if site.name in shapes)
+        part.activations = tuple(site for site in part.activations if site.name in shapes)
+        whole = all(shapes[site.name] == () for site in part.weights)
+        ranges = {
+            name: ActivationRange(quantizer.span, quantizer.signed, "problem")
+            for name, quantizer in activation_quantizers(quantized).items()
+        }
+        grids = {site.name: load_method(self.problem.grid(site.name)) for site in part.weights}
+        survey = Survey(part, Grouping("layer" if whole else "kernel"), Estimator(), ranges, grids=grids)
+        return survey if sorted(survey.names) == sorted(self.problem.names) else None
+
+    def _looks(self, widths: list[FloatArray], progress: Progress | None) -> list[OnSamples]:
+        survey = self._survey
+        assert survey is not None
         place = np.array([self.problem.names.index_of(name) for name in survey.names])
-        steps = torch.from_numpy(4.0 ** -widths[place] / 12)
-        if self._noise is None:  # the same for every allocation
-            self._noise = list(self._look(survey))
-        bound = torch.zeros(self.samples, dtype=torch.float64)
-        gauss = torch.zeros_like(bound)
-        start = 0
-        for margin, noise in self._noise:  # (places, n) and (places, n, G)
-            variance = noise @ steps
-            finite = torch.isfinite(margin)
-            part = slice(start, start + margin.shape[1])
-            bound[part] = torch.where(finite, variance / margin**2, torch.zeros(())).sum(0)
-            gauss[part] = torch.where(finite, tail(margin, variance.sqrt()), torch.zeros(())).sum(0)
-            start = part.stop
-        return float(bound.mean()), float(bound.clamp(max=1).mean()), float(gauss.clamp(max=1).mean())
+        looked_at = _counter("bounds on samples", progress, self.samples)
+        ordered = [bits[place] for bits in widths]
+        return bounds_on_samples(survey, self.data, torch.arange(self.samples), ordered, self.device, looked_at)
 
-    def _look(self, survey: Survey) -> Iterator[tuple[Tensor, Tensor]]:
-        for rows in torch.arange(self.samples).split(_BATCH):
-            margins, noises = zip(*noise_by_margin(survey, prepare(self.data.rows(rows)[0], self.device)), strict=True)
-            yield torch.stack(margins), torch.stack(noises)
 
-    def _grouping(self) -> Grouping | None:
-        shapes = {self.problem.names.shapes[self.problem.names.labels.index(s.name)] for s in self.network.weights}
-        if shapes == {()}:
-            return Grouping("layer")
-        return Grouping("kernel") if all(len(shape) == 1 for shape in shapes) and self._rows_are_kernels() else None
+def _counter(what: str, progress: Progress | None, total: int) -> Callable[[int], None]:
+    """Return a function that is told of parts of a whole and tells ``progress`` how much is done."""
+    done = 0
+    if progress is not None:
+        progress(what, done, total)
 
-    def _rows_are_kernels(self) -> bool:
-        return all(len(self.problem.names.select(site.name)) == site.shape[0] for site in self.network.weights)
+    def add(part: int) -> None:
+        nonlocal done
+        done += part
+        if progress is not None:
+            progress(what, done, total)
+
+    return add
 
 
 def interval(count: int, total: int, confidence: float) -> tuple[float, float]:
@@ -261,9 +279,3 @@ def interval(count: int, total: int, confidence: float) -> tuple[float, float]:
     low = float(beta.ppf(tail_share, count, total - count + 1)) if count else 0.0
     high = float(beta.ppf(1 - tail_share, count + 1, total - count)) if count < total else 1.0
     return low, high
-
-
-def uniform_bits(problem: Problem, bits: Iterable[float]) -> Iterator[tuple[float, FloatArray]]:
-    """Yield each of ``bits`` with the allocation (G,) that gives it to all groups."""
-    for width in bits:
-        yield width, np.full(len(problem), float(width))

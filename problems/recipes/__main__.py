@@ -8,7 +8,7 @@ scikit-image scikit-learn``. ``-o photographs.npz`` with the name ``photographs`
 was not measured on, to hold it against them:
 
     impq-opt validate efficientnet-lite0-imagenet-kernel --network impq_opt.problems.recipes.lite0:lite0 \
-        --data photographs.npz --weights-only --uniform 4:8 --average-bits 4,5,6,7,8 --samples 1
+        --data photographs.npz --weights-only --uniform 4:8 --average-bits 4,5,6,7,8
 """
 
 from __future__ import annotations

@@ -1,0 +1,137 @@
+"""What is validated is what `pack` writes: the same network, to the bit."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from measure_world import Branches, data_of, digits_network, noise, seeded
+from quantize_world import net
+from safetensors.torch import save_file
+from torch import nn
+
+from impq_opt import solve
+from impq_opt.cli import run
+from impq_opt.data import load_data
+from impq_opt.errors import DataError, FileError
+from impq_opt.exchange import weights_only
+from impq_opt.files import save_allocation, save_problem
+from impq_opt.measure import Sampling, measure
+from impq_opt.quantize import WeightRange, pack, quantize, unpack_into
+from impq_opt.validate.reality import Validation
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class Twice(nn.Module):
+    """A layer called twice, in one module with its rectifiers: names that only a trace tells apart."""
+
+    def __init__(self):
+        super().__init__()
+        self.c, self.c2, self.out = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3, padding=1), nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = torch.relu(self.c2(torch.relu(self.c(x))))
+        return {"logits": self.out(torch.relu(self.c2(x)).mean((2, 3)))}
+
+
+def digits():
+    return digits_network(), load_data("digits", "test").inputs[:200], "kernel"
+
+
+NETWORKS = {
+    "digits": digits,
+    "branches": lambda: (seeded(Branches), noise(40, 1, 8, 8), "layer"),
+    "residual": lambda: (net(), noise(40, 1, 8, 8), "kernel"),
+    "twice": lambda: (seeded(Twice), noise(40, 1, 8, 8), "layer"),
+}
+
+
+def decided(network, x):
+    """Decisions, batch by batch, of what the network returns."""
+    with torch.no_grad():
+        logits = network(x)
+        return (logits["logits"] if isinstance(logits, dict) else logits).argmax(1)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("residual", ["tie", "accumulate"])
+def test_decisions_are_those_of_the_packed_network(name, residual, seed, tmp_path):
+    network, x, groups = NETWORKS[name]()
+    problem = measure(
+        network, data_of(x), groups=groups, residual=residual, bits=range(1, 9), sampling=Sampling(samples=32)
+    )
+    for asked in (problem, weights_only(problem)):
+        bits = np.random.default_rng(seed).integers(1, 6, len(asked)).astype(float)
+        pack(quantize(network, asked, bits, example=x[:2]), tmp_path / "packed.safetensors")
+        restored = unpack_into(network, tmp_path / "packed.safetensors", example=x[:2]).eval()
+        held = Validation(network, asked, data_of(x))
+        assert torch.equal(decided(held.quantized(bits), x), decided(restored, x))
+        # In the batches of the validation, where it counts.
+        parts = x.split(held._batch)
+        before, after = (torch.cat([decided(n, part) for part in parts]) for n in (network, restored))
+        reality = held.hold(bits)
+        assert reality.mismatch == float((before != after).double().mean())
+        assert held.hold(tmp_path / "packed.safetensors") == reality
+        assert held.bits(tmp_path / "packed.safetensors").tolist() == bits.tolist()
+
+
+def test_logits_are_those_of_the_packed_network(tmp_path):
+    network, x, _ = digits()
+    problem = measure(network, data_of(x), bits=range(1, 9), sampling=Sampling(samples=32))
+    bits = np.random.default_rng(0).integers(2, 5, len(problem)).astype(float)
+    pack(quantize(network, problem, bits), tmp_path / "packed.safetensors")
+    held = Validation(network, problem, data_of(x))
+    with torch.no_grad():
+        assert torch.equal(held.quantized(bits)(x), unpack_into(network, tmp_path / "packed.safetensors")(x))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """The problem of the digits network, an allocation and what `pack` makes of it, in files."""
+    folder, network, data = tmp_path_factory.mktemp("packed"), digits_network(), load_data("digits")
+    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, folder / "w.safetensors")
+    problem = measure(network, data, groups="kernel", bits=range(1, 9), sampling=Sampling(samples=200))
+    save_problem(problem, folder / "p.toml")
+    allocation = solve(problem, bound=1.0)
+    save_allocation(allocation, folder / "a.json")
+    pack(quantize(network, problem, allocation), folder / "packed.safetensors")
+    pack(quantize(network, problem, allocation, scheme=WeightRange("tensor")), folder / "other.safetensors")
+    return folder, problem
+
+
+def test_packed_files_are_rows_as_allocations_are(world, capsys):
+    folder, _ = world
+    where = ["--network", "small-cnn", "--weights", str(folder / "w.safetensors"), "--data", "digits", "--threads", "1"]
+    files = [str(folder / name) for name in ("p.toml", "a.json", "packed.safetensors", "other.safetensors")]
+    assert run(["validate", *files, *where, "--json"]) == 0
+    first, second, third = json.loads(capsys.readouterr().out)["rows"]
+    assert [row.pop("name") for row in (first, second, third)] == ["a", "packed", "other"]
+    assert first == second
+    assert third["bound"] == first["bound"]
+    assert third["mismatch"] != first["mismatch"]  # one range for a whole tensor
+    assert run(["validate", *files[:1], files[2], *where, "--weights-only"]) == 2
+    assert "is quantized in the file and no group of the problem" in capsys.readouterr().err
+
+
+def test_foreign_packed_files_are_told(world, tmp_path):
+    folder, problem = world
+    network, data = digits_network(), load_data("digits", "test")
+    layers = measure(network, load_data("digits"), bits=range(1, 9), sampling=Sampling(samples=32))
+    held = Validation(network, layers, data)
+    with pytest.raises(DataError, match="has not the groups of the problem"):
+        held.hold(folder / "packed.safetensors")
+    with pytest.raises(FileError, match="is not a packed network"):
+        held.hold(folder / "w.safetensors")
+    with pytest.raises(FileError, match="no such file"):
+        held.hold(tmp_path / "none.safetensors")
+    pack(quantize(network, weights_only(problem), np.full(int(problem.weights().sum()), 4)), tmp_path / "w.safetensors")
+    with pytest.raises(DataError, match="has not the groups of the problem"):
+        Validation(network, problem, data).hold(tmp_path / "w.safetensors")
