@@ -142,6 +142,8 @@ def measure(
     )  # fmt: skip
     law = chosen.law(survey, result.mean, result.stderr)
     zero = zero_damages(law, Candidates((survey.bits,)))
+    if zero.any():
+        zero &= ~survey.exact  # rounding does nothing to these: no damage is known without a gradient
     unmeasured = unheard(survey, dataset, zero, seed=sampling.seed)
     if not result.mean.any():
         raise _nothing_measured(bool(unmeasured.any()))

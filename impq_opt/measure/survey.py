@@ -23,7 +23,7 @@ from impq_opt.measure.shifts import Shifts, rounding_errors
 from impq_opt.quantize.methods import Method, load_method
 from impq_opt.tracing.graph import Network
 from impq_opt.tracing.sites import ActivationSite, WeightSite
-from impq_opt.types import FloatArray
+from impq_opt.types import BoolArray, FloatArray
 
 __all__ = ["ActivationRange", "Survey", "calibrate"]
 
@@ -170,6 +170,17 @@ class Survey:
     def unlike_noise(self) -> tuple[WeightSite, ...]:
         """The weight sites whose rounding errors are no noise: their damages rest on the errors as they are."""
         return tuple(site for site in self.network.weights if not self.premises[site.name].holds)
+
+    @cached_property
+    def exact(self) -> BoolArray:
+        """Which groups (G,) every candidate leaves as they are: all weights lie on the grid, and are not all 0."""
+        found = np.zeros(len(self), dtype=bool)
+        errors = {} if self.shifts is None else self.shifts.errors
+        for site in self.unlike_noise:
+            squares = errors[site.name].double().square()
+            totals = self.grouping.sum(site, squares if self.grouping.fine else squares.sum(2))
+            found[self.rows(site)] = (totals == 0).all(0).cpu().numpy()
+        return found & (self.spans > 0)
 
     @cached_property
     def shifts(self) -> Shifts | None:

@@ -197,6 +197,17 @@ def test_constant_weights_and_weights_on_a_grid_are_told():
     assert "scale of a kernel" in told[layers[1][0]] and "add up" in told[layers[2][0]]
 
 
+def test_weights_that_rounding_leaves_alone_have_no_damage_and_it_is_known():
+    network = copy.deepcopy(digits_network()).eval()
+    with torch.no_grad():
+        weight = network.fc.weight
+        weight.copy_(ZERO.quantizer(weight.shape, [2], [weight.numel()])(weight))
+    problem = of(network, grid={"fc": "zero"})
+    row = problem.names.index_of("fc")
+    assert not damages(problem)[row].any()
+    assert problem.unmeasured is None or not problem.unmeasured[row]
+
+
 def test_grids_can_be_forced_by_label_and_unknown_ones_are_told():
     network = digits_network()
     problem = of(network, grid={"fc": "zero:over=tensor"})
