@@ -213,7 +213,7 @@ def _certificate(found: Allocation) -> str:
     noise = found.problem.provenance.get("noise")
     if isinstance(noise, Mapping) and isinstance(unlike := noise.get("errors_as_they_are"), Mapping):
         lines.append(
-            f"Rounding errors were found to be such noise for {noise.get('holds')} of {noise.get('of')} weight groups. For "
+            f"Rounding errors are such noise for {noise.get('holds')} of {noise.get('of')} weight groups. For "
             f"{', '.join(map(str, unlike))} the damage is of the errors as they are, to first order."
         )
     return "".join(f"<p>{_text(line)}</p>" for line in lines)
