@@ -77,10 +77,10 @@ def validate(quick: bool) -> Callable[[], object]:
 
 def train(quick: bool) -> Callable[[], object]:
     import torch
-
-    from impq_opt.networks import load_network
     from impq_opt.training.one_cycle import Recipe
     from impq_opt.training.one_cycle import train as trained
+
+    from impq_opt.networks import load_network
 
     network = load_network("resnet20", channels=1, classes=10, untrained=True)
     pictures, labels = torch.randn(128 * (8 if quick else 30), 1, 28, 28), torch.arange(10)

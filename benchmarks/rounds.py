@@ -18,9 +18,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from impq_opt.rounds.compare import Estimate, against_end, reached, trails
+from impq_opt.rounds import Record, read_records
+from impq_opt.rounds.comparison import Estimate, against_end, reached, trails
 
-Records = list[dict[str, Any]]
+Records = list[Record]
 REFERENCE = "iterative"
 
 
@@ -28,9 +29,9 @@ def finished(folder: Path) -> dict[str, dict[int, Records]]:
     """Return the runs whose test data have been read, by strategy and seed."""
     found: dict[str, dict[int, Records]] = {}
     for path in sorted(folder.glob("seed-*/*/log.jsonl")):
-        records = [json.loads(line) for line in path.read_text().splitlines()]
-        if records and records[-1]["accuracy"]["test"] is not None:
-            found.setdefault(path.parent.name, {})[records[0]["seed"]] = records
+        records = read_records(path)
+        if records and records[-1].accuracy.test is not None:
+            found.setdefault(path.parent.name, {})[records[0].seed] = records
     return found
 
 
@@ -45,13 +46,14 @@ def table(found: dict[str, dict[int, Records]]) -> str:
     head = "strategy, seeds, round, epochs, bits, validation [%], test [%], bits against the end, validation, test"
     lines = [f"| {head.replace(', ', ' | ')} |", "|" + 10 * "---|"]
     for name, runs in found.items():
-        differences = {row["round"]: row for row in against_end(paired(found, name), REFERENCE)[name]}
+        differences = {row.round: row for row in against_end(paired(found, name), REFERENCE)[name]}
         for row in trails({name: list(runs.values())}):
-            other = differences.get(row["round"], {})
+            other = differences.get(row.round)
+            against = (None, None, None) if other is None else (other.bits, other.validation, other.test)
             cells = [
-                name, len(runs), row["round"], row["epochs"], number(row["bits"], 3),
-                number(row["validation"], 2, 100), number(row["test"], 2, 100), number(other.get("bits"), 3, sign="+"),
-                number(other.get("validation"), 2, 100, "+"), number(other.get("test"), 2, 100, "+"),
+                name, len(runs), row.round, row.epochs, number(row.bits, 3), number(row.validation, 2, 100),
+                number(row.test, 2, 100), number(against[0], 3, sign="+"), number(against[1], 2, 100, "+"),
+                number(against[2], 2, 100, "+"),
             ]  # fmt: skip
             lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
@@ -70,15 +72,19 @@ def compact(found: dict[str, dict[int, Records]]) -> str:
     columns = ["strategy", "seed", "round", "epochs", "bits", "storage", "damage", "train", "validation", "test"]
     runs = [
         [
-            name, seed, one["round"], one["total_epochs"], one["effective_bits"]["weights"], one["cost"],
-            one["damage"], *(one["accuracy"][split] for split in ("train", "validation", "test")),
+            name, seed, one.round, one.total_epochs, one.effective_bits.weights, one.cost,
+            one.damage, *(getattr(one.accuracy, split) for split in ("train", "validation", "test")),
         ]
         for name, some in found.items() for seed, run in some.items() for one in run
     ]  # fmt: skip
     pairs = {name: paired(found, name) for name in found}
-    ends = [{"strategy": n} | row for n, some in pairs.items() for row in against_end(some, REFERENCE)[n]]
-    goals = [{"strategy": n} | reached(some, REFERENCE)[n] for n, some in pairs.items()]
-    versions = next(iter(found[REFERENCE].values()))[-1]["versions"]
+    ends = [
+        {"strategy": n} | dataclasses.asdict(row)
+        for n, some in pairs.items()
+        for row in against_end(some, REFERENCE)[n]
+    ]
+    goals = [{"strategy": n} | dataclasses.asdict(reached(some, REFERENCE)[n]) for n, some in pairs.items()]
+    versions = next(iter(found[REFERENCE].values()))[-1].versions
     parts = {
         "versions": json.dumps(versions),
         "columns": json.dumps(columns),

@@ -9,9 +9,17 @@ from typing import Any, Generic, TypeVar
 
 from impq_opt.errors import OptionError, nearest
 
-__all__ = ["Registry", "look_up"]
+__all__ = ["NO_OPTION", "Registry", "look_up", "option_fields"]
 
 T = TypeVar("T")
+
+# Metadata of a dataclass field that is no option: it has no name and no text that people write.
+NO_OPTION: Mapping[str, bool] = {"option": False}
+
+
+def option_fields(kind: type) -> tuple[dataclasses.Field[Any], ...]:
+    """Return the fields of a dataclass that are its options."""
+    return tuple(field for field in dataclasses.fields(kind) if field.metadata.get("option", True))
 
 
 def look_up(table: Mapping[str, T], name: str, noun: str, where: str = "") -> T:
@@ -57,10 +65,16 @@ class Registry(Generic[T]):
         return kind
 
     def make(self, name: str, **options: Any) -> T:
-        """Return what is called ``name`` with ``options``, the fields of its dataclass; unknown ones raise."""
+        """Return what is called ``name`` with ``options``, fields of its dataclass.
+
+        Raises
+        ------
+        OptionError
+            Where an option is unknown, or a value is none for it.
+        """
         kind = self.find(name)
         for option in options:
-            known = {one.name for one in dataclasses.fields(kind)}  # type: ignore[arg-type]  # options need a dataclass
+            known = {field.name for field in option_fields(kind)}
             if option not in known:
                 raise OptionError(
                     f"unknown option of {self.noun} {name!r}",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,17 +15,20 @@ from impq_opt.errors import OptionError, SolverError, UnsupportedError
 from impq_opt.exactness.sums import nearest_float
 from impq_opt.instance.claims import checked
 from impq_opt.instance.contract import Claim, Control, Solver, clock, listening
-from impq_opt.instance.instance import Direction, Instance
+from impq_opt.instance.instance import Instance
 from impq_opt.instance.question import make_instance
 from impq_opt.problem.allocation import Allocation, Diagnosis, Enumeration, Stop
 from impq_opt.problem.problem import Problem
 from impq_opt.proof.check import assess
 from impq_opt.proof.infeasible import diagnose
-from impq_opt.proof.status import conclude, objective_of
+from impq_opt.proof.status import conclude
 from impq_opt.solvers import is_own, make_solver, solver_class, solver_names
 from impq_opt.types import IntArray
 
-__all__ = ["allocate", "answer", "solve", "solve_in_passing"]
+if TYPE_CHECKING:
+    from impq_opt.solvers.exact.strategy import Prepared
+
+__all__ = ["allocate", "answer", "answer_prepared", "solve", "solve_in_passing"]
 
 
 def solve(
@@ -107,13 +110,28 @@ def solve_in_passing(problem: Problem, **question: Any) -> Allocation:
 
 def answer(instance: Instance, strategy: Solver, control: Control, started: float) -> Allocation:
     """Run a strategy on an instance that it supports, and have its claim checked; times count from ``started``."""
+    return _answer(instance, strategy, control, started, strategy.run)
+
+
+def answer_prepared(prepared: Prepared, bound: Fraction, control: Control, started: float) -> Allocation:
+    """Answer one bound on what was prepared for many, and have the claim checked; times count from ``started``."""
+    return _answer(prepared.instance.with_bound(bound), prepared.strategy, control, started, prepared.run)
+
+
+def _answer(
+    instance: Instance,
+    strategy: Solver,
+    control: Control,
+    started: float,
+    run: Callable[[Instance, Control], Claim],
+) -> Allocation:
     diagnosis, claim, believed = None, Claim(), is_own(strategy)
     if not control.interrupted and not (strategy.decides and instance.size):
         diagnosis = _diagnosis(instance, control)
     if diagnosis is None and instance.size == 0:
         claim = _only_choice(instance)
     elif diagnosis is None and not control.interrupted:
-        claim = checked(strategy.run(instance, control), strategy.name)
+        claim = checked(run(instance, control), strategy.name)
         if strategy.decides and claim.choice is None and not control.interrupted:
             shown = believed and claim.enumeration is not None and claim.lower_bound == math.inf
             diagnosis = _diagnosis(instance, control, infeasible=shown)
@@ -127,7 +145,7 @@ def _only_choice(instance: Instance) -> Claim:
     assessment = assess(instance, choice := np.empty(0, dtype=np.int64))
     if not assessment.feasible:
         return Claim(lower_bound=math.inf, enumeration=Enumeration(0, 1))
-    return Claim(choice, objective_of(instance, assessment), enumeration=Enumeration(0, 1))
+    return Claim(choice, assessment.objective, enumeration=Enumeration(0, 1))
 
 
 def _diagnosis(instance: Instance, control: Control, *, infeasible: bool = False) -> Diagnosis | None:
@@ -147,7 +165,7 @@ def _diagnosis(instance: Instance, control: Control, *, infeasible: bool = False
 
 def _check_support(strategy: Solver, instance: Instance) -> None:
     needs = set()
-    if instance.direction is Direction.DAMAGE:
+    if not instance.objective.whole:
         needs.add("damage")
     if instance.budgets:
         needs.add("budgets")

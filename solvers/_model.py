@@ -15,7 +15,8 @@ from scipy import sparse
 from impq_opt.exactness.sums import nearest_float
 from impq_opt.instance.contract import Control
 from impq_opt.instance.coupling import Coupling
-from impq_opt.instance.instance import Direction, Instance
+from impq_opt.instance.instance import Instance
+from impq_opt.instance.row import Row
 from impq_opt.solvers.lagrange.dual import dual_prices
 from impq_opt.solvers.lagrange.hull import hull_steps
 from impq_opt.solvers.lagrangian import break_step, price
@@ -71,37 +72,30 @@ def build_model(instance: Instance, tighten: float = 0.0) -> LinearModel:
     group = np.repeat(np.arange(instance.size), widths)
     column = np.arange(len(group)) - np.repeat(np.cumsum(widths) - widths, widths)
     products = _Products(instance, group, column)
-    cost = np.concatenate([instance.tables[0][group, column].astype(np.float64), products.cost(instance.pairs)])
-    damage = np.concatenate([instance.tables[1][group, column], np.zeros(products.count)])
-    limits: list[tuple[str, FloatArray, Fraction]] = []
-    if instance.direction is Direction.COST:
-        objective = cost
-        if instance.bound is not None:
-            limits.append(("bound", damage, instance.bound - instance.base_damage))
-    else:
-        assert instance.limit is not None
-        objective = damage
-        limits.append(("budget", cost, Fraction(instance.limit - instance.base_cost)))
-    for budget in instance.budgets:
-        row = np.concatenate([budget.table[group, column].astype(np.float64), products.cost(budget.pairs)])
-        limits.append((budget.name, row, Fraction(budget.limit - budget.base)))
-    scales = [min(abs(nearest_float(limit)), _LARGEST) or 1.0 for _, _, limit in limits]
-    rows = [_scaled(values, scale) for (_, values, _), scale in zip(limits, scales, strict=True)]
-    signs = [_right(limit, scale) for (_, _, limit), scale in zip(limits, scales, strict=True)]
+
+    def values(row: Row) -> FloatArray:
+        return np.concatenate([row.table[group, column].astype(np.float64), products.cost(row.pairs)])
+
+    objective, limits = values(instance.objective), instance.limits
+    rooms = [Fraction(row.room) for row in limits]
+    scales = [min(abs(nearest_float(room)), _LARGEST) or 1.0 for room in rooms]
+    rows = [_scaled(values(row), scale) for row, scale in zip(limits, scales, strict=True)]
+    signs = [_right(room, scale) for room, scale in zip(rooms, scales, strict=True)]
     rights = [sign - tighten * abs(sign) for sign in signs]
-    size = float(np.abs(objective).max()) or 1.0
+    # Costs are of a size that solvers take as it is.
+    size = 1.0 if instance.objective.whole else float(np.abs(objective).max()) or 1.0
     equal, equal_rights = products.equations(instance.size)
     return LinearModel(
         group=group,
         column=column,
-        objective=objective / (size if instance.direction is Direction.DAMAGE else 1.0),
+        objective=objective / size,
         rows=np.array(rows).reshape(len(rows), len(objective)),
         rights=np.array(rights),
-        names=tuple(name for name, _, _ in limits),
+        names=tuple(row.name for row in limits),
         scales=tuple(scales),
         equal=equal,
         equal_rights=equal_rights,
-        objective_scale=size if instance.direction is Direction.DAMAGE else 1.0,
+        objective_scale=size,
     )
 
 
@@ -128,8 +122,8 @@ class _Products:
 
     def __init__(self, instance: Instance, group: IntArray, column: IntArray) -> None:
         self.group, self.column, self.size = group, column, instance.size
-        couplings = [instance.pairs, *(budget.pairs for budget in instance.budgets)]
-        keys = [one.left * self.size + one.right for one in couplings if one is not None]
+        couplings = [row.pairs for row in (instance.objective, *instance.limits)]
+        keys = [pairs.left * self.size + pairs.right for pairs in couplings if pairs is not None]
         self.keys = np.unique(np.concatenate(keys)) if keys else np.empty(0, dtype=np.int64)
         self.ends = self.keys // self.size, self.keys % self.size
         left, right = (instance.widths[end] for end in self.ends)

@@ -13,8 +13,9 @@ import numpy.typing as npt
 from impq_opt.errors import OptionError
 from impq_opt.exactness.sums import nearest_float
 from impq_opt.instance.contract import Claim, Control, ExpiredError, Solver
-from impq_opt.instance.instance import Budget, Direction, Instance
+from impq_opt.instance.instance import Instance, Row
 from impq_opt.problem.allocation import Enumeration, Stop
+from impq_opt.solvers._best import Incumbent
 
 __all__ = ["Exhaustive"]
 
@@ -30,6 +31,11 @@ class Exhaustive(Solver):
     ----------
     limit : int
         Most assignments to look at; a larger problem returns no answer and says so.
+
+    Raises
+    ------
+    OptionError
+        For less than one assignment.
     """
 
     name: ClassVar[str] = "exhaustive"
@@ -71,30 +77,23 @@ class Exhaustive(Solver):
                 control.check()
         if instance.peaks:
             cost = np.max([self._step(widths, step) for step in instance.peaks], axis=0)
-        by_cost = instance.direction is Direction.COST
-        first, second = (cost, damage) if by_cost else (damage, cost)
+        first, second = (cost, damage) if instance.objective.whole else (damage, cost)
         order = np.lexsort((np.arange(states), second, first))
-        if by_cost and instance.bound is not None:
+        if instance.bound is not None:
             most = nearest_float((instance.bound - instance.base_damage) / 2**shift)
             order = order[damage[order] <= most * (1 + _CLOSE) + 1e-300]
-        best, best_value = None, None
+        best = Incumbent(instance)
         for number in order.tolist():
-            if best_value is not None and self._worse(first[number], best_value, instance, shift):
+            if best.value is not None and self._worse(first[number], best.value, instance, shift):
                 break
             if control.expired():
-                return Claim(best, stop=Stop.TIME_LIMIT)
-            choice = np.array(np.unravel_index(number, widths), dtype=np.int64)
-            if not instance.is_feasible(choice):
-                continue
-            value = instance.cost_of(choice) if by_cost else instance.damage_of(choice)
-            if best_value is None or value < best_value:
-                best, best_value = choice, value
-        if best is None or best_value is None:
-            return Claim(lower_bound=math.inf, enumeration=Enumeration(len(widths), states))
-        return Claim(best, best_value, enumeration=Enumeration(len(widths), states))
+                return Claim(best.choice, stop=Stop.TIME_LIMIT)
+            best.offer(np.array(np.unravel_index(number, widths), dtype=np.int64))
+        lower = math.inf if best.value is None else best.value
+        return Claim(best.choice, lower, enumeration=Enumeration(len(widths), states))
 
     @staticmethod
-    def _step(widths: list[int], step: Budget) -> npt.NDArray[np.int64]:
+    def _step(widths: list[int], step: Row) -> npt.NDArray[np.int64]:
         """Return one step of a peak for every assignment, in their order."""
         total = np.full(1, step.base)
         for group, width in enumerate(widths):
@@ -110,7 +109,7 @@ class Exhaustive(Solver):
     @staticmethod
     def _worse(value: np.int64 | np.float64, best: int | Fraction, instance: Instance, shift: int) -> bool:
         """Return whether no later assignment can beat ``best``; for damages, beyond rounding."""
-        if instance.direction is Direction.COST:
+        if instance.objective.whole:
             return int(value) + instance.base_cost >= best
         damage = float(value) + nearest_float(instance.base_damage / 2**shift)
         return damage > nearest_float(Fraction(best) / 2**shift) * (1 + _CLOSE)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from impq_opt.exactness.sums import nearest_float
 from impq_opt.instance.contract import Claim, Control, Solver
-from impq_opt.instance.instance import Direction, Instance
+from impq_opt.instance.instance import Instance
 from impq_opt.problem.allocation import Stop
 from impq_opt.solvers.lagrange.hull import hull_steps
 from impq_opt.solvers.lagrangian import break_step, price
@@ -59,33 +58,24 @@ def fill(instance: Instance, choice: IntArray, control: Control) -> IntArray:
 
     At most one change a group. Slack is kept exactly, so the result is feasible if ``choice`` was.
     """
-    cost, damage = instance.tables
+    if not instance.limits:
+        return choice
+    (limit,), objective, limited = instance.limits, instance.objective.table, instance.limits[0].table
+    assert limit.limit is not None
     rows = np.arange(len(choice))
-    saved = cost[rows, choice][:, None] - cost
-    added = damage - damage[rows, choice][:, None]
-    slack: Fraction | int
-    gain: npt.NDArray[Any]
-    need: npt.NDArray[Any]
-    if instance.direction is Direction.COST:
-        if instance.bound is None:
-            return choice
-        gain, need, slack = saved, added, instance.bound - instance.damage_of(choice)
-    else:
-        assert instance.limit is not None
-        gain, need, slack = -added, -saved, instance.limit - instance.cost_of(choice)
+    gain = objective[rows, choice][:, None] - objective
+    need = limited - limited[rows, choice][:, None]
+    slack = limit.limit - instance.value_of(limit, choice)
     fits = (gain > 0) & (need <= nearest_float(slack))
-    found = choice.copy()
+    filled = choice.copy()
     best = np.where(fits, gain, 0)
     to = best.argmax(axis=1)
     for group in np.argsort(-best[rows, to], kind="stable").tolist():
         column = int(to[group])
         if best[group, column] <= 0 or control.expired():
             break
-        if instance.direction is Direction.COST:
-            change = Fraction(float(damage[group, column])) - Fraction(float(damage[group, choice[group]]))
-        else:
-            change = Fraction(int(need[group, column]))
+        change = Fraction(limited[group, column].item()) - Fraction(limited[group, choice[group]].item())
         if change <= slack:
             slack -= change
-            found[group] = column
-    return found if instance.is_feasible(found) else choice
+            filled[group] = column
+    return filled if instance.is_feasible(filled) else choice

@@ -32,6 +32,13 @@ class Ilp(Solver):
     ----------
     backend : {"cbc", "highs"}
         CBC ships with PuLP; HiGHS needs ``highspy``.
+
+    Raises
+    ------
+    OptionError
+        For another backend.
+    MissingPackageError
+        When run, where the backend is not installed.
     """
 
     name: ClassVar[str] = "ilp"

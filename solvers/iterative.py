@@ -10,8 +10,9 @@ import numpy as np
 
 from impq_opt.errors import OptionError
 from impq_opt.instance.contract import Claim, Control, Solver
-from impq_opt.instance.instance import Direction, Instance
+from impq_opt.instance.instance import Instance
 from impq_opt.problem.allocation import Stop
+from impq_opt.solvers._best import Incumbent
 from impq_opt.types import FloatArray, IntArray
 
 __all__ = ["Iterative"]
@@ -35,6 +36,11 @@ class Iterative(Solver):
         N as a share of the groups that can still lose a step, in the first iterations.
     halve_every : int
         Iterations after which N is halved (8 on the slides).
+
+    Raises
+    ------
+    OptionError
+        For another variant, a share outside (0, 1], or halving before any iteration.
     """
 
     name: ClassVar[str] = "iterative"
@@ -54,22 +60,17 @@ class Iterative(Solver):
             raise OptionError("must be at least 1", where="iterative.halve_every", value=self.halve_every)
 
     def run(self, instance: Instance, control: Control) -> Claim:
-        best, best_value, length, stop = None, None, 0, Stop.COMPLETED
+        best, length, stop = Incumbent(instance), 0, Stop.COMPLETED
         for choice in self._trail(instance):
             length += 1
-            if instance.is_feasible(choice):
-                cost = instance.direction is Direction.COST
-                value = instance.cost_of(choice) if cost else instance.damage_of(choice)
-                if best_value is None or value < best_value:
-                    best, best_value = choice.copy(), value
-            elif instance.direction is Direction.COST and best is not None:
-                break
-            if instance.direction is Direction.DAMAGE and best is not None:
+            fits = best.offer(choice)
+            # Costs fall along the trail as long as it keeps the limits, and damages rise.
+            if best.choice is not None and not (fits and instance.objective.whole):
                 break
             if control.expired():
                 stop = Stop.TIME_LIMIT
                 break
-        return Claim(best, stop=stop, statistics={"iterations": length})
+        return Claim(best.choice, stop=stop, statistics={"iterations": length})
 
     def _trail(self, instance: Instance) -> Iterator[IntArray]:
         """Yield the allocations of the walk, from the most precise down."""

@@ -12,7 +12,7 @@ import numpy as np
 from impq_opt.exactness.limits import UNLIMITED
 from impq_opt.exactness.sums import nearest_float
 from impq_opt.instance.contract import Claim, Control, Solver
-from impq_opt.instance.instance import Direction, Instance
+from impq_opt.instance.instance import Instance
 from impq_opt.solvers.lagrange.hull import Steps, hull_steps
 
 __all__ = ["Lagrangian", "break_step", "price"]
@@ -47,8 +47,7 @@ def break_step(instance: Instance, steps: Steps) -> int:
 
     A float sum finds the place, exact sums settle it.
     """
-    if instance.direction is Direction.DAMAGE:
-        assert instance.limit is not None
+    if instance.limit is not None:
         spent = instance.cost_of(steps.start) + np.cumsum(steps.cost)
         return int(np.searchsorted(spent, max(min(instance.limit, UNLIMITED), -UNLIMITED), side="right"))
     if instance.bound is None or instance.is_feasible(steps.start):
@@ -74,7 +73,7 @@ def _fits(instance: Instance, steps: Steps, count: int) -> bool:
 
 def price(instance: Instance, steps: Steps, count: int) -> dict[str, float]:
     """Return the multiplier at the break: the ratio of the step that crosses the limit."""
-    if instance.direction is Direction.DAMAGE:
+    if instance.limit is not None:
         ratio = float(steps.ratio[count]) if count < len(steps.ratio) else 0.0
         return {"budget": ratio}
     if count == 0:

@@ -29,6 +29,7 @@ from impq_opt.errors import FileError, OptionError, nearest
 from impq_opt.exactness.sums import nearest_float
 from impq_opt.files import load_problem
 from impq_opt.problem.problem import Problem
+from impq_opt.registry import option_fields
 from impq_opt.solvers import solver_class
 from impq_opt.text import json_lines, shortened, visible
 
@@ -135,12 +136,13 @@ def parse_options(solver: str, texts: Iterable[str]) -> dict[str, Any]:
 def parse_fields(kind: Any, what: str, texts: Iterable[str]) -> dict[str, Any]:
     """Read ``key=value`` options of ``what``, each in the type of the field of the dataclass ``kind``."""
     types = typing.get_type_hints(kind)
+    known = [field.name for field in option_fields(kind)]
     found: dict[str, Any] = {}
     for name, text in parse_assignments(texts, "--option").items():
         field = name.replace("-", "_")
-        if field not in kind.__dataclass_fields__:
-            known = nearest(name, kind.__dataclass_fields__) or "it has none"
-            raise OptionError(f"unknown option of {what}", where="--option", value=name, hint=known)
+        if field not in known:
+            hint = nearest(name, known) or "it has none"
+            raise OptionError(f"unknown option of {what}", where="--option", value=name, hint=hint)
         try:
             found[field] = msgspec.convert(_literal(text), types[field], strict=False)
         except (msgspec.ValidationError, TypeError):

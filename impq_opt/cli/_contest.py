@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from impq_opt.cli._common import console, grid, number, print_json, progress
+from impq_opt.cli._common import console, grid, number, print_json, progress, say
 from impq_opt.cli._network import DataOptions, NetworkOptions, need_torch
 from impq_opt.errors import OptionError
 
@@ -41,16 +41,15 @@ def compare_metrics(
         raise OptionError("must be from 1 to 8", where="--average-bits", value=average_bits)
     source, model = DataOptions(data), NetworkOptions()
     with progress(f"measuring by {len(names)} metrics"):
-        rows = list(
-            contest(
-                model.load(network),
-                source.load("train"),
-                source.load("test"),
-                names,
-                budgets,
-                samples=samples,
-                seed=seed,
-            )
+        rows = contest(
+            model.load(network),
+            source.load("train"),
+            source.load("test"),
+            names,
+            budgets,
+            samples=samples,
+            seed=seed,
+            tell=say,
         )
     if json:
         print_json({"network": network, "data": data, "rows": [asdict(row) for row in rows]})

@@ -15,9 +15,21 @@ from impq_opt.exactness.sums import nearest_float
 from impq_opt.files.revision import Revision
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problem.problem import Problem
+from impq_opt.problem.stays import Whole
 from impq_opt.proof.infeasible import quantity_text
 
-__all__ = ["Goals", "Many", "cost_unit", "damage_name", "diagnosis_text", "limit_text", "percent", "question_text"]
+__all__ = [
+    "Goals",
+    "Many",
+    "cost_unit",
+    "damage_name",
+    "diagnosis_text",
+    "limit_text",
+    "percent",
+    "question_text",
+    "unknown_text",
+    "whole_text",
+]
 
 Many = Parameter(negative="", consume_multiple=False)
 
@@ -48,6 +60,13 @@ class Goals:
         default_factory=list
     )
     bits: Annotated[str | None, Parameter(help="Keep only these candidates: 1:8, or 2,4,8.")] = None
+    free_unmeasured: Annotated[
+        bool,
+        Parameter(
+            negative="",
+            help="Let groups of no known damage take any bits; otherwise they keep their most.",
+        ),
+    ] = False
     confidence: Annotated[
         float | None, Parameter(help="Take measured damages at their upper confidence limit, such as 0.95.")
     ] = None
@@ -69,6 +88,7 @@ class Goals:
             bits=None if self.bits is None else parse_bits(self.bits),
             budgets=budgets,
             confidence=self.confidence,
+            free_unmeasured=self.free_unmeasured,
         )
         return base, revision.apply(base) if revision else base, revision
 
@@ -134,6 +154,19 @@ def diagnosis_text(allocation: Allocation) -> str:
 def damage_name(problem: Problem) -> str:
     """Return what the damage is called: the mismatch bound, or the metric's name."""
     return "mismatch bound" if problem.damage_unit == "mismatch probability bound" else f"damage ({problem.metric})"
+
+
+def whole_text(whole: Whole) -> str:
+    """Return what a whole network takes of what it is stored in, in words."""
+    ratio = "" if whole.ratio is None else f" (ratio {nearest_float(whole.ratio):.2f})"
+    size, stored = format_quantity(whole.bits, "bit"), format_quantity(whole.stored, "bit")
+    return f"{size} of {stored}{ratio}, {nearest_float(whole.mean):.3f} bits a parameter"
+
+
+def unknown_text(allocation: Allocation) -> str:
+    """Return of how many groups the damage lacks, in words; empty where it lacks none."""
+    count = len(allocation.unknown)
+    return f"without {count:,} {'group' if count == 1 else 'groups'} of no known damage" if count else ""
 
 
 def limit_text(problem: Problem, name: str, limit: Any) -> str:

@@ -19,9 +19,13 @@ __all__ = ["DataOptions", "NetworkOptions", "need_torch"]
 
 NETWORK_HELP = (
     "A shipped network (resnet20-fashion-mnist), one of resnet20, resnet8, vgg-small, mobilenet-v1 and small-cnn, a "
-    "classifier of torchvision such as resnet18, or package.module:factory."
+    "classifier of torchvision such as resnet18, or one's own: package.module:name or file.py:name of a module, or of "
+    "what returns one."
 )
-DATA_HELP = "fashion-mnist, cifar10, digits, a folder with one sub-folder of pictures per class, or an .npz file."
+DATA_HELP = (
+    "fashion-mnist, cifar10, digits, a folder with one sub-folder of pictures per class, or an .npz, .npy or "
+    ".safetensors file of arrays: images and labels, tokens, or inputs by keyword."
+)
 
 
 def need_torch(purpose: str) -> None:
@@ -38,7 +42,11 @@ class NetworkOptions:
     """How a network is built and run."""
 
     weights: Annotated[
-        str | None, Parameter(help="A state dict or safetensors file, never unpickled; or 'pretrained' (torchvision).")
+        str | None,
+        Parameter(
+            help="A safetensors file, a state dict or checkpoint, never unpickled, an index of shards, or a folder of "
+            "Hugging Face's; or 'pretrained' (torchvision)."
+        ),
     ] = None
     classes: Annotated[int | None, Parameter(help="Classes, where the weights do not tell.")] = None
     channels: Annotated[int | None, Parameter(help="Input channels, where the weights do not tell.")] = None

@@ -25,10 +25,20 @@ from impq_opt.cli._common import (
 )
 from impq_opt.cli._common import number as number_text
 from impq_opt.cli._contest import MetricName, compare_metrics
-from impq_opt.cli._goals import Goals, Many, cost_unit, damage_name, diagnosis_text, percent, question_text
+from impq_opt.cli._goals import (
+    Goals,
+    Many,
+    cost_unit,
+    damage_name,
+    diagnosis_text,
+    percent,
+    question_text,
+    whole_text,
+)
 from impq_opt.cli._process import solve_apart
 from impq_opt.errors import ImpqError, OptionError
 from impq_opt.exactness.sums import nearest_float, reported_as_low
+from impq_opt.files.allocation_record import whole_record
 from impq_opt.problem.allocation import Allocation, Status, number
 from impq_opt.problem.problem import Problem
 from impq_opt.solvers import solver_class, solver_names
@@ -147,6 +157,7 @@ def _record(row: _Row, rows: list[_Row], best: Fraction | float) -> dict[str, An
         "gap": None if gap == math.inf else gap,
         "effective_bits": dict(zip(("weight", "activation"), answer.effective_bits, strict=True)),
         "compression_ratio": answer.compression_ratio,
+        **({} if answer.whole is None else {"whole": whole_record(answer.whole)}),
         "groups_changed": _changed(row, rows),
     }
 
@@ -169,6 +180,14 @@ def _print(name: str, rows: list[_Row], best: Fraction | float) -> None:
         of = damage_name(reference.allocation.problem)
         out.print()
         out.print(f"damage: {of}; gap: to the best proved bound, or optimal where proved; {against}")
+        if reference.allocation.whole is not None:
+            out.print(
+                f"cost, bits and ratio are of the groups; whole network by {reference.solver}: "
+                f"{whole_text(reference.allocation.whole)}",
+                soft_wrap=True,
+            )
+        for line in reference.allocation.problem.notes(reference.allocation.bits):
+            out.print(line, soft_wrap=True)
     reasons: dict[str, list[str]] = {}
     for row in rows:
         if row.reason:

@@ -18,11 +18,14 @@ from impq_opt.files import load_allocation
 from impq_opt.insight.cost_at import cost_at, uniform_bits
 from impq_opt.problem.allocation import number
 from impq_opt.problem.problem import Problem
+from impq_opt.problem.stays import Whole
 
 __all__ = ["cost"]
 
 # The conventions of the field for the cost of computing, by what they are called.
 _CONVENTIONS = {"product": "bit-operations", "sakr": "adders", "slides": "slides"}
+
+_WHOLE = "storage of the groups, and all else as it is stored"
 
 
 def cost(
@@ -60,15 +63,33 @@ def cost(
     rows += [(text, found, uniform_bits(found, *_pair(text))) for text in bits or ([] if allocation else ["8,8"])]
     names = _names(found, convention)
     values = [[_value(of, at, name, strict=convention is not None) for _, of, at in rows] for name in names]
+    wholes = [] if convention is not None or found.stays is None else [of.whole(at) for _, of, at in rows]
     if json:
-        print_json([_record(found, name, rows, line) for name, line in zip(names, values, strict=True)])
+        records = [_record(found, name, rows, line) for name, line in zip(names, values, strict=True)]
+        print_json(records + ([_whole_record(found, rows, wholes)] if wholes else []))
         return 0
     table = grid("cost", *(f">{title}" for title, _, _ in rows), "source")
     for name, line in zip(names, values, strict=True):
         term = found.cost(name)
         table.add_row(name, *(cost_text(value, term.unit) for value in line), term.source)
-    console().print(table)
+    out = console()
+    if wholes:
+        sizes = [None if whole is None else whole.bits for whole in wholes]
+        table.add_row("whole network", *(cost_text(size, "bit") for size in sizes), _WHOLE)
+    out.print(table)
+    for note in found.notes() if wholes else ():
+        out.print(note, soft_wrap=True)
     return 0
+
+
+def _whole_record(problem: Problem, rows: Any, wholes: list[Whole | None]) -> dict[str, Any]:
+    """Return the size of the whole network as a cost like the others, and what of it stays as it is."""
+    values = {title: None if w is None else number(w.bits) for (title, _, _), w in zip(rows, wholes, strict=True)}
+    stays = [
+        {"name": stay.name, "elements": stay.elements, "bits": number(Fraction(stay.bits)), "reason": stay.reason}
+        for stay in problem.stays or ()
+    ]
+    return {"cost": "whole network", "unit": "bit", "source": _WHOLE, "values": values, "stays": stays}
 
 
 def _problem(name: str, shape: str) -> Problem:

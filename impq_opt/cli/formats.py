@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -10,6 +9,7 @@ from cyclopts import Parameter
 from impq_opt.cli._common import JsonFlag, console, grid, print_json
 from impq_opt.exchange import Reader, Writer, format_names
 from impq_opt.exchange.registry import format_class
+from impq_opt.registry import option_fields
 
 __all__ = ["formats"]
 
@@ -53,7 +53,7 @@ def _summary(name: str) -> dict[str, Any]:
         "limits": kind.limits if issubclass(kind, Writer) else "",
         "package": kind.package,
         "source": kind.source,
-        "options": [f"{f.name}={f.default!r}" for f in dataclasses.fields(kind)],  # type: ignore[arg-type]
+        "options": [f"{f.name}={f.default!r}" for f in option_fields(kind)],
     }
     if issubclass(kind, Writer):
         found["precisions"] = [f"{p.name} ({float(p.width):g} bits)" for p in kind().precisions()]

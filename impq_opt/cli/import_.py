@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from impq_opt.cli._common import JsonFlag, Output, console, find_problem, grid, parse_fields, print_json, write_output
 from impq_opt.cli._goals import Many
+from impq_opt.cli._streams import say
 from impq_opt.errors import OptionError
 from impq_opt.exchange import Reader, Writer, format_names, make_format, weights_only
 from impq_opt.exchange.registry import format_class
@@ -35,6 +36,12 @@ def import_(
     weights: Annotated[
         bool, Parameter(name="--weights-only", negative="", help="Leave out activations, for targets that keep them.")
     ] = False,
+    accept_zeros: Annotated[
+        bool,
+        Parameter(
+            negative="", help="Take scores of 0 as harmless, not as unmeasured groups that keep their most bits."
+        ),
+    ] = False,
     json: JsonFlag = False,
     output: Output = None,
 ) -> int:
@@ -44,7 +51,7 @@ def import_(
 
     Example: `impq-opt import problem.toml --for llama.cpp -o problem-gguf.toml`
     """
-    problem = _read(scores, more, source)
+    problem = _read(scores, more, source, accept_zeros=accept_zeros)
     if weights:
         problem = weights_only(problem)
     if target is not None:
@@ -68,7 +75,7 @@ def format_options(name: str, texts: list[str] | None) -> dict[str, Any]:
     return parse_fields(format_class(name), f"format {name!r}", texts or [])
 
 
-def _read(scores: str, more: tuple[str, ...], source: str | None) -> Problem:
+def _read(scores: str, more: tuple[str, ...], source: str | None, *, accept_zeros: bool) -> Problem:
     if source is None:
         by_suffix = {".csv": "csv", ".parquet": "parquet"}
         source = by_suffix.get(Path(scores).suffix)
@@ -80,7 +87,7 @@ def _read(scores: str, more: tuple[str, ...], source: str | None) -> Problem:
     reader = make_format(source)
     if not isinstance(reader, Reader):
         raise OptionError("is not read", where="--from", value=source, hint=", ".join(format_names(reads=True)))
-    return reader.read(scores, *more)
+    return reader.read(scores, *more, accept_zeros=accept_zeros)
 
 
 def _summary(problem: Problem) -> dict[str, Any]:
@@ -92,6 +99,7 @@ def _summary(problem: Problem) -> dict[str, Any]:
         "metric": problem.metric,
         "damage_unit": problem.damage_unit,
         "digest": problem.digest,
+        "unmeasured": 0 if problem.unmeasured is None else int(problem.unmeasured.sum()),
         "provenance": dict(problem.provenance),
     }
 
@@ -106,4 +114,9 @@ def _print(problem: Problem) -> None:
             )
         elif key != "provenance":
             table.add_row(key.replace("_", " "), ", ".join(value) if isinstance(value, list) else str(value))
-    console().print(table)
+    out = console()
+    out.print(table)
+    for line in problem.notes():
+        out.print(line, soft_wrap=True)
+    if "zero_scores" in problem.provenance and problem.unmeasured is not None:
+        say("scores of 0 at every candidate say that nobody measured; --accept-zeros takes them as they are")

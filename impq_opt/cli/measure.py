@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 from cyclopts import Parameter
 
 from impq_opt.cli import invocation
@@ -89,7 +91,7 @@ def measure(
         problem = measure_network(
             model.load(network), data.load("train"),
             metric=metric, sampling=sampling, residual=residual, grid=grid, device=model.device, bf16=bf16,
-            checkpoint=output.with_name(output.name + ".partial"), progress=progress,
+            checkpoint=output.with_name(output.name + ".partial"), progress=progress, tell=say if first else None,
             provenance={"network": network, "command": invocation()}, **problem_options,
         )  # fmt: skip
     if not first:
@@ -160,8 +162,25 @@ def _summary(problem: Problem) -> dict[str, Any]:
         "metric": problem.metric,
         "damage_unit": problem.damage_unit,
         "problem_digest": problem.digest,
+        "stays": None
+        if problem.stays is None
+        else [asdict(stay) | {"bits": float(stay.bits)} for stay in problem.stays],
+        "unmeasured": [problem.names[g] for g in np.flatnonzero(problem.unmeasured)]
+        if problem.unmeasured is not None
+        else [],
         "provenance": dict(problem.provenance),
     }
+
+
+def _zeros(problem: Problem) -> list[str]:
+    """Return in words why damages came out at exactly 0."""
+    record = problem.provenance.get("zero_damages", {})
+    why = {
+        "no_gradient": "no gradient comes back from the logits, which change all the same; is there a detach, a "
+        "no_grad, a sign or a rounding behind?",
+        "no_effect": f"at its fewest bits rounding changes no logit of {record.get('samples')} samples",
+    }
+    return [f"damage 0 at {record[key]['such_as']}: {text}" for key, text in why.items() if key in record]
 
 
 def _print(problem: Problem) -> None:
@@ -176,7 +195,7 @@ def _print(problem: Problem) -> None:
         f"{record['chunks']} chunks" + ("" if errors is None else f", standard errors {errors['median']:.1%} (median)"),
         soft_wrap=True,
     )
-    for line in _noise(problem):
+    for line in [*_noise(problem), *problem.notes(), *_zeros(problem)]:
         out.print(line, soft_wrap=True)
     if "bf16_bias" in record:
         bias = record["bf16_bias"]

@@ -28,7 +28,17 @@ from impq_opt.cli._common import (
     styled,
     write_output,
 )
-from impq_opt.cli._goals import Goals, Many, cost_unit, damage_name, diagnosis_text, percent, question_text
+from impq_opt.cli._goals import (
+    Goals,
+    Many,
+    cost_unit,
+    damage_name,
+    diagnosis_text,
+    percent,
+    question_text,
+    unknown_text,
+    whole_text,
+)
 from impq_opt.cli._picture import picture
 from impq_opt.exactness.sums import nearest_float
 from impq_opt.files import save_allocation
@@ -120,6 +130,10 @@ def print_allocation(name: str, allocation: Allocation) -> None:
     for row in _facts(allocation):
         table.add_row(*row)
     out.print(table)
+    for line in allocation.problem.notes(allocation.bits):
+        out.print(line, soft_wrap=True)
+    if len(allocation.unknown) and not allocation.problem.free_unmeasured:
+        say("--free-unmeasured lets groups of no known damage go; the damage is proved of none of them")
     out.print()
     out.print(picture(allocation, out))
 
@@ -140,6 +154,8 @@ def _facts(allocation: Allocation) -> list[tuple[str, str | Text]]:
     status = styled((allocation.status.value, "bold"), _stopped(allocation))
     facts: list[tuple[str, str | Text]] = [(allocation.solver, status)]
     facts.append((cost_name, cost_text(allocation.cost, unit)))
+    if allocation.whole is not None:
+        facts.append(("whole network", whole_text(allocation.whole)))
     if not by_cost:
         facts.append((damage_name(problem), number(allocation.damage, 6)))
     elif allocation.bound is not None:
@@ -152,9 +168,10 @@ def _facts(allocation: Allocation) -> list[tuple[str, str | Text]]:
     weight, activation = allocation.effective_bits
     effective = [f"{n} {v:.3f}" for n, v in (("weights", weight), ("activations", activation)) if v is not None]
     if effective:
-        facts.append(("effective bits", ", ".join(effective)))
+        facts.append(("effective bits", ", ".join(effective) + (", of the groups" if problem.stays else "")))
     if allocation.compression_ratio is not None:
-        facts.append(("compression ratio", f"{allocation.compression_ratio:.2f} of the weights, against 16 bits"))
+        which = "the weights in groups" if problem.stays else "the weights"
+        facts.append(("compression ratio", f"{allocation.compression_ratio:.2f} of {which}, against 16 bits"))
     facts.append(
         ("time", f"{allocation.seconds * 1e3:.3g} ms" if allocation.seconds < 1 else f"{allocation.seconds:.3g} s")
     )
@@ -162,7 +179,9 @@ def _facts(allocation: Allocation) -> list[tuple[str, str | Text]]:
 
 
 def _stopped(allocation: Allocation) -> str:
-    return "" if allocation.stop is Stop.COMPLETED else f" (stopped: {allocation.stop.value})"
+    stopped = "" if allocation.stop is Stop.COMPLETED else f"stopped: {allocation.stop.value}"
+    told = "; ".join(part for part in (stopped, unknown_text(allocation)) if part)
+    return f" ({told})" if told else ""
 
 
 def _budget(allocation: Allocation, name: str, limit: Fraction) -> str:

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from impq_opt.cli._common import JsonFlag, console, grid, print_json, styled
 from impq_opt.errors import ImpqError
+from impq_opt.registry import option_fields
 from impq_opt.solvers import solver_class, solver_names
 
 __all__ = ["solvers"]
@@ -61,7 +62,7 @@ def _describe(name: str) -> dict[str, Any]:
         "supports": sorted(kind.supports),
         "options": {
             field.name: {"default": field.default, "type": str(field.type)}
-            for field in dataclasses.fields(kind)
+            for field in option_fields(kind)
             if field.default is not dataclasses.MISSING
         },
         "description": (kind.__doc__ or "").strip(),

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-__all__ = ["Several", "Structure", "joined", "mapped", "parts_of", "prepare"]
+__all__ = ["Several", "Structure", "joined", "mapped", "parts_of", "prepare", "together"]
 
 Structure: TypeAlias = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
 
@@ -74,7 +74,7 @@ class Several:
         return len(self.tensors[0])
 
     def __getitem__(self, rows: Any) -> Several:
-        return self._mapped(lambda part: part[rows])
+        return self.mapped(lambda part: part[rows])
 
     def split(self, size: int) -> tuple[Several, ...]:
         """Return parts of ``size`` samples, the last one perhaps of fewer."""
@@ -82,10 +82,16 @@ class Several:
 
     def to(self, device: torch.device) -> Several:
         """Move all of them."""
-        return self._mapped(lambda part: part.to(device))
+        return self.mapped(lambda part: part.to(device))
 
-    def _mapped(self, function: Callable[[Tensor], Tensor]) -> Several:
+    def mapped(self, function: Callable[[Tensor], Tensor]) -> Several:
+        """Return what ``function`` makes of each of them."""
         return Several(mapped(function, self.inputs))  # type: ignore[arg-type]
+
+
+def together(inputs: Structure | Several) -> Tensor | Several:
+    """Return one tensor as it is, and several as one thing."""
+    return inputs if isinstance(inputs, (Tensor, Several)) else Several(inputs)
 
 
 def prepare(inputs: Structure, device: torch.device) -> Any:
@@ -95,5 +101,4 @@ def prepare(inputs: Structure, device: torch.device) -> Any:
         part = part.to(device)
         return part.contiguous(memory_format=torch.channels_last) if part.ndim == 4 else part
 
-    inputs = mapped(placed, inputs)
-    return inputs if isinstance(inputs, Tensor) else Several(inputs)
+    return together(mapped(placed, inputs))

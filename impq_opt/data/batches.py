@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,9 @@ def tensors(data: Batches, samples: int | None) -> Dataset:
     """
     if isinstance(data, Dataset):
         return data
+    if isinstance(data, (str, bytes, Path)):
+        hint = "load_data reads names, files and folders"
+        raise DataError("must be a data set, tensors or an iterable of batches", where="data", value=data, hint=hint)
     if isinstance(data, (Tensor, np.ndarray)):
         return Dataset(data)  # type: ignore[arg-type]
     if isinstance(data, Mapping):

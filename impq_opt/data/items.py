@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -59,15 +60,13 @@ def structured(inputs: Any, where: str) -> Structure:
 def _tensor(value: Any, where: str) -> Tensor:
     if isinstance(value, Tensor):
         return value.detach()
-    kind = type(value).__name__
-    try:
-        array = np.asarray(value)
-        if array.dtype.kind in "fiub" and (array.ndim or isinstance(value, (int, float, np.generic))):
-            return tensor_of(array, where)
-    except (ValueError, TypeError):  # rows of unequal length, or what numpy cannot hold
-        pass
+    if isinstance(value, (np.ndarray, np.generic, int, float, list, tuple)):
+        with contextlib.suppress(ValueError, TypeError):  # rows of unequal length, or what numpy cannot hold
+            array = np.asarray(value)
+            if array.dtype.kind in "fiub":
+                return tensor_of(array, where)
     raise DataError(
-        "must be a tensor or numbers of one shape", where=where, value=kind,
+        "must be a tensor or numbers of one shape", where=where, value=type(value).__name__,
         hint="pad what is of unequal length, turn pictures into tensors, leave out what is text",
     )  # fmt: skip
 

@@ -58,10 +58,13 @@ def load_folder(path: Path, split: str, size: int) -> Dataset:
         No class has a picture, or a class is not among those of ``train``; when read, a picture that is broken.
     """
     part = next((path / name for name in _SPLITS[split] if (path / name).is_dir()), path)
-    found, hidden, empty = _classes(part)
-    learnt = found
-    if part != path and part.name != "train" and (path / "train").is_dir():
-        learnt = _classes(path / "train")[0] or found
+    try:
+        found, hidden, empty = _classes(part)
+        apart = part != path and part.name != "train" and (path / "train").is_dir()
+        learnt = (_classes(path / "train")[0] if apart else found) or found
+    except OSError as error:
+        raise DataError("cannot be read", where=f"data {error.filename}", value=error.strerror) from None
+    if apart:
         unknown = [name for name in found if name not in learnt]
         if unknown:
             hint = nearest(unknown[0], learnt)

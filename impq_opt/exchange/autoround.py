@@ -14,6 +14,7 @@ from impq_opt.costs import TableCost
 from impq_opt.errors import FileError
 from impq_opt.exchange.base import Layer, Precision, Reader, Writer, read_json, shifted, table, typed
 from impq_opt.exchange.fused import fused_ties
+from impq_opt.exchange.zeros import unmeasured_zeros
 from impq_opt.groups.candidates import Candidates
 from impq_opt.groups.damage import DamageTable
 from impq_opt.groups.names import GroupNames
@@ -92,7 +93,7 @@ class AutoRound(Reader, Writer):
             damage_unit="loss above the best of each layer",
             provenance={"damage_offset": offset, "schemes": dict(zip(labels, schemes, strict=True))},
         )
-        return problem.revise(ties=fused_ties(problem.names))
+        return unmeasured_zeros(problem).revise(ties=fused_ties(problem.names))
 
     # -- out ---------------------------------------------------------------------------------------------------------
 

@@ -18,6 +18,8 @@ from impq_opt.documents.reading import read_text, unique_keys
 from impq_opt.errors import AllocationError, FileError, MissingPackageError
 from impq_opt.exchange.fused import fused_ties, layer_ties
 from impq_opt.exchange.restate import Precision, restate
+from impq_opt.exchange.zeros import accept_zeros as zeros_accepted
+from impq_opt.exchange.zeros import refuse_nothing_measured, unmeasured_zeros
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problem.problem import Problem
 from impq_opt.types import FloatArray
@@ -65,16 +67,35 @@ class Reader(Format):
 
     @abstractmethod
     def problem(self, scores: Any) -> Problem:
-        """Return the problem that ``scores``, in the tool's own shape, declare."""
+        """Return the problem that ``scores``, in the tool's own shape, declare.
+
+        Those of the shipped formats have passed :func:`~impq_opt.exchange.zeros.unmeasured_zeros`.
+        """
 
     def load(self, paths: Sequence[Path]) -> Any:
         """Return the scores that the files at ``paths`` hold; JSON unless the format says otherwise."""
         return read_json(self.only(paths))
 
-    def read(self, *paths: str | Path) -> Problem:
-        """Return the problem that the files at ``paths`` declare."""
+    def read(self, *paths: str | Path, accept_zeros: bool = False) -> Problem:
+        """Return the problem that the files at ``paths`` declare.
+
+        Parameters
+        ----------
+        *paths : path
+        accept_zeros : bool
+            Take groups whose scores are all 0 as harmless. Otherwise they are unmeasured, and keep their most bits.
+
+        Raises
+        ------
+        FileError
+            What cannot be read as this format, or scores that are all 0 where zeros are not accepted.
+        """
         found = [Path(path) for path in paths]
-        problem = self.problem(self.load(found))
+        problem = unmeasured_zeros(self.problem(self.load(found)))
+        if accept_zeros:
+            problem = zeros_accepted(problem)
+        else:
+            refuse_nothing_measured(problem, ", ".join(path.name for path in found))
         origin = {"format": self.name, "files": [path.name for path in found]}
         return replace(problem, provenance=origin | dict(problem.provenance))
 
@@ -196,7 +217,7 @@ class Writer(Format):
 def _labels(allocation: Allocation) -> list[str]:
     candidates, choice = allocation.problem.candidates, allocation._need()
     names = [candidates.labels(number) for number in range(len(candidates.sets))]
-    numbers = np.zeros(len(choice), dtype=np.int64) if candidates.set_of is None else candidates.set_of
+    numbers = candidates.numbers(len(choice))
     return [names[int(number)][int(column)] for number, column in zip(numbers, choice, strict=True)]
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from impq_opt.costs import TableCost
 from impq_opt.errors import FileError
 from impq_opt.exchange.base import Reader, shifted, table, typed, whole
+from impq_opt.exchange.zeros import unmeasured_zeros
 from impq_opt.groups.candidates import gather_sets
 from impq_opt.groups.damage import DamageTable
 from impq_opt.groups.names import GroupNames
@@ -45,7 +46,7 @@ class ExLlamaV3(Reader):
         models = [model.bpw for model in (measured.base, *measured.alts) if model.bpw is not None]
         most = max(map(len, costs))
         widths = models if len(models) >= most else [float(k) for k in range(most)]
-        return Problem(
+        problem = Problem(
             names=GroupNames.explicit(names, layers),
             candidates=gather_sets(
                 [tuple(widths[: len(row)]) for row in costs],
@@ -63,6 +64,7 @@ class ExLlamaV3(Reader):
             damage_unit="KL divergence above the best of each group",
             provenance={"damage_offset": offset, "base_kld": measured.base_kld},
         )
+        return unmeasured_zeros(problem)
 
 
 class _Candidate(msgspec.Struct):

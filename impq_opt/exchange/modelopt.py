@@ -14,6 +14,7 @@ import numpy as np
 from impq_opt.costs import TableCost
 from impq_opt.errors import AllocationError, FileError
 from impq_opt.exchange.base import Precision, Reader, Writer, need, read_json, table, typed, whole
+from impq_opt.exchange.zeros import unmeasured_zeros
 from impq_opt.groups.candidates import gather_sets
 from impq_opt.groups.damage import DamageTable
 from impq_opt.groups.names import GroupNames
@@ -100,7 +101,7 @@ class ModelOpt(Reader, Writer):
         sizes = np.maximum(np.rint(full[:, 0]), 1).astype(np.int64)
         names = [name.removesuffix(_SUFFIX) for name, _ in rows]
         modules = [row.module_names for _, row in rows]
-        return Problem(
+        problem = Problem(
             names=GroupNames.explicit(names, [m[0] if len(m) == 1 else n for m, n in zip(modules, names, strict=True)]),
             candidates=gather_sets(
                 [tuple(cost[k, : len(row.costs)] / sizes[k]) for k, (_, row) in enumerate(rows)],
@@ -113,6 +114,7 @@ class ModelOpt(Reader, Writer):
             metric=f"modelopt {state.method or ''}".strip(),
             damage_unit="auto_quantize score",
         )
+        return unmeasured_zeros(problem)
 
     # -- out ---------------------------------------------------------------------------------------------------------
 

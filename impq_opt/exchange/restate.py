@@ -68,8 +68,9 @@ def restate(problem: Problem, weights: Sequence[Precision], inputs: Sequence[Pre
     ProblemError
         Where a group, or a pin, is left without a precision.
     """
+    free, problem = problem.free_unmeasured, problem.revise(free_unmeasured=True)  # its own pins are made anew
     old = problem.candidates
-    old_sets = np.zeros(len(problem), dtype=np.int64) if old.set_of is None else old.set_of
+    old_sets = old.numbers(len(problem))
     keys = old_sets * 2 + ~problem.weights()
     kept, set_of = np.unique(keys, return_inverse=True)
     rows = []
@@ -102,6 +103,7 @@ def restate(problem: Problem, weights: Sequence[Precision], inputs: Sequence[Pre
         damage=_damage(problem, take),
         costs=tuple(term.with_columns(take) for term in problem.costs),
         pins={group: _pinned(problem, group, column, index, target) for group, column in problem.pins.items()},
+        free_unmeasured=free,
     )
 
 

@@ -17,6 +17,7 @@ from impq_opt.documents.numbers import read_float, read_whole
 from impq_opt.documents.reading import read_text
 from impq_opt.errors import FileError, nearest
 from impq_opt.exchange.base import Precision, Reader, Writer, need, whole
+from impq_opt.exchange.zeros import unmeasured_zeros
 from impq_opt.groups.arrays import KIND_NAMES, allowed_tables
 from impq_opt.groups.candidates import Candidates, gather_sets
 from impq_opt.groups.damage import DamageTable, PowerLaw
@@ -103,7 +104,7 @@ class Csv(Reader, Writer):
                 raise FileError(f"has no column {column!r}", where=self.name)
         if ("damage" in scores) == ("sensitivity" in scores):
             raise FileError("must have a column damage or a column sensitivity", where=self.name)
-        return _by_sensitivity(scores) if "sensitivity" in scores else _by_candidate(scores)
+        return unmeasured_zeros(_by_sensitivity(scores) if "sensitivity" in scores else _by_candidate(scores))
 
     # -- out ---------------------------------------------------------------------------------------------------------
 
@@ -272,7 +273,7 @@ def _rows(allocation: Allocation, *, every: bool) -> Iterable[dict[str, Any]]:
     labels = [candidates.labels(number) for number in range(len(candidates.sets))]
     weights = problem.weights()
     for group, name in enumerate(problem.names):
-        number = 0 if candidates.set_of is None else int(candidates.set_of[group])
+        number = candidates.number_of(group)
         chosen = int(choice[group])
         for place, k in enumerate(range(len(labels[number])) if every else [chosen]):
             yield {

@@ -20,7 +20,7 @@ from impq_opt.problem.allocation import number as plain_number
 from impq_opt.problem.problem import Problem
 from impq_opt.problem.stays import Whole
 
-__all__ = ["AllocationRecord", "allocation_from_record", "allocation_record"]
+__all__ = ["AllocationRecord", "allocation_from_record", "allocation_record", "whole_record"]
 
 FORMAT = "impq-opt allocation"
 
@@ -173,7 +173,7 @@ def allocation_record(
     }
     whole = allocation.whole if found else None
     if whole is not None:
-        record["whole"] = _whole(whole)
+        record["whole"] = whole_record(whole)
     if found and len(allocation.unknown):
         record["unknown"] = [allocation.problem.names[g] for g in allocation.unknown.tolist()]
     if found and allocation.problem.candidates.formats:
@@ -183,7 +183,8 @@ def allocation_record(
     return record
 
 
-def _whole(whole: Whole) -> dict[str, Any]:
+def whole_record(whole: Whole) -> dict[str, Any]:
+    """Return the part of the document that says what the whole network takes."""
     return {
         "bits": _finite(plain_number(whole.bits)),
         "parameters": whole.parameters,
@@ -260,7 +261,7 @@ def _diagnosis(diagnosis: Diagnosis | None) -> dict[str, Any] | None:
 def _formats(allocation: Allocation) -> list[str]:
     candidates = allocation.problem.candidates
     assert allocation.choice is not None
-    sets = [0] * len(allocation.choice) if candidates.set_of is None else candidates.set_of.tolist()
+    sets = candidates.numbers(len(allocation.choice)).tolist()
     return [candidates.formats[s][k] for s, k in zip(sets, allocation.choice.tolist(), strict=True)]
 
 
@@ -369,7 +370,7 @@ def _choice(record: AllocationRecord, problem: Problem) -> npt.NDArray[np.int64]
     given: Mapping[str, Number | str] = record.formats if record.formats is not None else record.bits or {}
     where = "formats" if record.formats is not None else "bits"
     candidates = problem.candidates
-    sets = [0] * len(problem) if candidates.set_of is None else candidates.set_of.tolist()
+    sets = candidates.numbers(len(problem)).tolist()
     columns: list[dict[Number | str, int | None]] = [{} for _ in candidates.sets]
     choice = np.empty(len(problem), dtype=np.int64)
     for group, (name, number) in enumerate(zip(problem.names, sets, strict=True)):

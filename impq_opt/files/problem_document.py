@@ -17,7 +17,7 @@ from impq_opt.files.problem_record import FORMAT, OPTIONAL, ProblemRecord, probl
 from impq_opt.groups.candidates import Candidates
 from impq_opt.groups.damage import PowerLaw
 from impq_opt.problem.problem import Problem
-from impq_opt.problem.stays import STORED
+from impq_opt.problem.stays import STORED, by_reason
 
 __all__ = ["problem_document"]
 
@@ -54,8 +54,8 @@ def _head(problem: Problem) -> dict[str, Any]:
         head["free_unmeasured"] = True
     if problem.stays is not None:
         head["stays"] = [
-            {"name": stay.name, "elements": stay.elements, "bits": _exact(stay.bits), "reason": stay.reason}
-            for stay in problem.stays
+            {"reason": reason, "bits": _exact(bits), "elements": {stay.name: stay.elements for stay in entries}}
+            for (reason, bits), entries in by_reason(problem.stays).items()
         ]
     if problem.stored != STORED:
         head["stored"] = _exact(problem.stored)
@@ -103,7 +103,7 @@ def _exact(value: Fraction | float) -> int | float | str:
 
 
 def _called(candidates: Candidates, group: int, column: int) -> int | float | str:
-    number = 0 if candidates.set_of is None else int(candidates.set_of[group])
+    number = candidates.number_of(group)
     return candidates.formats[number][column] if candidates.formats else _width(candidates.sets[number][column])
 
 
@@ -112,9 +112,7 @@ def _width(bits: float) -> int | float:
 
 
 def _by_group(problem: Problem) -> dict[str, Any]:
-    number_of = (
-        np.zeros(len(problem), dtype=np.int64) if problem.candidates.set_of is None else problem.candidates.set_of
-    )
+    number_of = problem.candidates.numbers(len(problem))
     usual = int(np.bincount(number_of).argmax())
     head: dict[str, Any] = {"bits": [_width(b) for b in problem.candidates.sets[usual]]}
     if problem.candidates.formats:

@@ -86,13 +86,12 @@ class ArraysRecord(_Struct):
     sha256: str
 
 
-class StayRecord(_Struct):
-    """See :class:`impq_opt.Stay`."""
+class StaysRecord(_Struct):
+    """Parameters that stay as they are for one reason, by name; see :class:`impq_opt.Stay`."""
 
-    name: str
-    elements: Whole
-    bits: Number | str
     reason: str
+    bits: Number | str
+    elements: dict[str, Whole]
 
 
 class ProblemRecord(_Struct):
@@ -112,7 +111,7 @@ class ProblemRecord(_Struct):
     pins: dict[str, Number | str] = {}
     free_unmeasured: bool = False
     costs: list[CostRecord] = []
-    stays: list[StayRecord] | None = None
+    stays: list[StaysRecord] | None = None
     stored: Number | str = STORED
     grids: dict[str, str] = {}
     arrays: ArraysRecord | None = None
@@ -127,7 +126,7 @@ NESTED = {
     "names": NamesRecord,
     "candidates": CandidatesRecord,
     "costs": CostRecord,
-    "stays": StayRecord,
+    "stays": StaysRecord,
     "arrays": ArraysRecord,
 }
 
@@ -138,7 +137,7 @@ def problem_from_record(record: ProblemRecord, arrays: Arrays | None, folder: Pa
         "bound": None if record.bound is None else _number(record.bound, "bound"),
         "metric": record.metric,
         "free_unmeasured": record.free_unmeasured,
-        "stays": None if record.stays is None else [_stay(*item) for item in enumerate(record.stays)],
+        "stays": None if record.stays is None else _stays(record.stays),
         "stored": record.stored,
         "grids": record.grids,
         "provenance": record.provenance,
@@ -154,11 +153,15 @@ def problem_from_record(record: ProblemRecord, arrays: Arrays | None, folder: Pa
     return problem.revise(budgets=record.budgets, pins=record.pins, ties=record.ties)
 
 
-def _stay(place: int, record: StayRecord) -> Stay:
-    try:
-        return Stay(record.name, record.elements, read_exact(record.bits, "bits"), record.reason)
-    except ProblemError as error:
-        raise error.within(f"stays[{place}]") from None
+def _stays(records: list[StaysRecord]) -> list[Stay]:
+    stays = []
+    for place, record in enumerate(records):
+        try:
+            bits = read_exact(record.bits, "bits")
+            stays += [Stay(name, elements, bits, record.reason) for name, elements in record.elements.items()]
+        except ProblemError as error:
+            raise error.within(f"stays[{place}]") from None
+    return stays
 
 
 def _objective(record: ProblemRecord) -> dict[str, Any]:

@@ -74,6 +74,10 @@ class Candidates(Held):
         """Return what the candidates of set ``number`` are called: their format, or their bits."""
         return self.formats[number] if self.formats else tuple(f"{w:g}" for w in self.sets[number])
 
+    def label(self, group: int, column: int) -> str:
+        """Return what candidate ``column`` of ``group`` is called."""
+        return self.labels(self.number_of(group))[column]
+
     def position(self, number: int, candidate: float | str) -> int | None:
         """Return the column in set ``number`` of a width or format name, or None."""
         labels = self.labels(number)
@@ -91,14 +95,22 @@ class Candidates(Held):
         """The largest number of candidates of a group, K."""
         return max(len(widths) for widths in self.sets)
 
+    def number_of(self, group: int) -> int:
+        """Return the number of the set that ``group`` takes."""
+        return 0 if self.set_of is None else int(self.set_of[group])
+
+    def numbers(self, count: int) -> IntArray:
+        """Return the number of the set (G,) that each of ``count`` groups takes."""
+        return np.zeros(count, dtype=np.int64) if self.set_of is None else self.set_of
+
     def of(self, group: int, allowed: npt.NDArray[np.bool_] | None = None) -> tuple[float, ...]:
         """Return the precisions that ``group`` may take; only those ``allowed`` (G, K) where that is given."""
-        widths = self.sets[0 if self.set_of is None else int(self.set_of[group])]
+        widths = self.sets[self.number_of(group)]
         return widths if allowed is None else tuple(b for b, may in zip(widths, allowed[group], strict=False) if may)
 
     def tied(self, group: int, allowed: npt.NDArray[np.bool_] | None = None) -> dict[tuple[float, str], int]:
         """Return the columns that ``group`` may take by what its ties have to share: precision and format."""
-        number = 0 if self.set_of is None else int(self.set_of[group])
+        number = self.number_of(group)
         widths, names = self.sets[number], self.formats[number] if self.formats else ("",) * len(self.sets[number])
         return {
             (width, name): column
@@ -108,9 +120,7 @@ class Candidates(Held):
 
     def members(self, number: int, count: int) -> IntArray:
         """Return the indices of the groups, out of ``count``, that take set ``number``."""
-        if self.set_of is None:
-            return np.arange(count) if number == 0 else np.empty(0, dtype=np.int64)
-        return np.flatnonzero(self.set_of == number)
+        return np.flatnonzero(self.numbers(count) == number)
 
     def bits(self, choice: IntArray) -> npt.NDArray[np.float64]:
         """Return the precision (G,) that each choice (G,) stands for."""

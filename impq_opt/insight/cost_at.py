@@ -26,7 +26,11 @@ def uniform_bits(problem: Problem, weights: float, activations: float) -> npt.ND
 def cost_at(problem: Problem, bits: npt.ArrayLike, cost: str) -> Fraction:
     """Return what cost term ``cost`` is at ``bits`` (G,), exactly, in its unit.
 
-    A cost that was declared as a table is known at the candidates alone; elsewhere raise OptionError.
+    Raises
+    ------
+    OptionError
+        For other than one finite width >= 0 a group; or where the cost was declared as a table, which is known at the
+        candidates alone.
     """
     widths = np.asarray(bits, dtype=np.float64)
     if widths.shape != (len(problem),):

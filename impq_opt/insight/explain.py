@@ -19,7 +19,8 @@ from fractions import Fraction
 import numpy as np
 
 from impq_opt.exactness.sums import ceil_float, nearest_float
-from impq_opt.insight.priced import Candidate, Priced, answer_again, clean, label_of
+from impq_opt.insight.priced import Candidate, Priced, answer_again, clean
+from impq_opt.instance.row import Row
 from impq_opt.problem.allocation import Allocation, Status
 from impq_opt.problem.problem import Problem
 
@@ -89,7 +90,15 @@ class Overview:
 
 
 def overview(problem: Problem, allocation: Allocation, *, count: int = 20) -> Overview:
-    """Return the ``count`` groups whose choice is closest to changing at the allocation's price."""
+    """Return the ``count`` groups whose choice is closest to changing at the allocation's price.
+
+    Raises
+    ------
+    AllocationError
+        Where the allocation has no answer, or answers another problem.
+    UnsupportedError
+        Where a peak is minimised: groups have no price in it.
+    """
     view = Priced.of(problem, allocation)
     if view.instance.size == 0:
         return Overview(view.price, 0.0, 0, 0, ())
@@ -130,10 +139,19 @@ def explain(problem: Problem, allocation: Allocation, group: str, *, solve_again
         Name of a group.
     solve_again : bool
         Also solve the changed problems: the group pinned one step up and down, and the limit where it would change.
+
+    Raises
+    ------
+    AllocationError
+        Where the allocation has no answer, or answers another problem.
+    UnsupportedError
+        Where a peak is minimised: groups have no price in it.
+    ProblemError
+        For a name that no group has.
     """
     view = Priced.of(problem, allocation)
     index = problem.names.index_of(group)
-    label = label_of(problem, index, int(view.full[index]))
+    label = problem.candidates.label(index, int(view.full[index]))
     place, held = view.place_of(index)
     if place is None:
         return Explanation(group, label, held, view.price)
@@ -176,11 +194,10 @@ def _alternative(view: Priced, group: str, place: int, column: int, solve_again:
 def _changes(view: Priced, group: str, place: int, solve_again: bool) -> list[Change]:
     """Return where the group's best candidate changes as the price falls and rises."""
     instance = view.instance
-    if instance.coupled or instance.budgets or (view.by_cost and instance.bound is None):
+    if instance.coupled or instance.budgets or view.limit is None:
         return []  # one price does not tell
-    lam = view.multipliers.get("bound" if view.by_cost else "budget", 0.0)
-    # main + lambda * limited, whichever is minimised
-    main, limited = (view.cost, view.damage) if view.by_cost else (view.damage, view.cost)
+    lam = view.multiplier
+    main, limited = view.table(instance.objective), view.table(view.limit)
     best = int(view.value[place].argmin())
     d_main, d_limited = main[place] - main[place, best], limited[place] - limited[place, best]
     inside = view.inside[place]
@@ -195,14 +212,16 @@ def _changes(view: Priced, group: str, place: int, solve_again: bool) -> list[Ch
         at = float(ratio[column])
         if at * sign < lam * sign or not math.isfinite(at):
             continue
-        changes.append(_change(view, group, place, column, at, sign, solve_again))
+        changes.append(_change(view, view.limit, group, place, column, at, sign, solve_again))
     return changes
 
 
-def _change(view: Priced, group: str, place: int, column: int, price: float, sign: int, solve_again: bool) -> Change:
-    """Return the limit that is used up by everybody's best choice at ``price``, ties to the side of ``sign``."""
+def _change(
+    view: Priced, limit: Row, group: str, place: int, column: int, price: float, sign: int, solve_again: bool
+) -> Change:
+    """Return the ``limit`` that is used up by everybody's best choice at ``price``, ties to the side of ``sign``."""
     instance = view.instance
-    main, limited = (view.cost, view.damage) if view.by_cost else (view.damage, view.cost)
+    main, limited = view.table(instance.objective), view.table(limit)
     with np.errstate(over="ignore"):
         priced = np.where(view.inside, main + price * limited, np.inf)
     least = priced.min(axis=1, keepdims=True)
@@ -210,12 +229,11 @@ def _change(view: Priced, group: str, place: int, column: int, price: float, sig
     equal = view.inside & (priced <= least + np.abs(least) * 2**-40)
     choice = np.where(equal, limited * sign, np.inf).argmin(axis=1)
     choice[place] = column
-    exact = instance.damage_of(choice) if view.by_cost else instance.cost_of(choice) * instance.quantum
+    exact = instance.value_of(limit, choice) * limit.quantum
     value = ceil_float(Fraction(exact))  # rounded up, so that the choice keeps it
     solved = None
     if solve_again and value > 0:
-        found = answer_again(instance.problem, view.allocation, limit=Fraction(value))
+        again = answer_again(instance.problem, view.allocation, limit=Fraction(value))
         index = instance.problem.names.index_of(group)
-        solved = None if found.choice is None else label_of(instance.problem, index, int(found.choice[index]))
-    name = "bound" if view.by_cost else "+".join(view.allocation.cost_weights)
-    return Change(view.label(place, column), name, value, solved)
+        solved = None if again.choice is None else again.problem.candidates.label(index, int(again.choice[index]))
+    return Change(view.label(place, column), limit.term or limit.name, value, solved)

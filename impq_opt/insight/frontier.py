@@ -16,15 +16,16 @@ from impq_opt.exactness.sums import nearest_float
 from impq_opt.groups.arrays import exact_bound
 from impq_opt.groups.held import Held, held
 from impq_opt.instance.compile import compile_instance
-from impq_opt.instance.contract import Control, Solver, clock, listening
-from impq_opt.instance.instance import Direction, Instance
+from impq_opt.instance.contract import Control, clock, listening
+from impq_opt.instance.instance import Instance
 from impq_opt.instance.rows import cost_row
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problem.problem import Problem
-from impq_opt.solve import answer
+from impq_opt.solve import answer_prepared
 from impq_opt.types import FloatArray, IntArray
 
 if TYPE_CHECKING:
+    from impq_opt.solvers.exact.strategy import Prepared
     from impq_opt.solvers.lagrange.hull import Steps
 
 __all__ = ["Frontier", "frontier"]
@@ -89,8 +90,7 @@ class Frontier(Held):
         free = self.edges.group[step]
         group = int(self.instance.representatives[free])
         column = int(self._columns[free, self.edges.to[step]])
-        number = 0 if problem.candidates.set_of is None else int(problem.candidates.set_of[group])
-        return f"{problem.names[group]}={problem.candidates.labels(number)[column]}"
+        return f"{problem.names[group]}={problem.candidates.label(group, column)}"
 
     def place(self, bound: float) -> int:
         """Return the cheapest breakpoint whose damage is at most ``bound``, the last one where none is."""
@@ -115,20 +115,15 @@ class Frontier(Held):
             for bound in map(exact_bound, bounds):
                 started = clock()
                 limits = Control(math.inf if time_limit is None else started + time_limit, interrupt=interrupt)
-                found.append(answer(self.instance.with_bound(bound), self._strategy, limits, started))
+                found.append(answer_prepared(self._prepared, bound, limits, started))
         return found
 
     @cached_property
-    def _strategy(self) -> Solver:
+    def _prepared(self) -> Prepared:
         """The exact strategy with the sorted hulls, which serve all bounds."""
-        from impq_opt.solvers.exact.scan import common_divisor
         from impq_opt.solvers.exact.strategy import Exact
-        from impq_opt.solvers.lagrange.hull import Hulls
 
-        lattice = common_divisor(self.instance.blocks)
-        cost = self.instance.cost_of(self.edges.start) - self.instance.base_cost
-        damage = nearest_float(self.instance.damage_of(self.edges.start) - self.instance.base_damage)
-        return Exact().with_hulls(Hulls(self.edges.taken(self.order), cost, damage, lattice))
+        return Exact().prepared(self.instance, self.edges.taken(self.order))
 
 
 def frontier(problem: Problem, minimize: str | Mapping[str, float] | None = None) -> Frontier:
@@ -159,7 +154,7 @@ def frontier(problem: Problem, minimize: str | Mapping[str, float] | None = None
         )
     # So that what an allocation says of its problem is what it was asked for.
     problem = replace(problem, budgets={}) if problem.budgets else problem
-    instance = compile_instance(problem, direction=Direction.COST, bound=None, cost=row)
+    instance = compile_instance(problem, cost=row)
     edges = hull_edges(*instance.tables)
     order = descending(edges.ratio)
     for array in vars(edges).values():

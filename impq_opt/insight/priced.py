@@ -12,15 +12,15 @@ import numpy.typing as npt
 
 from impq_opt.errors import AllocationError, ImpqError, UnsupportedError
 from impq_opt.exactness.sums import nearest_float
-from impq_opt.instance.coupling import Coupling
-from impq_opt.instance.instance import Direction, Instance
+from impq_opt.instance.instance import Instance
 from impq_opt.instance.question import asked
+from impq_opt.instance.row import Row
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problem.problem import Problem
 from impq_opt.solve import solve_in_passing
 from impq_opt.types import FloatArray, IntArray
 
-__all__ = ["Candidate", "Priced", "answer_again", "clean", "label_of"]
+__all__ = ["Candidate", "Priced", "answer_again", "clean"]
 
 
 # Seconds for each changed problem; an answer that is not proved by then is said to be so.
@@ -69,7 +69,15 @@ class Priced:
 
     @classmethod
     def of(cls, problem: Problem, allocation: Allocation) -> Priced:
-        """Read an allocation of ``problem`` at its own multipliers, or at those of the Lagrangian strategy."""
+        """Read an allocation of ``problem`` at its own multipliers, or at those of the Lagrangian strategy.
+
+        Raises
+        ------
+        AllocationError
+            Where it has no answer, or answers another problem.
+        UnsupportedError
+            Where a peak is minimised.
+        """
         if allocation.choice is None:
             hint = str(allocation.diagnosis) if allocation.diagnosis else ""
             raise AllocationError(
@@ -85,40 +93,41 @@ class Priced:
             )
         choice = instance.reduce(allocation.choice)
         multipliers, dual = _prices(problem, allocation)
-        cost, damage = (table.astype(np.float64) for table in instance.tables)
-        if instance.pairs is not None:
-            cost = cost + _conditional(instance.pairs, choice, cost.shape)
-        by_cost = instance.direction is Direction.COST
-        lam = multipliers.get("bound" if by_cost else "budget", 0.0)
-        value = cost + lam * damage if by_cost else damage + lam * cost
-        for budget in instance.budgets:
-            row = budget.table.astype(np.float64)
-            if budget.pairs is not None:
-                row = row + _conditional(budget.pairs, choice, row.shape)
-            value = value + multipliers.get(budget.name, 0.0) * row
+        cost, damage = (_conditional(row, choice) for row in (instance.cost, instance.damage))
+        value = _conditional(instance.objective, choice)
+        for row in instance.limits:
+            value = value + multipliers.get(row.name, 0.0) * _conditional(row, choice)
         inside = np.arange(value.shape[1]) < instance.widths[:, None]
         value = np.where(inside, value, np.inf)
         objective = allocation.exact_objective
-        unit = instance.quantum if by_cost else Fraction(1)
         slack = math.inf
         if dual != -math.inf and objective is not None:
-            slack = max(0.0, nearest_float((objective - Fraction(dual)) / unit))
+            slack = max(0.0, nearest_float((objective - Fraction(dual)) / instance.objective.quantum))
         return cls(allocation, instance, allocation.choice, choice, multipliers, cost, damage, value, inside, slack)
-
-    @property
-    def by_cost(self) -> bool:
-        return self.instance.direction is Direction.COST
 
     @property
     def unit(self) -> float:
         """What one of ``value`` is worth in the objective's unit."""
-        return nearest_float(self.instance.quantum) if self.by_cost else 1.0
+        return nearest_float(self.instance.objective.quantum)
+
+    @property
+    def limit(self) -> Row | None:
+        """The limit on the other one of cost and damage, if there is one."""
+        return next((row for row in self.instance.limits if row.of_blocks), None)
+
+    @property
+    def multiplier(self) -> float:
+        """What one of ``limit`` weighs in ``value``."""
+        return 0.0 if self.limit is None else self.multipliers.get(self.limit.name, 0.0)
 
     @property
     def price(self) -> float:
         """Objective units per unit of the limit: cost per damage, or damage per unit of cost."""
-        lam = self.multipliers.get("bound" if self.by_cost else "budget", 0.0)
-        return lam * self.unit if self.by_cost else lam / nearest_float(self.instance.quantum)
+        return 0.0 if self.limit is None else self.multiplier * self.unit / nearest_float(self.limit.quantum)
+
+    def table(self, row: Row) -> FloatArray:
+        """Return the table (size, K) of the objective or of ``limit``."""
+        return self.cost if row.whole else self.damage
 
     @property
     def reduced(self) -> FloatArray:
@@ -133,7 +142,7 @@ class Priced:
         choice = self.choice.copy()
         choice[place] = column
         first = int(self.instance.representatives[place])
-        return label_of(self.instance.problem, first, int(self.instance.lift(choice)[first]))
+        return self.instance.problem.candidates.label(first, int(self.instance.lift(choice)[first]))
 
     def place_of(self, group: int) -> tuple[int | None, str]:
         """Return the free group that stands for ``group``, and what holds it."""
@@ -180,20 +189,17 @@ def clean(difference: FloatArray, value: FloatArray) -> FloatArray:
     return np.where((np.abs(difference) <= np.abs(value) * 2**-44) & np.isfinite(value), 0.0, difference)
 
 
-def label_of(problem: Problem, group: int, column: int) -> str:
-    """Return the bits or format of a group's candidate."""
-    sets = problem.candidates.set_of
-    return problem.candidates.labels(0 if sets is None else int(sets[group]))[column]
-
-
-def _conditional(pairs: Coupling, choice: IntArray, shape: tuple[int, ...]) -> FloatArray:
-    """Return what each candidate (size, K) costs in pairs, the other ends being as chosen."""
-    table = np.zeros(shape)
-    dense = pairs.dense().astype(np.float64)[:, : shape[1], : shape[1]]
+def _conditional(row: Row, choice: IntArray) -> FloatArray:
+    """Return what each candidate (size, K) adds to a row, the other ends of its pairs being as chosen."""
+    table, pairs = row.table.astype(np.float64), row.pairs
+    if pairs is None:
+        return table
+    in_pairs = np.zeros(table.shape)
+    dense = pairs.dense().astype(np.float64)[:, : table.shape[1], : table.shape[1]]
     edges = np.arange(len(pairs))
-    np.add.at(table, pairs.left, dense[edges, :, choice[pairs.right]])
-    np.add.at(table, pairs.right, dense[edges, choice[pairs.left], :])
-    return table
+    np.add.at(in_pairs, pairs.left, dense[edges, :, choice[pairs.right]])
+    np.add.at(in_pairs, pairs.right, dense[edges, choice[pairs.left], :])
+    return table + in_pairs
 
 
 def _prices(problem: Problem, allocation: Allocation) -> tuple[dict[str, float], Fraction | float]:

@@ -60,6 +60,11 @@ def stability(
         With a bound and a choice.
     tolerance : float
         Share of the cost that counts as near.
+
+    Raises
+    ------
+    OptionError
+        For less than one draw, or an allocation without a choice or a bound.
     """
     from impq_opt.solve import solve_in_passing
 

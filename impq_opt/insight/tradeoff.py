@@ -73,6 +73,11 @@ def tradeoff(
     -------
     tuple of TradeoffPoint
         By bound as given, then by falling first cost.
+
+    Raises
+    ------
+    OptionError
+        For less than two points, or other than two single costs.
     """
     if points < 2:
         raise OptionError("must be at least 2", where="points", value=points)

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from impq_opt.instance.instance import Block, Budget, Direction, Instance, RankOne, TieBlock
+from impq_opt.instance.instance import Block, Direction, Instance, RankOne, Row, TieBlock
 
-__all__ = ["Block", "Budget", "Direction", "Instance", "RankOne", "TieBlock"]
+__all__ = ["Block", "Direction", "Instance", "RankOne", "Row", "TieBlock"]

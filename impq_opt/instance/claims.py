@@ -22,7 +22,13 @@ _DEEPEST, _MOST = 8, 10_000
 
 
 def checked(claim: object, name: str) -> Claim:
-    """Return the claim of solver ``name`` in plain numbers; raise SolverError, naming the field, where it has none."""
+    """Return the claim of solver ``name`` in plain numbers.
+
+    Raises
+    ------
+    SolverError
+        Where it is no claim, or a field of it, which is named, is none.
+    """
     if not isinstance(claim, Claim):
         raise SolverError(f"solver {name!r} returned {type(claim).__name__}, not a Claim")
     right = {

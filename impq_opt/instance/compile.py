@@ -13,8 +13,9 @@ import numpy.typing as npt
 from impq_opt.exactness.sums import exact_int_sum, exact_sum, sum_rows_down
 from impq_opt.groups.damage import DamageTable, PowerLaw
 from impq_opt.instance.coupling import Coupling, Places, couple
-from impq_opt.instance.instance import Block, Budget, Direction, Instance, RankOne, TieBlock
+from impq_opt.instance.instance import Block, Instance, RankOne, Row, TieBlock
 from impq_opt.instance.rows import CostRow
+from impq_opt.instance.ties import member_damages
 from impq_opt.problem.problem import Problem
 from impq_opt.types import IntArray
 
@@ -24,9 +25,8 @@ __all__ = ["compile_instance"]
 def compile_instance(
     problem: Problem,
     *,
-    direction: Direction,
-    bound: Fraction | None,
     cost: CostRow,
+    bound: Fraction | None = None,
     limit: int | None = None,
     budgets: Sequence[tuple[str, CostRow, int]] = (),
 ) -> Instance:
@@ -35,7 +35,11 @@ def compile_instance(
     Parameters
     ----------
     cost : CostRow
-        The cost that is minimised, or that ``limit`` bounds.
+        The cost that is minimised or, where it has a ``limit``, under which damage is.
+    bound : Fraction, optional
+        On damage, where a cost is minimised.
+    limit : int, optional
+        In quanta of ``cost``.
     budgets : sequence of (name, row, limit in quanta)
     """
     allowed = problem.allowed
@@ -56,7 +60,6 @@ def compile_instance(
     blocks += [_merged_block(problem, linear, tie) for tie in tie_blocks]
     instance = Instance(
         problem=problem,
-        direction=direction,
         row=cost,
         size=size,
         blocks=tuple(blocks),
@@ -74,7 +77,7 @@ def compile_instance(
     rows = tuple(_budget(instance, constant, places, name, row, most) for name, row, most in budgets)
     peaks = cost.steps() if cost.peaks else []
     steps = tuple(_budget(instance, constant, places, name, row, limit or 0) for name, row in peaks)
-    if steps and direction is Direction.DAMAGE:
+    if limit is not None:  # what is limited of a peak is each of its steps
         rows, steps = (*steps, *rows), ()
     return replace(instance, budgets=rows, peaks=steps) if rows or steps else instance
 
@@ -174,11 +177,10 @@ def _place_ties(
     """Gather ties whose members may take the same candidates, so that each kind is merged in one go."""
     if not ties or free is None:
         return ()
-    set_of = problem.candidates.set_of
     kinds: dict[tuple[tuple[int, tuple[tuple[tuple[float, str], int], ...]], ...], list[tuple[int, ...]]] = {}
     for tie in ties:
         taken = [tuple(problem.candidates.tied(g, allowed).items()) for g in tie]
-        kind = zip([0 if set_of is None else int(set_of[g]) for g in tie], taken, strict=True)
+        kind = zip(map(problem.candidates.number_of, tie), taken, strict=True)
         kinds.setdefault(tuple(kind), []).append(tie)
     blocks = []
     for kind_of, members in kinds.items():
@@ -210,7 +212,7 @@ def _plain_blocks(
     if candidates.set_of is None and columns is None:
         yield _block(problem, cost, places, groups, candidates.sets[0], structured)
         return
-    sets = (np.zeros(len(problem), dtype=np.int64) if candidates.set_of is None else candidates.set_of)[groups]
+    sets = candidates.numbers(len(problem))[groups]
     if structured:
         for number in np.unique(sets).tolist():
             inside = np.flatnonzero(sets == number)
@@ -276,19 +278,18 @@ def _merged_block(problem: Problem, cost: CostRow, tie: TieBlock) -> Block:
     A float64 cannot hold every sum of float64s. Rounded down, the sum relaxes the bound, so lower bounds stay valid;
     whether a choice is feasible is decided on the members (:meth:`Instance.damage_of`).
     """
-    set_of = problem.candidates.set_of
-    costs, damages = [], []
-    for members, columns in zip(tie.members.T, tie.columns, strict=True):
-        bits = problem.candidates.sets[0 if set_of is None else int(set_of[members[0]])]
-        costs.append(cost.dense(members, bits)[:, columns])
-        damages.append(problem.damage.at(members, bits)[:, columns])
-    return Block(tie.groups, np.sum(costs, axis=0), sum_rows_down(np.stack(damages)))
+    costs = [
+        cost.dense(members, problem.candidates.of(int(members[0])))[:, columns]
+        for members, columns in zip(tie.members.T, tie.columns, strict=True)
+    ]
+    damages = member_damages(problem, tie).transpose(1, 0, 2)
+    return Block(tie.groups, np.sum(costs, axis=0), sum_rows_down(damages))
 
 
 def _budget(
     instance: Instance, constant: IntArray | None, places: Places | None, name: str, full: CostRow, limit: int
-) -> Budget:
-    """Return a budget beside the objective, on the free groups."""
+) -> Row:
+    """Return a row beside the objective, on the free groups."""
     problem = instance.problem
     row, pairs, base = _uncoupled(problem, full, places)
     blocks = list(_plain_blocks(problem, row, instance._free, _tied(instance.size, instance.ties), instance.columns))
@@ -299,7 +300,7 @@ def _budget(
         table[block.groups] = part[:, np.minimum(np.arange(table.shape[1]), part.shape[1] - 1)]
     if constant is not None:
         base += exact_int_sum(row.chosen(problem.candidates, instance._fixed)[constant])
-    return Budget(name, table, base, limit, row.quantum, pairs, "+".join(row.weights))
+    return Row(name, table, base, limit, row.quantum, pairs, "+".join(row.weights))
 
 
 def _tied(size: int, ties: tuple[TieBlock, ...]) -> npt.NDArray[np.bool_] | None:

@@ -97,7 +97,13 @@ class Control:
         return self.interrupted or clock() >= self.deadline
 
     def check(self) -> None:
-        """Raise :class:`ExpiredError` where the run is to end."""
+        """Go on only while the run is not to end.
+
+        Raises
+        ------
+        ExpiredError
+            Where it is.
+        """
         if self.expired():
             raise ExpiredError
 
@@ -114,6 +120,11 @@ def listening() -> Iterator[Flag]:
     An exception could come anywhere, between two lines that belong together or after the answer was found; a flag is
     seen where a strategy looks for it. Where Python's own handler is not in place, or this is not the main thread,
     which alone may set one, nothing is changed and the flag stays 0.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        At the second Ctrl-C.
     """
     flag: Flag = np.zeros(1, dtype=np.uint8)
 

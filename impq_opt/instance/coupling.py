@@ -94,9 +94,8 @@ def couple(problem: Problem, row: CostRow, places: Places) -> tuple[CostRow, Cou
 class _Fold:
     def __init__(self, problem: Problem, row: CostRow, places: Places) -> None:
         self.problem, self.row, self.places = problem, row, places
-        sets = problem.candidates.set_of
         table = row.level_table(problem.candidates)
-        self.levels = table[np.zeros(len(problem), dtype=np.int64) if sets is None else sets]  # (G, K)
+        self.levels = table[problem.candidates.numbers(len(problem))]  # (G, K)
         self.slope = np.zeros(len(problem), dtype=np.int64)
         self.extra: IntArray | None = None
         self.constant = row.constant

@@ -1,4 +1,4 @@
-"""What a solver sees: one choice per free group, integer costs, float64 damages, and limits.
+"""What a solver sees: one choice per free group, and rows of integer costs and float64 damages.
 
 ``compile.compile_instance`` turns a :class:`~impq_opt.Problem` and its goals into an :class:`Instance`:
 pinned groups become constants, tied groups become one group, cost terms become one integer row. An instance keeps
@@ -8,24 +8,23 @@ vectors where the problem keeps vectors (:class:`RankOne`), and views of the pro
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
-from typing import Generic, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
-from impq_opt.exactness.sums import exact_int_sum, exact_sum
+from impq_opt.exactness.sums import exact_sum, float_units
+from impq_opt.instance.blocks import Block, RankOne, Tables
 from impq_opt.instance.coupling import Coupling
+from impq_opt.instance.row import Row, Value
 from impq_opt.instance.rows import CostRow
+from impq_opt.instance.ties import TieBlock, member_damages
 from impq_opt.problem.problem import Problem
 from impq_opt.types import FloatArray, IntArray
 
-__all__ = ["Block", "Budget", "Direction", "Instance", "RankOne", "TieBlock"]
-
-
-Scalar = TypeVar("Scalar", np.int64, np.float64)
+__all__ = ["Block", "Direction", "Instance", "RankOne", "Row", "TieBlock"]
 
 
 class Direction(enum.Enum):
@@ -36,94 +35,17 @@ class Direction(enum.Enum):
 
 
 @dataclass(frozen=True, eq=False)
-class RankOne(Generic[Scalar]):
-    """The table ``left[g] * right[k]``, kept as its two vectors (n,) and (K,)."""
-
-    left: npt.NDArray[Scalar]
-    right: npt.NDArray[Scalar]
-
-    def dense(self) -> npt.NDArray[Scalar]:
-        """Return the table (n, K)."""
-        table: npt.NDArray[Scalar] = self.left[:, None] * self.right
-        return table
-
-    def __getitem__(self, rows: slice | IntArray) -> RankOne[Scalar]:
-        return RankOne(self.left[rows], self.right)
-
-
-@dataclass(frozen=True, eq=False)
-class Block:
-    """Groups whose tables have one form.
-
-    Parameters
-    ----------
-    groups : slice or ndarray of int64 (n,)
-        Their places among the groups of the instance.
-    cost, damage : RankOne, or ndarray (n, K) of int64 and float64
-        Either both are rank-one or both are tables.
-    widths : ndarray of int64 (n,), optional
-        Candidates of each group; columns at and past it are to be ignored. All K where left out.
-    """
-
-    groups: slice | IntArray
-    cost: RankOne[np.int64] | IntArray
-    damage: RankOne[np.float64] | FloatArray
-    widths: IntArray | None = None
-
-    @property
-    def structured(self) -> bool:
-        """Whether the block keeps vectors, not tables."""
-        return isinstance(self.cost, RankOne)
-
-    def part(self, rows: slice) -> Block:
-        """Return the block of some of its groups."""
-        places = rows if isinstance(self.groups, slice) else self.groups[rows]
-        return Block(places, self.cost[rows], self.damage[rows], None if self.widths is None else self.widths[rows])
-
-    def tables(self) -> tuple[IntArray, FloatArray]:
-        """Return cost and damage (n, K); columns past a group's width repeat its last candidate."""
-        cost = self.cost.dense() if isinstance(self.cost, RankOne) else self.cost
-        damage = self.damage.dense() if isinstance(self.damage, RankOne) else self.damage
-        if self.widths is None:
-            return cost, damage
-        columns = np.minimum(np.arange(cost.shape[1]), self.widths[:, None] - 1)
-        return np.take_along_axis(cost, columns, 1), np.take_along_axis(damage, columns, 1)
-
-
-@dataclass(frozen=True, eq=False)
-class Budget:
-    """A limit on a cost beside the objective: sum of ``table[g, k]`` and ``pairs``, plus ``base``, <= ``limit``.
-
-    All in quanta. ``term`` is the cost that is limited; a peak has a budget for each step.
-    """
-
-    name: str
-    table: IntArray
-    base: int
-    limit: int
-    quantum: Fraction
-    pairs: Coupling | None = None
-    term: str = ""
-
-    @cached_property
-    def touched(self) -> IntArray:
-        """The groups whose candidates differ in ``table``."""
-        return np.flatnonzero((self.table != self.table[:, :1]).any(axis=1))
-
-
-@dataclass(frozen=True, eq=False)
 class Instance:
-    """A multiple-choice problem over ``size`` free groups.
+    """A multiple-choice problem over ``size`` free groups: the least ``objective`` that keeps all ``limits``.
 
-    ``direction`` COST: minimise the cost subject to damage <= ``bound`` (where given) and the budgets.
-    ``direction`` DAMAGE: minimise the damage subject to cost <= ``limit`` and the budgets.
-    Costs are whole numbers of ``quantum``, a fraction of the cost's unit. ``blocks`` and ``tables`` hold what belongs
-    to single groups, ``pairs`` what belongs to two. Where the cost that is minimised is the largest of several sums,
-    those are ``peaks``, whose limits mean nothing; where it is limited, they are among the budgets.
+    The objective is the cost, and the damage may have a ``bound``; or it is the damage, and the cost has a ``limit``.
+    Further limits on costs are among the ``budgets``. Costs are whole numbers of ``quantum``, a fraction of the cost's
+    unit. ``blocks`` and ``tables`` hold what belongs to single groups, ``pairs`` what belongs to two. Where the cost
+    that is minimised is the largest of several sums, those are ``peaks``, whose limits mean nothing; where it is
+    limited, they are among the budgets.
     """
 
     problem: Problem
-    direction: Direction
     row: CostRow
     size: int
     blocks: tuple[Block, ...]
@@ -131,15 +53,57 @@ class Instance:
     base_damage: Fraction
     bound: Fraction | None
     limit: int | None
-    budgets: tuple[Budget, ...]
+    budgets: tuple[Row, ...]
     pairs: Coupling | None
     _fixed: IntArray = field(repr=False)
     _free: IntArray | None = field(repr=False)
     ties: tuple[TieBlock, ...] = field(repr=False)
-    peaks: tuple[Budget, ...] = ()
+    peaks: tuple[Row, ...] = ()
     # Of the problem's groups (G, K): the columns that a group may take, then the last of them again; None where all may
     # take all. Free groups that are not tied count in these.
     columns: IntArray | None = field(default=None, repr=False)
+    # Set from the others: cost and damage as rows, which of them is minimised, and all that are limited, one of the two
+    # first, then the budgets.
+    cost: Row = field(init=False, repr=False)
+    damage: Row = field(init=False, repr=False)
+    objective: Row = field(init=False, repr=False)
+    limits: tuple[Row, ...] = field(init=False, repr=False)
+    _tables: Tables = field(init=False, repr=False)
+
+    # -- what is minimised, and what is limited ----------------------------------------------------------------------
+
+    @property
+    def direction(self) -> Direction:
+        """Whether cost is minimised, or damage: it is where the cost has a limit."""
+        return Direction.COST if self.limit is None else Direction.DAMAGE
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_tables", Tables(self.size, self.blocks))
+        cost, damage = self._own_rows()
+        limits = self.budgets
+        # Where a peak is limited, that are its steps, which are among the budgets.
+        if cost.limit is not None and not self.row.peaks:
+            limits = (cost, *limits)
+        if damage.limit is not None:
+            limits = (damage, *limits)
+        objective = cost if self.limit is None else damage
+        self.__dict__.update(cost=cost, damage=damage, objective=objective, limits=limits)
+
+    def _own_rows(self) -> tuple[Row, Row]:
+        """Return cost and damage; of the cost of a peak nothing is left, since its steps are rows of their own."""
+        term = "+".join(self.row.weights)
+        cost = Row("budget", self._tables, self.base_cost, self.limit, self.quantum, self.pairs, term)
+        return cost, Row("bound", self._tables, self.base_damage, self.bound, whole=False)
+
+    @property
+    def objectives(self) -> tuple[Row, ...]:
+        """The rows of which the largest is minimised: the objective alone, or each step of a peak."""
+        return self.peaks or (self.objective,)
+
+    @property
+    def multiplier_names(self) -> frozenset[str]:
+        """The names that multipliers may have."""
+        return frozenset({"bound", "budget", *(row.name for row in (*self.budgets, *self.peaks))})
 
     @property
     def quantum(self) -> Fraction:
@@ -152,36 +116,31 @@ class Instance:
         return self.pairs is not None or any(budget.pairs is not None for budget in self.budgets)
 
     @property
-    def limits(self) -> dict[str, Fraction]:
+    def limits_on_costs(self) -> dict[str, Fraction]:
         """Limits on costs, by name, in their units."""
-        limits = {budget.term or budget.name: budget.limit * budget.quantum for budget in self.budgets}
-        if self.limit is not None:
-            limits = {"+".join(self.row.weights): self.limit * self.quantum} | limits
-        return limits
+        rows = self.budgets if self.limit is None else (self.cost, *self.budgets)
+        return {row.term or row.name: row.limit * row.quantum for row in rows if row.limit is not None}
 
-    @cached_property
+    def with_bound(self, bound: Fraction) -> Instance:
+        """Return the instance with another bound."""
+        return replace(self, bound=bound)
+
+    def below_peak(self, limit: int) -> Instance:
+        """Return the instance in which nothing is minimised, and every step of the peak is at most ``limit``."""
+        steps = (step.limited(limit) for step in self.peaks)
+        return replace(self, peaks=(), budgets=(*self.budgets, *steps))
+
+    # -- tables ------------------------------------------------------------------------------------------------------
+
+    @property
     def widths(self) -> IntArray:
         """Candidates of each free group (size,)."""
-        widths = np.empty(self.size, dtype=np.int64)
-        for block in self.blocks:
-            full = block.cost.right.size if isinstance(block.cost, RankOne) else block.cost.shape[1]
-            widths[block.groups] = full if block.widths is None else block.widths
-        return widths
+        return self._tables.widths
 
-    @cached_property
+    @property
     def tables(self) -> tuple[IntArray, FloatArray]:
         """Cost and damage (size, K) of the free groups; columns past a group's width repeat its last candidate."""
-        if len(self.blocks) == 1 and isinstance(self.blocks[0].groups, slice):
-            return self.blocks[0].tables()
-        width = int(self.widths.max(initial=1))
-        cost = np.empty((self.size, width), dtype=np.int64)
-        damage = np.empty((self.size, width))
-        for block in self.blocks:
-            part_cost, part_damage = block.tables()
-            columns = np.minimum(np.arange(width), part_cost.shape[1] - 1)
-            cost[block.groups] = part_cost[:, columns]
-            damage[block.groups] = part_damage[:, columns]
-        return cost, damage
+        return self._tables.both
 
     @cached_property
     def bits(self) -> FloatArray:
@@ -196,14 +155,25 @@ class Instance:
     @cached_property
     def representatives(self) -> IntArray:
         """The problem's group (size,) that each free group stands for; the first member of a tie."""
-        found = np.arange(self.size) if self._free is None else self._free.copy()
-        return found
+        return np.arange(self.size) if self._free is None else self._free.copy()
 
-    def with_bound(self, bound: Fraction) -> Instance:
-        """Return the instance with another bound; what was worked out of its tables is kept."""
-        found = object.__new__(Instance)
-        found.__dict__.update(self.__dict__, bound=bound)
-        return found
+    @cached_property
+    def tied_damages(self) -> Mapping[int, FloatArray]:
+        """Damages (members, K) behind each free group that stands for a tie; tables hold their sums rounded down."""
+        damages: dict[int, FloatArray] = {}
+        for tie in self.ties:
+            damages.update(zip(tie.groups.tolist(), member_damages(self.problem, tie), strict=True))
+        return damages
+
+    def damage_units(self) -> list[list[int]]:
+        """Return the damage of each group's candidates in units of 2**-1074, that of tied groups summed exactly."""
+        table = self.tables[1].tolist()
+        units = [list(map(float_units, row[:width])) for row, width in zip(table, self.widths.tolist(), strict=True)]
+        for group, members in self.tied_damages.items():
+            units[group] = [sum(map(float_units, column)) for column in members.T.tolist()]
+        return units
+
+    # -- choices -----------------------------------------------------------------------------------------------------
 
     def lift(self, choice: IntArray) -> IntArray:
         """Return the choice (G,) of all groups of the problem for a choice (size,) of the free ones."""
@@ -244,28 +214,16 @@ class Instance:
         """Return the exact damage of a choice (size,), pinned groups included."""
         return exact_sum(self.problem.damage.chosen(self.problem.candidates, self.lift(choice)))
 
-    def budget_of(self, budget: Budget, choice: IntArray) -> int:
-        """Return the exact value of ``budget`` for a choice (size,), in its quanta."""
-        total = budget.base + exact_int_sum(budget.table[np.arange(self.size), choice])
-        return total if budget.pairs is None else total + exact_int_sum(budget.pairs.at(choice))
+    def value_of(self, row: Row, choice: IntArray) -> Value:
+        """Return the exact value of a row for a choice (size,), in its quanta."""
+        if not row.whole:
+            return self.damage_of(choice)
+        return self.cost_of(choice) if row.of_blocks else row.at(choice)
+
+    def objective_of(self, choice: IntArray) -> Value:
+        """Return the exact value of what is minimised for a choice (size,), of a peak its largest step."""
+        return self.value_of(self.objective, choice)
 
     def is_feasible(self, choice: IntArray) -> bool:
-        """Return whether a choice (size,) meets the bound and all budgets, decided exactly."""
-        if self.bound is not None and self.damage_of(choice) > self.bound:
-            return False
-        if self.limit is not None and self.cost_of(choice) > self.limit:
-            return False
-        return all(self.budget_of(budget, choice) <= budget.limit for budget in self.budgets)
-
-
-@dataclass(frozen=True, eq=False)
-class TieBlock:
-    """Ties whose members have the same candidate sets.
-
-    groups (T,): free groups that stand for the ties. members (T, m): groups of the problem.
-    columns (m, K): column of each member for each common candidate.
-    """
-
-    groups: IntArray
-    members: IntArray
-    columns: IntArray
+        """Return whether a choice (size,) keeps all limits, decided exactly."""
+        return not any(row.broken_by(self.value_of(row, choice)) for row in self.limits)

@@ -85,7 +85,7 @@ def join(instance: Instance, clusters: Sequence[IntArray]) -> Instance:
     widest = max(values.shape[1] for _, values in tables[0])
     new_pairs = [_kept(row.pairs, joined, place, rest, (count, widest)) for row in rows]
     budgets = (
-        replace(budget, table=_stacked(parts, (count, widest)), pairs=pairs)
+        replace(budget, entries=_stacked(parts, (count, widest)), pairs=pairs)
         for budget, parts, pairs in zip(instance.budgets, tables[1:], new_pairs[1:], strict=True)
     )
     return replace(
@@ -103,7 +103,7 @@ def join(instance: Instance, clusters: Sequence[IntArray]) -> Instance:
 def _of_one_kind(instance: Instance, tied: _Tied, clusters: Sequence[IntArray]) -> Iterator[IntArray]:
     """Yield the clusters (T, m) whose groups have the same candidates and are tied alike, position by position."""
     candidates = instance.problem.candidates
-    sets = np.zeros(len(instance.problem), dtype=np.int64) if candidates.set_of is None else candidates.set_of
+    sets = candidates.numbers(len(instance.problem))
     for groups in clusters:
         kind = instance.widths[groups] * len(candidates.sets) + sets[instance.representatives[groups]]
         kind = kind * (len(instance.ties) + 1) + tied.block[groups] + 1

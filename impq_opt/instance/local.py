@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt.exactness.sums import exact_int_sum
-from impq_opt.instance.instance import Budget, Instance
+from impq_opt.instance.instance import Instance, Row
 
 __all__ = ["LocalLimit", "is_local", "local_limits", "without_constant"]
 
@@ -28,37 +28,35 @@ class LocalLimit:
     kept: npt.NDArray[np.bool_]
 
 
-def is_local(budget: Budget) -> bool:
-    """Return whether ``budget`` depends on so few groups that every combination of theirs can be looked at."""
-    if budget.pairs is not None:
+def is_local(row: Row) -> bool:
+    """Return whether ``row`` depends on so few groups that every combination of theirs can be looked at."""
+    if row.pairs is not None:
         return False
-    return len(budget.touched) < _LARGEST.bit_length() and budget.table.shape[1] ** len(budget.touched) <= _LARGEST
+    return len(row.touched) < _LARGEST.bit_length() and row.table.shape[1] ** len(row.touched) <= _LARGEST
 
 
 def local_limits(instance: Instance) -> list[LocalLimit]:
     """Return the local limits of ``instance``."""
-    found = []
-    for budget in instance.budgets:
-        if not is_local(budget):
-            continue
-        groups = budget.touched
-        width = budget.table.shape[1]
-        rest = exact_int_sum(budget.table[:, 0]) - exact_int_sum(budget.table[groups, 0])
+    limits = []
+    for row in filter(is_local, instance.budgets):
+        groups = row.touched
+        width = row.table.shape[1]
+        rest = exact_int_sum(row.table[:, 0]) - exact_int_sum(row.table[groups, 0])
         total = np.zeros((width,) * len(groups), dtype=np.int64)
         for axis, group in enumerate(groups.tolist()):
             shape = [1] * len(groups)
             shape[axis] = width
-            total += budget.table[group].reshape(shape)
-        found.append(LocalLimit(groups, total <= budget.limit - budget.base - rest))
-    return found
+            total += row.table[group].reshape(shape)
+        limits.append(LocalLimit(groups, total <= int(row.room) - rest))
+    return limits
 
 
 def without_constant(instance: Instance) -> Instance | None:
     """Return ``instance`` without the budgets that no choice changes; None where one of them is broken."""
     kept = []
-    for budget in instance.budgets:
-        if budget.pairs is not None or len(budget.touched):
-            kept.append(budget)
-        elif budget.base + exact_int_sum(budget.table[:, :1]) > budget.limit:
+    for row in instance.budgets:
+        if row.pairs is not None or len(row.touched):
+            kept.append(row)
+        elif row.broken_by(row.base + exact_int_sum(row.table[:, :1])):
             return None
     return instance if len(kept) == len(instance.budgets) else replace(instance, budgets=tuple(kept))

@@ -10,7 +10,7 @@ from impq_opt.costs import parse_quantity
 from impq_opt.errors import AllocationError, InputError, OptionError
 from impq_opt.groups.arrays import exact_bound
 from impq_opt.instance.compile import compile_instance
-from impq_opt.instance.instance import Direction, Instance
+from impq_opt.instance.instance import Instance
 from impq_opt.instance.rows import CostRow, budget_rows, cost_row
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problem.problem import Problem
@@ -29,6 +29,15 @@ def make_instance(
     """Return the instance that :func:`solve` hands to a strategy for these goals.
 
     ``budgets`` take the place of the problem's own. They may be 0: what a limit comes to in whole quanta.
+
+    Raises
+    ------
+    OptionError
+        For a bound and a budget at once, or neither, or a cost that the problem does not have.
+    ProblemError
+        For costs whose sums 64 bits do not hold.
+    UnsupportedError
+        For a peak beside other costs.
     """
     if bound is not None and budget is not None:
         raise OptionError(
@@ -38,10 +47,9 @@ def make_instance(
     weights = {minimize: 1} if isinstance(minimize, str) else dict(minimize or problem.objective)
     row = cost_row(problem, weights)
     limits = dict(problem.budgets if budgets is None else budgets)
-    direction, limit = Direction.COST, None
+    limit = None  # on the cost: damage is minimised where there is one
     exact = None if bound is None else _bound(bound)
     if budget is not None:
-        direction = Direction.DAMAGE
         limit = _quanta(row, parse_quantity(budget, row.unit, "budget"))
         if weights in [{name: 1} for name in limits]:  # one limit on a cost, the tighter
             limit = min(limit, _quanta(row, limits.pop(next(iter(weights)))))
@@ -49,7 +57,6 @@ def make_instance(
         if problem.bound is not None:
             exact = exact_bound(problem.bound)
         elif limits:
-            direction = Direction.DAMAGE
             name = next(iter(limits))
             row = cost_row(problem, {name: 1})
             limit = _quanta(row, limits.pop(name))
@@ -58,7 +65,7 @@ def make_instance(
     rows = [
         (name, one, _quanta(one, most)) for term, most in limits.items() for name, one in budget_rows(problem, term)
     ]
-    return compile_instance(problem, direction=direction, bound=exact, cost=row, limit=limit, budgets=rows)
+    return compile_instance(problem, cost=row, bound=exact, limit=limit, budgets=rows)
 
 
 def _bound(bound: float | Fraction | Allocation) -> Fraction:

@@ -142,7 +142,17 @@ class CostRow:
 
 
 def cost_row(problem: Problem, weights: Mapping[str, Fraction | int | float]) -> CostRow:
-    """Combine the named cost terms of ``problem``, each times its weight, into one integer row."""
+    """Combine the named cost terms of ``problem``, each times its weight, into one integer row.
+
+    Raises
+    ------
+    OptionError
+        For a cost that the problem does not have.
+    ProblemError
+        For sums that 64 bits do not hold.
+    UnsupportedError
+        For a peak beside other costs.
+    """
     for name, weight in weights.items():
         positive(weight, f"minimize.{name}")
     rows = _ROWS.setdefault(problem, {})

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from impq_opt.exactness.sums import exact_int_sum, exact_sum
 from impq_opt.instance.coupling import Coupling
-from impq_opt.instance.instance import Block, Budget, Instance, TieBlock
+from impq_opt.instance.instance import Block, Instance, Row, TieBlock
 from impq_opt.types import IntArray
 
 __all__ = ["settle"]
@@ -29,9 +29,9 @@ def settle(instance: Instance, groups: IntArray, columns: IntArray) -> Instance:
     cost, damage = instance.tables
     new_cost, pairs, added = _settled_row(cost, instance.pairs, column, settled, rest)
 
-    def left(budget: Budget) -> Budget:
-        table, coupling, more = _settled_row(budget.table, budget.pairs, column, settled, rest)
-        return replace(budget, table=table, pairs=coupling, base=budget.base + more)
+    def left(row: Row) -> Row:
+        table, coupling, more = _settled_row(row.table, row.pairs, column, settled, rest)
+        return replace(row, entries=table, pairs=coupling, base=row.base + more)
 
     budgets = map(left, instance.budgets)
     fixed = instance.lift(column)
@@ -59,7 +59,7 @@ def settle(instance: Instance, groups: IntArray, columns: IntArray) -> Instance:
         base_cost=instance.base_cost + added,
         base_damage=instance.base_damage + held,
         # Others are kept whatever is chosen.
-        budgets=tuple(b for b in budgets if b.pairs is not None or b.table.any() or b.base > b.limit),
+        budgets=tuple(b for b in budgets if b.pairs is not None or b.table.any() or b.broken_by(b.base)),
         peaks=tuple(map(left, instance.peaks)),
         pairs=pairs,
         _fixed=fixed,

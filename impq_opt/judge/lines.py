@@ -17,10 +17,10 @@ import numpy.typing as npt
 
 from impq_opt.exactness.sums import exact_int_sum, exact_sum, nearest_float
 from impq_opt.instance.coupling import Coupling
-from impq_opt.instance.instance import Budget, Direction, Instance, RankOne
+from impq_opt.instance.instance import Instance, RankOne, Row
 from impq_opt.types import IntArray
 
-__all__ = ["Line", "chunks", "lines_of", "pair_rows", "pair_tables"]
+__all__ = ["Line", "chunks", "lines_of", "pair_rows", "pair_tables", "tied_damages"]
 
 # Returns the entries (n, K) of some groups.
 Rows = Callable[[IntArray], npt.NDArray[Any]]
@@ -139,71 +139,61 @@ def lines_of(instance: Instance, multipliers: Mapping[str, float], target: Fract
     target : Fraction or int, optional
         In quanta where cost is minimised, in damage otherwise.
     """
-    by_cost = instance.direction is Direction.COST
-    aim, lines = 0.0 if target is None else 1.0, []
-    if by_cost and target is not None:
-        below = math.ceil(target) - 1
-        if instance.peaks:
-            lines += [_limited(instance, step, below, multipliers) for step in instance.peaks]
-        else:
-            lines.append(_cost(instance, aim, _on_lattice(instance, below)))
-    if not by_cost and not instance.row.peaks and instance.limit is not None:
-        lines.append(_cost(instance, multipliers.get("budget", 0.0), instance.limit))
-    if by_cost and instance.bound is not None:
-        lines.append(_damage(instance, multipliers.get("bound", 0.0), instance.bound, strict=False))
-    if not by_cost and target is not None:
-        lines.append(_damage(instance, aim, Fraction(target), strict=True))
-    return lines + [_limited(instance, budget, budget.limit, multipliers) for budget in instance.budgets]
+    lines = []
+    if target is not None:
+        lines += [_below(instance, row, target, multipliers) for row in instance.objectives]
+    lines += [_within(instance, row, multipliers) for row in instance.limits if row.of_blocks]
+    lines.sort(key=lambda line: line.name == "damage")  # whole numbers separate states best
+    return lines + [_within(instance, row, multipliers) for row in instance.budgets]
 
 
-def _limited(instance: Instance, budget: Budget, limit: int, multipliers: Mapping[str, float]) -> Line:
-    rows, width = budget.table, _width(instance)
-    price = multipliers.get(budget.name, 0.0)
-    return Line(
-        budget.name,
-        price,
-        budget.base,
-        limit,
-        1,
-        lambda groups: _fit(rows[groups], width),
-        instance.widths,
-        budget.pairs,
-        {},
-        on_few=True,
-    )
+def _below(instance: Instance, row: Row, target: Fraction | int, multipliers: Mapping[str, float]) -> Line:
+    """Return the line that says that an objective is below ``target``; a step of a peak has a price of its own."""
+    if not row.whole:
+        return _damage(instance, row, 1.0, lambda unit: math.ceil(target * unit) - 1)
+    below = math.ceil(target) - 1
+    if row.of_blocks:
+        return _cost(instance, row, 1.0, _on_lattice(instance, below))
+    return _cost(instance, row, multipliers.get(row.name, 0.0), below)
 
 
-def _cost(instance: Instance, price: float, limit: int) -> Line:
-    rows = _reader(instance, 0)
-    return Line("cost", price, instance.base_cost, limit, 1, rows, instance.widths, instance.pairs, {})
+def _within(instance: Instance, row: Row, multipliers: Mapping[str, float]) -> Line:
+    """Return the line that says that a limit is kept."""
+    price, limit = multipliers.get(row.name, 0.0), row.limit
+    assert limit is not None
+    if row.whole:
+        return _cost(instance, row, price, int(limit))
+    return _damage(instance, row, price, lambda unit: math.floor(limit * unit))
 
 
-def _damage(instance: Instance, price: float, limit: Fraction, *, strict: bool) -> Line:
-    tied = _tied(instance)
-    rows = _with_tied(_reader(instance, 1), tied)
-    unit = max(_unit(instance, rows), instance.base_damage.denominator)
+def _cost(instance: Instance, row: Row, price: float, limit: int) -> Line:
+    rows, name = _reader(instance, row), "cost" if row.of_blocks else row.name
+    on_few = not row.of_blocks
+    return Line(name, price, int(row.base), limit, 1, rows, instance.widths, row.pairs, {}, on_few=on_few)
+
+
+def _damage(instance: Instance, row: Row, price: float, limit: Callable[[int], int]) -> Line:
+    """Return the line of damages; ``limit`` says the most in ``1 / unit``."""
+    tied = tied_damages(instance)
+    rows = _with_tied(_reader(instance, row), tied)
+    unit = max(_unit(instance, rows), row.base.denominator)
     unit = max([unit, *(value.denominator for values in tied.values() for value in values)])  # all are powers of two
-    most = math.ceil(limit * unit) - 1 if strict else math.floor(limit * unit)
     exact = {group: [int(value * unit) for value in values] for group, values in tied.items()}
     members = max((tie.members.shape[1] for tie in instance.ties), default=0)
-    base = int(instance.base_damage * unit)
-    return Line("damage", price, base, most, unit, rows, instance.widths, None, exact, members)
+    base = int(row.base * unit)
+    return Line("damage", price, base, limit(unit), unit, rows, instance.widths, None, exact, members)
 
 
-def _reader(instance: Instance, which: int) -> Rows:
-    """Return what reads cost (0) or damage (1); vectors stay vectors."""
-    width = _width(instance)
-    block = instance.blocks[0] if len(instance.blocks) == 1 else None
-    if block is not None and isinstance(block.groups, slice) and isinstance(block.cost, RankOne):
-        assert isinstance(block.damage, RankOne)
-        vectors: RankOne[Any] = (block.cost, block.damage)[which]
-        return lambda groups: _fit(vectors.left[groups, None] * vectors.right, width)
-    table = instance.tables[which]
+def _reader(instance: Instance, row: Row) -> Rows:
+    """Return what reads a row; vectors stay vectors."""
+    width = int(instance.widths.max(initial=1))
+    block = instance.blocks[0] if row.of_blocks and len(instance.blocks) == 1 else None
+    vectors: Any = None if block is None else block.cost if row.whole else block.damage
+    if block is not None and isinstance(block.groups, slice) and isinstance(vectors, RankOne):
+        left, right = vectors.left, vectors.right
+        return lambda groups: _fit(left[groups, None] * right, width)
+    table = row.table
     return lambda groups: _fit(table[groups], width)
-
-
-def _width(instance: Instance) -> int:
-    return int(instance.widths.max(initial=1))
 
 
 def _fit(rows: npt.NDArray[Any], width: int) -> npt.NDArray[Any]:
@@ -228,20 +218,19 @@ def _unit(instance: Instance, rows: Rows) -> int:
     return 1 << (53 - lowest)  # a mantissa has 53 binary places
 
 
-def _tied(instance: Instance) -> dict[int, list[Fraction]]:
+def tied_damages(instance: Instance) -> dict[int, list[Fraction]]:
     """Return the exact damage of each candidate of each tie; the tables hold it rounded down."""
     problem = instance.problem
-    sets = problem.candidates.set_of
-    found: dict[int, list[Fraction]] = {}
+    exact: dict[int, list[Fraction]] = {}
     for tie in instance.ties:
         parts = []
         for members, columns in zip(tie.members.T, tie.columns, strict=True):
-            bits = problem.candidates.sets[0 if sets is None else int(sets[members[0]])]
+            bits = problem.candidates.of(int(members[0]))
             parts.append(problem.damage.at(members, bits)[:, columns])
         table = np.stack(parts)  # (members, ties, K)
         for place, group in enumerate(tie.groups.tolist()):
-            found[group] = [exact_sum(table[:, place, k]) for k in range(table.shape[2])]
-    return found
+            exact[group] = [exact_sum(table[:, place, k]) for k in range(table.shape[2])]
+    return exact
 
 
 def _with_tied(rows: Rows, tied: Mapping[int, list[Fraction]]) -> Rows:
@@ -265,7 +254,7 @@ def _with_tied(rows: Rows, tied: Mapping[int, list[Fraction]]) -> Rows:
 
 def _on_lattice(instance: Instance, highest: int) -> int:
     """Return the largest cost up to ``highest`` that an assignment can have: all differ by multiples of one number."""
-    rows, step, some = _reader(instance, 0), 0, instance.base_cost
+    rows, step, some = _reader(instance, instance.cost), 0, instance.base_cost
     every = np.arange(instance.size)
     for part in chunks(instance.size):
         table = rows(every[part])

@@ -38,7 +38,13 @@ def cost_of(problem: Problem, weights: Weights, choice: IntArray) -> Fraction:
 
 
 def damage_of(problem: Problem, choice: IntArray) -> Fraction:
-    """Return the exact sum of the damages of a choice (G,)."""
+    """Return the exact sum of the damages of a choice (G,).
+
+    Raises
+    ------
+    AssertionError
+        Where two ways of adding up come to different sums.
+    """
     values = problem.damage.chosen(problem.candidates, choice)
     total = exact_sum(values)
     nearest = nearest_float(total)
@@ -100,11 +106,11 @@ def _limit_that_differs(instance: Instance, allocation: Allocation) -> str:
     """Return which limit of an instance is not the one that is asked for, in whole quanta; empty where all are."""
     if instance.bound != allocation.bound:
         return "damage"
-    limits = [(budget.term or budget.name, budget.limit, budget.quantum) for budget in instance.budgets]
-    if instance.limit is not None:
-        limits.append(("+".join(allocation.cost_weights), instance.limit, instance.quantum))
-    for name, limit, quantum in limits:
-        if name not in allocation.budgets or limit != math.floor(allocation.budgets[name] / quantum):
+    for row in (*instance.budgets, instance.cost):
+        name = row.term or row.name
+        if row.limit is not None and (
+            name not in allocation.budgets or row.limit != math.floor(allocation.budgets[name] / row.quantum)
+        ):
             return name
     return ""
 
@@ -203,9 +209,7 @@ def _linear(problem: Problem, slope: IntArray, choice: IntArray) -> Fraction:
 
 
 def _candidate(problem: Problem, group: int, column: int) -> tuple[float, str]:
-    sets = problem.candidates.set_of
-    number = 0 if sets is None else int(sets[group])
-    return float(problem.candidates.sets[number][column]), problem.candidates.labels(number)[column]
+    return float(problem.candidates.of(group)[column]), problem.candidates.label(group, column)
 
 
 def _decimal(value: Fraction | float) -> Fraction:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
@@ -16,20 +16,19 @@ from itertools import combinations
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from impq_opt.costs.units import parse_quantity
 from impq_opt.errors import ImpqError
 from impq_opt.exactness.sums import ceil_float, exact_int_sum, exact_sum
 from impq_opt.instance.compile import compile_instance
-from impq_opt.instance.instance import Direction, Instance, RankOne
+from impq_opt.instance.instance import Instance
 from impq_opt.instance.rows import CostRow, cost_row
-from impq_opt.judge.lines import chunks, pair_tables
+from impq_opt.judge.extremes import between, least_costly, least_damaging
 from impq_opt.judge.recompute import broken_rule, cost_of, damage_of
 from impq_opt.judge.recount import Outcome, Recount, prove_bound
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problem.problem import Problem
-from impq_opt.types import FloatArray, IntArray
+from impq_opt.types import IntArray
 
 __all__ = ["BOUND", "Case", "Decision", "Item", "Verdict"]
 
@@ -40,9 +39,6 @@ Verdict = Literal["proved", "claimed", "wrong"]
 BOUND: Item = ("bound", "")
 # Groups times candidates times limits whose tables are looked at together.
 _LARGEST = 50_000_000
-# Halvings of the angle between two limits: its tangent is their multiplier.
-_HALVINGS = 50
-_EPS = 2.0**-53
 _LONG = re.compile(r"[eE][+-]?\d{4}|\d{400}")
 
 
@@ -52,16 +48,6 @@ class Decision:
 
     feasible: bool | None
     how: str = ""
-
-
-@dataclass(frozen=True, eq=False)
-class _Row:
-    """A limited sum: ``base`` plus an entry of each row of ``table`` (size, K), and of ``pairs``, at most ``most``."""
-
-    table: npt.NDArray[np.int64] | FloatArray
-    base: Fraction
-    most: Fraction
-    coupled: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,13 +128,12 @@ class Case:
         """Return in words which groups have most of the smallest damage under some pins and ties."""
         problem = self.held(items)
         part = self._compiled(problem, cost_row(problem, {"representational": 1}))
-        choice = part.lift(_least_damage(part))
+        choice = part.lift(least_damaging(part))
         damage = problem.damage.chosen(problem.candidates, choice)
         total, found = exact_sum(damage), []
         for group in np.argsort(-damage, kind="stable")[:3].tolist():
             share = math.floor(Fraction(float(damage[group])) * 100 / total) if total else 0
-            sets = problem.candidates.set_of
-            label = problem.candidates.labels(0 if sets is None else int(sets[group]))[int(choice[group])]
+            label = problem.candidates.label(group, int(choice[group]))
             label += "" if problem.candidates.numbered else " bits"
             label += " (pinned)" if group in problem.pins else ""
             if share:
@@ -181,9 +166,9 @@ class Case:
         return self._by_multiplier(full, limits) or self._by_enumeration(full, limits)
 
     def _by_multiplier(self, full: Instance, limits: Sequence[Item]) -> Decision | None:
-        for one, other in combinations(list(_rows(full)), 2):
-            if not (one.coupled or other.coupled):
-                for choice, beyond, _ in _between(one, other):
+        for one, other in combinations(full.limits, 2):
+            if one.pairs is None and other.pairs is None:
+                for choice, beyond in between(one, other):
                     if beyond:
                         return Decision(False, "two limits, by a multiplier between them")
                     if self._meets(full.problem, limits, full.lift(choice)):
@@ -245,24 +230,24 @@ class Case:
         part = self._minimizing(problem, subject, limits)
         if part.size * int(part.widths.max(initial=1)) > _LARGEST:
             return None
-        by_cost = part.direction is Direction.COST
-        target = value / part.quantum if by_cost else value
+        whole, quantum = part.objective.whole, part.objective.quantum
+        target = value / quantum
         if including:
-            target = Fraction(math.floor(target) + 1) if by_cost else target + Fraction(1, 1 << 1200)
+            target = Fraction(math.floor(target) + 1) if whole else target + Fraction(1, 1 << 1200)
         if part.size == 0:  # one choice
             found = Recount(Outcome.REFUTED, 0, 1, np.empty(0, dtype=np.int64))
         else:
-            found = prove_bound(part, _multipliers(part, target), target, states=self.states)
+            found = prove_bound(part, {}, target, states=self.states)
         if found.better is None:
             return False if found.outcome is Outcome.PROVED else None
         choice = part.lift(found.better)
-        below = self._value(subject, choice) < target * (part.quantum if by_cost else 1)
+        below = self._value(subject, choice) < target * quantum
         return below and self._meets(problem, limits, choice)
 
     # -- instances
 
     def _compiled(self, problem: Problem, row: CostRow) -> Instance:
-        return compile_instance(problem, direction=Direction.COST, bound=None, cost=row)
+        return compile_instance(problem, cost=row)
 
     def _budgets(self, problem: Problem, limits: Sequence[Item]) -> list[tuple[str, CostRow, int]]:
         steps = ((item, step) for item in limits if item != BOUND for step in self.row(item, problem).steps())
@@ -272,7 +257,6 @@ class Case:
         """Return an instance with the limits, and all groups' sizes times their bits to minimise."""
         return compile_instance(
             problem,
-            direction=Direction.COST,
             bound=self.bound if BOUND in limits else None,
             cost=cost_row(problem, {"representational": 1}),
             budgets=self._budgets(problem, limits),
@@ -282,123 +266,27 @@ class Case:
         bound = self.bound if BOUND in limits else None
         if subject != BOUND:
             row, budgets = self.row(subject, problem), self._budgets(problem, limits)
-            return compile_instance(problem, direction=Direction.COST, bound=bound, cost=row, budgets=budgets)
+            return compile_instance(problem, cost=row, bound=bound, budgets=budgets)
         first = min(limits, key=lambda item: bool(self.row(item, problem).peaks))
         row = self.row(first, problem)
-        return compile_instance(
-            problem,
-            direction=Direction.DAMAGE,
-            bound=None,
-            cost=row,
-            limit=math.floor(self.most(first) / row.quantum),
-            budgets=self._budgets(problem, [item for item in limits if item != first]),
-        )
+        most = math.floor(self.most(first) / row.quantum)
+        budgets = self._budgets(problem, [item for item in limits if item != first])
+        return compile_instance(problem, cost=row, limit=most, budgets=budgets)
 
     def _row_sums(self, problem: Problem, item: Item) -> tuple[Fraction, IntArray]:
         """Return a number that ``item``'s quantity is never below, and the choice (G,) of its smallest entries."""
         if item == BOUND:
             part = self._compiled(problem, cost_row(problem, {"representational": 1}))
-            choice = part.lift(_least_damage(part))
+            choice = part.lift(least_damaging(part))
             return self._value(BOUND, choice), choice
         row = self.row(item, problem)
         least: list[int] = []
         for _, step in row.steps():
             part = self._compiled(problem, step)
-            total, columns = _least_cost(part)
+            total, columns = least_costly(part)
             if least:  # another step of a peak
                 differs = (part.tables[0] != part.tables[0][:, :1]).any(axis=1)
                 columns = np.where(differs, columns, choice)
             choice = columns
             least.append(total)
         return max(least) * row.quantum, part.lift(choice)
-
-
-def _least_cost(part: Instance) -> tuple[int, IntArray]:
-    """Return the sum of the smallest entries of groups and pairs, in quanta, and the choice (size,) of the groups'."""
-    choice, total = np.zeros(part.size, dtype=np.int64), part.base_cost
-    for block in part.blocks:
-        if isinstance(block.cost, RankOne):
-            left, right = block.cost.left, block.cost.right
-            columns = np.where(left < 0, right.argmax(), right.argmin())
-            total += exact_int_sum(left * right[columns])
-        else:
-            table = block.tables()[0]
-            columns = table.argmin(axis=1)
-            total += exact_int_sum(table.min(axis=1))
-        choice[block.groups] = columns
-    if part.pairs is not None:
-        for edges in chunks(len(part.pairs)):
-            total += exact_int_sum(pair_tables(part.pairs, np.arange(edges.start, edges.stop)).min(axis=(1, 2)))
-        flat = (part.tables[0] == part.tables[0][:, :1]).all(axis=1)
-        choice[flat] = part.pairs.levels[flat].argmin(axis=1)
-    return total, choice
-
-
-def _least_damage(part: Instance) -> IntArray:
-    """Return the choice (size,) of smallest damage, that of ties by the exact sums of their members."""
-    choice = np.zeros(part.size, dtype=np.int64)
-    for block in part.blocks:
-        if isinstance(block.damage, RankOne):
-            choice[block.groups] = block.damage.right.argmin()
-        else:
-            choice[block.groups] = block.tables()[1].argmin(axis=1)
-    problem = part.problem
-    for tie in part.ties:
-        for place, members in zip(tie.groups.tolist(), tie.members.tolist(), strict=True):
-            sums = [Fraction(0)] * tie.columns.shape[1]
-            for group, columns in zip(members, tie.columns.tolist(), strict=True):
-                damages = problem.damage.at(slice(group, group + 1), problem.candidates.of(group))[0].tolist()
-                sums = [total + Fraction(damages[column]) for total, column in zip(sums, columns, strict=True)]
-            choice[place] = sums.index(min(sums))
-    return choice
-
-
-def _rows(full: Instance) -> Iterator[_Row]:
-    """Yield the limits of an instance with their tables; damages of ties are rounded down there."""
-    if full.bound is not None:
-        yield _Row(full.tables[1], full.base_damage, full.bound)
-    for budget in full.budgets:
-        yield _Row(budget.table, Fraction(budget.base), Fraction(budget.limit), budget.pairs is not None)
-
-
-def _multipliers(part: Instance, target: Fraction) -> dict[str, float]:
-    """Return a multiplier for the only limit of an instance without pairs, so that less is left to enumerate."""
-    by_cost = part.direction is Direction.COST
-    limits = list(_rows(part))
-    if not by_cost:
-        limits.append(_Row(part.tables[0], Fraction(part.base_cost), Fraction(part.limit or 0)))
-    if len(limits) != 1 or part.coupled or part.peaks:
-        return {}
-    base = Fraction(part.base_cost) if by_cost else part.base_damage
-    objective = _Row(part.tables[0 if by_cost else 1], base, target)
-    *_, (_, _, multiplier) = _between(objective, limits[0])
-    name = part.budgets[0].name if part.budgets else "bound" if by_cost else "budget"
-    return {name: multiplier} if math.isfinite(multiplier) else {}
-
-
-def _between(one: _Row, other: _Row) -> Iterator[tuple[IntArray, bool, float]]:
-    """Yield choices (size,) of least ``one + multiplier * other``, whether that is above what the limits allow, and it.
-
-    The multiplier grows while the choice has too much of ``other`` and shrinks otherwise.
-    """
-    above, rooms = [], []
-    for row in (one, other):
-        minima = row.table.min(axis=1)
-        total = exact_sum(minima) if minima.dtype.kind == "f" else Fraction(exact_int_sum(minima))
-        above.append((row.table - minima[:, None]).astype(np.float64))
-        rooms.append(row.most - row.base - total)
-    scale = [max(float(table.max(initial=0.0)), 1e-300) for table in above]
-    low, high = 0.0, math.pi / 2
-    for _ in range(_HALVINGS):
-        angle = (low + high) / 2
-        prices = [math.cos(angle) / scale[0], math.sin(angle) / scale[1]]
-        values = prices[0] * above[0] + prices[1] * above[1]
-        choice = values.argmin(axis=1)  # where candidates end their last one is repeated: of equal ones the first
-        # Each value is within a few roundings of the exact one, and two underflows.
-        least = exact_sum(values.min(axis=1) * (1 - 8 * _EPS)) - Fraction(2 * len(values), 1 << 1074)
-        beyond = least > Fraction(prices[0]) * rooms[0] + Fraction(prices[1]) * rooms[1]
-        yield choice, beyond, prices[1] / prices[0]
-        if exact_sum(np.take_along_axis(above[1], choice[:, None], 1)) > rooms[1]:
-            low = angle
-        else:
-            high = angle

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from impq_opt.errors import AllocationError
 from impq_opt.exactness.sums import nearest_float
-from impq_opt.instance.instance import Direction, Instance
+from impq_opt.instance.instance import Instance
 from impq_opt.instance.question import asked
 from impq_opt.judge.check_conflict import check_conflict
 from impq_opt.judge.recompute import broken_rule, cost_of, damage_of, disagreement
@@ -233,7 +233,7 @@ def _choice_checks(instance: Instance, problem: Problem, allocation: Allocation)
 def _damage_checks(problem: Problem, allocation: Allocation, found: _Found) -> Iterator[Check]:
     """Yield the checks of the damage and of the limits; a sum that lacks groups is a claim, and so is its bound."""
     damage, unknown = _equal("damage", found.damage, allocation.exact_damage), allocation.unknown
-    lacks = f"of {len(unknown)} groups no damage is known: {few(problem.names, unknown)}"
+    lacks = f"no damage is known of {few(problem.names, unknown)}"
     if len(unknown) and damage.verdict is Verdict.PROVED:
         damage = Check("damage", Verdict.CLAIMED, f"{damage.text} from what is declared, and {lacks}")
     yield damage
@@ -317,9 +317,9 @@ def _bound_checks(
     multipliers = {name: value for name, value in given.items() if 0 <= value < math.inf}
     if len(multipliers) < len(given):
         checks.append(Check("multipliers", Verdict.WRONG, "must be finite and not negative"))
-    known = {"bound", "budget"} | {budget.name for budget in (*instance.budgets, *instance.peaks)}
-    if given.keys() - known:
-        checks.append(Check("multipliers", Verdict.WRONG, f"no such limit: {', '.join(sorted(given.keys() - known))}"))
+    unknown = given.keys() - instance.multiplier_names
+    if unknown:
+        checks.append(Check("multipliers", Verdict.WRONG, f"no such limit: {', '.join(sorted(unknown))}"))
     if allocation.certificate is not None and allocation.certificate.quantum != instance.quantum:
         text = f"is {instance.quantum}, stated is {allocation.certificate.quantum}"
         checks.append(Check("quantum", Verdict.WRONG, text))
@@ -329,7 +329,6 @@ def _bound_checks(
         checks.append(Check("enumeration", Verdict.WRONG, text))
     if allocation.status is Status.INFEASIBLE:
         return [*checks, *_infeasible(instance, allocation, states)], -math.inf
-    unit = instance.quantum if instance.direction is Direction.COST else Fraction(1)
     lower: Fraction | float = -math.inf
     for name, claimed in (
         ("dual bound", allocation.certificate.dual_bound if allocation.certificate else -math.inf),
@@ -341,15 +340,15 @@ def _bound_checks(
             checks.append(Check(name, Verdict.WRONG, "is infinite, which is to say that nothing is feasible"))
             continue
         few = states if name == "lower bound" else 0
-        recount = prove_bound(instance, multipliers, Fraction(claimed) / unit, states=few)
-        checks.append(_bound_check(name, Fraction(claimed), recount, instance, unit))
+        recount = prove_bound(instance, multipliers, Fraction(claimed) / instance.objective.quantum, states=few)
+        checks.append(_bound_check(name, Fraction(claimed), recount, instance))
         if recount.outcome is Outcome.PROVED:
             lower = max(lower, Fraction(claimed))
     checks.append(_status_check(allocation, found, lower))
     return checks, lower
 
 
-def _bound_check(name: str, claimed: Fraction, recount: Recount, instance: Instance, unit: Fraction) -> Check:
+def _bound_check(name: str, claimed: Fraction, recount: Recount, instance: Instance) -> Check:
     text = f"{nearest_float(claimed):.15g}"
     if recount.outcome is Outcome.PROVED and recount.states == 0:
         return Check(name, Verdict.PROVED, f"{text} follows from the multipliers alone")
@@ -360,11 +359,9 @@ def _bound_check(name: str, claimed: Fraction, recount: Recount, instance: Insta
         return Check(name, Verdict.PROVED, f"{text}: nothing is below it; enumerated again, {where}")
     if recount.outcome is Outcome.REFUTED:
         assert recount.better is not None
-        choice = instance.lift(recount.better)
-        by_cost = instance.direction is Direction.COST
-        value = (
-            cost_of(instance.problem, instance.row.weights, choice) if by_cost else damage_of(instance.problem, choice)
-        )
+        choice, problem = instance.lift(recount.better), instance.problem
+        whole = instance.objective.whole
+        value = cost_of(problem, instance.row.weights, choice) if whole else damage_of(problem, choice)
         return Check(name, Verdict.WRONG, f"{text}, and {nearest_float(value):.15g} can be reached; {where}")
     return Check(name, Verdict.CLAIMED, f"{text} rests on the solver's enumeration, too large to repeat here ({where})")
 

@@ -247,6 +247,8 @@ def _record(survey: Survey, chunks: Chunks, result: Replicates, metric: str) -> 
         record["computed_in"] = f"float32, from parameters in {' and '.join(names)}"
     if sampling.look != Sampling().look:
         record["look"] = sampling.look
+    if survey.network.logits_at:
+        record["logits"] = survey.network.logits_at
     if survey.network.skipped:
         record["not_measured"] = list(survey.network.skipped)
     return record

@@ -123,6 +123,8 @@ class Estimator:
 
 def propagate(taps: Taps, logits: Tensor, combinations: Iterator[Tensor], total: Squares) -> None:
     """Add the squared gradients of each combination (n, classes) of ``logits`` to ``total``."""
+    if bool(logits.isneginf().any()):  # masked classes count nothing
+        logits = logits.masked_fill(logits.isneginf(), 0)
     current = next(combinations, None)
     while current is not None:
         following = next(combinations, None)

@@ -40,14 +40,17 @@ class Margins:
 def margins(logits: Tensor) -> Margins:
     """Return the margins of logits (n, classes).
 
+    A class whose logit is minus infinity is masked: nothing decides for it, and its inverse margin is 0.
+
     Raises
     ------
     DataError
-        A logit is not a number.
+        A logit is not a number, or all classes of a sample are masked.
     """
     logits = logits.detach().to(torch.promote_types(logits.dtype, torch.float32))
-    if not bool(torch.isfinite(logits).all()):
-        row = int((~torch.isfinite(logits)).any(1).nonzero()[0])
+    wrong = ~(torch.isfinite(logits) | logits.isneginf()) | logits.isneginf().all(1, keepdim=True)
+    if bool(wrong.any()):
+        row = int(wrong.any(1).nonzero()[0])
         raise DataError(
             "the network's logits must be finite",
             where=f"network: sample {row} of a batch",

@@ -154,7 +154,7 @@ def _look(network: Network, data: Dataset, rows: Tensor, batch: int, bf16: bool)
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             logits = network.logits(prepare(x, device))
         inverse = margins(logits).inverse.double()
-        parts = inverse.square().sum(1), 1 / inverse.amax(1), (inverse == 0).sum(1) - 1
+        parts = inverse.square().sum(1), 1 / inverse.amax(1), (inverse == 0).sum(1) - 1 - logits.isneginf().sum(1).cpu()
         found[place : place + batch] = torch.stack(parts, dim=1)
     _sum(found)
     return found

@@ -25,10 +25,10 @@ from impq_opt.types import BoolArray
 
 __all__ = ["SAMPLES", "unheard"]
 
-SAMPLES = 128  # on which a group may show an effect
-_BATCH = 32
+SAMPLES = 64  # on which a group may show an effect
+_BATCH = 16
 # Passes that tell kernels of one layer apart; those left in a part that has an effect are taken to have one.
-_PASSES = 64
+_PASSES = 32
 # Changes of the logits below this share of the largest are the arithmetic's.
 _ROUNDING = 1e-6
 

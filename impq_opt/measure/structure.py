@@ -35,5 +35,10 @@ def structure(
     survey = survey_of(network, image, groups=groups, bits=bits, residual=residual)
     nothing = PowerLaw(np.zeros(len(survey)))
     return assemble(
-        survey, nothing, network=network, metric="none", unit="nothing", provenance={"source": "structure only"}
+        survey,
+        nothing,
+        network=network,
+        metric="none",
+        unit="nothing",
+        provenance={"source": "structure only", "input": survey.network.module.takes},
     )

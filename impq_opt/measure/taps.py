@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from impq_opt.measure.calls import call_gradients, is_table, table_squares
 from impq_opt.measure.contraction import batch_gradient, kernel_norms, weight_gradient, weight_squares
 from impq_opt.measure.shifts import Shifts
 from impq_opt.tracing.graph import Network
@@ -44,7 +45,10 @@ class Taps:
         self.activations: dict[str, Tensor] = {}
         self._partial: dict[str, tuple[int, Tensor]] = {}
         self._sums: dict[str, Tensor] = {}
-        self._calls = {use.node: (site, use) for site in network.weights for use in site.uses}
+        self._calls: dict[str, list[tuple[WeightSite, Use]]] = {}
+        for site in network.weights:
+            for use in site.uses:
+                self._calls.setdefault(use.node, []).append((site, use))
         self._sites = {site.node: site for site in network.activations}
         # A layer whose own output is watched does not take in what follows.
         self._folds = {node: fold for node, fold in network.folds.items() if node not in self._sites}
@@ -54,11 +58,15 @@ class Taps:
         """Return logits (n, classes) that carry the graph of the taps."""
 
         def visit(node: str, out: Tensor, inputs: tuple[Any, ...]) -> Tensor:
+            if isinstance(out, tuple):
+                return self._tapped(node, out, inputs)
             if not out.requires_grad:  # before the first tap: the gradient need not go further back
                 out = out.detach().requires_grad_()
-            if node in self._calls:
-                site, use = self._calls[node]
-                out.register_hook(self._weight_hook(site, use, inputs[0].detach(), len(x)))
+            for site, use in self._calls.get(node, ()):
+                if use.operand:
+                    out.register_hook(self._call_hook(site, use, inputs, None))
+                else:
+                    out.register_hook(self._weight_hook(site, use, inputs[0].detach(), len(x)))
             if node in self._sites:
                 out.register_hook(self._activation_hook(self._sites[node], len(x)))
             return out
@@ -69,6 +77,17 @@ class Taps:
     def shifts(self) -> dict[str, Tensor]:
         """Squares (n, groups, K) of what rounding errors do to the scalar, by weight site."""
         return {name: total.square() for name, total in self._sums.items()}
+
+    def _tapped(self, node: str, outputs: tuple[Any, ...], inputs: tuple[Any, ...]) -> Any:
+        """Return the outputs of a call that has several, with a hook on each.
+
+        Hooks are on views: one output may be computed from another, whose gradient then has a part that is not outside.
+        """
+        tapped = [out.view_as(out) if out.requires_grad else out.detach().requires_grad_() for out in outputs]
+        for site, use in self._calls[node]:
+            for place, out in enumerate(tapped):
+                out.register_hook(self._call_hook(site, use, inputs, place))
+        return tuple(tapped)
 
     def backward(self, scalar: Tensor, *, keep: bool = False) -> None:
         """Propagate ``scalar``; ``weights`` and ``activations`` then hold its squared gradients, by name.
@@ -108,6 +127,31 @@ class Taps:
             else:
                 norms = kernel_norms(grad, inputs, site.shape, use)
                 self.weights[site.name] = norms if scale is None else norms * scale**2
+
+        return hook
+
+    def _call_hook(
+        self, site: WeightSite, use: Use, inputs: tuple[Any, ...], place: int | None
+    ) -> Callable[[Tensor], None]:
+        def hook(grad: Tensor) -> None:
+            if torch.equal(grad, torch.zeros_like(grad)):  # an output that nobody reads
+                return
+            grad = grad.detach()
+            alone = len(site.uses) == 1 and place is None and not self.whole
+            if alone and is_table(self.network, use):
+                layout = self.network.layouts[use.node]
+                indices, slope = (layout.by_sample(part, 0) for part in (inputs[1], grad.float()))
+                self.weights[site.name] = table_squares(indices, slope, site.shape, fine=self.fine)
+                return
+            rows = call_gradients(self.network, site, use, inputs, grad, place)
+            if self.whole:
+                self._sum_up(site, sum(rows)[None], None)  # type: ignore[index]
+            elif not alone:
+                self._sum_up(site, torch.stack(list(rows)), None)
+            elif self.fine:
+                self.weights[site.name] = sum(row.square() for row in rows)  # type: ignore[assignment]
+            else:
+                self.weights[site.name] = torch.stack([row.square().sum(1) for row in rows])
 
         return hook
 

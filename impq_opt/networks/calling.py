@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from impq_opt.data.batch import Several
 from impq_opt.errors import DataError
 
-__all__ = ["call", "logits_of"]
+__all__ = ["call", "logits_of", "place_of_logits", "register"]
 
 
 def call(network: nn.Module, inputs: Tensor | Several) -> Any:
@@ -20,43 +21,59 @@ def call(network: nn.Module, inputs: Tensor | Several) -> Any:
 
 
 def logits_of(output: Any) -> Tensor:
-    """Return the logits (n, classes) in what a network gives back.
-
-    A tensor; the first of a tuple or list; of a mapping, a dataclass or a named tuple what is called ``logits``, or
-    else its only tensor of two dimensions.
+    """Return the logits (n, classes) in what a network gives back, as :func:`place_of_logits` finds them.
 
     Raises
     ------
     DataError
-        There is no such tensor, or there are several.
+        There is no such tensor, or it is not clear which it is.
     """
-    if isinstance(output, Tensor):
-        return output
-    named = _named(output)
-    if named is None:
-        if isinstance(output, (tuple, list)) and output:
-            return logits_of(output[0])
-        raise DataError("must return logits (n, classes)", where="network", value=type(output).__name__)
-    if named.get("logits") is not None:
-        return logits_of(named["logits"])
-    candidates = [name for name, value in named.items() if isinstance(value, Tensor) and value.ndim == 2]
-    if len(candidates) != 1:
+    register(output)
+    leaves = pytree.tree_flatten_with_path(output)[0]
+    shapes = [tuple(leaf.shape) if isinstance(leaf, Tensor) else () for _, leaf in leaves]
+    logits: Tensor = leaves[place_of_logits([path for path, _ in leaves], shapes)][1]
+    return logits
+
+
+def place_of_logits(paths: Sequence[tuple[Any, ...]], shapes: Sequence[tuple[int, ...]]) -> int:
+    """Return which of the outputs of a network, out of all nesting, are the logits (n, classes).
+
+    That which is called ``logits``; of a tuple or list the first of two dimensions, of a mapping or dataclass the only
+    one.
+
+    Parameters
+    ----------
+    paths : sequence of tuple
+        Where each output is, as :func:`torch.utils._pytree.tree_flatten_with_path` tells.
+    shapes : sequence of tuple of int
+        () for what is no tensor.
+
+    Raises
+    ------
+    DataError
+        None is of two dimensions, or several are and nothing tells them apart.
+    """
+    flat = [place for place, shape in enumerate(shapes) if len(shape) == 2]
+    called = [place for place in flat if "logits" in pytree.keystr(paths[place])]
+    if not flat:
         raise DataError(
-            "must return logits (n, classes): one tensor, the first of a tuple, or what is called 'logits'",
+            "is not a classifier: its output must be one tensor of logits (samples, classes)",
             where="network",
-            value=sorted(map(str, named)),
-            hint="wrap it in a module that returns the logits alone",
+            value=next((shape for shape in shapes if shape), "no tensor"),
+            hint="wrap it in a module that returns the logits",
         )
-    chosen: Tensor = named[candidates[0]]
-    return chosen
+    if not called and len(flat) > 1 and not isinstance(paths[flat[0]][0], pytree.SequenceKey):
+        raise DataError(
+            "returns several tensors of two dimensions by name, and none is called 'logits'",
+            where="network",
+            value=[pytree.keystr(paths[place]) for place in flat],
+            hint="wrap it in a module that returns the logits",
+        )
+    return (called or flat)[0]
 
 
-def _named(output: Any) -> dict[Any, Any] | None:
-    """Return the parts of an output that has names for them."""
-    if isinstance(output, Mapping):
-        return dict(output)
-    if dataclasses.is_dataclass(output):
-        return {field.name: getattr(output, field.name) for field in dataclasses.fields(output)}
-    if isinstance(output, tuple) and hasattr(output, "_fields"):
-        return dict(zip(output._fields, output, strict=True))
-    return None
+def register(output: Any) -> None:
+    """Tell torch how to take apart what a network gives back, where it is a dataclass of the caller's own."""
+    kind = type(output)
+    if dataclasses.is_dataclass(output) and kind not in pytree.SUPPORTED_NODES:
+        pytree.register_dataclass(kind)

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from impq_opt.data.batch import parts_of, prepare
 from impq_opt.data.dataset import Dataset
-from impq_opt.errors import DataError
 from impq_opt.networks.calling import call, logits_of
 
 __all__ = ["notes_on"]
@@ -62,11 +61,13 @@ class _Moments:
 
     def off(self) -> tuple[float, float]:
         """Return the median ratio of variances, and the median shift of means in trained standard deviations."""
+        if not self.sums:
+            return 1.0, 0.0
         count, first, second = torch.stack(self.sums).sum(0).cpu()
         assert self.module.running_mean is not None
         assert self.module.running_var is not None
         mean, trained = first / count, self.module.running_var.double().cpu()
-        alive = trained > 1e-6 * trained.max()
+        alive = trained >= 1e-6 * trained.max()
         spread = (trained + self.module.eps).sqrt()
         ratio = ((second / count - mean.square()) / spread.square())[alive].median()
         shift = ((mean - self.module.running_mean.double().cpu()).abs() / spread)[alive].median()
@@ -91,19 +92,16 @@ class _Look:
             for part in rows.split(_BATCH):
                 inputs, given = data.rows(part)
                 self._range(inputs)
-                logits = logits_of(call(network, prepare(inputs, home)))
-                if logits.ndim != 2 or len(logits) != len(part):
+                logits = _logits(network, prepare(inputs, home))
+                if logits is None or len(logits) != len(part):
                     return
+                classes = logits.shape[1]
                 decisions.append(logits.argmax(1).cpu())
                 labels.append(given)
-        except DataError:
-            raise
-        except Exception:  # what breaks on these samples alone is told when it is measured
-            return
         finally:
             for hook in hooks:
                 hook.remove()
-        self.classes = logits.shape[1]
+        self.classes = classes
         self.decisions = torch.cat(decisions)
         self.labels = None if any(part is None for part in labels) else torch.cat(labels)  # type: ignore[arg-type]
 
@@ -122,7 +120,7 @@ class _Look:
         def see(called: nn.Module, args: tuple[Any, ...]) -> None:
             if self.norm is None:
                 self.norm = _Moments(name, module)
-            if self.norm.module is called:
+            if self.norm.module is called and args:
                 self.norm.see(called, args)
 
         return see
@@ -133,6 +131,15 @@ class _Look:
         if self.picture:
             self.low, self.high = min(self.low, float(part.min())), max(self.high, float(part.max()))
             self.whole = self.whole and bool((part == part.round()).all())
+
+
+def _logits(network: nn.Module, inputs: Any) -> Tensor | None:
+    """Return logits (n, classes), or None where there are none: tracing the network says why."""
+    try:
+        logits = logits_of(call(network, inputs))
+    except Exception:  # the caller's own code may raise anything
+        return None
+    return logits if logits.ndim == 2 else None
 
 
 def _was_trained(module: nn.modules.batchnorm._BatchNorm) -> bool:
@@ -179,8 +186,10 @@ def _decisions(look: _Look) -> list[str]:
     """Tell of a network that decides like chance, or always alike."""
     notes = []
     count, classes = len(look.decisions), look.classes or 1
+    if count < _LEAST or classes < 2:
+        return []
     kinds = 0 if look.labels is None else len(look.labels.unique())
-    if count >= _LEAST and look.labels is not None:
+    if look.labels is not None:
         right = float((look.decisions == look.labels).double().mean())
         other = _other_labels(look, right)
         if other or not look.right_by_more_than_chance:
@@ -188,7 +197,7 @@ def _decisions(look: _Look) -> list[str]:
                 f"the float network gets {right:.1%} of {count} labels right, chance is {1 / classes:.1%}: is this its "
                 f"data, its normalisation, its label order?{other}"
             )
-    if count >= _LEAST and kinds != 1 and len(look.decisions.unique()) == 1 and classes > 1:
+    if kinds != 1 and len(look.decisions.unique()) == 1:
         notes.append(
             f"the network decides for class {int(look.decisions[0])} in all of {count} samples: is this its data, its "
             "normalisation?"

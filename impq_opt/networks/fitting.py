@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from impq_opt.data.labels import check_labels
 from impq_opt.errors import DataError
 from impq_opt.networks.calling import call
 from impq_opt.networks.evidence import notes_on
+from impq_opt.networks.own import unwrapped
 
 __all__ = ["fitted"]
 
@@ -43,6 +44,7 @@ def fitted(network: nn.Module, data: Dataset, *, rows: Tensor | None = None, lab
     DataError
         The network does not run on these data; or labels are missing or wrong where they are needed.
     """
+    network = unwrapped(network)  # a compiled one would be compiled for this
     rows = torch.arange(len(data)) if rows is None else rows
     if labels and data.rows(rows[:1])[1] is None:
         raise DataError("has no labels, which this metric needs", where=f"data {data.name}", value=labels)
@@ -72,9 +74,14 @@ def _with_its_keywords(network: nn.Module, data: Dataset, rows: Tensor) -> Datas
     example, _ = data.rows(rows[:1])
     inputs = prepare(example, torch.device("cpu"))
     args, kwargs = (inputs.args, inputs.kwargs) if isinstance(inputs, Several) else ((inputs,), {})
-    signature = inspect.signature(network.forward)
+    try:
+        signature = inspect.signature(network.forward)
+    except (TypeError, ValueError):  # of compiled code, which cannot be asked
+        return data
     kinds = {parameter.kind for parameter in signature.parameters.values()}
     strange = [name for name in kwargs if name not in signature.parameters]
+    if strange and len(kwargs) == 1 and isinstance(data.inputs, Mapping):  # one input needs no name
+        return _with_its_keywords(network, replace(data, inputs=data.inputs[strange[0]]), rows)
     if strange and inspect.Parameter.VAR_KEYWORD not in kinds and len(strange) < len(kwargs):
         kept = tuple(name for name in kwargs if name not in strange)
         note = f"the network's forward does not take {', '.join(map(repr, strange))}, left out"
@@ -98,7 +105,7 @@ def _typed(network: nn.Module, data: Dataset, rows: Tensor) -> Dataset:
     home = next((p.device for p in network.parameters()), torch.device("cpu"))
     parts = parts_of(data.rows(rows[:2])[0])
     types = {name: floats for name, part in parts.items() if part.is_floating_point() and part.dtype != floats}
-    whole = {name for name, part in parts.items() if not part.is_floating_point()}
+    whole = {name for name, part in parts.items() if not (part.is_floating_point() or part.is_complex())}
     as_whole = {name: torch.int64 for name in whole if parts[name].dtype not in (torch.bool, torch.int64)}
     first: DataError | None = None
     for attempt in (types | as_whole, types | dict.fromkeys(whole, floats)):

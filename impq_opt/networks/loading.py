@@ -99,8 +99,10 @@ def _shipped_state(name: str) -> dict[str, Tensor]:
 
 
 def _told(state: dict[str, Tensor], option: str) -> int:
-    """Read the number of classes or input channels off the shapes of the last or first weights."""
+    """Read the number of classes or input channels off the shapes of the last or first weights; 0 without any."""
     shapes = [tensor.shape for tensor in state.values() if tensor.ndim > 1]
+    if not shapes:
+        return 0
     return int(shapes[-1][0] if option == "classes" else shapes[0][1])
 
 
@@ -108,12 +110,12 @@ def _torchvision(name: str, classes: int | None, pretrained: bool, states: list[
     models = torchvision_module("models")
     known = models.list_models(module=models)
     if name not in known:
-        file = Path(name).suffix and Path(name).exists()
-        raise OptionError(
-            "unknown network", where="network", value=name,
-            hint="name the network, and a file of its weights with --weights" if file
-            else nearest(name, [*known, *FACTORIES, *SHIPPED]) + "; or package.module:name, or file.py:name",
-        )  # fmt: skip
+        hint = nearest(name, [*known, *FACTORIES, *SHIPPED]) + "; or package.module:name, or file.py:name"
+        if Path(name).suffix == ".py":
+            hint = f"{name}:name, where name is a module in the file or a function that returns one"
+        elif Path(name).suffix and Path(name).exists():
+            hint = "name the network, and a file of its weights with --weights"
+        raise OptionError("unknown network", where="network", value=name, hint=hint)
     options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
     if name in ("googlenet", "inception_v3"):
         options |= {"aux_logits": False, "init_weights": False} if not pretrained else {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -152,6 +153,8 @@ def _misfit(own: dict[str, Tensor], state: State, fit: Fit, where: str) -> DataE
     if fit.missing and fit.unknown:
         near = difflib.get_close_matches(fit.missing[0], fit.unknown, n=1, cutoff=0.5)
         hint += f"; nearest to {fit.missing[0]} is {near[0]}" if near else ""
+    if fit.missing and re.search(r"-\d+-of-\d+", where):
+        hint += "; it is one of several shards, so give their folder or index"
     place = f"{where}: {state.place}" if state.place else where
     return DataError(f"the weights do not fit the network ({'; '.join(said)})", where=place, hint=hint)
 

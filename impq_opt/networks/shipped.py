@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+import sys
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from impq_opt.networks.resnet import resnet20
-from impq_opt.training.one_cycle import Recipe, accuracy, train
+from impq_opt.training import Batch, Course, Hook, Training, accuracy
+from impq_opt.training.batches import placed, steps_per_epoch
+from impq_opt.training.loop import train_on
+from impq_opt.training.samples import Samples
 
 __all__ = ["SHIPPED", "Shipped", "main"]
 
@@ -27,12 +32,56 @@ class Shipped:
 
     build: Callable[[], nn.Module]
     data: str
-    recipe: Recipe
+    epochs: int
+    training: Training
 
 
-SHIPPED = {
-    "resnet20-fashion-mnist": Shipped(lambda: resnet20(channels=1), "fashion-mnist", Recipe(epochs=4, bf16=True)),
-}
+_ONE_CYCLE = Training(rate=0.2, warmup=0.3, schedule="one-cycle", optimizer="nesterov", bf16=True)
+
+SHIPPED = {"resnet20-fashion-mnist": Shipped(lambda: resnet20(channels=1), "fashion-mnist", 4, _ONE_CYCLE)}
+
+
+class Drawn:
+    """Batches as the shipped weights saw them: order and mirroring drawn from one generator, one after the other."""
+
+    def __init__(self, data: Samples, training: Training) -> None:
+        self.data, self.training = data, training
+        self.per_epoch = steps_per_epoch(len(data), training)
+        self._next, self._batches = 0, self._drawn()
+
+    def at(self, epoch: int, place: int, device: torch.device) -> Batch:
+        """Return a batch; one before the last is found by drawing all again."""
+        wanted = epoch * self.per_epoch + place
+        if wanted < self._next:
+            self._next, self._batches = 0, self._drawn()
+        while True:
+            images, labels = next(self._batches)
+            self._next += 1
+            if self._next > wanted:
+                return placed(images, labels, device, channels_last=self.training.channels_last)
+
+    def _drawn(self) -> Iterator[tuple[Tensor, Tensor]]:
+        generator, batch = torch.Generator().manual_seed(self.training.seed), self.training.batch
+        while True:
+            order = torch.randperm(len(self.data), generator=generator)
+            for rows in order[: self.per_epoch * batch].split(batch):
+                images, labels = self.data.rows(rows)
+                assert labels is not None
+                mirrored = torch.rand(len(images), generator=generator) < 0.5
+                yield torch.where(mirrored[:, None, None, None], images.flip(-1), images), labels
+
+
+class _Told(Hook):
+    """A line every hundred steps."""
+
+    def __init__(self) -> None:
+        self.start = time.perf_counter()
+
+    def after_step(self, course: Course) -> None:
+        done = course.progress
+        if done.step % 100 == 0 or done.step == course.steps:
+            seconds, loss = time.perf_counter() - self.start, done.loss / done.seen
+            print(f"step {done.step}/{course.steps}  loss {loss:.3f}  {seconds:.0f} s", file=sys.stderr, flush=True)
 
 
 def train_again(name: str) -> tuple[nn.Module, dict[str, Any]]:
@@ -40,10 +89,12 @@ def train_again(name: str) -> tuple[nn.Module, dict[str, Any]]:
     from impq_opt.data import load_data
 
     shipped = SHIPPED[name]
-    torch.manual_seed(shipped.recipe.seed)
-    network = train(shipped.build(), *load_data(shipped.data, "train").arrays(), shipped.recipe)
-    reached = {split: accuracy(network, *load_data(shipped.data, split).arrays()) for split in ("validation", "test")}
-    return network, {"network": name, "data": shipped.data, "accuracy": reached, "recipe": asdict(shipped.recipe)}
+    torch.manual_seed(shipped.training.seed)
+    network, data = shipped.build(), load_data(shipped.data, "train")
+    train_on(network, Drawn(data, shipped.training), shipped.training, epochs=shipped.epochs, hook=_Told())
+    reached = {split: accuracy(network, load_data(shipped.data, split)) for split in ("validation", "test")}
+    recipe = {"epochs": shipped.epochs, **asdict(shipped.training)}
+    return network.eval(), {"network": name, "data": shipped.data, "accuracy": reached, "recipe": recipe}
 
 
 def main() -> None:

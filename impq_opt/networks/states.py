@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ def read_states(path: str | Path) -> list[State]:
     if path.suffix == ".json":
         return [State("", _shards(path))]
     held = _read(path)
-    states = sorted(_states(held, ""), key=lambda state: _rank(state.place))
+    states = sorted(_states(held, ""), key=lambda state: (not _has_matrices(state.tensors), _rank(state.place)))
     if not states:
         kind = sorted(map(str, held)) if isinstance(held, Mapping) else type(held).__name__
         raise FileError("is not a state dict", where=str(path), value=kind, hint=_HINT)
@@ -83,8 +84,10 @@ def _read(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except DataError as error:
         raise FileError(error.what, where=error.where, value=error.value) from None
-    except pickle.UnpicklingError:
-        raise FileError("holds more than tensors and will not be unpickled", where=str(path), hint=_HINT) from None
+    except pickle.UnpicklingError as error:
+        kind = re.search(r"GLOBAL (\S+)", str(error))  # torch says what it would have had to run
+        what = "holds more than tensors and will not be unpickled"
+        raise FileError(what, where=str(path), value=kind[1] if kind else ..., hint=_HINT) from None
     except Exception as error:  # safetensors, zip and pickle each raise their own kinds
         first = (str(error).splitlines() or [""])[0] or type(error).__name__
         if "TorchScript" in first:
@@ -107,6 +110,11 @@ def _states(held: Any, place: str, depth: int = 0) -> Iterator[State]:
 def _rank(place: str) -> tuple[int, ...]:
     """Return where a place stands among all: the file itself, then by the names along the way."""
     return tuple(_PLACES.index(name) if name in _PLACES else len(_PLACES) for name in place.split(".")) if place else ()
+
+
+def _has_matrices(tensors: dict[str, Tensor]) -> bool:
+    """Return whether there are weights among the tensors, and not a few numbers alone."""
+    return any(tensor.ndim > 1 for tensor in tensors.values())
 
 
 def _in_folder(folder: Path) -> Path:

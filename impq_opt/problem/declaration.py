@@ -193,7 +193,7 @@ def restrict(
         damage = DamageTable(take(damage.values), None if damage.stderr is None else take(damage.stderr))
     kept_pins = {}
     for group, column in pins.items():
-        kept = keep[0 if old.set_of is None else int(old.set_of[group])]
+        kept = keep[old.number_of(group)]
         if column not in kept:
             raise ProblemError("its pin is not among the candidates that are left", where=layout.names[group])
         kept_pins[group] = kept.index(column)
@@ -221,7 +221,7 @@ def pin(layout: Layout, pins: Mapping[int, int], wanted: Mapping[str, float | st
     found = dict(pins)
     for pattern, precision in wanted.items():
         for group in _select(layout, pattern, f"pins.{pattern}" if isinstance(pattern, str) else "pins").tolist():
-            number = 0 if layout.candidates.set_of is None else int(layout.candidates.set_of[group])
+            number = layout.candidates.number_of(group)
             column = layout.candidates.position(number, precision)
             if column is None:
                 raise ProblemError(

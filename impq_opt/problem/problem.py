@@ -24,8 +24,8 @@ from impq_opt.groups.labelled import align
 from impq_opt.groups.layout import Layout
 from impq_opt.groups.names import GroupNames
 from impq_opt.problem.declaration import Group, from_groups, pin, restrict, tie
-from impq_opt.problem.stays import STORED, Stay, Whole, check_stays, width
-from impq_opt.problem.unmeasured import keeping, mask, most_columns, own_pins
+from impq_opt.problem.stays import STORED, Stay, Whole, check_stays, staying_lines, width
+from impq_opt.problem.unmeasured import keeping, mask, most_columns, own_pins, unmeasured_lines
 from impq_opt.problem.validation import check_damage, check_goals, check_grids, check_pins, check_tables, check_ties
 from impq_opt.types import BoolArray
 
@@ -299,6 +299,14 @@ class Problem(Layout):
             groups += Fraction(repr(level)) * int(sizes[widths == level].sum())  # bits stand for their decimals
         return Whole.of(groups, int(sizes.sum()), self.stored, self.stays)
 
+    def notes(self, bits: npt.ArrayLike | None = None) -> list[str]:
+        """Return in words, a line each, what stays as it is and which groups' damage nobody knows, at ``bits`` (G,)."""
+        lines = staying_lines(self.stays or (), int(self.sizes[self.weights()].sum()))
+        if self.unmeasured is not None:
+            kept = {group: column for group, column in self._most.items() if self.pins.get(group) == column}
+            lines += unmeasured_lines(self, self.unmeasured, kept, bits)
+        return lines
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 over everything that determines the answer; not over provenance, grids and what stays."""
@@ -349,7 +357,7 @@ class Problem(Layout):
 
 
 # Fields of a layout with a number for each group.
-_VECTORS = ("kinds", "ranges", "macs", "reads", "lengths")
+_VECTORS = ("kinds", "ranges", "macs", "reads", "lengths", "unmeasured")
 
 
 def _vectors(kinds: Any, fields: Mapping[str, Any]) -> dict[str, Any]:

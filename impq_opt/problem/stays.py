@@ -9,10 +9,12 @@ from fractions import Fraction
 from impq_opt.documents.numbers import read_exact, read_whole
 from impq_opt.errors import ProblemError
 
-__all__ = ["STORED", "Stay", "Whole", "check_stays"]
+__all__ = ["STORED", "Stay", "Whole", "by_reason", "check_stays", "staying_lines", "width"]
 
 # Bits of a parameter where nobody says how it is stored: float32.
 STORED = 32
+
+_SHOWN = 3  # names in a line
 
 _MOST = 2**55  # elements, as in a problem file
 _WIDEST = 2**16  # bits of one element
@@ -59,7 +61,7 @@ def width(value: object, where: str) -> int | Fraction:
 
 
 def check_stays(stays: Iterable[Stay]) -> tuple[Stay, ...]:
-    """Return what stays as a tuple; raise ProblemError where an entry is none, or has the name of another."""
+    """Return what stays as a tuple, one reason after the other; raise ProblemError where an entry is none."""
     try:
         entries = tuple(stays)
     except TypeError:
@@ -71,7 +73,15 @@ def check_stays(stays: Iterable[Stay]) -> tuple[Stay, ...]:
         if entry.name in names:
             raise ProblemError("is listed twice", where=f"stays[{place}]", value=entry.name)
         names.add(entry.name)
-    return entries
+    return tuple(entry for some in by_reason(entries).values() for entry in some)
+
+
+def by_reason(stays: Iterable[Stay]) -> dict[tuple[str, int | Fraction], list[Stay]]:
+    """Return what stays by reason and bits, in the order in which these first come."""
+    found: dict[tuple[str, int | Fraction], list[Stay]] = {}
+    for stay in stays:
+        found.setdefault((stay.reason, stay.bits), []).append(stay)
+    return found
 
 
 @dataclass(frozen=True)
@@ -111,3 +121,17 @@ class Whole:
     def ratio(self) -> Fraction | None:
         """How many times smaller the network is than as it is stored; None where nothing is left of it."""
         return self.stored / self.bits if self.bits else None
+
+
+def staying_lines(stays: Sequence[Stay], weights: int) -> list[str]:
+    """Return in words what stays, beside so many ``weights`` in groups: a line a reason, the largest first."""
+    total = weights + sum(stay.elements for stay in stays)
+    parts = sorted(by_reason(stays).items(), key=lambda part: -sum(stay.elements for stay in part[1]))
+    lines = []
+    for (reason, bits), entries in parts:
+        names = ", ".join(stay.name for stay in entries[:_SHOWN])
+        more = f" and {len(entries) - _SHOWN:,} more" if len(entries) > _SHOWN else ""
+        count = sum(stay.elements for stay in entries)
+        width = f"{float(bits):g}"
+        lines.append(f"{names}{more}: {reason}; {count:,} of {total:,} parameters stay at {width} bits")
+    return lines

@@ -18,7 +18,7 @@ from impq_opt.groups.layout import Layout
 from impq_opt.groups.names import GroupNames
 from impq_opt.types import BoolArray, IntArray
 
-__all__ = ["AS_IT_IS", "few", "keeping", "mask", "most_columns", "own_pins", "unknown_groups"]
+__all__ = ["AS_IT_IS", "few", "keeping", "mask", "most_columns", "own_pins", "unknown_groups", "unmeasured_lines"]
 
 # From here on a number is as good as not quantized, and rounding it does no damage worth the name.
 AS_IT_IS = 16
@@ -97,6 +97,42 @@ def unknown_groups(unmeasured: BoolArray | None, bits: npt.ArrayLike, *, numbere
 
 
 def few(names: GroupNames, groups: IntArray) -> str:
-    """Return the names of groups in words, the first of many."""
-    shown = [names[group] for group in groups[:_SHOWN].tolist()]
-    return ", ".join(shown) + (f" and {len(groups) - _SHOWN:,} more" if len(groups) > _SHOWN else "")
+    """Return the names of groups in words, the first of many; all kernels of a layer are called by the layer's."""
+    shown: list[str] = []
+    left = len(groups)
+    for label in dict.fromkeys(names.label_of[groups].tolist()):
+        inside = groups[names.label_of[groups] == label].tolist()
+        whole = len(inside) == names.offsets[label + 1] - names.offsets[label] > 1
+        for part in [inside] if whole else [[group] for group in inside]:
+            if len(shown) == _SHOWN:
+                return f"{', '.join(shown)} and {left:,} more"
+            shown.append(f"{names.labels[label]} ({len(part)} groups)" if whole else names[part[0]])
+            left -= len(part)
+    return ", ".join(shown)
+
+
+def unmeasured_lines(
+    layout: Layout, unmeasured: BoolArray, kept: Mapping[int, int], bits: npt.ArrayLike | None
+) -> list[str]:
+    """Return in words which groups are unmeasured: those ``kept`` at a column, and the others, at ``bits`` (G,)."""
+    groups = np.flatnonzero(unmeasured)
+    inside = np.isin(groups, list(kept))
+    lines = []
+    for some, where in ((groups[inside], "kept at"), (groups[~inside], "at")):
+        if len(some):
+            count = "1 group" if len(some) == 1 else f"{len(some):,} groups"
+            widths = _widths_of(layout, some, kept if where == "kept at" else None, bits)
+            lines.append(f"no damage is known of {count}, {where} {widths}: {few(layout.names, some)}")
+    return lines
+
+
+def _widths_of(layout: Layout, groups: IntArray, kept: Mapping[int, int] | None, bits: npt.ArrayLike | None) -> str:
+    """Return in words the precisions of some groups."""
+    if layout.candidates.numbered or (kept is None and bits is None):
+        return "any precision" if kept is None else "the dearest candidate"
+    if kept is not None:
+        widths = [layout.candidates.of(group)[kept[group]] for group in groups.tolist()]
+    else:
+        widths = np.asarray(bits, dtype=np.float64)[groups].tolist()
+    low, high = min(widths), max(widths)
+    return f"{low:g} bits" if low == high else f"{low:g} to {high:g} bits"

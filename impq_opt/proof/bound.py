@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -16,12 +15,13 @@ import numpy as np
 
 from impq_opt.errors import SolverError
 from impq_opt.exactness import native
-from impq_opt.exactness.sums import UNIT_BITS, dyadic_units, exact_int_sum, exact_units, of_units, product
-from impq_opt.instance.instance import Block, Direction, Instance, RankOne
+from impq_opt.exactness.sums import UNIT_BITS, dyadic_units, exact_units, of_units, product
+from impq_opt.instance.instance import Block, Instance, RankOne
 from impq_opt.instance.local import is_local
+from impq_opt.instance.row import Table
 from impq_opt.proof.check import Assessment, assess
-from impq_opt.proof.pricing import Prices, least_priced
-from impq_opt.types import FloatArray, IntArray
+from impq_opt.proof.pricing import Priced, above_least, least_priced
+from impq_opt.types import IntArray
 
 __all__ = ["dual_bound", "examine"]
 
@@ -41,9 +41,10 @@ def examine(
     """
     plain = not (instance.ties or instance.budgets or instance.coupled or instance.peaks)
     if choice is None or not multipliers or not plain or native.library is None or not _is_choice(instance, choice):
-        found = None if choice is None else assess(instance, choice)
-        return found, dual_bound(instance, multipliers) if multipliers else -math.inf
-    by_cost, lam = instance.direction is Direction.COST, _multiplier(instance, multipliers)
+        assessment = None if choice is None else assess(instance, choice)
+        return assessment, dual_bound(instance, multipliers) if multipliers else -math.inf
+    priced = _priced(instance, multipliers)
+    by_cost, lam = instance.objective.whole, priced[1][1] if instance.limits else 0.0
     cost, least, damage, minima = instance.base_cost, 0, 0, 0  # the last two in units of 2**-1074
     for block in instance.blocks:
         recounted = _recount(block, np.ascontiguousarray(choice[block.groups], dtype=np.int64), by_cost, lam)
@@ -55,13 +56,9 @@ def examine(
         least += least_cost
         minima += dyadic_units(*least_values)
     exact = instance.base_damage + of_units(damage) if instance.base_damage else of_units(damage)
-    broken = []
-    if instance.bound is not None and exact > instance.bound:
-        broken.append("bound")
-    if instance.limit is not None and cost > instance.limit:
-        broken.append("budget")
+    broken = tuple(row.name for row in instance.limits if row.broken_by(cost if row.whole else exact))
     dual = _lowered(instance, minima) + (least if by_cost else Fraction(lam) * least)
-    return Assessment(cost, exact, tuple(broken)), dual + _constants(instance, lam, multipliers)
+    return Assessment(cost, exact, cost if by_cost else exact, broken), dual + _constants(priced)
 
 
 def _is_choice(instance: Instance, choice: object) -> bool:
@@ -99,23 +96,21 @@ def _factor(budgets: int) -> float:
     return 1.0 - (4 + 3 * budgets) * _EPS
 
 
-def _multiplier(instance: Instance, multipliers: Mapping[str, float]) -> float:
-    """Return the multiplier of the bound or budget that goes with the direction; raise SolverError for wrong ones."""
+def _priced(instance: Instance, multipliers: Mapping[str, float]) -> Priced:
+    """Return the objective and the limits with what each weighs; raise SolverError for wrong multipliers."""
     for name, value in multipliers.items():
         if not (math.isfinite(value) and value >= 0):
             raise SolverError(f"multiplier {name!r} must be finite and >= 0, got {value}")
-    known = {"bound", "budget"} | {budget.name for budget in (*instance.budgets, *instance.peaks)}
-    if not set(multipliers) <= known:
-        raise SolverError(f"unknown multipliers {sorted(set(multipliers) - known)}")
-    if instance.direction is Direction.COST:
-        return multipliers.get("bound", 0.0) if instance.bound is not None else 0.0
-    return multipliers.get("budget", 0.0)
+    unknown = multipliers.keys() - instance.multiplier_names
+    if unknown:
+        raise SolverError(f"unknown multipliers {sorted(unknown)}")
+    return [(instance.objective, 1.0), *((row, multipliers.get(row.name, 0.0)) for row in instance.limits)]
 
 
 def _lowered(instance: Instance, minima: int) -> Fraction:
     """Return the sum ``minima`` of least values, in units of 2**-1074, less what underflow may have taken off them."""
     minima -= instance.size * (1 + len(instance.budgets))  # one unit for each product
-    if instance.direction is Direction.DAMAGE:
+    if not instance.objective.whole:
         return of_units(minima)
     # A bound on whole numbers needs no bits so far below one, and shorter fractions are quicker.
     return Fraction(minima >> (UNIT_BITS - 128), 1 << 128)
@@ -125,78 +120,75 @@ def _lowered(instance: Instance, minima: int) -> Fraction:
 def dual_bound(instance: Instance, multipliers: Mapping[str, float]) -> Fraction | float:
     """Return a lower bound on the objective that ``multipliers`` >= 0 prove; -inf where they prove nothing.
 
-    COST: sum_g min_k (cost + lambda damage + sum_r mu_r row_r) - lambda bound - sum_r mu_r limit_r, in quanta.
-    DAMAGE: sum_g min_k (damage + lambda cost + ...) - lambda limit - ..., in damage.
+    sum_g min_k (objective + sum_r mu_r row_r) - sum_r mu_r limit_r, in quanta of the objective (Everett 1963).
     Where costs couple groups, and with limits on few groups, the minimum is over all groups together
     (:func:`impq_opt.proof.pricing.least_priced`). For the least of a peak it is the first limit on its steps at which
-    lambda (damage - bound) + sum_r mu_r (row_r - limit_r) is not above 0 for every choice.
+    sum_r mu_r (row_r - limit_r) is not above 0 for every choice.
 
     Every float64 operation rounds by at most a factor (1 +- 2^-53); all terms are made non-negative first (a row's
     smallest cost is taken out exactly), so the computed minima are at most a known factor above the true ones.
+
+    Parameters
+    ----------
+    multipliers : mapping
+        By the names of the limits; of those that are left out it is 0.
+
+    Raises
+    ------
+    SolverError
+        For multipliers that are negative or not finite, or of no limit.
     """
-    lam = _multiplier(instance, multipliers)
-    if instance.direction is Direction.DAMAGE and instance.limit is None:
-        return -math.inf
+    priced = _priced(instance, multipliers)
     if instance.peaks:
-        return _peak_bound(instance, lam, multipliers)
+        return _peak_bound(instance, multipliers)
     if instance.coupled or any(map(is_local, instance.budgets)):
-        by_cost = instance.direction is Direction.COST
-        prices = Prices(1.0 if by_cost else lam, lam if by_cost else 1.0, multipliers)
-        return least_priced(instance, prices) + _constants(instance, lam, multipliers)
+        return least_priced(instance, priced) + _constants(priced)
     shifts, minima = Fraction(0), 0  # what was taken out of the values, and their minima in units of 2**-1074
-    for cost, damage, rows in _chunks(instance):
-        least = cost.min(axis=1)
-        excess = (cost - least[:, None]).astype(np.float64)
-        value = excess + lam * damage if instance.direction is Direction.COST else damage + lam * excess
-        shift = exact_int_sum(least)
-        shifts += shift if instance.direction is Direction.COST else Fraction(lam) * shift
-        for budget, row in zip(instance.budgets, rows, strict=True):
-            mu = multipliers.get(budget.name, 0.0)
-            if mu:
-                lowest = row.min(axis=1)
-                value = value + mu * (row - lowest[:, None]).astype(np.float64)
-                shifts += Fraction(mu) * exact_int_sum(lowest)
-        minima += exact_units(np.minimum(value.min(axis=1), _HUGE) * _factor(len(rows)))
-    return _lowered(instance, minima) + shifts + _constants(instance, lam, multipliers)
+    factor = _factor(len(instance.budgets))
+    for tables in _chunks(instance, priced):
+        value: Table = np.zeros(1)
+        for table, (_, price) in zip(tables, priced, strict=True):
+            if price:
+                excess, lowest = above_least(table)
+                value = value + (excess if price == 1 else price * excess)
+                shifts += Fraction(price) * lowest
+        minima += exact_units(np.minimum(value.min(axis=1), _HUGE) * factor)
+    return _lowered(instance, minima) + shifts + _constants(priced)
 
 
-def _peak_bound(instance: Instance, lam: float, multipliers: Mapping[str, float]) -> Fraction:
+def _peak_bound(instance: Instance, multipliers: Mapping[str, float]) -> Fraction:
     """Return the least peak that ``multipliers`` do not rule out, by bisection."""
-    low = max(step.base + exact_int_sum(step.table.min(axis=1)) for step in instance.peaks) - 1
-    high = max(step.base + exact_int_sum(step.table.max(axis=1)) for step in instance.peaks)
-    prices = Prices(0.0, lam, multipliers)
+    ends = [step.ends for step in instance.peaks]
+    low, high = int(max(least for least, _ in ends)) - 1, int(max(most for _, most in ends))
     while high - low > 1:
         limit = (low + high) // 2
-        steps = tuple(replace(step, limit=limit) for step in instance.peaks)
-        below = replace(instance, peaks=(), budgets=(*instance.budgets, *steps))
-        if least_priced(below, prices) + _constants(below, lam, multipliers) > 0:
+        below = instance.below_peak(limit)
+        priced = _priced(below, multipliers)[1:]
+        if least_priced(below, priced) + _constants(priced) > 0:
             low = limit
         else:
             high = limit
     return Fraction(low + 1)
 
 
-def _constants(instance: Instance, lam: float, multipliers: Mapping[str, float]) -> int | Fraction:
-    """Pinned groups, less the multipliers times the limits."""
-    if instance.direction is Direction.COST:
-        total: int | Fraction = instance.base_cost
-        if instance.bound is not None:
-            total += product(lam, instance.base_damage - instance.bound)
-    else:
-        assert instance.limit is not None
-        total = instance.base_damage + Fraction(lam) * (instance.base_cost - instance.limit)
-    for budget in instance.budgets:
-        total += Fraction(multipliers.get(budget.name, 0.0)) * (budget.base - budget.limit)
+def _constants(priced: Priced) -> int | Fraction:
+    """Return what pinned groups bring, less the multipliers times the limits."""
+    total: int | Fraction = 0
+    for row, price in priced:
+        if price:
+            total += row.base if row.limit is None else product(price, row.base - row.limit)
     return total
 
 
-def _chunks(instance: Instance) -> Iterator[tuple[IntArray, FloatArray, list[IntArray]]]:
-    """Yield cost, damage and budget tables (n, K), a cache-sized part of the instance at a time."""
+def _chunks(instance: Instance, priced: Priced) -> Iterator[list[Table]]:
+    """Yield the tables (n, K) of ``priced`` rows, a cache-sized part of the instance at a time."""
     for block in instance.blocks:
         count = len(np.arange(instance.size)[block.groups]) if isinstance(block.groups, slice) else len(block.groups)
         for start in range(0, count, _CHUNK):
             part = slice(start, min(start + _CHUNK, count))
             places = part if isinstance(block.groups, slice) else block.groups[part]
             cost, damage = block.part(part).tables()
-            rows = [budget.table[places][:, : cost.shape[1]] for budget in instance.budgets]
-            yield cost, damage, rows
+            yield [
+                (cost if row.whole else damage) if row.of_blocks else row.table[places][:, : cost.shape[1]]
+                for row, _ in priced
+            ]

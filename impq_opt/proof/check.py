@@ -9,6 +9,7 @@ import numpy as np
 
 from impq_opt.errors import SolverError
 from impq_opt.instance.instance import Instance
+from impq_opt.instance.row import Value
 from impq_opt.types import IntArray
 
 __all__ = ["Assessment", "assess"]
@@ -16,10 +17,11 @@ __all__ = ["Assessment", "assess"]
 
 @dataclass(frozen=True)
 class Assessment:
-    """What a choice costs and damages, exactly, and which limits it breaks."""
+    """What a choice costs and damages, exactly, which of them is minimised, and which limits are broken."""
 
     cost: int
     damage: Fraction
+    objective: Value
     broken: tuple[str, ...]
 
     @property
@@ -29,7 +31,13 @@ class Assessment:
 
 
 def assess(instance: Instance, choice: IntArray) -> Assessment:
-    """Recompute everything about a choice (size,) of the free groups; raise SolverError where it is none."""
+    """Recompute everything about a choice (size,) of the free groups.
+
+    Raises
+    ------
+    SolverError
+        Where it is no choice of the instance.
+    """
     if not isinstance(choice, np.ndarray) or choice.shape != (instance.size,) or choice.dtype.kind not in "iu":
         raise SolverError(f"a choice must be {instance.size} integers, got {choice!r:.80}")
     if choice.size and (int(choice.min()) < 0 or bool((choice >= instance.widths).any())):
@@ -37,9 +45,8 @@ def assess(instance: Instance, choice: IntArray) -> Assessment:
     choice = choice.astype(np.int64, copy=False)
     cost, damage = instance.cost_of(choice), instance.damage_of(choice)
     broken = []
-    if instance.bound is not None and damage > instance.bound:
-        broken.append("bound")
-    if instance.limit is not None and cost > instance.limit:
-        broken.append("budget")
-    broken += [b.name for b in instance.budgets if instance.budget_of(b, choice) > b.limit]
-    return Assessment(cost, damage, tuple(broken))
+    for row in instance.limits:
+        own = cost if row.whole else damage
+        if row.broken_by(own if row.of_blocks else row.at(choice)):
+            broken.append(row.name)
+    return Assessment(cost, damage, cost if instance.objective.whole else damage, tuple(broken))

@@ -15,7 +15,7 @@ from functools import cached_property
 
 from impq_opt.exactness.sums import exact_sum
 from impq_opt.instance.compile import compile_instance
-from impq_opt.instance.instance import Direction, Instance, RankOne
+from impq_opt.instance.instance import Instance, RankOne
 from impq_opt.instance.rows import CostRow, cost_row
 from impq_opt.problem.problem import Problem
 
@@ -51,7 +51,7 @@ class Parts:
     def of(cls, instance: Instance) -> Parts:
         """Return the parts of a question."""
         limits = {}
-        for name, most in instance.limits.items():
+        for name, most in instance.limits_on_costs.items():
             own = instance.limit is not None and name == "+".join(instance.row.weights)
             limits[name] = Limit(instance.row.weights if own else {name: 1}, most)
         return cls(instance.problem, instance.bound, limits)
@@ -105,17 +105,17 @@ class Parts:
         problem = self.held(rest)
         row = self.row(subject, problem)
         if linear:
-            return compile_instance(problem, direction=Direction.COST, bound=None, cost=row)
+            return compile_instance(problem, cost=row)
         names = [name for kind, name in self.items if kind == "budget" and ("budget", name) in rest]
         if subject != BOUND:
             bound, budgets = self.bound if BOUND in rest else None, self._budgets(problem, names)
-            found = compile_instance(problem, direction=Direction.COST, bound=bound, cost=row, budgets=budgets)
-            return found if bound is not None else found.with_bound(_any_damage(found))
+            instance = compile_instance(problem, cost=row, bound=bound, budgets=budgets)
+            return instance if bound is not None else instance.with_bound(_any_damage(instance))
         first = min(names, key=lambda name: self.is_peak(("budget", name)))
         budgets = self._budgets(problem, [name for name in names if name != first])
         row = self.row(("budget", first), problem)
         limit = int(self.limits[first].most // row.quantum)
-        return compile_instance(problem, direction=Direction.DAMAGE, bound=None, cost=row, limit=limit, budgets=budgets)
+        return compile_instance(problem, cost=row, limit=limit, budgets=budgets)
 
     def _budgets(self, problem: Problem, names: Iterable[str]) -> list[tuple[str, CostRow, int]]:
         rows = [(name, step, row) for name in names for step, row in self._steps(problem, name)]

@@ -20,9 +20,10 @@ from impq_opt.costs import format_quantity, parse_quantity
 from impq_opt.errors import ImpqError
 from impq_opt.exactness.sums import ceil_float, exact_int_sum, exact_sum, floor_float
 from impq_opt.instance.instance import Instance, RankOne
+from impq_opt.instance.ties import member_damages
 from impq_opt.problem.allocation import Allocation, Diagnosis, Status, rounded
 from impq_opt.proof.conflict import BOUND, Item, Parts, smallest_conflict
-from impq_opt.proof.pricing import Prices, least_priced
+from impq_opt.proof.pricing import least_priced
 from impq_opt.types import IntArray
 
 __all__ = ["diagnose", "quantity_text", "smallest_damage"]
@@ -181,9 +182,9 @@ def _lower(parts: Parts, instance: Instance, subject: Item, rest: frozenset[Item
     """Return a number that the cost is never below, whatever the limits of ``rest`` that are on many groups."""
     if instance.pairs is not None:
         instance = parts.question(subject, rest - {BOUND})
-        least = instance.base_cost + math.ceil(least_priced(instance, Prices(1.0, 0.0, {})))
+        least = instance.base_cost + math.ceil(least_priced(instance, [(instance.objective, 1.0)]))
     elif instance.peaks:
-        least = max(step.base + exact_int_sum(_row_min(step.table, instance.widths)) for step in instance.peaks)
+        least = int(max(step.ends[0] for step in instance.peaks))
     else:
         least = instance.base_cost + sum(exact_int_sum(_row_min(b.cost, b.widths)) for b in instance.blocks)
     return least * instance.quantum
@@ -240,19 +241,17 @@ def _least_damaging(instance: Instance) -> IntArray:
         choice[block.groups] = (
             block.damage.right.argmin() if one else _inside(block.damage, block.widths).argmin(axis=1)  # type: ignore[union-attr,arg-type]
         )
-    problem = instance.problem
     # Ties have the last blocks, one each.
     for tie, block in zip(instance.ties, instance.blocks[len(instance.blocks) - len(instance.ties) :], strict=True):
         table = block.tables()[1]
         with np.errstate(over="ignore"):  # what is close to the end of float64 is close to infinity
             close = table <= table.min(axis=1, keepdims=True) * (1 + 1e-12)
-        for place in np.flatnonzero(close.sum(axis=1) > 1).tolist():
-            members = tie.members[place].tolist()
-            rows = [problem.damage.at(slice(g, g + 1), problem.candidates.of(g))[0] for g in members]
-            sums = {
-                k: exact_sum(np.array([row[c[k]] for row, c in zip(rows, tie.columns, strict=True)]))
-                for k in np.flatnonzero(close[place]).tolist()
-            }
+        several = np.flatnonzero(close.sum(axis=1) > 1)
+        if len(several) == 0:
+            continue
+        damages = member_damages(instance.problem, tie)
+        for place in several.tolist():
+            sums = {k: exact_sum(damages[place, :, k]) for k in np.flatnonzero(close[place]).tolist()}
             choice[tie.groups[place]] = min(sums, key=lambda k: (sums[k], k))
     return choice
 
@@ -321,11 +320,10 @@ def _largest(parts: Parts, held: frozenset[Item]) -> list[str]:
     choice = instance.lift(_least_damaging(instance))
     damage = problem.damage.chosen(problem.candidates, choice)
     total = exact_sum(damage)
-    sets = problem.candidates.set_of
     told = []
     for g in np.argsort(-damage, kind="stable")[:3].tolist():
         share = math.floor(100 * Fraction(float(damage[g])) / total) if total else 0
-        label = problem.candidates.labels(0 if sets is None else int(sets[g]))[int(choice[g])]
+        label = problem.candidates.label(g, int(choice[g]))
         bits, pinned = "" if problem.candidates.numbered else " bits", " (pinned)" if g in problem.pins else ""
         if share:
             told.append(f"{problem.names[g]} at {label}{bits}{pinned} with at least {share}% of it")

@@ -1,16 +1,15 @@
 """The least priced sum of an instance whose costs couple groups, never above the true one.
 
-For prices (one for cost, one for damage, one a budget) the priced sum over a choice is a function of one and two
-variables. Its minimum is taken in two steps: leaves of the graph into their only neighbours, all at once, and the rest
-by elimination, among the choices that keep the limits on few groups; for those floats are floored to whole numbers of
-a power of two first, so that no later sum rounds.
+With a price for each row the priced sum over a choice is a function of one and two variables. Its minimum is taken in
+two steps: leaves of the graph into their only neighbours, all at once, and the rest by elimination, among the choices
+that keep the limits on few groups; for those floats are floored to whole numbers of a power of two first, so that no
+later sum rounds.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -21,9 +20,10 @@ from impq_opt.instance.coupling import Coupling
 from impq_opt.instance.elimination import Factor, least_sum, strip_leaves
 from impq_opt.instance.instance import Instance
 from impq_opt.instance.local import LocalLimit, local_limits
+from impq_opt.instance.row import Row, Table
 from impq_opt.types import FloatArray, IntArray
 
-__all__ = ["Prices", "least_priced"]
+__all__ = ["Priced", "above_least", "least_priced"]
 
 
 _EPS = 2.0**-53
@@ -33,50 +33,50 @@ _HUGE = 1e290
 _CHUNK = 1 << 12
 
 
-@dataclass(frozen=True)
-class Prices:
-    """What one quantum of cost, one unit of damage and one quantum of each budget weigh; all >= 0."""
-
-    cost: float
-    damage: float
-    budgets: Mapping[str, float]
+# Rows of an instance, and what a quantum of each weighs, or a unit of damage: >= 0.
+Priced = Sequence[tuple[Row, float]]
 
 
-def least_priced(instance: Instance, prices: Prices) -> Fraction:
-    """Return a lower bound on the priced sum over all choices of the free groups, pins and constants left out.
+def least_priced(instance: Instance, priced: Priced) -> Fraction:
+    """Return a lower bound on the sum of ``priced`` rows over all choices of the free groups, their bases left out.
 
     Choices that break a limit on few groups (:mod:`impq_opt.instance.local`) do not count.
     """
-    singles, shift = _singles(instance, prices)
-    couplings = [(instance.pairs, prices.cost)] + [(b.pairs, prices.budgets.get(b.name, 0.0)) for b in instance.budgets]
-    parts = [(pairs, price) for pairs, price in couplings if pairs is not None and price > 0]
+    singles, shift = _singles(instance, priced)
+    parts = [(row.pairs, price) for row, price in priced if row.pairs is not None and price > 0]
     for pairs, price in parts:
         if pairs.tables is not None and pairs.tables.min(initial=0) < 0:
             shift += Fraction(price) * exact_int_sum(np.minimum(pairs.tables.min(axis=(1, 2)), 0))
+    rows = 1 + len(instance.budgets)  # besides damage
     # Each part brings an int -> float, a shift, a product and a sum, on top of what the singles bring.
-    factor = 1.0 - (8 + 4 * len(couplings) + 3 * len(parts)) * _EPS
+    factor = 1.0 - (8 + 4 * rows + 3 * len(parts)) * _EPS
     local = local_limits(instance)
     if not parts and not local:
         return shift + exact_sum(singles.min(axis=1) * factor)
     left, right = _union([pairs for pairs, _ in parts], instance.size)
-    return (
-        shift + _least(singles, left, right, parts, local, factor) - Fraction(instance.size * len(couplings), 1 << 1074)
-    )
+    return shift + _least(singles, left, right, parts, local, factor) - Fraction(instance.size * rows, 1 << 1074)
 
 
-def _singles(instance: Instance, prices: Prices) -> tuple[FloatArray, Fraction]:
+def _singles(instance: Instance, priced: Priced) -> tuple[FloatArray, Fraction]:
     """Return the priced table (size, K) of single groups, not negative, and the exact sum that was taken out of it."""
-    cost, damage = instance.tables
-    least = cost.min(axis=1)
-    values = prices.cost * (cost - least[:, None]).astype(np.float64) + prices.damage * damage
-    shift = Fraction(prices.cost) * exact_int_sum(least)
-    for budget in instance.budgets:
-        price = prices.budgets.get(budget.name, 0.0)
+    values, shift = np.zeros(instance.tables[0].shape), Fraction(0)
+    for row, price in priced:
         if price:
-            lowest = budget.table.min(axis=1)
-            values += price * (budget.table - lowest[:, None]).astype(np.float64)
-            shift += Fraction(price) * exact_int_sum(lowest)
+            excess, lowest = above_least(row.table)
+            values += price * excess
+            shift += Fraction(price) * lowest
     return np.minimum(values, _HUGE), shift
+
+
+def above_least(table: Table) -> tuple[FloatArray, int]:
+    """Return by how much entries (n, K) exceed their row's smallest, and the exact sum of those.
+
+    Costs may be negative. Damages are not, and stay as they are.
+    """
+    if table.dtype.kind == "f":
+        return table, 0
+    least = table.min(axis=1)
+    return (table - least[:, None]).astype(np.float64), exact_int_sum(least)
 
 
 def _union(couplings: list[Coupling], size: int) -> tuple[IntArray, IntArray]:

@@ -12,23 +12,19 @@ from fractions import Fraction
 from functools import cache
 
 from impq_opt.errors import SolverError
-from impq_opt.exactness.sums import floor_float, product, reported_as_low
+from impq_opt.exactness.sums import floor_float, product
 from impq_opt.instance.contract import Claim, Solver, clock
-from impq_opt.instance.instance import Direction, Instance
+from impq_opt.instance.instance import Instance
 from impq_opt.judge.recount import Outcome, prove_bound, prove_infeasible
 from impq_opt.problem.allocation import Allocation, Certificate, Diagnosis, Enumeration, Status
 from impq_opt.proof.bound import examine
 from impq_opt.proof.check import Assessment
+from impq_opt.registry import option_fields
 
-__all__ = ["conclude", "objective_of"]
+__all__ = ["conclude"]
 
 # Partial assignments that are looked at to repeat another's enumeration.
 _REPEATED = 100_000
-
-
-def objective_of(instance: Instance, found: Assessment) -> int | Fraction:
-    """Return what ``instance`` minimises: the cost in quanta, or the damage."""
-    return found.cost if instance.direction is Direction.COST else found.damage
 
 
 def conclude(
@@ -64,9 +60,8 @@ def conclude(
     if diagnosis is not None or (found is None and claim.enumeration is not None and claim.lower_bound == math.inf):
         status = Status.INFEASIBLE
     elif found is not None:
-        status = Status.OPTIMAL if _closed(instance, found, lower) else Status.FEASIBLE
-    by_cost = instance.direction is Direction.COST
-    unit = instance.quantum if by_cost else 1
+        closed = lower != -math.inf and instance.objective.closes(lower, found.objective)
+        status = Status.OPTIMAL if closed else Status.FEASIBLE
     problem = instance.problem
     return Allocation(
         problem=problem,
@@ -76,9 +71,9 @@ def conclude(
         cost_weights=dict(instance.row.weights),
         exact_cost=None if found is None else product(found.cost, instance.quantum),
         exact_damage=None if found is None else found.damage,
-        exact_lower_bound=product(lower, unit) if lower != -math.inf else -math.inf,
+        exact_lower_bound=product(lower, instance.objective.quantum) if lower != -math.inf else -math.inf,
         bound=instance.bound,
-        budgets=instance.limits,
+        budgets=instance.limits_on_costs,
         certificate=certificate,
         diagnosis=diagnosis,
         solver=strategy.name,
@@ -102,7 +97,7 @@ def _with_trusted_enumeration(instance: Instance, claim: Claim, name: str, belie
     if infeasible:
         recount = prove_infeasible(instance, states=_REPEATED)
     else:
-        known = {"bound", "budget"} | {budget.name for budget in (*instance.budgets, *instance.peaks)}
+        known = instance.multiplier_names
         multipliers = {
             name: value for name, value in claim.multipliers.items() if name in known and 0 <= value < math.inf
         }
@@ -117,7 +112,7 @@ def _with_trusted_enumeration(instance: Instance, claim: Claim, name: str, belie
 
 @cache
 def _option_names(kind: type[Solver]) -> tuple[str, ...]:
-    return tuple(field.name for field in dataclasses.fields(kind))
+    return tuple(field.name for field in option_fields(kind))
 
 
 def _checked_bound(
@@ -126,38 +121,23 @@ def _checked_bound(
     """Return the lower bound that may be believed, and what it rests on."""
     if isinstance(dual, Fraction):
         # costs are whole, damages are not negative
-        whole = instance.direction is Direction.COST
-        dual = math.ceil(dual) if whole else Fraction(max(0.0, floor_float(dual)))
+        dual = math.ceil(dual) if instance.objective.whole else Fraction(max(0.0, floor_float(dual)))
     lower: int | Fraction | float = dual
     if claim.enumeration is not None and abs(claim.lower_bound) != math.inf:
         claimed = claim.lower_bound
         lower = max(lower, claimed if isinstance(claimed, int) else Fraction(claimed))
-    if found is not None and lower > objective_of(instance, found):
-        if dual > objective_of(instance, found):
+    if found is not None and lower > found.objective:
+        if dual > found.objective:
             raise AssertionError("a dual bound above a feasible value: please report this instance")
         raise SolverError(
             f"solver {strategy.name!r} claimed a lower bound of {claim.lower_bound} above its own answer's "
-            f"{objective_of(instance, found)}"
+            f"{found.objective}"
         )
     if dual == -math.inf and claim.enumeration is None:
         return lower, None
-    unit = instance.quantum if instance.direction is Direction.COST else 1
     return lower, Certificate(
         multipliers=dict(claim.multipliers),
         quantum=instance.quantum,
-        dual_bound=dual if dual == -math.inf else product(dual, unit),
+        dual_bound=dual if dual == -math.inf else product(dual, instance.objective.quantum),
         enumeration=claim.enumeration if lower > dual else None,
     )
-
-
-def _closed(instance: Instance, found: Assessment, lower: int | Fraction | float) -> bool:
-    """Return whether no allocation can be better.
-
-    Costs are whole numbers of quanta. Damages are compared as they are reported, rounded once to the nearest float64:
-    optimal means that no allocation has a smaller reported damage. What float64 does not reach is compared exactly.
-    """
-    if lower == -math.inf:
-        return False
-    if instance.direction is Direction.COST:
-        return lower >= found.cost
-    return reported_as_low(found.damage, Fraction(lower))

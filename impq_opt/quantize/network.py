@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from impq_opt.data.batch import Structure, together
 from impq_opt.errors import AllocationError, DataError, nearest
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problem.problem import Problem
@@ -72,7 +73,7 @@ def quantize(
     allocation: Allocation | npt.ArrayLike,
     *,
     scheme: Method | str | None = None,
-    example: Tensor | None = None,
+    example: Structure | None = None,
 ) -> nn.Module:
     """Return a copy of ``network`` whose weights and activations are rounded as allocated, ready to train on.
 
@@ -92,7 +93,7 @@ def quantize(
         Precisions of the groups.
     scheme : Method or str, optional
         How all weights are rounded; as the problem says of each (``Problem.grids``) unless given.
-    example : Tensor, optional
+    example : Tensor, tuple of Tensor or dict of str to Tensor, optional
         Inputs (n, ...) to trace the network with; made from the problem's provenance unless given.
 
     Raises
@@ -125,7 +126,7 @@ def quantize_traced(
     return with_activations(copied, {network.node_of(quantizer.label): quantizer for quantizer in quantizers})
 
 
-def traced_for(network: nn.Module, example: Tensor | None, described: Any) -> Network:
+def traced_for(network: nn.Module, example: Structure | None, described: Any) -> Network:
     """Return the network traced with an example, or with one made from what is ``described``, on its own device.
 
     Raises
@@ -140,7 +141,7 @@ def traced_for(network: nn.Module, example: Tensor | None, described: Any) -> Ne
             hint="give example=, a batch of its inputs; measure writes what that is into the problem",
         )
     tensors = [*network.parameters(), *network.buffers()]
-    x = example_of(described) if example is None else example
+    x = example_of(described) if example is None else together(example)
     return trace(network, x.to(tensors[0].device) if tensors else x)
 
 

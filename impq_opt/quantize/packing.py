@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from impq_opt.data.batch import Structure
 from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import DataError, FileError, OptionError, nearest
 from impq_opt.quantize.methods import Quantizer, load_method
@@ -33,8 +34,8 @@ from impq_opt.tracing.plain import plain
 
 __all__ = ["PackedSize", "Unpacked", "pack", "pack_codes", "unpack", "unpack_codes", "unpack_into"]
 
-# Version 1 names activations as torch.fx does, version 2 as measurements do. New in it: what the network takes, grids
-# other than mid-rise, and weights in half precision.
+# Version 1 names activations as torch.fx does, version 2 as measurements do. New in it are what the network takes,
+# grids other than mid-rise, and weights in half precision.
 _FORMAT, _VERSIONS = "impq-opt packed network", ("1", "2")
 _MID_RISE = ("over", "statistic", "one_bit")  # its options, as version 1 writes them
 # Elements whose bits are spread out at a time: 8 bytes each at 8 bits.
@@ -231,7 +232,7 @@ def unpack(path: str | Path) -> Unpacked:
         raise FileError("is damaged", where=str(path), value=str(error)) from None
 
 
-def unpack_into(network: nn.Module, path: str | Path, *, example: Tensor | None = None) -> nn.Module:
+def unpack_into(network: nn.Module, path: str | Path, *, example: Structure | None = None) -> nn.Module:
     """Return a copy of the float ``network`` that computes what the packed quantized network computes, bit for bit.
 
     Parameters
@@ -239,7 +240,7 @@ def unpack_into(network: nn.Module, path: str | Path, *, example: Tensor | None 
     network : nn.Module
         Left as it is.
     path : path
-    example : Tensor, optional
+    example : Tensor, tuple of Tensor or dict of str to Tensor, optional
         Inputs (n, ...) to trace the network with, where activations are quantized; made from what the file tells unless
         given. Files of version 1 tell nothing.
 

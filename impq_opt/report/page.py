@@ -15,6 +15,8 @@ from impq_opt.costs import format_quantity
 from impq_opt.exactness.sums import nearest_float
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problem.allocation import number as allocation_number
+from impq_opt.problem.stays import Whole
+from impq_opt.problem.unmeasured import few
 from impq_opt.report.content import Report
 from impq_opt.report.figures import Figure
 from impq_opt.report.layers import Layer, sensitivity_name
@@ -170,15 +172,25 @@ def _summary(report: Report) -> str:
     tiles.append(("gap", gap, "no lower bound" if lower == float("-inf") else f"lower bound {shown}"))
     if weight is not None:
         ratio = found.compression_ratio
-        tiles.append(("bits a weight", f"{weight:.3f}", f"{ratio:.2f} times smaller than 16 bits" if ratio else ""))
+        inside = " in a group" if found.problem.stays else ""
+        smaller = f"{ratio:.2f} times smaller than 16 bits" if ratio else ""
+        tiles.append((f"bits a weight{inside}", f"{weight:.3f}", smaller))
     if activation is not None:
         tiles.append(("bits an activation", f"{activation:.3f}", ""))
+    if found.whole is not None:
+        tiles.append(("whole network", format_quantity(found.whole.bits, "bit"), _whole(found.whole)))
     tiles.append(("solver", found.solver, _seconds(found.seconds) if found.seconds else ""))
     items = "".join(
         f"<div><dt>{_text(name)}</dt><dd>{_text(value)}{f'<small>{_text(note)}</small>' if note else ''}</dd></div>"
         for name, value, note in tiles
     )
-    return f'<dl class="tiles">{items}</dl>'
+    notes = "".join(f"<p>{_text(line)}.</p>" for line in found.problem.notes(found.bits))
+    return f'<dl class="tiles">{items}</dl>{notes}'
+
+
+def _whole(whole: Whole) -> str:
+    ratio = "" if whole.ratio is None else f", {nearest_float(whole.ratio):.2f} times smaller than it is stored"
+    return f"{nearest_float(whole.mean):.3f} bits a parameter{ratio}"
 
 
 def _certificate(found: Allocation) -> str:
@@ -187,6 +199,10 @@ def _certificate(found: Allocation) -> str:
         f"It costs {found.cost:,} {unit} and does a damage of {found.damage:.17g}: exact sums, each rounded once to be "
         "shown. The limits were checked on the sums, without a tolerance."
     ]
+    if len(found.unknown):
+        lines.append(
+            f"No damage is known of {few(found.problem.names, found.unknown)}, so neither sum nor limit is proved."
+        )
     proof = found.certificate
     if proof is None:
         lines.append("Nothing is proved about how much better an allocation could be.")

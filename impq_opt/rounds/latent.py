@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from impq_opt.groups.damage import DamageTable, PowerLaw
 from impq_opt.problem.problem import Problem
-from impq_opt.quantize import WeightQuantizer, WeightRange, quantized_weights
+from impq_opt.quantize import load_method, quantized_weights
 from impq_opt.types import FloatArray
 
-__all__ = ["group_means", "with_latent_ranges", "with_rounding_errors"]
+__all__ = ["RESTATED", "group_means", "with_latent_ranges", "with_rounding_errors"]
 
 
-def group_means(problem: Problem, network: nn.Module) -> FloatArray:
-    """Return mean abs(w) (G,) of each weight group, 1 for activations."""
+def group_means(problem: Problem, weights: Mapping[str, Tensor]) -> FloatArray:
+    """Return mean abs(w) (G,) of each weight group, by weights of these names; 1 for activations."""
     means = np.ones(len(problem))
-    for groups, values in _weights_of(problem, dict(network.named_parameters(remove_duplicate=False))):
+    for _, groups, values in _weights_of(problem, weights):
         sizes = problem.sizes[groups]
         sums = np.add.reduceat(np.abs(values.reshape(-1)), np.concatenate([[0], np.cumsum(sizes)[:-1]]))
         means[groups] = sums / sizes
@@ -36,10 +36,12 @@ def with_latent_ranges(problem: Problem, quantized: nn.Module) -> Problem:
     if problem.ranges is None or not isinstance(problem.damage, (PowerLaw, DamageTable)):
         return problem
     weights = quantized_weights(quantized)
-    latent = {name: one.latent for name, one in weights.items()}
-    rounded = {name: one.value for name, one in weights.items()}
+    latent = {name: weight.latent for name, weight in weights.items()}
+    rounded = {name: weight.value for name, weight in weights.items()}
     factor = np.ones(len(problem))
-    for (groups, wide), (_, narrow) in zip(_weights_of(problem, latent), _weights_of(problem, rounded), strict=True):
+    for (_, groups, wide), (_, _, narrow) in zip(
+        _weights_of(problem, latent), _weights_of(problem, rounded), strict=True
+    ):
         starts = np.concatenate([[0], np.cumsum(problem.sizes[groups])[:-1]])
         squares = [np.add.reduceat(_kernel_squares(v), starts) for v in (wide, narrow)]
         factor[groups] = np.where(squares[1] > 0, squares[0] / np.where(squares[1] > 0, squares[1], 1), 1)
@@ -52,24 +54,32 @@ def with_latent_ranges(problem: Problem, quantized: nn.Module) -> Problem:
     return dataclasses.replace(problem, damage=damage, ranges=problem.ranges * np.sqrt(factor))
 
 
-def with_rounding_errors(problem: Problem, network: nn.Module, scheme: WeightRange) -> Problem:
+def with_rounding_errors(problem: Problem, network: nn.Module, method: str) -> Problem:
     """Return the problem with the squared error that rounding ``network`` really makes in place of ``step^2 / 12``.
 
     Gradients stay those that were measured, at quantized weights maybe; errors are those of the latent weights, by the
-    quantizer that will round them. Activations keep their damage.
+    quantizer that will round them: that of ``method``, or of the problem where it is empty. Activations keep their
+    damage.
     """
     assert problem.ranges is not None
     widths = problem.candidates.sets[0]
     values = problem.damage.at(slice(None), widths).copy()
-    for groups, weights in _weights_of(problem, dict(network.named_parameters(remove_duplicate=False))):
+    for label, groups, weights in _weights_of(problem, dict(network.named_parameters(remove_duplicate=False))):
+        rule = load_method(method or problem.grid(label))
         sizes, tensor = problem.sizes[groups], torch.from_numpy(weights).float()
         starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
         for column, bits in enumerate(widths):
-            rounded = WeightQuantizer(tensor.shape, np.full(len(sizes), bits), sizes, scheme)(tensor)
+            rounded = rule.quantizer(tensor.shape, np.full(len(sizes), bits), sizes)(tensor)
             errors = np.add.reduceat(np.square(rounded.double().numpy() - weights).reshape(-1), starts) / sizes
             assumed = np.square(problem.ranges[groups] * 2.0**-bits) / 12
             values[groups, column] *= np.divide(errors, assumed, out=np.zeros(len(errors)), where=assumed > 0)
     return dataclasses.replace(problem, damage=DamageTable(values), metric="measured-error")
+
+
+# Metrics that look at the latent weights: what is measured for them at whatever weights, and how it is restated.
+RESTATED: dict[str, tuple[str, Callable[[Problem, nn.Module, str], Problem]]] = {
+    "measured-error": ("impq", with_rounding_errors)
+}
 
 
 def _kernel_squares(values: FloatArray) -> FloatArray:
@@ -79,14 +89,14 @@ def _kernel_squares(values: FloatArray) -> FloatArray:
     return squares
 
 
-def _weights_of(problem: Problem, tensors: dict[str, Any]) -> list[tuple[slice, FloatArray]]:
-    """Return the groups and the values of each weight label."""
-    found = []
+def _weights_of(problem: Problem, tensors: Mapping[str, Tensor]) -> list[tuple[str, slice, FloatArray]]:
+    """Return each weight label, its groups and its values."""
+    values = []
     offsets = problem.names.offsets
     weights = problem.weights()
     for place, label in enumerate(problem.names.labels):
         groups = slice(int(offsets[place]), int(offsets[place + 1]))
         if weights[groups.start]:
             tensor = tensors[label] if label in tensors else tensors[f"{label}.weight"]
-            found.append((groups, tensor.detach().cpu().double().numpy()))
-    return found
+            values.append((label, groups, tensor.detach().cpu().double().numpy()))
+    return values

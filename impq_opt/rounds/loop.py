@@ -6,22 +6,23 @@ import copy
 import dataclasses
 import platform
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
 
 import impq_opt
 from impq_opt.errors import DataError, FileError
-from impq_opt.files import load_problem, save_problem
+from impq_opt.files import save_problem
 from impq_opt.memory import kept_memory
 from impq_opt.problem.problem import Problem
 from impq_opt.quantize import pack, quantize, state_of, unpack_into
 from impq_opt.rounds.checkpoint import (
+    Identity,
     State,
     check_identity,
     data_digest,
@@ -29,18 +30,24 @@ from impq_opt.rounds.checkpoint import (
     network_digest,
     save_state,
 )
-from impq_opt.rounds.fit import Tally, accuracy, fine_tune, steps_per_epoch
-from impq_opt.rounds.latent import group_means, with_latent_ranges, with_rounding_errors
-from impq_opt.rounds.settings import Hyper
-from impq_opt.rounds.strategies import choose, columns_of, describe, fix_activations
+from impq_opt.rounds.folder import Folder
+from impq_opt.rounds.latent import RESTATED, group_means, with_latent_ranges
+from impq_opt.rounds.policy import Trial, Turn
+from impq_opt.rounds.precisions import answered, columns_of, decision_of, fix_activations, unmeasured_stay
+from impq_opt.rounds.record import Accuracy, Decision, Record, Seconds
+from impq_opt.rounds.settings import Settings
+from impq_opt.rounds.watch import PausedError, Report, Watch
+from impq_opt.tracing.example import describe_input
+from impq_opt.training import Progress, accuracy, train
 from impq_opt.training.samples import Samples
 from impq_opt.training.seeds import processes
+from impq_opt.types import IntArray
 
-__all__ = ["Measure", "PausedError", "Report", "Splits", "rounds"]
+__all__ = ["Measure", "Splits", "rounds"]
 
 
 class Measure(Protocol):
-    """How sensitivities are measured; :func:`impq_opt.rounds.measuring.measurer` makes one from hyper-parameters."""
+    """How sensitivities are measured; :func:`impq_opt.rounds.measuring.measurer` makes one from settings."""
 
     def __call__(self, network: nn.Module, data: Samples, seed: int) -> Problem:
         """Return the problem of ``network``; :func:`impq_opt.quantize.quantize` says how its groups are named."""
@@ -55,40 +62,17 @@ class Splits:
     test: Samples | None = None
 
 
-class PausedError(Exception):
-    """The time given to this call is over; the same call goes on from its checkpoint."""
-
-
-@dataclasses.dataclass
-class Report:
-    """What the loop says while it works: round, epoch, step, and speed.
-
-    Parameters
-    ----------
-    show : callable
-        Gets one line of text; called at most once a second.
-    deadline : float
-        Stop with :class:`PausedError` at this :func:`time.monotonic`.
-    save_every : float
-        Seconds between checkpoints while training.
-    """
-
-    show: Callable[[str], None] = lambda line: None
-    deadline: float = float("inf")
-    save_every: float = 30.0
-
-
 @kept_memory()
 def rounds(
     network: nn.Module,
     data: Splits,
-    hyper: Hyper,
+    settings: Settings,
     folder: str | Path,
     *,
     measure: Measure,
     start: str | Path | None = None,
     report: Report | None = None,
-) -> list[dict[str, Any]]:
+) -> list[Record]:
     """Alternate allocation with retraining; return one record per round, the first being the common start.
 
     Everything is kept in ``folder``, which all processes must see: ``checkpoint.safetensors``, ``log.jsonl``, and for
@@ -100,7 +84,7 @@ def rounds(
     network : nn.Module
         Trained, in float; left as it is.
     data : Splits
-    hyper : Hyper
+    settings : Settings
     folder : path
     measure : Measure
     start : path, optional
@@ -114,34 +98,36 @@ def rounds(
         The report's deadline has passed.
     DataError, FileError
         The folder belongs to another run, or cannot be read or written.
+    OptionError
+        A policy that finds no precisions.
     """
-    return _Run(network, data, hyper, Path(folder), measure, report or Report()).run(start)
+    return _Run(network, data, settings, Path(folder), measure, report or Report()).run(start)
 
 
 class _Run:
     def __init__(
-        self, network: nn.Module, data: Splits, hyper: Hyper, folder: Path, measure: Measure, report: Report
+        self, network: nn.Module, data: Splits, settings: Settings, folder: Path, measure: Measure, report: Report
     ) -> None:
-        self.network, self.data, self.hyper, self.folder = copy.deepcopy(network), data, hyper, folder
-        self.measure, self.report = measure, report
+        self.network, self.data, self.settings = copy.deepcopy(network), data, settings
+        self.folder, self.measure, self.report = Folder(folder), measure, report
         self.example = data.train.rows(torch.arange(min(2, len(data.train))))[0]
         self.rank, self.world = processes()
-        if hyper.channels_last:
+        if settings.training.channels_last:
             self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.identity = {
-            "network": network_digest(network),
-            "data": data_digest(data.train, data.validation),
-            "hyper": hyper.as_dict() | {"processes": self.world},
-        }
+        self.identity = Identity(
+            network=network_digest(network),
+            data=data_digest(data.train, data.validation),
+            hyper=settings.identity() | {"processes": self.world},
+        )
 
-    def run(self, start: str | Path | None) -> list[dict[str, Any]]:
+    def run(self, start: str | Path | None) -> list[Record]:
         state = self._opened(start)
         while not state.done:
-            if not state.chosen:
+            if state.decision is None:
                 self._choose(state)
             quantized = self._train(state)
             self._close(state, quantized)
-        if self.data.test is not None and any(r["accuracy"]["test"] is None for r in state.records):
+        if self.data.test is not None and any(record.accuracy.test is None for record in state.records):
             self._test(state)
         return state.records
 
@@ -149,158 +135,188 @@ class _Run:
 
     def _choose(self, state: State) -> None:
         """Measure, and decide this round's precisions; round 0 is uniform."""
-        hyper, began = self.hyper, time.perf_counter()
-        self.report.show(f"round {state.number}/{hyper.rounds}: measuring")
-        problem = self._measured(state)
-        seconds = {"measure": time.perf_counter() - began}
+        settings, began = self.settings, time.perf_counter()
+        self.report.show(f"round {state.number}/{settings.plan.rounds}: measuring")
+        problem = fix_activations(self._measured(state), settings.quantizing.activation_bits)
+        seconds = Seconds(measure=time.perf_counter() - began, solve=0.0, train=0.0)
         began = time.perf_counter()
-        if state.number == 0:
-            problem = fix_activations(problem, hyper.activation_bits)
-            state.facts = describe(problem, self._start_columns(problem)) | {"status": "start"}
-        else:
-            now = np.asarray(state.bits)
-            state.facts = choose(problem, now, state.number, hyper, group_means(problem, self.network)).facts
-        state.bits = state.facts["bits"]
-        state.facts["seconds"] = seconds | {"solve": time.perf_counter() - began, "train": 0.0}
-        state.tally, state.chosen = Tally(), True
+        decision = self._start_of(problem) if state.number == 0 else self._chosen(state, problem)
+        seconds.solve = time.perf_counter() - began
+        decision.seconds = seconds
+        state.bits, state.decision = decision.bits, decision
+        state.progress, state.learned, state.trials = Progress(), {}, []
         self._save(state)
 
-    def _quantized(self, network: nn.Module, problem: Problem, state: State) -> nn.Module:
-        return quantize(network, problem, state.bits, scheme=self.hyper.weight_range, example=self.example)
+    def _start_of(self, problem: Problem) -> Decision:
+        bits = self.settings.quantizing
+        wanted = np.where(problem.weights(), bits.start_bits, bits.activation_bits or bits.start_bits)
+        columns = columns_of(problem, wanted)
+        columns[list(problem.pins)] = list(problem.pins.values())  # such as what is not measured, at its most bits
+        decision = decision_of(problem, columns)
+        decision.status = "start"
+        return decision
 
-    def _start_columns(self, problem: Problem) -> npt.NDArray[np.int64]:
-        bits = self.hyper.start_bits
-        return columns_of(problem, np.where(problem.weights(), bits, self.hyper.activation_bits or bits))
+    def _chosen(self, state: State, problem: Problem) -> Decision:
+        """Ask the policy."""
+        settings, columns = self.settings, columns_of(problem, state.bits)
+        if settings.policy.falls:
+            problem = unmeasured_stay(problem, columns)
+        choice = settings.policy.choose(
+            Turn(
+                problem=problem,
+                columns=columns,
+                number=state.number,
+                rounds=settings.plan.rounds,
+                seed=settings.seed,
+                magnitudes=group_means(problem, state_of(self._quantized(state.number - 1, state.bits), latent=False)),
+                memory=state.memory,
+                trial=self._trials(state, problem),
+            )
+        )
+        state.memory, state.last = dict(choice.memory), choice.done
+        decision = decision_of(problem, choice.columns)
+        return decision if choice.answer is None else answered(decision, choice.answer)
+
+    def _trials(self, state: State, problem: Problem) -> Trial:
+        """Return how the policy tries precisions out; what this round's earlier trials gave is not tried again."""
+        asked = 0
+
+        def trial(columns: IntArray, epochs: int = 1) -> float:
+            nonlocal asked
+            if asked == len(state.trials):
+                self.report.show(f"round {state.number}/{self.settings.plan.rounds}: trial {asked + 1}")
+                bits = problem.candidates.bits(columns)
+                quantized = self._quantize(problem, bits)
+                first = self.settings.plan.epochs_before(state.number)
+                train(quantized, self.data.train, self.settings.training, first_epoch=first, epochs=epochs)
+                state.trials.append(self._accuracy(quantized, self.data.validation))
+                self._save(state)
+                if self.report.over(time.monotonic()):  # between trials, so that every call gets further
+                    raise PausedError
+            asked += 1
+            return state.trials[asked - 1]
+
+        return trial
+
+    def _quantized(self, number: int, bits: list[int]) -> nn.Module:
+        """Return the network quantized as in round ``number``."""
+        return self._quantize(self.folder.problem(number), bits)
+
+    def _quantize(self, problem: Problem, bits: npt.ArrayLike) -> nn.Module:
+        scheme = self.settings.quantizing.method or None
+        return quantize(self.network, problem, bits, scheme=scheme, example=self.example)
 
     def _measured(self, state: State) -> Problem:
         """Measure at this point of training, and keep it; all processes read what the first one wrote."""
-        network, hyper = copy.deepcopy(self.network).eval(), self.hyper
-        seed = hyper.seed * 1009 + state.number
-        if state.number > 0 and hyper.measure_at == "quantized":
-            before = self._quantized(network, self._problem(state.number - 1), state)
-            network.load_state_dict(state_of(before, latent=False), strict=False)
+        settings, how = self.settings, self.settings.measuring
+        network = copy.deepcopy(self.network).eval()
+        seed, at = settings.seed * 1009 + state.number, "the float network"
+        if state.number > 0:
+            at = f"{how.measure_at} weights after round {state.number - 1}"
+        if state.number > 0 and how.measure_at == "quantized":
+            before = self._quantized(state.number - 1, state.bits)
+            network.load_state_dict(_own(network, state_of(before, latent=False)))
             problem = with_latent_ranges(self.measure(network, self.data.train, seed), before)
         else:
             problem = self.measure(network, self.data.train, seed)
-        if hyper.metric == "measured-error":
-            problem = with_rounding_errors(problem, self.network, hyper.weight_range)
+        if how.metric in RESTATED:
+            problem = RESTATED[how.metric][1](problem, self.network, settings.quantizing.method)
         if self.rank == 0:
-            at = (
-                "the float network"
-                if state.number == 0
-                else f"{hyper.measure_at} weights after round {state.number - 1}"
-            )
-            told = {"round": state.number, "strategy": hyper.strategy, "run_seed": hyper.seed, "measured_at": at}
+            told = {"round": state.number, "strategy": settings.strategy, "run_seed": settings.seed, "measured_at": at}
+            told["input"] = describe_input(self.example)
             problem = dataclasses.replace(problem, provenance=dict(problem.provenance) | told)
-            save_problem(problem, self._problem_path(state.number))
+            save_problem(problem, self.folder.problem_path(state.number))
         self._wait()
-        return self._problem(state.number)
+        return self.folder.problem(state.number)
 
     def _train(self, state: State) -> nn.Module:
         """Fine-tune at this round's precisions, from wherever this round stands."""
-        hyper = self.hyper
-        problem = self._problem(state.number)
-        quantized = self._quantized(self.network, problem, state)
-        saved = time.monotonic()
-        began = time.perf_counter()
-        before = state.facts["seconds"]["train"]
-        epochs = hyper.epochs if state.number else hyper.start_epochs
-        per_epoch = steps_per_epoch(len(self.data.train), hyper)
-        shown = [0.0]
-        first = state.tally.step
+        assert state.decision is not None
+        plan, quantized = self.settings.plan, self._quantized(state.number, state.bits)
+        quantized.load_state_dict(state.learned, strict=False)
+        seconds = state.decision.seconds
 
-        def after(tally: Tally) -> None:
-            nonlocal saved
-            now = time.monotonic()
-            over = self._agreed(now >= self.report.deadline)
-            # Processes save together, so not by their own clocks.
-            due = now - saved >= self.report.save_every if self.world == 1 else tally.step % per_epoch == 0
-            if over or due:
-                saved = now
-                state.network, state.tally = state_of(quantized, latent=True), tally
-                state.facts["seconds"]["train"] = before + time.perf_counter() - began
-                self._save(state)
-            if over:
-                raise PausedError
-            if now - shown[0] >= 1:
-                shown[0] = now
-                self.report.show(_line(state, hyper, tally, per_epoch, epochs, first, time.perf_counter() - began))
+        def keep(progress: Progress, spent: float) -> None:
+            seconds.train = before + spent
+            self._save_training(state, quantized, progress)
 
-        start = hyper.start_epochs + (state.number - 1) * hyper.epochs if state.number else 0
-        state.tally = fine_tune(
-            quantized, self.data.train, hyper, first_epoch=start, epochs=epochs, tally=state.tally, after=after
+        before, title = seconds.train, f"round {state.number}/{plan.rounds}"
+        later = max(0, plan.rounds - state.number) * plan.epochs
+        hook = Watch(self.report, keep, title, self.settings.training.batch, later)
+        state.progress = train(
+            quantized,
+            self.data.train,
+            self.settings.training,
+            first_epoch=plan.epochs_before(state.number),
+            epochs=plan.epochs_of(state.number),
+            hook=hook,
+            progress=state.progress,
         )
-        state.facts["seconds"]["train"] = before + time.perf_counter() - began
-        state.facts["epochs"] = epochs
+        seconds.train = before + hook.spent()
         return quantized.eval()
 
     def _close(self, state: State, quantized: nn.Module) -> None:
         """Test, log, and go to the next round."""
-        hyper, tally = self.hyper, state.tally
-        valid = accuracy(quantized, self.data.validation, hyper)
-        train = tally.hits / tally.seen if tally.seen else accuracy(quantized, self.data.train, hyper)
-        facts = state.facts
-        record = {
-            "round": state.number,
-            "strategy": hyper.strategy,
-            **{key: value for key, value in facts.items() if key != "seconds"},
-            # Training accuracy is that of the last epoch while it was trained on.
-            "accuracy": {"train": train, "validation": valid, "test": None},
-            "loss": tally.loss / tally.seen if tally.seen else None,
-            "epochs": facts.get("epochs", 0),
-            "total_epochs": hyper.start_epochs + state.number * hyper.epochs,
-            "seconds": facts["seconds"],
-            "seed": hyper.seed,
-            "versions": _versions(),
-        }
+        assert state.decision is not None
+        settings, done, plan = self.settings, state.progress, self.settings.plan
+        valid = self._accuracy(quantized, self.data.validation)
+        hits = done.hits / done.seen if done.seen else self._accuracy(quantized, self.data.train)
+        record = Record(
+            round=state.number,
+            strategy=settings.strategy,
+            **msgspec.structs.asdict(state.decision),
+            accuracy=Accuracy(train=hits, validation=valid, test=None),
+            loss=done.loss / done.seen if done.seen else None,
+            epochs=plan.epochs_of(state.number),
+            total_epochs=plan.epochs_before(state.number + 1),
+            seed=settings.seed,
+            versions=_versions(),
+        )
         if self.rank == 0:
-            pack(quantized, self._packed_path(state.number))
+            pack(quantized, self.folder.packed_path(state.number))
         state.records.append(record)
-        state.network = state_of(quantized, latent=True)
-        self.network.load_state_dict(state.network, strict=False)
+        state.network = _own(self.network, state_of(quantized, latent=True))
+        self.network.load_state_dict(state.network)
         state.done = self._why_done(state, record)
-        state.number, state.chosen, state.facts, state.tally = state.number + 1, False, {}, Tally()
+        state.number, state.decision, state.progress, state.learned = state.number + 1, None, Progress(), {}
         self._save(state)
 
-    def _why_done(self, state: State, record: dict[str, Any]) -> str:
-        hyper = self.hyper
-        effective = record["effective_bits"]["weights"]
+    def _why_done(self, state: State, record: Record) -> str:
+        plan, effective = self.settings.plan, record.effective_bits.weights
         if state.number == 0:
-            return "" if hyper.rounds else "all rounds"
-        if hyper.floor is not None and record["accuracy"]["validation"] < hyper.floor:
+            return "" if plan.rounds else "all rounds"
+        if plan.floor is not None and record.accuracy.validation < plan.floor:
             return "validation accuracy below the floor"
-        if hyper.target_bits is not None and effective is not None and effective <= hyper.target_bits:
+        if plan.target_bits is not None and effective is not None and effective <= plan.target_bits:
             return "target effective bits"
-        if hyper.target_cost is not None and record["cost"] <= hyper.target_cost:
+        if plan.target_cost is not None and record.cost <= plan.target_cost:
             return "target cost"
-        if hyper.is_heuristic and len(state.records) > 1 and record["bits"] == state.records[-2]["bits"]:
-            return "nothing left to take"
-        return "all rounds" if state.number >= hyper.rounds else ""
+        return state.last or ("all rounds" if state.number >= plan.rounds else "")
 
     def _test(self, state: State) -> None:
         """Read the test data, once everything is decided: each round's network comes back from its packed file."""
         assert self.data.test is not None
         for record in state.records:
-            self.report.show(f"testing round {record['round']}")
-            network = unpack_into(self.network, self._packed_path(record["round"]), example=self.example)
-            record["accuracy"]["test"] = accuracy(network, self.data.test, self.hyper)
+            self.report.show(f"testing round {record.round}")
+            network = unpack_into(self.network, self.folder.packed_path(record.round), example=self.example)
+            record.accuracy.test = self._accuracy(network, self.data.test)
         self._save(state)
+
+    def _accuracy(self, network: nn.Module, data: Samples) -> float:
+        return accuracy(network, data, channels_last=self.settings.training.channels_last)
 
     # -- the folder ----------------------------------------------------------------------------------------------
 
     def _opened(self, start: str | Path | None) -> State:
         if self.rank == 0:
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise FileError(f"cannot be made: {error.strerror}", where=str(self.folder)) from None
+            self.folder.make()
         self._wait()
-        found = load_state(self.folder)
+        kept = load_state(self.folder.path)
         self._wait()  # nobody writes before all have read
-        if found is not None:
-            state, identity = found
-            check_identity(identity, self.identity, self.folder)
-            self.network.load_state_dict(state.network, strict=False)
+        if kept is not None:
+            state, identity = kept
+            check_identity(identity, self.identity, self.folder.path)
+            self.network.load_state_dict(_own(self.network, state.network))
             return state
         state = State(network=dict(self.network.state_dict()))
         if start is not None:
@@ -310,59 +326,51 @@ class _Run:
 
     def _take_start(self, state: State, start: Path) -> None:
         """Take round 0 from another run, which must have begun as this one does."""
-        found = load_state(start)
-        if found is None or not found[0].records:
+        kept = load_state(start)
+        if kept is None or not kept[0].records:
             raise FileError("holds no run that has finished its round 0", where=str(start))
-        other, identity = found
-        for key in ("network", "data"):
-            if identity[key] != self.identity[key]:
-                raise DataError(f"began with another {key}", where=str(start))
+        other, identity = kept
+        for name in ("network", "data"):
+            if getattr(identity, name) != getattr(self.identity, name):
+                raise DataError(f"began with another {name}", where=str(start))
         if other.number != 1:
             raise DataError("has gone past round 0", where=str(start), value=other.number - 1)
-        problem = fix_activations(self._measured(state), self.hyper.activation_bits)  # its groups may be others
-        facts = describe(problem, self._start_columns(problem))
-        state.network, state.bits, state.number = other.network, facts["bits"], 1
-        state.records = [other.records[0] | facts | {"strategy": self.hyper.strategy}]
-        self.network.load_state_dict(state.network, strict=False)
+        # Its groups may be others.
+        problem = fix_activations(self._measured(state), self.settings.quantizing.activation_bits)
+        first, decision = other.records[0], self._start_of(problem)
+        decision.seconds = first.seconds
+        state.network, state.bits, state.number = other.network, decision.bits, 1
+        told = msgspec.structs.asdict(decision) | {"strategy": self.settings.strategy}
+        state.records = [msgspec.structs.replace(first, **told)]
+        self.network.load_state_dict(_own(self.network, state.network))
         if self.rank == 0:
-            pack(self._quantized(self.network, problem, state), self._packed_path(0))
+            pack(self._quantized(0, state.bits), self.folder.packed_path(0))
 
     def _save(self, state: State) -> None:
         if self.rank == 0:
-            save_state(self.folder, state, self.identity)
+            save_state(self.folder.path, state, self.identity)
         self._wait()
 
-    def _problem_path(self, number: int) -> Path:
-        return self.folder / f"round-{number:02}.problem.toml"
-
-    def _packed_path(self, number: int) -> Path:
-        return self.folder / f"round-{number:02}.packed.safetensors"
-
-    def _problem(self, number: int) -> Problem:
-        return load_problem(self._problem_path(number))
+    def _save_training(self, state: State, quantized: nn.Module, progress: Progress) -> None:
+        """Keep a round in the middle of its training."""
+        state.network, state.progress = _own(self.network, state_of(quantized, latent=True)), progress
+        known = {tensor.data_ptr() for tensor in state.network.values()}
+        # What quantizers learn besides the weights has no place in the float network.
+        state.learned = {n: t for n, t in quantized.state_dict().items() if t.data_ptr() not in known}
+        self._save(state)
 
     def _wait(self) -> None:
         if self.world > 1:
             distributed.barrier()
 
-    def _agreed(self, over: bool) -> bool:
-        """Return whether any process says so."""
-        if self.world == 1 or self.report.deadline == float("inf"):
-            return over
-        flag = torch.tensor(int(over))
-        distributed.all_reduce(flag, distributed.ReduceOp.MAX)
-        return bool(flag)
 
-
-def _line(state: State, hyper: Hyper, tally: Tally, per_epoch: int, epochs: int, first: int, seconds: float) -> str:
-    done = tally.step - first
-    speed = done / seconds
-    left = epochs * per_epoch - tally.step + max(0, hyper.rounds - state.number) * hyper.epochs * per_epoch
-    return (
-        f"round {state.number}/{hyper.rounds}  epoch {tally.step // per_epoch + 1}/{epochs}  "
-        f"step {tally.step % per_epoch}/{per_epoch}  loss {tally.loss / max(1, tally.seen):.3f}  "
-        f"{speed * hyper.batch:.0f} images/s  {left / speed / 60:.1f} min left"
-    )
+def _own(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the entries of ``state`` that are the network's; raise DataError where one is missing."""
+    names = network.state_dict()
+    missing = [name for name in names if name not in state]
+    if missing:
+        raise DataError("has no values for the whole network", where="the state of a run", value=missing[0])
+    return {name: state[name] for name in names}
 
 
 def _versions() -> dict[str, str]:

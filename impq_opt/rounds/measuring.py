@@ -8,17 +8,17 @@ from impq_opt.data import Dataset
 from impq_opt.measure import Sampling, measure
 from impq_opt.measure.estimators import Estimator
 from impq_opt.measure.grouping import Grouping
-from impq_opt.measure.metrics import load_metric
 from impq_opt.problem.problem import Problem
+from impq_opt.rounds.latent import RESTATED
 from impq_opt.rounds.loop import Measure
-from impq_opt.rounds.settings import Hyper
+from impq_opt.rounds.settings import Settings
 from impq_opt.training.samples import Samples
 
 __all__ = ["measurer"]
 
 
-def measurer(hyper: Hyper) -> Measure:
-    """Return the measurement that ``hyper`` describes: granularity, metric, estimator, and samples.
+def measurer(settings: Settings) -> Measure:
+    """Return the measurement that ``settings`` describe: granularity, metric, estimator, and samples.
 
     Activations are those that convolutions and linear layers read; residual sums stay at the accumulator's precision,
     as in the paper. Sensitivities are the float network's whose weights the loop has set to quantized values.
@@ -26,12 +26,12 @@ def measurer(hyper: Hyper) -> Measure:
     Raises
     ------
     OptionError
-        An unknown granularity, metric or estimator: now, not when training is over.
+        An unknown granularity or estimator: now, not when training is over.
     """
-    groups, estimator = Grouping(hyper.granularity), Estimator(hyper.estimator)
+    how, bits = settings.measuring, settings.quantizing.bits
+    groups, estimator = Grouping(how.granularity), Estimator(how.estimator)
     # The loop knows the latent weights, and puts their rounding errors in.
-    metric = "impq" if hyper.metric == "measured-error" else hyper.metric
-    load_metric(metric)
+    metric = RESTATED[how.metric][0] if how.metric in RESTATED else how.metric
 
     def measured(network: nn.Module, data: Samples, seed: int) -> Problem:
         assert isinstance(data, Dataset)
@@ -42,8 +42,8 @@ def measurer(hyper: Hyper) -> Measure:
             groups=groups,
             metric=metric,
             estimator=estimator,
-            sampling=Sampling(samples=hyper.measure_samples, concede=hyper.concede, seed=seed),
-            bits=hyper.bits,
+            sampling=Sampling(samples=how.measure_samples, concede=how.concede, seed=seed),
+            bits=bits,
             residual="accumulate",
             grid="mid-rise",
             assume_noise=True,  # these weights may be quantized ones, which stand for the latent ones

@@ -1,4 +1,4 @@
-"""Every number that decides how rounds go, in one place."""
+"""Every number that decides how rounds go, by what it is about; in files and on the command line all in one table."""
 
 from __future__ import annotations
 
@@ -10,113 +10,60 @@ from typing import Any
 import msgspec
 
 from impq_opt.errors import OptionError, nearest
-from impq_opt.quantize import WeightRange
-from impq_opt.solvers import make_solver, solver_names
+from impq_opt.measure.metrics import load_metric
+from impq_opt.quantize import WeightRange, load_method
+from impq_opt.rounds.latent import RESTATED
+from impq_opt.rounds.policies import built, make_policy, policy_class, policy_fields, policy_names, strategy_class
+from impq_opt.rounds.policy import Policy
+from impq_opt.training import Training
 
-__all__ = ["AUGMENTATIONS", "HEURISTICS", "Hyper", "Schedule", "parse_schedule"]
-
-HEURISTICS = ("iterative", "authors-code")
-AUGMENTATIONS = ("none", "flip", "crop-flip")
-_SHAPES = ("geometric", "linear", "fixed")
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """A quantity that goes from ``first`` in round 1 to ``last`` in round ``steps``, and stays there.
-
-    Parameters
-    ----------
-    shape : {"geometric", "linear", "fixed"}
-        Equal factors, equal differences, or ``last`` from the start.
-    first, last : float
-    steps : int
-        Rounds until ``last``; all rounds where 0.
-    """
-
-    shape: str = "geometric"
-    first: float = 4.0
-    last: float = 2.0
-    steps: int = 0
-
-    def __post_init__(self) -> None:
-        if self.shape not in _SHAPES:
-            raise OptionError("unknown shape", where="schedule", value=self.shape, hint=nearest(self.shape, _SHAPES))
-        if not (0 < self.first < float("inf") and 0 < self.last < float("inf")):
-            raise OptionError("must go between positive numbers", where="schedule", value=(self.first, self.last))
-        if self.steps < 0:
-            raise OptionError("must not be negative", where="schedule.steps", value=self.steps)
-
-    def at(self, number: int, rounds: int) -> float:
-        """Return the value in round ``number`` (from 1) of ``rounds``."""
-        steps = self.steps or rounds
-        if self.shape == "fixed" or number >= steps:
-            return self.last
-        share = (number - 1) / (steps - 1)
-        if self.shape == "linear":
-            return self.first + share * (self.last - self.first)
-        return float(self.first * (self.last / self.first) ** share)
+__all__ = ["Hyper", "Measuring", "Plan", "Quantizing", "Settings"]
 
 
-def parse_schedule(text: str, where: str = "schedule") -> Schedule:
-    """Read ``"geometric:FIRST:LAST[:STEPS]"``, ``"linear:..."`` or ``"fixed:VALUE"``."""
-    shape, *numbers = text.split(":")
-    try:
-        values = [float(n) for n in numbers]
-        if shape == "fixed" and len(values) == 1:
-            return Schedule(shape, values[0], values[0])
-        if len(values) not in (2, 3):
-            raise ValueError
-        return Schedule(shape, values[0], values[1], int(values[2]) if len(values) == 3 else 0)
-    except ValueError as error:
-        if isinstance(error, OptionError):
-            raise error.within(where) from None
-        raise OptionError(
-            "is not a schedule", where=where, value=text, hint="geometric:4:2, linear:4:2:6 or fixed:0.01"
-        ) from None
+def _check(part: object, name: str, holds: bool, rule: str) -> None:
+    if not holds:
+        raise OptionError(rule, where=f"rounds.{name}", value=getattr(part, name))
 
 
 @dataclass(frozen=True)
-class Hyper:
-    """Hyper-parameters of a run of rounds.
+class Quantizing:
+    """What groups may take, and how they are rounded.
 
     Parameters
     ----------
-    strategy : str
-        ``iterative`` (the paper's heuristic as on the slides), ``authors-code`` (as in its public code), or the name of
-        any strategy of :func:`impq_opt.solve`.
-    options : mapping
-        Options of that strategy.
-    granularity : str
-        Groups of weights, as :func:`impq_opt.measure.measure` names them.
     bits : tuple of int
         Candidates.
     activation_bits : int
-        Precision of all activations; 0 leaves them to the strategy, from ``start_bits`` on.
-    minimize : str
-        The cost that is budgeted or minimised.
-    weight_range : WeightRange
-        What the weight quantizers span.
-
+        Precision of all activations; 0 leaves them to the policy, from ``start_bits`` on.
     start_bits : int
         Uniform precision of round 0, which every strategy starts from.
-    start_epochs : int
-        Epochs of quantization-aware training in round 0.
-    rounds, epochs : int
-        Rounds after it, and epochs of fine-tuning in each.
-    budget : Schedule, optional
-        What a round may cost, as the bits of a uniform network that costs so much (between whole bits, on the line that
-        joins them); for storage these are the effective weight bits. The strategy looks for the least damage within it.
-    bound : Schedule, optional
-        Damage that a round may do: the strategy looks for the least cost within it. Give one of the two.
-    monotone : bool
-        Bits never go up again.
-    take, take_activations : tuple of (int, float)
-        For the heuristics: (from round, N) where N groups lose a bit each round; below 1 it is a share of the groups.
-        Counted from round 1.
-    target_bits, target_cost, floor : float, optional
-        Stop when effective weight bits or the cost are at most the target, or validation accuracy falls below the
-        floor.
+    method : str
+        How weights are rounded, as :func:`impq_opt.quantize.load_method` reads it (``"zero:over=tensor"``); as the
+        problem says of each where it is empty.
+    """
 
+    bits: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8)
+    activation_bits: int = 8
+    start_bits: int = 4
+    method: str = ""
+
+    def __post_init__(self) -> None:
+        if self.method:
+            load_method(self.method)
+        _check(self, "bits", len(self.bits) > 0 and min(self.bits) >= 1, "must be whole numbers from 1")
+        _check(self, "start_bits", self.start_bits in self.bits, f"must be one of the candidates {list(self.bits)}")
+        allowed = (0, *self.bits)
+        _check(self, "activation_bits", self.activation_bits in allowed, f"must be one of {list(allowed)}")
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """How sensitivities are measured in each round.
+
+    Parameters
+    ----------
+    granularity : str
+        Groups of weights, as :func:`impq_opt.measure.measure` names them.
     metric, estimator : str
         Of the sensitivities. ``measured-error`` takes E with the squared rounding errors of the latent weights.
     measure_samples : int
@@ -124,121 +71,185 @@ class Hyper:
     concede : float
         Share of those samples, with the smallest margins, that is left out: a near tie would decide every ranking.
     measure_at : {"quantized", "latent"}
-        Weights that they are measured at.
-
-    batch : int
-        Global, over all processes.
-    rate, momentum, decay : float
-        Of stochastic gradient descent; the rate falls to 0 by a cosine in each round.
-    warmup : float
-        Share of a round's steps in which the rate rises (epochs / 10 in the authors' code).
-    augment : {"none", "flip", "crop-flip"}
-    bf16, channels_last, compile : bool
-        Autocast, memory format, torch.compile.
-    seed : int
+        Weights that they are measured at. Quantized ones need a metric with ``squared_range``, or one that rounds
+        restate for the latent weights.
     """
 
-    strategy: str = "exact"
-    options: Mapping[str, Any] = field(default_factory=dict)
     granularity: str = "kernel"
-    bits: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8)
-    activation_bits: int = 8
-    minimize: str = "storage"
-    weight_range: WeightRange = field(default_factory=WeightRange)
-
-    start_bits: int = 4
-    start_epochs: int = 1
-    rounds: int = 6
-    epochs: int = 1
-    budget: Schedule | None = None
-    bound: Schedule | None = None
-    monotone: bool = False
-    take: tuple[tuple[int, float], ...] = ((1, 0.25),)
-    take_activations: tuple[tuple[int, float], ...] = ((1, 0.25),)
-    target_bits: float | None = None
-    target_cost: float | None = None
-    floor: float | None = None
-
     metric: str = "impq"
     estimator: str = "importance"
     measure_samples: int = 1024
     concede: float = 0.0
     measure_at: str = "quantized"
 
-    batch: int = 128
-    rate: float = 0.01
-    momentum: float = 0.9
-    decay: float = 5e-4
-    warmup: float = 0.1
-    augment: str = "flip"
-    bf16: bool = False
-    channels_last: bool = True
-    compile: bool = False
-    seed: int = 0
+    def __post_init__(self) -> None:
+        _check(self, "measure_samples", self.measure_samples > 0, "must be positive")
+        _check(self, "concede", 0 <= self.concede < 1, "must be at least 0 and below 1")
+        _check(self, "measure_at", self.measure_at in ("quantized", "latent"), "must be 'quantized' or 'latent'")
+        # Others round the weights that they measure at, or follow their range by no known law.
+        follows = self.metric in RESTATED or getattr(load_metric(self.metric), "squared_range", False)
+        known = self.measure_at == "latent" or follows
+        _check(self, "metric", known, "is not known at quantized weights; set measure_at = latent")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long rounds go on.
+
+    Parameters
+    ----------
+    start_epochs : int
+        Epochs of quantization-aware training in round 0.
+    rounds, epochs : int
+        Rounds after it, and epochs of fine-tuning in each.
+    target_bits, target_cost, floor : float, optional
+        Stop when effective weight bits or the cost are at most the target, or validation accuracy falls below the
+        floor.
+    """
+
+    start_epochs: int = 1
+    rounds: int = 6
+    epochs: int = 1
+    target_bits: float | None = None
+    target_cost: float | None = None
+    floor: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("rounds", "epochs", "start_epochs", "activation_bits", "seed"):
-            self._check(name, getattr(self, name) >= 0, "must not be negative")
-        for name in ("batch", "measure_samples", "rate", "start_bits"):
-            self._check(name, getattr(self, name) > 0, "must be positive")
-        for name in ("momentum", "warmup", "concede"):
-            self._check(name, 0 <= getattr(self, name) < 1, "must be at least 0 and below 1")
-        self._check("decay", self.decay >= 0, "must not be negative")
-        self._check("bits", len(self.bits) > 0 and min(self.bits) >= 1, "must be whole numbers from 1")
-        self._check("start_bits", self.start_bits in self.bits, f"must be one of the candidates {list(self.bits)}")
-        allowed = (0, *self.bits)
-        self._check("activation_bits", self.activation_bits in allowed, f"must be one of {list(allowed)}")
-        self._check("measure_at", self.measure_at in ("quantized", "latent"), "must be 'quantized' or 'latent'")
-        # Others round the weights that they measure at, or follow their range by no known law.
-        follows = self.measure_at == "latent" or self.metric in ("impq", "sakr", "fit", "measured-error")
-        self._check("metric", follows, "is not known at quantized weights; set measure_at = latent")
-        self._check("augment", self.augment in AUGMENTATIONS, f"must be one of {', '.join(AUGMENTATIONS)}")
-        for name in ("take", "take_activations"):
-            rows = getattr(self, name)
-            good = bool(rows) and rows[0][0] <= 1 and all(n > 0 for _, n in rows) and list(rows) == sorted(rows)
-            self._check(name, good, "must be (from round, N) in order, from round 1, with positive N")
-        if self.is_heuristic:
-            return
-        if (self.budget is None) == (self.bound is None):
-            raise OptionError(
-                "a strategy needs either a schedule of budgets or of bounds",
-                where="rounds",
-                value=self.strategy,
-                hint="for example --bits-schedule geometric:3.5:2 or --bound-schedule geometric:0.01:10",
-            )
-        known = (*HEURISTICS, *solver_names())
-        self._check("strategy", self.strategy in known, f"unknown strategy; {nearest(self.strategy, known)}")
-        solver = make_solver(self.strategy, **self.options)
-        if self.budget is not None and "damage" not in solver.supports:
-            self._check("strategy", False, "does not look for the least damage under a budget")
+        for name in ("rounds", "epochs", "start_epochs"):
+            _check(self, name, getattr(self, name) >= 0, "must not be negative")
 
-    def _check(self, name: str, holds: bool, rule: str) -> None:
-        if not holds:
-            raise OptionError(rule, where=f"rounds.{name}", value=getattr(self, name))
+    def epochs_of(self, number: int) -> int:
+        """Return the epochs of round ``number``."""
+        return self.epochs if number else self.start_epochs
+
+    def epochs_before(self, number: int) -> int:
+        """Return the epochs of all rounds before ``number``."""
+        return self.start_epochs + (number - 1) * self.epochs if number else 0
+
+
+_PARTS: dict[str, type[Any]] = {
+    "quantizing": Quantizing,
+    "measuring": Measuring,
+    "training": Training,
+    "plan": Plan,
+}
+_PART_OF = {f.name: part for part, kind in _PARTS.items() for f in dataclasses.fields(kind)}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings of a run of rounds: who chooses, and one part for everything else.
+
+    Files, recipes and ``--set`` have them in one table, ``strategy`` and the policy's own options among them;
+    :meth:`from_dict` reads it, :meth:`as_dict` writes it.
+
+    Parameters
+    ----------
+    policy : Policy
+        Who chooses precisions, with its options.
+    strategy : str
+        What records call it: a policy's name, or that of a strategy of :func:`impq_opt.solve`.
+    quantizing : Quantizing
+    measuring : Measuring
+    training : Training
+        Its seed is that of the whole run.
+    plan : Plan
+    """
+
+    policy: Policy
+    strategy: str = ""
+    quantizing: Quantizing = field(default_factory=Quantizing)
+    measuring: Measuring = field(default_factory=Measuring)
+    training: Training = field(default_factory=Training)
+    plan: Plan = field(default_factory=Plan)
+
+    def __post_init__(self) -> None:
+        if not self.strategy:
+            object.__setattr__(self, "strategy", self.policy.name)
+        for name in policy_fields(type(self.policy)):
+            if name in _PART_OF or name == "strategy":
+                raise OptionError("is an option of the policy, and a setting of rounds", where=f"rounds.{name}")
 
     @property
-    def is_heuristic(self) -> bool:
-        """Whether bits come off by the paper's heuristic, not by a solver."""
-        return self.strategy in HEURISTICS
+    def seed(self) -> int:
+        """Of all that is drawn."""
+        return self.training.seed
+
+    def seeded(self, seed: int) -> Settings:
+        """Return these settings with another seed."""
+        return dataclasses.replace(self, training=dataclasses.replace(self.training, seed=seed))
+
+    def start(self) -> Settings:
+        """Return what the training of round 0 alone depends on, so that all strategies share it."""
+        bits = self.quantizing.start_bits
+        return Settings(
+            policy=make_policy("uniform", {"budget": f"fixed:{bits}"}),
+            strategy="uniform",
+            quantizing=self.quantizing,
+            training=self.training,
+            plan=Plan(start_epochs=self.plan.start_epochs, rounds=0, epochs=0),
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """Return what makes two runs the same: all but the name that the strategy goes by."""
+        return self.as_dict() | {"strategy": self.policy.name}
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain numbers, strings and lists, for files."""
-        found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(dataclasses.asdict(self)))
-        return found
+        """Return plain numbers, strings and lists in one table, for files."""
+        values: dict[str, Any] = {"strategy": self.strategy, **dataclasses.asdict(self.policy)}
+        for part in _PARTS:
+            values |= dataclasses.asdict(getattr(self, part))
+        plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(values))
+        return plain
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], where: str = "rounds") -> Hyper:
-        """Build from what :meth:`as_dict` gives, or from a recipe; schedules may be texts."""
-        known = {f.name for f in dataclasses.fields(cls)}
-        values = dict(values)
+    def from_dict(cls, values: Mapping[str, Any], where: str = "rounds") -> Settings:
+        """Build from what :meth:`as_dict` gives, or from a recipe; schedules may be texts.
+
+        One table may serve several strategies, so options that another policy has are left aside.
+
+        Raises
+        ------
+        OptionError
+            An unknown name, or a value that is not allowed.
+        """
+        values = _renamed(values, where)
+        parts: dict[str, dict[str, Any]] = {part: {} for part in _PARTS}
+        options: dict[str, Any] = {}
+        strategy = values.get("strategy", "exact")
+        own = policy_fields(strategy_class(strategy)[0])
         for name, value in values.items():
-            if name not in known:
-                raise OptionError("unknown hyper-parameter", where=where, value=name, hint=nearest(name, known))
-            if name in ("budget", "bound") and isinstance(value, str):
-                values[name] = dataclasses.asdict(parse_schedule(value, f"{where}.{name}"))
-        try:
-            return msgspec.convert(values, cls)
-        except msgspec.ValidationError as error:
-            if isinstance(error.__cause__, OptionError):
-                raise error.__cause__ from None
-            raise OptionError(str(error), where=where) from None
+            if name in _PART_OF:
+                parts[_PART_OF[name]][name] = value
+            elif name in own:
+                options[name] = value
+            elif name != "strategy":
+                _check_known(name, where)
+        settings = {part: built(kind, parts[part], where) for part, kind in _PARTS.items()}
+        return cls(policy=make_policy(strategy, options, where), strategy=strategy, **settings)
+
+
+def _renamed(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return the table with today's names: ``weight_range`` was the options of the only method that there was."""
+    if "weight_range" not in values:
+        return dict(values)
+    rest = {name: value for name, value in values.items() if name != "weight_range"}
+    spec = built(WeightRange, values["weight_range"], f"{where}.weight_range").spec
+    return {"method": "" if spec == WeightRange.name else spec} | rest
+
+
+def _check_known(name: str, where: str) -> None:
+    """Raise OptionError unless some policy has an option ``name``."""
+    others = {field for policy in policy_names() for field in policy_fields(policy_class(policy))}
+    if name not in others:
+        known = {*_PART_OF, *others, "strategy"}
+        raise OptionError("unknown hyper-parameter", where=where, value=name, hint=nearest(name, known))
+
+
+def Hyper(**values: Any) -> Settings:  # noqa: N802 - a class, before settings were split by what they are about
+    """Return settings from one table, as a recipe has it: ``Hyper(strategy="exact", budget="fixed:2", rate=0.02)``."""
+    return Settings.from_dict({name: _plain(value) for name, value in values.items()})
+
+
+def _plain(value: Any) -> Any:
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value

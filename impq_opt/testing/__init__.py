@@ -1,7 +1,8 @@
 """What every plug-in must keep: conformance suites, for those that ship and for those of third parties.
 
 One function a kind, each raising :class:`ConformanceError` with the rule that was broken:
-:func:`check_strategy`, :func:`check_cost`, :func:`check_metric`, :func:`check_method` and :func:`check_format`. ::
+:func:`check_strategy`, :func:`check_cost`, :func:`check_metric`, :func:`check_format`,
+:func:`check_method` and :func:`check_policy`. ::
 
     import pytest
     from impq_opt.testing import CASES, check_strategy
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from impq_opt.testing.cases import CASES, Case, random_case
 from impq_opt.testing.costs import check_cost
 from impq_opt.testing.formats import check_format
+from impq_opt.testing.policies import POLICY_CASES, PolicyCase, check_policy
 from impq_opt.testing.rules import ConformanceError
 from impq_opt.testing.strategies import check_strategy
 
@@ -28,12 +30,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CASES",
+    "POLICY_CASES",
     "Case",
     "ConformanceError",
+    "PolicyCase",
     "check_cost",
     "check_format",
     "check_method",
     "check_metric",
+    "check_policy",
     "check_strategy",
     "random_case",
 ]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
+from impq_opt.data.batch import Several
 from impq_opt.errors import DataError
 from impq_opt.tracing.names import symbolic_names
 from impq_opt.tracing.nodes import attribute_of, call_names, op_of
@@ -48,7 +49,7 @@ class Exported:
     old_labels: dict[str, fx.Node]
 
 
-def export(network: nn.Module, example: Tensor) -> Exported:
+def export(network: nn.Module, example: Tensor | Several) -> Exported:
     """Return the graph of a plain network in eval mode, for batches of any size.
 
     Raises
@@ -76,17 +77,20 @@ def export(network: nn.Module, example: Tensor) -> Exported:
     return Exported(graph, program.call_spec.out_spec, constants, labels, old_labels)
 
 
-def _program(network: nn.Module, example: Tensor) -> Any:
-    shapes = ({0: torch.export.Dim.DYNAMIC},)
+def _program(network: nn.Module, example: Tensor | Several) -> Any:
+    args, kwargs = (example.args, example.kwargs) if isinstance(example, Several) else ((example,), {})
+    batch = {0: torch.export.Dim.DYNAMIC}
+    # By name where all are given by name; torch.export wants the names of the forward, in its order, else.
+    shapes = dict.fromkeys(kwargs, batch) if kwargs else (batch,) * len(args)
     try:
-        return torch.export.export(network, (example,), dynamic_shapes=shapes, strict=False)
+        return torch.export.export(network, args, kwargs, dynamic_shapes=shapes, strict=False)
     except Exception as error:  # torch.export raises many kinds, all of which mean the same here
         if not any(sign in str(error) for sign in _ONE_SIZE):
             raise _untraceable(error) from error
         silenced = logging.getLogger("torch._guards")  # prints what it raises
         before, silenced.disabled = silenced.disabled, True
         try:  # what follows Python's own code keeps a size that len() or int() makes a number
-            return torch.export.export(network, (example,), dynamic_shapes=shapes, strict=True)
+            return torch.export.export(network, args, kwargs, dynamic_shapes=shapes, strict=True)
         except Exception:
             raise _untraceable(error) from error
         finally:
@@ -111,5 +115,5 @@ def _untraceable(error: Exception) -> DataError:
     return DataError(
         f"cannot be traced by torch.export, which says: {line.rstrip('.')}",
         where="network",
-        hint="its forward must take one tensor (n, ...), for any n, without branching on values",
+        hint="its forward must take tensors (n, ...), for any n, without branching on values",
     )

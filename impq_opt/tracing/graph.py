@@ -20,7 +20,9 @@ import torch
 from torch import Tensor, device, fx, nn
 from torch.utils import _pytree as pytree
 
+from impq_opt.data.batch import Several
 from impq_opt.errors import DataError, OptionError, nearest
+from impq_opt.networks.calling import place_of_logits
 from impq_opt.tracing.export import Exported
 from impq_opt.tracing.folding import Fold, find_folds, folded_module
 from impq_opt.tracing.module import TracedModule, trainable
@@ -36,14 +38,14 @@ from impq_opt.tracing.nodes import (
 from impq_opt.tracing.precision import HALVES, widen_graph, widened
 from impq_opt.tracing.running import Runner
 from impq_opt.tracing.signs import clip_in_front, is_rectified
-from impq_opt.tracing.sites import ActivationSite, Stay, Use, WeightSite
+from impq_opt.tracing.sites import ActivationSite, Stay, WeightSite
 from impq_opt.tracing.stays import find_stays
+from impq_opt.tracing.weights import find_weights
 
 __all__ = ["RESIDUAL", "TRANSPARENT", "Network"]
 
 RESIDUAL = ("tie", "accumulate")
 
-_WEIGHT_OPS = {"conv1d": 1, "conv2d": 2, "conv3d": 3, "linear": 0}
 # These move, drop, pool or repeat values; a quantizer in front of them serves who reads their output as well.
 TRANSPARENT = frozenset(
     [
@@ -111,22 +113,31 @@ class Network:
         Names of activation sites that share one quantizer, because a residual addition adds them.
     graph : networkx.DiGraph
         Calls as nodes (attributes ``op``, ``module``, ``shape``), edges from producer to reader.
-    skipped : tuple of str
-        Parameters of convolutions or linear layers that could not be measured (transposed, or computed on the fly).
     stays : tuple of Stay
-        Every parameter of the network that is in no weight site.
+        Every parameter of the network that is in no weight site. Those that a weight norm or the like computes weights
+        from are counted there, and come with no elements.
+    skipped : tuple of str
+        The names of those that stay and have two dimensions or more, or are counted elsewhere.
     classes : int
+    keywords : tuple of str
+        Names of the inputs, where they are given by keyword, in the graph's order.
+    logits_at : str
+        Where the logits are in what the network returns; "" where they are all of it.
     layouts : dict of str to Layout
         Where the samples are in the output of each watched node.
     stored : dict of str to torch.dtype
         Types of parameters and buffers as the network has them, by node, where it computes in another one here.
-    input_type : torch.dtype
-        Samples of floating point are brought to it.
     """
 
-    input_type: torch.dtype = torch.float32
-
-    def __init__(self, network: nn.Module, exported: Exported, residual: str) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        exported: Exported,
+        residual: str,
+        *,
+        keywords: tuple[str, ...] = (),
+        merged: Sequence[str] = (),
+    ) -> None:
         if residual not in RESIDUAL:
             raise OptionError(
                 "unknown treatment", where="residual", value=residual, hint="known are tie and accumulate"
@@ -137,17 +148,23 @@ class Network:
         self.nodes = {node.name: node for node in graph.nodes}
         self.layouts: dict[str, Layout] = {}
         self.stored: dict[str, torch.dtype] = {}
+        self.keywords = keywords
         self._live = live_nodes(graph)
         self._order = {node: place for place, node in enumerate(self._live)}
         self.place = self._find_logits(next(n for n in graph.nodes if n.op == "output").args[0])
         self._hold()
         self.graph = self._networkx()
         self.ties: tuple[tuple[str, ...], ...] = ()
-        self.weights, self.skipped = self._find_weights()
+        named = dict(self.module.named_parameters(remove_duplicate=False))
+        self.weights = find_weights(self._live, self.tensors, named, self._resolve)
+        if not self.weights:
+            raise DataError("has no weight of two or more dimensions to measure", where="network")
         self.activations = self._find_activations(residual)
+        parameters = dict(self.module.named_parameters())
         self.stays: tuple[Stay, ...] = find_stays(
-            dict(self.module.named_parameters()), map(self.weight_tensor, self.weights), self._live, self.tensors
-        )
+            parameters, map(self.weight_tensor, self.weights), self._live, self.tensors
+        ) + tuple(Stay(name, 0, 32, "is in the weight that is computed from it") for name in merged)
+        self.skipped = tuple(s.parameter for s in self.stays if s.elements == 0 or parameters[s.parameter].ndim > 1)
 
     def _hold(self) -> None:
         """Take hold of the parameters and buffers as they are now, without their gradients."""
@@ -157,18 +174,11 @@ class Network:
         self.tensors = {name: held.detach() for name, held in attributes.items()}
 
     def _find_logits(self, outputs: Sequence[Any]) -> int:
-        """Return which output the logits are: the one called so, or else the first that is of their shape."""
+        """Return which output the logits are."""
         keys = pytree.tree_flatten_with_path(pytree.tree_unflatten(range(len(outputs)), self.structure))[0]
-        called = [place for place, (path, _) in enumerate(keys) if "logits" in pytree.keystr(path)]
         shapes = [batch_shape(output) if isinstance(output, fx.Node) else () for output in outputs]
-        place = next((k for k in [*called, *range(len(shapes))] if len(shapes[k]) == 2), 0)
-        if not shapes or len(shapes[place]) != 2:
-            raise DataError(
-                "is not a classifier: its output must be one tensor of logits (samples, classes)",
-                where="network",
-                value=shapes[0] if shapes and shapes[0] else type(outputs[0]).__name__,
-                hint="wrap it in a module that returns the logits",
-            )
+        place = place_of_logits([path for path, _ in keys], shapes)
+        self.logits_at = pytree.keystr(keys[place][0])
         self.classes = shapes[place][1]
         if self.classes < 2:
             raise DataError("needs at least two classes", where="network", value=self.classes)
@@ -176,16 +186,17 @@ class Network:
 
     def run(
         self,
-        x: Tensor,
+        x: Tensor | Several,
         visit: Callable[[str, Tensor, tuple[Any, ...]], Tensor] | None = None,
         tensors: dict[str, Tensor] | None = None,
         watch: frozenset[str] = frozenset(),
         folds: Mapping[str, Fold] = MappingProxyType({}),
     ) -> Tensor:
-        """Return the logits (n, classes) of inputs ``x`` (n, ...).
+        """Return the logits (n, classes) of inputs.
 
         Parameters
         ----------
+        x : Tensor (n, ...) or Several
         visit : callable (node, output, inputs) -> Tensor, optional
             Called after each node named in ``watch``; what it returns goes on in place of the output.
         tensors : dict, optional
@@ -194,17 +205,17 @@ class Network:
             Layers that take in the batch-norm behind them; of :attr:`folds`. Their outputs are the batch-norm's.
         """
         held = {**self.tensors, **(tensors or {})}
-        return Runner(self.module, visit, held, watch, folds).run(self.taken(x))[self.place]
+        return Runner(self.module, visit, held, watch, folds).run(*self._given(x))[self.place]
 
-    def logits_in(self, outputs: Any) -> Tensor:
-        """Return the logits (n, classes) in what the network returns."""
-        found: Tensor = pytree.tree_leaves(outputs)[self.place]
-        return found
-
-    def logits(self, x: Tensor) -> Tensor:
+    def logits(self, x: Tensor | Several) -> Tensor:
         """Return what :meth:`run` does, quicker: with all folds, and no node to be shown."""
         with torch.no_grad():
-            return self._folded(self.taken(x))[self.place]
+            return self._folded(*self._given(x))[self.place]
+
+    def _given(self, x: Tensor | Several) -> tuple[Tensor, ...]:
+        """Return the inputs in the order of the graph's, in float32 where they are in half precision and it is not."""
+        given = (x,) if isinstance(x, Tensor) else x.args or tuple(x.kwargs[name] for name in self.keywords)
+        return tuple(map(widened, given)) if self.stored else given
 
     @cached_property
     def _folded(self) -> fx.GraphModule:
@@ -215,10 +226,6 @@ class Network:
         """The layers that can take in the batch-norm behind them, by node."""
         return find_folds(self._live, self.tensors)
 
-    def taken(self, x: Tensor) -> Tensor:
-        """Return samples in the type that the network takes."""
-        return x.to(self.input_type) if x.is_floating_point() else x
-
     def to(self, place: device) -> None:
         """Move all parameters."""
         self._renew(lambda tensor: tensor.to(place))
@@ -226,7 +233,7 @@ class Network:
     @property
     def is_half(self) -> bool:
         """Whether something is computed in half precision."""
-        return self.input_type in HALVES or any(held.dtype in HALVES for held in self.tensors.values())
+        return any(held.dtype in HALVES for held in self.tensors.values())
 
     def widen(self) -> None:
         """Compute in float32 what is computed in half precision, from the same weights; see :mod:`.precision`.
@@ -236,7 +243,6 @@ class Network:
         if not self.is_half:
             return
         self.stored |= {name: held.dtype for name, held in self.tensors.items() if held.dtype in HALVES}
-        self.input_type = torch.float32 if self.input_type in HALVES else self.input_type
         widen_graph(self.module.traced_graph)
         self._renew(widened)
         self.module.recompile()
@@ -287,7 +293,11 @@ class Network:
     def weight_node(self, site: WeightSite) -> tuple[str, ...]:
         """Return the names of the nodes that hold the weights of a site."""
         tensor = attribute_of(self.module, site.parameter)
-        return tuple(name for name, held in self.tensors.items() if held.data_ptr() == tensor.data_ptr())
+        return tuple(
+            name
+            for name, held in self.tensors.items()
+            if held.data_ptr() == tensor.data_ptr() and held.shape == tensor.shape
+        )
 
     # -- finding the sites ---------------------------------------------------------------------------------------
 
@@ -297,44 +307,6 @@ class Network:
             graph.add_node(node.name, op=op_of(node), module=module_of(node), shape=sample_shape(node))
             graph.add_edges_from((source.name, node.name) for source in node.all_input_nodes if source in self._live)
         return graph
-
-    def _find_weights(self) -> tuple[tuple[WeightSite, ...], tuple[str, ...]]:
-        sites: dict[int, WeightSite] = {}
-        skipped: list[str] = []
-        for node in self._live:
-            if "conv_transpose" in op_of(node) or "bilinear" in op_of(node):
-                skipped.append(self._names[node])
-            if op_of(node) not in _WEIGHT_OPS:
-                continue
-            weight = node.args[1]
-            if not isinstance(weight, fx.Node) or weight.op != "get_attr":
-                skipped.append(self._names[node])
-                continue
-            tensor = self.tensors[weight.name]
-            use = self._use(node, tensor)
-            parameter = str(weight.target)
-            key = tensor.data_ptr()
-            site = sites.get(key) or WeightSite(parameter.removesuffix(".weight"), parameter, tuple(tensor.shape), ())
-            sites[key] = WeightSite(site.name, site.parameter, site.shape, (*site.uses, use))
-        if not sites:
-            raise DataError("has no convolution or linear layer to measure", where="network")
-        return tuple(sites.values()), tuple(skipped)
-
-    def _use(self, node: fx.Node, weight: Tensor) -> Use:
-        dimensions = _WEIGHT_OPS[op_of(node)]
-        positions = math.prod(sample_shape(node)) // weight.shape[0]
-        source = node.args[0]
-        assert isinstance(source, fx.Node)
-        reads = tuple(dict.fromkeys(s.name for s in self._resolve(source) if s.op != "placeholder"))
-        macs = positions * weight.numel()
-        if not dimensions:
-            return Use(node.name, 0, (), (), (), 1, reads, macs)
-        bound: dict[str, Any] = dict(
-            zip(("stride", "padding", "dilation", "groups"), node.args[3:], strict=False)
-        ) | dict(node.kwargs)
-        stride, dilation = (_tuple(bound.get(key, 1), dimensions) for key in ("stride", "dilation"))
-        padding = _padding(bound.get("padding", 0), weight.shape[2:], dilation)
-        return Use(node.name, dimensions, stride, padding, dilation, int(bound.get("groups", 1)), reads, macs)
 
     def _resolve(self, node: fx.Node) -> Iterator[fx.Node]:
         """Yield the tensors that ``node`` only moves, pools or concatenates."""
@@ -413,17 +385,3 @@ def _picks_part(node: fx.Node) -> bool:
     """Return whether a call picks what another one moved or pooled, not one of several things that it computed."""
     op, place = op_of(node.all_input_nodes[0]), node.args[1]
     return op in TRANSPARENT and not ("max_pool" in op and place == 1)
-
-
-def _tuple(value: Any, dimensions: int) -> tuple[int, ...]:
-    values = tuple(value) if isinstance(value, (list, tuple)) else (value,)
-    return values * dimensions if len(values) == 1 else values
-
-
-def _padding(value: Any, kernel: tuple[int, ...], dilation: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
-    if value == "valid":
-        value = 0
-    if value == "same":  # torch puts the odd one behind
-        totals = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
-        return tuple((total // 2, total - total // 2) for total in totals)
-    return tuple((p, p) for p in _tuple(value, len(kernel)))

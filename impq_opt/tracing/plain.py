@@ -12,10 +12,9 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from impq_opt.errors import DataError
+from impq_opt.networks.own import unwrapped
 
-__all__ = ["plain"]
-
-_WRAPPED = ("_orig_mod", "module")  # torch.compile's name for what it runs, and that of the parallel wrappers
+__all__ = ["merged_names", "plain"]
 
 
 def plain(network: nn.Module) -> nn.Module:
@@ -30,7 +29,7 @@ def plain(network: nn.Module) -> nn.Module:
     DataError
         The network has no weights that could be quantized: TorchScript, quantized already, not initialized.
     """
-    network = _unwrapped(network)
+    network = unwrapped(network)
     _refuse(network)
     try:
         copied = copy.deepcopy(network, {id(t): t.detach().clone() for t in _computed(network)})
@@ -45,7 +44,7 @@ def plain(network: nn.Module) -> nn.Module:
         module._compiled_call_impl = None  # what nn.Module.compile left
         for name, child in list(module._modules.items()):
             if child is not None:
-                module._modules[name] = _unwrapped(child)
+                module._modules[name] = unwrapped(child)
     modes = {module: module.training for module in copied.modules()}
     copied.eval()
     with torch.no_grad():
@@ -55,11 +54,11 @@ def plain(network: nn.Module) -> nn.Module:
     return copied
 
 
-def _unwrapped(network: nn.Module) -> nn.Module:
-    parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel)
-    while isinstance(network, (*parallel, torch._dynamo.eval_frame.OptimizedModule)):
-        network = network._modules["module" if isinstance(network, parallel) else "_orig_mod"]  # type: ignore[assignment]
-    return network
+def merged_names(network: nn.Module, copied: nn.Module) -> tuple[str, ...]:
+    """Return the names of a network's parameters that :func:`plain` has computed weights from, and no longer has."""
+    own = {name for name, _ in copied.named_parameters(remove_duplicate=False)}
+    names = (name.replace("_orig_mod.", "") for name, _ in unwrapped(network).named_parameters())
+    return tuple(name for name in names if name not in own)
 
 
 def _refuse(network: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""Types of numbers: what a network takes its samples in, and a graph of half precision that computes in float32.
+"""A graph of half precision that computes in float32.
 
 Gradients and squared margins of networks in float16 under- and overflow, and those in bfloat16 have three digits. So
 such a network is measured in float32: with the weights that it has, exactly, and with all that it computes from them
@@ -10,25 +10,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
-__all__ = ["HALVES", "taken_by", "widen_graph", "widened"]
+__all__ = ["HALVES", "widen_graph", "widened"]
 
 HALVES = (torch.float16, torch.bfloat16)
-
-
-def taken_by(network: nn.Module, example: Tensor) -> Tensor:
-    """Return samples in the type of the network's parameters, where it takes them in no other and these have one."""
-    types = {p.dtype for p in network.parameters() if p.is_floating_point()}
-    if not example.is_floating_point() or len(types) != 1 or example.dtype in types:
-        return example
-    with torch.no_grad():
-        try:
-            network(example)
-        except Exception:  # whatever its layers raise
-            return example.to(types.pop())
-    return example
 
 
 def widened(tensor: Tensor) -> Tensor:

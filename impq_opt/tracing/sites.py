@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 __all__ = ["ActivationSite", "Stay", "Use", "WeightSite"]
@@ -10,14 +9,14 @@ __all__ = ["ActivationSite", "Stay", "Use", "WeightSite"]
 
 @dataclass(frozen=True)
 class Use:
-    """One call of a convolution or linear layer.
+    """One call that multiplies by a weight.
 
     Parameters
     ----------
     node : str
         Name of the call in the graph.
     dimensions : int
-        Spatial dimensions; 0 for a linear layer.
+        Spatial dimensions of a convolution; 0 for all else.
     stride, dilation : tuple of int
         Of a convolution.
     padding : tuple of (int, int)
@@ -27,6 +26,12 @@ class Use:
         Nodes of the activation sites that this call reads; empty where it reads the network's input.
     macs : int
         Multiply-accumulates per sample.
+    length : int
+        Length of its dot products.
+    operand : str
+        The node that the weight comes from; "" for a convolution or linear layer that reads a parameter as it is.
+    views : tuple of str
+        The calls, in order, that make the operand from the parameter.
     """
 
     node: str
@@ -37,6 +42,9 @@ class Use:
     groups: int
     reads: tuple[str, ...]
     macs: int
+    length: int
+    operand: str = ""
+    views: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,7 +59,7 @@ class WeightSite:
     @property
     def length(self) -> int:
         """Length of its dot products."""
-        return math.prod(self.shape[1:])
+        return max(use.length for use in self.uses)
 
 
 @dataclass(frozen=True)

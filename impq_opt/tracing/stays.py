@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
+import torch
 from torch import Tensor, fx
 
 from impq_opt.tracing.nodes import op_of
@@ -43,7 +44,7 @@ def find_stays(
         Parameters and buffers by their node in the graph.
     """
     taken = {_place(tensor) for tensor in quantized}
-    readers: dict[tuple[int, int], list[fx.Node]] = {}
+    readers: dict[tuple[int, torch.Size], list[fx.Node]] = {}
     for node in nodes:
         for source in node.all_input_nodes:
             if source.name in tensors:
@@ -55,8 +56,8 @@ def find_stays(
     )
 
 
-def _place(tensor: Tensor) -> tuple[int, int]:
-    return tensor.data_ptr(), tensor.numel()
+def _place(tensor: Tensor) -> tuple[int, torch.Size]:
+    return tensor.data_ptr(), tensor.shape
 
 
 def _reason(tensor: Tensor, readers: list[fx.Node], tensors: Mapping[str, Tensor]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from typing import Any
 
@@ -9,13 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from impq_opt.data.batch import Several, Structure, together
 from impq_opt.errors import DataError
+from impq_opt.networks.calling import call, register
 from impq_opt.tracing.example import describe_input
 from impq_opt.tracing.export import export
 from impq_opt.tracing.graph import Network
 from impq_opt.tracing.nodes import EXAMPLES, Layout, batch_place
-from impq_opt.tracing.plain import plain
-from impq_opt.tracing.precision import taken_by
+from impq_opt.tracing.plain import merged_names, plain
 
 __all__ = ["trace"]
 
@@ -23,15 +25,16 @@ __all__ = ["trace"]
 _TOLERANCE = {torch.float64: (1e-6, 1e-8), torch.float16: (2e-2, 2e-3), torch.bfloat16: (1e-1, 1e-2)}
 
 
-def trace(network: nn.Module, example: Tensor, *, residual: str = "tie") -> Network:
+def trace(network: nn.Module, example: Structure | Several, *, residual: str = "tie") -> Network:
     """Return the graph of a classifier, in eval mode: dropout is off and batch-norm keeps samples apart.
 
     Parameters
     ----------
     network : nn.Module
-        Takes one tensor (n, ...) and returns logits (n, classes), alone or with other outputs. Left as it was.
-    example : Tensor
-        One input or more.
+        Takes a tensor (n, ...), or several, and returns logits (n, classes), alone or with other outputs (see
+        :func:`~impq_opt.networks.calling.place_of_logits`). Left as it was.
+    example : Tensor (n, ...), tuple of Tensor, or dict of str to Tensor
+        One sample or more: of one input, or of several by position or by keyword.
     residual : {"tie", "accumulate"}
         What a residual addition reads. ``"tie"``: both summands are quantized, by one quantizer, as where the sum is
         computed on integers. ``"accumulate"``: sums are kept at the accumulator's precision, as in the IMPQ paper;
@@ -45,9 +48,7 @@ def trace(network: nn.Module, example: Tensor, *, residual: str = "tie") -> Netw
     copied = plain(network)
     modes = {module: module.training for module in copied.modules()}
     copied.eval()
-    if len(example) < EXAMPLES:  # a batch of one would be taken for a constant; the second sample must be another one
-        example = torch.cat([example[:1], example[:1].flip(-1)])
-    example = taken_by(copied, example[:EXAMPLES])
+    example = _two(copied, example)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.export deprecates its own internals
         outputs = _outputs(copied, example)
@@ -55,22 +56,44 @@ def trace(network: nn.Module, example: Tensor, *, residual: str = "tie") -> Netw
         again = _outputs(copied, example)
     for part, mode in modes.items():
         part.training = mode
-    traced = Network(copied, exported, residual)
+    keywords = tuple(example.kwargs) if isinstance(example, Several) else ()
+    merged = merged_names(network, copied)
+    traced = Network(copied, exported, residual, keywords=keywords, merged=merged)
     traced.module.takes = describe_input(example)
-    traced.input_type = example.dtype
     _check(traced, example, outputs[traced.place], again[traced.place])
     _find_layouts(traced, example)
     return traced
 
 
+def _two(network: nn.Module, example: Structure | Several) -> Tensor | Several:
+    """Return two samples, inputs by keyword in the order of the network's forward, which is the graph's then."""
+    example = together(example)
+    if isinstance(example, Several) and example.kwargs:
+        order = list(inspect.signature(network.forward).parameters)
+        named = example.kwargs
+        example = Several(
+            {name: named[name] for name in sorted(named, key=lambda n: order.index(n) if n in order else 99)}
+        )
+    if len(example) >= EXAMPLES:
+        return example[:EXAMPLES]
+
+    def with_another(part: Tensor) -> Tensor:  # a batch of one would be taken for a constant
+        return torch.cat([part[:1], part[:1].flip(-1)])
+
+    return with_another(example) if isinstance(example, Tensor) else example.mapped(with_another)
+
+
 @torch.no_grad()
-def _outputs(network: nn.Module, example: Tensor) -> list[Any]:
+def _outputs(network: nn.Module, example: Tensor | Several) -> list[Any]:
     """Return what the network returns, out of all nesting."""
     try:
-        return pytree.tree_leaves(network(example))
+        output = call(network, example)
+        register(output)
+        return pytree.tree_leaves(output)
     except Exception as error:  # whatever the layers raise, the inputs do not fit them
+        parts = (example,) if isinstance(example, Tensor) else example.tensors
         raise DataError(
-            f"does not take samples of shape {tuple(example.shape[1:])}, {example.dtype}",
+            f"does not take samples of shape {', '.join(f'{tuple(x.shape[1:])}, {x.dtype}' for x in parts)}",
             where="network",
             value=(str(error).strip().splitlines() or [type(error).__name__])[0],
             hint="is it the network's own data, with its number of channels?",
@@ -78,7 +101,7 @@ def _outputs(network: nn.Module, example: Tensor) -> list[Any]:
 
 
 @torch.no_grad()
-def _check(traced: Network, example: Tensor, expected: Tensor, again: Tensor) -> None:
+def _check(traced: Network, example: Tensor | Several, expected: Tensor, again: Tensor) -> None:
     """Raise unless the graph computes what the network does, sample by sample and the same each time."""
     relative, absolute = _TOLERANCE.get(expected.dtype, (1e-3, 1e-4))
 
@@ -104,10 +127,12 @@ def _check(traced: Network, example: Tensor, expected: Tensor, again: Tensor) ->
         )
 
 
-def _find_layouts(traced: Network, example: Tensor) -> None:
+def _find_layouts(traced: Network, example: Tensor | Several) -> None:
     """Find where each watched tensor has its samples; where they share a dimension, by changing one of two samples."""
     unclear: dict[str, int] = {}
-    watched = {use.node for site in traced.weights for use in site.uses} | {site.node for site in traced.activations}
+    uses = (use for site in traced.weights for use in site.uses)
+    watched = {use.node for use in uses if isinstance(traced.nodes[use.node].meta["val"], Tensor)}
+    watched |= {site.node for site in traced.activations}
     for name in watched:
         place = batch_place(traced.nodes[name])
         if place is None:
@@ -133,7 +158,7 @@ def _find_layouts(traced: Network, example: Tensor) -> None:
             raise DataError("mixes the samples of a batch", where=f"network: {name}")
 
 
-def _watched(traced: Network, x: Tensor, watch: frozenset[str]) -> dict[str, Tensor]:
+def _watched(traced: Network, x: Tensor | Several, watch: frozenset[str]) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
 
     def visit(node: str, out: Tensor, inputs: tuple[Any, ...]) -> Tensor:

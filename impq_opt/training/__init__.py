@@ -1,1 +1,18 @@
-"""What any training loop needs: samples, augmentation, seeds by step, one-cycle training. Needs torch."""
+"""Training, for whatever purpose: one loop with an objective and a hook, its settings, and accuracy. Needs torch.
+
+::
+
+    train(network, data, Training(rate=0.1), epochs=10)
+    accuracy(network, held_out)
+
+An objective is a callable, network and batch to loss (:mod:`impq_opt.training.objective`); a :class:`Hook` acts before
+and after steps and after epochs.
+"""
+
+from impq_opt.training.accuracy import accuracy
+from impq_opt.training.batches import Batch
+from impq_opt.training.loop import Course, Hook, Progress, train
+from impq_opt.training.objective import Scored, cross_entropy
+from impq_opt.training.settings import Training
+
+__all__ = ["Batch", "Course", "Hook", "Progress", "Scored", "Training", "accuracy", "cross_entropy", "train"]

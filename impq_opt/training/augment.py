@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["augmented"]
+__all__ = ["AUGMENTATIONS", "augmented"]
+
+AUGMENTATIONS = ("none", "flip", "crop-flip")
 
 
 def augmented(images: Tensor, kind: str) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from impq_opt.measure.metrics import load_metric
 from impq_opt.measure.replicates import Sampling
 from impq_opt.networks.fitting import fitted
 from impq_opt.solve import solve_in_passing
+from impq_opt.types import FloatArray
 from impq_opt.validate.reality import Reality, Validation
 
 __all__ = ["Entry", "contest"]
@@ -41,8 +42,9 @@ def contest(
     groups: str = "layer",
     samples: int = 1024,
     seed: int = 0,
-) -> Iterator[Entry]:
-    """Measure by each metric, give each the same storage, round without retraining, and look.
+    tell: Callable[[str], None] | None = None,
+) -> list[Entry]:
+    """Measure by each metric, give each the same storage, round without retraining, and look at all of them together.
 
     Activations have 8 bits, so that weights alone make the difference. As a yardstick ``uniform`` comes first at each
     budget that is a whole number of bits.
@@ -55,17 +57,23 @@ def contest(
     metrics : sequence of str
     budgets : sequence of float
         Average bits per weight.
+    tell : callable, optional
+        Told each thing that seems wrong with the data, a sentence.
     """
     sampling = Sampling(samples=samples, concede=0.01, seed=seed)
     options = {"groups": groups, "residual": "accumulate", "bits": range(1, 9)}
-    for name in metrics:  # before hours of measuring by others
-        if load_metric(name).labels:
-            fitted(network, data, labels=load_metric(name).unit)
+    needing = next((name for name in metrics if load_metric(name).labels), None)
+    if needing is not None:  # said before hours of measuring by the others
+        fitted(network, data, labels=load_metric(needing).unit)
     problems = {name: measure(network, data, metric=name, sampling=sampling, **options) for name in metrics}  # type: ignore[arg-type]
     first = next(iter(problems.values()))
-    validation = Validation(network, first, held_out, samples=1)
+    validation = Validation(network, first, held_out)
+    if tell is not None:
+        for note in (*first.provenance.get("data_notes", ()), *validation.data.notes):
+            tell(note)
     weights = first.weights()
     total = int(first.sizes[weights].sum())
+    rows: list[tuple[str, FloatArray]] = []
     for budget in budgets:
         chosen = {"uniform": np.full(len(first), budget)} if budget == int(budget) else {}
         for name, problem in problems.items():
@@ -74,6 +82,9 @@ def contest(
                 chosen[name] = np.array(found.bits, dtype=np.float64)
         for name, bits in chosen.items():
             bits[~weights] = _ACTIVATION_BITS
-            effective = float(np.average(bits[weights], weights=first.sizes[weights]))
-            unit = problems[name].damage_unit if name in problems else ""
-            yield Entry(name, unit, effective, validation.hold(bits))
+            rows.append((name, bits))
+    units = {name: problem.damage_unit for name, problem in problems.items()}
+    return [
+        Entry(name, units.get(name, ""), float(np.average(bits[weights], weights=first.sizes[weights])), reality)
+        for (name, bits), reality in zip(rows, validation.hold_all([bits for _, bits in rows]), strict=True)
+    ]

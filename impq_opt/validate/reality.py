@@ -24,6 +24,7 @@ from impq_opt.measure.estimators import Estimator
 from impq_opt.measure.grouping import Grouping
 from impq_opt.measure.survey import ActivationRange, Survey
 from impq_opt.memory import kept_memory
+from impq_opt.networks.calling import call, logits_of
 from impq_opt.networks.fitting import fitted
 from impq_opt.problem.problem import Problem
 from impq_opt.quantize import activation_quantizers, load_method, quantize, quantize_traced, unpack, unpack_into
@@ -46,9 +47,9 @@ class Reality:
     bound : float
         The problem's own: total damage, plus the share of samples that were conceded when it was measured.
     here, clipped, gaussian : float, optional
-        On these samples: the bound as it stands; the mean of min(1, bound of the sample); the mean over samples of the
-        Gaussian tails of its margins, each sample at most 1. None where not asked for, and for groups finer than
-        kernels.
+        On these samples, rounding errors taken for noise of variance step^2 / 12: the bound as it stands; the mean of
+        min(1, bound of the sample); the mean over samples of the Gaussian tails of its margins, each sample at most 1.
+        None where not asked for, and for groups finer than kernels.
     mismatch, low, high : float
         Share of samples decided differently, and its Clopper-Pearson interval.
     accuracy, float_accuracy : float, optional
@@ -216,16 +217,13 @@ class Validation:
         decided = _counter("decisions", progress, len(self.data) * (len(allocations) + (self._float is None)))
         found: list[Tensor] = []
         for start in range(0, len(allocations), count):
-            networks = [self._logits_of(self.quantized(some)) for some in allocations[start : start + count]]
+            networks = [_deciding(self.quantized(some)) for some in allocations[start : start + count]]
             before: list[Logits] = [self._traced.run] if self._float is None else []
             made, labels = decide([*before, *networks], self.data, self.device, self._batch, decided)
             if before:
                 self._float = made[0], labels
             found += made[len(before) :]
         return found
-
-    def _logits_of(self, network: nn.Module) -> Logits:
-        return lambda x: self._traced.logits_in(network(self._traced.taken(x)))
 
     # -- bounds on samples ---------------------------------------------------------------------------------------
 
@@ -254,6 +252,10 @@ class Validation:
         looked_at = _counter("bounds on samples", progress, self.samples)
         ordered = [bits[place] for bits in widths]
         return bounds_on_samples(survey, self.data, torch.arange(self.samples), ordered, self.device, looked_at)
+
+
+def _deciding(network: nn.Module) -> Logits:
+    return lambda x: logits_of(call(network, x))
 
 
 def _counter(what: str, progress: Progress | None, total: int) -> Callable[[int], None]:

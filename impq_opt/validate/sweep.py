@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, device
 from torch.nn.utils import parametrize
 
-from impq_opt.data.batch import prepare
+from impq_opt.data.batch import Several, prepare
 from impq_opt.data.dataset import Dataset
 
 __all__ = ["Logits", "batch_size", "decide", "together"]
 
-Logits = Callable[[Tensor], Tensor]
+Logits = Callable[[Tensor | Several], Tensor]
 
 # What a pass may hold at once decides how many samples it takes. It is a number of the program and not of the machine:
 # batches of another size round their sums in another way, and decisions are the same wherever they are made.

@@ -26,7 +26,7 @@ from impq_opt.measure import Estimator, Sampling, measure
 from impq_opt.networks import SHIPPED, load_network
 from impq_opt.problem.problem import Problem
 from impq_opt.problems.recipes.lite0 import HELD_OUT, MEASURED, crops, lite0, save_crops
-from impq_opt.training.one_cycle import accuracy
+from impq_opt.training import accuracy
 
 BITS = range(1, 13)  # the bound asks for more than 8 bits where it is to be small
 CONCEDE = 0.005
@@ -37,8 +37,8 @@ def resnet20(groups: str) -> Problem:
     """Measure ResNet-20 on all 55,000 training samples."""
     name = "resnet20-fashion-mnist"
     network, shipped = load_network(name), SHIPPED[name]
-    test = accuracy(network, *load_data("fashion-mnist", "test").arrays())
-    recipe = shipped.recipe
+    test = accuracy(network, load_data("fashion-mnist", "test"))
+    training = shipped.training
     return measure(
         network.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
         load_data("fashion-mnist", "train"),
@@ -51,8 +51,8 @@ def resnet20(groups: str) -> Problem:
             f"weights per {groups} and activations per tensor",
             "network": name,
             "test_accuracy": test,
-            "training": f"{recipe.epochs} epochs of one-cycle SGD, batch {recipe.batch}, peak rate {recipe.rate}, "
-            f"seed {recipe.seed}; python -m impq_opt.networks.shipped {name}",
+            "training": f"{shipped.epochs} epochs of one-cycle SGD, batch {training.batch}, peak rate {training.rate}, "
+            f"seed {training.seed}; python -m impq_opt.networks.shipped {name}",
             "residual": "accumulate: sums at the accumulator's precision, one precision per rectifier (IMPQ)",
         },
     )

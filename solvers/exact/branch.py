@@ -16,7 +16,7 @@ import numpy as np
 
 from impq_opt.exactness.sums import exact_int_sum, exact_sum
 from impq_opt.instance.contract import Claim
-from impq_opt.instance.instance import Block, Direction, Instance, RankOne
+from impq_opt.instance.instance import Block, Instance, RankOne
 from impq_opt.problem.allocation import Enumeration, Stop
 from impq_opt.types import IntArray
 
@@ -59,8 +59,7 @@ def branch(
 
 def _objective(instance: Instance, choice: IntArray) -> Fraction:
     """Return what a choice costs or damages. Columns are those of the blocks, where some may have been left out."""
-    by_cost = instance.direction is Direction.COST
-    total = Fraction(instance.base_cost) if by_cost else instance.base_damage
+    by_cost, total = instance.objective.whole, Fraction(instance.objective.base)
     for block in instance.blocks:
         own, table = choice[block.groups], cast(Any, block.cost if by_cost else block.damage)
         chosen = table.left * table.right[own] if isinstance(table, RankOne) else table[np.arange(len(own)), own]

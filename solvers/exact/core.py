@@ -14,10 +14,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.exactness.limits import MOST_STATES
 from impq_opt.instance.contract import Control
 from impq_opt.problem.allocation import Stop
 from impq_opt.solvers import native
+from impq_opt.solvers.exact.tuning import Tuning
 from impq_opt.solvers.lagrange.hull import Steps, hull_steps
 from impq_opt.solvers.native import ColumnArray, column_type
 from impq_opt.types import FloatArray, IntArray
@@ -29,9 +29,6 @@ __all__ = ["Core", "Found", "search"]
 _MARGIN = 2.0**-44
 # What the kernel calls the reasons to stop.
 _STOPS = (Stop.COMPLETED, Stop.TIME_LIMIT, Stop.MEMORY_LIMIT, Stop.STATE_LIMIT)
-# Up to this many groups it does not pay to look for equal ones.
-_FEW = 512
-_MOST_DOUBTFUL = 1 << 14
 # Bytes a state takes while it is made, sorted and bounded, and after that.
 _WORKING, _KEPT = 96, 8
 
@@ -86,25 +83,25 @@ class Found:
     stop: Stop = Stop.COMPLETED
 
 
-def search(core: Core, most: int, control: Control, *, refine: bool = False) -> Found:
+def search(core: Core, most: int, control: Control, tuning: Tuning, *, refine: bool = False) -> Found:
     """Solve a core; where more than ``most`` states are needed, or time is over, the result says so in ``stop``.
 
     With ``refine``, ``doubtful`` holds all assignments that rounding might make the best, so that exact sums can settle
     which one is; the core then says how its numbers were ordered before they were rounded.
     """
-    most = min(most, MOST_STATES)
-    if len(core.gain) <= _FEW and not refine:
-        return _search(core, most, control, refine)
+    most = min(most, tuning.most_states)
+    if len(core.gain) <= tuning.bundled and not refine:
+        return _search(core, most, control, tuning.doubtful, refine)
     bundles = Bundles.of(core)
-    found = _search(bundles.core, most, control, refine)
+    found = _search(bundles.core, most, control, tuning.doubtful, refine)
     found.columns = None if found.columns is None else bundles.spread(found.columns)
     found.doubtful = [(gain, bundles.spread(columns)) for gain, columns in found.doubtful]
     return found
 
 
-def _search(core: Core, most: int, control: Control, refine: bool) -> Found:
+def _search(core: Core, most: int, control: Control, doubtful: int, refine: bool) -> Found:
     if native.core is not None and not refine and core.gain.shape[1] <= native.MOST_COLUMNS:
-        return _search_native(core, most, control)
+        return _search_native(core, most, control, doubtful)
     steps = hull_steps(core.gain, core.need)
     # Coarse groups first: the fine ones that remain then complete every state closely.
     rank = np.argsort(-np.ptp(core.gain, axis=1), kind="stable")
@@ -125,21 +122,21 @@ def _search(core: Core, most: int, control: Control, refine: bool) -> Found:
             found.stop = Stop.STATE_LIMIT if len(states.gain) > most else Stop.TIME_LIMIT
             return found
     possible = np.flatnonzero((states.gain <= states.target) & (states.over <= 0))
-    if len(possible) > _MOST_DOUBTFUL:
+    if len(possible) > doubtful:
         found.stop = Stop.STATE_LIMIT
         return found
     found.doubtful = [(int(states.gain[place]), states.columns(place, 0)) for place in possible.tolist()]
     return found
 
 
-def _search_native(core: Core, most: int, control: Control) -> Found:
+def _search_native(core: Core, most: int, control: Control, most_doubtful: int) -> Found:
     """Do what :func:`_search` does, compiled."""
     best = np.empty(len(core.gain), dtype=np.int64)
     stop, has_best, best_gain, states, doubtful = native.core.search(
         *(np.ascontiguousarray(core.gain), np.ascontiguousarray(core.need), *core.gain.shape),
         *(core.room, core.target, core.doubt, most),
         *(control.remaining, math.inf if control.memory_limit is None else float(control.memory_limit)),
-        *(float(_WORKING), float(_KEPT), _MARGIN, _MOST_DOUBTFUL, best, control.interrupt),
+        *(float(_WORKING), float(_KEPT), _MARGIN, most_doubtful, best, control.interrupt),
     )
     return Found(
         best_gain if has_best else None,

@@ -13,7 +13,6 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 from functools import cached_property, partial
 
 import numpy as np
@@ -21,52 +20,56 @@ import numpy as np
 from impq_opt.exactness.sums import nearest_float
 from impq_opt.instance.contract import Claim, Control, ExpiredError
 from impq_opt.instance.idle import idle_groups, least_damage
-from impq_opt.instance.instance import Direction, Instance
+from impq_opt.instance.instance import Instance
 from impq_opt.instance.join import components, join
 from impq_opt.instance.local import is_local
+from impq_opt.instance.row import Value
 from impq_opt.instance.settle import settle
 from impq_opt.problem.allocation import Enumeration, Stop
 from impq_opt.proof.bound import dual_bound
+from impq_opt.solvers._best import Incumbent
 from impq_opt.solvers.lagrange.dual import Dual, maximize_dual
 from impq_opt.solvers.lagrange.oracle import Domain, Oracle, Point
 from impq_opt.types import BoolArray, FloatArray, IntArray
 
 __all__ = ["solve_coupled"]
 
-Value = int | Fraction
 Inner = Callable[[Instance, Control], Claim]
-
-# Combinations of a cluster that becomes one group: three groups of eight candidates, four of four.
-_LARGEST = 512
 
 
 def solve_coupled(
-    instance: Instance, control: Control, inner: Inner, *, enough: Value | None = None, nodes: int = 100_000
+    instance: Instance,
+    control: Control,
+    inner: Inner,
+    *,
+    joined: int,
+    enough: Value | None = None,
+    nodes: int = 100_000,
 ) -> Claim:
     """Return what can be claimed about an instance with pairs or limits on few groups; ``inner`` solves those without.
 
-    With ``enough`` the question is only whether an answer has an objective at most that: the first such answer ends the
-    search, and a lower bound above it does.
+    Clusters of up to ``joined`` combinations become one group each. With ``enough`` the question is only whether an
+    answer has an objective at most that: the first such answer ends the search, and a lower bound above it does.
     """
     idle = idle_groups(instance)
     if len(idle):
-        claim = _without(instance, idle, control, inner, enough, nodes)
+        claim = _without(instance, idle, control, inner, joined, enough, nodes)
         if claim is not None:
             return claim
-    clusters = [part for part in map(partial(_small, instance), components(instance)) if len(part)]
+    clusters = [part for part in map(partial(_small, instance, joined), components(instance)) if len(part)]
     control.check()
     if not clusters:
         return _Search(instance, control, inner, enough, nodes).run()
     control.check()
-    joined = join(instance, clusters)
+    merged = join(instance, clusters)
     control.check()
-    search = joined.coupled or any(map(is_local, joined.budgets))
-    claim = _Search(joined, control, inner, enough, nodes).run() if search else _solve_joined(joined, control, inner)
+    search = merged.coupled or any(map(is_local, merged.budgets))
+    claim = _Search(merged, control, inner, enough, nodes).run() if search else _solve_joined(merged, control, inner)
     if claim.choice is None:
         return claim
     statistics = dict(claim.statistics) | {"joined_clusters": sum(map(len, clusters))}
     return Claim(
-        instance.reduce(joined.lift(claim.choice)),
+        instance.reduce(merged.lift(claim.choice)),
         claim.lower_bound,
         claim.multipliers,
         claim.enumeration,
@@ -76,7 +79,7 @@ def solve_coupled(
 
 
 def _without(
-    instance: Instance, idle: IntArray, control: Control, inner: Inner, enough: Value | None, nodes: int
+    instance: Instance, idle: IntArray, control: Control, inner: Inner, joined: int, enough: Value | None, nodes: int
 ) -> Claim | None:
     """Settle the idle groups at their least damage, and solve the rest; None where that does not answer it."""
     columns = least_damage(instance, idle)
@@ -88,9 +91,10 @@ def _without(
     choice[idle] = columns
     rest = settle(instance, idle, columns)
     if rest.size == 0:
-        claim = Claim(np.empty(0, dtype=np.int64), _objective(instance, choice), enumeration=Enumeration(len(idle), 0))
+        value = instance.objective_of(choice)
+        claim = Claim(np.empty(0, dtype=np.int64), value, enumeration=Enumeration(len(idle), 0))
     elif rest.coupled or any(map(is_local, rest.budgets)):
-        claim = solve_coupled(rest, control, inner, enough=enough, nodes=nodes)
+        claim = solve_coupled(rest, control, inner, joined=joined, enough=enough, nodes=nodes)
     else:
         claim = inner(rest, control)
     if claim.choice is None:
@@ -102,27 +106,23 @@ def _without(
     return replace(claim, choice=choice) if instance.is_feasible(choice) else None
 
 
-def _objective(instance: Instance, choice: IntArray) -> Value:
-    return instance.cost_of(choice) if instance.direction is Direction.COST else instance.damage_of(choice)
-
-
 def _solve_joined(joined: Instance, control: Control, inner: Inner) -> Claim:
     """Solve an instance of joined groups, with the damages of its tables first.
 
     Those are sums rounded down: an answer that meets the bound exactly is as good as any. Sums that are exact take
     longer, and are for the rare answer that does not.
     """
-    if joined.direction is Direction.COST and not joined.budgets:
+    if joined.objective.whole and not joined.budgets:
         claim = inner(replace(joined, ties=()), control)
         if claim.choice is None or joined.is_feasible(claim.choice):
             return claim
     return inner(joined, control)
 
 
-def _small(instance: Instance, clusters: IntArray) -> IntArray:
-    """Return those of some clusters (T, m) that have few combinations."""
+def _small(instance: Instance, most: int, clusters: IntArray) -> IntArray:
+    """Return those of some clusters (T, m) that have at most so many combinations."""
     combinations = np.log2(instance.widths[clusters]).sum(axis=1)
-    return clusters[combinations < math.log2(_LARGEST + 0.5)]
+    return clusters[combinations < math.log2(most + 0.5)]
 
 
 @dataclass(order=True)
@@ -139,9 +139,7 @@ class _Search:
         self.instance, self.control, self.inner, self.most = instance, control, inner, nodes
         self.enough = enough
         self.oracle = Oracle(instance, control.check)
-        self.by_cost = instance.direction is Direction.COST
-        self.best: IntArray | None = None
-        self.value: Value | None = None
+        self.objective, self.best = instance.objective, Incumbent(instance)
         self.closed: list[Value | float] = []  # lower bounds of the domains that are done with
         self.heap: list[_Node] = []
         self.count = itertools.count()
@@ -157,8 +155,8 @@ class _Search:
         for point in (*root.ends, root.best):
             self._offer_point(point)
         try:
-            if self._pruned(root.best.value - root.best.margin) or self._found:
-                self.closed.append(self._whole(root.best.value - root.best.margin))
+            if self._pruned(root.best.value - root.best.margin) or self._enough_found:
+                self.closed.append(self.objective.lowest(root.best.value - root.best.margin))
             else:
                 self._expand(self.oracle.everything, root)
             stop = self._branch()
@@ -166,12 +164,12 @@ class _Search:
             stop = Stop.INTERRUPTED if isinstance(error, KeyboardInterrupt) else Stop.TIME_LIMIT
             self.closed.append(root.best.value - root.best.margin)  # a domain was left half way
         lower = self._lower()
-        if stop is Stop.COMPLETED and self.floor < math.inf and lower != self.value:
+        if stop is Stop.COMPLETED and self.floor < math.inf and lower != self.best.value:
             stop = Stop.STATE_LIMIT
         statistics = {"core": len(self.oracle.core), "nodes": self.looked, "settled": self.leaves}
         # The domains cover everything, so what they prove together holds however far the search came.
         return Claim(
-            self.best,
+            self.best.choice,
             lower if self.proved else -math.inf,
             self.oracle.prices(root.best),
             Enumeration(len(self.oracle.core), self.looked + self.states) if self.proved else None,
@@ -181,9 +179,9 @@ class _Search:
 
     def _branch(self) -> Stop:
         # A settled domain that could not be closed holds the lower bound down: what lies above it need not be searched.
-        while (
-            self.heap and not self._pruned(self.heap[0].bound) and self.heap[0].bound < self.floor and not self._found
-        ):
+        while self.heap and not self._pruned(self.heap[0].bound) and self.heap[0].bound < self.floor:
+            if self._enough_found:
+                break
             if self.control.expired():
                 return Stop.TIME_LIMIT
             if self.looked >= self.most:
@@ -199,23 +197,23 @@ class _Search:
         domain = Domain(node.allowed)
         self.looked += 1
         above = math.inf if self._most is None else nearest_float(self._most)
-        found = maximize_dual(self.oracle, self.control, domain, node.prices, above)
-        bound = max(found.best.value - found.best.margin, node.bound)
-        if found.infeasible:
+        dual = maximize_dual(self.oracle, self.control, domain, node.prices, above)
+        bound = max(dual.best.value - dual.best.margin, node.bound)
+        if dual.infeasible:
             self.closed.append(math.inf)
             return
-        for point in found.ends:
+        for point in dual.ends:
             self._offer_point(point)
         if self._pruned(bound):
-            self.closed.append(self._whole(bound))
+            self.closed.append(self.objective.lowest(bound))
         elif domain.single:
-            self._settle(domain, found.best)
+            self._settle(domain, dual.best)
         else:
-            self._expand(domain, found)
+            self._expand(domain, dual)
 
-    def _expand(self, domain: Domain, found: Dual) -> None:
+    def _expand(self, domain: Domain, dual: Dual) -> None:
         """Split the domain by a core vector: it alone, and for each core group what first departs from it there."""
-        point = found.best
+        point = dual.best
         bound = point.value - point.margin
         vector = point.choice[self.oracle.core]
         stars = point.stars
@@ -226,7 +224,7 @@ class _Search:
         alone[np.arange(len(vector)), vector] = True
         self._visit(_Node(bound, next(self.count), alone, point.prices))
         # Groups that the two sides of the crossing disagree about first: their children are close to the bound.
-        spread = np.array([np.ptp([p.choice[g] for p in found.ends]) for g in self.oracle.core]) if found.ends else 0
+        spread = np.array([np.ptp([p.choice[g] for p in dual.ends]) for g in self.oracle.core]) if dual.ends else 0
         for group in np.argsort(-np.broadcast_to(spread, len(vector)), kind="stable").tolist():
             others = prefix[group].copy()
             others[vector[group]] = False
@@ -239,7 +237,7 @@ class _Search:
 
     def _push(self, prefix: BoolArray, group: int, others: BoolArray, bound: float, point: Point) -> None:
         if self._pruned(bound):
-            self.closed.append(self._whole(bound))
+            self.closed.append(self.objective.lowest(bound))
             return
         allowed = prefix.copy()
         allowed[group] = others
@@ -254,8 +252,8 @@ class _Search:
         settled = np.concatenate([self.oracle.core, self._decided(point, choice)])
         rest = settle(self.instance, settled, choice[settled])
         if rest.size == 0:
-            self._offer(choice)
-            self.closed.append(self._objective(choice) if self.instance.is_feasible(choice) else math.inf)
+            fits = self.best.offer(choice)
+            self.closed.append(self.instance.objective_of(choice) if fits else math.inf)
             return
         claim = self.inner(rest, self.control)
         if claim.stop is not Stop.COMPLETED:
@@ -264,14 +262,14 @@ class _Search:
             others = np.ones(self.instance.size, dtype=bool)
             others[settled] = False
             choice[others] = claim.choice
-            self._offer(choice)
+            self.best.offer(choice)
         self.states += claim.enumeration.states if claim.enumeration is not None else 0
         if claim.enumeration is not None:
             self.closed.append(claim.lower_bound)
             return
         below = dual_bound(rest, claim.multipliers) if claim.multipliers else -math.inf
-        below = max(below, self._whole(point.value - point.margin))
-        self.closed.append(math.ceil(below) if self.by_cost else below)
+        below = max(below, self.objective.lowest(point.value - point.margin))
+        self.closed.append(self.objective.lowest(below))
         self.floor = min(self.floor, nearest_float(below))
 
     def _decided(self, point: Point, choice: IntArray) -> IntArray:
@@ -279,12 +277,12 @@ class _Search:
 
         No answer of the domain that is better than the best so far takes another candidate of theirs.
         """
-        if self.value is None:
+        if self.best.value is None:
             return np.empty(0, dtype=np.int64)
         core = choice[self.oracle.core]
         reduced = self.oracle.reduced(point, core)
         # A little wider than the gap, so that rounding in the reduced costs decides no leaf too early.
-        gap = max(nearest_float(self.value) - point.value, 0.0) * (1 + 1e-9) + 2 * point.margin
+        gap = max(nearest_float(self.best.value) - point.value, 0.0) * (1 + 1e-9) + 2 * point.margin
         count = (reduced <= gap).sum(axis=0) - (self._padding & (reduced <= gap)).sum(axis=0)
         decided = np.flatnonzero(count == 1)
         leaves = self.oracle.leaf[decided]
@@ -299,49 +297,36 @@ class _Search:
 
     # -- values -------------------------------------------------------------------------------------------------------
 
-    def _objective(self, choice: IntArray) -> Value:
-        return _objective(self.instance, choice)
-
     def _offer_point(self, point: Point) -> None:
         """Offer a point's choice, unless its sums say clearly enough that it is not feasible or not better."""
         if (point.slope > 1e-9 * np.abs(self.oracle.limit_values)).any():
             return
         objective = point.value - float(np.dot(point.prices, point.slope))
-        if self.value is None or objective - 2 * point.margin < nearest_float(self.value):
-            self._offer(point.choice)
-
-    def _offer(self, choice: IntArray) -> None:
-        if not self.instance.is_feasible(choice):
-            return
-        value = self._objective(choice)
-        if self.value is None or value < self.value:
-            self.best, self.value = choice.copy(), value
-
-    def _whole(self, bound: float) -> Value | float:
-        """Return the least objective that is not below ``bound``."""
-        return math.ceil(bound) if self.by_cost and math.isfinite(bound) else bound
+        if self.best.value is None or objective - 2 * point.margin < nearest_float(self.best.value):
+            self.best.offer(point.choice)
 
     @property
     def _most(self) -> Value | None:
         """The objective above which nothing is of interest."""
-        known = [value for value in (self.enough, self.value) if value is not None]
+        known = [value for value in (self.enough, self.best.value) if value is not None]
         return min(known, default=None)
 
     @property
-    def _found(self) -> bool:
-        return self.enough is not None and self.value is not None and self.value <= self.enough
+    def _enough_found(self) -> bool:
+        return self.enough is not None and self.best.value is not None and self.best.value <= self.enough
 
     def _pruned(self, bound: float) -> bool:
-        if self.enough is not None and self._whole(bound) > self.enough:
+        if self.enough is not None and self.objective.lowest(bound) > self.enough:
             return True
-        if self.value is None:
+        if self.best.value is None:
             return bound == math.inf
-        return self._whole(bound) >= self.value if self.by_cost else bound >= nearest_float(self.value)
+        lowest = self.objective.lowest(bound)
+        return lowest >= (self.best.value if self.objective.whole else nearest_float(self.best.value))
 
     def _lower(self) -> Value | float:
         """Return a lower bound that the domains together prove."""
-        every = [*self.closed, *(self._whole(node.bound) for node in self.heap)]
+        every = [*self.closed, *(self.objective.lowest(node.bound) for node in self.heap)]
         lower = min(every, default=math.inf)
-        if self.value is not None:
-            lower = min(lower, self.value)
+        if self.best.value is not None:
+            lower = min(lower, self.best.value)
         return lower

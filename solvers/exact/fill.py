@@ -12,13 +12,11 @@ from impq_opt.types import IntArray
 __all__ = ["fill"]
 
 
-_MOST_CHANGES = 256
+def fill(pool: Pool, base: IntArray, by_cost: bool, slack: int, changes: int) -> IntArray:
+    """Return columns (n,) at least as good as ``base`` that use up at most ``slack`` more, after some ``changes``.
 
-
-def fill(pool: Pool, base: IntArray, by_cost: bool, slack: int) -> IntArray:
-    """Return columns (n,) at least as good as ``base`` that use up at most ``slack`` more; one change a group.
-
-    ``slack`` is damage, in units of 2**-1074, where cost is minimised, and cost where damage is.
+    Each is of another group. ``slack`` is damage, in units of 2**-1074, where cost is minimised, and cost where damage
+    is.
     """
     cost, damage = pool.chosen(base)
     saved, added = cost[:, None] - pool.cost, pool.damage - damage[:, None]
@@ -30,8 +28,8 @@ def fill(pool: Pool, base: IntArray, by_cost: bool, slack: int) -> IntArray:
 
     rows, columns = np.nonzero((gain > 0) & may_fit())
     gain, need = gain[rows, columns], need[rows, columns]
-    found = base.copy()
-    for _ in range(_MOST_CHANGES):
+    filled = base.copy()
+    for _ in range(changes):
         if len(gain) == 0:
             break
         # Among equal gains the least need: sort keys would cost more than two scans.
@@ -41,12 +39,12 @@ def fill(pool: Pool, base: IntArray, by_cost: bool, slack: int) -> IntArray:
         change = _exactly(pool, row, column, int(base[row]), by_cost)
         if change <= slack:
             slack -= change
-            found[row] = column
+            filled[row] = column
             live = (rows != row) & may_fit()
         else:  # the rounded difference was too small
             live = np.arange(len(gain)) != pick
         rows, columns, gain, need = rows[live], columns[live], gain[live], need[live]
-    return found
+    return filled
 
 
 def _exactly(pool: Pool, row: int, to: int, at: int, by_cost: bool) -> int:

@@ -12,7 +12,7 @@ from fractions import Fraction
 import numpy as np
 
 from impq_opt.instance.contract import Claim
-from impq_opt.instance.instance import Block, Direction, Instance
+from impq_opt.instance.instance import Block, Instance
 
 __all__ = ["as_before", "magnified"]
 
@@ -43,7 +43,7 @@ def as_before(claim: Claim, instance: Instance, shift: int) -> Claim:
     """Return what a claim about the magnified instance says about ``instance`` itself."""
     if shift == 0:
         return claim
-    lower, by_cost = claim.lower_bound, instance.direction is Direction.COST
+    lower, by_cost = claim.lower_bound, instance.objective.whole
     if not by_cost and abs(lower) != math.inf:
         lower = Fraction(lower) / 2**shift
     multipliers = {name: _shifted(value, shift if by_cost else -shift) for name, value in claim.multipliers.items()}

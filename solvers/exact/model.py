@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from impq_opt.exactness.limits import ABOVE_ALL_DAMAGE, CORE_BITS, UNLIMITED
 from impq_opt.exactness.sums import UNIT_BITS, dyadic_units, exact_int_sum, exact_units, float_above, units_within
-from impq_opt.instance.instance import Direction, Instance
+from impq_opt.instance.instance import Instance
 from impq_opt.solvers import native
 from impq_opt.solvers.exact.core import Core
 from impq_opt.solvers.exact.scan import Pool
@@ -46,7 +46,7 @@ class Model:
 
     def __init__(self, instance: Instance) -> None:
         self.instance = instance
-        self.by_cost = instance.direction is Direction.COST
+        self.by_cost = instance.objective.whole
         if not self.by_cost:
             assert instance.limit is not None
             self.capacity = _clamped(instance.limit - instance.base_cost)
@@ -58,15 +58,7 @@ class Model:
     @cached_property
     def _tied(self) -> Mapping[int, FloatArray]:
         """Damages (members, K) behind each tied group at its candidates."""
-        problem = self.instance.problem
-        found: dict[int, FloatArray] = {}
-        for tie in self.instance.ties:
-            parts = []
-            for members, columns in zip(tie.members.T, tie.columns, strict=True):
-                bits = problem.candidates.of(int(members[0]))  # the same set for all ties of a block
-                parts.append(problem.damage.at(members, bits)[:, columns])
-            found.update(zip(tie.groups.tolist(), np.stack(parts, axis=1), strict=True))
-        return found
+        return self.instance.tied_damages
 
     def damage_of(self, places: IntArray, pool: Pool, columns: npt.NDArray[np.integer]) -> int:
         """Return the exact damage of one candidate for each group of ``pool``."""

@@ -1,8 +1,8 @@
 """The least of a peak: bisection, each question answered by what else is limited, below a limit on every step.
 
 Which choices keep every step within a limit is decided exactly: steps are limits on few groups, which elimination keeps
-(:mod:`._oracle`). Among them the least damage is looked for, or where there are budgets the least of the first one: the
-limit is within reach where that meets its own. The answer meets it, and one quantum less does not.
+(:mod:`impq_opt.instance.local`). Among them the least damage is looked for, or where there are budgets the least of the
+first one: the limit is within reach where that meets its own. The answer meets it, and one quantum less does not.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from fractions import Fraction
 
 from impq_opt.exactness.limits import ABOVE_ALL_DAMAGE
 from impq_opt.instance.contract import Claim, Control
-from impq_opt.instance.instance import Block, Direction, Instance
+from impq_opt.instance.instance import Block, Instance
 from impq_opt.instance.local import is_local
 from impq_opt.instance.rows import cost_row
 from impq_opt.problem.allocation import Enumeration, Stop
@@ -25,22 +25,27 @@ __all__ = ["solve_peak"]
 
 
 def solve_peak(
-    instance: Instance, control: Control, inner: Callable[[Instance, Control, int | Fraction], Claim]
+    instance: Instance, control: Control, inner: Callable[[Instance, Control, int | Fraction], Claim], few: int
 ) -> Claim:
-    """Return what can be claimed about the least peak; ``inner`` says whether a question's limit can be met."""
-    found = enumerated(instance, control)
+    """Return what can be claimed about the least peak; ``inner`` says whether a question's limit can be met.
+
+    Up to ``few`` assignments are enumerated instead.
+    """
+    found = enumerated(instance, control, few)
     if found is not None:
         return _priced(found, instance, control)
-    low = max(step.base + int(step.table.min(axis=1).sum()) for step in instance.peaks) - 1  # out of reach
-    high = limit = max(step.base + int(step.table.max(axis=1).sum()) for step in instance.peaks)
+    ends = [step.ends for step in instance.peaks]
+    low = int(max(least for least, _ in ends)) - 1  # out of reach
+    high = limit = int(max(most for _, most in ends))
     best, asked, stop = None, 0, Stop.COMPLETED
     prices: dict[str, float] = {}
     while best is None or high - low > 1:
         question, name, enough = _below(instance, limit)
         claim = inner(question, control, enough)
         asked += 1
-        if claim.choice is not None and instance.is_feasible(claim.choice):
-            best, high = claim.choice, instance.cost_of(claim.choice)
+        reached = None if claim.choice is None else instance.cost_of(claim.choice)
+        if claim.choice is not None and reached is not None and reached <= limit and instance.is_feasible(claim.choice):
+            best, high = claim.choice, reached
         elif claim.enumeration is not None and claim.lower_bound > enough:
             low, prices = limit, {**claim.multipliers, name: 1.0}
             if best is None:
@@ -62,21 +67,20 @@ def _priced(found: Claim, instance: Instance, control: Control) -> Claim:
 
 def _below(instance: Instance, limit: int) -> tuple[Instance, str, int | Fraction]:
     """Return the question with every step at most ``limit``, and which limit (name, value) its least is to meet."""
-    steps = tuple(replace(step, limit=limit) for step in instance.peaks)
-    budgets = [budget for budget in instance.budgets if not is_local(budget)]
+    below = instance.below_peak(limit)
+    budgets = [row for row in instance.budgets if not is_local(row)]
     if not budgets:
-        damage = replace(instance, direction=Direction.DAMAGE, limit=limit, peaks=())
-        damage = replace(damage, bound=None, budgets=(*instance.budgets, *steps))
-        return damage, "bound", Fraction(ABOVE_ALL_DAMAGE) if instance.bound is None else instance.bound
+        most = Fraction(ABOVE_ALL_DAMAGE) if instance.bound is None else instance.bound
+        return replace(below, limit=limit, bound=None), instance.damage.name, most
     first = budgets[0]
+    assert isinstance(first.limit, int) and isinstance(first.base, int)
     widths = None if (instance.widths == first.table.shape[1]).all() else instance.widths
     cost = replace(
-        instance,
+        below,
         row=cost_row(instance.problem, {first.term: 1}),
         blocks=(Block(slice(None), first.table, instance.tables[1], widths),),
         base_cost=first.base,
         pairs=first.pairs,
-        budgets=(*(budget for budget in instance.budgets if budget is not first), *steps),
-        peaks=(),
+        budgets=tuple(row for row in below.budgets if row is not first),
     )
     return cost, first.name, first.limit

@@ -15,6 +15,7 @@ import numpy as np
 from impq_opt.exactness.sums import exact_int_sum, exact_units, float_of, float_units
 from impq_opt.instance.instance import Block
 from impq_opt.solvers.exact.scan import LARGEST_PRICE, Pool, Scan, Total, gather, scan, second_choices
+from impq_opt.solvers.exact.tuning import Tuning
 from impq_opt.solvers.lagrange.hull import Hulls, Steps, hull_steps
 from impq_opt.solvers.native import ColumnArray, column_type
 from impq_opt.types import FloatArray
@@ -22,19 +23,6 @@ from impq_opt.types import FloatArray
 __all__ = ["Goal", "Guess", "Known", "OutOfReachError", "Priced", "Sample", "find_price", "narrow"]
 
 
-# Few enough groups to sort the steps of their hulls at once.
-_FEW = 4096
-_SAMPLE = 8192
-# From here on a larger sample pays: it leaves fewer groups open.
-_MANY = 1 << 21
-# Half-width of the bracket that a sample gives, in standard errors: it fails once in some thousands, and is checked.
-_SIGMAS = 3.5
-# A bracket is narrow enough for a line where its ends differ by less than this factor.
-_NARROW = 4.0
-# Half-widths of a bracket around a point of that line, as shares of the outer one: per root of a step, and in any case.
-_STRAY, _BEND = 3.0, 0.005
-# Known steps on either side of the break, of which half are kept open.
-_NEAR = 48
 # Ends of brackets are moved outwards by this factor, so that ties at an end lie inside.
 _NUDGE = 1.0 + 2.0**-40
 
@@ -68,18 +56,18 @@ class Priced(NamedTuple):
     columns: ColumnArray
 
 
-def find_price(pool: Pool, goal: Goal, outer: Scan | None = None) -> Priced:
+def find_price(pool: Pool, goal: Goal, tuning: Tuning, outer: Scan | None = None) -> Priced:
     """Return the multiplier at which the groups of ``pool``, found by the pass ``outer`` if any, just meet ``goal``."""
-    if len(pool) <= _FEW:
+    if len(pool) <= tuning.sorted_at_once:
         return _by_sorting(pool, goal)
-    guess: Guess | None = None if outer is None else Between.of(outer, goal)
-    guess = Sample.draw([pool.block], len(pool), goal) if guess is None else guess
-    found, _ = narrow([pool.block], len(pool), goal, guess)
-    rest = found.pool
+    guess: Guess | None = None if outer is None else Between.of(outer, goal, tuning)
+    guess = Sample.draw([pool.block], len(pool), goal, tuning) if guess is None else guess
+    inside, _ = narrow([pool.block], len(pool), goal, guess)
+    rest = inside.pool
     if len(rest) > 0.7 * len(pool):  # many equal ratios: narrowing does not help
         return _by_sorting(pool, goal)
-    inner = find_price(rest, goal.less(found.settled), found)
-    columns = found.columns
+    inner = find_price(rest, goal.less(inside.settled), tuning, inside)
+    columns = inside.columns
     columns[rest.places] = inner.columns
     return Priced(inner.price, columns)
 
@@ -119,7 +107,7 @@ def _break_count(pool: Pool, goal: Goal, steps: Steps) -> int:
     count = int(np.searchsorted(reached, over, side="left")) + 1
     # Roundings of the sums are far below this share of them: only where one comes so close do exact sums have to tell.
     near = reached[max(count - 2, 0) : count].tolist()
-    if count <= len(reached) and min(abs(one - over) for one in near) > 2.0**-30 * float_of(start):
+    if count <= len(reached) and min(abs(taken - over) for taken in near) > 2.0**-30 * float_of(start):
         return count
 
     def fits(number: int) -> bool:
@@ -164,13 +152,18 @@ def narrow(
         Open the groups too whose second candidate comes so close.
     reachable : callable
         Whether any allocation meets the goal; asked where the first bracket does not.
+
+    Raises
+    ------
+    OutOfReachError
+        Where none does.
     """
     low, high = guess.bracket()
     passes = 0
     for _ in range(64):
         passes += 1
-        found = scan(blocks, size, low, high, threshold)
-        at_low, at_high = (goal.used(found.settled.plus(end)) for end in (found.at_low, found.at_high))
+        passed = scan(blocks, size, low, high, threshold)
+        at_low, at_high = (goal.used(passed.settled.plus(end)) for end in (passed.at_low, passed.at_high))
         # Larger multipliers mean less damage and more cost.
         too_low, too_high = (at_high > goal.capacity, at_low < goal.capacity)
         if not goal.by_cost:
@@ -183,14 +176,14 @@ def narrow(
             high, (low, _) = low, guess.bracket_from(low, goal.as_float(at_low))
         else:
             break
-    return found, passes
+    return passed, passes
 
 
 class Known:
     """The steps of all hulls, best first, say where the multiplier is, but for the rounding of their sums."""
 
-    def __init__(self, hulls: Hulls, goal: Goal) -> None:
-        self.steps, self.goal, self.reach = hulls.steps, goal, 2
+    def __init__(self, hulls: Hulls, goal: Goal, tuning: Tuning) -> None:
+        self.steps, self.goal, self.near, self.reach = hulls.steps, goal, tuning.near_steps, 2
         capacity = goal.as_float(goal.capacity)
         if goal.by_cost:
             self.count = int(self.steps.damage_so_far.searchsorted(hulls.start_damage - capacity, side="left"))
@@ -206,20 +199,20 @@ class Known:
         low, high = self.bracket()
         return min(low, at), max(high, at)
 
-    def priced(self, found: Scan) -> Priced | None:
+    def priced(self, passed: Scan) -> Priced | None:
         """Return the end of the hull in the bracket of a pass, by the known steps in it; None where they miss it."""
-        steps, pool = self.steps, found.pool
+        steps, pool = self.steps, passed.pool
         if not self.goal.by_cost or len(pool) == 0:
             return None
         first = max(self.count - self.reach, 0)
-        while first > 0 and self.count - first < _NEAR and _price(steps, first - 1) >= found.low:
+        while first > 0 and self.count - first < self.near and _price(steps, first - 1) >= passed.low:
             first -= 1
         part = slice(first, self.count + self.reach)
         rows = np.minimum(pool.places.searchsorted(steps.group[part]), len(pool) - 1)
         if (pool.places[rows] != steps.group[part]).any():
             return None
-        columns, taken = found.columns[pool.places], -1
-        used = found.settled.damage + found.at_low.damage
+        columns, taken = passed.columns[pool.places], -1
+        used = passed.settled.damage + passed.at_low.damage
         for number, (row, to) in enumerate(zip(rows.tolist(), steps.to[part].tolist(), strict=True), first):
             if used <= self.goal.capacity:
                 break
@@ -233,13 +226,13 @@ class Known:
     def threshold(self) -> float:
         """Return the cost within which half of the nearest steps on either side come at the best multiplier."""
         price = _price(self.steps, min(self.count, len(self.steps.group) - 1))
-        near = slice(max(self.count - _NEAR, 0), self.count + _NEAR)
+        near = slice(max(self.count - self.near, 0), self.count + self.near)
         behind = np.abs(self.steps.cost[near] - price * self.steps.damage[near])
         if len(behind) == 0:
             return 0.0
         behind.partition(len(behind) // 2)
-        found = float(behind[len(behind) // 2])
-        return max(found, 0.0) if math.isfinite(found) else 0.0
+        middle = float(behind[len(behind) // 2])
+        return max(middle, 0.0) if math.isfinite(middle) else 0.0
 
 
 class Between:
@@ -248,28 +241,27 @@ class Between:
     What groups use up is nearly linear in the logarithm of the multiplier over a narrow bracket.
     """
 
-    def __init__(self, goal: Goal, ends: list[tuple[float, float]], count: int) -> None:
-        self.target, self.ends = goal.as_float(goal.capacity), ends
-        # As many random steps stray from a line by about half a root of their number; and lines from curves.
-        self.width = _STRAY / math.sqrt(count) + _BEND
+    def __init__(self, goal: Goal, ends: list[tuple[float, float]], width: float) -> None:
+        self.target, self.ends, self.width = goal.as_float(goal.capacity), ends, width
 
     @classmethod
-    def of(cls, outer: Scan, goal: Goal) -> Between | None:
+    def of(cls, outer: Scan, goal: Goal, tuning: Tuning) -> Between | None:
         """Return the guess inside the bracket of a pass that left some groups open; None where it is wide."""
-        if not 0 < outer.low <= outer.high < outer.low * _NARROW:
+        if not 0 < outer.low <= outer.high < outer.low * tuning.narrow:
             return None
         ends = [
             (math.log(at), goal.as_float(goal.used(total)))
             for at, total in ((outer.low, outer.at_low), (outer.high, outer.at_high))
         ]
-        return cls(goal, ends, len(outer.pool))
+        # As many random steps stray from a line by about half a root of their number; and lines from curves.
+        return cls(goal, ends, tuning.stray / math.sqrt(len(outer.pool)) + tuning.bend)
 
     def bracket(self) -> tuple[float, float]:
         """Return multipliers between which the best one lies, most likely."""
         (low, at_low), (high, at_high) = self.ends
         share = (at_low - self.target) / (at_low - at_high) if at_low != at_high else 0.5
-        found = [min(max(share + way * self.width, 0.0), 1.0) for way in (-1, 1)]
-        below, above = (math.exp(low + one * (high - low)) for one in found)
+        shares = [min(max(share + way * self.width, 0.0), 1.0) for way in (-1, 1)]
+        below, above = (math.exp(low + part * (high - low)) for part in shares)
         return below / _NUDGE, above * _NUDGE
 
     def bracket_from(self, at: float, used: float) -> tuple[float, float]:
@@ -284,8 +276,8 @@ class Between:
 class Sample:
     """A stratified sample of the groups, its hull steps, and what they say about the whole."""
 
-    def __init__(self, pool: Pool, size: int, goal: Goal) -> None:
-        self.pool, self.size, self.goal = pool, size, goal
+    def __init__(self, pool: Pool, size: int, goal: Goal, sigmas: float) -> None:
+        self.pool, self.size, self.goal, self.sigmas = pool, size, goal, sigmas
         self.steps = hull_steps(pool.cost, pool.damage)
         start_cost, start_damage = pool.chosen(self.steps.start)
         if goal.by_cost:
@@ -295,12 +287,13 @@ class Sample:
         self.widen = 1.0
 
     @classmethod
-    def draw(cls, blocks: Sequence[Block], size: int, goal: Goal) -> Sample:
-        count = min(_SAMPLE if size <= _MANY else 4 * _SAMPLE, size // 4)
+    def draw(cls, blocks: Sequence[Block], size: int, goal: Goal, tuning: Tuning) -> Sample:
+        """Return a random sample of the groups, the same one every time."""
+        count = min(tuning.sample if size <= tuning.many else 4 * tuning.sample, size // 4)
         # One random group in each of `count` equal stretches: neighbours are alike, so strata lower the variance.
         edges = np.arange(count + 1) * size // count
         places = edges[:-1] + (np.random.default_rng(0).random(count) * np.diff(edges)).astype(np.int64)
-        return cls(gather(blocks, size, places), size, goal)
+        return cls(gather(blocks, size, places), size, goal, tuning.sigmas)
 
     @property
     def _scale(self) -> float:
@@ -330,7 +323,7 @@ class Sample:
         amounts = self._amounts(count) - reference
         # Half the mean squared difference of neighbours: the variance inside the strata.
         spread = math.sqrt(float(np.square(np.diff(amounts)).sum()) / 2)
-        spread = _SIGMAS * self.widen * spread
+        spread = self.sigmas * self.widen * spread
         below, above = sorted((self._count(target - spread), self._count(target + spread)))
         low, high = _price(self.steps, below - 2), _price(self.steps, above + 1)
         if above + 1 >= len(self.steps.group):
@@ -360,5 +353,5 @@ class Sample:
         columns = self.steps.choice(max(count, 0)).astype(column_type(self.pool.cost.shape[1]))
         _, behind, _, _ = second_choices(self.pool, _price(self.steps, count), columns)
         place = int(share * len(behind))
-        found = float(np.partition(behind, place)[place])
-        return max(found, 0.0) if math.isfinite(found) else 0.0
+        there = float(np.partition(behind, place)[place])
+        return max(there, 0.0) if math.isfinite(there) else 0.0

@@ -1,4 +1,4 @@
-"""One run of the exact strategy: relax, fill, and search growing cores until the gap is closed."""
+"""One run of the exact strategy after its relaxation: fill, and search growing cores until the gap is closed."""
 
 from __future__ import annotations
 
@@ -8,89 +8,84 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from impq_opt.exactness.sums import float_of, of_units, reported_as_low
 from impq_opt.instance.contract import Claim, Control
-from impq_opt.instance.instance import Instance
 from impq_opt.problem.allocation import Enumeration, Stop
 from impq_opt.solvers.exact.cardinality import Pairs, pairs_of, pairs_under_budget
 from impq_opt.solvers.exact.core import Found, search
 from impq_opt.solvers.exact.fill import fill
 from impq_opt.solvers.exact.model import RelativeCore
-from impq_opt.solvers.exact.price import OutOfReachError
-from impq_opt.solvers.exact.relax import TINY, Relaxation
+from impq_opt.solvers.exact.relax import Relaxed, reachable
 from impq_opt.solvers.exact.scan import LARGEST_PRICE, Pool, closest, common_divisor, values_at, within
-from impq_opt.solvers.lagrange.hull import Hulls
-from impq_opt.types import IntArray
+from impq_opt.solvers.exact.tuning import Tuning
+from impq_opt.types import BoolArray, IntArray
 
-__all__ = ["Search"]
-
-
-_FIRST_CORE, _GROWTH = 48, 4
-# From so many open groups on, settling one that outweighs the others is worth a search of its own for each candidate.
-_OPEN = 1024
-# Such a share of the open groups must span less than the gap: it is then none of theirs.
-_ORDINARY = 0.99
-# States of a core that is only one step of the growth.
-_TRIAL_STATES = 200_000
-_FILL_GROUPS = 2048
+__all__ = ["Search", "statistics_of"]
 
 
-class Search(Relaxation):
-    """One run: the relaxation, the best answer, and what is left of the gap.
+class Search:
+    """The best answer near the base of a relaxation, and what is left of the gap.
 
-    ``gap`` is an upper bound on best - dual bound, in cost: where damage is minimised, damage times the price.
+    Parameters
+    ----------
+    relaxed : Relaxed
+    control : Control
+    states : int
+        Most states of a core to keep at once.
+    tuning : Tuning
+    lattice : int, optional
+        What divides all differences of costs inside a group, where it is known.
+    branches : bool
+        Whether one group that outweighs the others may be left to a search of its own for each candidate.
     """
 
     def __init__(
-        self, instance: Instance, control: Control, states: int, hulls: Hulls | None = None, branches: bool = True
+        self,
+        relaxed: Relaxed,
+        control: Control,
+        states: int,
+        tuning: Tuning,
+        *,
+        lattice: int | None = None,
+        branches: bool = True,
     ) -> None:
-        super().__init__(instance, hulls)
-        self.control, self.states, self.branches = control, states, branches
+        self.base, self.near, self.passes = relaxed.base, relaxed.near, relaxed.passes
+        self.model, self.instance, self.by_cost = self.base.model, self.base.model.instance, self.base.model.by_cost
+        self.control, self.states, self.tuning, self.branches = control, states, tuning, branches
         # The best answer: the base with other columns at some places.
         self.best: tuple[IntArray, IntArray] | None = None
         self.better = 0  # how far the best answer's objective is below the base's
         self.proved: int | None = None  # lower bound minus the base's objective
         self.infeasible = False
         self.outweighing: tuple[int, list[int]] | None = None  # a group to branch on, and its candidates
-        self.lattice = None if hulls is None else hulls.lattice  # divides all differences of costs
-        self.pool_lattice: int | None = None  # divides those of the pool
+        self.lattice = lattice
+        self.pool_lattice: int | None = None  # divides the differences of costs of the groups near the base
         self.stop = Stop.COMPLETED
-        self.statistics: dict[str, Any] = {"core_groups": 0, "states": 0}
+        self.core_groups = self.looked = 0
 
     def run(self) -> None:
-        """Relax, fill and search; what overflows or is undefined on the way counts as nothing known."""
+        """Fill and search; what overflows or is undefined on the way counts as nothing known."""
         with np.errstate(over="ignore", invalid="ignore"):
-            self._run()
-
-    def _run(self) -> None:
-        limit = self.control.memory_limit
-        if limit is not None and self.least_bytes() > limit:
-            self.stop = Stop.MEMORY_LIMIT
-            return
-        try:
-            self.relax()
-        except OutOfReachError:
-            self.infeasible = True
-            return
-        if self.slack >= 0:
-            self.best = (np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
-        elif not self.reachable():
-            self.infeasible = True
-            return
-        self._fill()
-        self._grow()
+            if self.base.slack >= 0:
+                self.best = (np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
+            elif not reachable(self.instance, by_cost=self.by_cost):
+                self.infeasible = True
+                return
+            self._fill()
+            self._grow()
 
     @property
     def gap(self) -> float:
-        """The best answer's objective minus the dual bound, in cost, at most; inf where there is none."""
+        """The best answer's objective minus the dual bound, in cost, at most; inf where there is none.
+
+        Where damage is minimised, it is damage times the price.
+        """
         if self.best is None:
             return math.inf
-        assert self.price is not None
-        better = float(self.better) if self.by_cost else float_of(self.better) * self.price
-        found = self.base_gap - better + 2.0**-48 * (self.base_gap + better)
-        return math.inf if math.isnan(found) else found  # both overflow: nothing is known
+        better = float(self.better) if self.by_cost else float_of(self.better) * self.base.price
+        gap = self.base.gap - better + 2.0**-48 * (self.base.gap + better)
+        return math.inf if math.isnan(gap) else gap  # both overflow: nothing is known
 
     # -- the answer ----------------------------------------------------------------------------------------------
 
@@ -98,26 +93,26 @@ class Search(Relaxation):
         """Use up what the base leaves of the capacity, with the groups whose choice is closest."""
         if self.best is None or self.gap <= 0:
             return
-        if len(self.pool) <= TINY:  # the core's search, which completes every state, is as quick
+        if len(self.near.pool) <= self.tuning.tiny:  # the core's search, which completes every state, is as quick
             return
-        assert self.price is not None
-        rows, _ = closest(self.behind, self.gap, _FILL_GROUPS)
-        pool = self.pool.take(rows)
-        columns = fill(pool, self.base_columns[rows], self.by_cost, self.slack)
-        self._adopt(rows, columns)
+        rows, _ = closest(self.near.behind, self.gap, self.tuning.fill_groups)
+        pool = self.near.pool.take(rows)
+        changes = self.tuning.fill_changes
+        self._adopt(rows, fill(pool, self.near.columns[rows], self.by_cost, self.base.slack, changes))
 
-    def _adopt(self, rows: IntArray, columns: IntArray, kept: npt.NDArray[np.bool_] | None = None) -> bool:
+    def _adopt(self, rows: IntArray, columns: IntArray, kept: BoolArray | None = None) -> bool:
         """Take the base with other ``columns`` in some rows of the pool if that is feasible and better.
 
         A column that is not ``kept`` (n, K) stands for the base's.
         """
-        rows, columns, saved, less = self.model.exchange(self.pool, rows, self.base_columns[rows], columns, kept)
-        fits = self.slack + (less if self.by_cost else saved) >= 0
+        near = self.near
+        rows, columns, saved, less = self.model.exchange(near.pool, rows, near.columns[rows], columns, kept)
+        fits = self.base.slack + (less if self.by_cost else saved) >= 0
         better = saved if self.by_cost else less
         if not fits or (self.best is not None and better <= self.better):
             return False
         self.better = better
-        self.best = (self.pool.places[rows], columns)
+        self.best = (near.pool.places[rows], columns)
         return True
 
     # -- the proof -----------------------------------------------------------------------------------------------
@@ -138,18 +133,18 @@ class Search(Relaxation):
         limit = self._limit()
         if not self.by_cost or self.best is None or limit < 0:
             return limit
-        if limit > self.threshold:
+        if limit > self.near.threshold:
             # The lattice of all groups takes half a pass: look at it where that of the pool would make the difference.
             if self.lattice is None:
                 if self.pool_lattice is None:
-                    self.pool_lattice = common_divisor([self.pool.block])
-                if self._limit(self.pool_lattice) > self.threshold:
+                    self.pool_lattice = common_divisor([self.near.pool.block])
+                if self._limit(self.pool_lattice) > self.near.threshold:
                     return limit
                 self.lattice = common_divisor(self.instance.blocks)
             limit = self._limit(self.lattice)
-        while 0 <= limit <= self.threshold:
-            rows, _ = closest(self.behind, limit, len(self.pool))
-            tighter = self._limit(common_divisor([self.pool.take(rows).block]) if len(rows) else 0)
+        while 0 <= limit <= self.near.threshold:
+            rows, _ = closest(self.near.behind, limit, len(self.near.pool))
+            tighter = self._limit(common_divisor([self.near.pool.take(rows).block]) if len(rows) else 0)
             if tighter >= limit:
                 break
             limit = tighter
@@ -157,7 +152,7 @@ class Search(Relaxation):
 
     def _grow(self) -> None:
         """Solve growing cores until one holds every group that a better answer could change."""
-        size = _FIRST_CORE
+        size = self.tuning.first_core
         while True:
             limit = self._limit_on_lattice()
             if self.control.expired():
@@ -166,42 +161,44 @@ class Search(Relaxation):
             if (limit < 0) if self.by_cost else (self.gap <= 0 and not self._worthless):
                 self.proved = -self.better
                 return
-            complete = limit <= self.threshold
-            rows, count = closest(self.behind, limit, size)
+            complete = limit <= self.near.threshold
+            rows, count = closest(self.near.behind, limit, size)
             if not complete and size >= count:
-                self.pass_again(limit)
+                self.near = self.base.near(limit)
+                self.passes += 1
                 self.pool_lattice = None
                 continue
             if count == 0:  # no choice but the base's is left to a better answer
                 self.proved = -self.better
                 return
-            if size > _FIRST_CORE and self.branches and count > _OPEN:
-                self.outweighing = self._largest(closest(self.behind, limit, count)[0], limit)
+            if size > self.tuning.first_core and self.branches and count > self.tuning.open_groups:
+                self.outweighing = self._largest(closest(self.near.behind, limit, count)[0], limit)
                 if self.outweighing is not None:
                     return
             whole = complete and count <= size + size // 2
             if whole and count > size:
-                rows, _ = closest(self.behind, limit, count)
-            found, core = self._solve_core(rows, limit, self.states if whole else min(_TRIAL_STATES, self.states))
+                rows, _ = closest(self.near.behind, limit, count)
+            found, core = self._solve_core(
+                rows, limit, self.states if whole else min(self.tuning.trial_states, self.states)
+            )
             # Counting takes some hundred sorts: it is for what trial cores do not settle.
-            if (found.stop is Stop.STATE_LIMIT or size > _FIRST_CORE) and self._counted():
+            if (found.stop is Stop.STATE_LIMIT or size > self.tuning.first_core) and self._counted():
                 return
             if whole or self.stop is not Stop.COMPLETED:
                 self._finish(rows, limit, found, core)
                 return
-            size *= _GROWTH
+            size *= self.tuning.growth
 
     def _largest(self, rows: IntArray, limit: float) -> tuple[int, list[int]] | None:
         """Return the group that the relaxation splits, and its candidates, where hardly another opens such a gap."""
-        assert self.price is not None
         if self.instance.ties or not math.isfinite(limit):
             return None
-        split = rows[self.behind[rows] <= 2.0**-20 * limit]
-        if len(split) == 0 or np.quantile(self._spans(rows, limit), _ORDINARY) > limit:
+        split = rows[self.near.behind[rows] <= 2.0**-20 * limit]
+        if len(split) == 0 or np.quantile(self._spans(rows, limit), self.tuning.ordinary) > limit:
             return None
         place = split[self._spans(split, limit).argmax()]
         part = self._core_of(np.array([place]), limit)
-        values = values_at(part.pool.cost, part.pool.damage, self.price)[0]
+        values = values_at(part.pool.cost, part.pool.damage, self.base.price)[0]
         columns = np.flatnonzero(part.kept[0])
         return int(part.places[0]), columns[np.argsort(values[columns], kind="stable")].tolist()
 
@@ -214,10 +211,12 @@ class Search(Relaxation):
 
     def _counted(self) -> bool:
         """Return whether counting the groups that pay proves the best answer, and set the bound that it gives."""
-        if self.best is None or self.threshold != math.inf or self.instance.ties or self._pairs is None:
+        if not self.tuning.counting or self.best is None or self.near.threshold != math.inf:
+            return False
+        if self.instance.ties or self._pairs is None:
             return False
         pairs, base, quantum = self._pairs
-        best = ((self.taken.cost if self.by_cost else self.taken.damage) - self.better - base) // quantum
+        best = ((self.near.taken.cost if self.by_cost else self.near.taken.damage) - self.better - base) // quantum
         if pairs.bound(best) < best:
             return False
         self.proved = -self.better
@@ -227,35 +226,36 @@ class Search(Relaxation):
     def _pairs(self) -> tuple[Pairs, int, int] | None:
         """The pool as pairs, and how their costs add up to its objective: a base, and what one is worth."""
         # Groups with nothing to choose are in no pool: what they cost and damage is no matter of it.
-        capacity = self.slack + self.goal.used(self.taken)
+        capacity = self.base.slack + self.base.goal.used(self.near.taken)
         if not self.by_cost:
-            return pairs_under_budget(self.pool, capacity)
-        found = pairs_of(self.pool, capacity)
-        return None if found is None else (found, 0, 1)
+            return pairs_under_budget(self.near.pool, capacity)
+        pairs = pairs_of(self.near.pool, capacity)
+        return None if pairs is None else (pairs, 0, 1)
 
     @property
     def _worthless(self) -> bool:
         """Whether damage has no price: the budget leaves equal costs only, whose tied damages are rounded."""
-        return not self.price and bool(self.instance.ties)
+        return not self.base.price and bool(self.instance.ties)
 
     def _core_of(self, rows: IntArray, limit: float) -> _Rows:
         """Return some groups of the pool with the choices within ``limit``."""
-        assert self.price is not None
-        pool, kept = within(self.pool, rows, self.first, self.price, limit)
-        return _Rows(self.pool.places[rows], pool, self.base_columns[rows], kept)
+        pool, kept = within(self.near.pool, rows, self.near.first, self.base.price, limit)
+        return _Rows(self.near.pool.places[rows], pool, self.near.columns[rows], kept)
 
     def _solve_core(
         self, rows: IntArray, limit: float, states: int, *, refine: bool = False
     ) -> tuple[Found, RelativeCore]:
         """Search the core of some groups, and take its answers if they are better."""
         part = self._core_of(rows, limit)
-        better, most = self.better if self.best is not None else None, self.goal.capacity
+        better, most = self.better if self.best is not None else None, self.base.goal.capacity
         if not self.by_cost:
-            most = self.base_damage - self.better
-        core = self.model.core(part.places, part.pool, part.base, part.kept, self.slack, better, most, refine=refine)
-        found = search(core.core, states, self.control, refine=refine)
-        self.statistics["core_groups"] = len(rows)
-        self.statistics["states"] += found.states
+            most = self.base.damage - self.better
+        core = self.model.core(
+            part.places, part.pool, part.base, part.kept, self.base.slack, better, most, refine=refine
+        )
+        found = search(core.core, states, self.control, self.tuning, refine=refine)
+        self.core_groups = len(rows)
+        self.looked += found.states
         if found.stop in (Stop.TIME_LIMIT, Stop.MEMORY_LIMIT):
             self.stop = found.stop
         if found.columns is not None:
@@ -275,7 +275,7 @@ class Search(Relaxation):
             return
         # 64 bits cannot tell some assignments apart: keep them all, and compare them exactly.
         limit = min(limit, self._limit() + 1.0) if self.by_cost else min(limit, self.gap)
-        found, _ = self._solve_core(rows[self.behind[rows] <= limit], limit, self.states, refine=True)
+        found, _ = self._solve_core(rows[self.near.behind[rows] <= limit], limit, self.states, refine=True)
         if found.stop is Stop.COMPLETED:
             self.proved = -self.better
         else:
@@ -291,44 +291,43 @@ class Search(Relaxation):
             self.proved = least
             return self.best is not None and least == -self.better
         self.proved = min(core.offset + (least << core.coarser), -self.better)
-        base = of_units(self.base_damage) + self.instance.base_damage
+        base = of_units(self.base.damage) + self.instance.base_damage
         return reported_as_low(base - of_units(self.better), base + of_units(self.proved))
 
     # -- the claim -----------------------------------------------------------------------------------------------
 
     def claim(self) -> Claim:
         """Return what was found and proved."""
-        self.statistics["passes"] = self.passes
-        done = Enumeration(self.statistics["core_groups"], self.statistics["states"])
+        done = Enumeration(self.core_groups, self.looked)
+        statistics = statistics_of(self.core_groups, self.looked, self.passes)
         if self.infeasible or (self.best is None and self.proved is not None):
-            return Claim(lower_bound=math.inf, enumeration=done, statistics=self.statistics)
+            return Claim(lower_bound=math.inf, enumeration=done, statistics=statistics)
         choice = None
         if self.best is not None:
-            self.__dict__.pop("pool", None)  # what it holds is not needed any more
-            choice = self.base.astype(np.int64)
+            self.__dict__.pop("near", None)  # what it holds is not needed any more
+            choice = self.base.columns.astype(np.int64)
             choice[self.best[0]] = self.best[1]
-        lower: int | Fraction | float = -math.inf
-        if self.proved is not None:
-            lower = (
-                self.base_cost + self.instance.base_cost + self.proved
-                if self.by_cost
-                else of_units(self.base_damage + self.proved) + self.instance.base_damage
-            )
-        return Claim(
-            choice,
-            lower,
-            self._multipliers(),
-            None if self.proved is None else done,
-            self.stop,
-            self.statistics,
-        )
+        enumeration = None if self.proved is None else done
+        return Claim(choice, self._lower(), self._multipliers(), enumeration, self.stop, statistics)
+
+    def _lower(self) -> int | Fraction | float:
+        """Return what is proved to be a lower bound on the objective, pinned groups included."""
+        if self.proved is None:
+            return -math.inf
+        if self.by_cost:
+            return self.base.cost + self.instance.base_cost + self.proved
+        return of_units(self.base.damage + self.proved) + self.instance.base_damage
 
     def _multipliers(self) -> dict[str, float]:
-        if self.price is None:
-            return {}
         if self.by_cost:
-            return {} if self.instance.bound is None else {"bound": self.price}
-        return {"budget": 0.0 if self.price >= LARGEST_PRICE else 1.0 / max(self.price, 1.0 / LARGEST_PRICE)}
+            return {} if self.instance.bound is None else {"bound": self.base.price}
+        price = self.base.price
+        return {"budget": 0.0 if price >= LARGEST_PRICE else 1.0 / max(price, 1.0 / LARGEST_PRICE)}
+
+
+def statistics_of(groups: int = 0, states: int = 0, passes: int = 0) -> dict[str, Any]:
+    """Return what a run tells of itself: groups of its last core, states of all, passes over the tables."""
+    return {"core_groups": groups, "states": states, "passes": passes}
 
 
 class _Rows(NamedTuple):
@@ -340,4 +339,4 @@ class _Rows(NamedTuple):
     places: IntArray
     pool: Pool
     base: IntArray
-    kept: npt.NDArray[np.bool_]
+    kept: BoolArray

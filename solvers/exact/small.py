@@ -11,22 +11,18 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from impq_opt.exactness.sums import float_units, units_within
+from impq_opt.exactness.sums import units_within
 from impq_opt.instance.contract import Claim, Control
 from impq_opt.instance.coupling import Coupling
-from impq_opt.instance.instance import Budget, Direction, Instance
+from impq_opt.instance.instance import Instance, Row
 from impq_opt.instance.settle import settle
 from impq_opt.problem.allocation import Enumeration
 from impq_opt.types import BoolArray, IntArray
 
-__all__ = ["enumerated", "units"]
+__all__ = ["enumerated"]
 
 
-# Assignments that are few: looking at them takes milliseconds, less than the prices of several limits.
-_FEW = 1 << 13
-
-
-def enumerated(instance: Instance, control: Control, most: int = _FEW) -> Claim | None:
+def enumerated(instance: Instance, control: Control, most: int) -> Claim | None:
     """Return the best of all assignments, or that none keeps the limits; None where there are more than ``most``.
 
     The least objective, among equals the least of the other (damage or cost), among those the first in order of the
@@ -39,22 +35,21 @@ def enumerated(instance: Instance, control: Control, most: int = _FEW) -> Claim 
     single = np.flatnonzero(instance.widths == 1)
     rest = settle(instance, single, np.zeros(len(single), dtype=np.int64)) if len(single) else instance
     best, states = _best(rest, control)
-    found = Enumeration(instance.size, states)
+    done = Enumeration(instance.size, states)
     if best is None:
-        return Claim(lower_bound=math.inf, enumeration=found)
+        return Claim(lower_bound=math.inf, enumeration=done)
     choice = np.zeros(instance.size, dtype=np.int64)
     choice[choosing] = best
-    by_cost = instance.direction is Direction.COST
-    return Claim(choice, instance.cost_of(choice) if by_cost else instance.damage_of(choice), enumeration=found)
+    return Claim(choice, instance.objective_of(choice), enumeration=done)
 
 
 def _best(instance: Instance, control: Control) -> tuple[IntArray | None, int]:
     """Return the best choice (size,) of groups that all have a choice, and the number of assignments."""
     shape = tuple(instance.widths.tolist())
     kept = np.ones(shape, dtype=bool)
-    for budget in instance.budgets:
+    for row in instance.budgets:
         control.check()
-        kept &= _within(_step(budget, shape), budget.limit - budget.base)
+        kept &= _within(_step(row, shape), int(row.room))
     cost = _costs(instance, shape)
     if instance.limit is not None:
         kept &= _within(cost, instance.limit - instance.base_cost)
@@ -66,7 +61,7 @@ def _best(instance: Instance, control: Control) -> tuple[IntArray | None, int]:
     fits = [i for i in range(len(places)) if room is None or damages[i] <= room]
     if not fits:
         return None, states
-    first, second = (costs, damages) if instance.direction is Direction.COST else (damages, costs)
+    first, second = (costs, damages) if instance.objective.whole else (damages, costs)
     best = min(fits, key=lambda i: (first[i], second[i]))  # the first of equals
     return np.array([column[best] for column in columns], dtype=np.int64), states
 
@@ -75,11 +70,11 @@ def _costs(instance: Instance, shape: tuple[int, ...]) -> IntArray:
     """Return what is minimised or limited in cost, the constant left out but for the largest of several sums."""
     if not instance.peaks:
         return _sums(instance.tables[0], instance.pairs, shape)
-    return np.asarray(np.max([step.base + _step(step, shape) for step in instance.peaks], axis=0))
+    return np.asarray(np.max([int(step.base) + _step(step, shape) for step in instance.peaks], axis=0))
 
 
-def _step(budget: Budget, shape: tuple[int, ...]) -> IntArray:
-    return _sums(budget.table, budget.pairs, shape)
+def _step(row: Row, shape: tuple[int, ...]) -> IntArray:
+    return _sums(row.table, row.pairs, shape)
 
 
 def _sums(table: IntArray, pairs: Coupling | None, shape: tuple[int, ...]) -> IntArray:
@@ -111,25 +106,8 @@ def _damages(
 ) -> tuple[list[int], int | None]:
     """Return the damage of some assignments in units of 2**-1074, and what the bound leaves of them."""
     total = np.zeros(count, dtype=object)
-    for row, column in zip(units(instance), columns, strict=True):
+    for row, column in zip(instance.damage_units(), columns, strict=True):
         control.check()
         total += np.array(row, dtype=object)[column]  # Python's whole numbers: no sum rounds
     room = None if instance.bound is None else units_within(instance.bound - instance.base_damage)
     return total.tolist(), room
-
-
-def units(instance: Instance) -> list[list[int]]:
-    """Return the damage of each group's candidates in units of 2**-1074, that of tied groups summed exactly."""
-    problem = instance.problem
-    members = [groups[None] for groups in instance.representatives]
-    for tie in instance.ties:
-        for group, tied in zip(tie.groups.tolist(), tie.members, strict=True):
-            members[group] = tied
-    rows: list[list[int]] = [[] for _ in members]
-    for column in range(int(instance.widths.max(initial=0))):
-        choice = np.minimum(column, instance.widths - 1)
-        chosen = problem.damage.chosen(problem.candidates, instance.lift(choice))
-        for row, groups, own in zip(rows, members, instance.widths.tolist(), strict=True):
-            if column < own:
-                row.append(sum(map(float_units, chosen[groups].tolist())))
-    return rows

@@ -14,32 +14,34 @@ Other problems than those of single groups with one limit are enumerated first w
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
 from typing import ClassVar
 
-from impq_opt.errors import OptionError
-from impq_opt.exactness.sums import reported_as_low
+import numpy as np
+
+from impq_opt.errors import OptionError, UnsupportedError
+from impq_opt.exactness.sums import nearest_float
 from impq_opt.instance.contract import Claim, Control, ExpiredError, Solver
-from impq_opt.instance.instance import Direction, Instance
+from impq_opt.instance.instance import Instance
 from impq_opt.instance.local import is_local, without_constant
 from impq_opt.problem.allocation import Enumeration, Stop
+from impq_opt.registry import NO_OPTION
 from impq_opt.solvers.exact.magnify import as_before, magnified
-from impq_opt.solvers.exact.search import Search
+from impq_opt.solvers.exact.model import Model
+from impq_opt.solvers.exact.price import OutOfReachError
+from impq_opt.solvers.exact.relax import least_bytes, relax
+from impq_opt.solvers.exact.scan import common_divisor
+from impq_opt.solvers.exact.search import Search, statistics_of
 from impq_opt.solvers.exact.small import enumerated
+from impq_opt.solvers.exact.tuning import Tuning
 from impq_opt.solvers.exact.whole import beyond_floats, solve_whole
-from impq_opt.solvers.lagrange.hull import Hulls
+from impq_opt.solvers.lagrange.hull import Hulls, Steps, hull_steps
 
-__all__ = ["Exact"]
-
-# Assignments, and groups, that are enumerated where nothing else settles them.
-_LAST_RESORT, _LARGEST_SMALL = 1 << 18, 64
-# Groups that are branched on one inside the other.
-_DEEPEST = 3
-# Partial choices in Python's whole numbers, which take some hundred bytes each.
-_MOST_WHOLE = 400_000
+__all__ = ["Exact", "Prepared"]
 
 
 @dataclass(frozen=True)
@@ -64,26 +66,49 @@ class Exact(Solver):
     supports: ClassVar[frozenset[str]] = frozenset({"damage", "budgets", "pairs", "peaks"})
     decides: ClassVar[bool] = True
 
-    _hulls: ClassVar[Hulls | None] = None
-
     states: int = 5_000_000
+    # Where one way turns into another: measured, and for tests to shift.
+    tuning: Tuning = field(default=Tuning(), repr=False, metadata=NO_OPTION)
 
     def __post_init__(self) -> None:
         if self.states < 1:
             raise OptionError("must be positive", where="exact.states", value=self.states)
 
-    def with_hulls(self, hulls: Hulls) -> Exact:
-        """Return the strategy for many bounds on one problem, whose hulls are known."""
-        found = replace(self)
-        object.__setattr__(found, "_hulls", hulls)
-        return found
-
     def run(self, instance: Instance, control: Control) -> Claim:
+        return self._finished(instance, control, self._run)
+
+    def prepared(self, instance: Instance, steps: Steps | None = None) -> Prepared:
+        """Return what answers many bounds on the damage of one instance.
+
+        Parameters
+        ----------
+        instance : Instance
+            Of least cost, whose bound is of no matter.
+        steps : Steps, optional
+            The hull steps of its groups, best first, where they are known.
+
+        Raises
+        ------
+        UnsupportedError
+            Where damage is minimised, or the instance has further limits or costs that are no sum over single groups.
+        """
+        several = instance.budgets or instance.coupled or instance.peaks
+        if several or instance.objective is not instance.cost:
+            raise UnsupportedError(
+                "only the least cost of single groups under one bound can be prepared for many bounds"
+            )
+        steps = hull_steps(*instance.tables) if steps is None else steps
+        cost = instance.cost_of(steps.start) - instance.base_cost
+        damage = nearest_float(instance.damage_of(steps.start) - instance.base_damage)
+        return Prepared(self, instance, Hulls(steps, cost, damage, common_divisor(instance.blocks)))
+
+    def _finished(self, instance: Instance, control: Control, work: Callable[[Instance, Control], Claim]) -> Claim:
+        """Return what ``work`` claims, enumerated where that is small and not settled, with prices for who reads it."""
         claim = Claim(stop=Stop.TIME_LIMIT)
         with suppress(ExpiredError):
-            claim = self._run(instance, control)
-            if instance.size <= _LARGEST_SMALL and not _settled(instance, claim):
-                claim = enumerated(instance, control, min(_LAST_RESORT, self.states)) or claim
+            claim = work(instance, control)
+            if instance.size <= self.tuning.last_resort_groups and not _settled(instance, claim):
+                claim = enumerated(instance, control, min(self.tuning.last_resort, self.states)) or claim
         several = instance.budgets or instance.coupled
         if claim.choice is None or claim.multipliers or not several or beyond_floats(instance):
             return claim
@@ -96,7 +121,7 @@ class Exact(Solver):
         if instance.peaks:
             from impq_opt.solvers.exact.peak import solve_peak
 
-            return solve_peak(instance, control, self._run_limited)
+            return solve_peak(instance, control, self._run_limited, self.tuning.enumerated)
         return self._run_limited(instance, control)
 
     def _run_limited(self, instance: Instance, control: Control, enough: int | Fraction | None = None) -> Claim:
@@ -104,29 +129,50 @@ class Exact(Solver):
         known = without_constant(instance)
         if known is None:
             return Claim(lower_bound=math.inf, enumeration=Enumeration(0, 0))
+        tuning = self.tuning
         try:
             if (known.coupled or known.budgets) and beyond_floats(known):
-                return enumerated(known, control) or solve_whole(known, control, min(self.states, _MOST_WHOLE))
+                most = min(self.states, tuning.whole_states)
+                return enumerated(known, control, tuning.enumerated) or solve_whole(known, control, most)
             if not known.coupled and not any(map(is_local, known.budgets)):
                 return self._run_single_groups(known, control)
             from impq_opt.solvers.exact.coupled import solve_coupled
 
-            return enumerated(known, control) or solve_coupled(known, control, self._run_limited, enough=enough)
+            return enumerated(known, control, tuning.enumerated) or solve_coupled(
+                known, control, self._run_limited, joined=tuning.joined, enough=enough
+            )
         except ExpiredError:  # before there was any answer
             return Claim(stop=Stop.TIME_LIMIT)
 
     def _run_single_groups(self, instance: Instance, control: Control) -> Claim:
         """Solve an instance without costs that couple groups."""
-        if instance.budgets:
-            from impq_opt.solvers.exact.budgets import solve_budgets
+        if not instance.budgets:
+            return self._run_one_limit(instance, control)
+        from impq_opt.solvers.exact.budgets import solve_budgets
 
-            return enumerated(instance, control) or solve_budgets(instance, control, min(self.states, 400_000))
+        most = min(self.states, self.tuning.budget_states)
+        return enumerated(instance, control, self.tuning.enumerated) or solve_budgets(instance, control, most)
+
+    def _run_one_limit(self, instance: Instance, control: Control, hulls: Hulls | None = None) -> Claim:
+        """Solve an instance of single groups with one limit, whose ``hulls`` may be known."""
         larger, shift = magnified(instance)
-        hulls = None if shift else self._hulls  # they are those of the instance as it was
-        return as_before(self._search(larger, control, hulls, _DEEPEST), instance, shift)
+        hulls = None if shift else hulls  # they are those of the instance as it was
+        return as_before(self._search(larger, control, hulls, self.tuning.deepest), instance, shift)
 
     def _search(self, instance: Instance, control: Control, hulls: Hulls | None, depth: int) -> Claim:
-        search = Search(instance, control, self.states, hulls, branches=depth > 0)
+        """Relax and search; a group that outweighs the others is branched on, ``depth`` times at most."""
+        if control.memory_limit is not None and least_bytes(instance, self.tuning) > control.memory_limit:
+            return Claim(stop=Stop.MEMORY_LIMIT, statistics=statistics_of())
+        try:
+            with np.errstate(over="ignore", invalid="ignore"):
+                relaxed = relax(Model(instance), hulls, self.tuning)
+        except OutOfReachError:
+            return Claim(lower_bound=math.inf, enumeration=Enumeration(0, 0), statistics=statistics_of())
+        except KeyboardInterrupt:
+            return Claim(stop=Stop.INTERRUPTED, statistics=statistics_of())
+        lattice = None if hulls is None else hulls.lattice
+        search = Search(relaxed, control, self.states, self.tuning, lattice=lattice, branches=depth > 0)
+        del relaxed  # what is near the base is the search's to let go of
         try:
             search.run()
             if search.outweighing is not None:
@@ -137,6 +183,27 @@ class Exact(Solver):
         except KeyboardInterrupt:
             search.stop = Stop.INTERRUPTED
         return search.claim()
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """One instance, and what was worked out of its tables once: bound after bound is answered from that.
+
+    Parameters
+    ----------
+    strategy : Exact
+    instance : Instance
+    hulls : Hulls
+        The sorted hull steps of its groups, and what divides all differences of their costs.
+    """
+
+    strategy: Exact
+    instance: Instance
+    hulls: Hulls
+
+    def run(self, instance: Instance, control: Control) -> Claim:
+        """Return what the strategy claims about ``instance``, the prepared one with any bound."""
+        return self.strategy._finished(instance, control, partial(self.strategy._run_one_limit, hulls=self.hulls))
 
 
 def _settled(instance: Instance, claim: Claim) -> bool:
@@ -150,7 +217,4 @@ def _settled(instance: Instance, claim: Claim) -> bool:
         return claim.enumeration is not None and claim.lower_bound == math.inf
     if not (instance.budgets or instance.coupled or instance.peaks):
         return True  # one limit: what is searched to the end is settled
-    if instance.direction is Direction.COST:
-        return claim.lower_bound >= instance.cost_of(claim.choice)
-    below = claim.lower_bound
-    return abs(below) != math.inf and reported_as_low(instance.damage_of(claim.choice), Fraction(below))
+    return instance.objective.closes(claim.lower_bound, instance.objective_of(claim.choice))

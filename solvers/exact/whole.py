@@ -16,11 +16,9 @@ import numpy as np
 
 from impq_opt.exactness.sums import nearest_float
 from impq_opt.instance.contract import Claim, Control
-from impq_opt.instance.coupling import Coupling
-from impq_opt.instance.instance import Direction, Instance
+from impq_opt.instance.instance import Instance, Row
 from impq_opt.problem.allocation import Enumeration, Stop
 from impq_opt.solvers._best import best_feasible
-from impq_opt.solvers.exact.small import units
 from impq_opt.types import IntArray
 
 __all__ = ["beyond_floats", "solve_whole"]
@@ -32,7 +30,7 @@ _LARGE = 1e300
 
 def beyond_floats(instance: Instance) -> bool:
     """Return whether damages are minimised whose sums may leave the range of float64."""
-    if instance.direction is not Direction.DAMAGE:
+    if instance.objective.whole:
         return False
     with np.errstate(over="ignore"):
         most = float(instance.tables[1].max(axis=1, initial=0.0).sum())
@@ -83,11 +81,11 @@ def _choice(state: _State, size: int) -> IntArray:
 class _Row:
     """A limit: its table, its pairs by their right end, and the least that groups from each on will add."""
 
-    def __init__(self, table: IntArray, pairs: Coupling | None, room: int, widths: list[int]) -> None:
-        self.table = [row[:width] for row, width in zip(table.tolist(), widths, strict=True)]
-        self.room = room
+    def __init__(self, row: Row, widths: list[int]) -> None:
+        self.table = [entries[:width] for entries, width in zip(row.table.tolist(), widths, strict=True)]
+        self.room, pairs = int(row.room), row.pairs
         self.pairs: list[list[tuple[int, list[list[int]]]]] = [[] for _ in widths]
-        least = [min(row) for row in self.table]
+        least = [min(entries) for entries in self.table]
         if pairs is not None:
             for left, right, values in zip(pairs.left.tolist(), pairs.right.tolist(), pairs.dense(), strict=True):
                 self.pairs[right].append((left, values.tolist()))
@@ -97,11 +95,9 @@ class _Row:
 
 class _Program:
     def __init__(self, instance: Instance) -> None:
-        assert instance.limit is not None
         widths = instance.widths.tolist()
-        self.damages = units(instance)
-        self.rows = [_Row(instance.tables[0], instance.pairs, instance.limit - instance.base_cost, widths)]
-        self.rows += [_Row(one.table, one.pairs, one.limit - one.base, widths) for one in instance.budgets]
+        self.damages = instance.damage_units()
+        self.rows = [_Row(row, widths) for row in instance.limits]
         last = list(range(instance.size))
         for row in self.rows:
             for right, pairs in enumerate(row.pairs):

@@ -12,43 +12,28 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property, reduce
+from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from impq_opt.exactness.limits import ABOVE_ALL_DAMAGE, UNLIMITED
-from impq_opt.exactness.sums import floor_float, nearest_float
-from impq_opt.instance.coupling import Coupling
-from impq_opt.instance.elimination import Factor, least_sum, strip_leaves
-from impq_opt.instance.instance import Direction, Instance
-from impq_opt.instance.local import is_local, local_limits
+from impq_opt.exactness.sums import nearest_float
+from impq_opt.instance.elimination import Factor, least_sum
+from impq_opt.instance.instance import Instance
+from impq_opt.instance.local import local_limits
+from impq_opt.solvers.lagrange.part import Part
+from impq_opt.solvers.lagrange.scaled import priced_limits
+from impq_opt.solvers.lagrange.stars import Stars
 from impq_opt.solvers.native import MOST_COLUMNS, stars
 from impq_opt.types import BoolArray, FloatArray, IntArray
 
-__all__ = ["Domain", "Oracle", "Point", "Row"]
+__all__ = ["Domain", "Oracle", "Point"]
 
 
-# Prices, and what is priced, are kept where no sum of products overflows: an infinite Lagrangian would mean that
-# nothing is feasible. No price says anything at which so much damage, in units of the bound, might be chosen.
-_FAR, _FAR_ABOVE = 1e290, 1e60
+# Prices are kept where no sum of products overflows: an infinite Lagrangian would mean that nothing is feasible.
+_FAR = 1e290
 # Above all multipliers that matter, in an answer.
 _LARGEST_MULTIPLIER = 1e250
-
-
-@dataclass(frozen=True, eq=False)
-class Row:
-    """The objective, or a limit: sum of ``table[g, k]`` and ``pairs`` <= ``limit``, pinned groups taken off.
-
-    All are multiples of 2**``shift``.
-    """
-
-    name: str
-    table: npt.NDArray[np.int64] | FloatArray
-    pairs: Coupling | None
-    limit: Fraction
-    shift: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,49 +89,34 @@ class Oracle:
 
     def __init__(self, instance: Instance, check: Callable[[], None] | None = None) -> None:
         self.instance, self.check = instance, check
-        self.objective, self.limits = _rows(instance)
-        self.base = Fraction(instance.base_cost) if _by_cost(instance) else instance.base_damage
-        size, rows = instance.size, [self.objective, *self.limits]
+        self.objective = instance.objective
+        limits = priced_limits(instance)
+        self.limits, self.shifts = [limit.row for limit in limits], [limit.shift for limit in limits]
+        self.base = Fraction(self.objective.base)
+        rows = [self.objective, *self.limits]
         couplings = [row.pairs for row in rows if row.pairs is not None]
-        keys = _edges(couplings, size)
-        left, right = keys // size, keys % size
         local = local_limits(instance)
-        held = np.zeros(size, dtype=bool)
-        for limit in local:
-            held[limit.groups] = True
-        edges, leaf, centre = strip_leaves(size, left, right, held)
-        order = np.argsort(centre, kind="stable")
-        edges, self.leaf, centre = edges[order], leaf[order], centre[order]
-        touched = held.copy()
-        touched[left] = touched[right] = True
-        self.alone = np.flatnonzero(~touched)
-        touched[self.leaf] = False
-        self.core = np.flatnonzero(touched)
-        place = np.full(size, -1)
-        place[self.core] = np.arange(len(self.core))
-        self.owner = place[centre]
-        between = np.ones(len(keys), dtype=bool)
-        between[edges] = False
-        inner = np.flatnonzero(between)
-        self.inner = place[left[inner]], place[right[inner]]
+        graph = Stars(instance.size, couplings, local)
+        self.alone, self.leaf, self.core = graph.alone, graph.leaf, graph.core
+        self.owner, self.inner = graph.owner, graph.ends
         # 0 where a limit on few groups is kept, inf elsewhere.
         self.local: list[Factor] = [
-            (tuple(place[limit.groups].tolist()), np.where(limit.kept, 0.0, np.inf)) for limit in local
+            (tuple(graph.place[limit.groups].tolist()), np.where(limit.kept, 0.0, np.inf)) for limit in local
         ]
-        turned = self.leaf == right[edges]
         width = instance.tables[0].shape[1]
         self.leaves = np.empty((len(rows), width, len(self.leaf)))  # one piece, which compiled code reads
-        self.parts = [
-            _Part(row, self, keys, edges, turned, inner, size, leaves)
-            for row, leaves in zip(rows, self.leaves, strict=True)
-        ]
+        self.parts = []
+        for row, leaves in zip(rows, self.leaves, strict=True):
+            if check is not None:
+                check()
+            self.parts.append(Part(row, graph, leaves))
         slopes = [part.coefficient for part in self.parts if part.coefficient is not None]
         self.coefficients = np.array(slopes).reshape(len(slopes), len(self.leaf))
         self.leaf_levels = self.core_levels = None
         if couplings and any(part.coefficient is not None for part in self.parts):
             self.leaf_levels = np.ascontiguousarray(couplings[0].levels[self.leaf].T.astype(np.float64))
             self.core_levels = couplings[0].levels[self.core].astype(np.float64)
-        self.limit_values = np.array([float(row.limit) for row in self.limits])
+        self.limit_values = np.array([float(row.room) for row in self.limits])
         sizes = np.maximum([part.size for part in self.parts[1:]], np.abs(self.limit_values))
         self.most_prices = _FAR / np.maximum(sizes, 1.0) / (len(rows) + 1)
         self.everything = Domain(np.arange(width) < instance.widths[self.core, None])
@@ -179,7 +149,7 @@ class Oracle:
     def prices(self, point: Point) -> dict[str, float]:
         """Return the prices as multipliers that can be checked (:func:`impq_opt.proof.bound.dual_bound`)."""
         with np.errstate(over="ignore"):
-            prices = np.ldexp(point.prices, np.array([-row.shift for row in self.limits], dtype=np.int64))
+            prices = np.ldexp(point.prices, -np.array(self.shifts, dtype=np.int64))
         # A cut may leave a price below 0 by a rounding; any price of 0 or more is valid.
         return dict(zip(self.names, np.clip(prices, 0.0, _LARGEST_MULTIPLIER).tolist(), strict=True))
 
@@ -226,66 +196,6 @@ class Oracle:
         value, found, _ = least_sum(factors, self.check)
         self._core_value = nearest_float(value)
         return np.array([found[i] for i in range(len(values))], dtype=np.int64)
-
-
-class _Part:
-    """One row in the oracle's order: alone (n, K), core (C, K), ``leaves`` (K, L), and its share of the pairs."""
-
-    def __init__(
-        self,
-        row: Row,
-        oracle: Oracle,
-        keys: IntArray,
-        edges: IntArray,
-        turned: BoolArray,
-        inner: IntArray,
-        size: int,
-        leaves: FloatArray,
-    ) -> None:
-        if oracle.check is not None:
-            oracle.check()
-        table = row.table.astype(np.float64)
-        self.row, self.table = row, table
-        # Whole columns at once: many times as quick as a minimum along rows of eight.
-        least, most = reduce(np.minimum, table.T), reduce(np.maximum, table.T)
-        with np.errstate(over="ignore"):  # what is beyond float64 is large
-            self.largest, self.span = float(most.sum()), float((most - least).sum())
-            self.size = float(np.maximum(np.abs(most), np.abs(least)).sum())  # above what the row comes to, either way
-        self.alone, self.core = table[oracle.alone], table[oracle.core]
-        leaves[:] = table[oracle.leaf].T
-        self.leaves = leaves
-        self.coefficient: FloatArray | None = None
-        self.tables: FloatArray | None = None  # (K centre, K leaf, L)
-        width = table.shape[1]
-        self.inner = np.zeros((len(inner), width, width))
-        # What the row's negative entries can take off a sum: rounding is measured against it.
-        self.negative = -float(np.minimum(least, 0).sum())
-        if row.pairs is None:
-            return
-        if row.pairs.tables is not None:
-            self.negative -= float(np.minimum(row.pairs.tables.min(axis=(1, 2)), 0).sum())
-        place = np.full(len(keys), -1)
-        place[np.searchsorted(keys, row.pairs.left * size + row.pairs.right)] = np.arange(len(row.pairs))
-        mine = place[edges]
-        there = np.flatnonzero(mine >= 0)
-        if row.pairs.coefficient is not None:
-            levels = np.abs(row.pairs.levels).max(axis=1).astype(np.float64)
-            self.size += float((row.pairs.coefficient * levels[row.pairs.left] * levels[row.pairs.right]).sum())
-            self.coefficient = np.zeros(len(edges))
-            self.coefficient[there] = row.pairs.coefficient[mine[there]]
-        else:
-            self.size += float(np.abs(row.pairs.dense().astype(np.float64)).max(axis=(1, 2)).sum())
-            dense = np.zeros((len(edges), width, width))
-            dense[there] = row.pairs.dense(mine[there])
-            dense[turned] = dense[turned].transpose(0, 2, 1)  # leaf by centre
-            self.tables = np.ascontiguousarray(dense.transpose(2, 1, 0))
-        there = np.flatnonzero(place[inner] >= 0)
-        self.inner[there] = row.pairs.dense(place[inner[there]])
-
-    def total(self, choice: IntArray) -> float:
-        """Return the row at a choice, pinned groups taken off."""
-        value = float(self.table[np.arange(len(choice)), choice].sum())
-        return value if self.row.pairs is None else value + float(self.row.pairs.at(choice).sum())
 
 
 class _Leaves:
@@ -372,60 +282,9 @@ class _Leaves:
         )
 
 
-def _edges(couplings: list[Coupling], size: int) -> IntArray:
-    """Return the distinct edges of all couplings, as left * size + right, in order."""
-    if not couplings:
-        return np.empty(0, dtype=np.int64)
-    keys = [one.left * size + one.right for one in couplings]
-    # Those of one coupling are distinct and in order already.
-    return keys[0] if len(keys) == 1 else np.unique(np.concatenate(keys))
-
-
 def _weighted(arrays: Sequence[FloatArray], weights: Sequence[float]) -> FloatArray:
     total = arrays[0] * weights[0]
     for array, weight in zip(arrays[1:], weights[1:], strict=True):
         if weight:
             total += array * weight
     return total
-
-
-def _by_cost(instance: Instance) -> bool:
-    return instance.direction is Direction.COST
-
-
-def _bound_row(damage: FloatArray, bound: Fraction) -> Row:
-    """Return the bound in units of about itself, so that its price is one of costs, however small damages are.
-
-    What is far above the bound, which no answer takes, is lowered to a number that cannot overflow.
-    """
-    bound = min(bound, Fraction(ABOVE_ALL_DAMAGE))
-    shift = math.frexp(floor_float(bound))[1]
-    with np.errstate(over="ignore"):
-        scaled = np.ldexp(damage, -shift)
-        # What leaves the range of float64 at its lower end is rounded down, so that no sum seems to exceed the bound.
-        scaled = np.where(np.ldexp(scaled, shift) > damage, np.nextafter(scaled, 0.0), scaled)
-    return Row("bound", np.minimum(scaled, _FAR_ABOVE), None, bound / Fraction(2) ** shift, shift)
-
-
-def _room(value: int) -> Fraction:
-    """Return what a limit leaves, no more or less than any sum of costs reaches."""
-    return Fraction(max(min(value, UNLIMITED), -UNLIMITED))
-
-
-def _rows(instance: Instance) -> tuple[Row, list[Row]]:
-    cost, damage = instance.tables
-    limits = []
-    if _by_cost(instance):
-        objective = Row("", cost, instance.pairs, Fraction(0))
-        if instance.bound is not None:
-            limits.append(_bound_row(damage, instance.bound - instance.base_damage))
-    else:
-        assert instance.limit is not None
-        objective = Row("", damage, None, Fraction(0))
-        if instance.pairs is not None or cost.any():  # a peak has its limits among the budgets
-            limits.append(Row("budget", cost, instance.pairs, _room(instance.limit - instance.base_cost)))
-    for budget in instance.budgets:
-        if is_local(budget):
-            continue
-        limits.append(Row(budget.name, budget.table, budget.pairs, _room(budget.limit - budget.base)))
-    return objective, limits

@@ -195,7 +195,7 @@ def _strided(rng: Random, instance: Instance) -> np.ndarray:
 def _own(rng: Random, instance: Instance) -> int | Fraction:
     """Return the objective of a feasible choice: a bound that would close the gap."""
     choice = _feasible(Random(0), instance)
-    return instance.cost_of(choice) if instance.direction.value == "cost" else instance.damage_of(choice)
+    return instance.cost_of(choice) if instance.objective.whole else instance.damage_of(choice)
 
 
 LIES: dict[str, dict[str, Lie]] = {
@@ -253,8 +253,8 @@ LIES: dict[str, dict[str, Lie]] = {
     },
     "multipliers": {
         "none": lambda r, i: {},
-        "fair": lambda r, i: {"bound" if i.direction.value == "cost" else "budget": 10.0 ** r.uniform(-20, 20)},
-        "of the other direction": lambda r, i: {"budget" if i.direction.value == "cost" else "bound": 1.0},
+        "fair": lambda r, i: {"bound" if i.objective.whole else "budget": 10.0 ** r.uniform(-20, 20)},
+        "of the other direction": lambda r, i: {"budget" if i.objective.whole else "bound": 1.0},
         "of all": lambda r, i: {"bound": 1.0, "budget": 1.0} | {b.name: r.random() for b in i.budgets},
         "huge": lambda r, i: {"bound": 1.7e308},
         "tiny": lambda r, i: {"bound": 5e-324},

@@ -19,9 +19,12 @@ from impq_opt.measure import Sampling, measure
 from impq_opt.measure.structure import structure
 from impq_opt.networks import load_network
 from impq_opt.quantize import quantize, state_of
-from impq_opt.rounds.compare import Estimate, advantage, against_end, compare, reached
+from impq_opt.rounds import Record
+from impq_opt.rounds.compare import compare
+from impq_opt.rounds.comparison import Estimate, advantage, against_end, reached
 from impq_opt.rounds.measuring import measurer
 from impq_opt.rounds.recipes import load_recipe, pretrained, recipe_names, splits_of
+from impq_opt.rounds.record import Accuracy, Effective
 
 FAST = ["--set", "start_epochs=1", "--set", "rate=0.05", "--set", "measure_samples=64", "--threads", "1"]
 
@@ -118,7 +121,11 @@ def test_a_recipe_compares_one_strategy_with_itself_at_other_settings(tmp_path, 
 
 
 def record(bits, accuracy, epochs):
-    return {"effective_bits": {"weights": bits}, "accuracy": {"validation": accuracy}, "total_epochs": epochs}
+    return Record(
+        round=0, strategy="", bits=[], cost=0, costs={}, effective_bits=Effective(bits, None), compression_ratio=None,
+        damage=0.0, damage_unit="", epochs=1, accuracy=Accuracy(accuracy, accuracy, None), loss=None,
+        total_epochs=epochs, seed=0, versions={},
+    )  # fmt: skip
 
 
 def test_what_it_takes_to_be_as_good_as_the_reference():
@@ -127,10 +134,10 @@ def test_what_it_takes_to_be_as_good_as_the_reference():
         "exact": [[record(4, 0.9, 1), record(1.5, 0.81, 2)], [record(4, 0.9, 1), record(1.5, 0.7, 2)]],
     }
     answer = reached(found, "iterative")
-    assert answer["iterative"]["bits"] == Estimate(2.0, 0.0, 2)
+    assert answer["iterative"].bits == Estimate(2.0, 0.0, 2)
     # Seed 0 reaches 0.8 - 0.01 at 1.5 bits, seed 1 only at the start.
-    assert answer["exact"]["bits"].mean == pytest.approx((1.5 + 4) / 2)
-    assert (answer["exact"]["epochs"].mean, answer["exact"]["seeds_that_reach_it_as_small"]) == (2, 1)
+    assert answer["exact"].bits.mean == pytest.approx((1.5 + 4) / 2)
+    assert (answer["exact"].epochs.mean, answer["exact"].seeds_that_reach_it_as_small) == (2, 1)
 
 
 def test_every_round_against_the_end_of_the_reference_is_paired_by_seed():
@@ -140,11 +147,11 @@ def test_every_round_against_the_end_of_the_reference_is_paired_by_seed():
     }
     answer = against_end(found, "iterative")
     (row,) = answer["exact"]
-    assert (row["round"], row["epochs"], row["test"]) == (1, 2, None)
-    assert row["bits"].mean == -0.625
+    assert (row.round, row.epochs, row.test) == (1, 2, None)
+    assert row.bits.mean == -0.625
     # 0.81 - 0.80 and 0.87 - 0.84
-    assert (row["validation"].mean, row["validation"].stderr) == pytest.approx((0.02, 0.01))
-    assert answer["iterative"][0]["validation"].mean == 0
+    assert (row.validation.mean, row.validation.stderr) == pytest.approx((0.02, 0.01))
+    assert answer["iterative"][0].validation.mean == 0
 
 
 def test_accuracy_at_equal_bits_is_paired_by_seed_and_interpolated():
@@ -158,10 +165,10 @@ def test_accuracy_at_equal_bits_is_paired_by_seed_and_interpolated():
     }
     answer = advantage(found, "iterative")
     (row,) = answer["exact"]
-    assert row["bits"].mean == 2
+    assert row.bits.mean == 2
     # 0.86 - 0.80 and 0.88 - 0.84
-    assert row["difference"].mean == pytest.approx(0.05)
-    assert row["difference"].stderr == pytest.approx(0.01)
+    assert row.difference.mean == pytest.approx(0.05)
+    assert row.difference.stderr == pytest.approx(0.01)
     assert answer["uniform"] == []
 
 
@@ -239,7 +246,8 @@ def test_every_recipe_is_complete(name):
     recipe = load_recipe(name)
     hypers = recipe.hypers()
     assert {"iterative", "authors-code", "exact"} <= set(hypers)
-    assert len({(h.rounds, h.epochs, h.start_bits, h.batch) for h in hypers.values()}) == 1
+    assert len({str(h.start().as_dict()) for h in hypers.values()}) == 1
+    assert len({(h.plan.rounds, h.plan.epochs) for h in hypers.values()}) == 1
     load_network(recipe.network, classes=recipe.classes, channels=recipe.channels, untrained=True)
     for row in recipe.published:
         assert 60 < row.accuracy < 95
@@ -251,7 +259,7 @@ def test_a_broken_recipe_is_told(tmp_path):
     with pytest.raises(FileError, match="is not a recipe: Object missing required field `data`"):
         load_recipe(str(path))
     path.write_text('title = "x"\nnetwork = "a"\ndata = "b"\nhyper = {batch = 0}\n[strategies.iterative]\n')
-    with pytest.raises(OptionError, match=r"r.toml: rounds.batch: must be positive, got 0"):
+    with pytest.raises(OptionError, match=r"r.toml: training.batch: must be positive, got 0"):
         load_recipe(str(path))
 
 
@@ -288,11 +296,11 @@ def test_the_cifar_recipes_run_on_a_folder_of_the_same_layout(tmp_path, monkeypa
     found = _runs(msgspec.structs.replace(recipe, strategies=strategies), tmp_path / "run", root=tmp_path)
     ends = {name: runs[0][1] for name, runs in found.items()}
     # The authors' code takes N + 1 groups of each kind, and ties: 400 + 1 of the weights, 12 + 1 of the activations.
-    fell = np.array(ends["authors-code"]["bits"]) == 3
+    fell = np.array(ends["authors-code"].bits) == 3
     assert fell[:698].sum() >= 401
     assert fell[698:].sum() >= 13
-    budget = ends["exact"]["budget"]["representational"]
-    assert ends["exact"]["costs"]["storage"]["value"] + ends["exact"]["costs"]["activation-memory"]["value"] <= budget
+    costs = ends["exact"].costs
+    assert costs["storage"].value + costs["activation-memory"].value <= ends["exact"].budget["representational"]
 
 
 def test_the_imagenet_recipe_runs_on_a_folder_of_the_same_layout(tmp_path):
@@ -309,6 +317,6 @@ def test_the_imagenet_recipe_runs_on_a_folder_of_the_same_layout(tmp_path):
     recipe = _short("mobilenet-v1-imagenet", data=str(tmp_path / "imagenet"), size=32)
     recipe = msgspec.structs.replace(recipe, strategies={"iterative": recipe.strategies["iterative"]})
     found = _runs(recipe, tmp_path / "run", weights=weights)
-    bits = np.array(found["iterative"][0][1]["bits"])
+    bits = np.array(found["iterative"][0][1].bits)
     assert (bits == 7).sum() == 4000
     assert (bits == 8).sum() == len(bits) - 4000

@@ -409,22 +409,15 @@ def test_commands_without_problems():
 
 def test_runs_and_measurements_are_shown_as_text(capsys):
     pytest.importorskip("torch")
-    from impq_opt.cli import measure, rounds
-    from impq_opt.rounds.recipes import Recipe
+    from impq_opt.cli import measure
+    from impq_opt.cli._rounds_table import print_comparison
+    from impq_opt.rounds.comparison import Advantage, Comparison, Estimate, Mean
 
     text = "".join(STRINGS)
-    estimate = {"mean": 1.0, "stderr": 0.0}
-    row = {
-        "strategy": text,
-        "round": 1,
-        "epochs": 1,
-        "bits": estimate,
-        "activation_bits": None,
-        "costs": {},
-    } | dict.fromkeys(("validation", "test"), estimate)
-    document = {"trails": [row], "reached": {}, "against_end": {}, "advantage": {}}
-    document["advantage"] = {"reference": text, f"{text}2": [{"difference": estimate, "bits": estimate}]}
-    rounds._print(Recipe(title=text, network="n", data="d", hyper={}, strategies={}), document)
+    one = Estimate(1.0, 0.0, 1)
+    row = Mean(text, 1, 1, one, None, {}, one, one, one, one)
+    gains = {f"{text}2": [Advantage(1, one, one)]}
+    print_comparison(Comparison(text, {}, [row], reference=text, advantage=gains))
     measured = Problem.from_sensitivities(
         [3, 4], [1.0, 2.0], names=[text, f"{text}2"], metric=text, provenance={"samples": text, "chunks": text}
     )

@@ -15,7 +15,7 @@ from measure_world import digits_network
 from safetensors.torch import save_file
 
 from impq_opt.cli import run
-from impq_opt.data import load_data
+from impq_opt.data import Dataset, load_data
 from impq_opt.data.fashion_mnist import DEBIAN, load_fashion_mnist
 from impq_opt.data.torchvision import torchvision_module
 from impq_opt.errors import DataError, FileError, OptionError
@@ -23,7 +23,7 @@ from impq_opt.files import load_problem
 from impq_opt.measure import Estimator, Sampling, measure, trace
 from impq_opt.networks import FACTORIES, SHIPPED, load_network, read_state
 from impq_opt.problems import path as gallery_path
-from impq_opt.training.one_cycle import accuracy
+from impq_opt.training import accuracy
 
 fashion = pytest.mark.skipif(not DEBIAN.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed")
 
@@ -57,7 +57,7 @@ def test_torchvision_classifiers_are_traced(name):
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_network_reaches_its_accuracy(name):
     images, labels = load_data(SHIPPED[name].data, "test").arrays()
-    assert accuracy(load_network(name), images[:1000], labels[:1000]) > 0.9
+    assert accuracy(load_network(name), Dataset(images[:1000], labels[:1000])) > 0.9
 
 
 def test_weights_are_read_and_never_unpickled(tmp_path):

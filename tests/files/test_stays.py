@@ -50,7 +50,7 @@ def test_what_stays_comes_back_from_files_and_adds_up(stays, stored, tmp_path_fa
     problem = network(tuple(stays), stored)
     files.save_problem(problem, folder / "p.toml")
     loaded = files.load_problem(folder / "p.toml")
-    assert loaded.stays == tuple(stays) and loaded.stored == stored
+    assert loaded.stays == problem.stays and set(loaded.stays) == set(stays) and loaded.stored == stored
     found = solve(loaded)
     whole = found.whole
     assert whole is not None
@@ -109,8 +109,11 @@ def test_an_entry_that_cannot_be_is_one_sentence(change, told, tmp_path):
     files.save_problem(network(), tmp_path / "p.toml")
     head, entries = (tmp_path / "p.toml").read_text().split("[[stays]]", 1)
     key, value = next(iter(change.items()))
+    key = {"name": '"experts.w1"', "elements": '"experts.w1"'}.get(key, key)
     shown = "nan" if value != value else json.dumps(value)  # noqa: PLR0124 - NaN is not itself
-    first = re.sub(rf"^{key} = .*$", f"{key} = {shown}", entries, count=1, flags=re.MULTILINE)
+    new = f"{shown} = 3" if "name" in change else f"{key} = {shown}"
+    first = re.sub(rf"^{key} = .*$", new, entries, count=1, flags=re.MULTILINE)
+    assert first != entries
     (tmp_path / "p.toml").write_text(f"{head}[[stays]]{first}")
     with pytest.raises(ImpqError, match=r"stays\[0\]"):
         files.load_problem(tmp_path / "p.toml")

@@ -17,7 +17,7 @@ from imports import IMPORTS
 
 from impq_opt import Group, ImpqError, Problem, Status, solve, verify
 from impq_opt.costs import TableCost
-from impq_opt.instance import Direction, Instance
+from impq_opt.instance import Instance
 from impq_opt.instance.question import make_instance
 from impq_opt.judge.recount import Outcome, prove_bound, prove_infeasible
 
@@ -80,7 +80,7 @@ def asked(draw: random.Random, problem: Problem) -> Instance | None:
 
 
 def value(instance: Instance, choice: np.ndarray) -> int | Fraction:
-    return instance.cost_of(choice) if instance.direction is Direction.COST else instance.damage_of(choice)
+    return instance.cost_of(choice) if instance.objective.whole else instance.damage_of(choice)
 
 
 def optimum(instance: Instance) -> int | Fraction | None:
@@ -102,7 +102,7 @@ def test_the_judge_is_right_whatever_the_multipliers(seed: int) -> None:
     assert found.outcome is (Outcome.PROVED if best is None else Outcome.REFUTED)
     if best is None:
         return
-    above = best + (1 if instance.direction is Direction.COST else Fraction(1, 2**1074))
+    above = best + (1 if instance.objective.whole else Fraction(1, 2**1074))
     assert prove_bound(instance, multipliers, best).outcome is Outcome.PROVED
     refuted = prove_bound(instance, multipliers, above)
     assert refuted.outcome is Outcome.REFUTED
@@ -126,7 +126,7 @@ def test_cases_and_merged_parts_come_to_the_same(most: int, monkeypatch: pytest.
             continue
         tried += 1
         assert prove_bound(instance, {}, best).outcome is Outcome.PROVED
-        above = best + (1 if instance.direction is Direction.COST else Fraction(1, 2**1074))
+        above = best + (1 if instance.objective.whole else Fraction(1, 2**1074))
         assert prove_bound(instance, {}, above).outcome is Outcome.REFUTED
     assert tried > 20
 
@@ -277,6 +277,10 @@ def _cheaper(block: Any) -> Any:
     return _replaced(block, cost=block.cost * 2, damage=block.damage * 2)
 
 
+def _tighter(row: Any) -> Any:
+    return _replaced(row, limit=row.limit and (row.limit * 3 // 4 if row.whole else row.limit * Fraction(3, 4)))
+
+
 def _tightened(instance: Instance) -> Instance:
     return _replaced(instance, bound=instance.bound and instance.bound * Fraction(3, 4))
 
@@ -290,7 +294,7 @@ PLANTED: list[tuple[str, str, Callable[[Any], Any]]] = [
     ("instance.elimination", "least_sum", lambda found: (found[0] + (1 << 58), *found[1:])),
     ("instance.settle", "settle", lambda rest: _with_base(rest, 7)),
     ("instance.compile", "compile_instance", lambda instance: _with_base(instance, 5)),
-    ("instance.instance", "Block.tables", _dearer),
+    ("instance.blocks", "Block.tables", _dearer),
     ("instance.rows", "CostRow.total", lambda total: total + 11),
     ("instance.coupling", "Coupling.dense", _doubled),
     ("instance.coupling", "Coupling.at", _doubled),
@@ -298,10 +302,15 @@ PLANTED: list[tuple[str, str, Callable[[Any], Any]]] = [
     ("exactness.sums", "exact_int_sum", lambda total: total + 11),
     ("exactness.sums", "sum_rows_down", _doubled),
     ("instance.instance", "Instance.lift", _off_by_one_column),
-    ("instance.instance", "Instance.tables", lambda tables: (tables[0] + 3, tables[1])),
-    ("instance.instance", "Instance.tables", lambda tables: (tables[0], tables[1] * 1.5)),
-    ("instance.instance", "Instance.widths", lambda widths: np.maximum(widths - 5, 1)),
-    ("instance.instance", "RankOne.dense", lambda table: table * 2),
+    ("instance.instance", "Instance._own_rows", lambda rows: (_replaced(rows[0], base=rows[0].base + 5), rows[1])),
+    ("instance.instance", "Instance._own_rows", lambda rows: tuple(map(_tighter, rows))),
+    ("instance.instance", "Instance._own_rows", lambda rows: tuple(_replaced(row, limit=None) for row in rows)),
+    ("instance.row", "Row.at", lambda total: total * 3 // 4),
+    ("instance.blocks", "Tables.both", lambda tables: (tables[0] + 3, tables[1])),
+    ("instance.blocks", "Tables.both", lambda tables: (tables[0], tables[1] * 1.5)),
+    ("instance.blocks", "Tables.widths", lambda widths: np.maximum(widths - 5, 1)),
+    ("instance.blocks", "RankOne.dense", lambda table: table * 2),
+    ("instance.ties", "member_damages", _doubled),
     ("instance.coupling", "couple", lambda found: (found[0], found[1], found[2] + 7)),
     ("instance.coupling", "couple", lambda found: (found[0], _fewer_pairs(found[1]), found[2])),
     ("instance.coupling", "couple", lambda found: (_steeper(found[0]), *found[1:])),
@@ -319,7 +328,7 @@ PLANTED: list[tuple[str, str, Callable[[Any], Any]]] = [
     ("instance.compile", "_reduce", _pinned),
     ("instance.compile", "_merged_block", _cheaper),
     ("instance.compile", "_budget", lambda budget: _replaced(budget, limit=budget.limit * 3 // 4)),
-    ("instance.compile", "_budget", lambda budget: _replaced(budget, table=budget.table + 3)),
+    ("instance.compile", "_budget", lambda budget: _replaced(budget, entries=budget.table + 3)),
     ("instance.compile", "compile_instance", _tightened),
     ("instance.question", "_quanta", lambda quanta: quanta * 3 // 4),
 ]

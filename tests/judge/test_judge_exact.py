@@ -12,7 +12,7 @@ from test_judge import asked, drawn, optimum, value
 
 from impq_opt import Group, Problem
 from impq_opt.costs import LookupCost, TableCost
-from impq_opt.instance import Direction, Instance
+from impq_opt.instance import Instance
 from impq_opt.instance.question import make_instance
 from impq_opt.judge.recount import Outcome, prove_bound, prove_infeasible
 from impq_opt.judge.together import Case
@@ -24,7 +24,7 @@ def held_to_the_truth(instance: Instance, multipliers: dict[str, float], best: i
     assert prove_infeasible(instance, multipliers).outcome is (Outcome.PROVED if best is None else Outcome.REFUTED)
     if best is None:
         return
-    unit = 1 if instance.direction is Direction.COST else Fraction(1, 2**1074)
+    unit = 1 if instance.objective.whole else Fraction(1, 2**1074)
     assert prove_bound(instance, multipliers, best).outcome is Outcome.PROVED
     found = prove_bound(instance, multipliers, best + unit)
     assert found.outcome is Outcome.REFUTED
@@ -43,7 +43,7 @@ def test_limits_that_an_assignment_meets_exactly(seed: int) -> None:
     choice = np.array([draw.randrange(width) for width in instance.widths.tolist()], dtype=np.int64)
     short = draw.choice([0, 0, 1])  # by a unit of one limit
     names = ["bound", "budget", *(budget.name for budget in (*instance.budgets, *instance.peaks))]
-    budgets = tuple(replace(b, limit=instance.budget_of(b, choice)) for b in instance.budgets)
+    budgets = tuple(replace(b, limit=instance.value_of(b, choice)) for b in instance.budgets)
     if budgets and short:
         budgets = (replace(budgets[0], limit=budgets[0].limit - 1), *budgets[1:])
     met = replace(

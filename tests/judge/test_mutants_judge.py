@@ -32,12 +32,12 @@ def lagrangian(instance, multipliers: dict[str, float]) -> Fraction:  # type: ig
     values = []
     for choice in choices(instance):
         cost, damage = instance.cost_of(choice), instance.damage_of(choice)
-        if instance.direction.value == "cost":
+        if instance.objective.whole:
             value = cost + Fraction(multipliers.get("bound", 0.0)) * (damage - (instance.bound or 0))
         else:
             value = damage + Fraction(multipliers.get("budget", 0.0)) * (cost - instance.limit)
         for budget in instance.budgets:
-            used = instance.budget_of(budget, choice) - budget.limit
+            used = instance.value_of(budget, choice) - budget.limit
             value += Fraction(multipliers.get(budget.name, 0.0)) * used
         values.append(value)
     return min(values)

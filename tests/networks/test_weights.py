@@ -228,7 +228,7 @@ def write_bad(folder):
     ("name", "said"),
     [
         ("whole.pt", "holds more than tensors and will not be unpickled"),
-        ("trap.pt", "holds more than tensors and will not be unpickled"),
+        ("trap.pt", "holds more than tensors and will not be unpickled, got '_*io.open'"),
         ("trap.pkl", "holds more than tensors and will not be unpickled"),
         ("objects.npz", "is not a state dict or safetensors file"),
         ("text.npz", "must be numbers"),
@@ -376,6 +376,11 @@ def test_a_file_in_the_place_of_a_network_is_told(tmp_path):
     torch.save(STATE, tmp_path / "w.pt")
     with pytest.raises(ImpqError, match="a file of its weights with --weights"):
         load_network(str(tmp_path / "w.pt"))
+    with pytest.raises(ImpqError, match=r"nets.py:name, where name is a module in the file"):
+        load_network("nets.py")
+    torch.save({"best": torch.tensor(0.9)}, tmp_path / "none.pt")
+    with pytest.raises(DataError, match="do not fit the network"):
+        load_network("small-cnn", weights=tmp_path / "none.pt")
 
 
 @old_parts
@@ -383,6 +388,20 @@ def test_wrappers_are_taken_off():
     inner = nn.Linear(2, 2)
     assert unwrapped(torch.compile(nn.DataParallel(inner))) is inner
     assert unwrapped(inner) is inner
+
+
+def test_the_weights_tell_classes_and_channels_beside_other_numbers(tmp_path):
+    network = load_network("small-cnn", classes=7, channels=2, untrained=True)
+    torch.save({"best": torch.tensor(0.9), "model": under("module.", network.state_dict())}, tmp_path / "w.pt")
+    loaded = load_network("small-cnn", weights=tmp_path / "w.pt")
+    x = torch.rand(1, 2, 8, 8)
+    assert torch.equal(loaded(x), network(x))
+
+
+def test_a_shard_alone_is_told(tmp_path):
+    save_file({key: STATE[key] for key in list(STATE)[:3]}, tmp_path / "model-00001-of-00002.safetensors")
+    with pytest.raises(DataError, match="it is one of several shards, so give their folder or index"):
+        filled(tmp_path / "model-00001-of-00002.safetensors")
 
 
 def test_one_reads_the_likeliest_weights_alone(tmp_path):

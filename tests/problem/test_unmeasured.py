@@ -26,6 +26,7 @@ from impq_opt import (
 )
 from impq_opt.costs import TableCost
 from impq_opt.judge import standalone
+from impq_opt.problem.unmeasured import few
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -231,3 +232,18 @@ def test_tables_by_column_are_kept_too():
     ]
     problem = Problem.declare(groups, costs=(cost,), minimize="bits", bound=1)
     assert solve(problem).bits.tolist() == [8, 4]
+
+
+def test_names_are_few_and_whole_layers_are_called_by_their_own():
+    names = GroupNames(("conv", "fc", "head"), ((12,), (3,), ()))
+    assert few(names, np.arange(16)) == "conv (12 groups), fc (3 groups), head"
+    assert few(names, np.array([0, 2, 12, 13, 14, 15])) == "conv[0], conv[2], fc (3 groups), head"
+    assert few(names, np.arange(1, 12)) == "conv[1], conv[2], conv[3], conv[4], conv[5] and 6 more"
+
+
+def test_labels_of_tables_put_the_mask_in_order():
+    pandas = pytest.importorskip("pandas")
+    sizes, values = (pandas.Series(row, index=list("abc")) for row in ([1, 2, 3], [0.0, 1.0, 2.0]))
+    mask = pandas.Series([False, False, True], index=list("cba"))
+    problem = Problem.from_sensitivities(sizes, values, unmeasured=mask)
+    assert problem.unmeasured.tolist() == [True, False, False]

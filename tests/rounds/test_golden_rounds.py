@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
 from golden_rounds import STRATEGIES, lines, network, settings, splits
 from rounds_world import measure
 
@@ -14,14 +13,6 @@ from impq_opt.errors import DataError
 from impq_opt.rounds import rounds
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "rounds-1"
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def copied(name, tmp_path):

@@ -22,11 +22,14 @@ from impq_opt.files import save_problem
 from impq_opt.instance.contract import Control, ExpiredError, listening
 from impq_opt.problem.allocation import Stop
 from impq_opt.problems.families import generate
-from impq_opt.solve import answer, make_instance, solve_in_passing
+from impq_opt.solve import answer, answer_prepared, make_instance, solve_in_passing
 from impq_opt.solvers import make_solver, native
+from impq_opt.solvers._best import Incumbent
 from impq_opt.solvers.exact import budgets as _budgets
 from impq_opt.solvers.exact.core import Core, search
 from impq_opt.solvers.exact.exchange import exchange
+from impq_opt.solvers.exact.states import BETWEEN, LimitedCore
+from impq_opt.solvers.exact.tuning import Tuning
 
 # Seconds that a strategy is given, and in which it must have ended, however busy the machine.
 LIMIT, SOON = 0.3, 5.0
@@ -181,9 +184,9 @@ def test_interrupting_keeps_the_incumbent() -> None:
         if seen.wait(60):
             os.kill(os.getpid(), signal.SIGINT)
 
-    offer = _budgets._Search.offer
+    offer = Incumbent.offer
 
-    def told(self: _budgets._Search, choice: np.ndarray) -> bool:
+    def told(self: Incumbent, choice: np.ndarray) -> bool:
         if offer(self, choice):
             seen.set()
             return True
@@ -192,7 +195,7 @@ def test_interrupting_keeps_the_incumbent() -> None:
     watcher = threading.Thread(target=interrupt_when_seen)
     watcher.start()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_budgets._Search, "offer", told)
+        patch.setattr(Incumbent, "offer", told)
         found = solve(problem, **goal)
     watcher.join()
     assert found.stop is Stop.INTERRUPTED
@@ -205,19 +208,19 @@ def test_states_are_looked_at_in_stretches(monkeypatch: pytest.MonkeyPatch) -> N
     """Once time is over, no further stretch of states is begun, nor another match of changes."""
     problem, goal = alike(30, 1)
     control = Control()
-    prune, calls = _budgets._Core._prune, []
+    prune, calls = LimitedCore._prune, []
 
     def last(self, states, step):  # type: ignore[no-untyped-def]
         calls.append(len(states))
         control.interrupt[0] = 1
         return prune(self, states, step)
 
-    monkeypatch.setattr(_budgets._Core, "_prune", last)
+    monkeypatch.setattr(LimitedCore, "_prune", last)
     monkeypatch.setattr(_budgets, "exchange", lambda *_: pytest.fail("goes on"))
     claim = make_solver("exact").run(make_instance(problem, **goal), control)
     assert claim.stop is Stop.TIME_LIMIT
     assert len(calls) == 1
-    assert calls[0] <= _budgets._BETWEEN
+    assert calls[0] <= BETWEEN
 
 
 def test_exchanging_looks_at_the_clock() -> None:
@@ -294,7 +297,7 @@ def test_longer_work_ends_with_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_sweep_keeps_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
     hull = frontier(generate("random", 200, 0))
     bounds = np.quantile(hull.damage, [0.2, 0.4, 0.6, 0.8]).tolist()
-    real, asked = answer, []
+    real, asked = answer_prepared, []
 
     def once(*given):  # type: ignore[no-untyped-def]
         found = real(*given)
@@ -303,7 +306,7 @@ def test_a_sweep_keeps_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
             signal.raise_signal(signal.SIGINT)
         return found
 
-    monkeypatch.setattr("impq_opt.insight.frontier.answer", once)
+    monkeypatch.setattr("impq_opt.insight.frontier.answer_prepared", once)
     found = hull.solve(bounds)
     assert [one.status for one in found] == [Status.OPTIMAL] * 2 + [Status.UNKNOWN] * 2
     assert [one.stop for one in found] == [Stop.COMPLETED] * 2 + [Stop.INTERRUPTED] * 2
@@ -317,8 +320,8 @@ def test_the_core_reads_the_flag(compiled: bool, monkeypatch: pytest.MonkeyPatch
     gain = np.sort(random.integers(1, 10**9, (60, 8)), axis=1)
     need = 10**9 - gain + random.integers(0, 50, gain.shape)
     core = Core(gain, need, int(need[:, 4].sum()), int(gain.sum()))
-    left = search(core, 50_000, Control())
-    cut = search(core, 50_000, Control(interrupt=np.ones(1, dtype=np.uint8)))
+    left = search(core, 50_000, Control(), Tuning())
+    cut = search(core, 50_000, Control(interrupt=np.ones(1, dtype=np.uint8)), Tuning())
     assert left.stop is Stop.STATE_LIMIT
     assert cut.stop is Stop.TIME_LIMIT
     assert cut.states < left.states
@@ -333,7 +336,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 from impq_opt.cli import main
 from impq_opt.solvers.exact import budgets as _budgets
 def wait(self, *_):
-    if self.best is not None:
+    if self.best.choice is not None:
         print("searching", file=sys.stderr, flush=True)
         while not self.control.expired():
             time.sleep(0.01)

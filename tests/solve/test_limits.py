@@ -24,17 +24,18 @@ from impq_opt.exactness.sums import nearest_float, reported_as_low, sum_rows_dow
 from impq_opt.files import load_allocation, save_allocation
 from impq_opt.groups.candidates import Candidates
 from impq_opt.insight.explain import explain
-from impq_opt.instance import Block
+from impq_opt.instance import Block, Row
 from impq_opt.instance.contract import Control
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problems.families import generate
 from impq_opt.solve import make_instance
 from impq_opt.solvers import make_solver, solver_names
 from impq_opt.solvers import native as solver_native
-from impq_opt.solvers.exact import core
 from impq_opt.solvers.exact.scan import PROHIBITIVE, everything, gather, scan, within
+from impq_opt.solvers.exact.strategy import Exact
+from impq_opt.solvers.exact.tuning import Tuning
 from impq_opt.solvers.exact.whole import beyond_floats, solve_whole
-from impq_opt.solvers.lagrange.oracle import _bound_row
+from impq_opt.solvers.lagrange.scaled import _scaled
 
 ROOT = Path(__file__).parents[2]
 TOTAL = limits.LARGEST_TOTAL
@@ -346,11 +347,10 @@ def test_the_last_of_many_columns_is_told_from_the_first(width: int) -> None:
     assert (found.status, found.choice.tolist()) == (Status.OPTIMAL, [width - 1, width - 1])  # type: ignore[union-attr]
 
 
-def test_more_states_than_their_numbers_hold_are_not_kept(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_states_than_their_numbers_hold_are_not_kept(path: str) -> None:
     problem = generate("layer", 40, 1)
     assert solve(problem).status is Status.OPTIMAL
-    monkeypatch.setattr(core, "MOST_STATES", 1)
-    found = solve(problem, states=10**12)
+    found = solve(problem, solver=Exact(states=10**12, tuning=Tuning(most_states=1)))
     assert found.status is Status.FEASIBLE and found.stop.value == "state limit"
 
 
@@ -554,10 +554,11 @@ def test_a_bound_in_units_of_itself_rounds_no_damage_up() -> None:
     for shift in (-1074, -300, 0, 300, 1023):
         bound = Fraction(2) ** shift
         damage = np.array([[0.0, 5e-324, 7 * 5e-324, 1e-300, 1 / 3, 1e300, HUGE]])
-        row = _bound_row(damage, bound)
+        row, exponent = _scaled(Row("bound", damage, Fraction(0), bound, whole=False))
         for given, scaled in zip(damage[0].tolist(), row.table[0].tolist(), strict=True):
-            assert Fraction(scaled) <= Fraction(given) / Fraction(2) ** row.shift
-    assert _bound_row(damage, Fraction(10) ** 4000).limit < 1 << 64
+            assert Fraction(scaled) <= Fraction(given) / Fraction(2) ** exponent
+    row, _ = _scaled(Row("bound", damage, Fraction(0), Fraction(10) ** 4000, whole=False))
+    assert row.room < 1 << 64
 
 
 @pytest.mark.parametrize("name", ["milp", "ilp"])

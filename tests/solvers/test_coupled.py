@@ -11,7 +11,6 @@ from graphs import SHAPES, brute_force, graph, slow_cost
 from impq_opt import Group, Problem, Status, problems, solve
 from impq_opt.costs import LookupCost
 from impq_opt.errors import InputError, ProblemError, UnsupportedError
-from impq_opt.instance import Direction
 from impq_opt.instance.question import make_instance
 from impq_opt.judge.verify import verify
 from impq_opt.problems.mobilenet import mobilenet_v1
@@ -49,7 +48,7 @@ def test_the_parts_of_an_instance_add_up_to_the_cost(shape, pinned):
             parts += int(instance.pairs.at(choice).sum())
         assert parts == instance.cost_of(choice)
         bits = problem.candidates.bits(instance.lift(choice)).tolist()
-        assert instance.budget_of(budget, choice) * budget.quantum == slow_cost(problem, bits, "adders")
+        assert instance.value_of(budget, choice) * budget.quantum == slow_cost(problem, bits, "adders")
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -89,11 +88,10 @@ def test_no_multiplier_proves_too_much(shape):
     random = np.random.default_rng(3)
     for goal in ({"bound": 0.05}, {"budget": 3000}):
         instance = make_instance(problem, **goal)
-        names = [budget.name for budget in instance.budgets]
+        main, *names = [row.name for row in instance.limits]
         best = _least(instance)
         for _ in range(20):
-            limit = "bound" if instance.direction is Direction.COST else "budget"
-            prices = {limit: float(10 ** random.uniform(-6, 6))} | {n: float(random.uniform(0, 3)) for n in names}
+            prices = {main: float(10 ** random.uniform(-6, 6))} | {n: float(random.uniform(0, 3)) for n in names}
             below = dual_bound(instance, prices)
             assert best is None or below <= best
 
@@ -103,8 +101,7 @@ def _least(instance):
     for number in range(int(np.prod(instance.widths))):
         choice = np.array(np.unravel_index(number, instance.widths))
         if instance.is_feasible(choice):
-            by_cost = instance.direction is Direction.COST
-            value = instance.cost_of(choice) if by_cost else instance.damage_of(choice)
+            value = instance.objective_of(choice)
             best = value if best is None else min(best, value)
     return best
 

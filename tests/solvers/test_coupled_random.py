@@ -9,6 +9,8 @@ from impq_opt import Group, Problem, Status, solve
 from impq_opt.errors import ProblemError
 from impq_opt.instance.rows import budget_rows
 from impq_opt.judge.verify import verify
+from impq_opt.solvers.exact.strategy import Exact
+from impq_opt.solvers.exact.tuning import Tuning
 
 COSTS = ("storage", "bit-operations", "adders", "slides", "representational", "activation-memory")
 SETS = ((2, 4), (1, 2, 3), (2, 4.25, 8), (3, 8))
@@ -87,8 +89,8 @@ def case(seed: int):
 @pytest.mark.parametrize("how", ["joined", "branched", "priced"])
 @pytest.mark.parametrize("block", range(8))
 def test_exact_is_exact(block, how, monkeypatch):
-    if how == "branched":  # small clusters would become single groups: branch instead
-        monkeypatch.setattr("impq_opt.solvers.exact.coupled._LARGEST", 1)
+    # Small clusters would become single groups: branch instead.
+    strategy = Exact(tuning=Tuning(joined=1)) if how == "branched" else Exact()
     if how == "priced":  # limits would be on few groups: price them instead
         monkeypatch.setattr("impq_opt.instance.local._LARGEST", 0)
     for seed in range(block * 12, block * 12 + 12):
@@ -97,7 +99,7 @@ def test_exact_is_exact(block, how, monkeypatch):
             continue
         problem, goal, minimize = drawn
         truth = solve(problem, minimize=minimize, solver="exhaustive", **goal)
-        found = solve(problem, minimize=minimize, solver="exact", **goal)
+        found = solve(problem, minimize=minimize, solver=strategy, **goal)
         # The least damage is proved but for the last bit of its float.
         assert found.status is truth.status or found.gap < 1e-15, seed
         if truth.status is Status.OPTIMAL:

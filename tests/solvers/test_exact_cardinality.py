@@ -14,8 +14,11 @@ from impq_opt.instance.contract import Control
 from impq_opt.instance.question import make_instance
 from impq_opt.problems.families import generate
 from impq_opt.solvers.exact.cardinality import pairs_of, pairs_under_budget
+from impq_opt.solvers.exact.model import Model
+from impq_opt.solvers.exact.relax import relax
 from impq_opt.solvers.exact.scan import Pool
 from impq_opt.solvers.exact.search import Search
+from impq_opt.solvers.exact.tuning import Tuning
 
 
 def optimum(cost: np.ndarray, damage: np.ndarray, bound: Fraction) -> int | None:
@@ -98,14 +101,13 @@ def test_groups_with_nothing_to_choose_are_not_counted(dual: bool) -> None:
     best = solve(problem, bound=bound)
     assert best.status is Status.OPTIMAL
     instance = make_instance(problem, budget=best.exact_cost) if dual else make_instance(problem, bound=bound)
-    search = Search(instance, Control(), 10**6)
-    search.relax()
-    search.pass_again(np.inf)
-    assert len(search.pool) == 130
+    search = Search(relax(Model(instance), None, Tuning()), Control(), 10**6, Tuning())
+    search.near = search.base.near(np.inf)
+    assert len(search.near.pool) == 130
     search.best = (np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
     least = solve(problem, budget=best.exact_cost).exact_damage if dual else best.exact_cost
     assert least is not None
-    objective = of_units(search.base_damage) if dual else search.base_cost
+    objective = of_units(search.base.damage) if dual else search.base.cost
     # Only an answer that is as good as the best may pass for it.
     for worse in (1, 10, 1000, 15_000):
         search.better = int(objective - least - worse) << (1074 if dual else 0)
@@ -113,7 +115,7 @@ def test_groups_with_nothing_to_choose_are_not_counted(dual: bool) -> None:
     search.better = int(objective - least) << (1074 if dual else 0)
     search._counted()
     pairs, base, quantum = search._pairs
-    taken = search.taken.damage if dual else search.taken.cost
+    taken = search.near.taken.damage if dual else search.near.taken.cost
     assert pairs.bound((taken - search.better - base) // quantum) <= (taken - search.better - base) // quantum
 
 

@@ -22,6 +22,7 @@ from impq_opt.solvers.exact.core import Core, search
 from impq_opt.solvers.exact.model import Model
 from impq_opt.solvers.exact.price import Goal, Known, find_price, narrow
 from impq_opt.solvers.exact.scan import PROHIBITIVE, Pool, Scan, closest, common_divisor, scan, second_choices, within
+from impq_opt.solvers.exact.tuning import Tuning
 from impq_opt.solvers.lagrange.hull import Steps, descending, hull_edges, hull_steps, sums_along
 
 compiled = pytest.mark.skipif(
@@ -289,9 +290,9 @@ def test_known_steps_lead_to_the_price_that_sorting_finds(name: str) -> None:
     for place in range(50, len(hull) - 50, len(hull) // 40):
         instance = hull.instance.with_bound(Fraction(float(hull.damage[place]) * 1.0001))
         goal = Goal(True, Model(instance).capacity)
-        known = Known(hull._strategy._hulls, goal)
+        known = Known(hull._prepared.hulls, goal, Tuning())
         found, _ = narrow(instance.blocks, instance.size, goal, known, known.threshold())
-        sorted_out = find_price(found.pool, goal.less(found.settled))
+        sorted_out = find_price(found.pool, goal.less(found.settled), Tuning())
         walk = known.priced(found)
         if walk is None:
             continue
@@ -311,10 +312,10 @@ def test_searches_are_the_same(seed: int, monkeypatch: pytest.MonkeyPatch) -> No
     gain, need = rng.integers(-100, 100, (2, count, width)) * 6
     room = int(need.min(axis=1).sum() + rng.integers(-50, 3000))
     core = Core(gain, need, room, 1 << 61, doubt=int(rng.integers(0, 30)))
-    found = search(core, 10**6, Control())
+    found = search(core, 10**6, Control(), Tuning())
     with monkeypatch.context() as patch:
         pure(patch)
-        slow = search(core, 10**6, Control())
+        slow = search(core, 10**6, Control(), Tuning())
     assert (found.gain, found.states, found.stop) == (slow.gain, slow.states, slow.stop)
     assert np.array_equal(found.columns, slow.columns)
     assert [g for g, _ in found.doubtful] == [g for g, _ in slow.doubtful]

@@ -15,7 +15,9 @@ from impq_opt.instance.contract import Control
 from impq_opt.instance.question import make_instance
 from impq_opt.problems.families import FAMILIES, explicit, generate
 from impq_opt.solvers import make_solver, native
-from impq_opt.solvers.exact import price, relax, search
+from impq_opt.solvers.exact import search
+from impq_opt.solvers.exact.strategy import Exact
+from impq_opt.solvers.exact.tuning import Tuning
 from impq_opt.testing import random_case
 
 # Hard for every method known: the gap may stay open when the time is over.
@@ -43,17 +45,14 @@ def test_both_directions_against_exhaustive_search(start: int) -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_passes_and_narrowing_change_no_answer(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_passes_and_narrowing_change_no_answer(name: str) -> None:
     for seed in range(3):
         problem = generate(name, 120 + 40 * seed, seed)
         if seed == 1:
             problem = explicit(problem)
         limit = 0.5 if name in UNPROVED else 30
         whole = solve(problem, time_limit=limit)
-        with monkeypatch.context() as patch:
-            patch.setattr(relax, "_SMALL", 24)
-            patch.setattr(price, "_FEW", 24)
-            passed = solve(problem, time_limit=limit)
+        passed = solve(problem, time_limit=limit, solver=Exact(tuning=Tuning(all_kept=24, sorted_at_once=24)))
         if whole.status is passed.status is Status.OPTIMAL:
             assert whole.exact_cost == passed.exact_cost
         assert passed.exact_lower_bound <= whole.exact_cost
@@ -61,11 +60,8 @@ def test_passes_and_narrowing_change_no_answer(name: str, monkeypatch: pytest.Mo
         assert name in UNPROVED or whole.status is passed.status is Status.OPTIMAL
 
 
-def test_branching_on_the_largest_group_changes_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search, "_OPEN", 2)
-    monkeypatch.setattr(search, "_FIRST_CORE", 1)
-    monkeypatch.setattr(search, "TINY", 0)
-    monkeypatch.setattr(search, "_ORDINARY", 0.0)
+def test_branching_on_the_largest_group_changes_no_answer() -> None:
+    branching = Exact(tuning=Tuning(open_groups=2, first_core=1, tiny=0, ordinary=0.0))
     branched = 0
     for seed in range(400):
         rng = np.random.default_rng(seed)
@@ -75,12 +71,13 @@ def test_branching_on_the_largest_group_changes_no_answer(monkeypatch: pytest.Mo
         cost[large] *= 50
         damage[large] *= 10
         problem = Problem.from_tables(cost, damage, bound=float(damage.min(axis=1).sum() + rng.random() * 5))
-        found, truth = solve(problem), solve(problem, solver="exhaustive")
+        found, truth = solve(problem, solver=branching), solve(problem, solver="exhaustive")
         assert found.status is truth.status is Status.OPTIMAL
         assert found.exact_cost == truth.exact_cost, seed
         least = int(cost.min(axis=1).sum())
         budget = least + int(rng.integers(0, 600))
-        dual, dual_truth = solve(problem, budget=budget), solve(problem, budget=budget, solver="exhaustive")
+        dual = solve(problem, budget=budget, solver=branching)
+        dual_truth = solve(problem, budget=budget, solver="exhaustive")
         assert dual.status is dual_truth.status is Status.OPTIMAL
         assert dual.damage == dual_truth.damage, seed
         branched += ("branches" in found.statistics) + ("branches" in dual.statistics)
@@ -204,10 +201,10 @@ def test_memory_stays_near_its_limit(megabytes: int, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(native, "core", None)
     monkeypatch.setattr(native, "kernel", None)  # tracemalloc sees NumPy's arrays, not the kernel's
     problem = generate("correlated-1e6", 1000, 8)
-    monkeypatch.setattr(search.Search, "_counted", lambda self: False)
+    strategy = Exact(states=10**9, tuning=Tuning(counting=False))
     tracemalloc.start()
     try:
-        found = solve(problem, memory_limit=megabytes << 20, solver=make_solver("exact", states=10**9), time_limit=20)
+        found = solve(problem, memory_limit=megabytes << 20, solver=strategy, time_limit=20)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -19,7 +19,9 @@ from impq_opt.groups.damage import DamageTable
 from impq_opt.instance.contract import Control, clock
 from impq_opt.instance.rows import budget_rows
 from impq_opt.solve import make_instance
-from impq_opt.solvers.exact import small, strategy
+from impq_opt.solvers.exact import small
+from impq_opt.solvers.exact.strategy import Exact
+from impq_opt.solvers.exact.tuning import Tuning
 from impq_opt.solvers.lagrange.dual import maximize_dual
 from impq_opt.solvers.lagrange.oracle import Oracle
 
@@ -100,10 +102,13 @@ def usable(problem: Problem, name: str) -> bool:
     return True
 
 
-def agree(problem: Problem, goal: dict) -> Status:
+SEARCHED = Exact(tuning=Tuning(enumerated=0))
+
+
+def agree(problem: Problem, goal: dict, strategy: str | Exact = "exact") -> Status:
     """Ask the exact strategy and look at everything; one has to say what the other says."""
     truth = solve(problem, solver="exhaustive", **goal)
-    found = solve(problem, **goal)
+    found = solve(problem, solver=strategy, **goal)
     assert found.status is truth.status, (found, truth)
     if truth.choice is not None:
         by_cost = found.minimizes == "cost"
@@ -112,16 +117,14 @@ def agree(problem: Problem, goal: dict) -> Status:
 
 
 @pytest.fixture(params=["enumerated", "searched"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def way(request: pytest.FixtureRequest) -> Exact:
     """Enumerate what is small, as usual, or leave it to the searches, which have to say the same."""
-    if request.param == "searched":
-        monkeypatch.setattr(small.enumerated, "__defaults__", (0,))
-    return request.param
+    return SEARCHED if request.param == "searched" else Exact()
 
 
 @pytest.mark.parametrize("limits", [0, 1, 2, 5, 46, 47, 48, 60, 130])
-def test_any_number_of_limits(limits: int, way: str) -> None:
-    seen = [agree(*case(seed, limits)) for seed in range(24 if limits < 40 else 6)]
+def test_any_number_of_limits(limits: int, way: Exact) -> None:
+    seen = [agree(*case(seed, limits), way) for seed in range(24 if limits < 40 else 6)]
     assert Status.OPTIMAL in seen
 
 
@@ -181,28 +184,28 @@ def test_many_limits_compiled_and_not() -> None:
 
 @pytest.mark.parametrize("bits", [(6,), (2, 4)])
 @pytest.mark.parametrize("budget", [64, 100])
-def test_a_peak_beside_a_coupled_budget(bits: tuple[int, ...], budget: int, way: str) -> None:
+def test_a_peak_beside_a_coupled_budget(bits: tuple[int, ...], budget: int, way: Exact) -> None:
     groups = [
         Group("act", size=2, sensitivity=1.0, bits=bits, kind="activation", steps=(0, 1)),
         Group("w", size=10, sensitivity=1.0, bits=bits, macs=10, reads="act", length=1),
     ]
     problem = Problem.declare(groups, minimize="peak-activation-memory", budgets={"adders": 5000})
-    assert agree(problem, {"budget": budget}) is Status.OPTIMAL
+    assert agree(problem, {"budget": budget}, way) is Status.OPTIMAL
 
 
 @pytest.mark.parametrize("most", [5000, 300])
-def test_a_peak_where_nothing_has_a_choice(most: int, way: str) -> None:
+def test_a_peak_where_nothing_has_a_choice(most: int, way: Exact) -> None:
     groups = [Group(f"a{i}", 2, 1.0, bits=(6,), kind="activation", steps=(i, i + 1)) for i in range(3)]
     groups += [Group(f"w{i}", 10, 1.0, bits=(6,), macs=10, reads=f"a{i}", length=1) for i in range(3)]
     problem = Problem.declare(groups, minimize="peak-activation-memory", budgets={"adders": most})
-    status = agree(problem, {"bound": 100})
+    status = agree(problem, {"bound": 100}, way)
     assert status is (Status.OPTIMAL if most == 5000 else Status.INFEASIBLE)
 
 
-def test_a_limit_of_less_than_a_quantum_cannot_be_kept(way: str) -> None:
+def test_a_limit_of_less_than_a_quantum_cannot_be_kept(way: Exact) -> None:
     problem = Problem.from_sensitivities([10, 20], [1.0, 2.0], bits=(2, 4))
     problem = problem.revise(budgets={"storage": Fraction(1, 2), "representational": 1000})
-    assert agree(problem, {"bound": 1, "minimize": "representational"}) is Status.INFEASIBLE
+    assert agree(problem, {"bound": 1, "minimize": "representational"}, way) is Status.INFEASIBLE
 
 
 # -- what is small, over hundreds of decades --------------------------------------------------------------------------
@@ -257,17 +260,14 @@ def test_at_the_largest_number_that_is_enumerated_and_beyond(width: int, monkeyp
     monkeypatch.setattr(small, "_best", lambda *given: looked.append(best(*given)[1]) or best(*given))
     for most in (width**5 - 1, width**5, width**5 + 1):
         looked.clear()
-        monkeypatch.setattr(small.enumerated, "__defaults__", (most,))
-        monkeypatch.setattr(strategy, "_LAST_RESORT", 0)
-        found = solve(problem, **goal)
+        found = solve(problem, solver=Exact(tuning=Tuning(enumerated=most, last_resort=0)), **goal)
         assert bool(looked) == (most >= width**5)
         assert found.status is not Status.OPTIMAL or found.exact_cost == truth.exact_cost
 
 
-def test_what_64_bits_cannot_tell_apart_is_enumerated_after_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(small.enumerated, "__defaults__", (0,))
+def test_what_64_bits_cannot_tell_apart_is_enumerated_after_all() -> None:
     for seed in range(6):
-        agree(*far_apart(seed, groups=4, limits=2))
+        agree(*far_apart(seed, groups=4, limits=2), SEARCHED)
 
 
 def oracle_over_decades() -> Oracle:

@@ -6,6 +6,7 @@ finds the truth, whatever a strategy does.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from random import Random
 
@@ -17,6 +18,8 @@ from impq_opt.costs import LookupCost, TableCost
 from impq_opt.instance import Instance
 from impq_opt.instance.question import make_instance
 from impq_opt.solvers import native
+from impq_opt.solvers.exact.strategy import Exact
+from impq_opt.solvers.exact.tuning import Tuning
 from impq_opt.solvers.lagrange import hull as _hull
 
 TRACE = Fraction(1, 2**70)
@@ -216,7 +219,7 @@ def test_steps_do_not_overtake_where_ratios_round(width: int, compiled: bool, mo
 
 
 @pytest.mark.parametrize("alone", [False, True])
-def test_a_tie_whose_sum_is_rounded_down_is_decided_exactly(alone: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tie_whose_sum_is_rounded_down_is_decided_exactly(alone: bool) -> None:
     """Two tied groups' damages add up to more than their rounded sum, and the bound lies between the two."""
     small = 2.0**-60
     groups = [
@@ -225,16 +228,16 @@ def test_a_tie_whose_sum_is_rounded_down_is_decided_exactly(alone: bool, monkeyp
         Group("b", size=2, damage=(1.0, 0.5), reads="x", macs=2, bits=(2, 4)),
     ]
     problem = Problem.declare(groups, minimize="bit-operations", ties=[("a", "b")])
-    if alone:
-        on_its_own(monkeypatch)
+    strategy = Exact(tuning=ON_ITS_OWN) if alone else Exact()
     for bound in (Fraction(2), Fraction(2) + Fraction(small) / 2, Fraction(2) + Fraction(small)):
-        found, truth = solve(problem, bound=bound), solve(problem, bound=bound, solver="exhaustive")
+        found = solve(problem, bound=bound, solver=strategy)
+        truth = solve(problem, bound=bound, solver="exhaustive")
         assert (found.status, found.exact_cost) == (truth.status, truth.exact_cost)
         assert verify(problem, found).ok
 
 
 @pytest.mark.parametrize("alone", [False, True])
-def test_a_cluster_whose_sum_is_rounded_down_is_decided_exactly(alone: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_whose_sum_is_rounded_down_is_decided_exactly(alone: bool) -> None:
     small = 2.0**-60
     groups = [
         Group("x", size=1, damage=(1.0, 0.25), kind="activation", bits=(2, 4)),
@@ -243,10 +246,10 @@ def test_a_cluster_whose_sum_is_rounded_down_is_decided_exactly(alone: bool, mon
         Group("b", size=2, damage=(small, 0.0), reads="y", macs=2, bits=(2, 4)),
     ]
     problem = Problem.declare(groups, minimize="bit-operations")
-    if alone:
-        on_its_own(monkeypatch)
+    strategy = Exact(tuning=ON_ITS_OWN) if alone else Exact()
     for bound in (2 + i * Fraction(small) / 2 for i in range(-1, 6)):
-        found, truth = solve(problem, bound=bound), solve(problem, bound=bound, solver="exhaustive")
+        found = solve(problem, bound=bound, solver=strategy)
+        truth = solve(problem, bound=bound, solver="exhaustive")
         assert (found.status, found.exact_cost) == (truth.status, truth.exact_cost)
 
 
@@ -351,7 +354,7 @@ def test_a_core_is_searched_to_the_last_unit(compiled: bool, step: int, monkeypa
         fits = gains[needs <= room]
         for above in (-1, 0, 1, 50):
             target = int(fits.min()) + above if len(fits) else 10**6
-            found = search(Core(gain, need, room, target), 10**6, Control())
+            found = search(Core(gain, need, room, target), 10**6, Control(), Tuning())
             truth = int(fits.min()) if len(fits) and fits.min() <= target else None
             assert found.gain == truth, (seed, above)
             if truth is not None:
@@ -386,16 +389,13 @@ def test_a_scan_settles_what_one_candidate_is_best_for_at_both_ends(width: int) 
 # -- what small instances do not reach: they are enumerated before any price is looked for
 
 
-def on_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("impq_opt.solvers.exact.strategy.enumerated", lambda *_: None)
+ON_ITS_OWN = Tuning(enumerated=0, last_resort=0)
 
 
-def held_to(problem: Problem, goals: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> bool:
+def held_to(problem: Problem, goals: dict[str, object], tuning: Tuning = ON_ITS_OWN) -> bool:
     """Hold an answer of the search to the truth; return whether it was proved the best."""
     truth = solve(problem, solver="exhaustive", **goals)
-    with monkeypatch.context() as patch:
-        on_its_own(patch)
-        found = solve(problem, **goals)
+    found = solve(problem, solver=Exact(tuning=tuning), **goals)
     if truth.choice is None:
         assert found.choice is None
         return found.status is Status.INFEASIBLE
@@ -428,26 +428,23 @@ def test_several_limits_are_searched_to_the_last_unit(
             cost, damage, costs=[TableCost.from_array(table, name=n) for table, n in zip(tables, names, strict=True)]
         ).revise(budgets={n: int(table[at].sum()) or 1 for table, n in zip(tables, names, strict=True)})
         goals = {"bound": float(damage[at].sum())} if direction == "cost" else {"budget": int(cost[at].sum())}
-        closed += held_to(problem, goals, monkeypatch)
+        closed += held_to(problem, goals)
     assert closed >= (24 if direction == "cost" else 12)
 
 
 @pytest.mark.parametrize("goal", [{"bound": 6.0}, {"bound": 14.0}, {"bound": 20.0}])
 @pytest.mark.parametrize("joined", [512, 1])
-def test_branching_is_to_the_last_quantum(joined: int, goal: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_branching_is_to_the_last_quantum(joined: int, goal: dict[str, float]) -> None:
     """Tables of pairs in small whole numbers, some below zero."""
-    monkeypatch.setattr("impq_opt.solvers.exact.coupled._LARGEST", joined)
     for seed in range(25):
         problem, _ = looked_up(seed)
-        assert held_to(problem, goal, monkeypatch)
+        assert held_to(problem, goal, replace(ON_ITS_OWN, joined=joined))
 
 
 @pytest.mark.parametrize("nodes", [0, 1, 2, 4, 8])
-def test_what_a_stopped_branching_proves_is_true(nodes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("impq_opt.solvers.exact.coupled._LARGEST", 1)  # no cluster becomes a group
+def test_what_a_stopped_branching_proves_is_true(nodes: int) -> None:
     from impq_opt.instance.contract import Control
     from impq_opt.solvers.exact.coupled import solve_coupled
-    from impq_opt.solvers.exact.strategy import Exact
 
     below = 0
     for seed in range(25):
@@ -456,7 +453,8 @@ def test_what_a_stopped_branching_proves_is_true(nodes: int, monkeypatch: pytest
         if truth.choice is None:
             continue
         assert truth.status is Status.OPTIMAL
-        claim = solve_coupled(instance, Control(), Exact()._run_limited, nodes=nodes)
+        # No cluster becomes a group.
+        claim = solve_coupled(instance, Control(), Exact()._run_limited, joined=1, nodes=nodes)
         assert claim.lower_bound <= truth.exact_cost / instance.quantum
         below += claim.lower_bound < truth.exact_cost / instance.quantum
     assert below or nodes > 1
@@ -484,9 +482,9 @@ def looked_up(seed: int, weights: int = 5) -> tuple[Problem, Instance]:
 
 
 def test_a_state_that_needs_a_unit_less_is_kept() -> None:
-    from impq_opt.solvers.exact.budgets import _States, _undominated
+    from impq_opt.solvers.exact.states import States, undominated
 
     none = np.zeros(3, dtype=np.int64)
     for used, kept in (([5, 4, 3], [0, 1, 2]), ([5, 5, 4], [0, 2]), ([4, 5, 4], [0])):
-        states = _States(np.arange(3), np.array(used)[:, None], none, none, np.zeros(3))
-        assert _undominated(states).tolist() == kept
+        states = States(np.arange(3), np.array(used)[:, None], none, none, np.zeros(3))
+        assert undominated(states).tolist() == kept

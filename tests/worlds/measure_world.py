@@ -7,7 +7,7 @@ from torch import nn
 
 from impq_opt.data import Dataset, load_data
 from impq_opt.networks import FACTORIES
-from impq_opt.training.one_cycle import Recipe, train
+from impq_opt.training import Training, train
 
 
 @functools.cache
@@ -16,10 +16,11 @@ def digits_network():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    recipe = Recipe(epochs=8, batch=64, rate=0.1, flip=False)
-    network = train(FACTORIES["small-cnn"](), *load_data("digits").arrays(), recipe, quiet=True)
+    network = FACTORIES["small-cnn"]()
+    settings = Training(batch=64, rate=0.1, schedule="one-cycle", warmup=0.3, optimizer="nesterov", augment="none")
+    train(network, load_data("digits"), settings, epochs=8)
     torch.set_num_threads(threads)
-    return network
+    return network.eval()
 
 
 class Odd(nn.Module):

@@ -29,6 +29,9 @@ class Metric(Protocol):
     margins : bool
         Whether it adds up squared gradients of margins: then samples are drawn by their margins, and those with the
         smallest can be conceded. Otherwise all samples count alike.
+    squared_range : bool
+        May be left out, which is False. Whether damages depend on weights through gradients and the square of their
+        range alone: then rounds can measure at weights that are quantized already.
 
     A metric whose damages rest on rounding errors being noise, but for those of ``survey.unlike_noise``, says so by a
     true attribute ``noise``; what was seen of them is stored with the problem then.

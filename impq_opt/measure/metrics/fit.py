@@ -21,6 +21,7 @@ class Fit:
     unit = "squared step times Fisher trace"
     labels = True
     margins = False
+    squared_range = True
 
     def columns(self, survey: Survey) -> int:
         return 1

@@ -39,8 +39,8 @@ class Hawq:
         seen: dict[str, Tensor] = {}
 
         def keep(name: str, out: Tensor) -> Tensor:
-            seen[name] = out
-            return out
+            seen[name] = out if out.requires_grad else out.detach().requires_grad_()  # before the first weights
+            return seen[name]
 
         logits, errors = _run(survey, part, keep, tensors)
         losses = functional.cross_entropy(logits.float(), part.labels, reduction="none")

@@ -25,6 +25,7 @@ class Impq:
     unit = "mismatch probability bound"
     labels = False
     margins = True
+    squared_range = True
     noise = True
     constant = 12.0
 

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from impq_opt.groups.damage import DamageTable
+from impq_opt.groups.first_power import first_power_factor
 from impq_opt.measure.pool import Chunk
 from impq_opt.measure.survey import Survey
 from impq_opt.types import FloatArray
@@ -36,13 +37,21 @@ class ImpqCode:
         )
 
     def law(self, survey: Survey, mean: FloatArray, stderr: FloatArray) -> DamageTable:
-        factors = []
+        means, sizes = [], []
         for site in survey.network.weights:
             size = survey.network.weight_tensor(site).abs().double().flatten(1)  # (out, inputs)
             total = survey.grouping.sum(site, size if survey.grouping.fine else size.sum(1)).cpu().numpy()
             count = survey.grouping.sizes(site)
-            factors.append(total / count / count)  # mean |w|, and the mean over h of E_h
-        factors.append(np.array([survey.ranges[site.name].span for site in survey.network.activations]))
+            means.append(total / count)
+            sizes.append(count)
+        spans = np.array([survey.ranges[site.name].span for site in survey.network.activations])
+        ones, weights = np.ones(len(spans)), np.repeat((True, False), (survey.weight_groups, len(spans)))
+        factor = first_power_factor(
+            weights,
+            np.concatenate([*sizes, ones]).astype(np.int64),
+            np.concatenate([*means, ones]),
+            np.concatenate([np.ones(survey.weight_groups), spans]),
+        )
         steps = np.exp2(-np.asarray(survey.bits))
-        scale = np.concatenate(factors)[:, None] * steps
+        scale = factor[:, None] * steps
         return DamageTable(mean * scale, stderr * scale)

@@ -15,9 +15,10 @@ from impq_opt.data import load_data
 from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import FileError, InputError, OptionError, nearest
 from impq_opt.networks import load_network
-from impq_opt.rounds.fit import fine_tune
-from impq_opt.rounds.loop import Report, Splits
-from impq_opt.rounds.settings import Hyper
+from impq_opt.rounds.loop import Splits
+from impq_opt.rounds.settings import Settings
+from impq_opt.rounds.watch import Report
+from impq_opt.training import Course, Hook, Training, train
 from impq_opt.training.seeds import mix, processes
 
 if sys.version_info >= (3, 11):
@@ -45,6 +46,11 @@ class Pretraining(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     decay: float = 5e-4
     warmup: float = 0.1
     augment: str = "crop-flip"
+
+    def training(self) -> Training:
+        """Return the settings of the training loop."""
+        values = msgspec.structs.asdict(self)
+        return Training(**{name: value for name, value in values.items() if name != "epochs"})
 
 
 class Published(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -110,8 +116,12 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     size: int = 224
     published: tuple[Published, ...] = ()
 
-    def hypers(self, names: tuple[str, ...] = ()) -> dict[str, Hyper]:
-        """Return the hyper-parameters by strategy, of all of them or of ``names``."""
+    def but(self, **changes: Any) -> Recipe:
+        """Return the recipe with some of its values replaced."""
+        return msgspec.structs.replace(self, **changes)
+
+    def hypers(self, names: tuple[str, ...] = ()) -> dict[str, Settings]:
+        """Return the settings by strategy, of all of them or of ``names``."""
         for name in names:
             if name not in self.strategies:
                 raise OptionError(
@@ -119,7 +129,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 )
         chosen = names or tuple(self.strategies)
         return {
-            name: Hyper.from_dict(self.hyper | {"strategy": name} | self.strategies[name], f"strategies.{name}")
+            name: Settings.from_dict(self.hyper | {"strategy": name} | self.strategies[name], f"strategies.{name}")
             for name in chosen
         }
 
@@ -189,19 +199,8 @@ def pretrained(
         return load_network(recipe.network, **known)  # type: ignore[arg-type]
     torch.manual_seed(mix(0))
     network = load_network(recipe.network, untrained=True, **known)  # type: ignore[arg-type]
-    hyper = Hyper(
-        strategy="iterative", batch=how.batch, rate=how.rate, momentum=how.momentum, decay=how.decay,
-        warmup=how.warmup, augment=how.augment,
-    )  # fmt: skip
-    train = load_data(recipe.data, "train", root=root, size=recipe.size)
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    report = report or Report()
-
-    def show(tally: Any) -> None:
-        if tally.step % 50 == 0:
-            report.show(f"training in float: step {tally.step}, loss {tally.loss / tally.seen:.3f}")
-
-    fine_tune(network, train, hyper, first_epoch=0, epochs=how.epochs, after=show)
+    data = load_data(recipe.data, "train", root=root, size=recipe.size)
+    train(network, data, how.training(), epochs=how.epochs, hook=_Told(report or Report()))
     if processes()[0] == 0:
         from safetensors.torch import save
 
@@ -209,3 +208,15 @@ def pretrained(
         state = {name: tensor.contiguous().clone() for name, tensor in network.state_dict().items()}
         atomic_write(kept, save(state))
     return network.eval()
+
+
+class _Told(Hook):
+    """A line every fifty steps."""
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+
+    def after_step(self, course: Course) -> None:
+        done = course.progress
+        if done.step % 50 == 0:
+            self.report.show(f"training in float: step {done.step}, loss {done.loss / done.seen:.3f}")

@@ -1,0 +1,112 @@
+"""Any strategy of :func:`impq_opt.solve`, asked anew in every round."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any, ClassVar
+
+import numpy as np
+
+from impq_opt.errors import OptionError
+from impq_opt.instance.rows import cost_row
+from impq_opt.problem.problem import Problem
+from impq_opt.rounds.policy import Choice, Policy, Turn
+from impq_opt.rounds.precisions import columns_of, not_above
+from impq_opt.rounds.schedule import Schedule
+from impq_opt.solve import solve_in_passing
+from impq_opt.solvers import make_solver
+
+__all__ = ["BySolver"]
+
+
+@dataclass(frozen=True)
+class BySolver(Policy):
+    """Ask a strategy for the least damage within a budget, or the least cost within a bound, that change by round.
+
+    Parameters
+    ----------
+    solver : str
+        A strategy of :func:`impq_opt.solve`.
+    options : mapping
+        Its options.
+    minimize : str
+        The cost that is budgeted or minimised.
+    budget : Schedule, optional
+        What a round may cost, as the bits of a uniform network that costs so much (between whole bits, on the line that
+        joins them); for storage these are the effective weight bits. The strategy looks for the least damage within it.
+    bound : Schedule, optional
+        Damage that a round may do: the strategy looks for the least cost within it. Give one of the two.
+    monotone : bool
+        Bits never go up again.
+    """
+
+    name: ClassVar[str] = "by-solver"
+    summary: ClassVar[str] = "a strategy of `solve` within each round's budget or bound"
+
+    solver: str = "exact"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    minimize: str = "storage"
+    budget: Schedule | None = None
+    bound: Schedule | None = None
+    monotone: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.budget is None) == (self.bound is None):
+            raise OptionError(
+                "a strategy needs either a schedule of budgets or of bounds",
+                where="rounds",
+                value=self.solver,
+                hint="for example --bits-schedule geometric:3.5:2 or --bound-schedule geometric:0.01:10",
+            )
+        strategy = make_solver(self.solver, **self.options)
+        if self.budget is not None and "damage" not in strategy.supports:
+            raise OptionError(
+                "does not look for the least damage under a budget", where="rounds.strategy", value=self.solver
+            )
+
+    @property
+    def falls(self) -> bool:
+        """Bits never rise where they are monotone."""
+        return self.monotone
+
+    def choose(self, turn: Turn) -> Choice:
+        """Return the strategy's answer."""
+        problem, limits = turn.problem, self._limits(turn)
+        if self.monotone:  # after the budget, which is a share of what all candidates would cost
+            problem = not_above(problem, turn.columns)
+        answer = solve_in_passing(
+            problem, solver=self.solver, minimize=self.minimize, seed=turn.seed, **limits, **self.options
+        )
+        if answer.choice is None:
+            raise OptionError(
+                f"no allocation: {answer.diagnosis or answer.status.value}",
+                where=f"round {turn.number}",
+                hint="a gentler schedule, or more candidates",
+            )
+        return Choice(answer.choice, answer)
+
+    def _limits(self, turn: Turn) -> dict[str, Any]:
+        if self.budget is not None:
+            bits = self.budget.at(turn.number, turn.rounds)
+            return {"budget": _cost_of_uniform(turn.problem, self.minimize, bits)}
+        assert self.bound is not None
+        return {"bound": self.bound.at(turn.number, turn.rounds)}
+
+
+def _cost_of_uniform(problem: Problem, cost: str, bits: float) -> Fraction:
+    """Return what a network of ``bits`` bits everywhere costs, pinned groups as pinned; linear between candidates."""
+    row = cost_row(problem, {cost: 1})
+    widths = sorted({float(width) for candidates in problem.candidates.sets for width in candidates})
+    low = max((w for w in widths if w <= bits), default=widths[0])
+    high = min((w for w in widths if w >= bits), default=widths[-1])
+    ends = []
+    for width in (low, high):
+        wanted = np.array([min(problem.candidates.of(g), key=lambda b: abs(b - width)) for g in range(len(problem))])
+        columns = columns_of(problem, wanted)
+        columns[list(problem.pins)] = list(problem.pins.values())
+        ends.append(Fraction(row.total(problem.candidates, columns)) * row.quantum)
+    share = Fraction(bits - low) / Fraction(high - low) if high > low else Fraction(0)
+    scale = Fraction(bits) / Fraction(low) if bits < low else Fraction(1)
+    return (ends[0] + share * (ends[1] - ends[0])) * scale

@@ -1,0 +1,125 @@
+"""Precisions of groups as columns of a problem's candidates, and what they come to."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from impq_opt.errors import OptionError, ProblemError
+from impq_opt.groups.arrays import ACTIVATION
+from impq_opt.groups.candidates import Candidates
+from impq_opt.instance.rows import cost_row
+from impq_opt.problem.allocation import Allocation
+from impq_opt.problem.problem import Problem
+from impq_opt.rounds.record import Cost, Decision, Effective
+from impq_opt.types import BoolArray, IntArray
+
+__all__ = ["answered", "columns_of", "decision_of", "fix_activations", "not_above", "unmeasured_stay"]
+
+# Every record carries these, each by one formula; the last three need the network's graph.
+_COSTS = ("storage", "activation-memory", "bit-operations", "adders", "slides")
+
+
+def columns_of(problem: Problem, bits: npt.ArrayLike) -> IntArray:
+    """Return the column (G,) of each group's precision (G,) among its candidates.
+
+    Raises
+    ------
+    ProblemError
+        A group may not take its precision.
+    """
+    wanted = np.asarray(bits, dtype=np.float64)
+    columns = np.full(len(problem), -1, dtype=np.int64)
+    for number, candidates in enumerate(problem.candidates.sets):
+        members = problem.candidates.members(number, len(problem))
+        match = wanted[members][:, None] == np.asarray(candidates)
+        columns[members] = np.where(match.any(axis=1), match.argmax(axis=1), -1)
+    missing = np.flatnonzero(columns < 0)
+    if len(missing):
+        group = int(missing[0])
+        raise ProblemError(
+            "is not among the candidates",
+            where=f"{problem.names[group]}.bits",
+            value=float(wanted[group]),
+            hint=f"it may take {list(problem.candidates.of(group))}",
+        )
+    return columns
+
+
+def fix_activations(problem: Problem, bits: int) -> Problem:
+    """Pin all activations to one precision; 0 leaves them free."""
+    if not bits or problem.kinds is None:
+        return problem
+    groups = np.flatnonzero(problem.kinds == ACTIVATION)
+    wanted = np.array([problem.candidates.of(group)[0] for group in range(len(problem))], dtype=np.float64)
+    wanted[groups] = bits
+    columns = columns_of(problem, wanted)
+    return dataclasses.replace(problem, pins=dict(problem.pins) | {int(g): int(columns[g]) for g in groups})
+
+
+def not_above(problem: Problem, columns: IntArray) -> Problem:
+    """Return the problem without candidates above the present ones, ``columns`` (G,).
+
+    Raises
+    ------
+    OptionError
+        Groups have different candidates, or candidates that do not ascend.
+    """
+    old = problem.candidates
+    if len(old.sets) != 1 or old.sets[0] != tuple(sorted(old.sets[0])):
+        raise OptionError("needs one ascending list of candidates for all groups", where="rounds.monotone")
+    # Each group keeps a prefix of the candidates, so the columns of the tables stay where they are.
+    candidates = Candidates(tuple(old.sets[0][: k + 1] for k in range(old.width)), columns)
+    free = problem.revise(free_unmeasured=True)  # what keeps its most bits keeps the most that are left
+    return dataclasses.replace(free, candidates=candidates, free_unmeasured=problem.free_unmeasured)
+
+
+def unmeasured_stay(problem: Problem, columns: IntArray) -> Problem:
+    """Return the problem in which groups of unknown damage stay at ``columns`` (G,), not at their most bits."""
+    if problem.unmeasured is None or problem.free_unmeasured:
+        return problem
+    free = problem.revise(free_unmeasured=True)
+    stay = {group: int(columns[group]) for group in np.flatnonzero(problem.unmeasured).tolist()}
+    return dataclasses.replace(free, pins=dict(free.pins) | stay, free_unmeasured=False)
+
+
+def decision_of(problem: Problem, columns: IntArray) -> Decision:
+    """Return what is recorded of an allocation: bits, costs by name, effective bits, damage."""
+    bits = problem.candidates.bits(columns)
+    weights = problem.weights()
+    costs: dict[str, Cost] = {}
+    for name in _COSTS:
+        with contextlib.suppress(ProblemError):  # where the problem has no graph, or blocks cut dot products
+            row = cost_row(problem, {name: 1})
+            costs[name] = Cost(value=float(row.total(problem.candidates, columns) * row.quantum), unit=row.unit)
+
+    def effective(inside: BoolArray) -> float | None:
+        sizes = problem.sizes[inside]
+        return float(np.dot(sizes, bits[inside]) / sizes.sum()) if inside.any() else None
+
+    mean = effective(weights)
+    return Decision(
+        bits=[int(b) for b in bits],
+        cost=int(costs["storage"].value),
+        costs=costs,
+        effective_bits=Effective(weights=mean, activations=effective(~weights)),
+        compression_ratio=None if mean is None else 16 / mean,
+        damage=math.fsum(problem.damage.chosen(problem.candidates, columns).tolist()),
+        damage_unit=problem.damage_unit,
+    )
+
+
+def answered(decision: Decision, answer: Allocation) -> Decision:
+    """Return the decision with what a solver said of it."""
+    return msgspec.structs.replace(
+        decision,
+        status=answer.status.value,
+        bound=None if answer.bound is None else float(answer.bound),
+        budget={name: float(most) for name, most in answer.budgets.items()},
+        gap=answer.gap if math.isfinite(answer.gap) else None,
+    )
