@@ -13,10 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from impq_opt.measure.contraction import gradients
 from impq_opt.measure.grouping import Grouping
 from impq_opt.quantize.methods import MOST_BITS, Method
-from impq_opt.tracing.sites import Use, WeightSite
+from impq_opt.tracing.sites import WeightSite
 from impq_opt.types import IntArray
 
 __all__ = ["Shifts", "rounded", "rounding_errors"]
@@ -63,10 +62,6 @@ class Shifts:
 
     grouping: Grouping
     errors: Mapping[str, Tensor]
-
-    def of_layer(self, site: WeightSite, grad: Tensor, x: Tensor, use: Use) -> Tensor:
-        """Return the shifts (n, groups, K) of each sample from a layer's input and the gradient of its output."""
-        return torch.cat([self.of_gradient(site, part) for part in gradients(grad, x, site.shape, use)])
 
     def of_gradient(self, site: WeightSite, gradient: Tensor) -> Tensor:
         """Return the shifts (n, groups, K) for gradients (n, out, inputs) of the weights."""
