@@ -66,7 +66,7 @@ def measure(
     ----------
     network : nn.Module
         Takes a tensor (n, ...), or several by position or by keyword; returns logits (n, classes), as
-        :func:`~impq_opt.networks.calling.logits_of` finds them. Measured in eval mode, left as it was.
+        :func:`~impq_opt.data.calling.logits_of` finds them. Measured in eval mode, left as it was.
     data : Dataset, Tensor, mapping, torch data set, or iterable of batches
         What :func:`~impq_opt.data.batches.tensors` reads. An iterable is read until there are enough samples.
     groups : str or Grouping

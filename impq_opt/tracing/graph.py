@@ -21,8 +21,8 @@ from torch import Tensor, device, fx, nn
 from torch.utils import _pytree as pytree
 
 from impq_opt.data.batch import Several
+from impq_opt.data.calling import place_of_logits
 from impq_opt.errors import DataError, OptionError, nearest
-from impq_opt.networks.calling import place_of_logits
 from impq_opt.tracing.export import Exported
 from impq_opt.tracing.folding import Fold, find_folds, folded_module
 from impq_opt.tracing.module import TracedModule, trainable

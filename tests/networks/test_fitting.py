@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import warnings
 from collections import namedtuple
 
 import numpy as np
@@ -12,9 +13,9 @@ from torch import nn
 
 from impq_opt.data import Dataset, load_data
 from impq_opt.data.batch import prepare
+from impq_opt.data.calling import call, logits_of
 from impq_opt.errors import DataError
 from impq_opt.measure import Sampling, measure
-from impq_opt.networks.calling import call, logits_of
 from impq_opt.networks.fitting import fitted
 from impq_opt.validate.contest import contest
 from impq_opt.validate.reality import Validation
@@ -291,6 +292,14 @@ def test_logits_are_found_in_what_a_network_gives_back(output):
 def test_outputs_without_clear_logits_are_told(output):
     with pytest.raises(DataError, match="must return logits"):
         logits_of(output)
+
+
+def test_programs_without_layers_are_left_to_tracing():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch deprecates it, people still have such networks
+        network = torch.jit.trace(nn.Linear(4, 3), torch.zeros(2, 4))
+        with pytest.raises(DataError, match="TorchScript"):
+            measure(network, Dataset(torch.rand(6, 4)))
 
 
 def test_measuring_stored_whole_numbers_is_measuring_the_floats():

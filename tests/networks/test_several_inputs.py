@@ -12,10 +12,10 @@ from torch import nn
 
 from impq_opt.cli import run
 from impq_opt.data import Dataset
+from impq_opt.data.calling import logits_of
 from impq_opt.errors import DataError
 from impq_opt.files import load_problem, save_problem
 from impq_opt.measure import METRICS, Sampling, measure
-from impq_opt.networks.calling import logits_of
 from impq_opt.quantize import pack, quantize, unpack_into
 from impq_opt.tracing.trace import trace
 from impq_opt.validate.reality import Validation

@@ -26,10 +26,11 @@ from impq_opt.solve import answer, answer_prepared, make_instance, solve_in_pass
 from impq_opt.solvers import make_solver, native
 from impq_opt.solvers._best import Incumbent
 from impq_opt.solvers.exact import budgets as _budgets
-from impq_opt.solvers.exact.core import Core, search
+from impq_opt.solvers.exact.core import search
 from impq_opt.solvers.exact.exchange import exchange
 from impq_opt.solvers.exact.states import BETWEEN, LimitedCore
 from impq_opt.solvers.exact.tuning import Tuning
+from impq_opt.solvers.native.program import Core
 
 # Seconds that a strategy is given, and in which it must have ended, however busy the machine.
 LIMIT, SOON = 0.3, 5.0

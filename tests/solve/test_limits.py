@@ -31,11 +31,13 @@ from impq_opt.problems.families import generate
 from impq_opt.solve import make_instance
 from impq_opt.solvers import make_solver, solver_names
 from impq_opt.solvers import native as solver_native
-from impq_opt.solvers.exact.scan import PROHIBITIVE, everything, gather, scan, within
+from impq_opt.solvers.exact.scan import everything, gather, scan
 from impq_opt.solvers.exact.strategy import Exact
 from impq_opt.solvers.exact.tuning import Tuning
 from impq_opt.solvers.exact.whole import beyond_floats, solve_whole
 from impq_opt.solvers.lagrange.scaled import _scaled
+from impq_opt.solvers.native.cores import within
+from impq_opt.solvers.native.passes import PROHIBITIVE
 
 ROOT = Path(__file__).parents[2]
 TOTAL = limits.LARGEST_TOTAL

@@ -23,7 +23,7 @@ def test_compiled_and_numpy_agree_bit_for_bit(shape, monkeypatch):
     instance = make_instance(problem.revise(budgets={"adders": 1e12}), bound=0.05)
     found = []
     for stars in (native.stars, None):
-        monkeypatch.setattr(_oracle, "stars", stars)
+        monkeypatch.setattr(native, "stars", stars)
         oracle = _oracle.Oracle(instance)
         allowed = np.random.default_rng(1).random(oracle.everything.allowed.shape) < 0.6
         allowed[:, 0] = True
