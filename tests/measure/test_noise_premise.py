@@ -119,6 +119,7 @@ def test_pruned_networks_get_a_grid_with_a_zero_and_damages_of_its_errors(metric
     noise = problem.provenance["noise"]
     assert noise["holds"] == 0 and list(noise["errors_as_they_are"]) == weights
     assert isinstance(problem.damage, DamageTable)
+    assert np.array_equal(problem.damage.sensitivity, damages(problem).max(axis=1))
     forced = of(network, metric=metric, grid="mid-rise")
     assert forced.grids == {}
     rows = np.flatnonzero(problem.weights())
