@@ -272,7 +272,7 @@ def _nothing_measured(heard: bool) -> DataError:
         return DataError(
             "the logits depend on its weights, and no gradient reaches any of them",
             where="network",
-            hint="does its forward run under no_grad, or detach what it returns?",
+            hint="is there a sign, a rounding or a comparison on every way to the logits?",
         )
     return DataError(
         "no group has any effect on any decision",
