@@ -52,7 +52,7 @@ def own_network(name: str) -> nn.Module:
 def unwrapped(network: nn.Module) -> nn.Module:
     """Return the network inside what ``torch.compile`` and data-parallel wrappers made of it."""
     while True:
-        inner = network._modules.get("_orig_mod")
+        inner = getattr(network, "_orig_mod", None)
         if inner is None and isinstance(network, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
             inner = network.module
         if not isinstance(inner, nn.Module):

@@ -50,4 +50,4 @@ def declared(network, x, residual="tie"):
     signed = [name for name, over in survey.ranges.items() if over.signed]
     about = {"input": survey.network.module.takes, "signed": signed}
     law = PowerLaw(np.ones(len(survey)))
-    return assemble(survey, law, metric="none", unit="none", provenance=about), survey
+    return assemble(survey, law, network=network, metric="none", unit="none", provenance=about), survey
