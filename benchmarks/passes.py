@@ -77,15 +77,16 @@ def validate(quick: bool) -> Callable[[], object]:
 
 def train(quick: bool) -> Callable[[], object]:
     import torch
-    from impq_opt.training.one_cycle import Recipe
-    from impq_opt.training.one_cycle import train as trained
 
+    from impq_opt.data import Dataset
     from impq_opt.networks import load_network
+    from impq_opt.training import Training
+    from impq_opt.training import train as trained
 
     network = load_network("resnet20", channels=1, classes=10, untrained=True)
-    pictures, labels = torch.randn(128 * (8 if quick else 30), 1, 28, 28), torch.arange(10)
-    labels = labels.repeat(len(pictures) // 10 + 1)[: len(pictures)]
-    return lambda: trained(network, pictures, labels, Recipe(epochs=1, flip=False), quiet=True)
+    pictures = torch.randn(128 * (8 if quick else 30), 1, 28, 28)
+    data = Dataset(pictures, torch.arange(len(pictures)) % 10)
+    return lambda: trained(network, data, Training(batch=128, augment="none"), epochs=1)
 
 
 WORK = {"forward": forward, "measure": measure, "validate": validate, "train": train}
@@ -117,17 +118,24 @@ def measured(name: str, *, kept: bool, quick: bool) -> list[float]:
         *(["--kept"] if kept else []),
         *(["--quick"] if quick else []),
     ]
-    environment = {n: v for n, v in os.environ.items() if not n.startswith("MALLOC_")}
+    environment = {n: v for n, v in os.environ.items() if not n.startswith(("MALLOC_", "GLIBC_"))}
     found: list[float] = json.loads(
-        subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
+        subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[-1]
     )
     return found
 
 
+def pair(name: str, turn: int, *, quick: bool) -> tuple[list[float], list[float]]:
+    """Return what the work takes without and with freed memory kept; which goes first alternates."""
+    order = (True, False) if turn % 2 else (False, True)
+    found = {kept: measured(name, kept=kept, quick=quick) for kept in order}
+    return found[False], found[True]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="smaller work, one pair")
-    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="smaller work")
+    parser.add_argument("--pairs", type=int, help="of processes; 5, or 1 with --quick")
     parser.add_argument("--only", choices=WORK, action="append", help="this piece of work; may be repeated")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--worker", choices=WORK, help=argparse.SUPPRESS)
@@ -138,25 +146,16 @@ def main() -> int:
         return 0
     figures = Figures()
     for name in options.only or WORK:
-        pairs = [
-            [measured(name, kept=kept, quick=options.quick) for kept in ((False, True) if turn % 2 else (True, False))][
-                :: 1 if turn % 2 else -1
-            ]
-            for turn in range(1 if options.quick else options.pairs)
-        ]
-        without, kept = ([pair[place] for pair in pairs] for place in (0, 1))
+        turns = range(options.pairs or (1 if options.quick else 5))
+        without, kept = zip(*(pair(name, turn, quick=options.quick) for turn in turns), strict=True)
         for label, some in (("without", without), ("kept", kept)):
             processor, clock, peak = (statistics.median(column) for column in zip(*some, strict=True))
             figures.add(f"{name}, {label}", processor, None, f"s ({clock:.3g} by the clock)")
             figures.add(f"{name}, {label}: peak", peak, None, "MiB")
         ratios = [a[0] / b[0] for a, b in zip(without, kept, strict=True)]
         figures.add(f"{name}: without / kept", statistics.median(ratios), TARGETS[name], "ratio", least=True)
-        figures.add(
-            f"{name}: peak, kept / without",
-            statistics.median(b[2] / a[2] for a, b in zip(without, kept, strict=True)),
-            PEAK,
-            "ratio",
-        )
+        peaks = [b[2] / a[2] for a, b in zip(without, kept, strict=True)]
+        figures.add(f"{name}: peak, kept / without", statistics.median(peaks), PEAK, "ratio")
     return figures.finish(options.json)
 
 

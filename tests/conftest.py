@@ -4,20 +4,23 @@ It is skipped where one is not installed. With ``--peers`` that is a failure: wh
 their tests may go missing in silence.
 """
 
+from __future__ import annotations
+
 import importlib.util
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "worlds"))  # helper modules, by their names
 
 
-def pytest_addoption(parser):
+def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--peers", action="store_true", help="fail where a package that a test needs is not installed")
 
 
-def pytest_runtest_setup(item):
+def pytest_runtest_setup(item: Any) -> None:
     wanted = [package for mark in item.iter_markers("peer") for package in mark.args]
     missing = [package for package in wanted if importlib.util.find_spec(package) is None]
     if missing:

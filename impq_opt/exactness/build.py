@@ -11,7 +11,7 @@ import os
 import warnings
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 __all__ = ["PURE", "load", "source_digest"]
 
@@ -31,7 +31,7 @@ def source_digest(source: Path) -> str | None:
     return state.hexdigest()
 
 
-def load(name: str) -> Any:
+def load(name: str) -> ModuleType | None:
     """Return the compiled module ``name``, or None where NumPy is to do its work: none was built, or an old one."""
     if PURE:
         return None

@@ -39,49 +39,16 @@ __all__ = [
 # Every float64 is a whole number of 2**-1074.
 UNIT_BITS = 1074
 _ONE = 1 << UNIT_BITS
-# Pieces of 26 and 27 bits: 2**26 of them still add up below 2**53, so float accumulation in bincount is exact.
-_LOW_BITS = 26
-_CHUNK = 1 << 25
-# Below this length math.fsum's machinery is not faster, but Python integers are: no array temporaries at all.
-_SMALL = 256
 
 
 def exact_sum(values: FloatArray) -> Fraction:
     """Return the exact sum of finite float64 values, of any shape, as a fraction."""
-    flat = np.ascontiguousarray(values, dtype=np.float64).reshape(-1)
-    parts = _compiled_sum(flat)
-    if parts is not None:
-        return dyadic(*parts)
-    if flat.size <= _SMALL:
-        return _small_sum(flat.tolist())
-    total, shift = 0, 1074 + 53  # every term is an integer times 2**-shift
-    for start in range(0, flat.size, _CHUNK):
-        mantissa, exponent = np.frexp(flat[start : start + _CHUNK])
-        scaled = np.ldexp(mantissa, 53)  # an integer below 2**53
-        high = np.floor(np.ldexp(scaled, -_LOW_BITS))
-        low = scaled - np.ldexp(high, _LOW_BITS)
-        first = int(exponent.min())
-        exponent -= first
-        sums_high = np.bincount(exponent, weights=high)
-        sums_low = np.bincount(exponent, weights=low)
-        for offset in np.flatnonzero((sums_high != 0) | (sums_low != 0)).tolist():
-            piece = (int(sums_high[offset]) << _LOW_BITS) + int(sums_low[offset])
-            total += piece << (shift + first + offset - 53)
-    return Fraction(total, 1 << shift)
+    return dyadic(*native.exact_sum(values))
 
 
 def exact_units(values: FloatArray) -> int:
     """Return the exact sum of finite float64 values, of any shape, in units of 2**-1074."""
-    total = _compiled_sum(np.ascontiguousarray(values, dtype=np.float64))
-    return units_within(exact_sum(values)) if total is None else dyadic_units(*total)
-
-
-def _compiled_sum(values: FloatArray) -> tuple[int, int] | None:
-    """Return the exact sum of a contiguous array as (integer, exponent); None where NumPy has to find it."""
-    if native.library is None or values.size > native.MOST_ROWS:
-        return None
-    parts: tuple[int, int] = native.library.exact_sum(values, values.size, native.thread_count(values.size))
-    return parts
+    return dyadic_units(*native.exact_sum(values))
 
 
 def dyadic_units(integer: int, exponent: int) -> int:
@@ -133,17 +100,6 @@ def float_above(units: int) -> float:
 def dyadic(integer: int, exponent: int) -> Fraction:
     """Return ``integer * 2**exponent``."""
     return Fraction(integer << exponent) if exponent >= 0 else Fraction(integer, 1 << -exponent)
-
-
-def _small_sum(values: list[float]) -> Fraction:
-    numerator, denominator = 0, 1
-    for value in values:
-        top, bottom = value.as_integer_ratio()
-        if bottom > denominator:
-            numerator *= bottom // denominator
-            denominator = bottom
-        numerator += top * (denominator // bottom)
-    return Fraction(numerator, denominator)
 
 
 def exact_int_sum(values: IntArray) -> int:

@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["FrozenDict", "Held", "frozen", "held"]
+__all__ = ["FrozenDict", "Held", "adopted", "frozen", "held"]
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -35,6 +35,18 @@ def held(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     own = np.array(array, order="C", subok=False)
     if own.dtype.kind == "f" and np.signbit(own).any():
         own += 0.0
+    return _read_only(own)
+
+
+def adopted(array: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return an array of whole numbers as :func:`held` does, without a copy: who made it must let go of it."""
+    plain = type(array) is np.ndarray and array.dtype == np.int64
+    if not (plain and array.flags.c_contiguous and array.flags.owndata and array.flags.writeable):
+        return held(array)
+    return _read_only(array)
+
+
+def _read_only(own: npt.NDArray[Any]) -> npt.NDArray[Any]:
     # The flag of an array can be set back, that of an array on a read-only buffer cannot.
     view = np.asarray(own.data.toreadonly())
     assert isinstance(view.base, memoryview)

@@ -104,9 +104,10 @@ def disagreement(instance: Instance, allocation: Allocation) -> str:
 
 def _limit_that_differs(instance: Instance, allocation: Allocation) -> str:
     """Return which limit of an instance is not the one that is asked for, in whole quanta; empty where all are."""
-    if instance.bound != allocation.bound:
+    rows = (instance.damage, instance.cost, *instance.limits)
+    if any(row.limit != allocation.bound for row in rows if not row.whole):
         return "damage"
-    for row in (*instance.budgets, instance.cost):
+    for row in (row for row in rows if row.whole):
         name = row.term or row.name
         if row.limit is not None and (
             name not in allocation.budgets or row.limit != math.floor(allocation.budgets[name] / row.quantum)

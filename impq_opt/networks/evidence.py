@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from impq_opt.data.batch import parts_of, prepare
+from impq_opt.data.calling import call, logits_of
 from impq_opt.data.dataset import Dataset
-from impq_opt.networks.calling import call, logits_of
 
 __all__ = ["notes_on"]
 

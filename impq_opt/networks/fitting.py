@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from impq_opt.data.batch import Several, parts_of, prepare
+from impq_opt.data.calling import call
 from impq_opt.data.dataset import Dataset
 from impq_opt.data.labels import check_labels
 from impq_opt.errors import DataError
-from impq_opt.networks.calling import call
 from impq_opt.networks.evidence import notes_on
 from impq_opt.networks.own import unwrapped
 
@@ -37,7 +37,7 @@ def fitted(network: nn.Module, data: Dataset, *, rows: Tensor | None = None, lab
     rows : Tensor (m,) int64, optional
         The samples that tell; the first ones unless given.
     labels : str, optional
-        What needs labels; nothing does unless given.
+        What labels are needed for; for nothing unless given.
 
     Raises
     ------
@@ -45,9 +45,11 @@ def fitted(network: nn.Module, data: Dataset, *, rows: Tensor | None = None, lab
         The network does not run on these data; or labels are missing or wrong where they are needed.
     """
     network = unwrapped(network)  # a compiled one would be compiled for this
+    if isinstance(network, torch.jit.ScriptModule):  # has no layers to look at; tracing says so
+        return data
     rows = torch.arange(len(data)) if rows is None else rows
     if labels and data.rows(rows[:1])[1] is None:
-        raise DataError("has no labels, which this metric needs", where=f"data {data.name}", value=labels)
+        raise DataError("has no labels, which are needed", where=f"data {data.name}", hint=f"for {labels}")
     with _evaluated(network), torch.no_grad():
         data = _typed(network, _with_its_keywords(network, data, rows), rows)
         classes, notes = notes_on(network, data, rows)

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import nn
 
 from impq_opt.errors import OptionError
@@ -51,13 +52,14 @@ def own_network(name: str) -> nn.Module:
 
 def unwrapped(network: nn.Module) -> nn.Module:
     """Return the network inside what ``torch.compile`` and data-parallel wrappers made of it."""
-    while True:
-        inner = getattr(network, "_orig_mod", None)
+    while not isinstance(network, torch.jit.ScriptModule):
+        inner = network._modules.get("_orig_mod")
         if inner is None and isinstance(network, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
             inner = network.module
         if not isinstance(inner, nn.Module):
-            return network
+            break
         network = inner
+    return network
 
 
 def _imported(module: str, name: str) -> Any:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 
@@ -21,7 +20,7 @@ from impq_opt.instance.local import is_local
 from impq_opt.instance.row import Table
 from impq_opt.proof.check import Assessment, assess
 from impq_opt.proof.pricing import Priced, above_least, least_priced
-from impq_opt.types import IntArray
+from impq_opt.types import FloatArray, IntArray
 
 __all__ = ["dual_bound", "examine"]
 
@@ -40,14 +39,14 @@ def examine(
     Where groups stand alone, with one limit, both come from one pass over the tables.
     """
     plain = not (instance.ties or instance.budgets or instance.coupled or instance.peaks)
-    if choice is None or not multipliers or not plain or native.library is None or not _is_choice(instance, choice):
+    if choice is None or not multipliers or not plain or not _is_choice(instance, choice):
         assessment = None if choice is None else assess(instance, choice)
         return assessment, dual_bound(instance, multipliers) if multipliers else -math.inf
     priced = _priced(instance, multipliers)
     by_cost, lam = instance.objective.whole, priced[1][1] if instance.limits else 0.0
     cost, least, damage, minima = instance.base_cost, 0, 0, 0  # the last two in units of 2**-1074
     for block in instance.blocks:
-        recounted = _recount(block, np.ascontiguousarray(choice[block.groups], dtype=np.int64), by_cost, lam)
+        recounted = _recount(block, choice[block.groups], by_cost, lam)
         if recounted is None:  # NumPy has to read it, or the choice is none
             return assess(instance, choice), dual_bound(instance, multipliers)
         chosen_cost, chosen_damage, least_cost, least_values = recounted
@@ -65,30 +64,15 @@ def _is_choice(instance: Instance, choice: object) -> bool:
     return isinstance(choice, np.ndarray) and choice.shape == (instance.size,) and choice.dtype.kind in "iu"
 
 
-def _recount(block: Block, choice: IntArray, by_cost: bool, lam: float) -> Any:
-    """Return cost, damage, least costs and least values of a block, compiled; None where that is not possible."""
+def _recount(block: Block, choice: IntArray, by_cost: bool, lam: float) -> native.Recount | None:
+    """Return cost, damage, least costs and least values of a block; None where that takes NumPy."""
+    tables: tuple[IntArray, FloatArray] | tuple[IntArray, FloatArray, IntArray, FloatArray]
     if isinstance(block.cost, RankOne) and isinstance(block.damage, RankOne):
-        vectors = (block.cost.left, block.damage.left, block.cost.right, block.damage.right)
-        arrays: list[Any] = [np.ascontiguousarray(vector) for vector in vectors]
-        width = block.cost.right.size
+        tables = (block.cost.left, block.damage.left, block.cost.right, block.damage.right)
     else:
-        arrays, width = [block.cost, block.damage, None, None], block.cost.shape[1]  # type: ignore[union-attr]
-        if not (arrays[0].flags.c_contiguous and arrays[1].flags.c_contiguous):
-            return None
-    if width > native.MOST_COLUMNS or len(choice) > native.MOST_ROWS:
-        return None
-    return native.library.recount(
-        *arrays,
-        block.widths,
-        choice,
-        len(choice),
-        width,
-        by_cost,
-        lam,
-        _factor(0),
-        _HUGE,
-        native.thread_count(len(choice)),
-    )
+        assert isinstance(block.cost, np.ndarray) and isinstance(block.damage, np.ndarray)
+        tables = (block.cost, block.damage)
+    return native.recount(tables, block.widths, choice, (by_cost, lam, _factor(0), _HUGE))
 
 
 def _factor(budgets: int) -> float:

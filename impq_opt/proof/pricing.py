@@ -201,16 +201,9 @@ def _messages(
 
 def _least_on_lines(fixed: FloatArray, slope: FloatArray, own: IntArray, other: IntArray) -> FloatArray:
     """Return the least over k (n, K) of ``fixed[i, k] + slope[i] own[i, k] other[i, c]``, for each c."""
-    count, width = fixed.shape
     # Lower prices give a lower, valid, least; what overflows would meet a level of 0, and be no number.
     slope = np.minimum(slope, _HUGE / max(float(own.max(initial=1)) * float(other.max(initial=1)), 1.0))
-    if native.library is not None and width <= native.MOST_COLUMNS:
-        found = np.empty((count, width))
-        native.library.messages(fixed, slope, own, other, count, width, found)
-        return found
-    # (K, n), so that the minimum runs over whole rows
-    rising, flat = slope * own.T, np.ascontiguousarray(fixed.T)
-    return np.stack([(flat + rising * level).min(axis=0) for level in other.T], axis=1)
+    return native.least_on_lines(fixed, slope, own, other)
 
 
 def _tables(

@@ -13,6 +13,7 @@ from functools import cache
 
 from impq_opt.errors import SolverError
 from impq_opt.exactness.sums import floor_float, product
+from impq_opt.groups.held import adopted
 from impq_opt.instance.contract import Claim, Solver, clock
 from impq_opt.instance.instance import Instance
 from impq_opt.judge.recount import Outcome, prove_bound, prove_infeasible
@@ -20,6 +21,7 @@ from impq_opt.problem.allocation import Allocation, Certificate, Diagnosis, Enum
 from impq_opt.proof.bound import examine
 from impq_opt.proof.check import Assessment
 from impq_opt.registry import option_fields
+from impq_opt.types import IntArray
 
 __all__ = ["conclude"]
 
@@ -66,7 +68,7 @@ def conclude(
     return Allocation(
         problem=problem,
         status=status,
-        choice=None if found is None or claim.choice is None else instance.lift(claim.choice),
+        choice=None if found is None or claim.choice is None else _lifted(instance, claim.choice, believed),
         minimizes=instance.direction.value,
         cost_weights=dict(instance.row.weights),
         exact_cost=None if found is None else product(found.cost, instance.quantum),
@@ -83,6 +85,12 @@ def conclude(
         stop=claim.stop,
         statistics=claim.statistics,
     )
+
+
+def _lifted(instance: Instance, choice: IntArray, believed: bool) -> IntArray:
+    """Return the choice of all groups; the array of a strategy of this package, which keeps none, is not copied."""
+    lifted = instance.lift(choice)
+    return adopted(lifted) if believed or lifted is not choice else lifted
 
 
 def _with_trusted_enumeration(instance: Instance, claim: Claim, name: str, believed: bool) -> Claim:

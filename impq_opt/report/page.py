@@ -226,6 +226,12 @@ def _certificate(found: Allocation) -> str:
         "The damage is what the metric says it is. For the mismatch bound it is a bound over random rounding noise, "
         "and no promise for one deterministic rounding: compare it with measured mismatch."
     )
+    noise = found.problem.provenance.get("noise")
+    if isinstance(noise, Mapping) and isinstance(unlike := noise.get("errors_as_they_are"), Mapping):
+        lines.append(
+            f"Rounding errors are such noise for {noise.get('holds')} of {noise.get('of')} weight groups. For "
+            f"{', '.join(map(str, unlike))} the damage is of the errors as they are, to first order."
+        )
     return "".join(f"<p>{_text(line)}</p>" for line in lines)
 
 

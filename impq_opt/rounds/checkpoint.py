@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from impq_opt.data.batch import parts_of
 from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import DataError, FileError, InputError
 from impq_opt.rounds.record import LOG, Decision, Record, plain_record, record_from, write_records
@@ -264,7 +265,7 @@ def data_digest(*parts: Samples) -> str:
         state.update(f"{len(part)};".encode())
         if not isinstance(inputs, Tensor):
             inputs, labels = part.rows(torch.linspace(0, len(part) - 1, min(64, len(part))).long())
-        for tensor in (inputs, labels):
+        for tensor in (*parts_of(inputs).values(), labels):
             if tensor is not None:
                 _update(state, tensor)
     return state.hexdigest()

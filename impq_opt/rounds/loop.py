@@ -16,9 +16,12 @@ import torch
 from torch import Tensor, distributed, nn
 
 import impq_opt
+from impq_opt.data import Dataset
+from impq_opt.data.batch import together
 from impq_opt.errors import DataError, FileError
 from impq_opt.files import save_problem
 from impq_opt.memory import kept_memory
+from impq_opt.networks.fitting import fitted
 from impq_opt.problem.problem import Problem
 from impq_opt.quantize import pack, quantize, state_of, unpack_into
 from impq_opt.rounds.checkpoint import (
@@ -60,6 +63,23 @@ class Splits:
     train: Samples
     validation: Samples
     test: Samples | None = None
+
+    def fitted(self, network: nn.Module) -> Splits:
+        """Return the data as the network takes them, labels checked; the test data without a look at them.
+
+        Raises
+        ------
+        DataError
+            The network does not run on the data, or labels are missing or none of its classes.
+        """
+        train, validation = (
+            fitted(network, part, labels="training and testing") if isinstance(part, Dataset) else part
+            for part in (self.train, self.validation)
+        )
+        test = self.test
+        if isinstance(test, Dataset) and isinstance(train, Dataset):
+            test = dataclasses.replace(test, reading=train.reading)
+        return Splits(train, validation, test)
 
 
 @kept_memory()
@@ -108,9 +128,9 @@ class _Run:
     def __init__(
         self, network: nn.Module, data: Splits, settings: Settings, folder: Path, measure: Measure, report: Report
     ) -> None:
-        self.network, self.data, self.settings = copy.deepcopy(network), data, settings
+        self.network, self.data, self.settings = copy.deepcopy(network), data.fitted(network), settings
         self.folder, self.measure, self.report = Folder(folder), measure, report
-        self.example = data.train.rows(torch.arange(min(2, len(data.train))))[0]
+        self.example = self.data.train.rows(torch.arange(min(2, len(data.train))))[0]
         self.rank, self.world = processes()
         if settings.training.channels_last:
             self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -223,7 +243,7 @@ class _Run:
             problem = RESTATED[how.metric][1](problem, self.network, settings.quantizing.method)
         if self.rank == 0:
             told = {"round": state.number, "strategy": settings.strategy, "run_seed": settings.seed, "measured_at": at}
-            told["input"] = describe_input(self.example)
+            told["input"] = describe_input(together(self.example))
             problem = dataclasses.replace(problem, provenance=dict(problem.provenance) | told)
             save_problem(problem, self.folder.problem_path(state.number))
         self._wait()

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from impq_opt.data.batch import Several, Structure, together
+from impq_opt.data.calling import call, register
 from impq_opt.errors import DataError
-from impq_opt.networks.calling import call, register
 from impq_opt.tracing.example import describe_input
 from impq_opt.tracing.export import export
 from impq_opt.tracing.graph import Network
@@ -32,7 +32,7 @@ def trace(network: nn.Module, example: Structure | Several, *, residual: str = "
     ----------
     network : nn.Module
         Takes a tensor (n, ...), or several, and returns logits (n, classes), alone or with other outputs (see
-        :func:`~impq_opt.networks.calling.place_of_logits`). Left as it was.
+        :func:`~impq_opt.data.calling.place_of_logits`). Left as it was.
     example : Tensor (n, ...), tuple of Tensor, or dict of str to Tensor
         One sample or more: of one input, or of several by position or by keyword.
     residual : {"tie", "accumulate"}

@@ -6,6 +6,7 @@ import torch
 from torch import distributed, nn
 from torch.nn.utils import parametrize
 
+from impq_opt.data.calling import call, logits_of
 from impq_opt.memory import kept_memory
 from impq_opt.training.batches import labelled, placed
 from impq_opt.training.samples import Samples
@@ -32,7 +33,7 @@ def accuracy(network: nn.Module, data: Samples, *, batch: int = 500, channels_la
     with parametrize.cached():
         for rows in list(torch.split(torch.arange(len(data)), batch))[rank::world]:
             inputs, labels = placed(*labelled(data, rows), device, channels_last=channels_last)
-            hits += (network(inputs).argmax(1) == labels).sum()
+            hits += (logits_of(call(network, inputs)).argmax(1) == labels).sum()
     if world > 1:
         distributed.all_reduce(hits)
     network.train(training)

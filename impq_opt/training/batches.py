@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from impq_opt.data.batch import Several, Structure, mapped, together
 from impq_opt.errors import DataError
 from impq_opt.training.augment import augmented
 from impq_opt.training.samples import Samples
@@ -17,9 +18,9 @@ __all__ = ["Batch", "Batches", "Shuffled", "labelled", "steps_per_epoch"]
 
 
 class Batch(NamedTuple):
-    """Inputs (m, ...) and labels (m,), on the device that trains."""
+    """Inputs (m, ...), one tensor or several, and labels (m,), on the device that trains."""
 
-    inputs: Tensor
+    inputs: Tensor | Several
     labels: Tensor
 
 
@@ -72,7 +73,7 @@ class Shuffled:
         torch.manual_seed(mix(self.training.seed, number, place, self.rank))
         rows = self.order(number)[place * batch : (place + 1) * batch]
         inputs, labels = labelled(self.data, rows[self.rank :: self.world])
-        if self.training.augment != "none" and inputs.dim() == 4:
+        if self.training.augment != "none" and isinstance(inputs, Tensor) and inputs.dim() == 4:
             inputs = augmented(inputs, self.training.augment)
         return placed(inputs, labels, device, channels_last=self.training.channels_last)
 
@@ -84,7 +85,7 @@ class Shuffled:
         return self._order[1]
 
 
-def labelled(data: Samples, rows: Tensor) -> tuple[Tensor, Tensor]:
+def labelled(data: Samples, rows: Tensor) -> tuple[Structure, Tensor]:
     """Return inputs and labels of some rows; raise DataError where there are no labels."""
     inputs, labels = data.rows(rows)
     if labels is None:
@@ -92,9 +93,11 @@ def labelled(data: Samples, rows: Tensor) -> tuple[Tensor, Tensor]:
     return inputs, labels
 
 
-def placed(inputs: Tensor, labels: Tensor, device: torch.device, *, channels_last: bool) -> Batch:
+def placed(inputs: Structure, labels: Tensor, device: torch.device, *, channels_last: bool) -> Batch:
     """Return a batch on ``device``, images in the memory format asked for."""
-    inputs = inputs.to(device, non_blocking=True)
-    if channels_last and inputs.dim() == 4:
-        inputs = inputs.contiguous(memory_format=torch.channels_last)
-    return Batch(inputs, labels.to(device, non_blocking=True))
+
+    def moved(part: Tensor) -> Tensor:
+        part = part.to(device, non_blocking=True)
+        return part.contiguous(memory_format=torch.channels_last) if channels_last and part.dim() == 4 else part
+
+    return Batch(together(mapped(moved, inputs)), labels.to(device, non_blocking=True))

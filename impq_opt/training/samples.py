@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -14,5 +14,5 @@ class Samples(Protocol):
 
     def __len__(self) -> int: ...
 
-    def rows(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return inputs (m, ...) and labels (m,) of the rows ``index`` (m,)."""
+    def rows(self, index: Tensor) -> tuple[Any, Tensor | None]:
+        """Return inputs (m, ...), one tensor or several, and labels (m,) of the rows ``index`` (m,)."""

@@ -18,13 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from impq_opt.data.batch import prepare
+from impq_opt.data.calling import call, logits_of
 from impq_opt.data.dataset import Dataset
 from impq_opt.errors import DataError
 from impq_opt.measure.estimators import Estimator
 from impq_opt.measure.grouping import Grouping
 from impq_opt.measure.survey import ActivationRange, Survey
 from impq_opt.memory import kept_memory
-from impq_opt.networks.calling import call, logits_of
 from impq_opt.networks.fitting import fitted
 from impq_opt.problem.problem import Problem
 from impq_opt.quantize import activation_quantizers, load_method, quantize, quantize_traced, unpack, unpack_into
@@ -231,6 +231,9 @@ class Validation:
         """Return the problem's groups where they are layers or kernels, with the ranges of the quantizers."""
         shapes = dict(zip(self.problem.names.labels, self.problem.names.shapes, strict=True))
         part = copy.copy(self._traced)
+        if part.is_half:  # whose gradients and margins need more than that; it decides as it is
+            part = trace(self.network, self._example)
+            part.widen()
         part.weights = tuple(site for site in part.weights if site.name in shapes)
         part.activations = tuple(site for site in part.activations if site.name in shapes)
         whole = all(shapes[site.name] == () for site in part.weights)

@@ -23,7 +23,7 @@ from impq_opt.exactness.sums import (
     nearest_float,
     of_units,
 )
-from impq_opt.solvers.exact.scan import Pool
+from impq_opt.solvers.native.passes import Pool
 from impq_opt.types import FloatArray, IntArray
 
 __all__ = ["Pairs", "pairs_of", "pairs_under_budget"]

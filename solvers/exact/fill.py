@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt.exactness.sums import exact_units, float_above
-from impq_opt.solvers.exact.scan import Pool
+from impq_opt.solvers.native.passes import Pool
 from impq_opt.types import IntArray
 
 __all__ = ["fill"]

@@ -11,13 +11,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.exactness.limits import ABOVE_ALL_DAMAGE, CORE_BITS, UNLIMITED
-from impq_opt.exactness.sums import UNIT_BITS, dyadic_units, exact_int_sum, exact_units, float_above, units_within
+from impq_opt.exactness.limits import ABOVE_ALL_DAMAGE, UNLIMITED
+from impq_opt.exactness.sums import UNIT_BITS, exact_units, float_above, units_within
 from impq_opt.instance.instance import Instance
-from impq_opt.solvers import native
-from impq_opt.solvers.exact.core import Core
-from impq_opt.solvers.exact.scan import Pool
-from impq_opt.types import FloatArray, IntArray
+from impq_opt.solvers.native.cores import Relative, exchange, relative, relative_to, rounded_down
+from impq_opt.solvers.native.passes import Pool
+from impq_opt.solvers.native.program import Core
+from impq_opt.types import BoolArray, FloatArray, IntArray
 
 __all__ = ["Model", "RelativeCore"]
 
@@ -33,7 +33,7 @@ class RelativeCore(NamedTuple):
     """
 
     core: Core
-    kept: npt.NDArray[np.bool_]
+    kept: BoolArray
     coarser: int
     offset: int
 
@@ -72,38 +72,26 @@ class Model:
         return exact_units(np.concatenate([chosen[single], *behind]))
 
     def exchange(
-        self, pool: Pool, rows: IntArray, base: IntArray, columns: IntArray, kept: npt.NDArray[np.bool_] | None
+        self, pool: Pool, rows: IntArray, base: IntArray, columns: IntArray, kept: BoolArray | None
     ) -> tuple[IntArray, IntArray, int, int]:
         """Return the rows (m,) of ``pool`` that change from ``base`` to ``columns`` (n,), and to which column (m,).
 
         A column that is not ``kept`` (n, K) stands for the base's. Also return what that saves, cost and damage,
         exactly.
         """
-        cost, damage = pool.cost, pool.damage
-        plain = cost.flags.c_contiguous and damage.flags.c_contiguous and not self.instance.ties
-        if plain and native.core is not None:
-            moved, to = np.empty(len(rows), dtype=np.int64), np.empty(len(rows), dtype=np.int64)
-            count, saved, less = native.core.exchange(
-                *(cost, damage, len(pool), rows, base, np.ascontiguousarray(columns), kept, len(rows), cost.shape[1]),
-                *(moved, to),
-            )
-            return moved[:count], to[:count], saved, dyadic_units(*less)
-        if kept is not None:
-            columns = np.where(kept[np.arange(len(rows)), columns], columns, base)
-        differs = (columns != base).nonzero()[0]
-        rows, to, base = rows[differs], columns[differs], base[differs]
-        saved = exact_int_sum(cost[rows, base] - cost[rows, to])
-        if self.instance.ties:
-            part, places = pool.take(rows), pool.places[rows]
-            return rows, to, saved, self.damage_of(places, part, base) - self.damage_of(places, part, to)
-        return rows, to, saved, exact_units(np.concatenate([damage[rows, base], -damage[rows, to]]))
+        moved, to, saved, less = exchange(pool, rows, base, columns, kept)
+        if self.instance.ties:  # the damages of the pool are rounded sums
+            part, places = pool.take(moved), pool.places[moved]
+            own = base[np.isin(rows, moved)]
+            less = self.damage_of(places, part, own) - self.damage_of(places, part, to)
+        return moved, to, saved, less
 
     def core(
         self,
         places: IntArray,
         pool: Pool,
         base: IntArray,
-        kept: npt.NDArray[np.bool_],
+        kept: BoolArray,
         slack: int,
         better: int | None,
         most: int | None,
@@ -138,7 +126,7 @@ class Model:
         return RelativeCore(core, kept, coarser, -lost)
 
     def _relative(
-        self, places: IntArray, pool: Pool, base: IntArray, kept: npt.NDArray[np.bool_], most: int | None
+        self, places: IntArray, pool: Pool, base: IntArray, kept: BoolArray, most: int | None
     ) -> tuple[IntArray, IntArray, int, int, int]:
         """Return costs and damages (n, K) beyond the base's, and what rounding did.
 
@@ -147,27 +135,31 @@ class Model:
         off the base's own damages, in units of 2**-1074.
         """
         most_damage = math.inf if most is None else float_above(max(most, 0))
-        if native.core is not None and not self.instance.ties:
-            costs, damages = np.empty(kept.shape, dtype=np.int64), np.empty(kept.shape, dtype=np.int64)
-            tables = np.ascontiguousarray(pool.cost), np.ascontiguousarray(pool.damage)
-            shift, inexact, base_units, exact = native.core.relative(
-                *(*tables, kept, base, *kept.shape, most_damage, CORE_BITS, UNIT_BITS, costs, damages)
-            )
-            coarser = UNIT_BITS - shift
-            return costs, damages, coarser, inexact, dyadic_units(*exact) - (base_units << coarser)
-        kept &= pool.damage <= most_damage
-        rows = np.arange(len(pool))
-        kept[rows, base] = True
-        units, coarser, inexact = self._units(places, pool, kept)
-        base_units = units[rows, base]
-        damages = np.where(kept, units - base_units[:, None], 0)
-        costs = np.where(kept, pool.cost - pool.cost[rows, base][:, None], 0)
-        lost = self.damage_of(places, pool, base) - (exact_int_sum(base_units) << coarser)
-        return costs, damages, coarser, inexact, lost
+        if self.instance.ties:
+            core = self._relative_to_tied(places, pool, base, kept, most_damage)
+        else:
+            core = relative(pool.cost, pool.damage, kept, base, most_damage)
+        coarser = UNIT_BITS - core.shift
+        return core.cost, core.damage, coarser, core.inexact, core.base_damage - (core.base_units << coarser)
 
-    def _unrounded(
-        self, places: IntArray, pool: Pool, base: IntArray, kept: npt.NDArray[np.bool_]
-    ) -> tuple[IntArray, IntArray]:
+    def _relative_to_tied(self, places: IntArray, pool: Pool, base: IntArray, kept: BoolArray, most: float) -> Relative:
+        """Return what :func:`relative` does, the damages of tied groups rounded down from their exact sums."""
+        units, shift, rounded = rounded_down(pool.damage, kept, base, most)
+        tied = [row for row, place in enumerate(places.tolist()) if place in self._tied]
+        sums: dict[int, list[int]] = {}  # rows by the number of members behind them
+        for row in tied:
+            sums.setdefault(len(self._tied[int(places[row])]), []).append(row)
+        for rows in sums.values():
+            row_of, column = np.nonzero(kept[rows])
+            behind = [self._tied[int(places[row])] for row in rows]
+            last = np.array([members.shape[1] for members in behind])[row_of] - 1
+            values = _stacked(behind)[row_of, :, np.minimum(column, last)].T  # (members, n)
+            units[np.array(rows)[row_of], column] = _floor_sums(values, shift)
+        rounded[tied] = True
+        own = self.damage_of(places, pool, base)
+        return relative_to(pool.cost, units, kept, base, shift, int(rounded.sum()), own)
+
+    def _unrounded(self, places: IntArray, pool: Pool, base: IntArray, kept: BoolArray) -> tuple[IntArray, IntArray]:
         """Return the rank (n, K) of each exact damage in its group, and a number (n,) that equal groups share."""
         damages = np.where(kept, pool.damage, pool.damage[np.arange(len(pool)), base][:, None])
         order = np.argsort(damages, axis=1, kind="stable")
@@ -185,34 +177,6 @@ class Model:
                 rank[row] = [places_of[value] for value in exact]
                 alike[row] = len(places) + numbers.setdefault(exact, len(numbers))
         return rank, alike
-
-    def _units(self, places: IntArray, pool: Pool, kept: npt.NDArray[np.bool_]) -> tuple[IntArray, int, int]:
-        """Return damages (n, K) in units of 2**(coarser - 1074), rounded down, coarser, and how many were rounded."""
-        damages = np.where(kept, pool.damage, 0.0)
-        # No assignment does more damage than the sum of the rows' largest; as shares of the largest of all, rounded up
-        # to whole parts, they cannot overflow, and add up to the same in any order. One bit more is for their rounding.
-        rows = damages.max(axis=1, initial=0.0)
-        largest, shift = float(rows.max(initial=0.0)), UNIT_BITS
-        if largest:
-            parts = int(np.ceil(np.ldexp(rows / largest, 32)).astype(np.int64).sum())
-            shift = min(CORE_BITS - (math.frexp(largest)[1] + parts.bit_length() - 32 + 1), UNIT_BITS)
-        scaled = np.ldexp(damages, shift)
-        units = np.floor(scaled)
-        rounded = (np.ldexp(units, -shift) != damages).any(axis=1)
-        whole = units.astype(np.int64)
-        if self.instance.ties:
-            tied = [row for row, place in enumerate(places.tolist()) if place in self._tied]
-            sums: dict[int, list[int]] = {}  # rows by the number of members behind them
-            for row in tied:
-                sums.setdefault(len(self._tied[int(places[row])]), []).append(row)
-            for rows in sums.values():
-                row_of, column = np.nonzero(kept[rows])
-                behind = [self._tied[int(places[row])] for row in rows]
-                last = np.array([members.shape[1] for members in behind])[row_of] - 1
-                values = _stacked(behind)[row_of, :, np.minimum(column, last)].T  # (members, n)
-                whole[np.array(rows)[row_of], column] = _floor_sums(values, shift)
-            rounded[tied] = True
-        return whole, UNIT_BITS - shift, int(rounded.sum())
 
 
 def _stacked(parts: list[FloatArray]) -> FloatArray:

@@ -14,10 +14,11 @@ import numpy as np
 
 from impq_opt.exactness.sums import exact_int_sum, exact_units, float_of, float_units
 from impq_opt.instance.instance import Block
-from impq_opt.solvers.exact.scan import LARGEST_PRICE, Pool, Scan, Total, gather, scan, second_choices
+from impq_opt.solvers.exact.scan import gather, scan
 from impq_opt.solvers.exact.tuning import Tuning
 from impq_opt.solvers.lagrange.hull import Hulls, Steps, hull_steps
 from impq_opt.solvers.native import ColumnArray, column_type
+from impq_opt.solvers.native.passes import LARGEST_PRICE, Pool, Scan, Total, second_choices
 from impq_opt.types import FloatArray
 
 __all__ = ["Goal", "Guess", "Known", "OutOfReachError", "Priced", "Sample", "find_price", "narrow"]
@@ -352,6 +353,6 @@ class Sample:
         count = self._count(self._target)
         columns = self.steps.choice(max(count, 0)).astype(column_type(self.pool.cost.shape[1]))
         _, behind, _, _ = second_choices(self.pool, _price(self.steps, count), columns)
-        place = int(share * len(behind))
+        place = min(int(share * len(behind)), len(behind) - 1)
         there = float(np.partition(behind, place)[place])
         return max(there, 0.0) if math.isfinite(there) else 0.0

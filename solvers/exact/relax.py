@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,17 +12,17 @@ from impq_opt.instance.instance import Instance
 from impq_opt.proof.infeasible import smallest_damage
 from impq_opt.solvers.exact.model import Model
 from impq_opt.solvers.exact.price import Goal, Guess, Known, Priced, Sample, find_price, narrow
-from impq_opt.solvers.exact.scan import LARGEST_PRICE, Pool, Scan, Total, block_width, everything, scan, second_choices
+from impq_opt.solvers.exact.scan import everything, scan
 from impq_opt.solvers.exact.tuning import Tuning
 from impq_opt.solvers.lagrange.hull import Hulls
 from impq_opt.solvers.native import ColumnArray, column_type
+from impq_opt.solvers.native.passes import LARGEST_PRICE, Pool, Scan, Total, block_width, second_choices
 from impq_opt.types import FloatArray, IntArray
 
 __all__ = ["Base", "Near", "Relaxed", "least_bytes", "reachable", "relax"]
 
 
-@dataclass(frozen=True, eq=False)
-class Base:
+class Base(NamedTuple):
     """The allocation that the price leads to.
 
     Damages are whole numbers of 2**-1074, so that all sums and comparisons are exact and quick.
@@ -55,8 +55,7 @@ class Base:
         return Near.of(passed.pool, limit, self.price, self.columns[passed.pool.places])[0]
 
 
-@dataclass(frozen=True, eq=False)
-class Near:
+class Near(NamedTuple):
     """The groups with a second choice within ``threshold`` of cost of the best at the price.
 
     ``first`` (n,) is the value of the best, ``behind`` (n,) by how much the second is more, ``columns`` (n,) what the
@@ -77,8 +76,7 @@ class Near:
         return cls(pool, threshold, first, behind, base.astype(np.int64), taken), own
 
 
-@dataclass(frozen=True, eq=False)
-class Relaxed:
+class Relaxed(NamedTuple):
     """What the linear relaxation says of an instance: the base, the groups near it, and the passes that it took."""
 
     base: Base

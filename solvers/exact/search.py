@@ -13,12 +13,15 @@ from impq_opt.exactness.sums import float_of, of_units, reported_as_low
 from impq_opt.instance.contract import Claim, Control
 from impq_opt.problem.allocation import Enumeration, Stop
 from impq_opt.solvers.exact.cardinality import Pairs, pairs_of, pairs_under_budget
-from impq_opt.solvers.exact.core import Found, search
+from impq_opt.solvers.exact.core import search
 from impq_opt.solvers.exact.fill import fill
 from impq_opt.solvers.exact.model import RelativeCore
 from impq_opt.solvers.exact.relax import Relaxed, reachable
-from impq_opt.solvers.exact.scan import LARGEST_PRICE, Pool, closest, common_divisor, values_at, within
+from impq_opt.solvers.exact.scan import common_divisor
 from impq_opt.solvers.exact.tuning import Tuning
+from impq_opt.solvers.native.cores import closest, within
+from impq_opt.solvers.native.passes import LARGEST_PRICE, Pool, values_at
+from impq_opt.solvers.native.program import Found
 from impq_opt.types import BoolArray, IntArray
 
 __all__ = ["Search", "statistics_of"]
@@ -65,15 +68,14 @@ class Search:
         self.core_groups = self.looked = 0
 
     def run(self) -> None:
-        """Fill and search; what overflows or is undefined on the way counts as nothing known."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            if self.base.slack >= 0:
-                self.best = (np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
-            elif not reachable(self.instance, by_cost=self.by_cost):
-                self.infeasible = True
-                return
-            self._fill()
-            self._grow()
+        """Fill and search."""
+        if self.base.slack >= 0:
+            self.best = (np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
+        elif not reachable(self.instance, by_cost=self.by_cost):
+            self.infeasible = True
+            return
+        self._fill()
+        self._grow()
 
     @property
     def gap(self) -> float:

@@ -97,6 +97,8 @@ class Exact(Solver):
             raise UnsupportedError(
                 "only the least cost of single groups under one bound can be prepared for many bounds"
             )
+        if instance.size and magnified(instance)[1]:
+            return Prepared(self, instance, None)
         steps = hull_steps(*instance.tables) if steps is None else steps
         cost = instance.cost_of(steps.start) - instance.base_cost
         damage = nearest_float(instance.damage_of(steps.start) - instance.base_damage)
@@ -153,34 +155,40 @@ class Exact(Solver):
         most = min(self.states, self.tuning.budget_states)
         return enumerated(instance, control, self.tuning.enumerated) or solve_budgets(instance, control, most)
 
-    def _run_one_limit(self, instance: Instance, control: Control, hulls: Hulls | None = None) -> Claim:
-        """Solve an instance of single groups with one limit, whose ``hulls`` may be known."""
+    def _run_one_limit(self, instance: Instance, control: Control) -> Claim:
+        """Solve an instance of single groups with one limit."""
         larger, shift = magnified(instance)
-        hulls = None if shift else hulls  # they are those of the instance as it was
-        return as_before(self._search(larger, control, hulls, self.tuning.deepest), instance, shift)
+        return as_before(self._search(larger, control), instance, shift)
 
-    def _search(self, instance: Instance, control: Control, hulls: Hulls | None, depth: int) -> Claim:
-        """Relax and search; a group that outweighs the others is branched on, ``depth`` times at most."""
+    def _search(
+        self, instance: Instance, control: Control, hulls: Hulls | None = None, depth: int | None = None
+    ) -> Claim:
+        """Relax, with the ``hulls`` where they are known, and search.
+
+        A group that outweighs the others is branched on, ``depth`` times at most.
+        """
+        depth = self.tuning.deepest if depth is None else depth
         if control.memory_limit is not None and least_bytes(instance, self.tuning) > control.memory_limit:
             return Claim(stop=Stop.MEMORY_LIMIT, statistics=statistics_of())
+        search: Search | None = None
         try:
+            # What overflows or is undefined on the way counts as nothing known.
             with np.errstate(over="ignore", invalid="ignore"):
+                lattice = None if hulls is None else hulls.lattice
                 relaxed = relax(Model(instance), hulls, self.tuning)
-        except OutOfReachError:
-            return Claim(lower_bound=math.inf, enumeration=Enumeration(0, 0), statistics=statistics_of())
-        except KeyboardInterrupt:
-            return Claim(stop=Stop.INTERRUPTED, statistics=statistics_of())
-        lattice = None if hulls is None else hulls.lattice
-        search = Search(relaxed, control, self.states, self.tuning, lattice=lattice, branches=depth > 0)
-        del relaxed  # what is near the base is the search's to let go of
-        try:
-            search.run()
+                search = Search(relaxed, control, self.states, self.tuning, lattice=lattice, branches=depth > 0)
+                del relaxed  # what is near the base is the search's to let go of
+                search.run()
             if search.outweighing is not None:
                 from impq_opt.solvers.exact.branch import branch
 
-                deeper = partial(self._search, control=control, hulls=None, depth=depth - 1)
+                deeper = partial(self._search, control=control, depth=depth - 1)
                 return branch(instance, *search.outweighing, search.claim(), deeper)
+        except OutOfReachError:
+            return Claim(lower_bound=math.inf, enumeration=Enumeration(0, 0), statistics=statistics_of())
         except KeyboardInterrupt:
+            if search is None:
+                return Claim(stop=Stop.INTERRUPTED, statistics=statistics_of())
             search.stop = Stop.INTERRUPTED
         return search.claim()
 
@@ -193,17 +201,21 @@ class Prepared:
     ----------
     strategy : Exact
     instance : Instance
-    hulls : Hulls
-        The sorted hull steps of its groups, and what divides all differences of their costs.
+    hulls : Hulls or None
+        The sorted hull steps of its groups, and what divides all differences of their costs; None where its damages are
+        so small that they are magnified for each bound.
     """
 
     strategy: Exact
     instance: Instance
-    hulls: Hulls
+    hulls: Hulls | None
 
     def run(self, instance: Instance, control: Control) -> Claim:
         """Return what the strategy claims about ``instance``, the prepared one with any bound."""
-        return self.strategy._finished(instance, control, partial(self.strategy._run_one_limit, hulls=self.hulls))
+        strategy = self.strategy
+        if self.hulls is None:
+            return strategy._finished(instance, control, strategy._run_one_limit)
+        return strategy._finished(instance, control, partial(strategy._search, hulls=self.hulls))
 
 
 def _settled(instance: Instance, claim: Claim) -> bool:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
@@ -24,7 +23,7 @@ from impq_opt.instance.local import local_limits
 from impq_opt.solvers.lagrange.part import Part
 from impq_opt.solvers.lagrange.scaled import priced_limits
 from impq_opt.solvers.lagrange.stars import Stars
-from impq_opt.solvers.native import MOST_COLUMNS, stars
+from impq_opt.solvers.native.leaves import Leaves, choices, minima
 from impq_opt.types import BoolArray, FloatArray, IntArray
 
 __all__ = ["Domain", "Oracle", "Point"]
@@ -206,15 +205,20 @@ class _Leaves:
         parts = list(zip(oracle.parts, weights, strict=True))
         self.slopes = [(part.coefficient, weight) for part, weight in parts if part.coefficient is not None]
         self.tables = [(part.tables, weight) for part, weight in parts if part.tables is not None]
-        compiled = stars is not None and self.slopes and not self.tables and oracle.leaf_levels is not None
-        self.compiled = bool(compiled) and oracle.parts[0].leaves.shape[0] <= MOST_COLUMNS
+        self.plain: Leaves | None = None
+        if self.slopes and not self.tables and oracle.leaf_levels is not None and oracle.core_levels is not None:
+            self.plain = Leaves(
+                oracle.leaves, oracle.coefficients, oracle.leaf_levels, oracle.owner, oracle.core_levels
+            )
+        self.slope_weights = [weight for _, weight in self.slopes]
 
     def minima(self, domain: Domain) -> FloatArray:
         """Return the sum (C, K) of the leaves' least values for each candidate that the domain allows."""
+        if self.plain is not None:
+            compiled = minima(self.plain, list(self.weights), self.slope_weights, domain.allowed)
+            if compiled is not None:
+                return compiled
         sums = np.zeros(domain.allowed.shape)
-        if self.compiled:
-            stars.minima(*self._arguments(), domain.allowed, sums)
-            return sums
         owner = self.oracle.owner
         for turn in range(int(domain.counts.max(initial=0))):
             active = domain.counts > turn
@@ -228,12 +232,13 @@ class _Leaves:
 
     def choice(self, core: IntArray) -> IntArray:
         """Return each leaf's candidate (L,) for the core's choice (C,)."""
-        choice = np.empty(len(self.oracle.leaf), dtype=np.int64)
-        if self.compiled:
-            stars.choices(*self._arguments(), core, choice)
-        elif len(choice):
-            choice = np.asarray(self._at(slice(None), core[self.oracle.owner]).argmin(axis=0), dtype=np.int64)
-        return choice
+        if self.plain is not None:
+            compiled = choices(self.plain, list(self.weights), self.slope_weights, core)
+            if compiled is not None:
+                return compiled
+        if not len(self.oracle.leaf):
+            return np.empty(0, dtype=np.int64)
+        return np.asarray(self._at(slice(None), core[self.oracle.owner]).argmin(axis=0), dtype=np.int64)
 
     def at(self, core: IntArray) -> FloatArray:
         """Return the leaves' values (K, L) for the core's choice (C,)."""
@@ -263,23 +268,6 @@ class _Leaves:
     @cached_property
     def _priced_tables(self) -> FloatArray:
         return _weighted([t for t, _ in self.tables], [w for _, w in self.tables])
-
-    def _arguments(self) -> tuple[Any, ...]:
-        oracle = self.oracle
-        return (
-            len(oracle.parts),
-            len(self.slopes),
-            len(oracle.leaf),
-            oracle.leaves.shape[1],
-            len(oracle.core),
-            oracle.leaves,
-            np.array(self.weights),
-            oracle.coefficients,
-            np.array([weight for _, weight in self.slopes]),
-            oracle.leaf_levels,
-            oracle.owner,
-            oracle.core_levels,
-        )
 
 
 def _weighted(arrays: Sequence[FloatArray], weights: Sequence[float]) -> FloatArray:

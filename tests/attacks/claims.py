@@ -40,7 +40,7 @@ class Growing(dict):  # type: ignore[type-arg]
 
     reads = 0
 
-    def items(self):  # type: ignore[no-untyped-def]
+    def items(self) -> Any:  # type: ignore[no-untyped-def]
         Growing.reads += 1
         return {"bound": 0.0 if Growing.reads % 2 else 1e300}.items()
 

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import FrameType
+from typing import Any
 
 # Seconds of processor time that any one step (a solve, a verify, a load) may take: all questions are tiny.
 SLOW = 4.0
@@ -108,6 +109,6 @@ class Step:
         return True
 
 
-def load(kind: str):  # type: ignore[no-untyped-def]
+def load(kind: str) -> Any:  # type: ignore[no-untyped-def]
     """Return the ``attack`` function of a kind."""
     return importlib.import_module(ATTACKS[kind]).attack

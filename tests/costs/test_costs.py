@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 from fractions import Fraction
+from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -30,11 +32,11 @@ TABLE = {
 
 
 @pytest.fixture(scope="module")
-def mobilenet():
+def mobilenet() -> Any:
     return mobilenet_v1()
 
 
-def test_mobilenet_has_the_published_counts(mobilenet):
+def test_mobilenet_has_the_published_counts(mobilenet: Any) -> None:
     weights = mobilenet.weights()
     assert int(mobilenet.sizes[weights].sum()) == 4_209_088
     assert int(weights.sum()) == 11_944
@@ -43,7 +45,7 @@ def test_mobilenet_has_the_published_counts(mobilenet):
 
 
 @pytest.mark.parametrize("bits", TABLE)
-def test_the_slides_uniform_rows(mobilenet, bits):
+def test_the_slides_uniform_rows(mobilenet: Any, bits: Any) -> None:
     found = [
         float(cost_at(mobilenet, uniform_bits(mobilenet, *bits), name)) / 1e9
         for name in ("slides", "bit-operations", "adders")
@@ -52,27 +54,27 @@ def test_the_slides_uniform_rows(mobilenet, bits):
     assert [round(x, 2) for x in found[1:]] == list(TABLE[bits][1:])
 
 
-def test_the_slides_row_that_fits_no_convention(mobilenet):
+def test_the_slides_row_that_fits_no_convention(mobilenet: Any) -> None:
     """PACT at 4, 4 bits says 15.9: no formula here does."""
     assert round(float(cost_at(mobilenet, uniform_bits(mobilenet, 4, 4), "slides")) / 1e9, 2) == 20.55
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_bits_outside_the_candidates_have_a_cost(shape):
+def test_bits_outside_the_candidates_have_a_cost(shape: Any) -> None:
     problem = graph(shape)
     bits = np.random.default_rng(0).choice([1.0, 4.25, 7.0], len(problem))
     for name in ("storage", "bit-operations", "adders", "slides", "peak-activation-memory"):
         assert cost_at(problem, bits, name) == slow_cost(problem, bits.tolist(), name)
 
 
-def test_a_table_is_known_at_its_candidates_alone():
+def test_a_table_is_known_at_its_candidates_alone() -> None:
     problem = Problem.from_tables([[1, 2], [3, 5]], [[0.1, 0.0], [0.1, 0.0]], bits=[2, 4])
     assert cost_at(problem, [2, 4], "cost") == 6
     with pytest.raises(OptionError, match="has no value there"):
         cost_at(problem, [2, 3], "cost")
 
 
-def test_lifetimes_from_the_order_of_the_layers():
+def test_lifetimes_from_the_order_of_the_layers() -> None:
     problem = graph("branch")
     problem = Problem(**{**problem.__dict__, "steps": None})
     # w0, w1 read a0 in steps 1 and 2, w2 reads a1 in step 3: they are never in memory together but at step 2.
@@ -87,7 +89,7 @@ def test_lifetimes_from_the_order_of_the_layers():
 # -- a network that is really quantized --------------------------------------------------------------------------------
 
 
-def test_costs_agree_with_a_quantized_network():
+def test_costs_agree_with_a_quantized_network() -> None:
     torch = pytest.importorskip("torch")
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -101,7 +103,7 @@ def test_costs_agree_with_a_quantized_network():
             self.stem, self.depthwise = conv(1, 4, 3, padding=1), conv(4, 4, 3, padding=1, groups=4)
             self.pointwise, self.down, self.fc = conv(4, 4, 1), conv(4, 6, 3, stride=2), torch.nn.Linear(6, 3)
 
-        def forward(self, x):
+        def forward(self, x: Any) -> Any:
             x = torch.relu(self.stem(x))
             x = x + torch.relu(self.pointwise(torch.relu(self.depthwise(x))))
             return self.fc(torch.relu(self.down(x)).mean((2, 3)))
@@ -138,7 +140,7 @@ def test_costs_agree_with_a_quantized_network():
 # -- the graph, and the command line ----------------------------------------------------------------------------------
 
 
-def test_the_picture_keeps_a_tie_short_and_a_long_name_in_its_box():
+def test_the_picture_keeps_a_tie_short_and_a_long_name_in_its_box() -> None:
     long = "block.0." + "inner." * 20 + "conv"
     groups = [Group(f"a{k}", 8, 0.1, kind="activation") for k in range(6)] + [Group("sum", 8, 0.1, kind="activation")]
     weights = [Group(f"w{k}" if k else long, 8, 0.1, reads=f"a{k}", macs=8) for k in range(6)]
@@ -151,7 +153,7 @@ def test_the_picture_keeps_a_tie_short_and_a_long_name_in_its_box():
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_the_graph_holds_every_read_and_tie(shape):
+def test_the_graph_holds_every_read_and_tie(shape: Any) -> None:
     problem = graph(shape).revise(pins={"w1": 3})
     found = network_graph(problem)
     macs = sum(data.get("macs", 0) for _, _, data in found.edges(data=True))
@@ -165,7 +167,7 @@ def test_the_graph_holds_every_read_and_tie(shape):
     assert len(set(boxes)) == len(boxes) == network_graph(problem).number_of_nodes()
 
 
-def test_cost_on_the_command_line(capsys):
+def test_cost_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert (
         run(["cost", "mobilenet-v1-synthetic", "--bits", "8,8", "--bits", "4,8", "--convention", "slides", "--json"])
         == 0
@@ -179,7 +181,7 @@ def test_cost_on_the_command_line(capsys):
     assert "did you mean 'slides'" in capsys.readouterr().err
 
 
-def test_graph_on_the_command_line(capsys, tmp_path):
+def test_graph_on_the_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert run(["graph", "mobilenet-v1-synthetic", "-o", str(tmp_path / "g.svg")]) == 0
     assert capsys.readouterr().out == ""
     ElementTree.parse(tmp_path / "g.svg")
@@ -188,7 +190,7 @@ def test_graph_on_the_command_line(capsys, tmp_path):
     assert sum(edge["macs"] for edge in record["edges"]) == 568_740_352
 
 
-def test_two_budgets_on_the_command_line(capsys):
+def test_two_budgets_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["solve", "mobilenet-v1-synthetic", "--minimize", "bit-operations", "--bound", "0.01"]
     assert run([*arguments, "--budget", "storage=3.4MiB", "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
@@ -196,7 +198,7 @@ def test_two_budgets_on_the_command_line(capsys):
     assert Fraction(record["damage"]) <= Fraction(0.01)
 
 
-def test_a_peak_budget_on_the_command_line(capsys):
+def test_a_peak_budget_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["solve", "mobilenet-v1-synthetic", "--bits", "2,4,8", "--bound", "0.05"]
     assert run([*arguments, "--budget", "peak-activation-memory=1.1MiB"]) == 0
     out = capsys.readouterr().out
@@ -205,7 +207,7 @@ def test_a_peak_budget_on_the_command_line(capsys):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_costs_by_group_add_up(shape):
+def test_costs_by_group_add_up(shape: Any) -> None:
     problem = graph(shape)
     answer = solve(problem, bound=0.05)
     row = cost_row(problem, {"bit-operations": 1})

@@ -1,6 +1,11 @@
 """Data as people keep them: labels, files, folders of pictures, batches; right ones read alike, wrong ones told of."""
 
+from __future__ import annotations
+
 import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,13 +51,13 @@ WHOLE = [2, 0, 1, 2]
     ],
     ids=range(15),
 )
-def test_labels_of_every_clear_kind_are_class_numbers(labels):
+def test_labels_of_every_clear_kind_are_class_numbers(labels: Any) -> None:
     given_labels = as_labels(labels, "data")
     assert given_labels.dtype == torch.int64
     assert given_labels.tolist() == WHOLE
 
 
-def test_names_of_classes_are_numbers_where_their_order_is_said():
+def test_names_of_classes_are_numbers_where_their_order_is_said() -> None:
     assert as_labels(["dog", "cat", "cat"], "data", names=["cat", "dog"]).tolist() == [1, 0, 0]
 
 
@@ -73,13 +78,13 @@ def test_names_of_classes_are_numbers_where_their_order_is_said():
         (3, "labels must be whole numbers"),
     ],
 )
-def test_unclear_labels_are_told(labels, said):
+def test_unclear_labels_are_told(labels: Any, said: str) -> None:
     with pytest.raises(DataError, match=said) as told:
         as_labels(labels, "data d")
     assert "\n" not in str(told.value)
 
 
-def test_a_name_that_is_no_class_is_told():
+def test_a_name_that_is_no_class_is_told() -> None:
     with pytest.raises(DataError, match=r"sample 1: a label is not among the classes that the data name, got 'cow'"):
         as_labels(["cat", "cow"], "data", names=["cat", "dog"])
 
@@ -91,7 +96,7 @@ MASK = torch.tensor([[1, 1, 0]] * 6)
 STRUCTURES = {"tensor": X, "tuple": (X, MASK), "dict": {"x": X, "mask": MASK}}
 
 
-def items(inputs):
+def items(inputs: Any) -> list[Any]:
     """The same samples, to be read one at a time."""
     if isinstance(inputs, dict):
         return [{**{k: v[row] for k, v in inputs.items()}, "label": Y[row]} for row in range(6)]
@@ -99,14 +104,14 @@ def items(inputs):
     return [(one(row), int(Y[row])) for row in range(6)]
 
 
-def same(one, other) -> bool:
+def same(one: Any, other: Any) -> bool:
     a, b = parts_of(one), parts_of(other)
     return type(one) is type(other) and a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
 @pytest.mark.parametrize("kind", STRUCTURES)
 @given(rows=st.lists(st.integers(0, 5), min_size=1, max_size=8))
-def test_rows_have_the_structure_of_the_whole(kind, rows):
+def test_rows_have_the_structure_of_the_whole(kind: Any, rows: Any) -> None:
     whole, index = Dataset(STRUCTURES[kind], Y), torch.tensor(rows)
     read = Dataset(items(STRUCTURES[kind]))
     for data in (whole, read, whole.subset(torch.arange(6)), read.subset(torch.arange(6))):
@@ -118,7 +123,7 @@ def test_rows_have_the_structure_of_the_whole(kind, rows):
 
 
 @given(sizes=st.integers(1, 7), rows=st.lists(st.integers(0, 5), min_size=1, max_size=8))
-def test_several_tensors_are_cut_as_one_is(sizes, rows):
+def test_several_tensors_are_cut_as_one_is(sizes: Any, rows: Any) -> None:
     together = prepare(STRUCTURES["dict"], CPU)
     assert isinstance(together, Several)
     assert len(together) == 6
@@ -129,7 +134,7 @@ def test_several_tensors_are_cut_as_one_is(sizes, rows):
     assert prepare(STRUCTURES["tuple"], CPU).args[0] is X
 
 
-def numpy_of(batch):
+def numpy_of(batch: Any) -> Any:
     return {k: v.numpy() for k, v in batch.items()} if isinstance(batch, dict) else batch.numpy()
 
 
@@ -159,31 +164,31 @@ def numpy_of(batch):
     ],
     ids=range(16),
 )
-def test_batches_of_every_kind_are_one_data_set(data, kind, labelled):
+def test_batches_of_every_kind_are_one_data_set(data: Any, kind: str, labelled: bool) -> None:
     inputs, labels = tensors(data, None).rows(torch.arange(6))
     assert same(inputs, STRUCTURES[kind])
     assert (labels.tolist() == Y.tolist()) if labelled else labels is None
 
 
-def test_batches_are_read_until_there_are_enough():
-    def endless():
+def test_batches_are_read_until_there_are_enough() -> None:
+    def endless() -> Iterator[Any]:
         while True:
             yield {"x": X, "labels": Y}
 
     assert len(tensors(endless(), 13)) == 18
 
 
-def broken(row):
+def broken(row: Any) -> None:
     raise OSError(f"no disk for {row}\nat all")
 
 
 class Breaking:
     """A data set of the caller's own that raises."""
 
-    def __len__(self):
+    def __len__(self) -> int:
         return 3
 
-    def __getitem__(self, row):
+    def __getitem__(self, row: Any) -> Any:
         return X[0] if row < 2 else broken(row)
 
 
@@ -219,14 +224,14 @@ class Breaking:
     ],
     ids=range(26),
 )
-def test_data_that_cannot_be_read_are_told(data, said):
+def test_data_that_cannot_be_read_are_told(data: Any, said: str) -> None:
     with pytest.raises(DataError, match=said) as told:
         read = tensors(data, None)
         read.rows(torch.arange(len(read)))
     assert "\n" not in str(told.value)
 
 
-def test_a_mask_may_be_minus_infinity():
+def test_a_mask_may_be_minus_infinity() -> None:
     mask = torch.tensor([[0.0, -np.inf]] * 6)
     assert torch.equal(Dataset({"x": X, "mask": mask}).rows(torch.arange(6))[0]["mask"], mask)
 
@@ -237,7 +242,7 @@ TOKENS = np.arange(12).reshape(4, 3)
 NUMBERS = np.linspace(0, 1, 12).reshape(4, 3)
 
 
-def write(path, arrays):
+def write(path: Any, arrays: Any) -> None:
     if path.suffix == ".npz":
         np.savez(path, **arrays)
     elif path.suffix == ".npy":
@@ -248,7 +253,7 @@ def write(path, arrays):
 
 @pytest.mark.parametrize("suffix", [".npz", ".npy", ".safetensors"])
 @pytest.mark.parametrize("name", ["images", "tokens", "inputs", "x", "input_ids", "anything"])
-def test_tokens_stay_whole_numbers(tmp_path, suffix, name):
+def test_tokens_stay_whole_numbers(tmp_path: Path, suffix: str, name: str) -> None:
     for dtype in (np.int64, np.int32, np.int16):
         write(tmp_path / f"d{suffix}", {name: TOKENS.astype(dtype)})
         data = load_data(str(tmp_path / f"d{suffix}"))
@@ -258,7 +263,7 @@ def test_tokens_stay_whole_numbers(tmp_path, suffix, name):
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ">f4", ">f8"])
-def test_floats_are_read_as_float32(tmp_path, dtype):
+def test_floats_are_read_as_float32(tmp_path: Path, dtype: Any) -> None:
     np.savez(tmp_path / "d.npz", images=NUMBERS.astype(dtype), labels=np.arange(4.0)[:, None])
     data = load_data(str(tmp_path / "d.npz"))
     assert data.inputs.dtype == torch.float32
@@ -267,13 +272,13 @@ def test_floats_are_read_as_float32(tmp_path, dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.float32])
-def test_pictures_of_whole_numbers_are_floats(tmp_path, dtype):
+def test_pictures_of_whole_numbers_are_floats(tmp_path: Path, dtype: Any) -> None:
     pictures = np.arange(4 * 1 * 3 * 3).reshape(4, 1, 3, 3)
     np.savez(tmp_path / "d.npz", images=pictures.astype(dtype))
     assert torch.equal(load_data(str(tmp_path / "d.npz")).inputs, torch.from_numpy(pictures).float())
 
 
-def test_several_arrays_are_inputs_by_keyword_and_splits_are_by_name(tmp_path):
+def test_several_arrays_are_inputs_by_keyword_and_splits_are_by_name(tmp_path: Path) -> None:
     arrays = {"input_ids": TOKENS, "attention_mask": TOKENS > 2, "labels": np.eye(4)}
     for suffix in (".npz", ".safetensors"):
         write(tmp_path / f"d{suffix}", arrays)
@@ -316,7 +321,7 @@ def test_several_arrays_are_inputs_by_keyword_and_splits_are_by_name(tmp_path):
     ],
     ids=range(15),
 )
-def test_arrays_that_are_no_data_are_told(tmp_path, arrays, said):
+def test_arrays_that_are_no_data_are_told(tmp_path: Path, arrays: Any, said: str) -> None:
     np.savez(tmp_path / "d.npz", **arrays)
     with pytest.raises(DataError, match=said) as told:
         load_data(str(tmp_path / "d.npz"))
@@ -324,7 +329,7 @@ def test_arrays_that_are_no_data_are_told(tmp_path, arrays, said):
 
 
 @pytest.mark.parametrize("name", ["cut.npz", "cut.npy", "cut.safetensors", "none.npy"])
-def test_cut_files_are_told(tmp_path, name):
+def test_cut_files_are_told(tmp_path: Path, name: str) -> None:
     write(tmp_path / f"whole{name[name.index('.') :]}", {"images": NUMBERS})
     if name != "none.npy":
         (tmp_path / name).write_bytes((tmp_path / f"whole{name[3:]}").read_bytes()[:90])
@@ -338,7 +343,7 @@ GREY = np.linspace(0, 255, 20 * 20).round().astype(np.uint8).reshape(20, 20)
 COLOUR = np.stack([GREY, GREY.T, 255 - GREY], axis=2)
 
 
-def picture_folder(folder, **pictures):
+def picture_folder(folder: Any, **pictures: Any) -> Any:
     """Write a picture into a folder of its own for each name: classes a, b, ..."""
     for name, picture in pictures.items():
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -346,7 +351,7 @@ def picture_folder(folder, **pictures):
     return folder
 
 
-def palette(seen_through: bool):
+def palette(seen_through: bool) -> Any:
     picture = Image.fromarray(GREY).convert("P")
     picture.putpalette([channel for value in range(256) for channel in (value, 255 - value, 7)])
     if seen_through:
@@ -354,7 +359,7 @@ def palette(seen_through: bool):
     return picture
 
 
-def test_grey_of_sixteen_bits_keeps_its_values(tmp_path):
+def test_grey_of_sixteen_bits_keeps_its_values(tmp_path: Path) -> None:
     deep = GREY.astype(np.uint16) * 257
     picture_folder(tmp_path, a=Image.fromarray(GREY), b=Image.fromarray(deep))
     for name in "cd":
@@ -385,7 +390,7 @@ def test_grey_of_sixteen_bits_keeps_its_values(tmp_path):
     ],
     ids=["grey", "colour", "alpha", "grey alpha", "palette", "transparent palette", "bits"],
 )
-def test_pictures_of_every_kind_are_three_colours(tmp_path, picture, values):
+def test_pictures_of_every_kind_are_three_colours(tmp_path: Path, picture: Any, values: Any) -> None:
     picture_folder(tmp_path / "one", a=picture)
     picture_folder(tmp_path / "plain", a=Image.fromarray(values))
     with warnings.catch_warnings():
@@ -394,7 +399,7 @@ def test_pictures_of_every_kind_are_three_colours(tmp_path, picture, values):
     assert torch.equal(images, load_data(str(tmp_path / "plain"), size=16).arrays()[0])
 
 
-def test_pictures_are_prepared_as_torchvision_does(tmp_path):
+def test_pictures_are_prepared_as_torchvision_does(tmp_path: Path) -> None:
     from impq_opt.data.pictures import IMAGENET
     from impq_opt.data.torchvision import torchvision_module
 
@@ -417,7 +422,7 @@ def test_pictures_are_prepared_as_torchvision_does(tmp_path):
         ("text.bmp", lambda whole: b"not a picture\nat all", "text.bmp: is a broken file or no picture"),
     ],
 )
-def test_a_broken_picture_is_named(tmp_path, name, content, said):
+def test_a_broken_picture_is_named(tmp_path: Path, name: str, content: Callable[..., Any], said: str) -> None:
     picture_folder(tmp_path, a=Image.fromarray(COLOUR))
     Image.fromarray(COLOUR).save(tmp_path / f"whole{name[-4:]}")
     (tmp_path / "a" / name).write_bytes(content((tmp_path / f"whole{name[-4:]}").read_bytes()))
@@ -427,7 +432,7 @@ def test_a_broken_picture_is_named(tmp_path, name, content, said):
     assert "\n" not in str(told.value)
 
 
-def test_values_without_a_white_are_told(tmp_path):
+def test_values_without_a_white_are_told(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     for values in (np.full((9, 9), 70000, np.int32), np.full((9, 9), 3.0, np.float32), np.full((9, 9), np.nan, "f4")):
         Image.fromarray(values).save(tmp_path / "a" / "1.tif")
@@ -435,7 +440,7 @@ def test_values_without_a_white_are_told(tmp_path):
             load_data(str(tmp_path), size=8).arrays()
 
 
-def test_hidden_and_empty_folders_are_no_classes(tmp_path):
+def test_hidden_and_empty_folders_are_no_classes(tmp_path: Path) -> None:
     picture_folder(tmp_path, bee=Image.fromarray(GREY), cat=Image.fromarray(GREY))
     for name in (".ipynb_checkpoints", "@eaDir", "__MACOSX", ".git"):
         picture_folder(tmp_path, **{name: Image.fromarray(GREY)})
@@ -456,7 +461,7 @@ def test_hidden_and_empty_folders_are_no_classes(tmp_path):
     assert "no class" in empty
 
 
-def test_classes_are_those_of_training(tmp_path):
+def test_classes_are_those_of_training(tmp_path: Path) -> None:
     for part, names in (("train", "abcd"), ("val", "acd")):
         picture_folder(tmp_path / part, **{name: Image.fromarray(GREY) for name in names})
     (tmp_path / "val" / "b").mkdir()
@@ -469,7 +474,7 @@ def test_classes_are_those_of_training(tmp_path):
         load_data(str(tmp_path), "validation", size=16)
 
 
-def test_a_folder_without_classes_is_told(tmp_path):
+def test_a_folder_without_classes_is_told(tmp_path: Path) -> None:
     Image.fromarray(GREY).save(tmp_path / "1.png")
     (tmp_path / ".hidden").mkdir()
     with pytest.raises(DataError, match=r"one sub-folder of pictures per class, got \['.hidden', '1.png'\]"):

@@ -1,5 +1,7 @@
 """Networks and data by name, and the command line of measuring."""
 
+from __future__ import annotations
+
 import gzip
 import json
 import pickle
@@ -7,6 +9,7 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,7 +39,7 @@ fashion = pytest.mark.skipif(not DEBIAN.is_dir(), reason="Debian's package datas
         ("mobilenet-v1", (3, 224, 224), 4_209_088, 11_944, 568.74e6),
     ],
 )
-def test_networks_have_the_sizes_of_the_papers(name, shape, weights, kernels, macs):
+def test_networks_have_the_sizes_of_the_papers(name: str, shape: Any, weights: int, kernels: int, macs: float) -> None:
     traced = trace(FACTORIES[name](), torch.zeros(1, *shape))
     assert sum(np.prod(site.shape) for site in traced.weights) == weights
     assert sum(site.shape[0] for site in traced.weights) == kernels
@@ -44,7 +47,7 @@ def test_networks_have_the_sizes_of_the_papers(name, shape, weights, kernels, ma
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v2", "swin_t"])
-def test_torchvision_classifiers_are_traced(name):
+def test_torchvision_classifiers_are_traced(name: str) -> None:
     network = load_network(name, classes=7, untrained=True)
     x = torch.rand(2, 3, 64, 64)
     traced = trace(network, x)
@@ -55,12 +58,12 @@ def test_torchvision_classifiers_are_traced(name):
 
 @fashion
 @pytest.mark.parametrize("name", SHIPPED)
-def test_a_shipped_network_reaches_its_accuracy(name):
+def test_a_shipped_network_reaches_its_accuracy(name: Any) -> None:
     images, labels = load_data(SHIPPED[name].data, "test").arrays()
     assert accuracy(load_network(name), Dataset(images[:1000], labels[:1000])) > 0.9
 
 
-def test_weights_are_read_and_never_unpickled(tmp_path):
+def test_weights_are_read_and_never_unpickled(tmp_path: Path) -> None:
     network = digits_network()
     state = network.state_dict()
     save_file({k: v.contiguous() for k, v in state.items()}, tmp_path / "w.safetensors")
@@ -73,7 +76,7 @@ def test_weights_are_read_and_never_unpickled(tmp_path):
         read_state(tmp_path / "whole.pt")
 
     class Trap:
-        def __reduce__(self):
+        def __reduce__(self) -> Any:
             return (Path.touch, (tmp_path / "sprung",))
 
     (tmp_path / "trap.pt").write_bytes(pickle.dumps({"a": Trap()}))
@@ -82,7 +85,7 @@ def test_weights_are_read_and_never_unpickled(tmp_path):
     assert not (tmp_path / "sprung").exists()
 
 
-def test_bad_weights_and_networks_are_told(tmp_path):
+def test_bad_weights_and_networks_are_told(tmp_path: Path) -> None:
     (tmp_path / "bad.safetensors").write_bytes(b"12345678nonsense")
     with pytest.raises(FileError, match="not a state dict"):
         read_state(tmp_path / "bad.safetensors")
@@ -101,7 +104,7 @@ def test_bad_weights_and_networks_are_told(tmp_path):
         load_network("os:getcwd")
 
 
-def test_data_of_every_kind_is_read(tmp_path):
+def test_data_of_every_kind_is_read(tmp_path: Path) -> None:
     digits = load_data("digits", "test")
     assert len(load_data("digits")) + len(load_data("digits", "validation")) + len(digits) == 1797
     np.savez(tmp_path / "d.npz", images=np.zeros((3, 1, 8, 8)), labels=np.arange(3))
@@ -119,7 +122,7 @@ def test_data_of_every_kind_is_read(tmp_path):
     assert folder.classes == 2
 
 
-def test_cifar10_is_read_where_torchvision_keeps_it(tmp_path, monkeypatch):
+def test_cifar10_is_read_where_torchvision_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = torchvision_module("datasets")
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
@@ -135,13 +138,15 @@ def test_cifar10_is_read_where_torchvision_keeps_it(tmp_path, monkeypatch):
     assert len(load_data("cifar10", "test", root=tmp_path)) == 10
 
 
-def write_idx(path, array, zipped):
+def write_idx(path: Any, array: Any, zipped: Any) -> None:
     data = struct.pack(">HBB", 0, 8, array.ndim) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
     path.write_bytes(gzip.compress(data) if zipped else data)
 
 
 @pytest.mark.parametrize("zipped", [False, True])
-def test_fashion_mnist_is_looked_for_in_three_places(tmp_path, monkeypatch, zipped):
+def test_fashion_mnist_is_looked_for_in_three_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zipped: bool
+) -> None:
     monkeypatch.setattr("impq_opt.data.fashion_mnist.DEBIAN", tmp_path / "debian")
     with pytest.raises(DataError) as told:
         load_fashion_mnist("test", tmp_path, download=False)
@@ -161,7 +166,7 @@ def test_fashion_mnist_is_looked_for_in_three_places(tmp_path, monkeypatch, zipp
         load_fashion_mnist("test", tmp_path, download=False)
 
 
-def test_bad_data_is_told(tmp_path):
+def test_bad_data_is_told(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="did you mean 'digits'"):
         load_data("digit")
     with pytest.raises(OptionError, match="split"):
@@ -180,7 +185,7 @@ def test_bad_data_is_told(tmp_path):
         load_data(str(tmp_path / "nan.npz"))
 
 
-def test_torchvision_is_imported_beside_another_torch_build():
+def test_torchvision_is_imported_beside_another_torch_build() -> None:
     """In a fresh process, where nothing has declared its operators yet."""
     code = (
         "from impq_opt.data.torchvision import torchvision_module as t; m = t('models'); m.resnet18(); "
@@ -190,13 +195,15 @@ def test_torchvision_is_imported_beside_another_torch_build():
 
 
 @pytest.fixture
-def weights(tmp_path):
+def weights(tmp_path: Path) -> Any:
     path = tmp_path / "digits.safetensors"
     save_file({k: v.contiguous() for k, v in digits_network().state_dict().items()}, path)
     return path
 
 
-def test_the_command_measures_and_the_problem_solves(tmp_path, weights, capsys):
+def test_the_command_measures_and_the_problem_solves(
+    tmp_path: Path, weights: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "problem.toml"
     common = ["small-cnn", "--weights", str(weights), "--data", "digits", "--samples", "64", "--threads", "1"]
     assert run(["measure", *common, "--groups", "block:32", "--estimator", "top:3", "-o", str(out), "--json"]) == 0
@@ -226,7 +233,9 @@ def test_the_command_measures_and_the_problem_solves(tmp_path, weights, capsys):
         (["small-cnn", "--weights", "W"], "data"),
     ],
 )
-def test_bad_usage_ends_in_one_sentence(arguments, said, tmp_path, weights, capsys):
+def test_bad_usage_ends_in_one_sentence(
+    arguments: Any, said: str, tmp_path: Path, weights: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "problem.toml"
     assert run(["measure", *(str(weights) if a == "W" else a for a in arguments), "-o", str(out)]) == 2
     told = capsys.readouterr().err
@@ -235,14 +244,14 @@ def test_bad_usage_ends_in_one_sentence(arguments, said, tmp_path, weights, caps
     assert not out.exists()
 
 
-def test_a_factory_of_ones_own(tmp_path, monkeypatch):
+def test_a_factory_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_networks.py").write_text("from torch import nn\ndef tiny(): return nn.Linear(64, 10)\n")
     monkeypatch.chdir(tmp_path)
     assert load_network("my_networks:tiny").out_features == 10
 
 
 @pytest.mark.parametrize("name", ["resnet20-fashion-mnist", "resnet20-fashion-mnist-kernel"])
-def test_the_gallery_was_measured_on_the_shipped_network(name):
+def test_the_gallery_was_measured_on_the_shipped_network(name: str) -> None:
     """Ranges, sizes and clips of the problem are those of the weights in the package."""
     problem, network = load_problem(gallery_path(name)), load_network("resnet20-fashion-mnist")
     traced = trace(network, torch.zeros(1, 1, 28, 28), residual="accumulate")
@@ -260,7 +269,7 @@ def test_the_gallery_was_measured_on_the_shipped_network(name):
 
 
 @fashion
-def test_the_gallery_is_measured_again_from_fewer_samples():
+def test_the_gallery_is_measured_again_from_fewer_samples() -> None:
     """Sensitivities of another 4000 samples rank the layers as the shipped ones do."""
     problem = load_problem(gallery_path("resnet20-fashion-mnist"))
     torch.set_num_threads(1)

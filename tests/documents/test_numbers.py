@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import time
 from fractions import Fraction
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,13 +83,13 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("text", READ, ids=lambda text: repr(text[:20]))
-def test_what_spells_a_number_is_read_exactly(text):
+def test_what_spells_a_number_is_read_exactly(text: Any) -> None:
     assert read_exact(text, "x") == READ[text]
 
 
 @pytest.mark.parametrize("text", REFUSED, ids=lambda text: repr(text[:20]))
 @pytest.mark.parametrize("read", [read_exact, read_float, read_whole])
-def test_what_does_not_is_refused_at_once_in_one_sentence(text, read):
+def test_what_does_not_is_refused_at_once_in_one_sentence(text: Any, read: Any) -> None:
     started = time.monotonic()
     with pytest.raises(FileError) as told:
         read(text, "table.csv: line 3", error=FileError)
@@ -96,7 +98,7 @@ def test_what_does_not_is_refused_at_once_in_one_sentence(text, read):
 
 
 @pytest.mark.parametrize("value", [None, True, np.bool_(True), [1], 1j, b"1", float("nan"), np.inf, np.float64("-inf")])
-def test_values_that_are_no_numbers_are_refused(value):
+def test_values_that_are_no_numbers_are_refused(value: Any) -> None:
     with pytest.raises(ProblemError):
         read_exact(value, "x")
 
@@ -104,7 +106,7 @@ def test_values_that_are_no_numbers_are_refused(value):
 @pytest.mark.parametrize(
     "value", [10**DIGITS, Fraction(1, 10**DIGITS), -(10 ** (20 * DIGITS))], ids=["long", "small", "longer"]
 )
-def test_whole_numbers_beyond_the_limit_are_told_without_being_written_out(value):
+def test_whole_numbers_beyond_the_limit_are_told_without_being_written_out(value: Any) -> None:
     with pytest.raises(ProblemError, match="digits"):
         read_exact(value, "x")
     with pytest.raises(ProblemError):
@@ -113,7 +115,7 @@ def test_whole_numbers_beyond_the_limit_are_told_without_being_written_out(value
 
 @given(st.floats(allow_nan=False, allow_infinity=False) | st.integers() | st.fractions())
 @settings(max_examples=200, deadline=None)
-def test_whatever_is_written_is_read_again(value):
+def test_whatever_is_written_is_read_again(value: Any) -> None:
     exact = Fraction(value)
     assert read_exact(str(exact), "x") == exact
     assert read_exact(value, "x") == exact
@@ -125,7 +127,7 @@ def test_whatever_is_written_is_read_again(value):
 
 @given(st.text("0123456789.eE+-/ _x", max_size=12))
 @settings(max_examples=500, deadline=None)
-def test_any_text_is_a_number_as_fraction_reads_it_or_refused(text):
+def test_any_text_is_a_number_as_fraction_reads_it_or_refused(text: Any) -> None:
     try:
         found = read_exact(text, "x")
     except InputError:
@@ -133,7 +135,7 @@ def test_any_text_is_a_number_as_fraction_reads_it_or_refused(text):
     assert found == Fraction(text)
 
 
-def test_whole_numbers_keep_every_digit():
+def test_whole_numbers_keep_every_digit() -> None:
     assert read_whole("9007199254740993", "x") == 2**53 + 1
     assert read_whole("1e3", "x") == read_whole("1000.0", "x") == read_whole(1000.0, "x") == 1000
     for text in ("0.5", "1e-1", "1/3"):
@@ -141,7 +143,7 @@ def test_whole_numbers_keep_every_digit():
             read_whole(text, "x")
 
 
-def test_floats_are_the_nearest_and_within_their_range():
+def test_floats_are_the_nearest_and_within_their_range() -> None:
     generator = random.Random(5)
     for _ in range(200):
         digits = f"{generator.randrange(10**20)}e{generator.randrange(-320, 280)}"
@@ -152,7 +154,7 @@ def test_floats_are_the_nearest_and_within_their_range():
             read_float(text, "x")
 
 
-def test_tables_keep_every_digit_of_whole_costs_and_sizes(tmp_path):
+def test_tables_keep_every_digit_of_whole_costs_and_sizes(tmp_path: Path) -> None:
     from impq_opt.exchange.tabular import Csv
 
     path = tmp_path / "t.csv"
@@ -178,7 +180,7 @@ def test_tables_keep_every_digit_of_whole_costs_and_sizes(tmp_path):
                 Csv().problem(Csv().load([path]))
 
 
-def test_quantities_are_read_by_the_same_reader():
+def test_quantities_are_read_by_the_same_reader() -> None:
     from impq_opt.costs import parse_quantity
     from impq_opt.errors import OptionError
 

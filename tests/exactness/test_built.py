@@ -8,6 +8,7 @@ import sys
 import warnings
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ WORDS = "compiled parts of impq-opt were built from other C sources than those b
 
 
 @pytest.fixture
-def part(tmp_path, monkeypatch):
+def part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A copy of the sources with a build beside it, as an editable install has them."""
     for file in (ROOT / "impq_opt" / "exactness").glob("*.[ch]"):
         shutil.copy(file, tmp_path)
@@ -40,13 +41,13 @@ def part(tmp_path, monkeypatch):
     return copy, built, tmp_path
 
 
-def test_a_build_of_the_sources_beside_it_is_used(part):
+def test_a_build_of_the_sources_beside_it_is_used(part: Any) -> None:
     copy, built, _ = part
     assert copy.load("somewhere._exact") is built
 
 
 @pytest.mark.parametrize("changed", ["_exact.c", "_sums.h", "_new.h"])
-def test_a_build_of_other_sources_is_not_used_and_says_so(part, changed):
+def test_a_build_of_other_sources_is_not_used_and_says_so(part: Any, changed: str) -> None:
     copy, _, folder = part
     with (folder / changed).open("a") as file:
         file.write("/* changed */\n")
@@ -54,25 +55,25 @@ def test_a_build_of_other_sources_is_not_used_and_says_so(part, changed):
         assert copy.load("somewhere._exact") is None
 
 
-def test_a_build_from_before_digests_is_an_old_one(part):
+def test_a_build_from_before_digests_is_an_old_one(part: Any) -> None:
     copy, built, _ = part
     del built.SOURCES
     with pytest.warns(RuntimeWarning, match=WORDS):
         assert copy.load("somewhere._exact") is None
 
 
-def test_without_sources_there_is_nothing_to_compare(part):
+def test_without_sources_there_is_nothing_to_compare(part: Any) -> None:
     copy, built, folder = part
     (folder / "_exact.c").unlink()
     built.SOURCES = "anything"
     assert copy.load("somewhere._exact") is built
 
 
-def test_what_was_not_built_is_none(part):
+def test_what_was_not_built_is_none(part: Any) -> None:
     assert part[0].load("somewhere._stars") is None
 
 
-def test_several_old_parts_warn_once():
+def test_several_old_parts_warn_once() -> None:
     code = f"""
 import sys, types, warnings
 sys.path.insert(0, {str(ROOT)!r})
@@ -88,7 +89,7 @@ for name, place in {PARTS!r}.items():
 
 
 @pytest.mark.parametrize("name", PARTS)
-def test_the_builds_of_this_checkout_are_up_to_date(name):
+def test_the_builds_of_this_checkout_are_up_to_date(name: Any) -> None:
     pytest.importorskip(name)
     if Path(impq_opt.__file__).parents[1] != ROOT or build.PURE:
         pytest.skip("another installation is tested, or NumPy in any case")

@@ -1,9 +1,13 @@
 """Every exchange format: what comes in, what goes out, and what is refused. Peers' own parsers: test_exchange_peers."""
 
+from __future__ import annotations
+
 import json
 import re
 from dataclasses import replace
 from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +31,7 @@ WEIGHTS_ONLY = ["gptqmodel", "llama.cpp", "mlx"]
 PARQUET = pytest.param("parquet", marks=pytest.mark.peer("pyarrow"))
 
 
-def llama(bits=(2, 3, 4, 5, 6, 8), seed=0):
+def llama(bits: Any = (2, 3, 4, 5, 6, 8), seed: int = 0) -> Problem:
     rng = np.random.default_rng(seed)
     groups = [
         Group(name, size=256 * int(rng.integers(1, 40)), sensitivity=float(10 ** rng.uniform(-3, 1)), bits=bits)
@@ -36,7 +40,7 @@ def llama(bits=(2, 3, 4, 5, 6, 8), seed=0):
     return Problem.declare(groups, bound=0.05)
 
 
-def read_back(name, data):  # noqa: PLR0911 - one way a format
+def read_back(name: Any, data: Any) -> Any:  # noqa: PLR0911 - one way a format
     """Return layer -> (name of the precision or bits), read from a file by rules written here once more."""
     if name == "llama.cpp":
         lines = [line.split("=") for line in data.decode().split()]
@@ -78,7 +82,7 @@ def read_back(name, data):  # noqa: PLR0911 - one way a format
 
 @pytest.mark.parametrize("name", [name for name in WRITERS if name not in ("csv", "llama.cpp")])
 @pytest.mark.parametrize("seed", range(3))
-def test_a_written_file_says_what_the_allocation_says(name, seed):
+def test_a_written_file_says_what_the_allocation_says(name: Any, seed: int) -> None:
     target = make_format(name)
     # two pins, so that every answer has two precisions and a mix-up would show
     problem = llama(seed=seed, bits=(2, 3, 4, 5, 6, 8, 16)).revise(pins={LAYERS[3]: 8, LAYERS[13]: 4})
@@ -92,7 +96,7 @@ def test_a_written_file_says_what_the_allocation_says(name, seed):
     assert (expected[LAYERS[3]], expected[LAYERS[13]]) == (8, 4)
 
 
-def test_llama_cpp_patterns_match_their_own_tensor_only():
+def test_llama_cpp_patterns_match_their_own_tensor_only() -> None:
     target = make_format("llama.cpp")
     found = solve(target.prepare(llama()))
     patterns = read_back("llama.cpp", target.dump(found))
@@ -105,7 +109,7 @@ def test_llama_cpp_patterns_match_their_own_tensor_only():
     assert "output.weight" in tensors
 
 
-def test_llama_cpp_widths_are_ggml_block_sizes():
+def test_llama_cpp_widths_are_ggml_block_sizes() -> None:
     widths = {p.name: float(p.width) for p in make_format("llama.cpp").precisions()}
     # bits per weight as llama.cpp's own documentation of the types gives them
     known = {"q2_k": 2.625, "q3_k": 3.4375, "q4_k": 4.5, "q5_k": 5.5, "q6_k": 6.5625, "q8_0": 8.5, "iq4_xs": 4.25,
@@ -114,7 +118,7 @@ def test_llama_cpp_widths_are_ggml_block_sizes():
 
 
 @pytest.mark.parametrize("name", [n for n in WRITERS if n != "csv"])
-def test_prepared_costs_count_scales_and_zero_points(name):
+def test_prepared_costs_count_scales_and_zero_points(name: Any) -> None:
     target = make_format(name)
     problem = target.prepare(llama(bits=(2, 3, 4, 5, 6, 8, 16)))
     found = solve(problem, bound=1.0)
@@ -127,7 +131,7 @@ def test_prepared_costs_count_scales_and_zero_points(name):
 
 
 @pytest.mark.parametrize("name", [n for n in WRITERS if n != "csv"])
-def test_fused_projections_are_tied_where_the_target_fuses_them(name):
+def test_fused_projections_are_tied_where_the_target_fuses_them(name: Any) -> None:
     target = make_format(name)
     problem = target.prepare(llama(bits=(4, 8)))
     tied = {tuple(problem.names[g] for g in tie) for tie in problem.ties}
@@ -137,7 +141,7 @@ def test_fused_projections_are_tied_where_the_target_fuses_them(name):
     assert tied == (expected if target.fused else set())
 
 
-def test_experts_and_linear_attention_are_fused():
+def test_experts_and_linear_attention_are_fused() -> None:
     names = [f"model.layers.0.mlp.experts.{e}.{p}" for e in range(3) for p in ("gate_proj", "up_proj", "down_proj")]
     names += ["model.layers.1.linear_attn.in_proj_qkv", "model.layers.1.linear_attn.in_proj_z", "other.q_proj"]
     ties = fused_ties(Problem.from_sensitivities([1] * 12, [1.0] * 12, names=names).names)
@@ -145,7 +149,7 @@ def test_experts_and_linear_attention_are_fused():
 
 
 @pytest.mark.parametrize("name", [n for n in WRITERS if n not in ("csv",)])
-def test_kernels_of_different_bits_are_refused_in_one_sentence(name):
+def test_kernels_of_different_bits_are_refused_in_one_sentence(name: Any) -> None:
     from impq_opt import GroupNames
 
     names = GroupNames(("blk.0.attn_q", "blk.0.attn_k"), ((3,), ()), ("blk.0.attn_q", "blk.0.attn_k"))
@@ -157,7 +161,7 @@ def test_kernels_of_different_bits_are_refused_in_one_sentence(name):
 
 
 @pytest.mark.parametrize("name", [n for n in WRITERS if n not in ("csv",)])
-def test_precisions_that_the_target_lacks_are_refused(name):
+def test_precisions_that_the_target_lacks_are_refused(name: Any) -> None:
     problem = Problem.declare([Group("blk.0.attn_q", size=256, sensitivity=1.0, bits=(0.5, 12))], bound=1.0)
     with pytest.raises(AllocationError, match=r"blk\.0\.attn_q: has .* stores"):
         make_format(name).dump(solve(problem))
@@ -165,7 +169,7 @@ def test_precisions_that_the_target_lacks_are_refused(name):
         make_format(name).prepare(problem)
 
 
-def with_activations(input_bits):
+def with_activations(input_bits: Any) -> Problem:
     groups = [
         Group("conv", size=432, sensitivity=1.0, bits=(4, 8), reads="image"),
         Group("image", size=3072, sensitivity=0.5, bits=input_bits, kind="activation"),
@@ -174,13 +178,13 @@ def with_activations(input_bits):
 
 
 @pytest.mark.parametrize("name", WEIGHTS_ONLY)
-def test_activations_are_not_dropped_silently(name):
+def test_activations_are_not_dropped_silently(name: Any) -> None:
     with pytest.raises(AllocationError, match="stores weights only"):
         make_format(name).dump(solve(with_activations((8,))))
 
 
 @pytest.mark.parametrize("name", [n for n in WRITERS if n not in ("csv", "onnxruntime", *WEIGHTS_ONLY)])
-def test_input_precisions_are_checked(name):
+def test_input_precisions_are_checked(name: Any) -> None:
     target = make_format(name)
     eight = target.dump(solve(with_activations((8,))))
     none = target.dump(solve(with_activations((16,))))
@@ -189,7 +193,7 @@ def test_input_precisions_are_checked(name):
         target.dump(solve(with_activations((7,))))
 
 
-def test_pins_survive_preparing():
+def test_pins_survive_preparing() -> None:
     problem = llama(bits=(2, 4, 8)).revise(pins={"lm_head": 8})
     prepared = make_format("llama.cpp").prepare(problem)
     assert prepared.candidates.labels(0)[prepared.pins[len(LAYERS) - 1]] == "q8_0"
@@ -197,7 +201,7 @@ def test_pins_survive_preparing():
         make_format("compressed-tensors").prepare(problem.revise(pins={LAYERS[3]: 2}))
 
 
-def test_weights_only_keeps_everything_about_the_weights():
+def test_weights_only_keeps_everything_about_the_weights() -> None:
     groups = [
         Group("a", size=10, sensitivity=1.0, bits=(2, 4, 8), reads="x"),
         Group("x", size=50, sensitivity=5.0, bits=(8,), kind="activation"),
@@ -221,11 +225,11 @@ def test_weights_only_keeps_everything_about_the_weights():
 # -- readers -------------------------------------------------------------------------------------------------------
 
 
-def changes(*pairs):
+def changes(*pairs: Any) -> list[Any]:
     return [{"dkld": kld, "dbits": bits} for kld, bits in pairs]
 
 
-def test_exllamav3_measurements(tmp_path):
+def test_exllamav3_measurements(tmp_path: Path) -> None:
     document = {
         "base": {"dir": "b", "bpw": 2.0},
         "alts": [{"dir": "c", "bpw": 3.0}, {"dir": "d", "bpw": 4.0}],
@@ -244,7 +248,7 @@ def test_exllamav3_measurements(tmp_path):
     assert list(problem.names) == ["l.0.q + l.0.k", "l.1"]
 
 
-def autoround_caches(folder, seed=0):
+def autoround_caches(folder: Any, seed: int = 0) -> Any:
     """Write caches as AutoScheme writes them, one a scheme."""
     rng = np.random.default_rng(seed)
     sizes = {name: 128 * int(rng.integers(8, 64)) for name in LAYERS}
@@ -265,7 +269,7 @@ def autoround_caches(folder, seed=0):
     return paths, sizes
 
 
-def test_autoround_caches_in_and_layer_config_out(tmp_path):
+def test_autoround_caches_in_and_layer_config_out(tmp_path: Path) -> None:
     paths, sizes = autoround_caches(tmp_path)
     target = make_format("autoround")
     problem = target.read(*paths)
@@ -295,7 +299,7 @@ def test_autoround_caches_in_and_layer_config_out(tmp_path):
         ((4,), False),
     ],
 )
-def test_autoround_caches_that_leave_scales_out_keep_their_sizes(schemes, bare):
+def test_autoround_caches_that_leave_scales_out_keep_their_sizes(schemes: Any, bare: Any) -> None:
     sizes = {"a": 128 * 9, "b": 128 * 40}
     caches = [
         {
@@ -313,7 +317,7 @@ def test_autoround_caches_that_leave_scales_out_keep_their_sizes(schemes, bare):
     assert problem.costs[0].source.endswith("weights alone" if bare else "weights, scales, zeros")
 
 
-def test_modelopt_scores_as_json(tmp_path):
+def test_modelopt_scores_as_json(tmp_path: Path) -> None:
     stats = {
         f"{name}.quant_recipe": {
             "formats": ["NVFP4(effective-bits: 4.5)", "FP8(effective-bits: 8.0)", "NONE(effective-bits: 16.0)"],
@@ -340,7 +344,7 @@ def test_modelopt_scores_as_json(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["csv", PARQUET])
-def test_tables_round_trip(name, tmp_path):
+def test_tables_round_trip(name: Any, tmp_path: Path) -> None:
     problem = llama(bits=(2, 4, 8))
     found = solve(problem)
     target = make_format(name, candidates=True)
@@ -356,7 +360,7 @@ def test_tables_round_trip(name, tmp_path):
     assert [k % 3 for k, one in enumerate(chosen) if int(one)] == found.choice.tolist()
 
 
-def test_ragged_and_coupled_tables_round_trip(tmp_path):
+def test_ragged_and_coupled_tables_round_trip(tmp_path: Path) -> None:
     groups = [
         Group("conv[0]", size=9, damage=[0.1, 0.05], bits=(2, 8), layer="conv"),
         Group("conv[1]", size=9, damage=[0.3, 0.02, 0.01], bits=(1, 4, 8), layer="conv"),
@@ -373,7 +377,7 @@ def test_ragged_and_coupled_tables_round_trip(tmp_path):
     assert again.names.layers == ("conv", "conv", "relu")
 
 
-def test_a_plain_table_has_one_row_a_group(tmp_path):
+def test_a_plain_table_has_one_row_a_group(tmp_path: Path) -> None:
     found = solve(llama())
     rows = make_format("csv").dump(found).decode().splitlines()
     assert len(rows) == 1 + len(LAYERS)
@@ -381,7 +385,7 @@ def test_a_plain_table_has_one_row_a_group(tmp_path):
     assert bits == found.bits.tolist()
 
 
-def test_sensitivities_as_a_table(tmp_path):
+def test_sensitivities_as_a_table(tmp_path: Path) -> None:
     path = tmp_path / "e.csv"
     path.write_text("group,size,sensitivity\na,10,0.5\nb,1000,0.001\n")
     problem = make_format("csv").read(path)
@@ -410,7 +414,7 @@ def test_sensitivities_as_a_table(tmp_path):
         ("group,bits,size,damage\na,2,3,\x00\n", "row|CSV"),
     ],
 )
-def test_bad_tables_say_what_and_where(text, says, tmp_path):
+def test_bad_tables_say_what_and_where(text: str, says: str, tmp_path: Path) -> None:
     path = tmp_path / "bad.csv"
     path.write_text(text)
     with pytest.raises(ImpqError, match=says):
@@ -423,7 +427,7 @@ def test_bad_tables_say_what_and_where(text, says, tmp_path):
              '{"version": 1, "score_granularity": "per_op", "layer_scores": 4}', '{"groups": [{"layers": []}]}',
              '{"candidate_stats": {"a": {"costs": [1], "scores": [], "formats": []}}}']
 )  # fmt: skip
-def test_foreign_json_is_told_in_one_sentence(name, text, tmp_path):
+def test_foreign_json_is_told_in_one_sentence(name: Any, text: str, tmp_path: Path) -> None:
     path = tmp_path / "scores.json"
     path.write_text(text)
     with pytest.raises(ImpqError) as caught:
@@ -432,7 +436,7 @@ def test_foreign_json_is_told_in_one_sentence(name, text, tmp_path):
 
 
 @pytest.mark.parametrize("name", [PARQUET if name == "parquet" else name for name in format_names(reads=True)])
-def test_missing_files_are_told(name, tmp_path):
+def test_missing_files_are_told(name: Any, tmp_path: Path) -> None:
     with pytest.raises(FileError, match=r"no such file|cannot be read|No such file"):
         make_format(name).read(tmp_path / "nothing.json")
 
@@ -440,7 +444,7 @@ def test_missing_files_are_told(name, tmp_path):
 # -- the registry --------------------------------------------------------------------------------------------------
 
 
-def test_every_format_describes_itself():
+def test_every_format_describes_itself() -> None:
     for name in format_names():
         kind = format_class(name)
         assert kind.name == name
@@ -453,7 +457,7 @@ def test_every_format_describes_itself():
     assert all(issubclass(format_class(name), Reader) for name in format_names(reads=True))
 
 
-def test_unknown_formats_and_options_have_near_matches():
+def test_unknown_formats_and_options_have_near_matches() -> None:
     with pytest.raises(OptionError, match="did you mean 'torchao'"):
         make_format("torch-ao")
     with pytest.raises(OptionError, match="did you mean 'group_size'"):
@@ -462,7 +466,7 @@ def test_unknown_formats_and_options_have_near_matches():
         make_format("mlx", group_size=33)
 
 
-def test_formats_of_other_packages_are_found(monkeypatch):
+def test_formats_of_other_packages_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     theirs = EntryPoint("mlx-too", "impq_opt.exchange.mlx:Mlx", "impq_opt.exchange")
     taken = EntryPoint("mlx", "nowhere:Nothing", "impq_opt.exchange")
     monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [theirs, taken])
@@ -471,7 +475,7 @@ def test_formats_of_other_packages_are_found(monkeypatch):
     assert make_format("mlx").name == "mlx"  # shipped names cannot be taken
 
 
-def test_listing_formats_imports_no_peer():
+def test_listing_formats_imports_no_peer() -> None:
     import subprocess
     import sys
 

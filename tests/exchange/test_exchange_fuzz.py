@@ -1,6 +1,9 @@
 """Whatever a score file holds, reading it gives a problem or one sentence."""
 
+from __future__ import annotations
+
 import json
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -77,10 +80,10 @@ cache = st.fixed_dictionaries(
                                 st.lists(number | st.text(max_size=3), min_size=2, max_size=2))),
     ],
 )  # fmt: skip
-def test_any_document_is_read_or_told(name, documents):
+def test_any_document_is_read_or_told(name: str, documents: Any) -> None:
     @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
     @given(documents)
-    def check(document):
+    def check(document: Any) -> None:
         document = json.loads(json.dumps(document))
         try:
             problem = make_format(name).problem(document)

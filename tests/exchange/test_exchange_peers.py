@@ -3,8 +3,12 @@
 Each test is marked with the peers that it needs.
 """
 
+from __future__ import annotations
+
 import importlib.util
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # peers warn of their own aff
 
 
 @pytest.fixture(autouse=True)
-def mixed_torch_installation():
+def mixed_torch_installation() -> None:
     """Peers import torchvision by way of transformers; see impq_opt.data.torchvision."""
     if importlib.util.find_spec("torchvision") is not None:
         from impq_opt.data.torchvision import torchvision_module
@@ -24,7 +28,7 @@ def mixed_torch_installation():
         torchvision_module()
 
 
-def mlp(seed=0):
+def mlp(seed: int = 0) -> Any:
     import torch
 
     torch.manual_seed(seed)
@@ -33,7 +37,7 @@ def mlp(seed=0):
     )
 
 
-def mlp_problem(bits=(2, 4, 8), inputs=()):
+def mlp_problem(bits: Any = (2, 4, 8), inputs: Any = ()) -> Problem:
     rng = np.random.default_rng(0)
     weights = [("0", 8192, "a"), ("2", 12288, "b"), ("4", 960, "c")]
     groups = [
@@ -49,7 +53,7 @@ def mlp_problem(bits=(2, 4, 8), inputs=()):
 
 
 @pytest.mark.peer("torch", "torchao")
-def test_torchao_quantizes_and_runs_a_model_as_allocated():
+def test_torchao_quantizes_and_runs_a_model_as_allocated() -> None:
     import torch
     from torchao.quantization import quantize_
 
@@ -73,7 +77,7 @@ def test_torchao_quantizes_and_runs_a_model_as_allocated():
 
 
 @pytest.mark.peer("torch", "torchao")
-def test_torchao_reads_dynamic_inputs_and_layers_left_alone():
+def test_torchao_reads_dynamic_inputs_and_layers_left_alone() -> None:
     from torchao.core.config import config_from_dict, config_to_dict
 
     target = make_format("torchao")
@@ -87,7 +91,7 @@ def test_torchao_reads_dynamic_inputs_and_layers_left_alone():
 
 
 @pytest.mark.peer("torch", "torchao")
-def test_torchao_quantizes_convolutions():
+def test_torchao_quantizes_convolutions() -> None:
     import torch
     from torchao.quantization import quantize_
 
@@ -102,7 +106,7 @@ def test_torchao_quantizes_convolutions():
 @pytest.mark.peer("torch", "torchao")
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
 @pytest.mark.parametrize("group_size", [0, 32])
-def test_torchao_keeps_a_byte_a_weight_as_its_limits_say(bits, group_size):
+def test_torchao_keeps_a_byte_a_weight_as_its_limits_say(bits: int, group_size: int) -> None:
     import torch
     from torchao.quantization import quantize_
 
@@ -120,7 +124,7 @@ def test_torchao_keeps_a_byte_a_weight_as_its_limits_say(bits, group_size):
 
 
 @pytest.mark.peer("torch", "auto_round", "transformers")
-def test_autoround_reads_the_same_caches_and_takes_the_layer_config(tmp_path):
+def test_autoround_reads_the_same_caches_and_takes_the_layer_config(tmp_path: Path) -> None:
     from dataclasses import asdict
 
     from auto_round.auto_scheme.delta_loss import _load_autoscheme_scores, _save_autoscheme_scores
@@ -151,7 +155,7 @@ def test_autoround_reads_the_same_caches_and_takes_the_layer_config(tmp_path):
 
 
 @pytest.mark.peer("torch", "auto_round", "transformers")
-def test_autoround_own_search_is_never_better(tmp_path):
+def test_autoround_own_search_is_never_better(tmp_path: Path) -> None:
     from auto_round.auto_scheme.delta_loss import choose_bits_per_layer_with_path
 
     rng = np.random.default_rng(3)
@@ -177,7 +181,7 @@ def test_autoround_own_search_is_never_better(tmp_path):
 
 @pytest.mark.peer("torch", "auto_round", "transformers")
 @pytest.mark.parametrize("bare", [False, True])
-def test_autoround_counts_scales_unless_told_not_to(bare):
+def test_autoround_counts_scales_unless_told_not_to(bare: bool) -> None:
     import torch
     from auto_round.auto_scheme.utils import compute_layer_bits
 
@@ -196,7 +200,7 @@ def test_autoround_counts_scales_unless_told_not_to(bare):
 
 
 @pytest.mark.peer("torch", "compressed_tensors")
-def test_compressed_tensors_reads_and_applies_the_config_groups():
+def test_compressed_tensors_reads_and_applies_the_config_groups() -> None:
     import torch
     from compressed_tensors.quantization import apply_quantization_config
 
@@ -214,7 +218,7 @@ def test_compressed_tensors_reads_and_applies_the_config_groups():
 @pytest.mark.peer("torch", "compressed_tensors")
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("kind", ["float32", "bfloat16"])
-def test_compressed_tensors_stores_scales_as_wide_as_the_weights(bits, kind):
+def test_compressed_tensors_stores_scales_as_wide_as_the_weights(bits: int, kind: str) -> None:
     import torch
     from compressed_tensors.compressors import ModelCompressor
     from compressed_tensors.quantization import apply_quantization_config
@@ -231,7 +235,7 @@ def test_compressed_tensors_stores_scales_as_wide_as_the_weights(bits, kind):
 
 
 @pytest.mark.peer("torch", "compressed_tensors")
-def test_compressed_tensors_reads_dynamic_inputs():
+def test_compressed_tensors_reads_dynamic_inputs() -> None:
     config = make_format("compressed-tensors").native(solve(mlp_problem(bits=(8,), inputs=(8, 8, 8)), bound=9.0))
     (group,) = config.config_groups.values()
     assert group.input_activations.num_bits == 8
@@ -242,7 +246,7 @@ def test_compressed_tensors_reads_dynamic_inputs():
 
 
 @pytest.fixture(scope="module")
-def searched(tmp_path_factory):
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Run ModelOpt's own auto_quantize on a small network; return its search state and checkpoint."""
     import torch
 
@@ -276,7 +280,7 @@ def searched(tmp_path_factory):
 
 @pytest.mark.peer("torch", "modelopt")
 @pytest.mark.parametrize("effective_bits", [2.5, 3.0, 4.5, 6.0, 8.0])
-def test_modelopt_search_step_is_replaced_and_never_worse(searched, effective_bits):
+def test_modelopt_search_step_is_replaced_and_never_worse(searched: Any, effective_bits: float) -> None:
     from modelopt.torch.quantization.algorithms import _resolve_best_recipe
 
     state, _ = searched
@@ -295,7 +299,7 @@ def test_modelopt_search_step_is_replaced_and_never_worse(searched, effective_bi
 
 
 @pytest.mark.peer("torch", "modelopt")
-def test_modelopt_applies_the_answer(searched):
+def test_modelopt_applies_the_answer(searched: Any) -> None:
     import torch
     from modelopt.torch import quantization
 
@@ -315,14 +319,14 @@ def test_modelopt_applies_the_answer(searched):
 
 
 @pytest.mark.peer("torch", "modelopt")
-def test_modelopt_checkpoints_are_read(searched):
+def test_modelopt_checkpoints_are_read(searched: Any) -> None:
     state, checkpoint = searched
     target = make_format("modelopt")
     assert target.read(checkpoint).digest == target.problem(state).digest
 
 
 @pytest.mark.peer("torch", "modelopt")
-def test_modelopt_runs_a_configuration_written_from_nothing():
+def test_modelopt_runs_a_configuration_written_from_nothing() -> None:
     import torch
     from modelopt.torch import quantization
 
@@ -338,7 +342,7 @@ def test_modelopt_runs_a_configuration_written_from_nothing():
 
 
 @pytest.mark.peer("torch", "modelopt")
-def test_modelopt_reads_its_floating_formats():
+def test_modelopt_reads_its_floating_formats() -> None:
     import torch
     from modelopt.torch import quantization
 
@@ -358,7 +362,9 @@ def test_modelopt_reads_its_floating_formats():
     ("precision", "width", "stored"),
     [("8", 8, "int8"), ("FP8", 8, "float8_e4m3fn"), ("NVFP4", 4.5, "uint8"), *((str(b), b, None) for b in range(2, 8))],
 )
-def test_modelopt_exports_the_checkpoints_that_its_limits_say(precision, width, stored, tmp_path):
+def test_modelopt_exports_the_checkpoints_that_its_limits_say(
+    precision: Any, width: Any, stored: Any, tmp_path: Path
+) -> None:
     import torch
     from modelopt.torch import quantization
     from modelopt.torch.export import export_hf_checkpoint
@@ -392,7 +398,7 @@ def test_modelopt_exports_the_checkpoints_that_its_limits_say(precision, width, 
 
 
 @pytest.mark.peer("gguf")
-def test_llama_cpp_precisions_have_the_block_sizes_of_gguf():
+def test_llama_cpp_precisions_have_the_block_sizes_of_gguf() -> None:
     from gguf.constants import GGML_QUANT_SIZES
 
     theirs = {kind.name.casefold(): sizes for kind, sizes in GGML_QUANT_SIZES.items()}
@@ -404,7 +410,7 @@ def test_llama_cpp_precisions_have_the_block_sizes_of_gguf():
 # -- a trained ResNet-20 -------------------------------------------------------------------------------------------
 
 
-def trained():
+def trained() -> Any:
     """Return the network that ships, images and labels of the test set, and its share of right answers."""
     import torch
 
@@ -424,7 +430,7 @@ def trained():
 
 
 @pytest.mark.peer("torch", "torchao")
-def test_torchao_keeps_a_trained_networks_accuracy():
+def test_torchao_keeps_a_trained_networks_accuracy() -> None:
     import torch
     from torchao.quantization import quantize_
 
@@ -443,7 +449,7 @@ def test_torchao_keeps_a_trained_networks_accuracy():
 
 
 @pytest.mark.peer("torch", "onnx", "onnxruntime", "onnxscript")
-def test_onnxruntime_keeps_a_trained_networks_accuracy(tmp_path):
+def test_onnxruntime_keeps_a_trained_networks_accuracy(tmp_path: Path) -> None:
     import torch
 
     problem, network, images, labels, before = trained()
@@ -459,7 +465,7 @@ def test_onnxruntime_keeps_a_trained_networks_accuracy(tmp_path):
 
 
 @pytest.mark.peer("torch", "modelopt")
-def test_modelopt_keeps_a_trained_networks_accuracy():
+def test_modelopt_keeps_a_trained_networks_accuracy() -> None:
     import torch
     from modelopt.torch import quantization
 
@@ -480,7 +486,7 @@ def test_modelopt_keeps_a_trained_networks_accuracy():
 
 
 @pytest.fixture(scope="module")
-def resnet(tmp_path_factory):
+def resnet(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Export ResNet-20 to ONNX; return the network, the file and a batch."""
     import torch
 
@@ -493,17 +499,17 @@ def resnet(tmp_path_factory):
     return network, path, batch
 
 
-def quantize_onnx(path, allocation, batch, folder):
+def quantize_onnx(path: Any, allocation: Any, batch: Any, folder: Any) -> Any:
     """Quantize with ONNX Runtime as allocated; return the quantized model's logits and its graph."""
     import onnx
     import onnxruntime
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     class Reader(CalibrationDataReader):
-        def __init__(self):
+        def __init__(self) -> None:
             self.feeds = iter([{name: batch.numpy()}])
 
-        def get_next(self):
+        def get_next(self) -> Any:
             return next(self.feeds, None)
 
     name = onnx.load(path).graph.input[0].name
@@ -523,7 +529,7 @@ def quantize_onnx(path, allocation, batch, folder):
     return session.run(None, {name: batch.numpy()})[0], onnx.load(out).graph
 
 
-def stored(graph):
+def stored(graph: Any) -> Any:
     """Return weight tensor -> (ONNX element type, integers as they are stored)."""
     from onnx import TensorProto, numpy_helper
 
@@ -537,7 +543,7 @@ def stored(graph):
     return found
 
 
-def resnet_layers(path):
+def resnet_layers(path: Any) -> dict[Any, Any]:
     import onnx
 
     initializers = onnx.load(path).graph.initializer
@@ -545,7 +551,7 @@ def resnet_layers(path):
 
 
 @pytest.mark.peer("torch", "onnx", "onnxruntime", "onnxscript")
-def test_onnxruntime_quantizes_and_runs_resnet20_as_allocated(resnet, tmp_path):
+def test_onnxruntime_quantizes_and_runs_resnet20_as_allocated(resnet: Any, tmp_path: Path) -> None:
     network, path, batch = resnet
     layers = resnet_layers(path)
     assert len(layers) == 20
@@ -565,7 +571,7 @@ def test_onnxruntime_quantizes_and_runs_resnet20_as_allocated(resnet, tmp_path):
 
 
 @pytest.mark.peer("torch", "onnx", "onnxruntime", "onnxscript")
-def test_onnxruntime_gives_every_kernel_its_own_bits(resnet, tmp_path):
+def test_onnxruntime_gives_every_kernel_its_own_bits(resnet: Any, tmp_path: Path) -> None:
     _, path, batch = resnet
     layers = resnet_layers(path)
     convolutions = {name: shape for name, shape in layers.items() if len(shape) == 4}
@@ -587,7 +593,7 @@ def test_onnxruntime_gives_every_kernel_its_own_bits(resnet, tmp_path):
 
 
 @pytest.mark.peer("torch", "onnx", "onnxruntime", "onnxscript")
-def test_onnxruntime_gives_activations_their_bits(resnet, tmp_path):
+def test_onnxruntime_gives_activations_their_bits(resnet: Any, tmp_path: Path) -> None:
     _, path, batch = resnet
     layers = resnet_layers(path)
     first, second = list(layers)[1:3]

@@ -1,6 +1,10 @@
 """Scores of 0 at every candidate are no measurement, in every format alike; and what the commands say of it."""
 
+from __future__ import annotations
+
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +16,7 @@ from impq_opt.exchange.zeros import accept_zeros, unmeasured_zeros
 from impq_opt.files import load_problem
 
 
-def modelopt(scores):
+def modelopt(scores: Any) -> list[Any]:
     formats = ["NVFP4(effective-bits: 4.5)", "FP8(effective-bits: 8.0)", "W12(effective-bits: 12.0)"]
     stats = {
         f"{name}.quant_recipe": {"formats": formats, "scores": row, "costs": [1152.0, 2048.0, 3072.0]}
@@ -21,7 +25,7 @@ def modelopt(scores):
     return [("state.json", json.dumps({"candidate_stats": stats}))]
 
 
-def autoround(scores):
+def autoround(scores: Any) -> Any:
     files = []
     for column, bits in enumerate((2, 4, 8)):
         scheme = {"bits": bits, "group_size": 128, "sym": False}
@@ -31,7 +35,7 @@ def autoround(scores):
     return files
 
 
-def exllamav3(scores):
+def exllamav3(scores: Any) -> list[Any]:
     groups = [
         {"layers": [name], "candidates": [{"dkld": -one, "dbits": 100 * (k + 1)} for k, one in enumerate(row)]}
         for name, row in scores.items()
@@ -39,7 +43,7 @@ def exllamav3(scores):
     return [("measurement.json", json.dumps({"groups": groups}))]
 
 
-def csv(scores):
+def csv(scores: Any) -> list[Any]:
     lines = ["group,size,bits,damage"]
     lines += [
         f"{name},64,{bits},{one}" for name, row in scores.items() for bits, one in zip((2, 4, 8), row, strict=True)
@@ -47,7 +51,7 @@ def csv(scores):
     return [("scores.csv", "\n".join(lines))]
 
 
-def sensitivities(scores):
+def sensitivities(scores: Any) -> list[Any]:
     lines = ["group,size,sensitivity"]
     return [("scores.csv", "\n".join([*lines, *(f"{name},64,{row[0]}" for name, row in scores.items())]))]
 
@@ -59,7 +63,7 @@ FORMATS = {
 SOME = {"visual.qkv": [0.0, 0.0, 0.0], "mlp.down": [0.31, 0.02, 0.001], "visual.proj": [-0.0, 0.0, 0.0]}
 
 
-def written(folder, name, scores):
+def written(folder: Any, name: Any, scores: Any) -> Any:
     paths = []
     for file, text in FORMATS[name](scores):
         (folder / file).write_text(text)
@@ -68,7 +72,7 @@ def written(folder, name, scores):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_zeros_are_unmeasured_in_every_format_and_can_be_accepted(name, tmp_path):
+def test_zeros_are_unmeasured_in_every_format_and_can_be_accepted(name: Any, tmp_path: Path) -> None:
     paths = written(tmp_path, name, SOME)
     form = make_format(name.split()[0])
     problem = form.read(*paths)
@@ -84,7 +88,7 @@ def test_zeros_are_unmeasured_in_every_format_and_can_be_accepted(name, tmp_path
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_files_of_nothing_but_zeros_are_refused_in_a_sentence(name, tmp_path):
+def test_files_of_nothing_but_zeros_are_refused_in_a_sentence(name: Any, tmp_path: Path) -> None:
     paths = written(tmp_path, name, {layer: [0.0, 0.0, 0.0] for layer in SOME})
     form = make_format(name.split()[0])
     with pytest.raises(ImpqError, match=r"every score is 0: nothing was measured.*accept"):
@@ -92,12 +96,12 @@ def test_files_of_nothing_but_zeros_are_refused_in_a_sentence(name, tmp_path):
     assert len(form.read(*paths, accept_zeros=True)) == 3
 
 
-def test_a_zero_among_others_and_a_group_without_a_choice_are_as_they_are(tmp_path):
+def test_a_zero_among_others_and_a_group_without_a_choice_are_as_they_are(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("group,size,bits,damage\na,9,4,0.5\na,9,8,0\nb,9,8,0\n c,9,4,inf\n c,9,8,0\n")
     assert make_format("csv").read(tmp_path / "t.csv").unmeasured is None
 
 
-def test_what_is_not_allowed_does_not_hide_a_zero():
+def test_what_is_not_allowed_does_not_hide_a_zero() -> None:
     table = [[0.0, 0.0, np.inf], [2.0, 1.0, 0.5]]
     problem = unmeasured_zeros(Problem.from_tables([[1, 2, 3], [1, 2, 3]], table, bits=[2, 4, 8], bound=9))
     assert solve(problem).bits.tolist() == [4, 2]
@@ -105,7 +109,7 @@ def test_what_is_not_allowed_does_not_hide_a_zero():
     assert solve(accept_zeros(problem)).bits.tolist() == [2, 2]
 
 
-def test_a_target_keeps_the_most_that_it_stores():
+def test_a_target_keeps_the_most_that_it_stores() -> None:
     groups = Problem.from_sensitivities(
         [64, 64], [0.0, 1.0], bits=[2, 4, 8], names=["a", "b"], unmeasured=[1, 0], bound=9
     )
@@ -117,7 +121,7 @@ def test_a_target_keeps_the_most_that_it_stores():
     assert labels[pinned.pins[0]] == "4"
 
 
-def test_import_says_which_were_not_measured(tmp_path, capsys):
+def test_import_says_which_were_not_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (path,) = written(tmp_path, "csv", SOME)
     out = tmp_path / "p.toml"
     assert run(["import", path, "-o", str(out)]) == 0

@@ -8,6 +8,7 @@ import pickle
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -101,13 +102,13 @@ def rich() -> Problem:
     )
 
 
-def test_nothing_in_a_problem_can_be_written_to():
+def test_nothing_in_a_problem_can_be_written_to() -> None:
     assert assert_held(rich(), "problem") > 20
     law = Problem.from_sensitivities([3, 4], [1.0, 2.0], stderr=[0.1, 0.1])
     assert assert_held(law, "problem") >= 6
 
 
-def test_nothing_in_an_answer_can_be_written_to():
+def test_nothing_in_an_answer_can_be_written_to() -> None:
     problem = rich()
     found = solve(problem)
     assert found.choice is not None and found.certificate is not None
@@ -125,7 +126,7 @@ def test_nothing_in_an_answer_can_be_written_to():
         assert not array.flags.writeable
 
 
-def test_what_was_loaded_is_held_too(tmp_path):
+def test_what_was_loaded_is_held_too(tmp_path: Path) -> None:
     problem = rich()
     files.save_problem(problem, tmp_path / "p.toml")
     loaded = files.load_problem(tmp_path / "p.toml")
@@ -155,7 +156,7 @@ GIVEN = {
 
 @pytest.mark.parametrize("name", GIVEN)
 @pytest.mark.parametrize("through", ["array", "view", "locked and unlocked"])
-def test_what_the_caller_writes_later_changes_no_problem(name, through):
+def test_what_the_caller_writes_later_changes_no_problem(name: Any, through: str) -> None:
     own = np.array([4.0, 3.0, 2.0, 1.0])
     given = own[:] if through == "view" else own
     if through == "locked and unlocked":
@@ -169,7 +170,7 @@ def test_what_the_caller_writes_later_changes_no_problem(name, through):
     assert GIVEN[name](own).digest != digest or name == "stderr"
 
 
-def test_tables_given_whole_are_copied_and_stay_the_callers():
+def test_tables_given_whole_are_copied_and_stay_the_callers() -> None:
     cost, damage = np.ones((3, 2), dtype=np.int64), np.ones((3, 2))
     problem = Problem.from_tables(cost, damage)
     digest = problem.digest
@@ -179,7 +180,7 @@ def test_tables_given_whole_are_copied_and_stay_the_callers():
     assert problem.damage.values.max() == 1
 
 
-def test_what_is_held_is_shared_and_not_copied_again():
+def test_what_is_held_is_shared_and_not_copied_again() -> None:
     problem = rich()
     changed = problem.revise(bound=3.0)
     assert changed.damage.values is problem.damage.values
@@ -188,7 +189,7 @@ def test_what_is_held_is_shared_and_not_copied_again():
     assert np.shares_memory(held(array[1:]), array)
 
 
-def test_the_callers_mappings_stay_the_callers():
+def test_the_callers_mappings_stay_the_callers() -> None:
     objective, nested = {"storage": 1}, {"list": [1]}
     problem = replace(rich(), objective=objective, provenance={"nested": nested})
     digest = problem.digest
@@ -199,7 +200,7 @@ def test_the_callers_mappings_stay_the_callers():
 
 
 @pytest.mark.parametrize("again", [copy.deepcopy, copy.copy, lambda one: pickle.loads(pickle.dumps(one))])
-def test_copies_and_other_processes_hold_what_they_get(again):
+def test_copies_and_other_processes_hold_what_they_get(again: Any) -> None:
     found = solve(rich())
     other = again(found)
     assert_held(other, "other")
@@ -209,7 +210,7 @@ def test_copies_and_other_processes_hold_what_they_get(again):
     assert again(rich()).digest == rich().digest
 
 
-def test_the_sign_of_a_zero_changes_neither_digest_nor_file(tmp_path):
+def test_the_sign_of_a_zero_changes_neither_digest_nor_file(tmp_path: Path) -> None:
     def made(zero: float) -> list[Problem]:
         law = Problem.from_sensitivities([1, 2], [zero, 1], bits=[zero, 2], ranges=[zero, 1], stderr=[zero, 1])
         table = Problem.from_tables([[zero, 1.5]] * 300, [[zero, 1]] * 300, bits=[zero, 1])
@@ -262,7 +263,7 @@ def ways(cost: Any, damage: Any, allowed: Any) -> Iterator[tuple[Any, Any]]:
 
 @pytest.mark.parametrize("solver", ["exact", "exhaustive", "milp", "greedy", "lagrangian"])
 @pytest.mark.parametrize("seed", range(12))
-def test_what_is_not_allowed_is_never_chosen_and_choices_are_the_callers_columns(seed, solver):
+def test_what_is_not_allowed_is_never_chosen_and_choices_are_the_callers_columns(seed: int, solver: str) -> None:
     cost, damage, allowed, bound = drawn(seed)
     least = best(cost, damage, allowed, bound)
     answers = set()
@@ -286,7 +287,7 @@ def test_what_is_not_allowed_is_never_chosen_and_choices_are_the_callers_columns
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_pins_ties_budgets_and_coupled_costs_keep_to_what_is_allowed(seed):
+def test_pins_ties_budgets_and_coupled_costs_keep_to_what_is_allowed(seed: int) -> None:
     rng = np.random.default_rng(1000 + seed)
     count, width = 5, 3
     damage = np.round(rng.random((count, width)), 2)
@@ -342,7 +343,7 @@ def test_pins_ties_budgets_and_coupled_costs_keep_to_what_is_allowed(seed):
 
 
 @pytest.mark.parametrize("seed", range(24))
-def test_several_limits_and_shared_activations_keep_to_what_is_allowed(seed):
+def test_several_limits_and_shared_activations_keep_to_what_is_allowed(seed: int) -> None:
     rng = np.random.default_rng(2000 + seed)
     count, bits = 8, np.array([2, 4, 8])
     damage = rng.integers(0, 64, (count, 3)) / 64
@@ -389,7 +390,7 @@ def test_several_limits_and_shared_activations_keep_to_what_is_allowed(seed):
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_groups_that_are_joined_or_settled_keep_their_own_columns(seed):
+def test_groups_that_are_joined_or_settled_keep_their_own_columns(seed: int) -> None:
     from impq_opt.instance.join import components, join
     from impq_opt.instance.settle import settle
     from impq_opt.solve import make_instance
@@ -423,14 +424,14 @@ def test_groups_that_are_joined_or_settled_keep_their_own_columns(seed):
             np.testing.assert_array_equal(instance.reduce(lifted), choice)
 
 
-def test_the_dual_question_keeps_to_what_is_allowed():
+def test_the_dual_question_keeps_to_what_is_allowed() -> None:
     found = solve(Problem.from_tables([[1, 2, 3], [1, 2, 3]], [[0.1, 0.2, np.inf], [np.inf, 0.2, 0.1]]), budget=5)
     assert found.choice.tolist() == [0, 2] and found.damage == pytest.approx(0.2)
     found = solve(Problem.from_tables([[1, 2, 3], [1, 2, 3]], [[np.inf, 0.2, np.inf], [np.inf, 0.2, 0.1]]), budget=3)
     assert found.status is impq_opt.Status.INFEASIBLE
 
 
-def test_tables_with_masks_go_through_files_answers_and_exports(tmp_path):
+def test_tables_with_masks_go_through_files_answers_and_exports(tmp_path: Path) -> None:
     rng = np.random.default_rng(8)
     for count in (4, 300):
         allowed = rng.random((count, 3)) < 0.6
@@ -458,7 +459,7 @@ def test_tables_with_masks_go_through_files_answers_and_exports(tmp_path):
         assert (other.exact_cost, other.choice.tolist()) == (found.exact_cost, found.choice.tolist())
 
 
-def test_standard_errors_reports_and_other_answers_keep_to_what_is_allowed():
+def test_standard_errors_reports_and_other_answers_keep_to_what_is_allowed() -> None:
     from impq_opt.insight.stability import stability
     from impq_opt.problem.uncertainty import upper_limit
     from impq_opt.report.layers import layers_of
@@ -483,7 +484,7 @@ def test_standard_errors_reports_and_other_answers_keep_to_what_is_allowed():
     assert all(allowed[[0, 1], points.choice(place)].all() for place in range(len(points)))
 
 
-def test_a_choice_that_is_not_allowed_is_not_proved():
+def test_a_choice_that_is_not_allowed_is_not_proved() -> None:
     problem = Problem.from_tables([[1, 2], [1, 2]], [[np.inf, 0.2], [0.3, 0.2]])
     found = solve(problem, bound=1)
     forged = replace(found, choice=np.array([0, 0]), exact_cost=Fraction(2), exact_lower_bound=Fraction(2))
@@ -560,7 +561,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_meant_is_refused_in_one_sentence(case):
+def test_what_cannot_be_meant_is_refused_in_one_sentence(case: Any) -> None:
     build, sentence = REFUSED[case]
     with pytest.raises(InputError, match=sentence) as told:
         build()
@@ -614,7 +615,7 @@ COST, DAMAGE = np.array([[1, 2, 3], [4, 5, 6]]), np.array([[0.3, 0.2, 0.1], [0.6
 
 @KINDS
 @pytest.mark.parametrize("seed", range(6))
-def test_tables_with_labels_are_put_in_one_order(kind, seed):
+def test_tables_with_labels_are_put_in_one_order(kind: Any, seed: int) -> None:
     rng = np.random.default_rng(seed)
     shape = int(rng.integers(1, 6)), int(rng.integers(1, 5))
     cost, damage = rng.integers(1, 30, shape), np.round(rng.random(shape), 2)
@@ -638,7 +639,7 @@ def test_tables_with_labels_are_put_in_one_order(kind, seed):
 
 
 @KINDS
-def test_vectors_with_labels_are_put_in_one_order(kind):
+def test_vectors_with_labels_are_put_in_one_order(kind: Any) -> None:
     names = ["a", "b", "c"]
     plain = Problem.from_sensitivities(
         [1, 2, 3],
@@ -663,7 +664,7 @@ def test_vectors_with_labels_are_put_in_one_order(kind):
 
 
 @KINDS
-def test_labels_that_only_count_are_no_names_and_words_are_formats(kind):
+def test_labels_that_only_count_are_no_names_and_words_are_formats(kind: Any) -> None:
     assert Problem.from_tables(kind(COST), kind(DAMAGE)).digest == Problem.from_tables(COST, DAMAGE).digest
     back = reordered(kind(DAMAGE), [1, 0], [2, 1, 0])
     assert Problem.from_tables(kind(COST), back).digest == Problem.from_tables(COST, DAMAGE).digest
@@ -678,7 +679,7 @@ def test_labels_that_only_count_are_no_names_and_words_are_formats(kind):
 
 
 @KINDS
-def test_infinities_in_tables_with_labels_are_not_allowed_either(kind):
+def test_infinities_in_tables_with_labels_are_not_allowed_either(kind: Any) -> None:
     found = allocate(
         kind([[1.0, 2.0], [np.inf, 2.0]], ["a", "b"], [2, 4]), kind([[0.1, 0.2], [0.1, 0.2]], ["b", "a"], [4, 2]), 1
     )
@@ -706,13 +707,13 @@ MISMATCHED = {
 
 @KINDS
 @pytest.mark.parametrize("case", MISMATCHED)
-def test_labels_that_do_not_match_are_one_sentence(case, kind):
+def test_labels_that_do_not_match_are_one_sentence(case: Any, kind: Any) -> None:
     with pytest.raises(InputError) as told:
         MISMATCHED[case](kind)
     assert "\n" not in str(told.value) and len(str(told.value)) < 300
 
 
-def test_tables_of_several_types_of_numbers():
+def test_tables_of_several_types_of_numbers() -> None:
     pandas = pytest.importorskip("pandas")
     table = pandas.DataFrame({2: [1, 2], 4: [1.5, 2.5]}, index=["a", "b"])
     assert Problem.from_tables(table, table).costs[0].quantum == Fraction(1, 10)

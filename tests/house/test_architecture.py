@@ -28,7 +28,7 @@ def floor(module: str) -> int:
     return found[0]
 
 
-def test_every_module_has_one_room_and_every_room_is_there():
+def test_every_module_has_one_room_and_every_room_is_there() -> None:
     for module in MODULES:
         floor(module)
     paths = [name.replace(".", "/") for name in MODULES]
@@ -37,7 +37,7 @@ def test_every_module_has_one_room_and_every_room_is_there():
         assert any(fnmatchcase(place, room) for place in places), room
 
 
-def test_no_module_imports_what_stands_below_it():
+def test_no_module_imports_what_stands_below_it() -> None:
     low = [
         f"{module} imports {other}"
         for module, others in IMPORTS.items()
@@ -47,7 +47,7 @@ def test_no_module_imports_what_stands_below_it():
     assert not low, "\n".join(sorted(low))
 
 
-def test_no_imports_go_in_a_circle():
+def test_no_imports_go_in_a_circle() -> None:
     try:
         TopologicalSorter(IMPORTS).prepare()
     except CycleError as error:

@@ -1,5 +1,7 @@
 """The documentation: its examples run in order, and it builds without a warning."""
 
+from __future__ import annotations
+
 import os
 import re
 import shlex
@@ -7,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +20,7 @@ PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md") 
 BLOCK = re.compile(r"^```(python|console)([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
-def blocks(page):
+def blocks(page: Any) -> list[Any]:
     """Return (line, language, code) of the examples of a page that are meant to run."""
     text = (DOCS / page).read_text(encoding="utf-8")
     return [
@@ -27,7 +30,7 @@ def blocks(page):
     ]
 
 
-def needs(page):
+def needs(page: Any) -> Any:
     """Return the packages that a page needs."""
     found = re.match(r"---\nneeds: \[(.*?)\]\n---", (DOCS / page).read_text(encoding="utf-8"))
     return [name.strip() for name in found[1].split(",")] if found else []
@@ -38,7 +41,9 @@ def needs(page):
     "page",
     [pytest.param(page, marks=pytest.mark.peer(*needs(page)) if needs(page) else ()) for page in PAGES if blocks(page)],
 )
-def test_examples_run(page, tmp_path, monkeypatch, capsys):
+def test_examples_run(
+    page: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "example"}
     for line, language, code in blocks(page):
@@ -50,7 +55,7 @@ def test_examples_run(page, tmp_path, monkeypatch, capsys):
             assert run(shlex.split(command)) == 0, (command, capsys.readouterr().err)
 
 
-def test_every_page_is_reached():
+def test_every_page_is_reached() -> None:
     text = "\n".join((DOCS / page).read_text(encoding="utf-8") for page in PAGES)
     trees = re.findall(r"^```\{toctree\}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     listed = {line for tree in trees for line in tree.splitlines() if line and not line.startswith(":")}
@@ -58,7 +63,7 @@ def test_every_page_is_reached():
 
 
 @pytest.mark.peer("sphinx", "myst_parser", "numpydoc", "furo", "latex2mathml")
-def test_the_documentation_builds_without_a_warning(tmp_path):
+def test_the_documentation_builds_without_a_warning(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", str(DOCS), str(tmp_path)]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}

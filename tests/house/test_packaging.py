@@ -1,11 +1,14 @@
 """The wheel and the sdist hold what the tree holds, and the wheel alone runs the main job."""
 
+from __future__ import annotations
+
 import os
 import subprocess
 import sys
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +23,7 @@ PLACES = {"impq_opt/problems": "problems", "impq_opt/solvers": "solvers"}
 SUFFIXES = {".py", ".typed", ".css", ".js", ".toml", ".safetensors", ".c", ".h"}
 
 
-def tree():
+def tree() -> Any:
     """Return path in the wheel -> file, for all that belongs to the package."""
     found = {}
     for inside, place in {"impq_opt": "impq_opt", **PLACES}.items():
@@ -33,7 +36,7 @@ def tree():
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory):
+def built(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Build sdist and wheel from a copy of what git tracks, so that nothing stray gets in."""
     pytest.importorskip("build")
     folder = tmp_path_factory.mktemp("dist")
@@ -60,7 +63,7 @@ def built(tmp_path_factory):
     return wheel, sdist
 
 
-def test_the_wheel_holds_every_file_of_the_package(built):
+def test_the_wheel_holds_every_file_of_the_package(built: Any) -> None:
     with zipfile.ZipFile(built[0]) as wheel:
         names = {name for name in wheel.namelist() if ".dist-info/" not in name}
         # Sources of compiled parts stay in the sdist.
@@ -72,12 +75,12 @@ def test_the_wheel_holds_every_file_of_the_package(built):
             assert wheel.read(name) == tree()[name].read_bytes()
 
 
-def test_the_wheel_puts_one_name_in_site_packages(built):
+def test_the_wheel_puts_one_name_in_site_packages(built: Any) -> None:
     with zipfile.ZipFile(built[0]) as wheel:
         assert {name.split("/")[0] for name in wheel.namelist() if ".dist-info/" not in name} == {"impq_opt"}
 
 
-def test_the_sdist_can_build_the_wheel_again(built):
+def test_the_sdist_can_build_the_wheel_again(built: Any) -> None:
     with tarfile.open(built[1]) as sdist:
         names = {name.partition("/")[2] for name in sdist.getnames()}
     assert {"pyproject.toml", "LICENSE", "README.md"} <= names
@@ -85,13 +88,13 @@ def test_the_sdist_can_build_the_wheel_again(built):
     assert missing == []
 
 
-def test_every_package_of_the_tree_is_declared():
+def test_every_package_of_the_tree_is_declared() -> None:
     declared = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
     folders = {name.rpartition("/")[0].replace("/", ".") for name in tree() if name.endswith(".py")}
     assert folders <= declared
 
 
-def test_the_wheel_alone_runs_the_main_job(built, tmp_path):
+def test_the_wheel_alone_runs_the_main_job(built: Any, tmp_path: Path) -> None:
     site = tmp_path / "site"
     with zipfile.ZipFile(built[0]) as wheel:
         wheel.extractall(site)
@@ -116,7 +119,7 @@ def test_the_wheel_alone_runs_the_main_job(built, tmp_path):
     assert "exact" in done.stdout
 
 
-def test_importing_is_light():
+def test_importing_is_light() -> None:
     code = (
         "import sys, impq_opt;"
         "heavy = {'torch', 'scipy', 'numba', 'matplotlib', 'pulp', 'rich', 'networkx'} & set(sys.modules);"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from readme import ROOT, Block, ExampleError, Examples, blocks_of
@@ -12,12 +13,12 @@ BLOCKS = blocks_of(TEXT)
 
 
 @pytest.fixture(scope="module")
-def examples(tmp_path_factory) -> tuple[Examples, list[int]]:
+def examples(tmp_path_factory: pytest.TempPathFactory) -> tuple[Examples, list[int]]:
     return Examples(tmp_path_factory.mktemp("readme")), []
 
 
 @pytest.mark.parametrize("number", range(len(BLOCKS)), ids=lambda n: f"line{BLOCKS[n].line}-{BLOCKS[n].language}")
-def test_example(number, examples):
+def test_example(number: int, examples: Any) -> None:
     state, done = examples
     for earlier in range(number + 1):  # also where this test is run alone
         if earlier not in done:
@@ -27,7 +28,7 @@ def test_example(number, examples):
         pytest.skip(BLOCKS[number].skip)
 
 
-def test_every_fence_is_a_block():
+def test_every_fence_is_a_block() -> None:
     assert sum(line.startswith("```") for line in TEXT.splitlines()) == 2 * len(BLOCKS)
 
 
@@ -121,13 +122,13 @@ def run_all(text: str, folder: Path) -> list[Block]:
     return blocks
 
 
-def test_good_examples_run(tmp_path):
+def test_good_examples_run(tmp_path: Path) -> None:
     blocks = run_all(GOOD, tmp_path)
     assert [b.language for b in blocks] == ["toml", "console", "python", "python", "python", "console", "sh"]
     assert (tmp_path / "answer.json").exists()
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_wrong_examples_are_caught(wrong, tmp_path):
+def test_wrong_examples_are_caught(wrong: Any, tmp_path: Path) -> None:
     with pytest.raises((ExampleError, ArithmeticError, ValueError)):
         run_all(PROBLEM + "\n" + WRONG[wrong], tmp_path)

@@ -14,7 +14,7 @@ from impq_opt.solvers import TABLE, make_solver, solver_class, solver_names
 
 
 @pytest.fixture
-def elsewhere(monkeypatch):
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another package that brings a strategy, and one with a shipped strategy's name."""
     found = [
         EntryPoint("their-greedy", "impq_opt.solvers.greedy:Greedy", "impq_opt.solvers"),
@@ -24,26 +24,26 @@ def elsewhere(monkeypatch):
 
 
 @pytest.mark.usefixtures("elsewhere")
-def test_entry_points_come_after_the_table_and_cannot_take_its_names():
+def test_entry_points_come_after_the_table_and_cannot_take_its_names() -> None:
     assert solver_names() == (*TABLE, "their-greedy")
     assert solver_class("exact").__module__ == "impq_opt.solvers.exact.strategy"
     assert solve(load(), bound=0.1, solver="their-greedy").solver == "greedy"
 
 
 @pytest.mark.usefixtures("elsewhere")
-def test_names_of_other_packages_are_near_matches_too():
+def test_names_of_other_packages_are_near_matches_too() -> None:
     with pytest.raises(OptionError, match=r"solver: unknown solver, got 'their-gredy' \(did you mean 'their-greedy'"):
         make_solver("their-gredy")
 
 
-def test_unknown_options_are_named_with_near_matches():
+def test_unknown_options_are_named_with_near_matches() -> None:
     with pytest.raises(OptionError, match=r"unknown option of solver 'exact', got 'state' \(did you mean 'states'\?\)"):
         make_solver("exact", state=1)
     with pytest.raises(OptionError, match=r"unknown option of solver 'milp', got 'state' \(it has none\)"):
         make_solver("milp", state=1)
 
 
-def test_a_metric_needs_no_dataclass():
+def test_a_metric_needs_no_dataclass() -> None:
     pytest.importorskip("torch")
     from impq_opt.measure.metrics import METRICS, load_metric
 
@@ -52,7 +52,7 @@ def test_a_metric_needs_no_dataclass():
         load_metric("impqq")
 
 
-def test_an_empty_table_has_no_hint():
+def test_an_empty_table_has_no_hint() -> None:
     with pytest.raises(OptionError, match=r"^thing: unknown thing, got 'a'$"):
         Registry("thing", {}, "impq_opt.nothing").find("a")
     with pytest.raises(OptionError, match=r"^here: unknown thing, got 'a'$"):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +31,7 @@ GOALS = [{"bound": 0.02}, {"budget": 9000}]
 
 @pytest.mark.parametrize("goals", GOALS, ids=["bound", "budget"])
 @pytest.mark.parametrize("seed", range(6))
-def test_figures_are_those_of_the_problem(seed, goals):
+def test_figures_are_those_of_the_problem(seed: int, goals: Any) -> None:
     problem = drawn(seed)
     answer = solve(problem, **goals)
     for index, name in enumerate(problem.names):
@@ -51,7 +53,7 @@ def test_figures_are_those_of_the_problem(seed, goals):
 
 @pytest.mark.parametrize("goals", GOALS, ids=["bound", "budget"])
 @pytest.mark.parametrize("seed", range(4))
-def test_one_step_more_or_less_is_the_optimum_around_it(seed, goals):
+def test_one_step_more_or_less_is_the_optimum_around_it(seed: int, goals: Any) -> None:
     problem = drawn(seed, 6)
     answer = solve(problem, **goals)
     for index, name in enumerate(problem.names):
@@ -71,7 +73,7 @@ def test_one_step_more_or_less_is_the_optimum_around_it(seed, goals):
 
 @pytest.mark.parametrize("goals", GOALS, ids=["bound", "budget"])
 @pytest.mark.parametrize("seed", range(6))
-def test_changes_by_multipliers_come_true(seed, goals):
+def test_changes_by_multipliers_come_true(seed: int, goals: Any) -> None:
     """The limit is what a point of the convex frontier uses; there the Lagrangian choice is the optimum (Everett)."""
     problem = drawn(seed)
     answer = solve(problem, **goals)
@@ -85,7 +87,7 @@ def test_changes_by_multipliers_come_true(seed, goals):
     assert seen > len(problem) // 2
 
 
-def test_near_ties_are_what_the_price_leaves_open():
+def test_near_ties_are_what_the_price_leaves_open() -> None:
     problem = drawn(3)
     answer = solve(problem, bound=0.02)
     slack = answer.exact_objective - answer.certificate.dual_bound
@@ -103,7 +105,7 @@ def test_near_ties_are_what_the_price_leaves_open():
     assert len(found.rows) == found.free_groups == len(problem)
 
 
-def test_pins_and_ties_are_named():
+def test_pins_and_ties_are_named() -> None:
     problem = drawn(1).revise(pins={"layer0": 5, "layer5": 4}, ties=[["layer1", "layer2"], ["layer5", "layer6"]])
     answer = solve(problem, bound=0.05)
     pinned = explain(problem, answer, "layer0")
@@ -116,7 +118,7 @@ def test_pins_and_ties_are_named():
     assert overview(problem, answer).free_groups == 4
 
 
-def test_a_heuristic_answer_is_explained_by_lagrangian_prices():
+def test_a_heuristic_answer_is_explained_by_lagrangian_prices() -> None:
     problem = drawn(2)
     answer = solve(problem, bound=0.02, solver="uniform")
     exact = solve(problem, bound=0.02)
@@ -127,7 +129,7 @@ def test_a_heuristic_answer_is_explained_by_lagrangian_prices():
     assert min(step.objective for step in found.alternatives) >= exact.exact_objective
 
 
-def test_coupled_costs_are_given_with_all_else_as_it_is():
+def test_coupled_costs_are_given_with_all_else_as_it_is() -> None:
     problem = Problem.declare(
         [
             Group("conv1", size=400, sensitivity=0.2, macs=4000, reads="input", bits=(2, 4, 8)),
@@ -145,7 +147,7 @@ def test_coupled_costs_are_given_with_all_else_as_it_is():
     assert found.changes == ()
 
 
-def test_what_cannot_be_explained_is_told():
+def test_what_cannot_be_explained_is_told() -> None:
     problem = drawn(1)
     answer = solve(problem, bound=0.02)
     with pytest.raises(ImpqError, match=r"no such group, got 'layr1' \(did you mean 'layer1'"):
@@ -156,7 +158,7 @@ def test_what_cannot_be_explained_is_told():
         overview(drawn(2), answer)
 
 
-def test_command(tmp_path, capsys):
+def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     problem = drawn(3)
     files.save_problem(problem, tmp_path / "p.toml")
     answer = solve(problem, bound=0.02)

@@ -1,7 +1,11 @@
 """Standard errors on the way to an allocation."""
 
+from __future__ import annotations
+
 import json
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,13 +19,13 @@ from impq_opt.insight.stability import stability
 from impq_opt.problem.uncertainty import upper_limit
 
 
-def measured(relative, groups=30, seed=0):
+def measured(relative: Any, groups: int = 30, seed: int = 0) -> Problem:
     rng = np.random.default_rng(seed)
     values = np.exp(rng.normal(0, 2, groups))
     return Problem.from_sensitivities(rng.integers(10, 1000, groups), values, stderr=relative * values)
 
 
-def test_the_upper_limit_is_that_of_a_normal_variable():
+def test_the_upper_limit_is_that_of_a_normal_variable() -> None:
     problem = measured(0.1)
     raised = upper_limit(problem, 0.95).damage
     np.testing.assert_allclose(raised.sensitivity, problem.damage.sensitivity * (1 + 1.6448536 * 0.1))
@@ -31,7 +35,7 @@ def test_the_upper_limit_is_that_of_a_normal_variable():
     np.testing.assert_allclose(upper_limit(table, 0.95).damage.values, [[4 + 1.6448536, 1.0], [3.0, 0.0]])
 
 
-def test_without_errors_an_optimum_is_stable_and_an_upper_limit_needs_them():
+def test_without_errors_an_optimum_is_stable_and_an_upper_limit_needs_them() -> None:
     problem = measured(0.0)
     held = stability(problem, solve(problem, bound=0.5), resamples=5, tolerance=0.02)
     assert (held.feasible, held.near) == (1.0, 1.0)
@@ -41,7 +45,7 @@ def test_without_errors_an_optimum_is_stable_and_an_upper_limit_needs_them():
             call()
 
 
-def test_confidence_buys_feasibility_with_bits():
+def test_confidence_buys_feasibility_with_bits() -> None:
     problem = measured(0.15)
     plain, careful = solve(problem, bound=0.5), solve(upper_limit(problem, 0.95), bound=0.5)
     loose, tight = (stability(problem, found, resamples=300) for found in (plain, careful))
@@ -54,7 +58,7 @@ def test_confidence_buys_feasibility_with_bits():
     assert 0 < loose.stderr < 0.03
 
 
-def test_draws_have_the_measured_mean_and_error():
+def test_draws_have_the_measured_mean_and_error() -> None:
     """The share of feasible draws of one group is that of its gamma distribution."""
     from scipy.stats import gamma
 
@@ -64,7 +68,9 @@ def test_draws_have_the_measured_mean_and_error():
     assert held.feasible == pytest.approx(gamma.cdf(0.3 * 4, 4, scale=0.25), abs=4 * held.stderr)
 
 
-def test_the_command_solves_against_limits_and_says_how_stable_it_is(tmp_path, capsys):
+def test_the_command_solves_against_limits_and_says_how_stable_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     problem = measured(0.15)
     path, out = tmp_path / "p.toml", tmp_path / "a.json"
     save_problem(problem, path)
@@ -82,7 +88,7 @@ def test_the_command_solves_against_limits_and_says_how_stable_it_is(tmp_path, c
     assert "confidence" in capsys.readouterr().err
 
 
-def test_bad_numbers_are_told():
+def test_bad_numbers_are_told() -> None:
     problem = measured(0.1)
     with pytest.raises(OptionError, match="confidence"):
         upper_limit(problem, 0.2)

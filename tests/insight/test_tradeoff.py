@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from pathlib import Path
 
 import pytest
 from graphs import brute_force, graph
@@ -15,7 +16,7 @@ from impq_opt.insight.tradeoff import tradeoff
 
 
 @pytest.mark.parametrize("shape", ["chain", "residual", "shared"])
-def test_points_are_exact_and_undominated(shape):
+def test_points_are_exact_and_undominated(shape: str) -> None:
     problem = graph(shape, seed=3)
     found = tradeoff(problem, "storage", bounds=[0.02, 0.1], points=4)
     assert found
@@ -31,14 +32,14 @@ def test_points_are_exact_and_undominated(shape):
         assert level[0].second == least
 
 
-def test_one_cost_is_no_tradeoff():
+def test_one_cost_is_no_tradeoff() -> None:
     with pytest.raises(OptionError, match="two different costs"):
         tradeoff(graph("chain"), "bit-operations", bounds=[0.1])
     with pytest.raises(OptionError, match="at least 2"):
         tradeoff(graph("chain"), "storage", bounds=[0.1], points=1)
 
 
-def test_frontier_of_two_costs_on_the_command_line(capsys, tmp_path):
+def test_frontier_of_two_costs_on_the_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     arguments = ["frontier", "mobilenet-v1-synthetic", "--against", "storage", "--bound", "0.01", "--bits", "2,4,8"]
     assert run([*arguments, "--points", "3", "--json", "-o", str(tmp_path / "points.csv")]) == 0
     records = json.loads(capsys.readouterr().out)

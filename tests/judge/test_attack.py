@@ -9,6 +9,7 @@ import sys
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from attacks.core import load
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from impq_opt import Allocation
 from impq_opt.exactness.sums import ceil_float, exact_int_sum, exact_sum, floor_float, sum_rows_down
 
 kept = settings(max_examples=150, deadline=None, derandomize=True)
@@ -161,7 +163,7 @@ def test_the_truth_is_that_of_a_problem_done_by_hand() -> None:
     assert not list(instances.answer_faults(asked, _solved(asked), asked.truth, complete=True))
 
 
-def _solved(asked):  # type: ignore[no-untyped-def]
+def _solved(asked: Any) -> Allocation:  # type: ignore[no-untyped-def]
     from impq_opt import solve
 
     return solve(asked.problem, **asked.asked)

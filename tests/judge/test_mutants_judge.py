@@ -7,7 +7,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -22,12 +22,12 @@ ULP = Fraction(1, 2**1074)
 PRICES = (0.0, 5e-324, 1e-300, 1e-9, 0.3, 1.0, 7.0, 1e9, 1e300)
 
 
-def choices(instance) -> Iterator[np.ndarray]:  # type: ignore[no-untyped-def]
+def choices(instance: Any) -> Iterator[np.ndarray]:  # type: ignore[no-untyped-def]
     for choice in itertools.product(*map(range, instance.widths.tolist())):
         yield np.array(choice, dtype=np.int64)
 
 
-def lagrangian(instance, multipliers: dict[str, float]) -> Fraction:  # type: ignore[no-untyped-def]
+def lagrangian(instance: Any, multipliers: dict[str, float]) -> Fraction:  # type: ignore[no-untyped-def]
     """Return the least of objective plus prices times what is above the limits, term by term in fractions."""
     values = []
     for choice in choices(instance):
@@ -54,7 +54,9 @@ def tabled(signs: tuple[int, ...] = (1, -1)) -> Problem:
 @pytest.mark.parametrize("signs", [(1,), (-1,), (1, -1)])
 @pytest.mark.parametrize("goal", [{"bound": 2.0}, {"budget": 30}])
 @pytest.mark.parametrize("second", PRICES[:-1])
-def test_the_bound_of_multipliers_is_theirs_and_no_more(signs, goal, second, monkeypatch) -> None:
+def test_the_bound_of_multipliers_is_theirs_and_no_more(
+    signs: Any, goal: Any, second: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("impq_opt.instance.local._LARGEST", 0)  # limits on few groups would be kept, not priced
     instance = make_instance(tabled(signs), **goal)
     for first in PRICES[:-1]:
@@ -83,7 +85,7 @@ def pairs(lowest: int) -> Problem:
 
 @pytest.mark.parametrize("lowest", [0, -20])
 @pytest.mark.parametrize("price", PRICES[:-1])
-def test_the_bound_of_pairs_is_theirs_and_no_more(lowest, price) -> None:
+def test_the_bound_of_pairs_is_theirs_and_no_more(lowest: int, price: Any) -> None:
     instance = make_instance(pairs(lowest), bound=0.1)
     below, exact = dual_bound(instance, {"bound": price}), lagrangian(instance, {"bound": price})
     assert below <= exact
@@ -313,7 +315,7 @@ def test_a_bound_on_damage_is_rounded_down() -> None:
         {"lower_bound": 1, "enumeration": Enumeration(5, 1 << 63)},
     ],
 )
-def test_claims_that_are_no_numbers_are_none(parts) -> None:  # type: ignore[no-untyped-def]
+def test_claims_that_are_no_numbers_are_none(parts: Any) -> None:  # type: ignore[no-untyped-def]
     from impq_opt.errors import SolverError
     from impq_opt.instance.claims import checked
     from impq_opt.instance.contract import Claim
@@ -325,7 +327,7 @@ def test_claims_that_are_no_numbers_are_none(parts) -> None:  # type: ignore[no-
 @pytest.mark.parametrize(
     "bound", [np.int64(2**62), np.float64(0.5), np.uint64(2**63), np.float32(0.1), 3, Fraction(1, 3)]
 )
-def test_claimed_bounds_are_plain_numbers(bound) -> None:  # type: ignore[no-untyped-def]
+def test_claimed_bounds_are_plain_numbers(bound: Any) -> None:  # type: ignore[no-untyped-def]
     from impq_opt.instance.claims import checked
     from impq_opt.instance.contract import Claim
 

@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ def verdicts(problem: Problem, allocation: impq_opt.Allocation) -> dict[str, Ver
 
 @given(problem=restricted(), bound=bounds, by_budget=st.booleans(), name=st.sampled_from(["exact", "exhaustive"]))
 @settings(max_examples=150, deadline=None)
-def test_true_answers_are_proved(problem, bound, by_budget, name):
+def test_true_answers_are_proved(problem: Any, bound: Any, by_budget: Any, name: Any) -> None:
     goals = {"budget": Fraction(bound)} if by_budget else {"bound": bound}
     allocation = solve(problem, solver=name, **goals)
     found = verify(problem, allocation)
@@ -46,7 +47,9 @@ def test_true_answers_are_proved(problem, bound, by_budget, name):
 
 @given(problem=restricted(), bound=bounds, by_budget=st.booleans(), multiplier=st.floats(0, 1e6))
 @settings(max_examples=150, deadline=None)
-def test_enumeration_finds_the_optimum_whatever_the_multipliers(problem, bound, by_budget, multiplier):
+def test_enumeration_finds_the_optimum_whatever_the_multipliers(
+    problem: Any, bound: Any, by_budget: Any, multiplier: Any
+) -> None:
     goals = {"budget": Fraction(bound)} if by_budget else {"bound": bound}
     truth = solve(problem, solver="exhaustive", **goals)
     if truth.choice is None or truth.status is not Status.OPTIMAL:
@@ -64,7 +67,7 @@ def test_enumeration_finds_the_optimum_whatever_the_multipliers(problem, bound, 
     assert instance.is_feasible(refuted.better)
 
 
-def test_a_core_too_large_stays_a_claim():
+def test_a_core_too_large_stays_a_claim() -> None:
     problem = drawn(1, 200)
     allocation = solve(problem, bound=0.1)
     assert allocation.status is Status.OPTIMAL
@@ -90,7 +93,7 @@ LIES = {
 
 
 @pytest.mark.parametrize("lie", LIES)
-def test_every_lie_is_found(lie):
+def test_every_lie_is_found(lie: Any) -> None:
     problem = drawn(2)
     truth = solve(problem, bound=0.5)
     assert truth.status is Status.OPTIMAL
@@ -100,7 +103,7 @@ def test_every_lie_is_found(lie):
     assert found[lie] is Verdict.WRONG
 
 
-def test_a_worse_answer_called_optimal_is_found():
+def test_a_worse_answer_called_optimal_is_found() -> None:
     problem = drawn(3)
     truth = solve(problem, bound=0.5)
     worse = solve(problem, bound=0.5, solver="uniform")
@@ -118,7 +121,7 @@ def test_a_worse_answer_called_optimal_is_found():
     assert "can be reached" in wrong["lower bound"]
 
 
-def test_infeasible_is_proved_or_refuted():
+def test_infeasible_is_proved_or_refuted() -> None:
     problem = drawn(4, 6)
     truth = solve(problem, bound=1e-9)
     assert truth.status is Status.INFEASIBLE
@@ -127,7 +130,7 @@ def test_infeasible_is_proved_or_refuted():
     assert verdicts(problem, lie)["status"] is Verdict.WRONG
 
 
-def test_infeasible_only_together_is_enumerated():
+def test_infeasible_only_together_is_enumerated() -> None:
     problem = Problem.from_sensitivities([10, 10], [1.0, 1.0], bits=[1, 2]).revise(budgets={"storage": 30})
     truth = solve(problem, bound=0.2, solver="exhaustive")  # 0.125 needs 40 bits of storage
     assert truth.status is Status.INFEASIBLE
@@ -136,7 +139,7 @@ def test_infeasible_only_together_is_enumerated():
     assert verdicts(problem, dataclasses.replace(truth, bound=Fraction(1, 2)))["status"] is Verdict.WRONG
 
 
-def test_pins_and_ties_are_checked():
+def test_pins_and_ties_are_checked() -> None:
     problem = drawn(5, 8).revise(pins={"group[0]": 8}, ties=[["group[1]", "group[2]"]])
     truth = solve(problem, bound=1.0)
     assert verify(problem, truth).proved
@@ -146,7 +149,7 @@ def test_pins_and_ties_are_checked():
         assert verdicts(problem, dataclasses.replace(truth, choice=choice))["pins and ties"] is Verdict.WRONG
 
 
-def test_a_dropped_budget_is_found():
+def test_a_dropped_budget_is_found() -> None:
     problem = drawn(6, 8, kinds=True).revise(budgets={"activation-memory": "3 KiB"})
     truth = solve(problem, bound=1.0, solver="milp")
     assert truth.choice is not None
@@ -155,19 +158,19 @@ def test_a_dropped_budget_is_found():
     assert verdicts(problem, loose)["budget activation-memory"] is Verdict.WRONG
 
 
-def test_a_choice_out_of_range_is_found():
+def test_a_choice_out_of_range_is_found() -> None:
     problem = drawn(7, 4)
     truth = solve(problem, bound=1.0)
     for choice in (np.array([0, 0, 0, 8]), np.array([0, 0, 0, -1]), np.array([0, 0, 0]), np.zeros(4)):
         assert verdicts(problem, dataclasses.replace(truth, choice=choice))["choice"] is Verdict.WRONG
 
 
-def test_another_problem_is_told():
+def test_another_problem_is_told() -> None:
     with pytest.raises(ImpqError, match="answers another problem"):
         verify(drawn(8, 4), solve(drawn(9, 4), bound=1.0))
 
 
-def test_no_question_is_told():
+def test_no_question_is_told() -> None:
     truth = solve(drawn(8, 4), bound=1.0)
     with pytest.raises(ImpqError, match="states no bound"):
         verify(truth.problem, dataclasses.replace(truth, bound=None))
@@ -175,7 +178,7 @@ def test_no_question_is_told():
         verify(truth.problem, dataclasses.replace(truth, minimizes="damage"))
 
 
-def test_lower_bound_is_in_the_objectives_unit():
+def test_lower_bound_is_in_the_objectives_unit() -> None:
     rng = np.random.default_rng(0)
     problem = Problem.from_tables(rng.integers(0, 900, (20, 4)) / 1000, rng.random((20, 4)), unit="s")
     truth = solve(problem, bound=4.0)
@@ -196,7 +199,7 @@ def coupled() -> Problem:
     return Problem.declare(groups, minimize="bit-operations")
 
 
-def test_coupled_costs_are_verified():
+def test_coupled_costs_are_verified() -> None:
     problem = coupled()
     truth = solve(problem, bound=0.02, solver="exhaustive")
     assert truth.status is Status.OPTIMAL
@@ -209,7 +212,7 @@ def test_coupled_costs_are_verified():
     assert verdicts(problem, lie)["lower bound"] is Verdict.WRONG
 
 
-def test_no_strategy_is_loaded():
+def test_no_strategy_is_loaded() -> None:
     code = """
 import sys, impq_opt, dataclasses
 from fractions import Fraction
@@ -228,7 +231,7 @@ assert not loaded, loaded
 
 
 @pytest.mark.parametrize("column", [1, 3])
-def test_a_pin_holds_from_both_sides(column):
+def test_a_pin_holds_from_both_sides(column: int) -> None:
     problem = drawn(5, 8).revise(pins={"group[0]": 3})
     truth = solve(problem, bound=1.0)
     choice = truth.choice.copy()
@@ -236,7 +239,7 @@ def test_a_pin_holds_from_both_sides(column):
     assert verdicts(problem, dataclasses.replace(truth, choice=choice))["pins and ties"] is Verdict.WRONG
 
 
-def test_tied_formats_of_one_width_may_not_differ():
+def test_tied_formats_of_one_width_may_not_differ() -> None:
     groups = [Group(name, size=10, damage=(1.0, 1.0), bits=(4, 4), formats=("x", "y")) for name in "ab"]
     problem = Problem.declare(groups, ties=[["a", "b"]])
     truth = solve(problem, bound=5.0)
@@ -245,7 +248,7 @@ def test_tied_formats_of_one_width_may_not_differ():
     assert {check.name for check in found.checks if check.verdict is Verdict.WRONG} == {"pins and ties", "status"}
 
 
-def test_costs_beyond_float64_are_told_apart():
+def test_costs_beyond_float64_are_told_apart() -> None:
     """2**53 + 1 is no float64: neither a bound nor a number for people may be off by one there."""
     problem = Problem.from_tables([[2**53 + 2, 2**53 + 1]], [[0.5, 1.0]])
     truth = solve(problem, bound=1.0)
@@ -258,7 +261,7 @@ def test_costs_beyond_float64_are_told_apart():
     assert verdicts(problem, lie)["status"] is Verdict.WRONG
 
 
-def test_a_revision_may_not_lower_the_damage_of_one_group():
+def test_a_revision_may_not_lower_the_damage_of_one_group() -> None:
     from impq_opt.judge.verify import _loosened
 
     cost, damage = [[1, 2], [3, 4]], np.array([[0.5, 0.25], [0.5, 0.25]])
@@ -272,7 +275,7 @@ def test_a_revision_may_not_lower_the_damage_of_one_group():
 
 
 @pytest.mark.parametrize("price", [-1.0, -5e-324, math.inf, math.nan])
-def test_multipliers_that_are_none_are_found(price):
+def test_multipliers_that_are_none_are_found(price: Any) -> None:
     problem = drawn(2)
     truth = solve(problem, bound=0.5)
     certificate = dataclasses.replace(truth.certificate, multipliers={"bound": price})

@@ -1,8 +1,12 @@
 """Data held against the network that is to run on them: made to fit, refused with the reason, or noted."""
 
+from __future__ import annotations
+
 import dataclasses
 import re
+import warnings
 from collections import namedtuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +16,9 @@ from torch import nn
 
 from impq_opt.data import Dataset, load_data
 from impq_opt.data.batch import prepare
+from impq_opt.data.calling import call, logits_of
 from impq_opt.errors import DataError
 from impq_opt.measure import Sampling, measure
-from impq_opt.networks.calling import call, logits_of
 from impq_opt.networks.fitting import fitted
 from impq_opt.validate.contest import contest
 from impq_opt.validate.reality import Validation
@@ -30,7 +34,7 @@ class Words(nn.Module):
         super().__init__()
         self.embed, self.head = nn.Embedding(50, 8), nn.Linear(8, 3)
 
-    def forward(self, ids, mask=None):
+    def forward(self, ids: Any, mask: Any = None) -> Any:
         states = self.embed(ids)
         return self.head(states.mean(1) if mask is None else (states * mask[..., None]).sum(1))
 
@@ -43,7 +47,7 @@ class Pair(nn.Module):
         self.left, self.right = nn.Linear(4, 8), nn.Linear(3, 8)
         self.out = nn.Linear(8, 3)
 
-    def forward(self, first, second):
+    def forward(self, first: Any, second: Any) -> Any:
         return self.out((self.left(first) + self.right(second)).relu())
 
 
@@ -60,7 +64,7 @@ def pictures(channels: int = 3, norm: bool = True) -> nn.Module:
     return nn.Sequential(*(layer for layer in layers if norm or not isinstance(layer, nn.BatchNorm2d))).eval()
 
 
-def run(network, data):
+def run(network: Any, data: Any) -> Any:
     fit = fitted(network, data)
     with torch.no_grad():
         return logits_of(call(network, prepare(fit.rows(TWO)[0], torch.device("cpu"))))
@@ -74,24 +78,24 @@ MASK = torch.randint(0, 2, (6, 7), generator=RANDOM)
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int64, torch.float16, torch.bfloat16, torch.float64])
-def test_pictures_of_any_type_are_run_as_floats(dtype):
+def test_pictures_of_any_type_are_run_as_floats(dtype: Any) -> None:
     network = pictures()
     assert torch.equal(run(network, Dataset(WHOLE.to(dtype))), run(network, Dataset(WHOLE.float())))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_floats_get_the_type_of_the_network(dtype):
+def test_floats_get_the_type_of_the_network(dtype: Any) -> None:
     network = pictures().to(dtype)
     assert run(network, Dataset(WHOLE.float())).dtype == dtype
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64])
-def test_tokens_of_any_type_are_embedded(dtype):
+def test_tokens_of_any_type_are_embedded(dtype: Any) -> None:
     network = Words()
     assert torch.equal(run(network, Dataset(TOKENS.to(dtype))), run(network, Dataset(TOKENS)))
 
 
-def test_inputs_go_by_position_and_by_keyword():
+def test_inputs_go_by_position_and_by_keyword() -> None:
     network = Words()
     by_keyword = run(network, Dataset({"mask": MASK, "ids": TOKENS}))
     assert torch.equal(by_keyword, run(network, Dataset((TOKENS, MASK))))
@@ -102,7 +106,7 @@ def test_inputs_go_by_position_and_by_keyword():
     assert torch.equal(run(network, more), by_keyword)
 
 
-def test_a_network_is_left_as_it_was():
+def test_a_network_is_left_as_it_was() -> None:
     network = pictures()
     network.train()
     network[1].eval()
@@ -143,7 +147,11 @@ def test_a_network_is_left_as_it_was():
         (Words(), TOKENS + 50, r"must be tokens from 0 to 49, which the network embeds, got \d+"),
         (Words(), TOKENS - 60, r"must be tokens from 0 to 49, which the network embeds, got -\d+"),
         (Words(), {"ids": TOKENS + 50, "mask": MASK}, "ids: inputs must be tokens from 0 to 49"),
-        (Words(), {"tokens": TOKENS}, r"its forward takes \(ids, mask=None\), which does not fit the data's inputs"),
+        (
+            Words(),
+            {"tokens": TOKENS, "rest": MASK},
+            r"its forward takes \(ids, mask=None\), which does not fit the data's inputs",
+        ),
         (Words(), (TOKENS, MASK, MASK), r"which does not fit the data's inputs \(too many positional arguments\)"),
         (Pair(), torch.rand(6, 4), r"\(missing a required argument: 'second'\), got 1"),
         (Pair(), {"first": torch.rand(6, 4)}, r"\(missing a required argument: 'second'\), got \['first'\]"),
@@ -151,7 +159,7 @@ def test_a_network_is_left_as_it_was():
     ],
     ids=range(17),
 )
-def test_data_that_the_network_does_not_take_are_told(network, inputs, said):
+def test_data_that_the_network_does_not_take_are_told(network: Any, inputs: Any, said: str) -> None:
     with pytest.raises(DataError, match=said) as told:
         data = Dataset(inputs)
         fitted(network, data).rows(torch.arange(6))
@@ -174,7 +182,9 @@ def test_data_that_the_network_does_not_take_are_told(network, inputs, said):
         (-1, True, "labels must be from 0 to 9, the network's classes"),
     ],
 )
-def test_labels_that_a_metric_needs_are_there_and_right(metric, shift, lazily, said):
+def test_labels_that_a_metric_needs_are_there_and_right(
+    metric: str, shift: int | None, lazily: bool, said: str
+) -> None:
     digits = load_data("digits", "test").subset(torch.arange(100))
     labels = None if shift is None else digits.labels + shift
     if lazily:
@@ -190,7 +200,7 @@ def test_labels_that_a_metric_needs_are_there_and_right(metric, shift, lazily, s
 # -- noted -------------------------------------------------------------------------------------------------------------
 
 
-def digits(change=None, labels=None) -> Dataset:
+def digits(change: Any = None, labels: Any = None) -> Dataset:
     data = load_data("digits", "test")
     inputs = data.inputs if change is None else change(data.inputs)
     return Dataset(inputs, data.labels if labels is None else labels(data.labels))
@@ -219,7 +229,7 @@ def digits(change=None, labels=None) -> Dataset:
     ],
     ids=range(11),
 )
-def test_what_seems_wrong_is_noted_in_measuring_and_in_validating(data, said):
+def test_what_seems_wrong_is_noted_in_measuring_and_in_validating(data: Any, said: str) -> None:
     told = []
     network = digits_network()
     problem = measure(network, data, sampling=Sampling(samples=128), bits=(2, 8), tell=told.append)
@@ -228,7 +238,7 @@ def test_what_seems_wrong_is_noted_in_measuring_and_in_validating(data, said):
     assert any(re.search(said, note) for note in Validation(network, problem, data, samples=2).data.notes)
 
 
-def test_right_data_are_not_noted():
+def test_right_data_are_not_noted() -> None:
     for data in (digits(), Dataset(digits().inputs), digits().subset(torch.arange(3))):
         assert fitted(digits_network(), data).notes == ()
     one_class = digits()
@@ -237,7 +247,7 @@ def test_right_data_are_not_noted():
     assert "data_notes" not in problem.provenance
 
 
-def test_stored_pictures_are_noted_unless_the_network_shows_that_it_takes_them():
+def test_stored_pictures_are_noted_unless_the_network_shows_that_it_takes_them() -> None:
     stored = torch.randint(0, 256, (30, 3, 9, 9), generator=RANDOM).float()
     network = pictures(norm=False)
     assert "as pictures are stored" in " ".join(fitted(network, Dataset(stored)).notes)
@@ -281,19 +291,27 @@ Named = namedtuple("Named", ["hidden", "logits"])
     ],
     ids=range(8),
 )
-def test_logits_are_found_in_what_a_network_gives_back(output):
+def test_logits_are_found_in_what_a_network_gives_back(output: Any) -> None:
     assert logits_of(output) is LOGITS
 
 
 @pytest.mark.parametrize(
     "output", [None, {}, (), {"a": LOGITS, "b": LOGITS}, {"a": HIDDEN}, Output(HIDDEN, HIDDEN), "text"]
 )
-def test_outputs_without_clear_logits_are_told(output):
+def test_outputs_without_clear_logits_are_told(output: Any) -> None:
     with pytest.raises(DataError, match="must return logits"):
         logits_of(output)
 
 
-def test_measuring_stored_whole_numbers_is_measuring_the_floats():
+def test_programs_without_layers_are_left_to_tracing() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch deprecates it, people still have such networks
+        network = torch.jit.trace(nn.Linear(4, 3), torch.zeros(2, 4))
+        with pytest.raises(DataError, match="TorchScript"):
+            measure(network, Dataset(torch.rand(6, 4)))
+
+
+def test_measuring_stored_whole_numbers_is_measuring_the_floats() -> None:
     values = (load_data("digits", "test").inputs[:64] + 0.5) * 16
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 4))
     plain = measure(network, Dataset(values), bits=(2, 4)).damage.sensitivity

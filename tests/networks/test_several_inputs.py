@@ -1,8 +1,12 @@
 """Networks of several inputs, by position and by keyword, of tokens, and of other outputs than logits alone."""
 
+from __future__ import annotations
+
 import dataclasses
 import re
 from collections import namedtuple
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +16,10 @@ from torch import nn
 
 from impq_opt.cli import run
 from impq_opt.data import Dataset
+from impq_opt.data.calling import logits_of
 from impq_opt.errors import DataError
 from impq_opt.files import load_problem, save_problem
 from impq_opt.measure import METRICS, Sampling, measure
-from impq_opt.networks.calling import logits_of
 from impq_opt.quantize import pack, quantize, unpack_into
 from impq_opt.tracing.trace import trace
 from impq_opt.validate.reality import Validation
@@ -56,7 +60,7 @@ class Words(nn.Module):
         self.output = OUTPUTS[output]
         self.embed, self.inner, self.head = nn.Embedding(20, 8), nn.Linear(8, 8), nn.Linear(8, 3)
 
-    def forward(self, input, mask, scale=None):  # noqa: A002 - a name that Python has too
+    def forward(self, input: Any, mask: Any, scale: Any = None) -> Any:  # noqa: A002 - a name that Python has too
         states = (self.embed(input) * mask[..., None]).sum(1)
         states = self.inner(states if scale is None else states * scale).relu()
         return self.output(states, self.head(states))
@@ -69,7 +73,7 @@ class Stacked(nn.Module):
         super().__init__()
         self.words = Words()
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         return self.words(x[:, 0], x[:, 1])
 
 
@@ -77,7 +81,7 @@ FORMS = {"position": (IDS, MASK), "keyword": {"input": IDS, "mask": MASK}, "any 
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_several_inputs_measure_as_one_that_holds_them(metric):
+def test_several_inputs_measure_as_one_that_holds_them(metric: Any) -> None:
     options = {"metric": metric, "bits": (2, 4), "sampling": Sampling(samples=48)}
     one = measure(Stacked(), Dataset(torch.stack([IDS, MASK], 1), LABELS), **options)
     values = one.damage.sensitivity if hasattr(one.damage, "sensitivity") else one.damage.values
@@ -90,7 +94,7 @@ def test_several_inputs_measure_as_one_that_holds_them(metric):
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("output", OUTPUTS)
-def test_a_network_of_several_inputs_goes_all_the_way(tmp_path, form, output):
+def test_a_network_of_several_inputs_goes_all_the_way(tmp_path: Path, form: Any, output: Any) -> None:
     network, data = Words(output), Dataset(FORMS[form], LABELS)
     save_problem(measure(network, data, bits=range(1, 9)), tmp_path / "p.toml")
     problem = load_problem(tmp_path / "p.toml")
@@ -111,7 +115,7 @@ def test_a_network_of_several_inputs_goes_all_the_way(tmp_path, form, output):
     assert 0 < held.mismatch < 1
 
 
-def test_an_input_that_the_forward_can_do_without_is_traced_where_it_is_given():
+def test_an_input_that_the_forward_can_do_without_is_traced_where_it_is_given() -> None:
     inputs = {"scale": SCALE, "input": IDS, "mask": MASK}
     traced = trace(Words(), {name: part[:2] for name, part in inputs.items()})
     assert traced.keywords == ("input", "mask", "scale")
@@ -124,11 +128,11 @@ def test_an_input_that_the_forward_can_do_without_is_traced_where_it_is_given():
     )
 
 
-def test_one_sample_of_several_inputs_is_enough():
-    assert len(measure(Words(), Dataset((IDS[:1], MASK[:1])), bits=(2, 4))) == 4
+def test_one_sample_of_several_inputs_is_enough() -> None:
+    assert len(measure(Words(), Dataset((IDS[:1], MASK[:1])), bits=(2, 4))) == 5
 
 
-def test_two_outputs_of_which_none_is_called_logits_are_told():
+def test_two_outputs_of_which_none_is_called_logits_are_told() -> None:
     network = Words()
     network.output = lambda hidden, logits: {"a": hidden, "b": logits}
     with pytest.raises(
@@ -155,7 +159,9 @@ class Words(nn.Module):
 
 @pytest.mark.parametrize("several", [False, True])
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
-def test_the_command_line_takes_tokens_and_several_inputs(tmp_path, capsys, several, suffix):
+def test_the_command_line_takes_tokens_and_several_inputs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], several: bool, suffix: str
+) -> None:
     (tmp_path / "word_networks.py").write_text(SOURCE)
     torch.manual_seed(0)
     state = {name.replace("inner", "inner._orig_mod"): tensor for name, tensor in Words().state_dict().items()}
@@ -197,7 +203,9 @@ def test_the_command_line_takes_tokens_and_several_inputs(tmp_path, capsys, seve
     ],
 )
 @pytest.mark.parametrize("command", ["measure", "validate"])
-def test_wrong_inputs_end_in_one_sentence_on_the_command_line(tmp_path, capsys, arrays, said, command):
+def test_wrong_inputs_end_in_one_sentence_on_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arrays: Any, said: str, command: str
+) -> None:
     (tmp_path / "word_networks.py").write_text(SOURCE)
     np.savez(tmp_path / "d.npz", **{name: part.numpy() for name, part in arrays.items()})
     network, data = f"{tmp_path / 'word_networks.py'}:Words", ["--data", str(tmp_path / "d.npz")]

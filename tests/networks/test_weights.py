@@ -1,9 +1,13 @@
 """Weights in the forms that people have them in, loaded into one network; those that do not fit, each in a sentence."""
 
+from __future__ import annotations
+
 import json
 import pickle
 import warnings
 from collections import OrderedDict
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +30,7 @@ class Small(nn.Module):
         self.conv1, self.bn1, self.conv2 = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3)
         self.fc = nn.Linear(4, classes)
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         return self.fc(self.conv2(self.bn1(self.conv1(x)).relu()).relu().mean((2, 3)))
 
 
@@ -37,7 +41,7 @@ class Inside(nn.Module):
         super().__init__()
         self.backbone = Small()
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         return self.backbone(x)
 
 
@@ -65,7 +69,7 @@ def under(prefix: str, state: dict[str, torch.Tensor] = STATE) -> dict[str, torc
     return {prefix + key: value for key, value in state.items()}
 
 
-def filled(path) -> nn.Module:
+def filled(path: Any) -> nn.Module:
     network = Small()
     fill(network, read_states(path), str(path))
     return network
@@ -78,19 +82,19 @@ def filled(path) -> nn.Module:
         "anything.at.all.",
     ],
 )  # fmt: skip
-def test_a_prefix_is_dropped_where_the_names_then_fit(tmp_path, prefix):
+def test_a_prefix_is_dropped_where_the_names_then_fit(tmp_path: Path, prefix: str) -> None:
     save_file(under(prefix), tmp_path / "w.safetensors")
     assert torch.equal(logits(filled(tmp_path / "w.safetensors")), reference())
 
 
-def test_a_wrapper_inside_a_name_is_dropped():
+def test_a_wrapper_inside_a_name_is_dropped() -> None:
     named = {key.replace("conv2.", "conv2._orig_mod.").replace("bn1.", "bn1.module."): v for key, v in STATE.items()}
     network = Small()
     fill(network, [State("", named)], "file")
     assert torch.equal(logits(network), reference())
 
 
-def test_a_prefix_is_added_where_the_network_has_one():
+def test_a_prefix_is_added_where_the_network_has_one() -> None:
     network = Inside()
     fill(network, [State("", STATE)], "file")
     assert torch.equal(logits(network), reference())
@@ -115,12 +119,12 @@ def test_a_prefix_is_added_where_the_network_has_one():
     ],
     ids=lambda c: ",".join(map(str, list(c)[:2])),
 )
-def test_weights_are_found_in_a_checkpoint(tmp_path, checkpoint):
+def test_weights_are_found_in_a_checkpoint(tmp_path: Path, checkpoint: Any) -> None:
     torch.save(checkpoint, tmp_path / "w.ckpt")
     assert torch.equal(logits(filled(tmp_path / "w.ckpt")), reference())
 
 
-def sharded(folder, suffix: str, write) -> None:
+def sharded(folder: Any, suffix: str, write: Any) -> None:
     keys = list(STATE)
     parts = {f"part-{k}{suffix}": {key: STATE[key] for key in keys[k::2]} for k in range(2)}
     for name, part in parts.items():
@@ -130,7 +134,7 @@ def sharded(folder, suffix: str, write) -> None:
     (folder / f"{stem}.index.json").write_text(json.dumps(index))
 
 
-def test_shards_are_put_together_and_folders_searched(tmp_path):
+def test_shards_are_put_together_and_folders_searched(tmp_path: Path) -> None:
     for name, suffix, write in (("s", ".safetensors", save_file), ("b", ".bin", torch.save)):
         folder = tmp_path / name
         folder.mkdir()
@@ -150,7 +154,7 @@ def test_shards_are_put_together_and_folders_searched(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_weights_keep_their_type(tmp_path, dtype):
+def test_weights_keep_their_type(tmp_path: Path, dtype: Any) -> None:
     state = {key: value.to(dtype) if value.is_floating_point() else value for key, value in STATE.items()}
     save_file(state, tmp_path / "w.safetensors")
     network = filled(tmp_path / "w.safetensors")
@@ -159,8 +163,8 @@ def test_weights_keep_their_type(tmp_path, dtype):
         assert torch.equal(value, state[key])
 
 
-def test_a_tensor_under_two_names_may_be_stored_once():
-    def tied():
+def test_a_tensor_under_two_names_may_be_stored_once() -> None:
+    def tied() -> Any:
         network = nn.Sequential(OrderedDict(e=nn.Embedding(7, 4), head=nn.Linear(4, 7, bias=False)))
         network.head.weight = network.e.weight
         return network
@@ -172,7 +176,7 @@ def test_a_tensor_under_two_names_may_be_stored_once():
     assert torch.equal(network.head.weight, weight)
 
 
-def test_two_sets_that_fit_are_told_apart_or_refused():
+def test_two_sets_that_fit_are_told_apart_or_refused() -> None:
     network = Small()
     fill(network, [State("", under("student.") | under("copy."))], "file")
     assert torch.equal(logits(network), reference())
@@ -183,14 +187,14 @@ def test_two_sets_that_fit_are_told_apart_or_refused():
 class Trap:
     """Creates a file when it is unpickled."""
 
-    def __init__(self, path) -> None:
+    def __init__(self, path: Any) -> None:
         self.path = path
 
-    def __reduce__(self):
+    def __reduce__(self) -> Any:
         return (open, (str(self.path), "w"))
 
 
-def write_bad(folder):
+def write_bad(folder: Any) -> None:
     """Write the files of the table below."""
     torch.save(Small(), folder / "whole.pt")
     torch.save({"state_dict": STATE, "extra": Trap(folder / "sprung")}, folder / "trap.pt")
@@ -248,7 +252,7 @@ def write_bad(folder):
         ("none.pt", "no such file"),
     ],
 )
-def test_what_is_no_weights_is_told_and_never_run(tmp_path, name, said):
+def test_what_is_no_weights_is_told_and_never_run(tmp_path: Path, name: str, said: str) -> None:
     write_bad(tmp_path)
     with pytest.raises(FileError, match=said) as told:
         read_states(tmp_path / name)
@@ -277,7 +281,7 @@ def test_what_is_no_weights_is_told_and_never_run(tmp_path, name, said):
         (STATE | {"fc.weight": torch.zeros(5, 4, dtype=torch.int8)}, "is of another kind of number"),
     ],
 )
-def test_weights_that_do_not_fit_are_told_by_name_and_number(state, said):
+def test_weights_that_do_not_fit_are_told_by_name_and_number(state: Any, said: str) -> None:
     network = Small()
     before = {key: value.clone() for key, value in network.state_dict().items()}
     with pytest.raises(DataError, match=said) as told:
@@ -286,7 +290,7 @@ def test_weights_that_do_not_fit_are_told_by_name_and_number(state, said):
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
 
-def test_the_weights_tell_the_number_of_classes_of_a_torchvision_network(tmp_path):
+def test_the_weights_tell_the_number_of_classes_of_a_torchvision_network(tmp_path: Path) -> None:
     network = load_network("squeezenet1_1", classes=7, untrained=True)
     save_file(under("module.", network.state_dict()), tmp_path / "w.safetensors")
     loaded = load_network("squeezenet1_1", weights=tmp_path / "w.safetensors")
@@ -321,7 +325,7 @@ def asks(width): return nn.Linear(width, 2)
 
 
 @pytest.fixture
-def source(tmp_path, monkeypatch):
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     folder = tmp_path / "code"
     folder.mkdir()
     (folder / "my_own_networks.py").write_text(SOURCE)
@@ -336,7 +340,7 @@ def source(tmp_path, monkeypatch):
     ("name", "classes"),
     [("tiny", 10), ("Net", 3), ("ready", 2), ("compiled", 4), ("parallel", 6), ("Holder.inside", 8)],
 )
-def test_a_network_of_ones_own_by_module_and_by_file(source, name, classes):
+def test_a_network_of_ones_own_by_module_and_by_file(source: Any, name: str, classes: int) -> None:
     for place in ("my_own_networks", str(source / "my_own_networks.py")):
         network = load_network(f"{place}:{name}")
         assert type(network).__name__ in ("Linear", "Net")
@@ -344,7 +348,7 @@ def test_a_network_of_ones_own_by_module_and_by_file(source, name, classes):
 
 
 @old_parts
-def test_a_network_of_ones_own_takes_weights(source, tmp_path):
+def test_a_network_of_ones_own_takes_weights(source: Any, tmp_path: Path) -> None:
     state = {"_orig_mod.weight": torch.randn(10, 64), "_orig_mod.bias": torch.randn(10)}
     torch.save(state, tmp_path / "w.pt")
     network = load_network(f"{source / 'my_own_networks.py'}:tiny", weights=tmp_path / "w.pt")
@@ -365,14 +369,16 @@ def test_a_network_of_ones_own_takes_weights(source, tmp_path):
         ("os:getcwd", "must return a torch module"),
     ],
 )
-def test_what_is_no_network_of_ones_own_is_told(source, name, said, tmp_path, monkeypatch):
+def test_what_is_no_network_of_ones_own_is_told(
+    source: Any, name: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(OptionError, match=said) as told:
         load_network(name.format(folder=source))
     assert "\n" not in str(told.value)
 
 
-def test_a_file_in_the_place_of_a_network_is_told(tmp_path):
+def test_a_file_in_the_place_of_a_network_is_told(tmp_path: Path) -> None:
     torch.save(STATE, tmp_path / "w.pt")
     with pytest.raises(ImpqError, match="a file of its weights with --weights"):
         load_network(str(tmp_path / "w.pt"))
@@ -384,13 +390,13 @@ def test_a_file_in_the_place_of_a_network_is_told(tmp_path):
 
 
 @old_parts
-def test_wrappers_are_taken_off():
+def test_wrappers_are_taken_off() -> None:
     inner = nn.Linear(2, 2)
     assert unwrapped(torch.compile(nn.DataParallel(inner))) is inner
     assert unwrapped(inner) is inner
 
 
-def test_the_weights_tell_classes_and_channels_beside_other_numbers(tmp_path):
+def test_the_weights_tell_classes_and_channels_beside_other_numbers(tmp_path: Path) -> None:
     network = load_network("small-cnn", classes=7, channels=2, untrained=True)
     torch.save({"best": torch.tensor(0.9), "model": under("module.", network.state_dict())}, tmp_path / "w.pt")
     loaded = load_network("small-cnn", weights=tmp_path / "w.pt")
@@ -398,12 +404,12 @@ def test_the_weights_tell_classes_and_channels_beside_other_numbers(tmp_path):
     assert torch.equal(loaded(x), network(x))
 
 
-def test_a_shard_alone_is_told(tmp_path):
+def test_a_shard_alone_is_told(tmp_path: Path) -> None:
     save_file({key: STATE[key] for key in list(STATE)[:3]}, tmp_path / "model-00001-of-00002.safetensors")
     with pytest.raises(DataError, match="it is one of several shards, so give their folder or index"):
         filled(tmp_path / "model-00001-of-00002.safetensors")
 
 
-def test_one_reads_the_likeliest_weights_alone(tmp_path):
+def test_one_reads_the_likeliest_weights_alone(tmp_path: Path) -> None:
     torch.save({"epoch": 1, "state_dict": under("module.")}, tmp_path / "w.pt")
     assert list(read_state(tmp_path / "w.pt")) == list(STATE)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -23,7 +25,7 @@ from impq_opt.judge.check_conflict import check_conflict
 SETS = ((2.0, 4.0, 8.0), (1.0, 2.0, 3.0), (2.0, 3.0), (2.0, 4.25))
 
 
-def draw(seed: int):
+def draw(seed: int) -> Any:
     """Return a small problem with many limits, and the question that is asked."""
     random = np.random.default_rng(seed)
     tensors, layers = int(random.integers(1, 3)), int(random.integers(1, 3))
@@ -100,14 +102,14 @@ class Everything:
                 table = term.pair_values[place, self.choices[:, term.left], self.choices[:, term.right]].sum(axis=1)
             self.values[term.name] = np.array([int(v) * term.quantum for v in table], dtype=object)
 
-    def _damage(self):
+    def _damage(self) -> Any:
         problem, total = self.problem, np.full(len(self.choices), Fraction(0))
         for g in range(len(problem)):
             row = problem.damage.at(slice(g, g + 1), problem.candidates.of(g))[0].tolist()
             total = total + np.array([Fraction(d) for d in row], dtype=object)[self.choices[:, g]]
         return total
 
-    def kept(self, question, items):
+    def kept(self, question: Any, items: Any) -> Any:
         """Return which choices meet some items of a question: (problem, bound, limits with their weights)."""
         problem, bound, limits = question
         kept = np.ones(len(self.choices), dtype=bool)
@@ -126,7 +128,7 @@ class Everything:
                     kept &= same | (label[tie[0]] != name)
         return kept
 
-    def of(self, limits, name):
+    def of(self, limits: Any, name: Any) -> Any:
         if name == "damage":
             return self.values["damage"]
         return sum(Fraction(weight) * self.values[one] for one, weight in limits[name][0].items())
@@ -135,7 +137,7 @@ class Everything:
 COSTS = ("storage", "bit-operations", "representational", "tab0", "tab1", "latency", "peak-activation-memory")
 
 
-def ask(seed: int):
+def ask(seed: int) -> Any:
     """Return everything, the question, and the answer of :func:`solve` to limits that are hard to meet together."""
     problem, random = draw(seed)
     every = Everything(problem)
@@ -143,7 +145,7 @@ def ask(seed: int):
 
     share = float(random.choice([0.02, 0.2, 0.5]))
 
-    def low(values):
+    def low(values: Any) -> Any:
         """Return a limit at, just below or just above what a choice has, near the smallest or not."""
         found = sorted(values)[int(random.integers(0, max(1, int(len(values) * share))))]
         return max(Fraction(found) + random.choice([0, 0, Fraction(-1, 4), Fraction(1, 4)]), Fraction(1, 8))
@@ -172,7 +174,7 @@ def ask(seed: int):
     )
 
 
-def all_items(question):
+def all_items(question: Any) -> Any:
     problem, bound, limits = question
     label = [problem.names.labels[i] for i in problem.names.label_of]
     return {
@@ -191,7 +193,7 @@ def rounds_to(value: Fraction, stated: float, name: str, *, up: bool = False) ->
     return Fraction(beyond) < value <= stated if up else stated <= value < Fraction(beyond)
 
 
-def judge(every: Everything, question, found: Diagnosis) -> None:
+def judge(every: Everything, question: Any, found: Diagnosis) -> None:
     """Assert everything that a diagnosis says."""
     _, bound, limits = question
     conflict = set(found.conflict)
@@ -229,7 +231,7 @@ def judge(every: Everything, question, found: Diagnosis) -> None:
         assert float(allowed) < float(shown) <= found.smallest
 
 
-def forged(answer, question, random: np.random.Generator):
+def forged(answer: Any, question: Any, random: np.random.Generator) -> Iterator[Any]:
     """Yield diagnoses that state something false, and what that is."""
     found, (problem, _, limits) = answer.diagnosis, question
     subject = ("bound", "") if found.limit == "damage" else ("budget", found.limit)
@@ -271,13 +273,13 @@ def forged(answer, question, random: np.random.Generator):
             yield "another value", replace(found, held_by=tuple(held))
 
 
-def unit(problem, limits, name):
+def unit(problem: Any, limits: Any, name: Any) -> Any:
     units = {problem.cost(one).unit for one in limits[name][0]}
     return units.pop() if len(units) == 1 else ""
 
 
 @pytest.mark.parametrize("block", range(6))
-def test_what_a_diagnosis_says_is_so_and_its_judge_knows(block):
+def test_what_a_diagnosis_says_is_so_and_its_judge_knows(block: int) -> None:
     told = []
     for seed in range(block * 30, block * 30 + 30):
         every, question, answer = ask(seed)
@@ -298,7 +300,7 @@ def test_what_a_diagnosis_says_is_so_and_its_judge_knows(block):
     assert max(told) >= 2
 
 
-def pair(**goals) -> Problem:
+def pair(**goals: Any) -> Problem:
     """Return a problem whose bit operations are 40 where the table is 100, and at least 80 where it is 1."""
     groups = [
         Group("act", size=1, sensitivity=1.0, bits=(2, 4), kind="activation"),
@@ -308,7 +310,7 @@ def pair(**goals) -> Problem:
     return Problem.declare(groups, costs=(table,), minimize="storage", **goals)
 
 
-def test_the_other_limit_is_named_and_what_is_reached_without_it():
+def test_the_other_limit_is_named_and_what_is_reached_without_it() -> None:
     problem = pair(budgets={"bit-operations": 70, "tab": 10}, bound=100)
     found = solve(problem)
     assert found.diagnosis.conflict == (("budget", "bit-operations"), ("budget", "tab"))
@@ -318,12 +320,12 @@ def test_the_other_limit_is_named_and_what_is_reached_without_it():
 
 
 @pytest.mark.parametrize("limit, status", [(79, "infeasible"), (80, "optimal"), (81, "optimal")])
-def test_one_below_what_is_smallest_is_infeasible(limit, status):
+def test_one_below_what_is_smallest_is_infeasible(limit: int, status: str) -> None:
     found = solve(pair(budgets={"bit-operations": limit, "tab": 10}, bound=100))
     assert found.status.value == status
 
 
-def test_a_pin_and_a_tie_that_conflict_only_together():
+def test_a_pin_and_a_tie_that_conflict_only_together() -> None:
     groups = [Group(name, size=10, sensitivity=1.0, bits=(2, 8)) for name in "abc"]
     problem = Problem.declare(groups, budgets={"storage": 239}, bound=100, pins={"a": 8}, ties=[("a", "b", "c")])
     found = solve(problem)
@@ -335,7 +337,7 @@ def test_a_pin_and_a_tie_that_conflict_only_together():
     assert solve(replace(problem, budgets={"storage": Fraction(59)})).diagnosis.held_by == ()
 
 
-def test_every_strategy_tells_the_same():
+def test_every_strategy_tells_the_same() -> None:
     alone = replace(pair(bound=0.01), costs=())
     both = pair(budgets={"bit-operations": 30, "tab": 10}, bound=100)
     assert solve(both, solver="milp").diagnosis == solve(both).diagnosis
@@ -343,7 +345,7 @@ def test_every_strategy_tells_the_same():
         assert solve(alone, solver=solver).diagnosis == solve(alone).diagnosis
 
 
-def test_weighted_costs_are_limited_by_their_sum():
+def test_weighted_costs_are_limited_by_their_sum() -> None:
     problem = pair(budgets={"tab": 10})
     found = solve(problem, budget=100, minimize={"bit-operations": 1, "storage": 1})
     assert str(found.diagnosis) == (
@@ -353,7 +355,7 @@ def test_weighted_costs_are_limited_by_their_sum():
     assert verify(problem, found).proved
 
 
-def test_a_diagnosis_survives_its_file_and_old_files_have_none():
+def test_a_diagnosis_survives_its_file_and_old_files_have_none() -> None:
     problem = pair(budgets={"bit-operations": 70, "tab": 10}, bound=100)
     found = solve(problem)
     document = allocation_record(found)
@@ -369,7 +371,7 @@ def test_a_diagnosis_survives_its_file_and_old_files_have_none():
         assert not verify(problem, replace(old, diagnosis=lie)).ok
 
 
-def test_a_feasible_problem_called_infeasible_is_found_wrong():
+def test_a_feasible_problem_called_infeasible_is_found_wrong() -> None:
     problem = pair(budgets={"bit-operations": 80, "tab": 10}, bound=100)
     honest = solve(pair(budgets={"bit-operations": 70, "tab": 10}, bound=100))
     for diagnosis in (None, honest.diagnosis, replace(honest.diagnosis, allowed=80.0, smallest=81.0)):
@@ -397,7 +399,7 @@ def test_a_feasible_problem_called_infeasible_is_found_wrong():
     ],
     ids=str,
 )
-def test_nonsense_is_found_wrong_without_a_traceback(lie):
+def test_nonsense_is_found_wrong_without_a_traceback(lie: Any) -> None:
     problem = pair(budgets={"bit-operations": 70, "tab": 10}, bound=100)
     found = solve(problem)
     verification = verify(problem, replace(found, diagnosis=replace(found.diagnosis, **lie)))
@@ -408,7 +410,7 @@ def test_nonsense_is_found_wrong_without_a_traceback(lie):
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.02])
-def test_what_could_not_be_told_in_time_is_not_claimed(seconds, monkeypatch):
+def test_what_could_not_be_told_in_time_is_not_claimed(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("impq_opt.proof.infeasible._SECONDS", seconds)
     unsure = 0
     for seed in range(60):
@@ -432,7 +434,7 @@ def test_what_could_not_be_told_in_time_is_not_claimed(seconds, monkeypatch):
     assert unsure or seconds
 
 
-def test_a_judge_that_may_look_at_little_claims_no_more_than_it_saw():
+def test_a_judge_that_may_look_at_little_claims_no_more_than_it_saw() -> None:
     verdicts = set()
     for seed in range(60):
         _, question, answer = ask(seed)
@@ -446,7 +448,7 @@ def test_a_judge_that_may_look_at_little_claims_no_more_than_it_saw():
     assert verdicts == {"proved", "claimed"}
 
 
-def test_many_groups_and_pins_are_quick():
+def test_many_groups_and_pins_are_quick() -> None:
     random = np.random.default_rng(0)
     names = GroupNames(tuple(f"layer{i}" for i in range(200)), ((1000,),) * 200)
     problem = Problem.from_sensitivities(random.integers(1, 99, 200_000), random.random(200_000), names=names)
@@ -463,7 +465,7 @@ def test_many_groups_and_pins_are_quick():
     assert checks.proved, checks
 
 
-def test_what_was_not_found_out_is_claimed(monkeypatch):
+def test_what_was_not_found_out_is_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
     from impq_opt.judge.together import Case, Decision
 
     problem = Problem.from_sensitivities([10, 10], [1.0, 1.0], bits=[1, 2]).revise(budgets={"storage": 30})

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,10 +28,11 @@ from impq_opt.solve import answer, answer_prepared, make_instance, solve_in_pass
 from impq_opt.solvers import make_solver, native
 from impq_opt.solvers._best import Incumbent
 from impq_opt.solvers.exact import budgets as _budgets
-from impq_opt.solvers.exact.core import Core, search
+from impq_opt.solvers.exact.core import search
 from impq_opt.solvers.exact.exchange import exchange
 from impq_opt.solvers.exact.states import BETWEEN, LimitedCore
 from impq_opt.solvers.exact.tuning import Tuning
+from impq_opt.solvers.native.program import Core
 
 # Seconds that a strategy is given, and in which it must have ended, however busy the machine.
 LIMIT, SOON = 0.3, 5.0
@@ -210,7 +213,7 @@ def test_states_are_looked_at_in_stretches(monkeypatch: pytest.MonkeyPatch) -> N
     control = Control()
     prune, calls = LimitedCore._prune, []
 
-    def last(self, states, step):  # type: ignore[no-untyped-def]
+    def last(self, states: Any, step: Any) -> Any:  # type: ignore[no-untyped-def]
         calls.append(len(states))
         control.interrupt[0] = 1
         return prune(self, states, step)
@@ -275,7 +278,7 @@ def test_an_interrupt_is_told_even_where_it_changed_nothing() -> None:
     instance = make_instance(problem)
 
     class Late(type(make_solver("greedy"))):  # type: ignore[misc]
-        def run(self, instance, control):  # type: ignore[no-untyped-def]
+        def run(self, instance: Any, control: Any) -> Any:  # type: ignore[no-untyped-def]
             claim = super().run(instance, control)
             control.interrupt[0] = 1
             return claim
@@ -299,7 +302,7 @@ def test_a_sweep_keeps_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
     bounds = np.quantile(hull.damage, [0.2, 0.4, 0.6, 0.8]).tolist()
     real, asked = answer_prepared, []
 
-    def once(*given):  # type: ignore[no-untyped-def]
+    def once(*given: Any) -> Any:  # type: ignore[no-untyped-def]
         found = real(*given)
         asked.append(found)
         if len(asked) == 2:
@@ -345,7 +348,7 @@ main()
 """
 
 
-def test_the_command_line_prints_the_incumbent(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_the_command_line_prints_the_incumbent(tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     problem, goal = alike(30, 1)
     save_problem(problem.revise(bound=goal["bound"]), tmp_path / "p.toml")
     command = [sys.executable, "-c", _COMMAND, "solve", str(tmp_path / "p.toml")]

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,11 +32,13 @@ from impq_opt.problems.families import generate
 from impq_opt.solve import make_instance
 from impq_opt.solvers import make_solver, solver_names
 from impq_opt.solvers import native as solver_native
-from impq_opt.solvers.exact.scan import PROHIBITIVE, everything, gather, scan, within
+from impq_opt.solvers.exact.scan import everything, gather, scan
 from impq_opt.solvers.exact.strategy import Exact
 from impq_opt.solvers.exact.tuning import Tuning
 from impq_opt.solvers.exact.whole import beyond_floats, solve_whole
 from impq_opt.solvers.lagrange.scaled import _scaled
+from impq_opt.solvers.native.cores import within
+from impq_opt.solvers.native.passes import PROHIBITIVE
 
 ROOT = Path(__file__).parents[2]
 TOTAL = limits.LARGEST_TOTAL
@@ -83,7 +86,7 @@ def test_limits_leave_room_in_64_bits() -> None:
 Every = list[tuple[tuple[int, ...], Fraction]]
 
 
-def assignments(rows: list[list[list[int]]], damage: list[list[float]], widths: list[int], keeps=None) -> Every:  # type: ignore[no-untyped-def]
+def assignments(rows: list[list[list[int]]], damage: list[list[float]], widths: list[int], keeps: Any = None) -> Every:  # type: ignore[no-untyped-def]
     """Return every row's cost and the damage of every assignment, exactly."""
     found = []
     for choice in itertools.product(*map(range, widths)):
@@ -112,7 +115,7 @@ def judge(found: Allocation, every: Every, bound: Fraction | None, most: dict[in
 
 
 def ask(  # type: ignore[no-untyped-def]
-    problem: Problem, every: Every, limit: Fraction | int, by_cost: bool, most: dict[int, int], **more
+    problem: Problem, every: Every, limit: Fraction | int, by_cost: bool, most: dict[int, int], **more: Any
 ) -> Allocation:
     """Ask for the least cost within a bound, or for the least damage within a budget, and judge the answer."""
     if by_cost:
@@ -357,7 +360,7 @@ def test_more_states_than_their_numbers_hold_are_not_kept(path: str) -> None:
 # -- at the door -----------------------------------------------------------------------------------------------------
 
 
-def sizes(count: int, each: int, **more) -> Problem:  # type: ignore[no-untyped-def]
+def sizes(count: int, each: int, **more: Any) -> Problem:  # type: ignore[no-untyped-def]
     groups = [Group(f"g{i}", size=each, sensitivity=1.0, bits=(1, 2, 4), **more) for i in range(count)]
     return Problem.declare(groups)
 

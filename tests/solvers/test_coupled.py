@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ SOLVERS = ("exhaustive", "exact", "milp", "ilp")
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("cost", ["storage", "bit-operations", "adders", "slides"])
-def test_costs_follow_their_formulas(shape, cost):
+def test_costs_follow_their_formulas(shape: Any, cost: str) -> None:
     problem = graph(shape, bits=(2, 4.25, 8))
     instance = make_instance(problem, bound=1.0, minimize=cost)
     random = np.random.default_rng(1)
@@ -33,7 +35,7 @@ def test_costs_follow_their_formulas(shape, cost):
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("pinned", [False, True])
-def test_the_parts_of_an_instance_add_up_to_the_cost(shape, pinned):
+def test_the_parts_of_an_instance_add_up_to_the_cost(shape: Any, pinned: bool) -> None:
     problem = graph(shape, seed=3)
     if pinned:
         problem = problem.revise(pins={"a1": 3, "w0": 2})
@@ -53,7 +55,7 @@ def test_the_parts_of_an_instance_add_up_to_the_cost(shape, pinned):
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_the_least_bit_operations_are_found(shape, solver):
+def test_the_least_bit_operations_are_found(shape: Any, solver: Any) -> None:
     problem = graph(shape)
     for bound in (0.02, 0.1):
         best = brute_force(problem, bound)
@@ -65,7 +67,7 @@ def test_the_least_bit_operations_are_found(shape, solver):
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("minimize", ["adders", "slides", "storage"])
-def test_budgets_on_coupled_costs_hold(shape, minimize):
+def test_budgets_on_coupled_costs_hold(shape: Any, minimize: str) -> None:
     problem = graph(shape, seed=5)
     free = solve(problem, bound=0.05, minimize=minimize, solver="exhaustive")
     middle = solve(problem, bound=0.05, solver="exhaustive")
@@ -82,7 +84,7 @@ def test_budgets_on_coupled_costs_hold(shape, minimize):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_no_multiplier_proves_too_much(shape):
+def test_no_multiplier_proves_too_much(shape: Any) -> None:
     """Weak duality, with rounding: any prices >= 0 stay below every feasible objective."""
     problem = graph(shape, seed=7).revise(budgets={"storage": 500, "adders": 10**5, "peak-activation-memory": 600})
     random = np.random.default_rng(3)
@@ -96,7 +98,7 @@ def test_no_multiplier_proves_too_much(shape):
             assert best is None or below <= best
 
 
-def _least(instance):
+def _least(instance: Any) -> Any:
     best = None
     for number in range(int(np.prod(instance.widths))):
         choice = np.array(np.unravel_index(number, instance.widths))
@@ -106,7 +108,7 @@ def _least(instance):
     return best
 
 
-def test_the_dual_bound_is_the_priced_minimum():
+def test_the_dual_bound_is_the_priced_minimum() -> None:
     """Not only below: at any prices it is the minimum over all choices, to the last quantum."""
     for shape in SHAPES:
         instance = make_instance(graph(shape, seed=11), bound=0.05)
@@ -118,26 +120,26 @@ def test_the_dual_bound_is_the_priced_minimum():
         assert float(least - found) <= 1e-9 * float(least)
 
 
-def test_least_damage_under_bit_operations():
+def test_least_damage_under_bit_operations() -> None:
     problem = graph("branch", seed=2)
     found = {solver: solve(problem, budget=2000, solver=solver) for solver in SOLVERS}
     assert len({answer.exact_damage for answer in found.values()}) == 1
     assert all(answer.exact_cost <= 2000 for answer in found.values())
 
 
-def test_an_unreachable_budget_on_bit_operations_is_infeasible_at_once():
+def test_an_unreachable_budget_on_bit_operations_is_infeasible_at_once() -> None:
     problem = graph("residual").revise(budgets={"bit-operations": 10})
     found = solve(problem, bound=0.1, minimize="storage", solver="milp")
     assert found.status is Status.INFEASIBLE
     assert "bit-operations" in str(found.diagnosis)
 
 
-def test_a_solver_without_pairs_says_which_have_them():
+def test_a_solver_without_pairs_says_which_have_them() -> None:
     with pytest.raises(UnsupportedError, match=r"costs that couple groups; these do: .*exhaustive"):
         solve(graph("chain"), bound=0.1, solver="greedy")
 
 
-def test_operations_need_declared_counts():
+def test_operations_need_declared_counts() -> None:
     plain = Problem.from_sensitivities([4, 5], [0.1, 0.2])
     with pytest.raises(ProblemError, match="no multiply-accumulates"):
         solve(plain, bound=0.1, minimize="bit-operations")
@@ -149,7 +151,7 @@ def test_operations_need_declared_counts():
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("budgeted", [False, True])
 @pytest.mark.parametrize("priced", [False, True])
-def test_the_least_peak_is_found(shape, budgeted, priced, monkeypatch):
+def test_the_least_peak_is_found(shape: Any, budgeted: bool, priced: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if priced:  # steps with many groups have prices
         monkeypatch.setattr("impq_opt.instance.local._LARGEST", 0)
     problem, limits = graph(shape, seed=6), {}
@@ -166,7 +168,7 @@ def test_the_least_peak_is_found(shape, budgeted, priced, monkeypatch):
             assert verify(problem, found).proved
 
 
-def test_a_peak_is_proved_by_its_multipliers_alone():
+def test_a_peak_is_proved_by_its_multipliers_alone() -> None:
     """On a network of many tensors too: one quantum less is out of reach, and a stranger can see it."""
     problem = mobilenet_v1(granularity="layer")
     found = solve(problem, minimize="peak-activation-memory")
@@ -177,14 +179,14 @@ def test_a_peak_is_proved_by_its_multipliers_alone():
     assert dual_bound(looser, found.certificate.multipliers) < found.exact_cost
 
 
-def test_a_peak_budget_is_closed_and_proved_again():
+def test_a_peak_budget_is_closed_and_proved_again() -> None:
     problem = problems.load("resnet20-fashion-mnist").revise(budgets={"peak-activation-memory": "20KiB"})
     found = solve(problem, bound=0.05, minimize="storage")
     assert found.status is Status.OPTIMAL
     assert verify(problem, found).proved
 
 
-def test_groups_that_count_in_damage_alone_are_settled():
+def test_groups_that_count_in_damage_alone_are_settled() -> None:
     """Thousands of kernels that no limit is on: the least damage below a peak leaves them no choice."""
     problem = mobilenet_v1()
     peak = solve(problem, minimize="peak-activation-memory")
@@ -195,7 +197,7 @@ def test_groups_that_count_in_damage_alone_are_settled():
     assert verify(problem, found).proved
 
 
-def test_the_least_damage_below_a_peak():
+def test_the_least_damage_below_a_peak() -> None:
     problem = graph("residual", seed=6)
     peak = solve(problem, bound=0.05, minimize="peak-activation-memory").exact_cost
     found = {s: solve(problem, budget=peak, minimize="peak-activation-memory", solver=s) for s in SOLVERS}
@@ -205,14 +207,14 @@ def test_the_least_damage_below_a_peak():
     assert solve(beside, budget=peak, minimize="peak-activation-memory").exact_damage == found["exact"].exact_damage
 
 
-def test_a_peak_is_not_weighed():
+def test_a_peak_is_not_weighed() -> None:
     with pytest.raises(UnsupportedError, match=r"minimise it alone, or make it a budget beside others"):
         solve(graph("chain"), bound=0.1, minimize={"peak-activation-memory": 1, "storage": 1})
     with pytest.raises(UnsupportedError, match=r"'milp' does not handle the least of a peak; these do: exact, "):
         solve(graph("chain"), bound=0.1, minimize="peak-activation-memory", solver="milp")
 
 
-def _csv(problem, path, leave_out=None):
+def _csv(problem: Any, path: Any, leave_out: Any = None) -> Any:
     lines = ["layer,weight_bits,activation_bits,value"]
     layers = sorted({problem.names.layers[i] for i in np.flatnonzero(problem.weights())})
     for number, layer in enumerate(layers):
@@ -225,7 +227,7 @@ def _csv(problem, path, leave_out=None):
 
 
 @pytest.mark.parametrize("shape", ["chain", "residual", "branch", "input"])
-def test_latency_tables_from_csv(shape, tmp_path):
+def test_latency_tables_from_csv(shape: str, tmp_path: Path) -> None:
     problem = graph(shape, seed=13)
     term = LookupCost.from_csv(_csv(problem, tmp_path / "latency.csv"), problem)
     problem = Problem(**{**problem.__dict__, "costs": (term,), "objective": {"latency": 1}})
@@ -243,7 +245,7 @@ def test_latency_tables_from_csv(shape, tmp_path):
     assert answer.status is Status.OPTIMAL
 
 
-def test_kernels_share_their_layers_latency(tmp_path):
+def test_kernels_share_their_layers_latency(tmp_path: Path) -> None:
     problem = graph("chain", kernels=2, bits=(2, 5))
     term = LookupCost.from_csv(_csv(problem, tmp_path / "latency.csv"), problem)
     problem = Problem(**{**problem.__dict__, "costs": (term,), "objective": {"latency": 1}})
@@ -254,7 +256,7 @@ def test_kernels_share_their_layers_latency(tmp_path):
     assert solve(fewer, bound=10.0, solver="exhaustive").exact_cost == Fraction("0.0175") + Fraction("0.0225")
 
 
-def test_bad_tables_say_where(tmp_path):
+def test_bad_tables_say_where(tmp_path: Path) -> None:
     problem = graph("chain")
     with pytest.raises(ProblemError, match=r"latency: w1: has no value at 3 weight bits and 5 activation bits"):
         LookupCost.from_csv(_csv(problem, tmp_path / "a.csv", ("w1", 3, 5)), problem)
@@ -266,12 +268,12 @@ def test_bad_tables_say_where(tmp_path):
         LookupCost.from_csv(tmp_path / "c.csv", problem)
 
 
-def _tight_bound(problem):
+def _tight_bound(problem: Any) -> Any:
     """Return a bound that takes more than the fewest bits: twice the least damage."""
     return 2 * solve(problem, budget=1e9, minimize="representational", solver="exhaustive").damage
 
 
-def test_conflicting_budgets_are_named_and_no_others():
+def test_conflicting_budgets_are_named_and_no_others() -> None:
     """Bound and storage budget conflict; the other budget is innocent, and each alone is within reach."""
     problem = graph("branch", seed=4)
     bound = _tight_bound(problem)
@@ -287,7 +289,7 @@ def test_conflicting_budgets_are_named_and_no_others():
     assert found.diagnosis.smallest == pytest.approx(truth.damage, rel=1e-12)
 
 
-def test_pins_in_a_conflict_are_named():
+def test_pins_in_a_conflict_are_named() -> None:
     problem = graph("residual", seed=8)
     bound = _tight_bound(problem)
     least = solve(problem, bound=bound, minimize="bit-operations", solver="exhaustive")
@@ -301,7 +303,7 @@ def test_pins_in_a_conflict_are_named():
     assert any(text.startswith("the pins of") for text in held)
 
 
-def test_pins_that_hold_a_single_limit_are_named_and_no_others():
+def test_pins_that_hold_a_single_limit_are_named_and_no_others() -> None:
     problem = graph("residual", seed=8)
     pinned = problem.revise(pins={"w1": 5, "a1": 5})
     least = solve(problem, bound=100.0, minimize="storage").exact_cost
@@ -314,7 +316,7 @@ def test_pins_that_hold_a_single_limit_are_named_and_no_others():
     assert found.diagnosis.held_by == ("the pins of a1",)
 
 
-def test_clusters_of_one_shape_and_other_candidates_are_kept_apart():
+def test_clusters_of_one_shape_and_other_candidates_are_kept_apart() -> None:
     """Two tensors with two weights each, as many candidates everywhere, and not the same ones."""
     sets = {"a0": (2, 4.25), "u0": (2, 4.25), "v0": (2, 3), "a1": (2, 3), "u1": (2, 3), "v1": (2, 3)}
     for seed in range(40):

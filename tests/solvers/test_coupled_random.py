@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -22,7 +24,7 @@ def random_problem(seed: int) -> Problem:
     weights = [f"w{i}" for i in range(random.integers(1, 5))]
     sets = [SETS[i] for i in random.permutation(len(SETS))[: random.integers(1, 3)]]
 
-    def bits():
+    def bits() -> Any:
         return sets[random.integers(len(sets))]
 
     groups = [
@@ -62,7 +64,7 @@ def random_problem(seed: int) -> Problem:
     return problem
 
 
-def case(seed: int):
+def case(seed: int) -> Any:
     """Return a problem and its goals; None where the draw is no problem."""
     random = np.random.default_rng([seed, 1])
     try:
@@ -88,7 +90,7 @@ def case(seed: int):
 
 @pytest.mark.parametrize("how", ["joined", "branched", "priced"])
 @pytest.mark.parametrize("block", range(8))
-def test_exact_is_exact(block, how, monkeypatch):
+def test_exact_is_exact(block: int, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Small clusters would become single groups: branch instead.
     strategy = Exact(tuning=Tuning(joined=1)) if how == "branched" else Exact()
     if how == "priced":  # limits would be on few groups: price them instead

@@ -16,9 +16,9 @@ from impq_opt.problems.families import generate
 from impq_opt.solvers.exact.cardinality import pairs_of, pairs_under_budget
 from impq_opt.solvers.exact.model import Model
 from impq_opt.solvers.exact.relax import relax
-from impq_opt.solvers.exact.scan import Pool
 from impq_opt.solvers.exact.search import Search
 from impq_opt.solvers.exact.tuning import Tuning
+from impq_opt.solvers.native.passes import Pool
 
 
 def optimum(cost: np.ndarray, damage: np.ndarray, bound: Fraction) -> int | None:

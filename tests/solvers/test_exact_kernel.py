@@ -18,12 +18,15 @@ from impq_opt.problems.families import FAMILIES, explicit, generate
 from impq_opt.proof.bound import examine
 from impq_opt.proof.pricing import _least_on_lines
 from impq_opt.solvers import native as solver_native
-from impq_opt.solvers.exact.core import Core, search
+from impq_opt.solvers.exact.core import search
 from impq_opt.solvers.exact.model import Model
 from impq_opt.solvers.exact.price import Goal, Known, find_price, narrow
-from impq_opt.solvers.exact.scan import PROHIBITIVE, Pool, Scan, closest, common_divisor, scan, second_choices, within
+from impq_opt.solvers.exact.scan import common_divisor, scan
 from impq_opt.solvers.exact.tuning import Tuning
-from impq_opt.solvers.lagrange.hull import Steps, descending, hull_edges, hull_steps, sums_along
+from impq_opt.solvers.native.cores import closest, within
+from impq_opt.solvers.native.hulls import Steps, descending, hull_edges, hull_steps, sums_along
+from impq_opt.solvers.native.passes import PROHIBITIVE, Pool, Scan, second_choices
+from impq_opt.solvers.native.program import Core
 
 compiled = pytest.mark.skipif(
     None in (solver_native.kernel, solver_native.core, native.library),
@@ -290,7 +293,9 @@ def test_known_steps_lead_to_the_price_that_sorting_finds(name: str) -> None:
     for place in range(50, len(hull) - 50, len(hull) // 40):
         instance = hull.instance.with_bound(Fraction(float(hull.damage[place]) * 1.0001))
         goal = Goal(True, Model(instance).capacity)
-        known = Known(hull._prepared.hulls, goal, Tuning())
+        hulls = hull._prepared.hulls
+        assert hulls is not None
+        known = Known(hulls, goal, Tuning())
         found, _ = narrow(instance.blocks, instance.size, goal, known, known.threshold())
         sorted_out = find_price(found.pool, goal.less(found.settled), Tuning())
         walk = known.priced(found)

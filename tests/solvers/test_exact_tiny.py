@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ POOLS = [TINY + BIG, TINY[:3] + BIG[2:4], [0.0, LEAST, 1.0]]
 
 
 @pytest.fixture(params=["compiled", "numpy"], autouse=True)
-def kernel(request, monkeypatch):
+def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "numpy":
         monkeypatch.setattr(native, "kernel", None)
         monkeypatch.setattr(native, "core", None)
@@ -27,7 +29,7 @@ def kernel(request, monkeypatch):
         pytest.skip("the kernel is not compiled here")
 
 
-def answers(problem):
+def answers(problem: Any) -> Iterator[Any]:
     """Yield cost and damage of every choice that keeps the ties."""
     cost, damage = problem.costs[0].values, problem.damage.values
     for choice in itertools.product(range(cost.shape[1]), repeat=len(cost)):
@@ -36,7 +38,7 @@ def answers(problem):
             yield sum(int(cost[g, k]) for g, k in chosen), sum(Fraction(float(damage[g, k])) for g, k in chosen)
 
 
-def check(problem, *, bound=None, budget=None):
+def check(problem: Any, *, bound: Any = None, budget: Any = None) -> None:
     found = solve(problem, bound=bound, budget=budget)
     if budget is None:
         costs = [cost for cost, damage in answers(problem) if damage <= bound]
@@ -50,32 +52,32 @@ def check(problem, *, bound=None, budget=None):
     assert not [one for one in verify(problem, found).checks if one.verdict.value == "wrong"]
 
 
-def test_a_difference_below_the_scale_of_a_core_decides():
+def test_a_difference_below_the_scale_of_a_core_decides() -> None:
     # [1, 0] fills the bound exactly; leaving the last group as it is overshoots by the least of all floats.
     check(Problem.from_tables([[0, 2], [0, 1]], [[1.0, 0.0], [LEAST, 0.0]]), bound=1.0)
 
 
-def test_an_answer_that_only_exact_sums_find_feasible():
+def test_an_answer_that_only_exact_sums_find_feasible() -> None:
     cost = [[3, 3, 2], [2, 2, 0], [1, 1, 0], [0, 2, 3], [1, 2, 1], [1, 3, 2]]
     damage = [[0, 1, 1], [0, 1, LEAST], [0, LEAST, 0], [1, 1, 1], [0, 0, 0], [0, 1, 0]]
     check(Problem.from_tables(cost, np.array(damage, dtype=float)), bound=1.0)
 
 
-def test_a_price_beyond_all_floats():
+def test_a_price_beyond_all_floats() -> None:
     cost = [[3, 1, 3], [2, 3, 3], [2, 0, 1], [2, 3, 3], [1, 2, 3], [3, 2, 2]]
     damage = [[LEAST, 1, 0], [1, LEAST, 0], [0, 0, LEAST], [LEAST, 1, 0], [0, LEAST, LEAST], [0, 1, 0]]
     check(Problem.from_tables(cost, np.array(damage, dtype=float)), bound=2 * LEAST)
 
 
 @pytest.mark.parametrize("ties", [((0, 2), (1, 3)), ()])
-def test_a_budget_that_leaves_equal_costs_only(ties):
+def test_a_budget_that_leaves_equal_costs_only(ties: Any) -> None:
     cost = [[1, 0], [0, 1], [2, 0], [3, 2]]
     damage = [[1.0, LEAST], [1.0, 1.0], [1.0, LEAST], [LEAST, 0.0]]
     check(Problem.from_tables(cost, damage, ties=ties), budget=3)
 
 
 @pytest.mark.parametrize("seed", range(120))
-def test_drawn_problems(seed):
+def test_drawn_problems(seed: int) -> None:
     rng = np.random.default_rng(seed)
     groups, width = int(rng.integers(2, 7)), int(rng.integers(2, 4))
     cost = rng.integers(0, 4, (groups, width))
@@ -97,7 +99,7 @@ def test_drawn_problems(seed):
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_problems_of_nothing_but_tiny_damages(seed):
+def test_problems_of_nothing_but_tiny_damages(seed: int) -> None:
     rng = np.random.default_rng(seed)
     groups, width = int(rng.integers(2, 7)), int(rng.integers(2, 4))
     lowest, spread = [(-323, 3), (-310, 13), (-200, 40), (-165, 12)][seed % 4]
@@ -117,7 +119,7 @@ def test_problems_of_nothing_but_tiny_damages(seed):
     assert frontier(problem).solve([bound])[0].exact_cost == found[0].exact_cost
 
 
-def test_many_damages_at_the_bottom_of_float64_are_proved_in_a_small_core():
+def test_many_damages_at_the_bottom_of_float64_are_proved_in_a_small_core() -> None:
     problem = generate("denormal", 3000, 0)
     found = solve(problem)
     assert found.status is Status.OPTIMAL
@@ -129,7 +131,7 @@ def test_many_damages_at_the_bottom_of_float64_are_proved_in_a_small_core():
 
 
 @pytest.mark.parametrize("bound", [1.0, Fraction(10) ** 400])
-def test_bounds_far_above_all_damages(bound):
+def test_bounds_far_above_all_damages(bound: Any) -> None:
     rng = np.random.default_rng(0)
     for scale in (5e-324, 1e-200, 1.0):
         damage = rng.integers(0, 5, (120, 3)) * scale * (0.001 if scale == 1.0 else 1.0)

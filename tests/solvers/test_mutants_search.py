@@ -336,7 +336,8 @@ def test_branching_finds_what_looking_at_every_activation_finds() -> None:
 def test_a_core_is_searched_to_the_last_unit(compiled: bool, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Gains from anywhere, on a lattice or not; needs of a few units, so that one of them decides."""
     from impq_opt.instance.contract import Control
-    from impq_opt.solvers.exact.core import Core, search
+    from impq_opt.solvers.exact.core import search
+    from impq_opt.solvers.native.program import Core
 
     if not compiled:
         monkeypatch.setattr(native, "core", None)

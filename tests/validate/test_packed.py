@@ -14,11 +14,11 @@ from impq_opt import solve
 from impq_opt.cli import run
 from impq_opt.data import load_data
 from impq_opt.data.batch import prepare
+from impq_opt.data.calling import call, logits_of
 from impq_opt.errors import DataError, FileError
 from impq_opt.exchange import weights_only
 from impq_opt.files import save_allocation, save_problem
 from impq_opt.measure import Sampling, measure
-from impq_opt.networks.calling import call, logits_of
 from impq_opt.quantize import WeightRange, pack, quantize, unpack_into
 from impq_opt.validate.reality import Validation
 

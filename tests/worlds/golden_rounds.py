@@ -3,7 +3,10 @@
 A checkpoint says by a digest which network and data it belongs to, so no value may depend on how a processor rounds.
 """
 
+from __future__ import annotations
+
 import json
+from typing import Any
 
 import torch
 from rounds_world import Small, hyper
@@ -16,7 +19,7 @@ STRATEGIES = ("exact", "iterative", "authors-code")
 class Pictures:
     """Images (n, 1, 8, 8) of one of four orientations of stripes under noise, in sixty-fourths."""
 
-    def __init__(self, count, seed):
+    def __init__(self, count: Any, seed: Any) -> None:
         generator = torch.Generator().manual_seed(seed)
         self.labels = torch.randint(4, (count,), generator=generator)
         shift = torch.randint(4, (count, 1, 1), generator=generator)
@@ -26,14 +29,14 @@ class Pictures:
         noise = torch.randint(-48, 49, (count, 8, 8), generator=generator)
         self.inputs = ((clean + noise).float() / 64).unsqueeze(1)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.labels)
 
-    def rows(self, index):
+    def rows(self, index: Any) -> Any:
         return self.inputs[index], self.labels[index]
 
 
-def network():
+def network() -> Any:
     """Return a network whose weights are whole 256ths."""
     found, generator = Small(), torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -45,18 +48,18 @@ def network():
     return found
 
 
-def splits():
+def splits() -> Any:
     return Splits(Pictures(128, 0), Pictures(100, 1), Pictures(100, 2))
 
 
-def settings(strategy, **changes):
+def settings(strategy: Any, **changes: Any) -> Any:
     """Return the hyper-parameters of a kept run."""
     more = {} if strategy == "exact" else {"take": ((1, 0.4), (2, 3)), "activation_bits": 0}
     fixed = {"strategy": strategy, "rounds": 2, "start_epochs": 1, "augment": "crop-flip", "seed": 3}
     return hyper(**(fixed | more | changes))
 
 
-def lines(path):
+def lines(path: Any) -> list[Any]:
     """Return the records of a log without what depends on the clock or on versions."""
     return [
         {k: v for k, v in json.loads(line).items() if k not in ("seconds", "versions", "format", "version")}

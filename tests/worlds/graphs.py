@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from impq_opt import Group, Problem
 SHAPES = ("chain", "residual", "branch", "depthwise", "shared", "cycle", "input")
 
 
-def graph(shape: str, seed: int = 0, bits=(2, 3, 5), kernels: int = 1) -> Problem:
+def graph(shape: str, seed: int = 0, bits: Any = (2, 3, 5), kernels: int = 1) -> Problem:
     """Return a problem of ``shape`` with seeded random sizes, sensitivities and operations."""
     random = np.random.default_rng([seed, SHAPES.index(shape)])
     groups: list[Group] = []
@@ -21,7 +22,7 @@ def graph(shape: str, seed: int = 0, bits=(2, 3, 5), kernels: int = 1) -> Proble
         size = int(random.integers(10, 90))
         groups.append(Group(name, size, float(10 ** random.uniform(-3, 0)), bits=bits, kind="activation", steps=steps))
 
-    def weight(name: str, reads: str, also=()) -> None:
+    def weight(name: str, reads: str, also: Any = ()) -> None:
         for k in range(kernels):
             length, positions = int(random.integers(2, 9)), int(random.integers(1, 9))
             groups.append(
@@ -81,7 +82,7 @@ def graph(shape: str, seed: int = 0, bits=(2, 3, 5), kernels: int = 1) -> Proble
     return Problem.declare(groups, minimize="bit-operations", ties=ties)
 
 
-def slow_cost(problem: Problem, bits, cost: str) -> Fraction:
+def slow_cost(problem: Problem, bits: Any, cost: str) -> Fraction:
     """Return a cost by its formula, one dot product after the other."""
     total = Fraction(0)
     if cost == "storage":
@@ -117,7 +118,7 @@ def slow_cost(problem: Problem, bits, cost: str) -> Fraction:
     return total
 
 
-def brute_force(problem: Problem, bound: float, budgets=None, minimize: str = "bit-operations"):
+def brute_force(problem: Problem, bound: float, budgets: Any = None, minimize: str = "bit-operations") -> Any:
     """Return the least cost under the bound and the budgets by looking at everything; None if nothing is feasible."""
     free = range(len(problem))
     best = None

@@ -1,6 +1,9 @@
 """Trained and odd networks for the tests of measuring; everything in seconds and without downloads."""
 
+from __future__ import annotations
+
 import functools
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,7 +14,7 @@ from impq_opt.training import Training, train
 
 
 @functools.cache
-def digits_network():
+def digits_network() -> Any:
     """A small CNN trained on scikit-learn's digits."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -26,7 +29,7 @@ def digits_network():
 class Odd(nn.Module):
     """Every kind of layer: strides, dilation, groups, depthwise, 'same' padding, 1d, shared linear, in-place calls."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.a = nn.Conv2d(3, 8, 3, 2, padding=(2, 1), dilation=(2, 1))
         self.b = nn.Conv2d(8, 8, 4, padding="same", groups=8)
@@ -35,7 +38,7 @@ class Odd(nn.Module):
         self.shared = nn.Linear(12, 12)
         self.out = nn.Linear(12, 5)
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         y = self.c(self.b(self.a(x).relu()).relu_()).relu().flatten(2)
         y = self.d(y).tanh().transpose(1, 2)
         y = self.shared(self.shared(y).relu()).relu()
@@ -45,37 +48,37 @@ class Odd(nn.Module):
 class Volume(nn.Module):
     """A convolution in three dimensions."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.a, self.out = nn.Conv3d(2, 4, 3, stride=(1, 2, 1), padding=1), nn.Linear(4, 3)
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         return self.out(self.a(x).relu().mean((2, 3, 4)))
 
 
 class Attention(nn.Module):
     """A transformer's encoder layer over tokens, with a classifier."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.embed = nn.Embedding(11, 8)
         self.layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.2, batch_first=True)
         self.out = nn.Linear(8, 4)
 
-    def forward(self, tokens):
+    def forward(self, tokens: Any) -> Any:
         return self.out(self.layer(self.embed(tokens)).mean(1))
 
 
 class Branches(nn.Module):
     """A residual addition and a concatenation."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.stem, self.left, self.right = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 1)
         self.after, self.out = nn.Conv2d(8, 4, 1), nn.Linear(4, 3)
         self.relu = nn.ReLU()
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         x = self.relu(self.stem(x))
         x = self.relu(self.left(x) + x)
         both = torch.cat([x, self.relu(self.right(x))], 1)
@@ -85,7 +88,7 @@ class Branches(nn.Module):
 class Norms(nn.Module):
     """Batch-norms: behind convolutions of every kind and a linear layer, without affine, read twice, in front."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.front = nn.BatchNorm2d(2)
         self.a, self.norm_a = nn.Conv2d(2, 6, 3, padding=1), nn.BatchNorm2d(6, eps=0.1)
@@ -104,7 +107,7 @@ class Norms(nn.Module):
                     nn.init.normal_(module.weight)
                     nn.init.normal_(module.bias)
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         x = self.norm_a(self.a(self.front(x))).relu()
         x = self.norm_b(self.b(x)).relu()
         x = self.norm_c(self.shared(x)).relu() + self.norm_d(self.shared(x.tanh()))
@@ -116,16 +119,16 @@ class Norms(nn.Module):
         return self.out(x.mean(1))
 
 
-def seeded(kind, seed=0):
+def seeded(kind: Any, seed: int = 0) -> Any:
     torch.manual_seed(seed)
     return kind().eval()
 
 
-def noise(*shape, seed=0):
+def noise(*shape: Any, seed: int = 0) -> Any:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def by_definition(network, x, fine=False):
+def by_definition(network: Any, x: Any, fine: bool = False) -> Any:
     """E without range and constant, straight from the definition: one backward pass per sample and class.
 
     Returns the mean over samples per weight name of the squared gradients, per kernel (out,) or per weight.
@@ -149,5 +152,5 @@ def by_definition(network, x, fine=False):
     return total
 
 
-def data_of(x, y=None):
+def data_of(x: Any, y: Any = None) -> Any:
     return Dataset(x, y, name="test")

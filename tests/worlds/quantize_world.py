@@ -1,5 +1,9 @@
 """A small network with calls of every kind that activations are named after; problems without a measurement."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 import torch
 from torch import nn
@@ -14,7 +18,7 @@ from impq_opt.measure.assemble import assemble
 class Net(nn.Module):
     """A residual network whose relu is called three times, once as a function."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(1, 4, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(4)
@@ -24,7 +28,7 @@ class Net(nn.Module):
         self.act = nn.ReLU()
         self.fc = nn.Linear(4, 3)
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.relu(self.bn2(self.conv2(x)) + x)
         x = functional.relu(self.act(x) - 0.1)
@@ -35,7 +39,7 @@ EXAMPLE = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 LABELS = ("conv1.weight", "conv2.weight", "fc.weight", "relu", "relu_1", "act", "relu_2")
 
 
-def net(seed=0):
+def net(seed: int = 0) -> Any:
     torch.manual_seed(seed)
     network = Net()
     for bn in (network.bn1, network.bn2):
@@ -44,7 +48,7 @@ def net(seed=0):
     return network.eval()
 
 
-def declared(network, x, residual="tie"):
+def declared(network: Any, x: Any, residual: str = "tie") -> Any:
     """Return the problem of a network without measuring it, and its survey."""
     survey = survey_of(network, Dataset(x, name="noise"), bits=range(1, 9), residual=residual)
     signed = [name for name, over in survey.ranges.items() if over.signed]

@@ -21,6 +21,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -205,7 +206,7 @@ def _compare(found: str, expected: str, block: Block) -> None:
 
 
 @contextlib.contextmanager
-def _chdir(folder: Path):  # type: ignore[no-untyped-def]
+def _chdir(folder: Path) -> Iterator[Any]:  # type: ignore[no-untyped-def]
     before = Path.cwd()
     os.chdir(folder)
     try:

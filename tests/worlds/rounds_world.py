@@ -1,5 +1,9 @@
 """A tiny world for the tests of rounds: a network of three layers, noisy stripes to tell apart, exact sensitivities."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import msgspec
 import numpy as np
 import torch
@@ -13,7 +17,7 @@ from impq_opt.rounds.record import Seconds
 class Stripes:
     """Images (n, 1, 8, 8) of one of four orientations of stripes, under noise."""
 
-    def __init__(self, count, seed):
+    def __init__(self, count: Any, seed: Any) -> None:
         generator = torch.Generator().manual_seed(seed)
         self.labels = torch.randint(4, (count,), generator=generator)
         grid = torch.arange(8.0)
@@ -22,44 +26,44 @@ class Stripes:
         clean = torch.sin(torch.stack(waves)[self.labels] * 1.57 + phase)
         self.inputs = (clean + 0.7 * torch.randn(count, 8, 8, generator=generator)).unsqueeze(1)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.labels)
 
-    def rows(self, index):
+    def rows(self, index: Any) -> Any:
         return self.inputs[index], self.labels[index]
 
 
 class Small(nn.Module):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.conv1, self.bn1, self.relu1 = nn.Conv2d(1, 6, 3, bias=False), nn.BatchNorm2d(6), nn.ReLU()
         self.conv2, self.bn2, self.relu2 = nn.Conv2d(6, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU()
         self.drop = nn.Dropout(0.1)
         self.fc = nn.Linear(8, 4)
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         x = self.relu1(self.bn1(self.conv1(x)))
         x = self.relu2(self.bn2(self.conv2(x)))
         return self.fc(self.drop(x.mean((2, 3))))
 
 
-def small(seed=0):
+def small(seed: int = 0) -> Any:
     torch.manual_seed(seed)
     return Small()
 
 
-def splits():
+def splits() -> Any:
     return Splits(Stripes(256, 0), Stripes(200, 1), Stripes(200, 2))
 
 
-def hyper(**changes):
+def hyper(**changes: Any) -> Any:
     values = {"rounds": 3, "epochs": 1, "batch": 32, "rate": 0.05, "start_epochs": 3, "augment": "none"}
     if changes.get("strategy", "exact") not in ("slides", "iterative", "authors-code"):
         values["budget"] = Schedule("geometric", 3.0, 1.5)
     return Hyper(**(values | changes))
 
 
-def measure(network, data, seed, samples=24):
+def measure(network: Any, data: Any, seed: Any, samples: int = 24) -> Problem:
     """E by its definition: one backward pass per sample and class (IMPQ slides), kernel-wise."""
     network = network.eval()
     rows = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:samples]
@@ -86,6 +90,6 @@ def measure(network, data, seed, samples=24):
     )
 
 
-def comparable(records):
+def comparable(records: Any) -> list[Any]:
     """Return records without what depends on the clock and on versions."""
     return [msgspec.structs.replace(record, seconds=Seconds(0.0, 0.0, 0.0), versions={}) for record in records]

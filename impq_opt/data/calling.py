@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from impq_opt.data.batch import Several
@@ -15,7 +15,7 @@ from impq_opt.errors import DataError
 __all__ = ["call", "logits_of", "place_of_logits", "register"]
 
 
-def call(network: nn.Module, inputs: Tensor | Several) -> Any:
+def call(network: Callable[..., Any], inputs: Tensor | Several) -> Any:
     """Return what the network gives back for one tensor, or for several by position or keyword."""
     return network(*inputs.args, **inputs.kwargs) if isinstance(inputs, Several) else network(inputs)
 
@@ -28,6 +28,8 @@ def logits_of(output: Any) -> Tensor:
     DataError
         There is no such tensor, or it is not clear which it is.
     """
+    if isinstance(output, Tensor):
+        return output
     register(output)
     leaves = pytree.tree_flatten_with_path(output)[0]
     shapes = [tuple(leaf.shape) if isinstance(leaf, Tensor) else () for _, leaf in leaves]
