@@ -275,7 +275,7 @@ class Network:
             No call is called so.
         """
         named = {name: node.name for node, name in self._names.items()}
-        named |= {f"{site.name}.output": site.uses[0].node for site in self.weights if len(site.uses) == 1}
+        named |= {self._label(node): node.name for node in self._names}
         before = {name: node.name for name, node in self._old_labels.items()}
         names = named | before if old else before | named
         if label not in names:
@@ -346,10 +346,16 @@ class Network:
         return parts[0][0], parts[1][0]
 
     def _activation(self, node: fx.Node) -> ActivationSite:
-        maker = next((site for site in self.weights if [use.node for use in site.uses] == [node.name]), None)
-        name = self._names[node] if maker is None else f"{maker.name}.output"
         readers = [self._order[user] for user in self._readers(node) if user in self._order]
-        return ActivationSite(name, node.name, sample_shape(node), self._clip(node), (self._order[node], max(readers)))
+        steps = self._order[node], max(readers)
+        return ActivationSite(self._label(node), node.name, sample_shape(node), self._clip(node), steps)
+
+    def _label(self, node: fx.Node) -> str:
+        """Return the name of a call's output, which is no name of a weight."""
+        maker = next((site for site in self.weights if [use.node for use in site.uses] == [node.name]), None)
+        base, mark, number = self._names[node].partition("#")
+        named = maker.name if maker else base if base in {site.name for site in self.weights} else ""
+        return f"{named}.output{mark}{number}" if named else self._names[node]
 
     def _readers(self, node: fx.Node) -> Iterator[fx.Node]:
         """Yield the calls that need the tensor, through those that only view it."""
