@@ -353,9 +353,11 @@ class Network:
     def _label(self, node: fx.Node) -> str:
         """Return the name of a call's output, which is no name of a weight."""
         maker = next((site for site in self.weights if [use.node for use in site.uses] == [node.name]), None)
+        if maker is not None:
+            return f"{maker.name}.output"
         base, mark, number = self._names[node].partition("#")
-        named = maker.name if maker else base if base in {site.name for site in self.weights} else ""
-        return f"{named}.output{mark}{number}" if named else self._names[node]
+        clashes = base in {site.name for site in self.weights}
+        return f"{base}.output{mark}{number}" if clashes else self._names[node]
 
     def _readers(self, node: fx.Node) -> Iterator[fx.Node]:
         """Yield the calls that need the tensor, through those that only view it."""

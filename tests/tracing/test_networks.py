@@ -392,3 +392,17 @@ def test_tensors_that_calls_make_follow_the_parameters():
     moved = traced.copy().to("meta")
     assert moved(PICTURES.to("meta")).device.type == "meta"
     assert traced.copy()(PICTURES).device.type == "cpu"
+
+
+def test_labels_are_those_that_problems_have_always_had() -> None:
+    torch.manual_seed(0)
+    names = [site.name for site in trace(encoder().eval(), PICTURES).activations]
+    assert names == [
+        "front.output",
+        "layer.self_attn.scaled_dot_product_attention",
+        "layer.self_attn.out_proj.output",
+        "layer.norm1",
+        "layer.relu",
+        "layer.linear2.output",
+        "layer.norm2",
+    ]
