@@ -282,7 +282,8 @@ class Allocation(Held):
     @cached_property
     def unknown(self) -> IntArray:
         """The groups whose damage nobody knows and :attr:`damage` lacks: unmeasured, and below 16 bits."""
-        return unknown_groups(self.problem.unmeasured, self.bits, numbered=self.problem.candidates.numbered)
+        groups = unknown_groups(self.problem.unmeasured, self.bits, numbered=self.problem.candidates.numbered)
+        return held(groups)
 
     @cached_property
     def whole(self) -> Whole | None:
