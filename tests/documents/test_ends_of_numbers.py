@@ -20,10 +20,10 @@ from impq_opt.exactness import native
 from impq_opt.files import load_allocation, load_problem, save_allocation, save_problem
 from impq_opt.instance import Instance
 from impq_opt.instance.contract import Claim, Control, Solver
+from impq_opt.instance.question import make_instance
 from impq_opt.judge.recount import Outcome, prove_bound
 from impq_opt.problem.allocation import Enumeration, Status
 from impq_opt.proof.pricing import Prices, least_priced
-from impq_opt.solve import make_instance
 
 SMALLEST = Fraction(1, 2**1074)
 
@@ -209,7 +209,7 @@ def test_names_and_precisions_of_a_wrong_kind_are_refused(wrong: object) -> None
     problem = Problem.declare(GROUPS)
     for changes in ({"pins": {wrong: 2}}, {"ties": [("a", wrong)]}, {"pins": {"a": wrong}}):
         with pytest.raises(ImpqError):
-            problem.revise(**changes)  # type: ignore[arg-type]
+            problem.revise(**changes)
 
 
 @pytest.mark.parametrize("wrong", [np.array(0.1), [1], 1j, 10**400, "x"])
@@ -218,7 +218,7 @@ def test_numbers_of_a_group_of_a_wrong_kind_are_refused(wrong: object) -> None:
         if isinstance(wrong, np.ndarray) and "damage" in fields:
             continue  # a number
         with pytest.raises(ImpqError):
-            Problem.declare([Group("a", size=10, sensitivity=None if "damage" in fields else 1.0, **fields)])  # type: ignore[arg-type]
+            Problem.declare([Group("a", size=10, sensitivity=None if "damage" in fields else 1.0, **fields)])
 
 
 def test_a_table_of_huge_quanta_is_shown() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from known import law_of
 from measure_world import digits_network
 from torch import nn
 
@@ -314,6 +315,6 @@ def test_programs_without_layers_are_left_to_tracing() -> None:
 def test_measuring_stored_whole_numbers_is_measuring_the_floats() -> None:
     values = (load_data("digits", "test").inputs[:64] + 0.5) * 16
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 4))
-    plain = measure(network, Dataset(values), bits=(2, 4)).damage.sensitivity
+    plain = law_of(measure(network, Dataset(values), bits=(2, 4))).sensitivity
     for other in (values.to(torch.uint8), values.long(), values.double(), values.numpy().astype(np.int16)):
-        assert np.array_equal(measure(network, Dataset(other), bits=(2, 4)).damage.sensitivity, plain)
+        assert np.array_equal(law_of(measure(network, Dataset(other), bits=(2, 4))).sensitivity, plain)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from known import law_of
 from safetensors.torch import save_file
 from torch import nn
 
@@ -124,7 +125,7 @@ def test_an_input_that_the_forward_can_do_without_is_traced_where_it_is_given() 
     with torch.no_grad():
         torch.testing.assert_close(quantized(**inputs), Words()(**inputs), rtol=0.2, atol=0.2)
     assert not np.array_equal(
-        problem.damage.sensitivity, measure(Words(), Dataset(FORMS["keyword"])).damage.sensitivity
+        law_of(problem).sensitivity, law_of(measure(Words(), Dataset(FORMS["keyword"]))).sensitivity
     )
 
 
@@ -181,7 +182,7 @@ def test_the_command_line_takes_tokens_and_several_inputs(
     if not several:
         network_here.forward = lambda ids: Words.forward(network_here, ids, torch.ones_like(ids))
     plain = measure(network_here, Dataset({"input": IDS, "mask": MASK} if several else wanted, LABELS))
-    np.testing.assert_allclose(load_problem(problem).damage.sensitivity, plain.damage.sensitivity, rtol=1e-5)
+    np.testing.assert_allclose(law_of(load_problem(problem)).sensitivity, law_of(plain).sensitivity, rtol=1e-5)
     assert run(["solve", problem, "--bound", "100", "-o", str(tmp_path / "a.json")]) == 0
     assert run(["validate", problem, str(tmp_path / "a.json"), "--network", network, *common]) == 0
     assert "48 held-out samples" in capsys.readouterr().out

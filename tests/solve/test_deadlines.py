@@ -22,9 +22,10 @@ from impq_opt import Allocation, Group, Problem, Status, frontier, solve
 from impq_opt.costs import TableCost
 from impq_opt.files import save_problem
 from impq_opt.instance.contract import Control, ExpiredError, listening
+from impq_opt.instance.question import make_instance
 from impq_opt.problem.allocation import Stop
 from impq_opt.problems.families import generate
-from impq_opt.solve import answer, answer_prepared, make_instance, solve_in_passing
+from impq_opt.solve import answer, answer_prepared, solve_in_passing
 from impq_opt.solvers import make_solver, native
 from impq_opt.solvers._best import Incumbent
 from impq_opt.solvers.exact import budgets as _budgets
@@ -278,7 +279,7 @@ def test_an_interrupt_is_told_even_where_it_changed_nothing() -> None:
     instance = make_instance(problem)
 
     class Late(type(make_solver("greedy"))):  # type: ignore[misc]
-        def run(self, instance: Any, control: Any) -> Any:  # type: ignore[no-untyped-def]
+        def run(self, instance: Any, control: Any) -> Any:
             claim = super().run(instance, control)
             control.interrupt[0] = 1
             return claim
@@ -302,7 +303,7 @@ def test_a_sweep_keeps_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
     bounds = np.quantile(hull.damage, [0.2, 0.4, 0.6, 0.8]).tolist()
     real, asked = answer_prepared, []
 
-    def once(*given: Any) -> Any:  # type: ignore[no-untyped-def]
+    def once(*given: Any) -> Any:
         found = real(*given)
         asked.append(found)
         if len(asked) == 2:
@@ -348,7 +349,7 @@ main()
 """
 
 
-def test_the_command_line_prints_the_incumbent(tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_the_command_line_prints_the_incumbent(tmp_path: Path) -> None:
     problem, goal = alike(30, 1)
     save_problem(problem.revise(bound=goal["bound"]), tmp_path / "p.toml")
     command = [sys.executable, "-c", _COMMAND, "solve", str(tmp_path / "p.toml")]

@@ -6,6 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from known import known
 
 from impq_opt import Problem, frontier, solve
 from impq_opt.exactness import native
@@ -42,7 +43,7 @@ def pure(patch: pytest.MonkeyPatch) -> None:
 
 def same(one: Allocation, other: Allocation) -> None:
     assert one.status is other.status
-    assert np.array_equal(one.choice, other.choice)
+    assert np.array_equal(known(one.choice), known(other.choice))
     assert one.exact_lower_bound == other.exact_lower_bound
     assert one.certificate == other.certificate
     assert one.statistics == other.statistics
@@ -199,7 +200,7 @@ def test_orders_do_not_depend_on_threads(threads: int) -> None:
             np.sort(rng.integers(0, 3, count) + near),
         ):
             order, scratch = np.empty(count, dtype=np.int64), np.empty(2 * count, dtype=np.int64)
-            solver_native.kernel.order(keys, order, count, scratch, threads)
+            known(solver_native.kernel).order(keys, order, count, scratch, threads)
             assert np.array_equal(order, np.argsort(-keys, kind="stable"))
 
 
@@ -322,7 +323,7 @@ def test_searches_are_the_same(seed: int, monkeypatch: pytest.MonkeyPatch) -> No
         pure(patch)
         slow = search(core, 10**6, Control(), Tuning())
     assert (found.gain, found.states, found.stop) == (slow.gain, slow.states, slow.stop)
-    assert np.array_equal(found.columns, slow.columns)
+    assert np.array_equal(known(found.columns), known(slow.columns))
     assert [g for g, _ in found.doubtful] == [g for g, _ in slow.doubtful]
     assert all(np.array_equal(a[1], b[1]) for a, b in zip(found.doubtful, slow.doubtful, strict=True))
     if found.columns is not None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from known import known
 
 from impq_opt import Problem, Status, frontier, solve
 from impq_opt.cli import run
@@ -49,7 +50,7 @@ def test_the_door_gives_the_same_answers_in_any_order() -> None:
     bounds = np.geomspace(hull.damage[0], hull.damage[-1], 20).tolist()
     forth, back = hull.solve(bounds), hull.solve(bounds[::-1])[::-1]
     for one, other in zip(forth, back, strict=True):
-        assert np.array_equal(one.choice, other.choice)
+        assert np.array_equal(known(one.choice), known(other.choice))
         assert one.certificate == other.certificate
 
 
@@ -105,7 +106,7 @@ def test_tuning_is_no_option(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("text", ["tuning=1", "tuning={}", "tunin=1"])
-def test_nor_on_the_command_line(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]
+def test_nor_on_the_command_line(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from impq_opt.files import save_problem
 
     save_problem(generate("layer", 10, 1), tmp_path / "problem.toml")

@@ -1,0 +1,36 @@
+"""What a test takes for granted about a value, told to it and to the type checker: the test fails where it is not so."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from impq_opt import Problem
+from impq_opt.costs.terms import TableCost
+from impq_opt.groups.damage import DamageTable, PowerLaw
+
+T = TypeVar("T")
+
+
+def known(value: T | None) -> T:
+    """Return a value that is there."""
+    assert value is not None
+    return value
+
+
+def law_of(problem: Problem) -> PowerLaw:
+    """Return the damage of a problem that is given by sensitivities."""
+    assert isinstance(problem.damage, PowerLaw)
+    return problem.damage
+
+
+def table_of(problem: Problem) -> DamageTable:
+    """Return the damage of a problem that is given by a table."""
+    assert isinstance(problem.damage, DamageTable)
+    return problem.damage
+
+
+def table_cost_of(problem: Problem, place: int = 0) -> TableCost:
+    """Return a cost of a problem that is given by a table."""
+    cost = problem.costs[place]
+    assert isinstance(cost, TableCost)
+    return cost
