@@ -95,8 +95,8 @@ def examine(weight: Tensor, method: Method, stored: torch.dtype | None = None) -
     values = kernels[alive].double()
     widths = _WIDTHS if stored in (None, torch.float32, torch.float64) else _WIDTHS[:-1]
     units = (_units(weight, method, spans, bits, stored) for bits in widths)
-    found = [_statistics(values, unit[alive], spans[alive]) for unit in units]
-    total, scale, square = (torch.tensor(column) for column in zip(*found, strict=True))
+    statistics = [_statistics(values, unit[alive], spans[alive]) for unit in units]
+    total, scale, square = (torch.tensor(column) for column in zip(*statistics, strict=True))
     farthest = float(square[(square - 1).abs().argmax()])
     slack = max(_SQUARE, 5 * _SPREAD / values.numel() ** 0.5)
     return Premise(float(total.max()), float(scale.max()), farthest, _zeros(values), slack)

@@ -140,12 +140,12 @@ class Survey:
     @cached_property
     def kernel_spans(self) -> dict[str, Tensor]:
         """Range (out,) of the quantizer of every output kernel, by weight site."""
-        found = {}
+        ranges = {}
         for site in self.network.weights:
             weight = self.network.weight_tensor(site)
             spans = self.grid(site).spans(weight)
-            found[site.name] = kernel_ranges(weight) if spans is None else spans
-        return found
+            ranges[site.name] = kernel_ranges(weight) if spans is None else spans
+        return ranges
 
     def rows(self, site: WeightSite) -> slice:
         """Return the groups of a weight site."""
@@ -174,13 +174,13 @@ class Survey:
     @cached_property
     def exact(self) -> BoolArray:
         """Which groups (G,) every candidate leaves as they are: all weights lie on the grid, and are not all 0."""
-        found = np.zeros(len(self), dtype=bool)
+        dead = np.zeros(len(self), dtype=bool)
         errors = {} if self.shifts is None else self.shifts.errors
         for site in self.unlike_noise:
             squares = errors[site.name].double().square()
             totals = self.grouping.sum(site, squares if self.grouping.fine else squares.sum(2))
-            found[self.rows(site)] = (totals == 0).all(0).cpu().numpy()
-        return found & (self.spans > 0)
+            dead[self.rows(site)] = (totals == 0).all(0).cpu().numpy()
+        return dead & (self.spans > 0)
 
     @cached_property
     def shifts(self) -> Shifts | None:
@@ -206,8 +206,8 @@ class Survey:
             squares = rounding_errors(weight, self.grid(site), widths.tolist(), sizes, stored).double().square()
             totals = self.grouping.sum(site, squares if self.grouping.fine else squares.sum(2)).cpu().numpy()
             assumed = np.square(self.spans[rows]) * 4.0 ** -bits[rows] / 12
-            found = totals[place, np.arange(len(place))] / sizes
-            factors[rows] = np.divide(found, assumed, out=np.ones(len(found)), where=assumed > 0)
+            measured = totals[place, np.arange(len(place))] / sizes
+            factors[rows] = np.divide(measured, assumed, out=np.ones(len(measured)), where=assumed > 0)
         return factors
 
     def squares(self, x: Tensor, weights: Tensor, generator: torch.Generator) -> Squares:
@@ -241,12 +241,12 @@ class Survey:
         rows = []
         for site in self.network.weights:
             factors = self.kernel_spans[site.name].square()[:, None] if weight is None else weight(site)
-            found = squares.weights.get(site.name)
-            if found is None:  # the logits do not depend on this layer
+            slopes = squares.weights.get(site.name)
+            if slopes is None:  # the logits do not depend on this layer
                 rows.append(np.zeros((math.prod(self.grouping.shape(site)), factors.shape[-1])))
                 continue
-            columns = factors.to(found).movedim(-1, 0)  # (C, out) or (C, out, inputs)
-            scaled = columns.reshape(*columns.shape, *(1,) * (found.ndim + 1 - columns.ndim)) * found
+            columns = factors.to(slopes).movedim(-1, 0)  # (C, out) or (C, out, inputs)
+            scaled = columns.reshape(*columns.shape, *(1,) * (slopes.ndim + 1 - columns.ndim)) * slopes
             rows.append(self.grouping.sum(site, scaled).T.cpu().numpy())
         for node in self.network.activations:
             column = [self.ranges[node.name].span ** 2] if activation is None else activation(node)

@@ -320,14 +320,14 @@ class Network:
             yield node
 
     def _find_activations(self, residual: str) -> tuple[ActivationSite, ...]:
-        found = {name for site in self.weights for use in site.uses for name in use.reads}
+        read = {name for site in self.weights for use in site.uses for name in use.reads}
         tied: nx.Graph = nx.Graph()
         for node in self._live if residual == "tie" else ():
             pair = self._summands(node)
             if pair:
-                found.update(part.name for part in pair)
+                read.update(part.name for part in pair)
                 tied.add_edge(pair[0].name, pair[1].name)
-        sites = {n.name: self._activation(n) for n in self._live if n.name in found}
+        sites = {n.name: self._activation(n) for n in self._live if n.name in read}
         self.ties = tuple(
             tuple(sites[n].name for n in sites if n in part) for part in nx.connected_components(tied) if len(part) > 1
         )

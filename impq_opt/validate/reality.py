@@ -215,15 +215,15 @@ class Validation:
         """Return the decisions (n,) of each allocation's network; the float network decides in the first sweep."""
         count = together(2 * 4 * int(self.problem.sizes[self.problem.weights()].sum()))  # as they were, and rounded
         decided = _counter("decisions", progress, len(self.data) * (len(allocations) + (self._float is None)))
-        found: list[Tensor] = []
+        decisions: list[Tensor] = []
         for start in range(0, len(allocations), count):
             networks = [_deciding(self.quantized(some)) for some in allocations[start : start + count]]
             before: list[Logits] = [self._traced.run] if self._float is None else []
             made, labels = decide([*before, *networks], self.data, self.device, self._batch, decided)
             if before:
                 self._float = made[0], labels
-            found += made[len(before) :]
-        return found
+            decisions += made[len(before) :]
+        return decisions
 
     # -- bounds on samples ---------------------------------------------------------------------------------------
 

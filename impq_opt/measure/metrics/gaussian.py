@@ -73,12 +73,12 @@ def _by_margin(survey: Survey, x: Tensor, most: int, shifts: Shifts | None = Non
     """Yield margins (n,), the smallest first, with the taps after each was propagated."""
     taps = Taps(survey.network, shifts=shifts)
     logits = taps.forward(x)
-    found = margins(logits)
+    gaps = margins(logits)
     count = min(most, logits.shape[1] - 1)
-    inverse, order = found.inverse.double().topk(count, dim=1)
+    inverse, order = gaps.inverse.double().topk(count, dim=1)
     for place in range(count):
         rival = logits.gather(1, order[:, place : place + 1])
-        winner = logits.gather(1, found.predicted[:, None])
+        winner = logits.gather(1, gaps.predicted[:, None])
         taps.backward((rival - winner).sum(), keep=place + 1 < count)
         yield (1 / inverse[:, place]).cpu(), taps
 
@@ -106,7 +106,7 @@ def _variances(survey: Survey, taps: Taps, samples: int) -> Tensor:
         if squares is None or survey.shifts is None:
             continue
         error = survey.shifts.errors[site.name].double().square().mean(2)  # (K, out)
-        random = [survey.grouping.sum(site, squares.double() * one) for one in error]
+        random = [survey.grouping.sum(site, squares.double() * part) for part in error]
         coherent = taps.shifts[site.name].double()
         variances[:, survey.rows(site)] = torch.maximum(torch.stack(random, dim=2), coherent).cpu()
     return variances
