@@ -112,7 +112,7 @@ def overview(problem: Problem, allocation: Allocation, *, count: int = 20) -> Ov
     order = np.argsort(distance, kind="stable")[:count]
     near = (view.reduced <= view.slack) & view.inside
     near[rows, chosen] = False
-    rows = tuple(
+    closest = tuple(
         (
             view.name(int(g)),
             view.label(int(g), int(chosen[g])),
@@ -123,7 +123,7 @@ def overview(problem: Problem, allocation: Allocation, *, count: int = 20) -> Ov
         for g in order
         if math.isfinite(distance[g])
     )
-    return Overview(view.price, view.slack * view.unit, int(near.any(axis=1).sum()), view.instance.size, rows)
+    return Overview(view.price, view.slack * view.unit, int(near.any(axis=1).sum()), view.instance.size, closest)
 
 
 def explain(problem: Problem, allocation: Allocation, group: str, *, solve_again: bool = True) -> Explanation:

@@ -48,8 +48,8 @@ def network_graph(problem: Problem) -> nx.Graph:
         _add(graph, names.labels[int(label_of[weight])], other, macs=macs)
     for tie in problem.ties:
         labels = list(dict.fromkeys(names.labels[int(label_of[g])] for g in tie))
-        for first, second in pairwise(labels):
-            _add(graph, first, second, tied=True)
+        for left, right in pairwise(labels):
+            _add(graph, left, right, tied=True)
     return graph
 
 
