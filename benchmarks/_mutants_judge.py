@@ -121,6 +121,8 @@ JUDGE: tuple[Mutant, ...] = (
            "or row.limit != math.floor(", "or row.limit > math.floor("),
     Mutant("impq_opt/judge/recompute.py", "planted", "an instance may have a tighter bound than was asked for",
            "if any(row.limit != allocation.bound for", "if False and any(row.limit for"),
+    Mutant("impq_opt/judge/recompute.py", "aim", "an instance may minimise something else than was asked for",
+           "if instance.objectives != _aims(instance, allocation):", "if not instance.objectives:"),
     Mutant("impq_opt/judge/recompute.py", "audit", "a peak is the sum of its steps",
            "return max(_linear(problem, slope, choice) for", "return sum(_linear(problem, slope, choice) for"),
     Mutant("impq_opt/judge/recompute.py", "audit", "a pin may be exceeded",
@@ -180,7 +182,7 @@ JUDGE: tuple[Mutant, ...] = (
     Mutant("impq_opt/judge/extremes.py", "conflict", "pairs cost the most that they can",
            ".min(axis=(1, 2)))\n        flat", ".max(axis=(1, 2)))\n        flat"),
     Mutant("impq_opt/judge/extremes.py", "conflict", "what is pinned uses nothing of a budget",
-           "rooms.append(row.room - total)", "rooms.append(row.room + row.base - total)"),
+           "line.limit - line.base - line.least(every)", "line.limit - line.least(every)"),
     Mutant("impq_opt/judge/together.py", "conflict", "a reason may name any value",
            "return stated == most or float(stated) == ceil_float(most)", "return True"),
     # -- the proof of a conflict

@@ -1,4 +1,4 @@
-"""The least sums of single rows, and of two rows between which a multiplier stands: what follows from tables alone."""
+"""The least sums of single rows, and of two lines between which a multiplier stands: what follows from tables alone."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from fractions import Fraction
 
 import numpy as np
 
-from impq_opt.exactness.sums import exact_int_sum, exact_sum
-from impq_opt.instance.instance import Instance, RankOne, Row
-from impq_opt.judge.lines import chunks, pair_tables, tied_damages
-from impq_opt.types import IntArray
+from impq_opt.exactness.sums import exact_int_sum, exact_sum, nearest_float
+from impq_opt.instance.instance import Instance, RankOne
+from impq_opt.judge.lines import Line, chunks, pair_tables, tied_damages
+from impq_opt.types import FloatArray, IntArray
 
 __all__ = ["between", "least_costly", "least_damaging"]
 
@@ -54,17 +54,14 @@ def least_damaging(part: Instance) -> IntArray:
     return choice
 
 
-def between(one: Row, other: Row) -> Iterator[tuple[IntArray, bool]]:
+def between(one: Line, other: Line) -> Iterator[tuple[IntArray, bool]]:
     """Yield choices (size,) of least ``one + multiplier * other``, and whether that is above what the limits allow.
 
-    The multiplier grows while the choice has too much of ``other`` and shrinks otherwise.
+    The multiplier grows while the choice has too much of ``other`` and shrinks otherwise. The lines have no pairs.
     """
-    above, rooms = [], []
-    for row in (one, other):
-        minima = row.table.min(axis=1)
-        total = exact_sum(minima) if minima.dtype.kind == "f" else Fraction(exact_int_sum(minima))
-        above.append((row.table - minima[:, None]).astype(np.float64))
-        rooms.append(row.room - total)
+    every, lines = np.arange(len(one.widths)), (one, other)
+    above = [_above_least(line, every) for line in lines]
+    rooms = [Fraction(line.limit - line.base - line.least(every), line.unit) for line in lines]
     scale = [max(float(table.max(initial=0.0)), 1e-300) for table in above]
     low, high = 0.0, math.pi / 2
     for _ in range(_HALVINGS):
@@ -80,3 +77,16 @@ def between(one: Row, other: Row) -> Iterator[tuple[IntArray, bool]]:
             low = angle
         else:
             high = angle
+
+
+def _above_least(line: Line, every: IntArray) -> FloatArray:
+    """Return by how much each entry (size, K) is above its group's smallest, rounded once."""
+    rows = line.rows(every)
+    rows = np.take_along_axis(rows, np.minimum(np.arange(rows.shape[1]), line.widths[:, None] - 1), axis=1)
+    above = (rows - rows.min(axis=1, keepdims=True)).astype(np.float64)
+    for group, exact in line.exact.items():
+        least = min(exact)
+        # The rows of ties are rounded themselves.
+        own = [nearest_float(Fraction(value - least, line.unit)) for value in exact]
+        above[group] = [own[min(k, len(own) - 1)] for k in range(above.shape[1])]
+    return above

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from impq_opt.costs import CostTerm
 from impq_opt.exactness.sums import exact_sum, nearest_float
-from impq_opt.instance.instance import Instance
+from impq_opt.instance.instance import Instance, Row
 from impq_opt.judge.lines import Line, lines_of
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problem.problem import Problem
@@ -82,6 +82,8 @@ def disagreement(instance: Instance, allocation: Allocation) -> str:
     truths = _truths(instance, allocation.cost_weights)
     lines = lines_of(instance, {}, 0)
     groups, left = np.arange(len(problem)), _may_take(problem)
+    if instance.objectives != _aims(instance, allocation):
+        return "what is minimised is another"
     wrong = _limit_that_differs(instance, allocation)
     if wrong:
         return f"the limit on {wrong} is another"
@@ -100,6 +102,13 @@ def disagreement(instance: Instance, allocation: Allocation) -> str:
     if left.any():
         return f"{problem.names[int(left.any(axis=1).argmax())]} lacks a candidate"
     return ""
+
+
+def _aims(instance: Instance, allocation: Allocation) -> tuple[Row, ...]:
+    """Return the rows, compared with the problem by their names, whose largest an allocation says it minimises."""
+    if allocation.minimizes == "damage":
+        return (instance.damage,)
+    return instance.peaks or (instance.cost,)
 
 
 def _limit_that_differs(instance: Instance, allocation: Allocation) -> str:

@@ -24,6 +24,7 @@ from impq_opt.instance.compile import compile_instance
 from impq_opt.instance.instance import Instance
 from impq_opt.instance.rows import CostRow, cost_row
 from impq_opt.judge.extremes import between, least_costly, least_damaging
+from impq_opt.judge.lines import lines_of
 from impq_opt.judge.recompute import broken_rule, cost_of, damage_of
 from impq_opt.judge.recount import Outcome, Recount, prove_bound
 from impq_opt.problem.allocation import Allocation
@@ -166,7 +167,7 @@ class Case:
         return self._by_multiplier(full, limits) or self._by_enumeration(full, limits)
 
     def _by_multiplier(self, full: Instance, limits: Sequence[Item]) -> Decision | None:
-        for one, other in combinations(full.limits, 2):
+        for one, other in combinations(lines_of(full, {}, None), 2):
             if one.pairs is None and other.pairs is None:
                 for choice, beyond in between(one, other):
                     if beyond:

@@ -19,6 +19,7 @@ from impq_opt import Group, ImpqError, Problem, Status, solve, verify
 from impq_opt.costs import TableCost
 from impq_opt.instance import Instance
 from impq_opt.instance.question import make_instance
+from impq_opt.judge.recompute import cost_of, damage_of
 from impq_opt.judge.recount import Outcome, prove_bound, prove_infeasible
 
 # -- against every assignment ----------------------------------------------------------------------------------------
@@ -305,6 +306,10 @@ PLANTED: list[tuple[str, str, Callable[[Any], Any]]] = [
     ("instance.instance", "Instance._own_rows", lambda rows: (_replaced(rows[0], base=rows[0].base + 5), rows[1])),
     ("instance.instance", "Instance._own_rows", lambda rows: tuple(map(_tighter, rows))),
     ("instance.instance", "Instance._own_rows", lambda rows: tuple(_replaced(row, limit=None) for row in rows)),
+    ("instance.row", "Row.room", lambda room: room * Fraction(3, 4)),
+    ("instance.row", "Row.table", _doubled),
+    ("instance.row", "Row.ends", lambda ends: (ends[0], ends[1] - 2000)),
+    ("instance.row", "Row.broken_by", lambda broken: True),
     ("instance.blocks", "Tables.both", lambda tables: (tables[0] + 3, tables[1])),
     ("instance.blocks", "Tables.both", lambda tables: (tables[0], tables[1] * 1.5)),
     ("instance.blocks", "Tables.widths", lambda widths: np.maximum(widths - 5, 1)),
@@ -346,8 +351,9 @@ def plant(monkeypatch: pytest.MonkeyPatch, module: str, name: str, change: Calla
     for one in classes:
         owner = getattr(owner, one)
     right = getattr(owner, last)
-    if isinstance(right, functools.cached_property):
-        monkeypatch.setattr(owner, last, property(lambda one: change(right.func(one))))
+    if isinstance(right, functools.cached_property | property):
+        read: Any = right.func if isinstance(right, functools.cached_property) else right.fget
+        monkeypatch.setattr(owner, last, property(lambda one: change(read(one))))
         return
 
     def wrong(*args: Any, **keywords: Any) -> Any:
@@ -421,3 +427,37 @@ def test_a_bug_on_the_solvers_side_is_not_proved(
                 continue
             assert not found.proved, f"{answer}\n{found}"
     assert noticed, "the planted bug did nothing"
+
+
+def test_a_limit_that_the_solvers_side_adds_up_wrongly_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = list(questions())
+    plant(monkeypatch, "instance.row", "Row.at", lambda total: total - 600)
+    broken = 0
+    for problem, goals in (asked[0], asked[6]):
+        for solver in ("iterative", "noise-equalization"):
+            answer = solve(problem, **goals, solver=solver)
+            if answer.choice is not None and any(
+                cost_of(problem, {name: 1}, answer.choice) > limit for name, limit in answer.budgets.items()
+            ):
+                broken += 1
+                assert not verify(problem, answer).ok
+    assert broken, "the planted bug did nothing"
+
+
+@pytest.mark.parametrize("goals", [{"budget": 2000}, {"bound": 0.05}])
+def test_what_is_minimised_is_what_was_asked(goals: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Held against another objective, a false bound would follow from the limits."""
+    problem, _ = next(itertools.islice(questions(), 1, None))
+    truth = solve(problem, **goals)
+    # Everybody at the most bits, under a budget at the least.
+    column = 0 if "budget" in goals else 7
+    choice = np.full(len(problem), column)
+    cost, damage = cost_of(problem, truth.cost_weights, choice), damage_of(problem, choice)
+    value = damage if "budget" in goals else cost
+    lie = _replaced(
+        truth, choice=choice, exact_cost=cost, exact_damage=damage, exact_lower_bound=value, certificate=None
+    )
+    assert not verify(problem, lie).proved
+    other = "cost" if "budget" in goals else "damage"
+    monkeypatch.setattr(Instance, "objectives", property(lambda instance: (getattr(instance, other),)))
+    assert not verify(problem, lie).proved
