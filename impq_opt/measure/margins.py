@@ -47,7 +47,7 @@ def margins(logits: Tensor) -> Margins:
     DataError
         A logit is not a number, or all classes of a sample are masked.
     """
-    logits = logits.detach().float()
+    logits = logits.detach().to(torch.promote_types(logits.dtype, torch.float32))
     wrong = ~(torch.isfinite(logits) | logits.isneginf()) | logits.isneginf().all(1, keepdim=True)
     if bool(wrong.any()):
         row = int(wrong.any(1).nonzero()[0])

@@ -23,7 +23,7 @@ from impq_opt.measure.shifts import Shifts, rounding_errors
 from impq_opt.quantize.methods import Method, load_method
 from impq_opt.tracing.graph import Network
 from impq_opt.tracing.sites import ActivationSite, WeightSite
-from impq_opt.types import FloatArray
+from impq_opt.types import BoolArray, FloatArray
 
 __all__ = ["ActivationRange", "Survey", "calibrate"]
 
@@ -161,12 +161,26 @@ class Survey:
         """What the rounding errors of every weight site look like."""
         if self.assume_noise:
             return {site.name: Premise() for site in self.network.weights}
-        return {s.name: examine(self.network.weight_tensor(s), self.grid(s)) for s in self.network.weights}
+        network = self.network
+        return {
+            s.name: examine(network.weight_tensor(s), self.grid(s), network.stored_type(s)) for s in network.weights
+        }
 
     @cached_property
     def unlike_noise(self) -> tuple[WeightSite, ...]:
         """The weight sites whose rounding errors are no noise: their damages rest on the errors as they are."""
         return tuple(site for site in self.network.weights if not self.premises[site.name].holds)
+
+    @cached_property
+    def exact(self) -> BoolArray:
+        """Which groups (G,) every candidate leaves as they are: all weights lie on the grid, and are not all 0."""
+        found = np.zeros(len(self), dtype=bool)
+        errors = {} if self.shifts is None else self.shifts.errors
+        for site in self.unlike_noise:
+            squares = errors[site.name].double().square()
+            totals = self.grouping.sum(site, squares if self.grouping.fine else squares.sum(2))
+            found[self.rows(site)] = (totals == 0).all(0).cpu().numpy()
+        return found & (self.spans > 0)
 
     @cached_property
     def shifts(self) -> Shifts | None:
@@ -177,7 +191,24 @@ class Survey:
     def errors(self, site: WeightSite) -> Tensor:
         """Return the rounding errors (K, out, inputs) of a site at every candidate."""
         weight, sizes = self.network.weight_tensor(site), self.grouping.sizes(site)
-        return rounding_errors(weight, self.grid(site), self.bits, sizes)
+        return rounding_errors(weight, self.grid(site), self.bits, sizes, self.network.stored_type(site))
+
+    def squares_over_noise(self, bits: FloatArray) -> FloatArray:
+        """Return how many times ``step^2 / 12`` the mean squared error of each group (G,) is at its ``bits`` (G,).
+
+        1 where errors are noise; elsewhere as measured, of errors that are taken not to add up.
+        """
+        factors = np.ones(len(self))
+        for site in self.unlike_noise:
+            rows, weight = self.rows(site), self.network.weight_tensor(site)
+            widths, place = np.unique(bits[rows], return_inverse=True)
+            sizes, stored = self.grouping.sizes(site), self.network.stored_type(site)
+            squares = rounding_errors(weight, self.grid(site), widths.tolist(), sizes, stored).double().square()
+            totals = self.grouping.sum(site, squares if self.grouping.fine else squares.sum(2)).cpu().numpy()
+            assumed = np.square(self.spans[rows]) * 4.0 ** -bits[rows] / 12
+            found = totals[place, np.arange(len(place))] / sizes
+            factors[rows] = np.divide(found, assumed, out=np.ones(len(found)), where=assumed > 0)
+        return factors
 
     def squares(self, x: Tensor, weights: Tensor, generator: torch.Generator) -> Squares:
         """Return the estimated sum over ``x`` (n, ...), times ``weights`` (n,), of squared gradients of the margins.

@@ -168,8 +168,11 @@ def quantized_weights(network: nn.Module) -> dict[str, QuantizedWeight]:
     seen: set[int] = set()
     for prefix, module in network.named_modules():
         for name, chain in _chains(module):
-            quantizer, latent = chain[0], chain.original
-            if isinstance(quantizer, Quantizer) and id(latent) not in seen:
+            quantizer = chain[0]
+            if len(chain) != 1 or not isinstance(quantizer, Quantizer):
+                continue
+            latent = chain.original
+            if id(latent) not in seen:
                 seen.add(id(latent))
                 full = f"{prefix}.{name}" if prefix else name
                 found[full] = QuantizedWeight(full, latent, quantizer)

@@ -160,6 +160,8 @@ def pack(network: nn.Module, path: str | Path) -> PackedSize:
     ------
     OptionError
         The network has no quantized weight.
+    DataError
+        It holds what a packed file cannot: a weight that is computed otherwise, or a tensor that is not dense.
     FileError
         The file cannot be written.
     """
@@ -176,7 +178,7 @@ def pack(network: nn.Module, path: str | Path) -> PackedSize:
         sizes["scales"] += one.quantizer.side_bits(one.latent)
         sizes["widths"] += 8 * sum(t.nbytes for part, t in parts.items() if part in ("bits", "runs"))
         sizes["padding"] += 8 * parts["codes"].nbytes - int(np.dot(one.quantizer.group_bits, one.quantizer.group_sizes))
-    others = _other_state(network, set(weights))
+    others = _other_state(network)
     activations = [
         {"label": a.label, "bits": a.bits, "span": a.span, "signed": a.signed}
         for a in activation_quantizers(network).values()
@@ -294,13 +296,27 @@ def _described(latent: Tensor, quantizer: Quantizer) -> dict[str, Any]:
     return about if latent.dtype in exact else about | {"dtype": str(latent.dtype).removeprefix("torch.")}
 
 
-def _other_state(network: nn.Module, weights: set[str]) -> dict[str, Tensor]:
+def _other_state(network: nn.Module) -> dict[str, Tensor]:
     """Return what is not quantized, without the second names of shared tensors."""
     others: dict[str, Tensor] = {}
-    latent = {one.latent.data_ptr() for one in quantized_weights(network).values()}
-    for name, tensor in network.state_dict().items():
-        if tensor.data_ptr() not in latent or tensor.numel() == 0:
-            others[name] = tensor.detach().cpu().clone().contiguous()
+    written = {id(one.latent) for one in quantized_weights(network).values()}
+    for name, tensor in network.state_dict(keep_vars=True).items():
+        if id(tensor) in written:
+            continue
+        if "parametrizations" in name.split("."):
+            raise DataError(
+                "is computed by a parametrization other than its quantizer, which a packed file cannot hold",
+                where=f"network: {name.replace('parametrizations.', '').rpartition('.')[0]}",
+                hint="quantize the network that has it, and quantize will make it a plain weight",
+            )
+        if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
+            raise DataError(
+                "cannot be packed: only plain dense tensors with values can",
+                where=f"network: {name}",
+                value=type(tensor).__name__ if not isinstance(tensor, Tensor) else str(tensor.layout),
+            )
+        written.add(id(tensor))
+        others[name] = tensor.detach().cpu().clone().contiguous()
     return others
 
 

@@ -35,6 +35,7 @@ from impq_opt.tracing.nodes import (
     op_of,
     sample_shape,
 )
+from impq_opt.tracing.precision import HALVES, widen_graph, widened
 from impq_opt.tracing.running import Runner
 from impq_opt.tracing.signs import clip_in_front, is_rectified
 from impq_opt.tracing.sites import ActivationSite, Stay, WeightSite
@@ -124,6 +125,8 @@ class Network:
         Where the logits are in what the network returns; "" where they are all of it.
     layouts : dict of str to Layout
         Where the samples are in the output of each watched node.
+    stored : dict of str to torch.dtype
+        Types of parameters and buffers as the network has them, by node, where it computes in another one here.
     """
 
     def __init__(
@@ -144,6 +147,7 @@ class Network:
         self.structure, self._names, self._old_labels = exported.structure, exported.labels, exported.old_labels
         self.nodes = {node.name: node for node in graph.nodes}
         self.layouts: dict[str, Layout] = {}
+        self.stored: dict[str, torch.dtype] = {}
         self.keywords = keywords
         self._live = live_nodes(graph)
         self._order = {node: place for place, node in enumerate(self._live)}
@@ -200,9 +204,8 @@ class Network:
         folds : mapping, optional
             Layers that take in the batch-norm behind them; of :attr:`folds`. Their outputs are the batch-norm's.
         """
-        return Runner(self.module, visit, {**self.tensors, **(tensors or {})}, watch, folds).run(*self._given(x))[
-            self.place
-        ]
+        held = {**self.tensors, **(tensors or {})}
+        return Runner(self.module, visit, held, watch, folds).run(*self._given(x))[self.place]
 
     def logits(self, x: Tensor | Several) -> Tensor:
         """Return what :meth:`run` does, quicker: with all folds, and no node to be shown."""
@@ -210,10 +213,9 @@ class Network:
             return self._folded(*self._given(x))[self.place]
 
     def _given(self, x: Tensor | Several) -> tuple[Tensor, ...]:
-        """Return the inputs in the order of the graph's."""
-        if isinstance(x, Tensor):
-            return (x,)
-        return x.args or tuple(x.kwargs[name] for name in self.keywords)
+        """Return the inputs in the order of the graph's, in float32 where they are in half precision and it is not."""
+        given = (x,) if isinstance(x, Tensor) else x.args or tuple(x.kwargs[name] for name in self.keywords)
+        return tuple(map(widened, given)) if self.stored else given
 
     @cached_property
     def _folded(self) -> fx.GraphModule:
@@ -226,9 +228,34 @@ class Network:
 
     def to(self, place: device) -> None:
         """Move all parameters."""
+        self._renew(lambda tensor: tensor.to(place))
+
+    @property
+    def is_half(self) -> bool:
+        """Whether something is computed in half precision."""
+        return any(held.dtype in HALVES for held in self.tensors.values())
+
+    def widen(self) -> None:
+        """Compute in float32 what is computed in half precision, from the same weights; see :mod:`.precision`.
+
+        Copies that are made afterwards are in float32 as well.
+        """
+        if not self.is_half:
+            return
+        self.stored |= {name: held.dtype for name, held in self.tensors.items() if held.dtype in HALVES}
+        widen_graph(self.module.traced_graph)
+        self._renew(widened)
+        self.module.recompile()
+
+    def stored_type(self, site: WeightSite) -> torch.dtype:
+        """Return the type that the network has the weights of a site in."""
+        node = self.weight_node(site)[0]
+        return self.stored.get(node, self.tensors[node].dtype)
+
+    def _renew(self, change: Callable[[Tensor], Tensor]) -> None:
         for name in ("folds", "_folded"):
             self.__dict__.pop(name, None)
-        self.module.to(place)
+        self.module._apply(change)
         self._hold()
 
     def weight_tensor(self, site: WeightSite) -> Tensor:
@@ -248,7 +275,7 @@ class Network:
             No call is called so.
         """
         named = {name: node.name for node, name in self._names.items()}
-        named |= {f"{site.name}.output": site.uses[0].node for site in self.weights if len(site.uses) == 1}
+        named |= {self._label(node): node.name for node in self._names}
         before = {name: node.name for name, node in self._old_labels.items()}
         names = named | before if old else before | named
         if label not in names:
@@ -319,10 +346,18 @@ class Network:
         return parts[0][0], parts[1][0]
 
     def _activation(self, node: fx.Node) -> ActivationSite:
-        maker = next((site for site in self.weights if [use.node for use in site.uses] == [node.name]), None)
-        name = self._names[node] if maker is None else f"{maker.name}.output"
         readers = [self._order[user] for user in self._readers(node) if user in self._order]
-        return ActivationSite(name, node.name, sample_shape(node), self._clip(node), (self._order[node], max(readers)))
+        steps = self._order[node], max(readers)
+        return ActivationSite(self._label(node), node.name, sample_shape(node), self._clip(node), steps)
+
+    def _label(self, node: fx.Node) -> str:
+        """Return the name of a call's output, which is no name of a weight."""
+        maker = next((site for site in self.weights if [use.node for use in site.uses] == [node.name]), None)
+        if maker is not None:
+            return f"{maker.name}.output"
+        base, mark, number = self._names[node].partition("#")
+        clashes = base in {site.name for site in self.weights}
+        return f"{base}.output{mark}{number}" if clashes else self._names[node]
 
     def _readers(self, node: fx.Node) -> Iterator[fx.Node]:
         """Yield the calls that need the tensor, through those that only view it."""

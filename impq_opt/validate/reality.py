@@ -231,6 +231,9 @@ class Validation:
         """Return the problem's groups where they are layers or kernels, with the ranges of the quantizers."""
         shapes = dict(zip(self.problem.names.labels, self.problem.names.shapes, strict=True))
         part = copy.copy(self._traced)
+        if part.is_half:  # whose gradients and margins need more than that; it decides as it is
+            part = trace(self.network, self._example)
+            part.widen()
         part.weights = tuple(site for site in part.weights if site.name in shapes)
         part.activations = tuple(site for site in part.activations if site.name in shapes)
         whole = all(shapes[site.name] == () for site in part.weights)

@@ -45,8 +45,8 @@ class Digits(nn.Module):
             h = self.features(x)
         if self.fault == "detach":
             h = h.detach()
-        if self.fault == "half detached":
-            h = torch.cat([h[:, :12].detach(), h[:, 12:]], 1)
+        if self.fault == "half rounded":
+            h = torch.cat([torch.round(2 * h[:, :12]), h[:, 12:]], 1)
         if self.fault == "round":
             h = torch.round(2 * h)
         if self.fault == "unused branch":
@@ -81,25 +81,20 @@ def mismatch(network, quantized, data) -> float:
         return float((network(data.inputs).argmax(1) != quantized.eval()(data.inputs).argmax(1)).double().mean())
 
 
-FAULTS = {"detach": {"a", "b"}, "sign": {"a", "b"}, "round": {"a", "b"}, "no_grad": {"a", "b"}}
+# A trace sees through a detach and a no_grad; nothing comes back through a sign or a rounding.
+SILENT, STOPPED = ("sign", "round"), ("detach", "no_grad")
 
 
-@pytest.mark.parametrize("fault", ["", "unused branch", *FAULTS])
+@pytest.mark.parametrize("fault", ["", "unused branch", *SILENT, *STOPPED])
 def test_what_is_said_of_a_network_holds(fault):
     network, data = trained(fault)
-    try:
-        problem = measure(network, data, sampling=Sampling(samples=400, concede=0.005), residual="accumulate")
-    except DataError as error:  # not every tracer takes every fault
-        assert fault == "no_grad", error
-        return
+    problem = measure(network, data, sampling=Sampling(samples=400, concede=0.005), residual="accumulate")
     unknown = (
         set() if problem.unmeasured is None else {problem.names[int(g)] for g in np.flatnonzero(problem.unmeasured)}
     )
-    weights = {name for name in unknown if name in ("a", "b", "fc", "spare")}
-    if fault in FAULTS and not (fault == "no_grad" and not weights):
-        assert weights == FAULTS[fault]
-    else:
-        assert not unknown
+    assert unknown & {"a", "b", "fc"} == ({"a", "b"} if fault in SILENT else set())
+    if fault in STOPPED:
+        assert (problem.damage.sensitivity > 0).all()
     for bound in (0.1, 0.01):
         answer = solve(problem, bound=bound)
         assert answer.status is Status.OPTIMAL
@@ -111,7 +106,7 @@ def test_what_is_said_of_a_network_holds(fault):
         assert true <= bound + 0.005 + (0.01 if unknown else 0)
 
 
-@pytest.mark.parametrize("fault", ["detach", "sign"])
+@pytest.mark.parametrize("fault", SILENT)
 def test_one_bit_where_nothing_is_known_would_break_what_was_asked(fault):
     """The reason for all of this: the zeros taken as they are cost many times what the bound allows."""
     network, data = trained(fault)
@@ -125,9 +120,9 @@ def test_one_bit_where_nothing_is_known_would_break_what_was_asked(fault):
 
 
 def test_kernels_without_a_gradient_are_told_from_the_dead_ones_of_the_same_layer():
-    network, data = trained("half detached")
-    network = Digits("half detached")
-    network.load_state_dict(trained("half detached")[0].state_dict())
+    network, data = trained("half rounded")
+    network = Digits("half rounded")
+    network.load_state_dict(trained("half rounded")[0].state_dict())
     with torch.no_grad():
         network.b.weight[2] = 0  # no weights: nothing to round, and no effect
         network.b.bias[2] = 0
@@ -183,7 +178,7 @@ def test_a_network_that_no_gradient_goes_through_is_refused_with_the_reason():
 
 class Stop(nn.Module):
     def forward(self, x):
-        return x.detach()
+        return torch.sign(x)
 
 
 def test_every_parameter_is_in_a_group_or_stays():
@@ -194,23 +189,29 @@ def test_every_parameter_is_in_a_group_or_stays():
     elements = sum(parameter.numel() for parameter in network.parameters())
     whole = problem.whole(np.full(len(problem), 4))
     assert whole.parameters == elements
-    assert whole.staying == elements - 64 * 4 - 16 * 5
-    assert whole.bits == 32 * whole.staying + 4 * (64 * 4 + 16 * 5)
+    inside = int(problem.sizes[problem.weights()].sum())
+    assert whole.staying == elements - inside and 64 * 4 + 16 * 5 <= inside < elements
+    assert whole.bits == 32 * whole.staying + 4 * inside
     assert whole.ratio == Fraction(32 * elements, int(whole.bits))
-    assert {stay.name: stay.elements for stay in problem.stays} == {
-        "w1": 4 * 64 * 32, "w2": 4 * 32 * 16, "gate.bias": 4, "fc.bias": 5,
-    }  # fmt: skip
+    listed = {stay.name: stay.elements for stay in problem.stays}
+    assert listed == {
+        name: parameter.numel()
+        for name, parameter in network.named_parameters()
+        if name.removesuffix(".weight") not in problem.names.labels
+    }
+    assert listed["scale"] == 16
 
 
 class Experts(nn.Module):
-    """A mixture whose experts are two tensors of three dimensions: in no convolution or linear layer."""
+    """A mixture whose experts are two tensors of three dimensions, and a scale of what comes out."""
 
     def __init__(self):
         super().__init__()
         self.gate, self.fc = nn.Linear(64, 4), nn.Linear(16, 5)
+        self.scale = nn.Parameter(torch.ones(16))
         self.w1, self.w2 = (nn.Parameter(torch.randn(4, *shape) * 0.1) for shape in ((64, 32), (32, 16)))
 
     def forward(self, x):
         x = x.flatten(1)
         h = torch.einsum("beh,eho->beo", functional.relu(torch.einsum("bi,eih->beh", x, self.w1)), self.w2)
-        return self.fc((h * self.gate(x).softmax(-1).unsqueeze(-1)).sum(1))
+        return self.fc(self.scale * (h * self.gate(x).softmax(-1).unsqueeze(-1)).sum(1))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_quantize import net, problem
+from test_quantize import EXAMPLE, net, problem
 
 from impq_opt.errors import OptionError
 from impq_opt.quantize import METHODS, load_method, pack, quantize, quantized_weights, state_of, unpack, unpack_into
@@ -169,7 +169,7 @@ def test_the_problems_grids_are_what_is_quantized_and_packed(tmp_path, dtype):
     grids = {"conv2.weight": "zero", "fc.weight": "zero:over=tensor"}
     declared = replace(declared, grids=grids)
     bits = np.random.default_rng(5).integers(1, 9, len(declared))
-    quantized = quantize(network, declared, bits).eval()
+    quantized = quantize(network, declared, bits, example=EXAMPLE.to(dtype)).eval()
     used = {name: one.quantizer.method.spec for name, one in quantized_weights(quantized).items()}
     assert used == {"conv1.weight": "mid-rise"} | grids
     values = state_of(quantized, latent=False)
@@ -188,5 +188,5 @@ def test_the_problems_grids_are_what_is_quantized_and_packed(tmp_path, dtype):
 
 def test_a_scheme_given_to_quantize_is_for_all_weights():
     declared = problem()
-    quantized = quantize(net(), declared, np.full(len(declared), 4), scheme="zero")
+    quantized = quantize(net(), declared, np.full(len(declared), 4), scheme="zero", example=EXAMPLE)
     assert {one.quantizer.method for one in quantized_weights(quantized).values()} == {Zero()}

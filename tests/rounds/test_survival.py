@@ -13,6 +13,7 @@ import torch
 from rounds_world import Small, Stripes, comparable, hyper, measure, small, splits
 from safetensors.torch import load_file
 from torch import nn
+from torch.nn.utils import parametrize
 
 from impq_opt.errors import DataError, FileError
 from impq_opt.files import load_problem
@@ -204,32 +205,37 @@ def test_packed_rounds_cost_what_the_log_says(tmp_path):
 
 
 class Gain(nn.Module):
-    """A rectifier with a learned gain, as a method with learned spans has."""
+    """A learned gain behind a weight's quantizer, as a method with learned spans has."""
 
     def __init__(self):
         super().__init__()
         self.gain = nn.Parameter(torch.ones(()))
 
     def forward(self, x):
-        return x.relu() * self.gain
+        return x * self.gain
 
 
 def test_what_quantizers_learn_besides_the_weights_survives_too(tmp_path, monkeypatch):
     def learned(network, problem, bits, **options):
-        quantized = quantize(network, problem.revise(), bits, **options)
-        quantized.add_module("relu2", nn.Sequential(Gain(), quantized.relu2))
+        quantized = quantize(network, problem, bits, **options)
+        parametrize.register_parametrization(quantized.get_submodule("conv2"), "weight", Gain())
         return quantized
 
     monkeypatch.setattr("impq_opt.rounds.loop.quantize", learned)
     data = dataclasses.replace(splits(), test=None)
-    rounds(small(), data, hyper(rounds=1), tmp_path / "whole", measure=measure)
+    settings = hyper(rounds=0, start_epochs=2)
+    rounds(small(), data, settings, tmp_path / "whole", measure=measure)
     gains = []
     for _ in range(100):
         try:
-            rounds(small(), data, hyper(rounds=1), tmp_path / "parts", measure=measure, report=Report(deadline=0.0))
+            rounds(small(), data, settings, tmp_path / "parts", measure=measure, report=Report(deadline=0.0))
             break
         except PausedError:
-            gains.append(float(load_file(tmp_path / "parts/checkpoint.safetensors")["learned.relu2.0.gain"]))
+            gains.append(
+                float(
+                    load_file(tmp_path / "parts/checkpoint.safetensors")["learned.conv2.parametrizations.weight.1.gain"]
+                )
+            )
     assert len(set(gains)) > 10
     weights = [load_file(tmp_path / name / "checkpoint.safetensors") for name in ("whole", "parts")]
     assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())

@@ -9,13 +9,10 @@ import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from quantize_world import declared
 from torch import nn
 from torch.nn import functional
 
-from impq_opt.data import Dataset
-from impq_opt.groups.damage import PowerLaw
-from impq_opt.measure.api import survey_of
-from impq_opt.measure.assemble import assemble
 from impq_opt.quantize import activation_quantizers, quantize, quantized_weights
 
 WIDTH, CLASSES = 4, 3
@@ -102,15 +99,6 @@ STEPS = st.recursive(
     ),
     max_leaves=3,
 )
-
-
-def declared(network, x, residual):
-    """Return the problem of a network without measuring it, and its survey."""
-    survey = survey_of(network, Dataset(x, name="noise"), bits=range(1, 9), residual=residual)
-    signed = [name for name, over in survey.ranges.items() if over.signed]
-    about = {"input": survey.network.module.takes, "signed": signed}
-    law = PowerLaw(np.ones(len(survey)))
-    return assemble(survey, law, metric="none", unit="none", provenance=about), survey
 
 
 def readings(quantized, survey, x):

@@ -1,6 +1,8 @@
 """Several allocations in one sweep: the same answers as one at a time, from data that are read once."""
 
+import io
 import re
+import sys
 
 import networkx as nx
 import numpy as np
@@ -169,6 +171,25 @@ def test_lines_tell_of_long_work_where_nobody_watches(files, capsys, monkeypatch
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1  # the next one a minute later
     assert re.fullmatch(r"impq-opt: validating on digits: decisions: \d+%, about \d+ s left", lines[0])
+
+
+class Terminal(io.StringIO):
+    encoding = "utf-8"
+
+    def isatty(self):
+        return True
+
+
+def test_a_bar_shows_names_as_they_are(monkeypatch):
+    monkeypatch.setattr("sys.stderr", Terminal())
+    with _progress.shown("validating on [red]\x1b[41m") as tell:
+        for done in (0, 5, 10):
+            tell("decisions", done, 10)
+        tell("bounds on samples", 0, 10)
+        printed = sys.stderr
+    assert "validating on [red]" in printed.getvalue()
+    assert "\x1b[41m" not in printed.getvalue()
+    assert "bounds on samples" in printed.getvalue()
 
 
 def test_times_are_for_people():

@@ -88,14 +88,12 @@ def _noise(survey: Survey, taps: Taps, samples: int) -> Tensor:
     for site in survey.network.weights:
         squares = taps.weights.get(site.name)
         spans = survey.kernel_spans[site.name].square()
-        whole = (
-            torch.zeros(samples, site.shape[0], dtype=torch.float64) if squares is None else squares.double() * spans
-        )
+        whole = spans.new_zeros(samples, site.shape[0]) if squares is None else squares.double() * spans
         columns.append(survey.grouping.sum(site, whole))
     for node in survey.network.activations:
         squares = taps.activations.get(node.name)
         span = survey.ranges[node.name].span ** 2
-        columns.append((torch.zeros(samples) if squares is None else squares).double()[:, None] * span)
+        columns.append((spans.new_zeros(samples) if squares is None else squares.double())[:, None] * span)
     return torch.cat(columns, dim=1)
 
 
