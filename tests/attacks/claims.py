@@ -238,7 +238,7 @@ LIES: dict[str, dict[str, Lie]] = {
         "minus infinite": lambda r, i: -math.inf,
         "NaN": lambda r, i: math.nan,
         "huge": lambda r, i: 10**400,
-        "a float": lambda r, i: float(_own(r, i)) if abs(_own(r, i)) < 10**300 else 1e300,
+        "a float": lambda r, i: float(own) if -(10**300) < (own := _own(r, i)) < 10**300 else 1e300,
         "a fraction": lambda r, i: Fraction(1, 3),
         "NumPy's int": lambda r, i: np.int64(5),
         "NumPy's float": lambda r, i: np.float64(1e9),

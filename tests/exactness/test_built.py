@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from known import known
 
 import impq_opt
 from impq_opt.exactness import build
@@ -31,8 +30,9 @@ def part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         shutil.copy(file, tmp_path)
     (tmp_path / "_built.py").write_text(Path(build.__file__).read_text())
     spec = spec_from_file_location("built_copy", tmp_path / "_built.py")
-    copy = module_from_spec(known(spec))
-    known(known(spec).loader).exec_module(copy)
+    assert spec is not None and spec.loader is not None
+    copy = module_from_spec(spec)
+    spec.loader.exec_module(copy)
     monkeypatch.setattr(copy, "PURE", False)
     built = type(sys)("somewhere._exact")
     built.__file__ = str(tmp_path / "_exact.so")

@@ -506,7 +506,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "-inf cost": (lambda: allocate([[1, -np.inf]], [[0.1, 0.2]], 1), r"costs.cost\[0, 1\].*-inf"),
     "nan where the cost is infinite": (lambda: allocate([[1, np.inf]], [[0.1, np.nan]], 1), r"damage\[1\] .*nan"),
     "nothing allowed": (
-        lambda: allocate([[1, 2], [np.inf, 2]], [[0.1, 1], [0.1, np.inf]], 1),
+        lambda: allocate([[1.0, 2.0], [np.inf, 2.0]], [[0.1, 1], [0.1, np.inf]], 1),
         r"groups\[1\].damage .*none of the group's candidates",
     ),
     "all masked": (
@@ -698,7 +698,7 @@ def test_infinities_in_tables_with_labels_are_not_allowed_either(kind: Any) -> N
     ]
 
 
-MISMATCHED = {
+MISMATCHED: dict[str, Callable[[Any], Any]] = {
     "rows": lambda kind: Problem.from_tables(kind(COST, ["a", "b"]), kind(DAMAGE, ["a", "c"])),
     "columns": lambda kind: Problem.from_tables(kind(COST, None, [2, 4, 8]), kind(DAMAGE, None, [2, 4, 6])),
     "more rows": lambda kind: Problem.from_tables(kind(COST, ["a", "b"]), kind(DAMAGE[:1], ["a"])),

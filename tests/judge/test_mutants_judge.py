@@ -229,7 +229,7 @@ def test_a_file_is_proved_only_where_all_of_it_is() -> None:
     problem = Problem.from_sensitivities([10, 20, 30], [1.0, 0.5, 0.1])
     found = solve(problem, bound=0.1)
     assert verify(problem, found).proved
-    lie = dataclasses.replace(found, exact_cost=found.exact_cost + 1)
+    lie = dataclasses.replace(found, exact_cost=known(found.exact_cost) + 1)
     assert not verify(problem, lie).proved
     assert not verify(problem, lie).ok
 
@@ -247,7 +247,7 @@ def test_the_enumeration_is_complete_to_the_last_quantum() -> None:
         for found in (c for c in choices(make_instance(problem, bound=bound))):
             spent = Fraction(float(damage[np.arange(4), found].sum()))
             price = int(cost[np.arange(4), found].sum())
-            if price == truth.exact_cost + 1 and spent <= bound:
+            if price == known(truth.exact_cost) + 1 and spent <= bound:
                 lie = dataclasses.replace(
                     truth,
                     choice=found,

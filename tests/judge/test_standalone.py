@@ -174,7 +174,7 @@ def test_its_enumeration_is_complete_to_the_last_unit(seed: int) -> None:
     limit = sum((row[draw.randrange(3)] for row in limited), Fraction(0))  # met exactly
     every = list(itertools.product(range(3), repeat=size))
     kept = [one for one in every if sum(row[k] for row, k in zip(limited, one, strict=True)) <= limit]
-    best = min(sum(row[k] for row, k in zip(main, one, strict=True)) for one in kept)
+    best = min(sum((row[k] for row, k in zip(main, one, strict=True)), Fraction(0)) for one in kept)
     for price in (Fraction(0), Fraction(1), Fraction(draw.randint(0, 20), 7)):
         assert nothing_below(best, main, limited, limit, price, units)
         assert not nothing_below(best + Fraction(1, 4), main, limited, limit, price, units)

@@ -1,7 +1,11 @@
 """Rounding errors that are no noise are found out, and damages rest on what they do; half precision is measured."""
 
+from __future__ import annotations
+
 import copy
 import functools
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,11 +26,11 @@ from impq_opt.validate.reality import Validation
 MID, ZERO = load_method("mid-rise"), load_method("zero")
 
 
-def smooth(*shape, seed=0):
+def smooth(*shape: Any, seed: int = 0) -> Any:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def on_a_grid(weight, bits=4):
+def on_a_grid(weight: Any, bits: int = 4) -> Any:
     return MID.quantizer(weight.shape, [bits], [weight.numel()])(weight)
 
 
@@ -51,33 +55,33 @@ UNLIKE_NOISE = {
 
 @pytest.mark.parametrize("name", LIKE_NOISE)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_errors_of_smooth_weights_are_noise(name, dtype):
+def test_errors_of_smooth_weights_are_noise(name: Any, dtype: Any) -> None:
     weight = LIKE_NOISE[name].to(dtype).float()
     assert examine(weight, MID, dtype).holds, examine(weight, MID, dtype)
 
 
 @pytest.mark.parametrize("name", UNLIKE_NOISE)
 @pytest.mark.parametrize("size", [1e-20, 1.0, 1e15])
-def test_errors_of_weights_that_repeat_are_not(name, size):
+def test_errors_of_weights_that_repeat_are_not(name: Any, size: float) -> None:
     weight, reason = UNLIKE_NOISE[name]
     found = examine(weight * size, MID)
     assert not found.holds
     assert reason in found.reason
 
 
-def test_a_grid_with_a_zero_makes_small_errors_of_pruned_weights():
+def test_a_grid_with_a_zero_makes_small_errors_of_pruned_weights() -> None:
     found = examine(SPARSE, ZERO)
     share = float((SPARSE != 0).double().mean())
     assert found.square == pytest.approx(share, rel=0.3) and found.total < 2
 
 
-def test_grids_whose_steps_do_not_halve_are_never_taken_for_noise():
+def test_grids_whose_steps_do_not_halve_are_never_taken_for_noise() -> None:
     found = examine(smooth(32, 144), load_method("mid-rise:statistic=normal"))
     assert not found.holds and "do not halve" in found.reason
 
 
 @functools.cache
-def pruned_network():
+def pruned_network() -> Any:
     network = copy.deepcopy(digits_network())
     with torch.no_grad():
         for part in network.modules():
@@ -88,19 +92,19 @@ def pruned_network():
 
 
 @functools.cache
-def digits(split="train"):
+def digits(split: str = "train") -> Any:
     return load_data("digits", split)
 
 
-def damages(problem):
+def damages(problem: Any) -> Any:
     return problem.damage.at(slice(None), problem.candidates.sets[0])
 
 
-def of(network, **options):
+def of(network: Any, **options: Any) -> Any:
     return measure(network, digits(), sampling=Sampling(samples=128, concede=0.02), bits=(2, 4, 8), **options)
 
 
-def test_dense_networks_keep_their_damages():
+def test_dense_networks_keep_their_damages() -> None:
     problem = of(digits_network())
     assert isinstance(problem.damage, PowerLaw) and problem.grids == {}
     assert problem.provenance["noise"] == {
@@ -110,7 +114,7 @@ def test_dense_networks_keep_their_damages():
 
 
 @pytest.mark.parametrize("metric", ["impq", "sakr", "gaussian", "measured-error"])
-def test_pruned_networks_get_a_grid_with_a_zero_and_damages_of_its_errors(metric, tmp_path):
+def test_pruned_networks_get_a_grid_with_a_zero_and_damages_of_its_errors(metric: str, tmp_path: Path) -> None:
     network = pruned_network()
     problem = of(network, metric=metric)
     weights = [label for label, row in zip(problem.names.labels, problem.names.offsets, strict=False)
@@ -134,7 +138,7 @@ def test_pruned_networks_get_a_grid_with_a_zero_and_damages_of_its_errors(metric
 class Convolutions(nn.Sequential):
     """With a batch-norm that the layer in front of it takes in."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(
             nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 3, 3), nn.ReLU(), nn.Flatten(),
             nn.Linear(48, 4),
@@ -148,7 +152,7 @@ class Convolutions(nn.Sequential):
 class Calls(nn.Module):
     """A weight that a product reads, a transposed convolution, and a linear layer that is used twice."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.product, self.spread = nn.Parameter(torch.randn(36, 12) / 6), nn.ConvTranspose1d(3, 4, 3)
         self.shared, self.out = nn.Linear(6, 6), nn.Linear(24, 4)
@@ -157,7 +161,7 @@ class Calls(nn.Module):
             self.spread.weight.fill_(0.2)
             self.shared.weight[torch.rand(6, 6) < 0.7] = 0
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         x = torch.relu(x.flatten(1) @ self.product).unflatten(1, (3, 4))
         x = torch.relu(self.spread(x))
         return self.out(torch.relu(self.shared(torch.relu(self.shared(x)))).flatten(1))
@@ -165,7 +169,7 @@ class Calls(nn.Module):
 
 @pytest.mark.parametrize("make", [Convolutions, Calls])
 @pytest.mark.parametrize("groups", ["layer", "kernel", "slice", "block"])
-def test_damages_are_the_second_moment_of_what_the_errors_do_to_the_margins(groups, make):
+def test_damages_are_the_second_moment_of_what_the_errors_do_to_the_margins(groups: str, make: Any) -> None:
     """Held against gradients of every margin of every sample, group by group, by autograd alone."""
     torch.manual_seed(0)
     network = make().eval()
@@ -202,7 +206,7 @@ def test_damages_are_the_second_moment_of_what_the_errors_do_to_the_margins(grou
     assert coherently or groups == "layer"  # kernels of a layer may cancel
 
 
-def test_what_is_said_of_a_pruned_network_holds():
+def test_what_is_said_of_a_pruned_network_holds() -> None:
     network = pruned_network()
     for grid in ("auto", "mid-rise"):
         problem = measure(network, digits(), sampling=Sampling(samples=512, concede=0.02), grid=grid)
@@ -213,7 +217,7 @@ def test_what_is_said_of_a_pruned_network_holds():
     assert real.float_accuracy is not None
 
 
-def test_constant_weights_and_weights_on_a_grid_are_told():
+def test_constant_weights_and_weights_on_a_grid_are_told() -> None:
     network = copy.deepcopy(digits_network()).eval()
     layers = [(name, part) for name, part in network.named_modules() if isinstance(part, (nn.Conv2d, nn.Linear))]
     with torch.no_grad():
@@ -224,7 +228,7 @@ def test_constant_weights_and_weights_on_a_grid_are_told():
     assert "scale of a kernel" in told[layers[1][0]] and "add up" in told[layers[2][0]]
 
 
-def test_weights_that_rounding_leaves_alone_have_no_damage_and_it_is_known():
+def test_weights_that_rounding_leaves_alone_have_no_damage_and_it_is_known() -> None:
     network = copy.deepcopy(digits_network()).eval()
     with torch.no_grad():
         weight = network.fc.weight
@@ -235,7 +239,7 @@ def test_weights_that_rounding_leaves_alone_have_no_damage_and_it_is_known():
     assert problem.unmeasured is None or not problem.unmeasured[row]
 
 
-def test_grids_can_be_forced_by_label_and_unknown_ones_are_told():
+def test_grids_can_be_forced_by_label_and_unknown_ones_are_told() -> None:
     network = digits_network()
     problem = of(network, grid={"fc": "zero:over=tensor"})
     assert problem.grids == {"fc": "zero:over=tensor"}
@@ -251,7 +255,7 @@ def test_grids_can_be_forced_by_label_and_unknown_ones_are_told():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_networks_of_every_type_are_measured_validated_and_packed(dtype, tmp_path):
+def test_networks_of_every_type_are_measured_validated_and_packed(dtype: Any, tmp_path: Path) -> None:
     """As the network of float32 that has the same weights, but for what its rounded weights lose in its type."""
     network = copy.deepcopy(digits_network()).to(dtype).eval()
     exact = copy.deepcopy(network).to(torch.float64 if dtype == torch.float64 else torch.float32)
@@ -278,7 +282,7 @@ def test_networks_of_every_type_are_measured_validated_and_packed(dtype, tmp_pat
                  .double().mean()) < 0.1  # fmt: skip
 
 
-def test_gradients_that_float16_cannot_hold_are_measured():
+def test_gradients_that_float16_cannot_hold_are_measured() -> None:
     network = copy.deepcopy(digits_network()).eval()
     with torch.no_grad():  # logits a thousand times smaller: squared gradients fall below what float16 holds
         network.fc.weight.mul_(1e-3)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from known import law_of
+from known import law_of, table_of
 from safetensors.torch import save_file
 from torch import nn
 
@@ -78,18 +78,22 @@ class Stacked(nn.Module):
         return self.words(x[:, 0], x[:, 1])
 
 
-FORMS = {"position": (IDS, MASK), "keyword": {"input": IDS, "mask": MASK}, "any order": {"mask": MASK, "input": IDS}}
+FORMS: dict[str, Any] = {
+    "position": (IDS, MASK),
+    "keyword": {"input": IDS, "mask": MASK},
+    "any order": {"mask": MASK, "input": IDS},
+}
 
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_several_inputs_measure_as_one_that_holds_them(metric: Any) -> None:
     options = {"metric": metric, "bits": (2, 4), "sampling": Sampling(samples=48)}
     one = measure(Stacked(), Dataset(torch.stack([IDS, MASK], 1), LABELS), **options)
-    values = one.damage.sensitivity if hasattr(one.damage, "sensitivity") else one.damage.values
+    values = one.damage.sensitivity if hasattr(one.damage, "sensitivity") else table_of(one).values
     assert np.abs(values).sum() > 0
     for form in FORMS.values():
         several = measure(Words(), Dataset(form, LABELS), **options)
-        got = several.damage.sensitivity if hasattr(several.damage, "sensitivity") else several.damage.values
+        got = several.damage.sensitivity if hasattr(several.damage, "sensitivity") else table_of(several).values
         np.testing.assert_allclose(got, values, rtol=1e-5)
 
 
@@ -169,7 +173,8 @@ def test_the_command_line_takes_tokens_and_several_inputs(
     torch.save({"model_state_dict": {f"module.{k}": v for k, v in state.items()}, "epoch": 2}, tmp_path / "w.pt")
     arrays = {"input_ids": IDS.int(), **({"attention_mask": MASK.to(torch.uint8)} if several else {}), "labels": LABELS}
     if suffix == ".npz":
-        np.savez(tmp_path / "d.npz", **{name: part.numpy() for name, part in arrays.items()})
+        plain_arrays: dict[str, Any] = {name: part.numpy() for name, part in arrays.items()}
+        np.savez(tmp_path / "d.npz", **plain_arrays)
     else:
         save_file(arrays, tmp_path / "d.safetensors")
     network, data = f"{tmp_path / 'word_networks.py'}:Words", str(tmp_path / f"d{suffix}")
@@ -178,7 +183,7 @@ def test_the_command_line_takes_tokens_and_several_inputs(
     told = capsys.readouterr().err
     assert "the float network gets" in told  # it was never trained
     wanted = {"input_ids": IDS, "attention_mask": MASK} if several else IDS
-    network_here = Words()
+    network_here: Any = Words()
     if not several:
         network_here.forward = lambda ids: Words.forward(network_here, ids, torch.ones_like(ids))
     plain = measure(network_here, Dataset({"input": IDS, "mask": MASK} if several else wanted, LABELS))

@@ -57,7 +57,7 @@ def draw(seed: int) -> Any:
     latency = LookupCost(
         np.zeros((count, width), dtype=np.int64), left, reads[left], random.integers(0, 9, (len(left), width, width))
     )
-    changes = {"candidates": gather_sets(chosen), "costs": (*tables, latency)}
+    changes: dict[str, Any] = {"candidates": gather_sets(chosen), "costs": (*tables, latency)}
     if random.random() < 0.5:
         values = random.choice([0.1, 0.2, 0.3, 1 / 3, 1e-3, 0.0, 0.7], (count, width))
         changes["damage"] = DamageTable(values)
@@ -89,9 +89,7 @@ class Everything:
         self.bits = np.array([[Fraction(b) for b in bits] for bits in itertools.product(*sets)], dtype=object)
         self.values = {"damage": self._damage(), "storage": self.bits @ np.where(problem.weights(), problem.sizes, 0)}
         self.values["representational"] = self.bits @ problem.sizes
-        other = [
-            self.bits[:, r] if r >= 0 else np.full(len(self.bits), Fraction(8)) for r in known(known(problem)).reads
-        ]
+        other = [self.bits[:, r] if r >= 0 else np.full(len(self.bits), Fraction(8)) for r in known(problem.reads)]
         self.values["bit-operations"] = sum(
             int(m) * self.bits[:, g] * other[g] for g, m in enumerate(known(problem.macs))
         )
@@ -105,6 +103,7 @@ class Everything:
                 columns = np.arange(len(problem))
                 table = term.values[columns, self.choices].sum(axis=1)
             else:
+                assert isinstance(term, LookupCost)
                 place = np.arange(len(term.left))
                 table = term.pair_values[place, self.choices[:, term.left], self.choices[:, term.right]].sum(axis=1)
             self.values[term.name] = np.array([int(v) * term.quantum for v in table], dtype=object)
@@ -158,7 +157,8 @@ def ask(seed: int) -> Any:
         return max(Fraction(found) + random.choice([0, 0, Fraction(-1, 4), Fraction(1, 4)]), Fraction(1, 8))
 
     names = random.permutation(COSTS).tolist()
-    goals, weights = {}, {names[0]: 1}
+    goals: dict[str, Any] = {}
+    weights = {names[0]: 1}
     if random.random() < 0.25 and names[0] != COSTS[-1] != names[1]:
         weights = {names[0]: 1, names[1]: 2}
     budgets = {name: low(every.values[name]) for name in names[2 : 2 + int(random.integers(0, 4))]}
@@ -275,9 +275,9 @@ def forged(answer: Any, question: Any, random: np.random.Generator) -> Iterator[
     yield "another limit", replace(found, limit="slides")
     for k, text in enumerate(found.held_by[: len(others)]):
         if text.startswith("the budget"):
-            held = list(found.held_by)
-            held[k] = f"the budget {others[k][1]} of 123456 {unit(problem, limits, others[k][1])}".rstrip()
-            yield "another value", replace(found, held_by=tuple(held))
+            told = list(found.held_by)
+            told[k] = f"the budget {others[k][1]} of 123456 {unit(problem, limits, others[k][1])}".rstrip()
+            yield "another value", replace(found, held_by=tuple(told))
 
 
 def unit(problem: Any, limits: Any, name: Any) -> Any:

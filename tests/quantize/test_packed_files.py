@@ -1,6 +1,9 @@
 """Packed files of every version that was ever written are still read, and mean what they meant."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +19,7 @@ from impq_opt.tracing.trace import trace
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
-def sequence():
+def sequence() -> Any:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(7, 5), nn.ReLU(), nn.Linear(5, 3)).eval()
 
@@ -47,7 +50,7 @@ VERSION_1 = {
 
 
 @pytest.mark.parametrize("name", VERSION_1)
-def test_version_1_is_still_read(name):
+def test_version_1_is_still_read(name: Any) -> None:
     """The golden files are never written again: a change of format needs a new version and new golden files."""
     make, x, expected, activations = VERSION_1[name]
     path = GOLDEN / f"packed-1-{name}.safetensors"
@@ -59,7 +62,7 @@ def test_version_1_is_still_read(name):
         unpack_into(network, path)
 
 
-def test_a_new_file_tells_what_the_network_takes_and_needs_no_example(tmp_path):
+def test_a_new_file_tells_what_the_network_takes_and_needs_no_example(tmp_path: Path) -> None:
     network = net()
     problem, _ = declared(network, GRID)
     quantized = quantize(network, problem, np.full(len(problem), 5)).eval()
@@ -70,7 +73,7 @@ def test_a_new_file_tells_what_the_network_takes_and_needs_no_example(tmp_path):
         assert torch.equal(unpack_into(net(seed=3), tmp_path / "packed").eval()(GRID), quantized(GRID))
 
 
-def test_what_cannot_be_packed_is_told_before_anything_is_written(tmp_path):
+def test_what_cannot_be_packed_is_told_before_anything_is_written(tmp_path: Path) -> None:
     network = sequence()
     weights = Problem.from_sensitivities([35], [1.0], names=["0.weight"])
     quantized = quantize(network, weights, [3])
@@ -84,7 +87,7 @@ def test_what_cannot_be_packed_is_told_before_anything_is_written(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_names_of_version_1_are_those_of_the_symbolic_trace():
+def test_names_of_version_1_are_those_of_the_symbolic_trace() -> None:
     traced, symbolic = trace(net(), GRID), torch.fx.symbolic_trace(net())
     order = [node.name for node in symbolic.graph.nodes if node.op.startswith("call") and node.name != "fc"]
     exported = list(traced.nodes)

@@ -221,7 +221,8 @@ def drawn(seed: int, family: str) -> Draw:
     by_cost, (costs, total) = r.random() < 0.55, r.choice(every)
     if by_cost:
         tiny = Fraction(1, 1 << 1074)
-        limit: Fraction | int = max(total + r.choice([0, 0, tiny, -tiny, Fraction(1, 1 << 60), 10**400]), tiny)
+        asides = [Fraction(0), Fraction(0), tiny, -tiny, Fraction(1, 1 << 60), Fraction(10**400)]
+        limit: Fraction | int = max(total + r.choice(asides), tiny)
     else:
         limit = costs[0] + r.choice([0, 0, 1, -1, 10**30])
         limit = max(limit, 1) if held else limit
@@ -266,7 +267,7 @@ def coupled(seed: int) -> tuple[Problem, Every]:
     term = LookupCost(np.array(values), left, right, np.array(pairs), name="pairs", unit="", source="drawn")
     plain = np.zeros((groups, width), dtype=np.int64)
     problem = Problem.from_tables(plain, damage, costs=(term,), objective={"pairs": 1})
-    found = []
+    found: list[tuple[tuple[int, ...], Fraction]] = []
     for choice in itertools.product(range(width), repeat=groups):
         cost = sum(values[g][k] for g, k in enumerate(choice))
         cost += sum(table[choice[a]][choice[b]] for (a, b), table in zip(edges, pairs, strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,11 +77,12 @@ def blocks(rng: np.random.Generator, size: int, width: int) -> list[Block]:
     cost, damage = rng.integers(-1000, 1000, (size, width)), 10.0 ** rng.uniform(-300, 3, (size, width))
     damage[rng.random((size, width)) < 0.1] = 0.0
     left, right = rng.integers(1, 1000, size), np.sort(rng.integers(0, 20, width))
+    falling = np.asarray(4.0**-right, dtype=np.float64)
     return [
         Block(slice(None), cost, damage),
         Block(slice(None), cost, damage, rng.integers(1, width + 1, size)),
         Block(slice(None), cost // 500, np.round(damage)),
-        Block(rng.permutation(size), RankOne(left, right), RankOne(rng.random(size), 4.0**-right)),
+        Block(rng.permutation(size), RankOne(left, right), RankOne(rng.random(size), falling)),
     ]
 
 
@@ -189,7 +191,7 @@ def test_orders_do_not_depend_on_threads(threads: int) -> None:
         for part in range(1, threads):  # the only keys out of order stand where two stretches meet
             edge = count * part // threads
             swapped[[edge - 1, edge]] = swapped[[edge, edge - 1]]
-        for keys in (
+        drawn: list[Any] = [
             swapped,
             rng.random(count),
             rng.integers(0, 3, count).astype(float),
@@ -198,7 +200,8 @@ def test_orders_do_not_depend_on_threads(threads: int) -> None:
             np.sort(near),
             np.where(rng.random(count) < 1e-2, near, rng.random(count)),
             np.sort(rng.integers(0, 3, count) + near),
-        ):
+        ]
+        for keys in drawn:
             order, scratch = np.empty(count, dtype=np.int64), np.empty(2 * count, dtype=np.int64)
             known(solver_native.kernel).order(keys, order, count, scratch, threads)
             assert np.array_equal(order, np.argsort(-keys, kind="stable"))
@@ -388,7 +391,8 @@ def test_recounts_are_the_same(direction: str, monkeypatch: pytest.MonkeyPatch) 
         ),
     ]
     for problem in problems:
-        instance = make_instance(problem, **{direction: 10.0})
+        question: dict[str, Any] = {direction: 10.0}
+        instance = make_instance(problem, **question)
         choice = rng.integers(0, instance.widths)
         found = examine(instance, choice, {direction: 123.4})
         with monkeypatch.context() as patch:

@@ -1,7 +1,12 @@
 """Networks of every kind: traced, quantized, packed and unpacked equal to the bit, or one sentence with the reason."""
 
+from __future__ import annotations
+
 import copy
 import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,18 +29,22 @@ TOKENS = torch.randint(0, 9, (6, 5), generator=torch.Generator().manual_seed(0))
 class Made(nn.Module):
     """A network from its parts and a function of itself and the input."""
 
-    def __init__(self, forward, **parts):
+    def __init__(self, forward: Any, **parts: Any) -> None:
         super().__init__()
         for name, part in parts.items():
             setattr(self, name, part)
         self.made = forward
 
-    def forward(self, x, scale=None):
+    def forward(self, x: Any, scale: Any = None) -> Any:
         out = self.made(self, x)
         return out if scale is None else out * scale
 
 
-def convolutions(change=lambda net: net, middle=lambda net, x: functional.relu(net.b(x)), end=lambda net, z: z):
+def convolutions(
+    change: Callable[..., Any] = lambda net: net,
+    middle: Callable[..., Any] = lambda net, x: functional.relu(net.b(x)),
+    end: Callable[..., Any] = lambda net, z: z,
+) -> Any:
     """Two convolutions and a linear layer; what is between and behind them is the kind."""
     net = Made(
         lambda net, x: end(net, net.out(middle(net, functional.relu(net.a(x))).mean((2, 3)))),
@@ -46,40 +55,40 @@ def convolutions(change=lambda net: net, middle=lambda net, x: functional.relu(n
     return change(net) or net
 
 
-def without_gradient(net, x):
+def without_gradient(net: Any, x: Any) -> Any:
     with torch.no_grad():
         return functional.relu(net.b(x))
 
 
-def with_autocast(net, x):
+def with_autocast(net: Any, x: Any) -> Any:
     with torch.autocast("cpu", torch.bfloat16):
         x = functional.relu(net.b(x))
     return x.float()
 
 
-def constants(net, x):
+def constants(net: Any, x: Any) -> Any:
     x = functional.relu(net.b(x))
     grid = torch.arange(8.0, device=x.device) / 8
     return x + grid * torch.tensor([0.5]) + torch.zeros_like(x)
 
 
-def by_size(net, x):
+def by_size(net: Any, x: Any) -> Any:
     return functional.relu(net.b(functional.interpolate(x, size=8) if x.shape[-1] != 8 else x))
 
 
-def masked(net, z):
+def masked(net: Any, z: Any) -> Any:
     return z.masked_fill(torch.tensor([False, False, False, True]), -torch.inf)
 
 
-def length(net, x):
+def length(net: Any, x: Any) -> Any:
     return functional.relu(net.b(x)) + torch.zeros(len(x), 6, 1, 1)
 
 
-def pruned(net):
+def pruned(net: Any) -> None:
     prune.l1_unstructured(net.b, "weight", 0.5)
 
 
-def tied():
+def tied() -> Any:
     net = Made(
         lambda net, x: functional.linear(functional.relu(net.a(net.table(x).mean(1))), net.table.weight),
         table=nn.Embedding(9, 6),
@@ -88,7 +97,7 @@ def tied():
     return net
 
 
-def encoder():
+def encoder() -> Any:
     layer = nn.TransformerEncoderLayer(8, 2, 12, dropout=0.1, batch_first=True)
     return Made(
         lambda net, x: net.out(net.layer(net.front(x.squeeze(1))).mean(1)),
@@ -98,8 +107,8 @@ def encoder():
     )
 
 
-def attention():
-    def forward(net, x):
+def attention() -> Any:
+    def forward(net: Any, x: Any) -> Any:
         x = net.front(x.squeeze(1))
         return net.out((x + net.attention(x, x, x)[0])[:, 0])
 
@@ -107,15 +116,15 @@ def attention():
     return Made(forward, front=nn.Linear(8, 8), **parts, out=nn.Linear(8, 4))
 
 
-def experts():
-    def forward(net, x):
+def experts() -> Any:
+    def forward(net: Any, x: Any) -> Any:
         x = x.flatten(1)
         return net.out(torch.einsum("bi,eio->beo", x, net.experts).relu().mean(1))
 
     return Made(forward, experts=nn.Parameter(torch.randn(3, 64, 6) / 8), out=nn.Linear(6, 4))
 
 
-def recurrent():
+def recurrent() -> Any:
     return Made(
         lambda net, x: net.out(net.steps(x.squeeze(1))[0][:, -1]),
         steps=nn.GRU(8, 5, batch_first=True),
@@ -123,11 +132,11 @@ def recurrent():
     )
 
 
-def bags():
+def bags() -> Any:
     return Made(lambda net, x: net.out(net.bag(x)), bag=nn.EmbeddingBag(9, 6), out=nn.Linear(6, 4))
 
 
-def prefix():
+def prefix() -> Any:
     return Made(
         lambda net, x: net.out(functional.linear(functional.relu(net.a(x.flatten(1))), net.a.weight[:, :8]).tanh()),
         a=nn.Linear(64, 8),
@@ -135,26 +144,26 @@ def prefix():
     )
 
 
-def other_strides(net):
+def other_strides(net: Any) -> None:
     net.out.weight = nn.Parameter(torch.randn(6, 4).T)
 
 
-def idle(net):
+def idle(net: Any) -> None:
     net.idle = nn.Linear(30, 30)
 
 
-def written(net, x):
+def written(net: Any, x: Any) -> Any:
     x = functional.relu(net.b(x))
     x[:, :2] += 1
     x.flatten(2).mul_(2)
     return x
 
 
-def complex_gain(net):
+def complex_gain(net: Any) -> None:
     net.gain = nn.Parameter(torch.randn(8, 5, dtype=torch.complex64))
 
 
-def filtered(net, x):
+def filtered(net: Any, x: Any) -> Any:
     return torch.fft.irfft2(torch.fft.rfft2(functional.relu(net.b(x))) * net.gain)
 
 
@@ -188,13 +197,13 @@ WORK = {
 }
 
 
-def logits_of(out):
+def logits_of(out: Any) -> Any:
     return out["logits"] if isinstance(out, dict) else out[0] if isinstance(out, tuple) else out
 
 
 @pytest.mark.filterwarnings("ignore")  # torch deprecates its own parts
 @pytest.mark.parametrize("kind", WORK)
-def test_it_works(kind, tmp_path):
+def test_it_works(kind: Any, tmp_path: Path) -> None:
     make, x = WORK[kind]
     torch.manual_seed(0)
     network = make().eval()
@@ -218,31 +227,31 @@ def test_it_works(kind, tmp_path):
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
-def stochastic(net, x):
+def stochastic(net: Any, x: Any) -> Any:
     return functional.dropout(functional.relu(net.b(x)), 0.3, training=True)
 
 
-def batch_means(net, x):
+def batch_means(net: Any, x: Any) -> Any:
     return net.b(x - x.mean(0))
 
 
-def batch_statistics(net):
+def batch_statistics(net: Any) -> None:
     net.b = nn.BatchNorm2d(6, track_running_stats=False)
 
 
-def by_value(net, x):
+def by_value(net: Any, x: Any) -> Any:
     return x if x.sum() > 0 else functional.relu(net.b(x))
 
 
-def lazy():
+def lazy() -> Any:
     return nn.Sequential(nn.LazyConv2d(4, 3), nn.Flatten(), nn.LazyLinear(3))
 
 
-def scripted():
+def scripted() -> Any:
     return torch.jit.trace(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), PICTURES)
 
 
-def quantized():
+def quantized() -> Any:
     return torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), {nn.Linear})
 
 
@@ -270,7 +279,7 @@ REFUSED = {
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", REFUSED)
-def test_it_is_refused_in_one_sentence(kind):
+def test_it_is_refused_in_one_sentence(kind: Any) -> None:
     make, sentence = REFUSED[kind]
     network = make().train()
     with pytest.raises(DataError, match=sentence) as told:
@@ -301,7 +310,7 @@ STAY = ("the logits do not depend on it", "read by ")
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_family_of_torchvision_is_quantized_whole(name):
+def test_a_family_of_torchvision_is_quantized_whole(name: Any) -> None:
     torch.manual_seed(0)
     network = getattr(torchvision_module("models"), name)(num_classes=5, **FAMILIES[name]).eval()
     x = torch.randn(2, 3, 32, 32)
@@ -320,17 +329,17 @@ def test_a_family_of_torchvision_is_quantized_whole(name):
         assert bool(torch.isfinite(quantized(x)).all())
 
 
-def test_training_the_copy_is_training_the_network():
+def test_training_the_copy_is_training_the_network() -> None:
     """Dropout draws the same numbers, batch-norms count and average alike, frozen parts stay frozen."""
 
     class Drops(nn.Module):
-        def __init__(self):
+        def __init__(self) -> None:
             super().__init__()
             self.a, self.norm = nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6)
             self.b, self.mean = nn.Conv2d(6, 6, 3, bias=False), nn.BatchNorm2d(6, momentum=None)
             self.drop, self.out = nn.Dropout(0.4), nn.Linear(6, 3)
 
-        def forward(self, x):
+        def forward(self, x: Any) -> Any:
             x = functional.dropout(self.norm(self.a(x)).relu_(), 0.2, self.training)
             return self.out(self.drop(self.mean(self.b(x)).relu().mean((2, 3))))
 
@@ -357,7 +366,7 @@ def test_training_the_copy_is_training_the_network():
 
 
 @pytest.mark.parametrize("kind", [encoder, attention])
-def test_attention_drops_in_training_as_it_did(kind):
+def test_attention_drops_in_training_as_it_did(kind: Any) -> None:
     torch.manual_seed(0)
     network = kind().eval()
     copied = trace(network, PICTURES).copy()
@@ -370,7 +379,7 @@ def test_attention_drops_in_training_as_it_did(kind):
     torch.testing.assert_close(copied.eval()(PICTURES), network.eval()(PICTURES))
 
 
-def test_a_label_of_any_call_is_a_place_for_a_quantizer():
+def test_a_label_of_any_call_is_a_place_for_a_quantizer() -> None:
     from impq_opt import Problem
 
     torch.manual_seed(0)
@@ -387,7 +396,7 @@ def test_a_label_of_any_call_is_a_place_for_a_quantizer():
         quantize(network, wrong, [3], example=PICTURES)
 
 
-def test_tensors_that_calls_make_follow_the_parameters():
+def test_tensors_that_calls_make_follow_the_parameters() -> None:
     traced = trace(convolutions(middle=constants).eval(), PICTURES)
     moved = traced.copy().to("meta")
     assert moved(PICTURES.to("meta")).device.type == "meta"

@@ -4,6 +4,10 @@ Networks are generated: blocks in blocks, modules that are called twice, calls o
 place, views, branches that are added or joined. A layer reads a group's grid through calls that only move values.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -22,7 +26,7 @@ UNSHRUNK = (Phase.explicit, Phase.reuse, Phase.generate)  # a network takes a se
 class Block(nn.Module):
     """Runs its steps on x (n, 4, 5, 5); each step is a name and modules of its own, or those that others have too."""
 
-    def __init__(self, steps, shared):
+    def __init__(self, steps: Any, shared: Any) -> None:
         super().__init__()
         self.steps = [name for name, _ in steps]
         for number, (name, inner) in enumerate(steps):
@@ -33,13 +37,13 @@ class Block(nn.Module):
         self.act = nn.ReLU()
         self.shared = shared  # the same module in every block
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         kept = x
         for number, name in enumerate(self.steps):
             x, kept = self.step(name, number, x, kept)
         return x
 
-    def step(self, name, number, x, kept):
+    def step(self, name: Any, number: Any, x: Any, kept: Any) -> Any:
         own = getattr(self, f"layer{number}", None)
         made = {
             "conv": lambda: own(x),
@@ -61,31 +65,31 @@ class Block(nn.Module):
         return made[name](), x if name == "keep" else kept
 
 
-def joined(x, kept):
+def joined(x: Any, kept: Any) -> Any:
     left, right = torch.cat([x, kept], 1).chunk(2, 1)
     return functional.relu(left) - right
 
 
-def overwritten(x):
+def overwritten(x: Any) -> Any:
     x[:, :2] += 0.25
     x[:, 2:].mul_(2).relu_()
     return x
 
 
-def layer(name):
+def layer(name: Any) -> Any:
     if name == "encoder":
         return nn.TransformerEncoderLayer(WIDTH, 2, 6, dropout=0.1, batch_first=True)
     return nn.Conv2d(WIDTH, WIDTH, 3, padding=1) if name == "conv" else nn.Linear(WIDTH, WIDTH)
 
 
 class Net(nn.Module):
-    def __init__(self, steps):
+    def __init__(self, steps: Any) -> None:
         super().__init__()
         self.stem = nn.Conv2d(1, WIDTH, 3, padding=1)
         self.body = Block(steps, nn.Sequential(nn.Conv2d(WIDTH, WIDTH, 1), nn.ReLU()))
         self.head = nn.Linear(WIDTH * 25, CLASSES)
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         return self.head(self.body(self.stem(x)).flatten(1))
 
 
@@ -101,13 +105,13 @@ STEPS = st.recursive(
 )
 
 
-def readings(quantized, survey, x):
+def readings(quantized: Any, survey: Any, x: Any) -> Any:
     """Return what every layer of a quantized network reads, by the node of its call."""
     nodes = {use.node: site for site in survey.network.weights for use in site.uses}
     seen = {}
 
     class Look(torch.fx.Interpreter):
-        def run_node(self, n):
+        def run_node(self, n: Any) -> Any:
             if n.name in nodes:
                 seen[n.name] = self.fetch_args_kwargs_from_env(n)[0][0]
             return super().run_node(n)
@@ -117,7 +121,7 @@ def readings(quantized, survey, x):
     return seen
 
 
-def on_grid(values, quantizer):
+def on_grid(values: Any, quantizer: Any) -> Any:
     codes = values.double() / quantizer.step
     low, high = quantizer.codes
     whole = codes.round()
@@ -127,7 +131,7 @@ def on_grid(values, quantizer):
 @pytest.mark.parametrize("residual", ["tie", "accumulate"])
 @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck), phases=UNSHRUNK)
 @given(steps=STEPS, seed=st.integers(0, 99))
-def test_every_layer_reads_the_grid_of_its_group(residual, steps, seed):
+def test_every_layer_reads_the_grid_of_its_group(residual: str, steps: Any, seed: Any) -> None:
     torch.manual_seed(seed)
     network = Net(steps).eval()
     x = torch.randn(4, 1, 5, 5)
@@ -155,13 +159,13 @@ def test_every_layer_reads_the_grid_of_its_group(residual, steps, seed):
         assert torch.equal(weight.latent, before[name])
 
 
-def test_the_relu_that_is_meant_gets_the_quantizer():
+def test_the_relu_that_is_meant_gets_the_quantizer() -> None:
     class Twice(nn.Module):
-        def __init__(self):
+        def __init__(self) -> None:
             super().__init__()
             self.a, self.b = nn.Conv2d(WIDTH, WIDTH, 1), nn.Conv2d(WIDTH, WIDTH, 1)
 
-        def forward(self, x):
+        def forward(self, x: Any) -> Any:
             return functional.relu(self.b(functional.relu(self.a(x))))
 
     torch.manual_seed(0)

@@ -1,8 +1,9 @@
-"""What a test takes for granted about a value, told to it and to the type checker: the test fails where it is not so."""
+"""What a test takes for granted about a value: it fails where that is not so, and the type checker knows."""
 
 from __future__ import annotations
 
-from typing import TypeVar
+from fractions import Fraction
+from typing import Any, TypeVar, overload
 
 from impq_opt import Problem
 from impq_opt.costs.terms import TableCost
@@ -11,7 +12,19 @@ from impq_opt.groups.damage import DamageTable, PowerLaw
 T = TypeVar("T")
 
 
-def known(value: T | None) -> T:
+@overload
+def known(value: Fraction | None) -> Fraction: ...  # type: ignore[overload-overlap]
+@overload
+def known(value: int | None) -> int: ...  # type: ignore[overload-overlap]
+@overload
+def known(value: float | None) -> float: ...
+@overload
+def known(value: Fraction | float | None) -> Fraction | float: ...
+@overload
+def known(value: T | None) -> T: ...
+
+
+def known(value: Any) -> Any:
     """Return a value that is there."""
     assert value is not None
     return value

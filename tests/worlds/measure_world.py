@@ -153,5 +153,11 @@ def by_definition(network: Any, x: Any, fine: bool = False) -> Any:
     return total
 
 
+def tensor_of(data: Dataset) -> torch.Tensor:
+    """Return the inputs of data that are one tensor."""
+    assert isinstance(data.inputs, torch.Tensor)
+    return data.inputs
+
+
 def data_of(x: Any, y: Any = None) -> Any:
     return Dataset(x, y, name="test")
