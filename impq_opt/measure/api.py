@@ -226,7 +226,8 @@ def _record(survey: Survey, chunks: Chunks, result: Replicates, metric: str) -> 
         "groups": survey.grouping.kind if survey.grouping.kind != "block" else f"block of {survey.grouping.size}",
         "weight_ranges": "as the grids say" if special else "2 max |w| of each output kernel",
         "activation_ranges": f"{rules.count('batch-norm')} by batch-norm (beta + 6 |gamma|), "
-        f"{rules.count('measured')} by the largest of {min(CALIBRATION, len(chunks.data))} samples",
+        + (f"{rules.count('rectifier')} by where their rectifier ends, " if "rectifier" in rules else "")
+        + f"{rules.count('measured')} by the largest of {min(CALIBRATION, len(chunks.data))} samples",
         "input": survey.network.module.takes,
         "signed": [site.name for site in survey.network.activations if survey.ranges[site.name].signed],
         "classes": survey.network.classes,

@@ -37,9 +37,9 @@ class ActivationRange:
     span : float
         The clip value of an unsigned quantizer on [0, span]; the full width of a symmetric one on [-span/2, span/2].
     signed : bool
-    rule : {"batch-norm", "measured"}
-        Where it comes from: the largest ``beta + 6 |gamma|`` of the batch-norm in front of the rectifier, or the
-        largest value of the calibration samples.
+    rule : {"batch-norm", "rectifier", "measured"}
+        Where it comes from: the largest ``beta + 6 |gamma|`` of the batch-norm in front of the rectifier, the end of
+        ReLU6 and its like, or the largest value of the calibration samples.
     """
 
     span: float
@@ -73,7 +73,7 @@ def _range(site: ActivationSite, low: float, high: float) -> ActivationRange:
     if low < 0:
         return ActivationRange(2 * max(-low, high), True, "measured")
     if math.isfinite(site.clip):
-        return ActivationRange(site.clip, False, "batch-norm")
+        return ActivationRange(site.clip, False, site.rule)
     return ActivationRange(high or 1.0, False, "measured")
 
 

@@ -127,11 +127,6 @@ def _rounds_figure(records: Sequence[Mapping[str, Any]]) -> Figure:
     )
 
 
-def _bits(record: Mapping[str, Any]) -> float | None:
-    value = (record.get("effective_bits") or {}).get("weights")
-    return None if value is None else nearest_float(value)
-
-
 def _accuracy(record: Mapping[str, Any], part: str) -> float | None:
     value = (record.get("accuracy") or {}).get(part)
     return None if value is None else nearest_float(value)

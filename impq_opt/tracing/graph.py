@@ -1,14 +1,13 @@
 """The network as a graph: which tensors a quantizer would see, who reads them, and how to run it with taps.
 
 Any module that ``torch.export`` accepts becomes a graph of ATen calls, so that nothing hangs on class names, and the
-same weight used twice is one weight. Weights are those of convolutions and linear layers. Activations are the tensors
-that these layers read, followed back through operations that only move or pool values; the network's own input is not
-among them.
+same weight used twice is one weight. Weights are those of convolutions, linear layers and whatever else multiplies or
+looks up (:mod:`~impq_opt.tracing.weights`). Activations are the tensors that these read, followed back through
+operations that only move or pool values; the network's own input is not among them.
 """
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -23,6 +22,7 @@ from torch.utils import _pytree as pytree
 from impq_opt.data.batch import Several
 from impq_opt.data.calling import place_of_logits
 from impq_opt.errors import DataError, OptionError, nearest
+from impq_opt.tracing.clips import clip_in_front, clip_of, is_rectified
 from impq_opt.tracing.export import Exported
 from impq_opt.tracing.folding import Fold, find_folds, folded_module
 from impq_opt.tracing.module import TracedModule, trainable
@@ -35,70 +35,17 @@ from impq_opt.tracing.nodes import (
     op_of,
     sample_shape,
 )
+from impq_opt.tracing.operations import IDENTITIES, SHAPES, TRANSPARENT
 from impq_opt.tracing.precision import HALVES, widen_graph, widened
 from impq_opt.tracing.running import Runner
-from impq_opt.tracing.signs import clip_in_front, is_rectified
 from impq_opt.tracing.sites import ActivationSite, Stay, WeightSite
 from impq_opt.tracing.stays import find_stays
 from impq_opt.tracing.weights import find_weights
 
-__all__ = ["RESIDUAL", "TRANSPARENT", "Network"]
+__all__ = ["RESIDUAL", "Network"]
 
 RESIDUAL = ("tie", "accumulate")
 
-# These move, drop, pool or repeat values; a quantizer in front of them serves who reads their output as well.
-TRANSPARENT = frozenset(
-    [
-        "adaptive_avg_pool1d",
-        "adaptive_avg_pool2d",
-        "adaptive_avg_pool3d",
-        "adaptive_max_pool2d",
-        "alias",
-        "avg_pool1d",
-        "avg_pool2d",
-        "avg_pool3d",
-        "chunk",
-        "clone",
-        "constant_pad_nd",
-        "contiguous",
-        "detach",
-        "dropout",
-        "expand",
-        "flatten",
-        "index_select",
-        "lift_fresh_copy",
-        "max_pool1d",
-        "max_pool2d",
-        "max_pool3d",
-        "mean",
-        "movedim",
-        "narrow",
-        "pad",
-        "permute",
-        "pixel_shuffle",
-        "pixel_unshuffle",
-        "reflection_pad2d",
-        "repeat",
-        "reshape",
-        "roll",
-        "select",
-        "slice",
-        "split",
-        "split_with_sizes",
-        "squeeze",
-        "transpose",
-        "t",
-        "to",
-        "type_as",
-        "unbind",
-        "unflatten",
-        "unsqueeze",
-        "upsample_nearest2d",
-        "view",
-        "_to_copy",
-        "_unsafe_view",
-    ]
-)
 _ADDS = frozenset(("add", "add_"))
 
 
@@ -288,7 +235,11 @@ class Network:
 
     def default_clip(self, node: str) -> float:
         """Return the clip value of an activation whose range nobody measured; from the batch-norm in front of it."""
-        return clip_in_front(self.nodes[node], lambda a: self.tensors.get(a.name) if isinstance(a, fx.Node) else None)
+        return clip_in_front(self.nodes[node], self._tensor)
+
+    def _tensor(self, argument: object) -> Tensor | None:
+        """Return the parameter or buffer that an argument of a call stands for."""
+        return self.tensors.get(argument.name) if isinstance(argument, fx.Node) else None
 
     def weight_node(self, site: WeightSite) -> tuple[str, ...]:
         """Return the names of the nodes that hold the weights of a site."""
@@ -348,7 +299,7 @@ class Network:
     def _activation(self, node: fx.Node) -> ActivationSite:
         readers = [self._order[user] for user in self._readers(node) if user in self._order]
         steps = self._order[node], max(readers)
-        return ActivationSite(self._label(node), node.name, sample_shape(node), self._clip(node), steps)
+        return ActivationSite(self._label(node), node.name, sample_shape(node), *clip_of(node, self._tensor), steps)
 
     def _label(self, node: fx.Node) -> str:
         """Return the name of a call's output, which is no name of a weight."""
@@ -364,29 +315,8 @@ class Network:
         yield node
         for user in node.users:
             yield user
-            if op_of(user) in (
-                "view",
-                "reshape",
-                "flatten",
-                "permute",
-                "transpose",
-                "slice",
-                "unsqueeze",
-                "squeeze",
-                "clone",
-            ):
+            if op_of(user) in SHAPES | IDENTITIES or user.target is operator.getitem:
                 yield from self._readers(user)
-
-    def _clip(self, node: fx.Node) -> float:
-        if op_of(node) not in ("relu", "relu6", "hardtanh"):
-            return math.nan
-        low, high = (node.args[1], node.args[2]) if op_of(node) == "hardtanh" and len(node.args) == 3 else (0.0, 6.0)
-        top = math.inf if op_of(node) == "relu" else float(high) if low == 0 else math.nan  # type: ignore[arg-type]
-        before = node.all_input_nodes[0]
-        if "batch_norm" in op_of(before) and all(isinstance(a, fx.Node) for a in before.args[1:3]):
-            gamma, beta = (self.tensors[a.name] for a in before.args[1:3])  # type: ignore[union-attr]
-            top = min(top, float((beta + 6 * gamma.abs()).max()))
-        return top if 0 < top < math.inf else math.nan
 
 
 def _picks_part(node: fx.Node) -> bool:
