@@ -202,7 +202,9 @@ class Seen(html.parser.HTMLParser):
 
     def __init__(self, text: Any) -> None:
         super().__init__()
-        self.tags, self.attributes, self.texts = [], [], []
+        self.tags: list[Any] = []
+        self.attributes: list[Any] = []
+        self.texts: list[Any] = []
         self.feed(text)
         self.close()
 
@@ -459,9 +461,11 @@ def test_the_progress_reads_nothing_into_strings(monkeypatch: pytest.MonkeyPatch
     with _common.progress(text):
         pass
     with _common.spinner("first") as tell:
+        assert tell is not None
         tell(text)
         time.sleep(0.2)
-    shown = sys.stderr.getvalue()
+    terminal: Any = sys.stderr
+    shown = terminal.getvalue()
     assert "[/bold]" in shown
     shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.replace("\r", ""))
     assert all(c.isprintable() or c == "\n" for c in shown)
@@ -502,7 +506,8 @@ def test_labels_of_figures_are_no_formulas(text: Any) -> None:
     pytest.importorskip("matplotlib")
     from matplotlib.text import Text
 
-    shown, formula = Text(text=figure_text(text))._preprocess_math(figure_text(text))
+    label: Any = Text(text=figure_text(text))
+    shown, formula = label._preprocess_math(figure_text(text))
     assert formula is False
     assert shown.lstrip() == shortened(visible(text), 60)
 

@@ -96,7 +96,7 @@ def test_prices_that_overflow_leave_a_level_of_0_at_0(
     groups += [Group(f"w{i}", size=9, sensitivity=0.0, bits=(0, 8), macs=1 << 40, reads="a") for i in range(3)]
     instance = make_instance(Problem.declare(groups, minimize="bit-operations"), budget=1)
     with np.errstate(over="ignore"):
-        assert -1 < least_priced(instance, [(instance.objective, 1.0), (instance.damage, price)]) <= 0
+        assert -1 < least_priced(instance, [(instance.cost, price), (instance.damage, 1.0)]) <= 0
 
 
 def test_a_group_counts_once_in_an_enumeration() -> None:

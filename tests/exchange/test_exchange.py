@@ -492,7 +492,7 @@ def test_listing_formats_imports_no_peer() -> None:
 
     code = (
         "import sys; from impq_opt.exchange import format_names, make_format;"
-        "[format_named(n) for n in format_names()];"
+        "[make_format(n) for n in format_names()];"
         "bad = {'torch', 'torchao', 'modelopt', 'auto_round', 'onnx', 'onnxruntime', 'pyarrow'} & set(sys.modules);"
         "raise SystemExit(str(bad) if bad else 0)"
     )

@@ -22,7 +22,7 @@ import pytest
 import safetensors.numpy
 import strategies
 from hypothesis import given, settings
-from known import known
+from known import known, table_cost_of
 
 import impq_opt
 from impq_opt import Candidates, DamageTable, Group, GroupNames, ImpqError, Problem, files
@@ -276,7 +276,7 @@ budgets = {storage = "1 KiB"}
     assert problem.ties == ((0, 1),)
     assert dict(problem.pins) == {2: 2}
     assert problem.budgets == {"storage": 8192}
-    assert problem.costs[0].quantum == Fraction(1, 100)
+    assert table_cost_of(problem).quantum == Fraction(1, 100)
     allocation = impq_opt.solve(problem, solver="exhaustive")
     assert allocation.status is impq_opt.Status.OPTIMAL
     assert allocation.bits.tolist() == [2, 2, 8, 4]
@@ -423,8 +423,8 @@ def test_arrays_that_do_not_fit_are_told(change: Callable[..., Any], expected: s
     original = (GOLDEN / "problem-1-by-array.safetensors").read_bytes()
     data = safetensors.numpy.save(change(safetensors.numpy.load(original)))
     (tmp_path / "problem-1-by-array.safetensors").write_bytes(data)
-    digests = [hashlib.sha256(one).hexdigest() for one in (original, data)]
-    (tmp_path / toml.name).write_text(toml.read_text().replace(*digests))
+    old, new = (hashlib.sha256(one).hexdigest() for one in (original, data))
+    (tmp_path / toml.name).write_text(toml.read_text().replace(old, new))
     with pytest.raises(ImpqError, match=re.escape(expected)):
         files.load_problem(tmp_path / toml.name)
 
@@ -513,7 +513,8 @@ def test_a_failed_write_leaves_what_was_there(
     def fail(*_args: Any) -> None:
         raise failure
 
-    monkeypatch.setattr(*((os, "fsync") if broken == "fsync" else (Path, "replace")), fail)
+    owner: Any = os if broken == "fsync" else Path
+    monkeypatch.setattr(owner, broken, fail)
     with pytest.raises(ImpqError if isinstance(failure, OSError) else KeyboardInterrupt):
         files.save_problem(by_array(), path)
     assert {f.name: f.read_bytes() for f in tmp_path.iterdir()} == before

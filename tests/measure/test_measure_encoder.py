@@ -47,6 +47,8 @@ def folder() -> Any:
 class Nearest(nn.Module):
     """Tokens (n, length), 0 for none, to cosines (n, known). BERT normalises behind residual sums, as torch does."""
 
+    places: torch.Tensor
+
     def __init__(self, state: Any, known: Any) -> None:
         super().__init__()
         places = state["embeddings.position_embeddings.weight"] + state["embeddings.token_type_embeddings.weight"][0]
@@ -140,7 +142,7 @@ def test_it_agrees_with_the_definition(network: Any) -> None:
 
 def test_it_is_allocated_by_kernel_and_still_finds_the_nearest(network: Any) -> None:
     tokens = tokenize(ASKED)
-    options = {"residual": "accumulate", "bits": range(1, 17), "sampling": Sampling()}
+    options: dict[str, Any] = {"residual": "accumulate", "bits": range(1, 17), "sampling": Sampling()}
     layers = measure(network, data_of(tokens), groups="layer", **options)
     kernels = measure(network, data_of(tokens), groups="kernel", **options)
     names = [name for name, kind in zip(layers.names, known(layers.kinds), strict=True) if not kind]

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from known import known, table_of
-from measure_world import Attention, Branches, Odd, data_of, digits_network, noise, seeded
+from measure_world import Attention, Branches, Odd, data_of, digits_network, noise, seeded, tensor_of
 from torch import nn
 
 from impq_opt import solve
@@ -41,12 +41,12 @@ class StoppedError(Exception):
 
 
 def few(count: int = 200) -> Any:
-    return data_of(load_data("digits").inputs[:count], known(load_data("digits").labels)[:count])
+    return data_of(tensor_of(load_data("digits"))[:count], known(load_data("digits").labels)[:count])
 
 
 def test_an_interrupted_measurement_resumes_to_the_same_numbers(tmp_path: Path) -> None:
     sampling = Sampling(chunk=20)
-    options = {"groups": "kernel", "sampling": sampling, "estimator": Estimator("importance", draws=4)}
+    options: dict[str, Any] = {"groups": "kernel", "sampling": sampling, "estimator": Estimator("importance", draws=4)}
     whole = measure(digits_network(), few(), **options)
     state = tmp_path / "state"
 
@@ -144,7 +144,7 @@ def test_conceding_leaves_out_the_smallest_margins_and_keeps_the_bound() -> None
     margin = smallest[:, 0] - smallest[:, 1]
     assert int(pool.conceded.sum()) == 30
     assert float(margin[pool.conceded].max()) <= float(margin[~pool.conceded].min())
-    options = {"estimator": "exact", "residual": "accumulate"}
+    options: dict[str, Any] = {"estimator": "exact", "residual": "accumulate"}
     all_of_them = measure(network, data, sampling=Sampling(), **options).damage.sensitivity
     kept = measure(network, data, sampling=Sampling(concede=0.1), **options).damage.sensitivity
     rest = data_of(data.inputs[~pool.conceded])
@@ -166,7 +166,7 @@ def test_a_look_in_bfloat16_gives_up_the_same_samples_and_weighs_the_others_near
 
 
 def test_what_is_tied_in_bfloat16_alone_is_looked_at_again() -> None:
-    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+    network: Any = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
     with torch.no_grad():
         network[1].weight.copy_(torch.eye(3, 4))
         network[1].bias.zero_()
@@ -221,7 +221,7 @@ def test_the_relative_error_is_that_of_the_damages(metric: Any) -> None:
 def test_metrics_agree_where_they_must() -> None:
     """FIT against autograd; measured-error approaches IMPQ at many bits; the Gaussian tail stays below 1/2 a margin."""
     network, data = digits_network(), few(32)
-    options = {"sampling": Sampling(), "residual": "accumulate", "estimator": "exact"}
+    options: dict[str, Any] = {"sampling": Sampling(), "residual": "accumulate", "estimator": "exact"}
     fit = measure(network, data, metric="fit", bits=(3,), **options)
     total = 0.0
     for x, y in zip(data.inputs, data.labels, strict=True):

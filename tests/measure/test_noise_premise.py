@@ -143,10 +143,11 @@ class Convolutions(nn.Sequential):
             nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 3, 3), nn.ReLU(), nn.Flatten(),
             nn.Linear(48, 4),
         )  # fmt: skip
+        layers: list[Any] = list(self)
         with torch.no_grad():
-            self[1].running_var.uniform_(0.5, 2)
-            self[3].weight.fill_(0.2)
-            self[6].weight[torch.rand(4, 48) < 0.7] = 0
+            layers[1].running_var.uniform_(0.5, 2)
+            layers[3].weight.fill_(0.2)
+            layers[6].weight[torch.rand(4, 48) < 0.7] = 0
 
 
 class Calls(nn.Module):
@@ -185,7 +186,7 @@ def test_damages_are_the_second_moment_of_what_the_errors_do_to_the_margins(grou
     found = margins(logits)
     for site in survey.unlike_noise:
         weight = network.get_parameter(site.parameter)
-        moments = 0
+        moments: Any = 0
         for sample in range(len(x)):
             for rival in range(logits.shape[1]):
                 scale = float(found.inverse[sample, rival])

@@ -125,8 +125,8 @@ def test_one_bit_where_nothing_is_known_would_break_what_was_asked(fault: Any) -
 
 
 def test_kernels_without_a_gradient_are_told_from_the_dead_ones_of_the_same_layer() -> None:
-    network, data = trained("half rounded")
-    network = Digits("half rounded")
+    _, data = trained("half rounded")
+    network: Any = Digits("half rounded")
     network.load_state_dict(trained("half rounded")[0].state_dict())
     with torch.no_grad():
         network.b.weight[2] = 0  # no weights: nothing to round, and no effect
@@ -147,7 +147,7 @@ def test_noise_is_put_on_the_groups_that_are_asked_and_on_no_others(groups: str)
     from impq_opt.measure import Grouping
 
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(2, 6, 3), nn.Flatten(), nn.Linear(6 * 16, 3)).eval()
+    network: Any = nn.Sequential(nn.Conv2d(2, 6, 3), nn.Flatten(), nn.Linear(6 * 16, 3)).eval()
     with torch.no_grad():
         network[2].weight.view(3, 6, 16)[:, 4:] = 0  # what channels 4 and 5 say is not read
     data = Dataset(torch.randn(8, 2, 6, 6), None, "own")
@@ -171,7 +171,7 @@ def test_noise_is_put_on_the_groups_that_are_asked_and_on_no_others(groups: str)
 
 def test_a_network_that_no_gradient_goes_through_is_refused_with_the_reason() -> None:
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), Stop(), nn.ReLU())
+    network: Any = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), Stop(), nn.ReLU())
     data = Dataset(torch.randn(16, 1, 4, 4), None, "own")
     with pytest.raises(DataError, match="no gradient reaches any of them"):
         measure(network, data)
@@ -198,7 +198,7 @@ def test_every_parameter_is_in_a_group_or_stays() -> None:
     assert known(whole).staying == elements - inside and 64 * 4 + 16 * 5 <= inside < elements
     assert known(whole).bits == 32 * known(whole).staying + 4 * inside
     assert known(whole).ratio == Fraction(32 * elements, int(known(whole).bits))
-    listed = {stay.name: stay.elements for stay in known(problem).stays}
+    listed = {stay.name: stay.elements for stay in known(problem.stays)}
     assert listed == {
         name: parameter.numel()
         for name, parameter in network.named_parameters()

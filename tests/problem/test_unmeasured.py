@@ -186,7 +186,7 @@ def test_the_checker_of_one_page_does_not_call_it_proved(many: bool, tmp_path: P
     )  # fmt: skip
     files.save_problem(problem, tmp_path / "p.toml")
     files.save_allocation(solve(problem), tmp_path / "a.json")
-    command = [sys.executable, "-I", standalone.__file__, tmp_path / "p.toml", tmp_path / "a.json"]
+    command = [sys.executable, "-I", str(standalone.__file__), str(tmp_path / "p.toml"), str(tmp_path / "a.json")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "WRONG" not in done.stdout, done.stdout + done.stderr
     assert "CLAIMED the damage" in done.stdout

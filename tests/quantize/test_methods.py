@@ -13,11 +13,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from known import known
-from test_quantize import EXAMPLE, net, problem
+from quantize_world import EXAMPLE, net
+from test_quantize import problem
 
 from impq_opt.errors import OptionError
 from impq_opt.quantize import METHODS, load_method, pack, quantize, quantized_weights, state_of, unpack, unpack_into
 from impq_opt.quantize.methods.mid_rise import MidRise
+from impq_opt.quantize.methods.uniform import WeightQuantizer
 from impq_opt.quantize.methods.zero import Zero
 from impq_opt.testing import ConformanceError, check_method
 
@@ -32,22 +34,22 @@ def test_every_method_keeps_the_rules(spec: Any) -> None:
     check_method(spec)
 
 
-class Shifting(type(Zero().quantizer((1,), [1], [1]))):
+class Shifting(WeightQuantizer):
     def codes(self, weight: Any) -> Any:
         return super().codes(weight) + 1
 
 
-class Lossy(type(Zero().quantizer((1,), [1], [1]))):
+class Lossy(WeightQuantizer):
     def values(self, codes: Any, side: Any, dtype: Any = None) -> Any:
         return super().values(codes, side, dtype) * 1.0001
 
 
-class Blind(type(Zero().quantizer((1,), [1], [1]))):
+class Blind(WeightQuantizer):
     def forward(self, weight: Any) -> Any:
         return super().forward(weight.detach())
 
 
-class Widened(type(Zero().quantizer((1,), [1], [1]))):
+class Widened(WeightQuantizer):
     def forward(self, weight: Any) -> Any:
         return super().forward(weight).float()
 

@@ -76,7 +76,7 @@ def test_a_new_file_tells_what_the_network_takes_and_needs_no_example(tmp_path: 
 def test_what_cannot_be_packed_is_told_before_anything_is_written(tmp_path: Path) -> None:
     network = sequence()
     weights = Problem.from_sensitivities([35], [1.0], names=["0.weight"])
-    quantized = quantize(network, weights, [3])
+    quantized: Any = quantize(network, weights, [3])
     nn.utils.parametrizations.weight_norm(quantized[2])
     with pytest.raises(DataError, match=r"2.weight: is computed by a parametrization other than its quantizer"):
         pack(quantized, tmp_path / "packed")

@@ -249,7 +249,7 @@ def test_shared_weights_are_quantized_together_and_counted_once() -> None:
             return self.two(self.one(x))
 
     declared = Problem.from_sensitivities([16], [1.0], names=["one.weight"])
-    quantized = quantize(Tied(), declared, [3])
+    quantized: Any = quantize(Tied(), declared, [3])
     assert storage_bits(quantized) == 48
     assert list(quantized_weights(quantized)) == ["one.weight"]
     quantized(torch.randn(2, 4)).sum().backward()

@@ -181,7 +181,10 @@ class Page(html.parser.HTMLParser):
 
     def __init__(self, text: Any) -> None:
         super().__init__()
-        self.open, self.ids, self.links, self.texts = [], [], [], []
+        self.open: list[str] = []
+        self.ids: list[Any] = []
+        self.links: list[Any] = []
+        self.texts: list[Any] = []
         self.feed(text)
         assert self.open == []
 

@@ -14,6 +14,7 @@ from rounds_world import measure
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from impq_opt import Problem
 from impq_opt.errors import DataError, FileError
 from impq_opt.rounds import rounds
 
@@ -49,7 +50,7 @@ def test_a_run_that_was_left_in_the_middle_of_a_round_goes_on_to_the_same_end(ke
 def test_a_run_that_version_1_finished_is_not_repeated(tmp_path: Path) -> None:
     folder = copied("rounds-1/finished", tmp_path)
 
-    def never(*args: Any) -> None:
+    def never(network: Any, data: Any, seed: int) -> Problem:
         raise AssertionError("measured again")
 
     rounds(network(), splits(), settings("exact"), folder, measure=never)

@@ -150,7 +150,7 @@ def test_an_impossible_budget_is_told() -> None:
 
 # -- what all keep ------------------------------------------------------------------------------------------------
 
-OPTIONS = {
+OPTIONS: dict[str, list[dict[str, Any]]] = {
     "slides": [{}, {"take": [[1, 5], [3, 0.3]]}],
     "authors-code": [{}, {"take": [[1, 2]], "take_activations": [[1, 1], [2, 0.5]]}],
     "by-solver": [
@@ -230,7 +230,7 @@ class Draws(Base):
         return Choice(drawn.astype(np.int64))
 
 
-COUNTED = []
+COUNTED: list[Any] = []
 
 
 class Counts(Base):
@@ -270,7 +270,7 @@ class TriesByChance(Base):
 
 
 class Refuses(Base):
-    def choose(self, turn: Any) -> None:
+    def choose(self, turn: Any) -> Choice:
         raise OptionError("not today", where="planted")
 
 
@@ -355,7 +355,7 @@ def test_a_policy_from_elsewhere_tries_precisions_and_goes_on_in_the_middle_of_t
     for before, after in itertools.pairwise(whole):
         fell = np.array(before.bits) - np.array(after.bits)
         assert fell.sum() in (6, 8, 4)  # one of the layers
-    lines = []
+    lines: list[str] = []
     for _ in range(200):
         try:
             report = Report(deadline=0.0, show=lines.append)

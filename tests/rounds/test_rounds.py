@@ -49,7 +49,7 @@ def test_rounds_log_what_their_folder_holds(tmp_path: Path) -> None:
         assert record.damage == pytest.approx(chosen.sum())
     for record in records[1:]:
         assert record.status == "optimal"
-        assert record.cost <= record.budget["storage"]
+        assert isinstance(record.budget, dict) and record.cost <= record.budget["storage"]
     assert records[-1].accuracy.validation > 0.8
 
 

@@ -16,6 +16,7 @@ from impq_opt.rounds import Hyper, Measuring, Plan, Policy, Quantizing, Schedule
 from impq_opt.rounds.policies import make_policy
 from impq_opt.rounds.policies.by_solver import BySolver
 from impq_opt.rounds.policies.slides import Slides
+from impq_opt.rounds.policy import Choice
 from impq_opt.solvers.uniform import Uniform
 
 
@@ -71,9 +72,8 @@ def test_a_solver_that_cannot_keep_a_budget_is_told(monkeypatch: pytest.MonkeyPa
 def test_settings_survive_a_file() -> None:
     settings = hyper(strategy="exact", options={"states": 1000}, method="zero:over=tensor", decay=0.1)
     assert Settings.from_dict(json.loads(json.dumps(settings.as_dict()))) == settings
-    assert Settings.from_dict({"strategy": "exact", "budget": "geometric:3:2"}).policy.budget == Schedule(
-        "geometric", 3, 2
-    )
+    policy: Any = Settings.from_dict({"strategy": "exact", "budget": "geometric:3:2"}).policy
+    assert policy.budget == Schedule("geometric", 3, 2)
     with pytest.raises(OptionError, match=r"unknown hyper-parameter, got 'rounnds' \(did you mean 'rounds'"):
         Settings.from_dict({"strategy": "slides", "rounnds": 3})
     with pytest.raises(OptionError, match="Expected `int`"):
@@ -114,7 +114,8 @@ def test_the_solver_iterative_can_be_had_beside_the_heuristic_of_that_name() -> 
     assert (heuristic.policy, heuristic.strategy) == (Slides(), "iterative")
     assert heuristic.identity() == Settings.from_dict({"strategy": "slides"}).identity()
     solver = Settings.from_dict({"strategy": "by-solver", "solver": "iterative", "bound": "fixed:1"})
-    assert solver.policy.solver == "iterative"
+    policy: Any = solver.policy
+    assert policy.solver == "iterative"
 
 
 def test_the_start_depends_on_training_and_quantizing_alone() -> None:
@@ -144,7 +145,7 @@ def test_a_policy_may_not_take_the_name_of_a_setting() -> None:
         name = "greedy-for-names"
         rate: float = 0.5
 
-        def choose(self, turn: Any) -> None:
+        def choose(self, turn: Any) -> Choice:
             raise AssertionError
 
     with pytest.raises(OptionError, match=r"rounds\.rate: is an option of the policy, and a setting of rounds"):

@@ -115,7 +115,7 @@ def test_a_deadline_pauses_and_the_next_call_goes_on(tmp_path: Path) -> None:
 
 
 def test_progress_is_reported(tmp_path: Path) -> None:
-    lines = []
+    lines: list[str] = []
     rounds(small(), splits(), hyper(), tmp_path, measure=measure, report=Report(show=lines.append))
     assert any("round 1/3  epoch 1/1" in line and "images/s" in line and "min left" in line for line in lines)
 
@@ -196,7 +196,8 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     for a, b in zip(one, two, strict=True):
         assert b.accuracy.validation == pytest.approx(a.accuracy.validation, abs=0.15)
     assert two[-1].accuracy.validation > 0.6
-    assert two[-1].cost <= two[-1].budget["storage"]
+    budget = two[-1].budget
+    assert isinstance(budget, dict) and two[-1].cost <= budget["storage"]
 
 
 def test_packed_rounds_cost_what_the_log_says(tmp_path: Path) -> None:

@@ -167,7 +167,7 @@ def filtered(net: Any, x: Any) -> Any:
     return torch.fft.irfft2(torch.fft.rfft2(functional.relu(net.b(x))) * net.gain)
 
 
-WORK = {
+WORK: dict[str, Any] = {
     "plain": (convolutions, PICTURES),
     "without gradient": (lambda: convolutions(middle=without_gradient), PICTURES),
     "autocast inside": (lambda: convolutions(middle=with_autocast), PICTURES),
@@ -255,7 +255,7 @@ def quantized() -> Any:
     return torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), {nn.Linear})
 
 
-REFUSED = {
+REFUSED: dict[str, Any] = {
     "stochastic": (lambda: convolutions(middle=stochastic), "decides by chance: the same input gives other logits"),
     "mean over the batch": (lambda: convolutions(middle=batch_means), "mixes the samples of a batch"),
     "batch statistics": (lambda: convolutions(batch_statistics), "mixes the samples of a batch"),
@@ -289,7 +289,7 @@ def test_it_is_refused_in_one_sentence(kind: Any) -> None:
     assert all(module.training for module in network.modules() if not isinstance(module, torch.jit.ScriptModule))
 
 
-FAMILIES = {
+FAMILIES: dict[str, Any] = {
     "convnext_tiny": {},
     "densenet121": {},
     "efficientnet_b0": {},
@@ -344,10 +344,10 @@ def test_training_the_copy_is_training_the_network() -> None:
             return self.out(self.drop(self.mean(self.b(x)).relu().mean((2, 3))))
 
     torch.manual_seed(0)
-    network = Drops().eval()
+    network: Any = Drops().eval()
     network.a.weight.requires_grad_(False)
     traced = trace(network, PICTURES)
-    copied = traced.copy()
+    copied: Any = traced.copy()
     assert list(copied.state_dict()) == list(network.state_dict())
     assert not copied.training
     for model in (network, copied):

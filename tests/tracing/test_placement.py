@@ -44,7 +44,7 @@ class Block(nn.Module):
         return x
 
     def step(self, name: Any, number: Any, x: Any, kept: Any) -> Any:
-        own = getattr(self, f"layer{number}", None)
+        own: Any = getattr(self, f"layer{number}", None)
         made = {
             "conv": lambda: own(x),
             "linear": lambda: own(x.transpose(1, 3)).transpose(1, 3),

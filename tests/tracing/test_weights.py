@@ -83,7 +83,7 @@ def tied() -> Any:
     def forward(net: Any, x: Any) -> Any:
         return net.head(functional.relu(net.a(net.table(x).mean(1))))
 
-    made = Made(forward, table=nn.Embedding(7, 4), a=nn.Linear(4, 4), head=nn.Linear(4, 7, bias=False))
+    made: Any = Made(forward, table=nn.Embedding(7, 4), a=nn.Linear(4, 4), head=nn.Linear(4, 7, bias=False))
     made.head.weight = made.table.weight
     return made
 
@@ -115,19 +115,19 @@ def test_gradients_are_those_of_every_sample_alone(kind: Any) -> None:
     traced = trace(network, x)
     assert {site.name for site in traced.weights} == names
     parameters = dict(network.named_parameters(remove_duplicate=False))
-    expected = {site.name: [] for site in traced.weights}
+    expected: dict[str, list[Any]] = {site.name: [] for site in traced.weights}
     for sample in x:
         logits = network(sample[None])[0]
         held = [parameters[site.parameter] for site in traced.weights]
         for site, gradient in zip(traced.weights, torch.autograd.grad(logits[1] - logits[0], held), strict=True):
             expected[site.name].append(gradient.flatten(1).square())
-    for options in ({}, {"fine": True}):
-        taps = Taps(traced, **options)
+    for fine in (False, True):
+        taps = Taps(traced, fine=fine)
         logits = taps.forward(x)
         taps.backward((logits[:, 1] - logits[:, 0]).sum())
         for name, squares in expected.items():
             every = torch.stack(squares)
-            wanted = every.sum(0) if options else every.sum(2)
+            wanted = every.sum(0) if fine else every.sum(2)
             torch.testing.assert_close(taps.weights[name], wanted, rtol=1e-4, atol=1e-6)
 
 

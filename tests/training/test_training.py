@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
+from measure_world import tensor_of
 from rounds_world import Stripes, measure, small
 from torch import nn
 
@@ -133,7 +134,7 @@ def with_penalty(network: Any, batch: Any) -> Any:
 
 
 def test_terms_of_the_loss_temperatures_and_stages_resume_too() -> None:
-    reference = Scaled()
+    reference: Any = Scaled()
     first = reference.inner.conv1.weight.detach().clone()
     train(reference, Stripes(200, 0), PLAIN, epochs=2, objective=with_penalty, hook=Cooling())
     assert float(reference.temperature) == pytest.approx(2 - 11 / 12)
@@ -230,9 +231,10 @@ def test_batches_from_one_generator_are_found_again() -> None:
     assert len(set(torch.cat([batch.labels for batch in seen[:3]]).tolist())) == 48
     for number in (5, 2, 4):
         again = drawn.at(*divmod(number, 3), device)
-        assert torch.equal(again.inputs, seen[number].inputs)
+        assert torch.equal(cast(torch.Tensor, again.inputs), cast(torch.Tensor, seen[number].inputs))
         assert torch.equal(again.labels, seen[number].labels)
-    mirrored = [torch.equal(image, data.inputs[label].flip(-1)) for b in seen for image, label in zip(*b, strict=True)]
+    pairs = [pair for inputs, labels in seen for pair in zip(cast(torch.Tensor, inputs), labels, strict=True)]
+    mirrored = [torch.equal(image, tensor_of(data)[label].flip(-1)) for image, label in pairs]
     assert 0.2 < np.mean(mirrored) < 0.8
     train_on(nn.Sequential(nn.Flatten(), nn.Linear(16, 50)), Drawn(data, settings), settings, epochs=1)
 
@@ -246,12 +248,13 @@ def test_seeds_of_neighbouring_steps_are_unlike() -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.compile's own
 def test_bf16_compile_and_channels_last_train_the_same_network() -> None:
     finals = {}
-    for name, changes in {
+    kinds: dict[str, dict[str, Any]] = {
         "plain": {"channels_last": False},
         "channels_last": {},
         "bf16": {"bf16": True},
         "compile": {"compile": True},
-    }.items():
+    }
+    for name, changes in kinds.items():
         network = small()
         network.drop.p = 0.0  # compiled dropout draws other numbers
         problem = measure(network, Stripes(200, 0), 0)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from measure_world import Branches, data_of, digits_network, noise, seeded
+from measure_world import Branches, data_of, digits_network, noise, seeded, tensor_of
 from quantize_world import net
 from safetensors.torch import save_file
 from torch import nn
@@ -61,10 +61,10 @@ class Pair(nn.Module):
 
 
 def digits() -> Any:
-    return digits_network(), load_data("digits", "test").inputs[:200], "kernel"
+    return digits_network(), tensor_of(load_data("digits", "test"))[:200], "kernel"
 
 
-NETWORKS = {
+NETWORKS: dict[str, Callable[[], Any]] = {
     "digits": digits,
     "branches": lambda: (seeded(Branches), noise(40, 1, 8, 8), "layer"),
     "residual": lambda: (net(), noise(40, 1, 8, 8), "kernel"),

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from known import known
-from measure_world import data_of, digits_network
+from measure_world import data_of, digits_network, tensor_of
 from safetensors.torch import save_file
 
 from impq_opt import solve
@@ -151,7 +151,7 @@ def test_large_tensors_make_small_batches() -> None:
 
 def test_batches_change_no_decision(problem: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     bits = np.full(len(problem), 3.0)
-    data = data_of(load_data("digits", "test").inputs[:50])
+    data = data_of(tensor_of(load_data("digits", "test"))[:50])
     whole = Validation(digits_network(), problem, data).hold(bits)
     monkeypatch.setattr("impq_opt.validate.reality.batch_size", lambda graph: 7)
     assert Validation(digits_network(), problem, data).hold(bits) == whole
@@ -193,7 +193,7 @@ def test_a_bar_shows_names_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
         for done in (0, 5, 10):
             tell("decisions", done, 10)
         tell("bounds on samples", 0, 10)
-        printed = sys.stderr
+        printed: Any = sys.stderr
     assert "validating on [red]" in printed.getvalue()
     assert "\x1b[41m" not in printed.getvalue()
     assert "bounds on samples" in printed.getvalue()
