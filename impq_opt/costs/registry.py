@@ -39,6 +39,8 @@ def cost_named(name: str, extra: tuple[CostTerm, ...] = ()) -> CostTerm:
         Where there is none, with near matches.
     """
     known = COSTS | {term.name: term for term in extra}
-    if name not in known and name in _THEIRS.names():
+    if name in known:
+        return known[name]
+    if name in _THEIRS.names():
         return _THEIRS.make(name)
     return look_up(dict.fromkeys(cost_names()) | known, name, "cost", where="minimize")  # type: ignore[return-value]

@@ -6,7 +6,7 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
-from impq_opt import solve
+from impq_opt import Problem, solve, verify
 from impq_opt.errors import OptionError
 from impq_opt.problems import load
 from impq_opt.registry import Registry, look_up
@@ -57,3 +57,18 @@ def test_an_empty_table_has_no_hint() -> None:
         Registry("thing", {}, "impq_opt.nothing").find("a")
     with pytest.raises(OptionError, match=r"^here: unknown thing, got 'a'$"):
         look_up({}, "a", "thing", "here")
+
+
+def test_costs_of_other_packages_are_looked_for_only_where_a_name_is_not_built_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Looking takes longer than solving what is small."""
+
+    def looked(group: str) -> list[EntryPoint]:
+        raise AssertionError(f"looked for {group}")
+
+    monkeypatch.setattr("importlib.metadata.entry_points", looked)
+    problem = Problem.from_sensitivities([9216, 432], [2e-5, 1e-7], bits=[2, 4, 8])
+    assert verify(problem, solve(problem, bound=1e-6)).proved
+    with pytest.raises(AssertionError, match="looked for"):
+        problem.cost("energy")
