@@ -42,7 +42,7 @@ def storeys() -> tuple[dict[str, int], int]:
 
 def test_the_drawing_is_the_house() -> None:
     text = (ROOT / "ARCHITECTURE.md").read_text().split("## The house, drawn")[1].split("## ")[0]
-    drawn = {}
+    drawn: dict[str, int] = {}
     for line in text.split("```")[1].splitlines()[1:]:
         number, *rooms = re.split(r"\s{2,}", line.strip())
         drawn |= {room.split(" ")[0]: int(number) for room in rooms if not room.startswith("the face")}

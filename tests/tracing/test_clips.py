@@ -17,9 +17,11 @@ class Ends(nn.Module):
     def __init__(self, end: nn.Module, norm: float | None) -> None:
         super().__init__()
         self.conv, self.end, self.out = nn.Conv2d(1, 3, 3), end, nn.Linear(3, 4)
-        self.norm = nn.Identity() if norm is None else nn.BatchNorm2d(3)
+        self.norm: nn.Module = nn.Identity()
         if norm is not None:
-            nn.init.constant_(self.norm.weight, norm)
+            batch_norm = nn.BatchNorm2d(3)
+            nn.init.constant_(batch_norm.weight, norm)
+            self.norm = batch_norm
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.out(self.end(self.norm(self.conv(x))).mean((2, 3)))
