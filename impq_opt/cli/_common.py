@@ -80,7 +80,7 @@ def find_problem(name: str) -> Problem:
 
 def parse_bits(text: str) -> list[float]:
     """Read ``"1:8"``, ``"2,4,8"`` or ``"1:4,8"``; a range includes both ends."""
-    found: list[float] = []
+    widths: list[float] = []
     for part in text.split(","):
         low, colon, high = part.partition(":")
         try:
@@ -88,27 +88,27 @@ def parse_bits(text: str) -> list[float]:
                 ends = read_whole(low, "--bits"), read_whole(high, "--bits")
                 if not 0 <= ends[0] <= ends[1] <= 64:
                     raise ValueError
-                found += [float(b) for b in range(ends[0], ends[1] + 1)]
+                widths += [float(b) for b in range(ends[0], ends[1] + 1)]
             else:
-                found.append(read_float(part, "--bits"))
+                widths.append(read_float(part, "--bits"))
         except ValueError:  # of which an InputError is one
             raise OptionError(
                 "must be a range or a list of precisions", where="--bits", value=text, hint="for example 1:8 or 2,4,8"
             ) from None
-    return found
+    return widths
 
 
 def parse_assignments(texts: Iterable[str], where: str) -> dict[str, str]:
     """Read ``NAME=VALUE`` as often as it is given; the name may hold ``=`` itself."""
-    found: dict[str, str] = {}
+    assigned: dict[str, str] = {}
     for text in texts:
         name, equals, value = text.rpartition("=")
         if not equals or not name or not value:
             raise OptionError("must be NAME=VALUE", where=where, value=text)
-        if found.get(name, value) != value:
-            raise OptionError("is given twice", where=f"{where} {name}", value=f"{found[name]} and {value}")
-        found[name] = value
-    return found
+        if assigned.get(name, value) != value:
+            raise OptionError("is given twice", where=f"{where} {name}", value=f"{assigned[name]} and {value}")
+        assigned[name] = value
+    return assigned
 
 
 def parse_tie(text: str) -> list[str]:
@@ -122,10 +122,10 @@ def parse_tie(text: str) -> list[str]:
 def parse_bytes(text: str) -> int:
     """Read ``"2GiB"``, or a plain number of bytes, as bytes."""
     plain = re.fullmatch(r"[0-9]+", text.strip())
-    found = parse_quantity(text, "" if plain else "bit", "--memory-limit") / (1 if plain else 8)
-    if found < 1:
+    amount = parse_quantity(text, "" if plain else "bit", "--memory-limit") / (1 if plain else 8)
+    if amount < 1:
         raise OptionError("must be positive", where="--memory-limit", value=text)
-    return int(found)
+    return int(amount)
 
 
 def parse_options(solver: str, texts: Iterable[str]) -> dict[str, Any]:
@@ -137,21 +137,21 @@ def parse_fields(kind: Any, what: str, texts: Iterable[str]) -> dict[str, Any]:
     """Read ``key=value`` options of ``what``, each in the type of the field of the dataclass ``kind``."""
     types = typing.get_type_hints(kind)
     known = [field.name for field in option_fields(kind)]
-    found: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     for name, text in parse_assignments(texts, "--option").items():
         field = name.replace("-", "_")
         if field not in known:
             hint = nearest(name, known) or "it has none"
             raise OptionError(f"unknown option of {what}", where="--option", value=name, hint=hint)
         try:
-            found[field] = msgspec.convert(_literal(text), types[field], strict=False)
+            options[field] = msgspec.convert(_literal(text), types[field], strict=False)
         except (msgspec.ValidationError, TypeError):
             raise OptionError(
                 f"must be of type {getattr(types[field], '__name__', types[field])}",
                 where=f"--option {name}",
                 value=text,
             ) from None
-    return found
+    return options
 
 
 def _literal(text: str) -> Any:

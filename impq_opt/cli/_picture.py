@@ -38,7 +38,7 @@ def picture(allocation: Allocation, console: Console) -> RenderableType:
     problem = allocation.problem
     bits = np.asarray(allocation.bits, dtype=np.float64)
     kinds = np.zeros(len(problem), dtype=np.int8) if problem.kinds is None else problem.kinds
-    levels = np.unique([width for one in problem.candidates.sets for width in one])
+    levels = np.unique([width for widths in problem.candidates.sets for width in widths])
     parts: list[RenderableType] = []
     what = "candidate" if problem.candidates.numbered else "bits"
     for kind, name in enumerate(KIND_NAMES):

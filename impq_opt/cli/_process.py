@@ -56,16 +56,16 @@ def solve_apart(problem: Problem, solver: str, *, time_limit: float, **keywords:
             raise SolverError(
                 f"was ended: it ran {time.perf_counter() - started:.0f} s, over its limit of {time_limit:g} s"
             )
-        found = here.recv()
+        answer = here.recv()
     except (EOFError, ConnectionError):
         process.join()
         raise SolverError(f"its process ended without an answer (exit status {process.exitcode})") from None
     finally:
         _end(process)
         here.close()
-    if isinstance(found, Exception):
-        raise found
-    return replace(found, problem=problem)
+    if isinstance(answer, Exception):
+        raise answer
+    return replace(answer, problem=problem)
 
 
 def _context() -> Any:
@@ -117,12 +117,12 @@ def _work(answer: Connection, problem: Problem, solver: str, keywords: dict[str,
     from impq_opt.solve import solve
 
     try:
-        found: Any = replace(solve(problem, solver=solver, **keywords), problem=None)  # type: ignore[arg-type]
+        outcome: Any = replace(solve(problem, solver=solver, **keywords), problem=None)  # type: ignore[arg-type]
     except ImpqError as error:
-        found = type(error).__new__(type(error))
-        found.__dict__.update(error.__dict__)
-        found.args = error.args
+        outcome = type(error).__new__(type(error))
+        outcome.__dict__.update(error.__dict__)
+        outcome.args = error.args
     except MemoryError:
-        found = SolverError("there is not enough memory")
+        outcome = SolverError("there is not enough memory")
     with contextlib.suppress(BrokenPipeError):  # nobody waits any more
-        answer.send(found)
+        answer.send(outcome)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from impq_opt.cli._common import console, say
+from impq_opt.text import visible
 
 __all__ = ["duration", "shown"]
 
@@ -25,7 +26,8 @@ def shown(what: str) -> Iterator[Callable[[str, int, int], None]]:
     if not sys.stderr.isatty():
         yield _Lines(what).tell
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"))
+    what = visible(what)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.percentage:.0f} %"))
     with Progress(*columns, TimeRemainingColumn(), console=console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=None)
 

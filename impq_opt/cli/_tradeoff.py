@@ -39,19 +39,19 @@ def two_costs(
     units = tuple(cost_named(name, problem.costs).unit for name in names)
     if output is not None and output.suffix != ".csv":
         raise OptionError("writes CSV", where="--output", value=str(output), hint="name it points.csv")
-    found = tradeoff(problem, against, minimize=minimize, bounds=bounds, points=points, progress=_progress)
+    curve = tradeoff(problem, against, minimize=minimize, bounds=bounds, points=points, progress=_progress)
     if output is not None:
-        write_output(output, lambda path: atomic_write(path, _csv(names, found).encode()))
+        write_output(output, lambda path: atomic_write(path, _csv(names, curve).encode()))
     if json:
-        print_json([_record(names, point) for point in found])
+        print_json([_record(names, point) for point in curve])
     else:
         table = grid(">bound", f">{first}", f">{against}", "status")
-        for point in found:
+        for point in curve:
             bound = "-" if point.bound is None else f"{nearest_float(point.bound):g}"
             values = (cost_text(value, unit) for value, unit in zip((point.first, point.second), units, strict=True))
             table.add_row(bound, *values, point.allocation.status.value)
         console().print(table)
-    return 0 if found and all(point.allocation.status is Status.OPTIMAL for point in found) else 1
+    return 0 if curve and all(point.allocation.status is Status.OPTIMAL for point in curve) else 1
 
 
 def _progress(done: int, total: int) -> None:
@@ -70,9 +70,9 @@ def _record(names: tuple[str, str], point: TradeoffPoint) -> dict[str, Any]:
     }
 
 
-def _csv(names: tuple[str, str], found: tuple[TradeoffPoint, ...]) -> str:
+def _csv(names: tuple[str, str], points: tuple[TradeoffPoint, ...]) -> str:
     rows: list[tuple[Any, ...]] = [("bound", *names, "status")]
-    for point in found:
+    for point in points:
         bound = "" if point.bound is None else nearest_float(point.bound)
         rows.append((bound, number(point.first), number(point.second), point.allocation.status.value))
     return csv_text(rows)

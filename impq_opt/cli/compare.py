@@ -110,8 +110,8 @@ def _run(problem: Problem, goals: Goals, name: str, **limits: Any) -> _Row:
         return _Row(name, None, str(error), time.perf_counter() - started)
     reason = ""
     if allocation.choice is None:
-        found = "proved infeasible" if allocation.status is Status.INFEASIBLE else "found nothing within the limits"
-        reason = diagnosis_text(allocation) if allocation.diagnosis else f"{found} ({allocation.stop.value})"
+        outcome = "proved infeasible" if allocation.status is Status.INFEASIBLE else "found nothing within the limits"
+        reason = diagnosis_text(allocation) if allocation.diagnosis else f"{outcome} ({allocation.stop.value})"
     return _Row(name, allocation, reason, allocation.seconds)
 
 

@@ -53,31 +53,31 @@ def cost(
     A network's input image counts 8 bits, as in the paper, except for mobilenet-v1, whose published rows count it at
     the precision of the activations.
     """
-    found = _problem(problem, input)
+    declared = _problem(problem, input)
     rows: list[tuple[str, Problem, Any]] = []
     if allocation is not None:
-        answer = load_allocation(allocation, found)
+        answer = load_allocation(allocation, declared)
         if answer.choice is None:
             raise OptionError("holds no answer", where=str(allocation), value=answer.status.value)
         rows.append((allocation.name, answer.problem, answer.bits))
-    rows += [(text, found, uniform_bits(found, *_pair(text))) for text in bits or ([] if allocation else ["8,8"])]
-    names = _names(found, convention)
+    rows += [(text, declared, uniform_bits(declared, *_pair(text))) for text in bits or ([] if allocation else ["8,8"])]
+    names = _names(declared, convention)
     values = [[_value(of, at, name, strict=convention is not None) for _, of, at in rows] for name in names]
-    wholes = [] if convention is not None or found.stays is None else [of.whole(at) for _, of, at in rows]
+    wholes = [] if convention is not None or declared.stays is None else [of.whole(at) for _, of, at in rows]
     if json:
-        records = [_record(found, name, rows, line) for name, line in zip(names, values, strict=True)]
-        print_json(records + ([_whole_record(found, rows, wholes)] if wholes else []))
+        records = [_record(declared, name, rows, line) for name, line in zip(names, values, strict=True)]
+        print_json(records + ([_whole_record(declared, rows, wholes)] if wholes else []))
         return 0
     table = grid("cost", *(f">{title}" for title, _, _ in rows), "source")
     for name, line in zip(names, values, strict=True):
-        term = found.cost(name)
+        term = declared.cost(name)
         table.add_row(name, *(cost_text(value, term.unit) for value in line), term.source)
     out = console()
     if wholes:
         sizes = [None if whole is None else whole.bits for whole in wholes]
         table.add_row("whole network", *(cost_text(size, "bit") for size in sizes), _WHOLE)
     out.print(table)
-    for note in found.notes() if wholes else ():
+    for note in declared.notes() if wholes else ():
         out.print(note, soft_wrap=True)
     return 0
 

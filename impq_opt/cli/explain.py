@@ -49,23 +49,23 @@ def explain(
     answer = load_allocation(allocation, find_problem(problem))
     with progress("solving changed problems"):
         if group is None:
-            found: Any = overview(answer.problem, answer, count=count)
+            explanation: Any = overview(answer.problem, answer, count=count)
         else:
-            found = explain_group(answer.problem, answer, group, solve_again=solve_again)
+            explanation = explain_group(answer.problem, answer, group, solve_again=solve_again)
     if json:
-        print_json(_plain(dataclasses.asdict(found)))
-    elif isinstance(found, Overview):
-        _print_overview(found, answer)
+        print_json(_plain(dataclasses.asdict(explanation)))
+    elif isinstance(explanation, Overview):
+        _print_overview(explanation, answer)
     else:
-        _print_group(found, answer)
+        _print_group(explanation, answer)
     return 0
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
+        return [_plain(item) for item in value]
     if isinstance(value, Fraction):
         return number(value)
     return None if isinstance(value, float) and not math.isfinite(value) else value
@@ -105,53 +105,59 @@ class _Words:
         return f"{self.cost(step)} of {self.cost_name} is worth {number_text(price * step)} of damage"
 
 
-def _print_overview(found: Overview, answer: Allocation) -> None:
+def _print_overview(summary: Overview, answer: Allocation) -> None:
     words, out = _Words(answer), console()
     out.print(f"{len(answer.problem)} groups, {question_text(answer)}", soft_wrap=True)
-    out.print(f"price: {words.price(found.price)}", soft_wrap=True)
-    slack = "unknown" if math.isinf(found.slack) else words.objective(found.slack)
+    out.print(f"price: {words.price(summary.price)}", soft_wrap=True)
+    slack = "unknown" if math.isinf(summary.slack) else words.objective(summary.slack)
     out.print(
-        f"near-ties: {found.near_ties} of {found.free_groups} groups have another candidate that is behind by at most "
-        f"the {slack} between the answer and its dual bound",
+        f"near-ties: {summary.near_ties} of {summary.free_groups} groups have another candidate that is behind by at "
+        f"most the {slack} between the answer and its dual bound",
         soft_wrap=True,
     )
-    if not found.rows:
+    if not summary.rows:
         return
     out.print()
     out.print("closest to changing, by multipliers:", style="bold")
     table = grid("group", ">bits", ">next", ">behind", "")
-    for name, label, other, behind, near in found.rows:
+    for name, label, other, behind, near in summary.rows:
         table.add_row(name, label, other, words.objective(behind), "near-tie" if near else "")
     out.print(table)
 
 
-def _print_group(found: Explanation, answer: Allocation) -> None:
+def _print_group(explanation: Explanation, answer: Allocation) -> None:
     words, out = _Words(answer), console()
-    held = f" ({found.held})" if found.held else ""
-    out.print(styled((found.name, "bold"), f": {found.label}{words.bits}{held}"), soft_wrap=True)
-    if not found.candidates:
+    held = f" ({explanation.held})" if explanation.held else ""
+    out.print(styled((explanation.name, "bold"), f": {explanation.label}{words.bits}{held}"), soft_wrap=True)
+    if not explanation.candidates:
         out.print("It has no choice.")
         return
-    out.print(f"price: {words.price(found.price)}", soft_wrap=True)
-    out.print(f"why:   {_why(found, words)}", soft_wrap=True)
+    out.print(f"price: {words.price(explanation.price)}", soft_wrap=True)
+    out.print(f"why:   {_why(explanation, words)}", soft_wrap=True)
     out.print()
     table = grid(">bits", f">{words.cost_name}", ">damage", ">behind the best", "")
-    for one in found.candidates:
-        note = "chosen" if one.chosen else "near-tie" if one.near_tie else ""
-        table.add_row(one.label, words.cost(one.cost), number_text(one.damage), words.objective(one.reduced_cost), note)
+    for candidate in explanation.candidates:
+        note = "chosen" if candidate.chosen else "near-tie" if candidate.near_tie else ""
+        table.add_row(
+            candidate.label,
+            words.cost(candidate.cost),
+            number_text(candidate.damage),
+            words.objective(candidate.reduced_cost),
+            note,
+        )
     out.print(table)
     out.print()
-    for step in found.alternatives:
+    for step in explanation.alternatives:
         out.print(f"{step.label}{words.bits} instead: {_step(step, words)}", soft_wrap=True)
-    for change in found.changes:
+    for change in explanation.changes:
         out.print(_change(change, words), soft_wrap=True)
 
 
-def _why(found: Explanation, words: _Words) -> str:
-    best, chosen = found.best, next(c for c in found.candidates if c.chosen)
+def _why(explanation: Explanation, words: _Words) -> str:
+    best, chosen = explanation.best, next(c for c in explanation.candidates if c.chosen)
     assert best is not None
     if best.chosen:
-        near = [c.label for c in found.candidates if c.near_tie]
+        near = [c.label for c in explanation.candidates if c.near_tie]
         text = f"at this price {chosen.label}{words.bits} is the best that the group can do by itself"
         return text + (f"; {', '.join(near)} would be within the gap" if near else "")
     behind = words.objective(chosen.reduced_cost)

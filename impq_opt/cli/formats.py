@@ -24,19 +24,19 @@ def formats(
 
     Example: `impq-opt formats torchao`
     """
-    found = [_summary(one) for one in (format_names() if name is None else (name,))]
+    summaries = [_summary(known) for known in (format_names() if name is None else (name,))]
     if json:
-        print_json(found if name is None else found[0])
+        print_json(summaries if name is None else summaries[0])
     elif name is None:
         table = grid("name", "in", "out", "what it is", "limits")
-        for one in found:
-            ways = ("yes" if one["reads"] else "", "yes" if one["writes"] else "")
-            table.add_row(one["name"], *ways, one["summary"], one["limits"])
+        for summary in summaries:
+            ways = ("yes" if summary["reads"] else "", "yes" if summary["writes"] else "")
+            table.add_row(summary["name"], *ways, summary["summary"], summary["limits"])
         console().print(table)
     else:
         table = grid("", "")
         table.show_header = False
-        for key, value in found[0].items():
+        for key, value in summaries[0].items():
             text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
             table.add_row(key, {"True": "yes", "False": "no", "": "-"}.get(text, text))
         console().print(table)
@@ -45,7 +45,7 @@ def formats(
 
 def _summary(name: str) -> dict[str, Any]:
     kind = format_class(name)
-    found: dict[str, Any] = {
+    summary: dict[str, Any] = {
         "name": name,
         "summary": kind.summary,
         "reads": issubclass(kind, Reader),
@@ -56,5 +56,5 @@ def _summary(name: str) -> dict[str, Any]:
         "options": [f"{f.name}={f.default!r}" for f in option_fields(kind)],
     }
     if issubclass(kind, Writer):
-        found["precisions"] = [f"{p.name} ({float(p.width):g} bits)" for p in kind().precisions()]
-    return found
+        summary["precisions"] = [f"{p.name} ({float(p.width):g} bits)" for p in kind().precisions()]
+    return summary

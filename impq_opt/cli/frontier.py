@@ -101,25 +101,25 @@ def frontier(
         if not exact:
             raise
         hull = None
-    found = _solved(revised, questions["minimize"], exact or [], ["exact", *(solver or [])])
+    asked = _solved(revised, questions["minimize"], exact or [], ["exact", *(solver or [])])
     instance = make_instance(revised, bound=1.0, minimize=questions["minimize"]) if hull is None else hull.instance
-    found += _uniform(instance)
+    asked += _uniform(instance)
     if output is not None:
-        _write(output, instance, hull, found)
+        _write(output, instance, hull, asked)
     if json:
-        print_json(_record(problem, instance, hull, found))
+        print_json(_record(problem, instance, hull, asked))
     else:
-        _print(problem, instance, hull, found)
-    return 0 if all(not point.status.startswith("failed") for point in found) else 1
+        _print(problem, instance, hull, asked)
+    return 0 if all(not point.status.startswith("failed") for point in asked) else 1
 
 
 def _solved(problem: Problem, minimize: Any, bounds: list[float], solvers: list[str]) -> list[_Point]:
-    found = []
+    points = []
     for bound in bounds:
         for name in dict.fromkeys(solvers):
             with progress(f"solving with {name} at {bound:g}"):
-                found.append(_answer(problem, minimize, bound, name))
-    return found
+                points.append(_answer(problem, minimize, bound, name))
+    return points
 
 
 def _answer(problem: Problem, minimize: Any, bound: float, name: str) -> _Point:
@@ -137,15 +137,15 @@ def _answer(problem: Problem, minimize: Any, bound: float, name: str) -> _Point:
 
 def _uniform(instance: Instance) -> list[_Point]:
     """Return each precision that every group may take (pinned groups keep theirs), as a point."""
-    found = []
+    points = []
     for level in np.unique(instance.bits).tolist():
         inside = instance.bits == level
         if inside.any(axis=1).all():
             choice = inside.argmax(axis=1)
             cost = nearest_float(instance.cost_of(choice) * instance.quantum)
             damage = nearest_float(instance.damage_of(choice))
-            found.append(_Point("uniform", f"{level:g} bits", cost, damage))
-    return found
+            points.append(_Point("uniform", f"{level:g} bits", cost, damage))
+    return points
 
 
 def _hull_rows(hull: Frontier) -> list[tuple[float, float, str]]:
@@ -153,12 +153,12 @@ def _hull_rows(hull: Frontier) -> list[tuple[float, float, str]]:
 
 
 def _record(name: str, instance: Instance, hull: Frontier | None, points: list[_Point]) -> dict[str, Any]:
-    def point(one: _Point) -> dict[str, Any]:
-        known = one.cost == one.cost
-        return {"kind": one.kind, "label": one.label, "cost": one.cost if known else None,
-                "damage": one.damage if known else None, "status": one.status}  # fmt: skip
+    def point(place: _Point) -> dict[str, Any]:
+        known = place.cost == place.cost
+        return {"kind": place.kind, "label": place.label, "cost": place.cost if known else None,
+                "damage": place.damage if known else None, "status": place.status}  # fmt: skip
 
-    record: dict[str, Any] = {"problem": name, "unit": instance.row.unit, "points": [point(one) for one in points]}
+    record: dict[str, Any] = {"problem": name, "unit": instance.row.unit, "points": [point(each) for each in points]}
     if hull is not None:
         record["hull"] = [{"cost": c, "damage": d, "moved": m} for c, d, m in _hull_rows(hull)]
         record["knee"] = knee(hull.cost, hull.damage)
@@ -169,7 +169,9 @@ def _print(name: str, instance: Instance, hull: Frontier | None, points: list[_P
     out = console()
     unit = instance.row.unit
     table = grid(">cost", f">{damage_name(instance.problem)}", "point")
-    rows = [(one.cost, one.damage, " ".join(filter(None, (one.kind, one.label, one.status)))) for one in points]
+    rows = [
+        (point.cost, point.damage, " ".join(filter(None, (point.kind, point.label, point.status)))) for point in points
+    ]
     if hull is not None:
         bend = knee(hull.cost, hull.damage)
         shown = {*thin(hull.damage, 16).tolist(), bend}
@@ -198,10 +200,10 @@ def _figure(instance: Instance, hull: Frontier | None, points: list[_Point]) -> 
         inside = hull.damage > 0
         series.append(Series("convex hull", hull.damage[inside].tolist(), hull.cost[inside].tolist(), "line"))
     for kind, style in (("exact", "ring"), ("strategy", "dots"), ("uniform", "dots")):
-        some = [one for one in points if one.kind == kind and one.damage > 0]
+        some = [point for point in points if point.kind == kind and point.damage > 0]
         if some:
-            x, y = [one.damage for one in some], [one.cost for one in some]
-            series.append(Series(kind, x, y, style, [one.label for one in some]))
+            x, y = [point.damage for point in some], [point.cost for point in some]
+            series.append(Series(kind, x, y, style, [point.label for point in some]))
     unit, cost = instance.row.unit, " + ".join(instance.row.weights)
     return Figure(
         "frontier",

@@ -26,24 +26,24 @@ def graph(
     json: JsonFlag = False,
 ) -> int:
     """Draw who reads which activation, ties and pins, as SVG (to stdout where no file is named)."""
-    found = find_problem(problem)
+    declared = find_problem(problem)
     bits: Any = None
     if allocation is not None:
-        answer = load_allocation(allocation, found)
+        answer = load_allocation(allocation, declared)
         if answer.choice is None:
             raise OptionError("holds no answer", where=str(allocation), value=answer.status.value)
-        found, bits = answer.problem, answer.bits
+        declared, bits = answer.problem, answer.bits
     if json:
-        print_json(_record(network_graph(found)))
+        print_json(_record(network_graph(declared)))
     elif output is None:
-        sys.stdout.write(graph_svg(found, bits))
+        sys.stdout.write(graph_svg(declared, bits))
     if output is not None:
-        write_output(output, lambda path: atomic_write(path, graph_svg(found, bits).encode()))
+        write_output(output, lambda path: atomic_write(path, graph_svg(declared, bits).encode()))
     return 0
 
 
 def _record(graph: Any) -> dict[str, Any]:
     return {
         "nodes": [{"name": name, **data} for name, data in graph.nodes(data=True)],
-        "edges": [{"between": [one, other], **data} for one, other, data in graph.edges(data=True)],
+        "edges": [{"between": [first, second], **data} for first, second, data in graph.edges(data=True)],
     }

@@ -176,8 +176,8 @@ def _zeros(problem: Problem) -> list[str]:
     """Return in words why damages came out at exactly 0."""
     record = problem.provenance.get("zero_damages", {})
     why = {
-        "no_gradient": "no gradient comes back from the logits, which change all the same; is there a detach, a "
-        "no_grad, a sign or a rounding behind?",
+        "no_gradient": "no gradient comes back from the logits, which change all the same; is there a sign, a "
+        "rounding or a comparison behind?",
         "no_effect": f"at its fewest bits rounding changes no logit of {record.get('samples')} samples",
     }
     return [f"damage 0 at {record[key]['such_as']}: {text}" for key, text in why.items() if key in record]

@@ -39,16 +39,16 @@ def pack(
     from impq_opt.quantize import pack as pack_network
 
     declared = load_problem(problem)
-    found = load_allocation(allocation, declared)
+    chosen = load_allocation(allocation, declared)
     options = {"over": over, "statistic": statistic, "one_bit": one_bit}
     given = {name: value for name, value in options.items() if value is not None}
-    quantized = quantize(model.load(network), declared, found, scheme=WeightRange(**given) if given else None)
+    quantized = quantize(model.load(network), declared, chosen, scheme=WeightRange(**given) if given else None)
     sizes: list[PackedSize] = []
     write_output(output, lambda path: sizes.append(pack_network(quantized, path)))
     size = sizes[0]
     parts = {name: getattr(size, name) for name in ("codes", "scales", "widths", "padding", "others", "header")}
     if json:
-        print_json({"bits": parts | {"total": size.total}, "effective_bits": found.effective_bits[0]})
+        print_json({"bits": parts | {"total": size.total}, "effective_bits": chosen.effective_bits[0]})
         return 0
     table = grid("", ">size", ">bits")
     for name, bits in (parts | {"file": size.total}).items():
@@ -71,16 +71,18 @@ def unpack(
     from impq_opt.documents.writing import atomic_write
     from impq_opt.quantize import unpack as unpack_file
 
-    found = unpack_file(packed)
-    write_output(output, lambda path: atomic_write(path, save(dict(found.state))))
-    activations = {a.label: {"bits": a.bits, "span": a.span, "signed": a.signed} for a in found.activations}
+    unpacked = unpack_file(packed)
+    write_output(output, lambda path: atomic_write(path, save(dict(unpacked.state))))
+    activations = {a.label: {"bits": a.bits, "span": a.span, "signed": a.signed} for a in unpacked.activations}
     if json:
-        print_json({"weights": {name: bits.tolist() for name, bits in found.bits.items()}, "activations": activations})
+        print_json(
+            {"weights": {name: bits.tolist() for name, bits in unpacked.bits.items()}, "activations": activations}
+        )
         return 0
     table = grid("weight", ">groups", ">bits")
-    for name, bits in found.bits.items():
+    for name, bits in unpacked.bits.items():
         table.add_row(name, str(len(bits)), f"{bits.min()}..{bits.max()}")
-    for name, one in activations.items():
-        table.add_row(name, "1", str(one["bits"]))
+    for name, stored in activations.items():
+        table.add_row(name, "1", str(stored["bits"]))
     make_console().print(table)
     return 0

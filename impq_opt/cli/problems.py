@@ -24,21 +24,21 @@ def problems(
 ) -> int:
     """List the gallery of problems that ship with the package, with where each comes from."""
     wanted = gallery.names() if name is None else (name,)
-    found = [_summary(one, find_problem(one)) for one in wanted]
+    summaries = [_summary(known, find_problem(known)) for known in wanted]
     if json:
-        print_json(found if name is None else found[0])
+        print_json(summaries if name is None else summaries[0])
     elif name is not None:
-        _print_one(found[0])
-    elif not found:
+        _print_one(summaries[0])
+    elif not summaries:
         console().print("the gallery is empty")
     else:
-        _print_list(found)
+        _print_list(summaries)
     return 0
 
 
 def _summary(name: str, problem: Problem) -> dict[str, Any]:
     weights = problem.weights()
-    widths = sorted({width for one in problem.candidates.sets for width in one})
+    widths = sorted({width for widths in problem.candidates.sets for width in widths})
     return {
         "name": name,
         "groups": len(problem),
@@ -55,24 +55,25 @@ def _summary(name: str, problem: Problem) -> dict[str, Any]:
     }
 
 
-def _print_list(found: list[dict[str, Any]]) -> None:
+def _print_list(summaries: list[dict[str, Any]]) -> None:
     out = console()
-    for one in found:
-        out.print(styled((one["name"], "bold"), " (default)" if one["name"] == gallery.DEFAULT else ""))
-        facts = f"{one['groups']:,} groups, {one['weights']:,} weights, {one['bits']} bits, metric {one['metric']}"
-        for text in (facts, str(one["provenance"].get("description", ""))):
+    for summary in summaries:
+        out.print(styled((summary["name"], "bold"), " (default)" if summary["name"] == gallery.DEFAULT else ""))
+        counts = f"{summary['groups']:,} groups, {summary['weights']:,} weights"
+        facts = f"{counts}, {summary['bits']} bits, metric {summary['metric']}"
+        for text in (facts, str(summary["provenance"].get("description", ""))):
             out.print(Padding(text, (0, 0, 0, 4), expand=False))
 
 
-def _print_one(one: Mapping[str, Any]) -> None:
+def _print_one(summary: Mapping[str, Any]) -> None:
     table = grid("", "")
     table.show_header = False
-    for key, value in one.items():
+    for key, value in summary.items():
         if key == "provenance":
             continue
         text = ", ".join(value) if isinstance(value, list) else f"{value:,}" if isinstance(value, int) else str(value)
         table.add_row(key.replace("_", " "), "-" if value is None else text)
-    for key, value in _flat(one["provenance"]):
+    for key, value in _flat(summary["provenance"]):
         table.add_row(key, value)
     console().print(table)
 

@@ -52,11 +52,11 @@ def report(
     if output is None and figures is None:
         raise OptionError("nothing is written", where="--output", hint="-o report.html, or --figures FOLDER")
     with progress("gathering"):
-        found = _gather(what, problem, [] if measured is None else _read_measured(measured))
+        gathered = _gather(what, problem, [] if measured is None else _read_measured(measured))
     if output is not None:
-        page = render_page(found).encode()
+        page = render_page(gathered).encode()
         write_output(output, lambda path: atomic_write(path, page))
-    pictures = [] if figures is None else write_pictures(found, figures)
+    pictures = [] if figures is None else write_pictures(gathered, figures)
     if json:
         print_json({"output": output and str(output), "figures": [str(path) for path in pictures]})
     return 0
@@ -109,11 +109,11 @@ def _problem_beside(path: Path) -> Problem:
         raise FileError("is not an allocation file", where=str(path), hint="impq-opt solve -o writes one") from None
     for name in (*(str(p) for p in sorted(path.resolve().parent.glob("*.toml"))), *problems.names()):
         try:
-            found = find_problem(name)
+            candidate = find_problem(name)
         except InputError:
             continue  # some other file
-        if found.digest == digest:
-            return found
+        if candidate.digest == digest:
+            return candidate
     raise OptionError(
         "is needed: no problem with the allocation's digest is beside it or in the gallery",
         where="--problem",
@@ -123,11 +123,11 @@ def _problem_beside(path: Path) -> Problem:
 
 def _runs(folder: Path) -> dict[Path, list[Mapping[str, Any]]]:
     """Return the records of the run in ``folder``, or of the runs of a comparison (``seed-0/exact`` and so on)."""
-    found = [] if (folder / _LOG).exists() else sorted(folder.glob(f"seed-*/*/{_LOG}"))
+    logs = [] if (folder / _LOG).exists() else sorted(folder.glob(f"seed-*/*/{_LOG}"))
     # A comparison may run one strategy several times, under other names.
     several: dict[Path, list[Mapping[str, Any]]] = {
         path.parent: [{**record, "strategy": path.parent.name} for record in _read_log(path)]
-        for path in found
+        for path in logs
         if path.parent.name != "start"
     }
     return several or {folder: _read_log(folder / _LOG)}
@@ -149,14 +149,14 @@ class _Round(msgspec.Struct):
 def _read_log(path: Path) -> list[Mapping[str, Any]]:
     lines = _text_of(path, hint="is it a run's folder?").split("\n")
     try:
-        found = [msgspec.convert(_document(line), _Round) for line in lines if line.strip()]
+        records = [msgspec.convert(_document(line), _Round) for line in lines if line.strip()]
     except msgspec.ValidationError as error:
         raise FileError("has no finished round", where=str(path), hint=str(error)) from None
     except (ValueError, RecursionError) as error:
         raise FileError(f"is not a run's log: {error}", where=str(path)) from None
-    if not found:
+    if not records:
         raise FileError("has no finished round", where=str(path))
-    return [msgspec.to_builtins(record) for record in found]
+    return [msgspec.to_builtins(record) for record in records]
 
 
 def _of_run(folder: Path, records: Sequence[Mapping[str, Any]]) -> tuple[Allocation, str]:
@@ -232,7 +232,7 @@ def _question(allocation: Allocation) -> dict[str, Any]:
 
 
 def _strategies(allocation: Allocation) -> list[Strategy]:
-    found = [Strategy(allocation.solver, allocation)]
+    strategies = [Strategy(allocation.solver, allocation)]
     names = ["exact", *_QUICK] if allocation.solver not in solver_names() else list(_QUICK)
     for name in names:
         if name == allocation.solver or name not in solver_names():
@@ -241,23 +241,23 @@ def _strategies(allocation: Allocation) -> list[Strategy]:
         if not needs <= solver_class(name).supports:
             continue
         try:
-            found.append(
+            strategies.append(
                 Strategy(
                     name, solve_in_passing(allocation.problem, **_question(allocation), solver=name, time_limit=20)
                 )
             )
         except ImpqError:
             continue  # a strategy that cannot take this problem is not in the table
-    return found
+    return strategies
 
 
 def _curve(allocation: Allocation) -> Curve | None:
     weights = {name: nearest_float(weight) for name, weight in allocation.cost_weights.items()}
     try:
-        found = sweep(allocation.problem, weights)
+        front = sweep(allocation.problem, weights)
     except UnsupportedError:
         return None
     bounds = [allocation.damage * factor for factor in _AROUND]
-    bounds = [bound for bound in bounds if found.damage[-1] < bound < found.damage[0]]
-    exact = [answer for answer in found.solve(bounds, time_limit=10) if answer.status is Status.OPTIMAL]
-    return curve(allocation, found, exact)
+    bounds = [bound for bound in bounds if front.damage[-1] < bound < front.damage[0]]
+    exact = [answer for answer in front.solve(bounds, time_limit=10) if answer.status is Status.OPTIMAL]
+    return curve(allocation, front, exact)

@@ -133,7 +133,7 @@ def print_allocation(name: str, allocation: Allocation) -> None:
     for line in allocation.problem.notes(allocation.bits):
         out.print(line, soft_wrap=True)
     if len(allocation.unknown) and not allocation.problem.free_unmeasured:
-        say("--free-unmeasured lets groups of no known damage go; the damage is proved of none of them")
+        say("--free-unmeasured lets groups of no known damage take any bits; the damage is not proved either way")
     out.print()
     out.print(picture(allocation, out))
 

@@ -29,18 +29,18 @@ def solvers(
     json: JsonFlag = False,
 ) -> int:
     """List the strategies: what each one proves, what it handles, and its options."""
-    found = [_describe(one) for one in (solver_names() if name is None else (name,))]
+    described = [_describe(known) for known in (solver_names() if name is None else (name,))]
     if json:
-        print_json(found if name is None else found[0])
+        print_json(described if name is None else described[0])
         return 0
     out = console()
     if name is not None:
-        _print_one(found[0])
+        _print_one(described[0])
         return 0
     table = grid("name", "proves", "budget", "budgets", "what it does")
-    for one in found:
-        handles = ["yes" if feature in one["supports"] else "-" for feature in ("damage", "budgets")]
-        table.add_row(one["name"], one["proves"], *handles, one["summary"])
+    for solver in described:
+        handles = ["yes" if feature in solver["supports"] else "-" for feature in ("damage", "budgets")]
+        table.add_row(solver["name"], solver["proves"], *handles, solver["summary"])
     out.print(table)
     out.print()
     out.print("budget: answers least damage under one budget; budgets: takes further budgets", soft_wrap=True)
@@ -69,15 +69,15 @@ def _describe(name: str) -> dict[str, Any]:
     }
 
 
-def _print_one(one: dict[str, Any]) -> None:
+def _print_one(solver: dict[str, Any]) -> None:
     out = console()
-    out.print(styled((one["name"], "bold"), f": {one['summary']}"), soft_wrap=True)
-    out.print(f"proves: {one['proves']}")
-    for feature in one["supports"]:
+    out.print(styled((solver["name"], "bold"), f": {solver['summary']}"), soft_wrap=True)
+    out.print(f"proves: {solver['proves']}")
+    for feature in solver["supports"]:
         out.print(f"handles: {_FEATURES.get(feature, feature)}")
-    for name, option in one["options"].items():
+    for name, option in solver["options"].items():
         out.print(f"--option {name}={option['default']}")
-    if one.get("description"):
+    if solver.get("description"):
         out.print()
-        for line in one["description"].splitlines():
+        for line in solver["description"].splitlines():
             out.print(line, soft_wrap=True)

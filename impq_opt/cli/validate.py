@@ -142,21 +142,21 @@ def _solved(problem: Problem, bounds: str | None, average_bits: str | None) -> I
         ),
     ]
     for name, goal in goals:
-        found = solve_in_passing(problem, **goal)
-        if found.choice is None:
-            say(f"{name} is left out, {found.status.value}: {diagnosis_text(found)}")
+        answer = solve_in_passing(problem, **goal)
+        if answer.choice is None:
+            say(f"{name} is left out, {answer.status.value}: {diagnosis_text(answer)}")
         else:
-            yield name, np.asarray(found.bits)
+            yield name, np.asarray(answer.bits)
 
 
 def _numbers(text: str | None, where: str) -> list[float]:
     try:
-        found = [] if text is None else [float(part) for part in text.split(",")]
+        numbers = [] if text is None else [float(part) for part in text.split(",")]
     except ValueError:
         raise OptionError("must be numbers", where=where, value=text) from None
-    if not all(0 < number < math.inf for number in found):
+    if not all(0 < number < math.inf for number in numbers):
         raise OptionError("must be positive numbers", where=where, value=text)
-    return found
+    return numbers
 
 
 def _effective(problem: Problem, bits: np.ndarray) -> tuple[float, float | None]:

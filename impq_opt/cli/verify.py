@@ -47,16 +47,16 @@ def verify(
         return _standalone(problem, allocation, standalone)
     answer = load_allocation(allocation, find_problem(problem))
     with progress("verifying"):
-        found = verify_allocation(answer.problem, answer, states=states)
+        verification = verify_allocation(answer.problem, answer, states=states)
     if json:
-        print_json(_record(found))
+        print_json(_record(verification))
     else:
         out = console()
-        for check in found.checks:
+        for check in verification.checks:
             verdict = (f"{check.verdict.value:<8}", _COLOURS[check.verdict])
             out.print(styled(verdict, " ", (check.name, "bold"), f": {check.text}"), soft_wrap=True)
-        out.print(_conclusion(found), soft_wrap=True)
-    return 0 if found.proved else 1
+        out.print(_conclusion(verification), soft_wrap=True)
+    return 0 if verification.proved else 1
 
 
 def _standalone(problem: str, allocation: Path, checker: Path) -> int:
@@ -85,19 +85,21 @@ def _standalone(problem: str, allocation: Path, checker: Path) -> int:
     return 0 if done.returncode == 0 else 1
 
 
-def _conclusion(found: Verification) -> str:
-    if not found.ok:
+def _conclusion(verification: Verification) -> str:
+    if not verification.ok:
         return "This allocation is not what it says."
     return (
-        "Everything it states is proved here." if found.proved else "Nothing is wrong; not everything is proved here."
+        "Everything it states is proved here."
+        if verification.proved
+        else "Nothing is wrong; not everything is proved here."
     )
 
 
-def _record(found: Verification) -> dict[str, object]:
-    lower = found.lower_bound
+def _record(verification: Verification) -> dict[str, object]:
+    lower = verification.lower_bound
     return {
-        "ok": found.ok,
-        "proved": found.proved,
+        "ok": verification.ok,
+        "proved": verification.proved,
         "lower_bound": None if lower == float("-inf") else number(lower),
-        "checks": [{"name": c.name, "verdict": c.verdict.value, "text": c.text} for c in found.checks],
+        "checks": [{"name": c.name, "verdict": c.verdict.value, "text": c.text} for c in verification.checks],
     }

@@ -1,4 +1,4 @@
-"""Data sets by name or path, as one small type that yields batches.
+"""Data sets by name or path, as one small type that gives rows by number.
 
 ===================  ===============================================================================
 ``fashion-mnist``    torchvision's folder, Debian's, or downloaded

@@ -1,4 +1,4 @@
-"""A data set of inputs and labels that yields batches of chosen rows."""
+"""A data set of inputs and labels that gives rows by number."""
 
 from __future__ import annotations
 

@@ -45,8 +45,8 @@ def load_file(path: Path, split: str) -> Dataset:
     names = arrays.pop(_CLASSES, None)
     labels = next((arrays.pop(name) for name in _LABELS if name in arrays), None)
     inputs = _inputs(arrays, where)
-    found = None if labels is None else as_labels(labels, f"{where}: labels", names)
-    return Dataset(inputs, found, f"{path.name}/{split}", None if names is None else len(names))
+    read = None if labels is None else as_labels(labels, f"{where}: labels", names)
+    return Dataset(inputs, read, f"{path.name}/{split}", None if names is None else len(names))
 
 
 def _inputs(arrays: dict[str, Any], where: str) -> Structure:

@@ -59,24 +59,24 @@ def load_folder(path: Path, split: str, size: int) -> Dataset:
     """
     part = next((path / name for name in _SPLITS[split] if (path / name).is_dir()), path)
     try:
-        found, hidden, empty = _classes(part)
+        folders, hidden, empty = _classes(part)
         apart = part != path and part.name != "train" and (path / "train").is_dir()
-        learnt = (_classes(path / "train")[0] if apart else found) or found
+        learnt = (_classes(path / "train")[0] if apart else folders) or folders
     except OSError as error:
         raise DataError("cannot be read", where=f"data {error.filename}", value=error.strerror) from None
     if apart:
-        unknown = [name for name in found if name not in learnt]
+        unknown = [name for name in folders if name not in learnt]
         if unknown:
             hint = nearest(unknown[0], learnt)
             raise DataError("has a class that 'train' has not", where=f"data {part}", value=unknown[0], hint=hint)
-    if not found:
+    if not folders:
         names = sorted(entry.name for entry in part.iterdir())[:4]
         raise DataError(
             "is not a folder with one sub-folder of pictures per class", where=f"data {part}", value=names,
             hint=f"pictures are {', '.join(sorted(SUFFIXES))}",
         )  # fmt: skip
     number = {name: place for place, name in enumerate(learnt)}
-    files = [(file, number[name]) for name, pictures in found.items() for file in pictures]
+    files = [(file, number[name]) for name, pictures in folders.items() for file in pictures]
     labels = torch.tensor([label for _, label in files])
     pictures = Pictures(tuple(file for file, _ in files), _preparation(size))
     empty = [name for name in empty if name not in learnt]

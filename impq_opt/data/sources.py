@@ -83,24 +83,24 @@ def _digits(split: str) -> Dataset:
 def _cifar10(split: str, root: Path | None, *, download: bool) -> Dataset:
     root = root or Path("~/.cache/impq-opt").expanduser()
     datasets = torchvision_module("datasets")
-    found: object = None
+    loaded: object = None
     try:
-        found = datasets.CIFAR10(str(root), train=split != "test", download=False)
+        loaded = datasets.CIFAR10(str(root), train=split != "test", download=False)
     except RuntimeError as error:
         missing = str(error)
-    if found is None:
+    if loaded is None:
         try:
             if not download:
                 raise OSError(missing)
-            found = datasets.CIFAR10(str(root), train=split != "test", download=True)
+            loaded = datasets.CIFAR10(str(root), train=split != "test", download=True)
         except (OSError, RuntimeError) as error:
             raise DataError(
                 f"CIFAR-10 is not in {root / 'cifar-10-batches-py'} and could not be downloaded ({error})",
                 where="data cifar10",
                 hint="name the folder that holds cifar-10-batches-py with --root",
             ) from None
-    images = torch.from_numpy(found.data).permute(0, 3, 1, 2).float() / 255  # type: ignore[attr-defined]
-    labels = torch.tensor(found.targets)  # type: ignore[attr-defined]
+    images = torch.from_numpy(loaded.data).permute(0, 3, 1, 2).float() / 255  # type: ignore[attr-defined]
+    labels = torch.tensor(loaded.targets)  # type: ignore[attr-defined]
     held = len(images) // 10
     rows = {"train": slice(None, -held), "validation": slice(-held, None), "test": slice(None)}[split]
     mean, std = (torch.tensor(c).view(1, 3, 1, 1) for c in CIFAR10)

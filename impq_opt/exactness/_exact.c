@@ -1,5 +1,6 @@
-/* Exact sums, the recount of an allocation in one pass over the tables, and the least values of a star's leaves. Each function does what the NumPy code beside
-   its caller does, with the same results bit for bit (built with -ffp-contract=off). Knows no solver. */
+/* Exact sums, the recount of an allocation in one pass over the tables, and the least values of a star's leaves. Each
+   function does what the NumPy code beside its caller does, with the same results bit for bit (built with
+   -ffp-contract=off). Knows no solver. */
 
 #include "_tables.h"
 

@@ -1,8 +1,9 @@
 """Sums without rounding, and roundings in a stated direction.
 
-Feasibility and bounds are decided here and nowhere else. A float64 is read as the exact binary number that it is,
-so a sum of damages is a :class:`fractions.Fraction` whose denominator is a power of two. Every float64 is a whole
-number of the smallest one, 2**-1074; what adds and compares such sums many times keeps them as integers in that unit.
+The sums and roundings that decide feasibility and bounds are here and nowhere else. A float64 is read as the exact
+binary number that it is, so a sum of damages is a :class:`fractions.Fraction` whose denominator is a power of two.
+Every float64 is a whole number of the smallest one, 2**-1074; what adds and compares such sums many times keeps them as
+integers in that unit.
 """
 
 from __future__ import annotations

@@ -90,13 +90,13 @@ class Reader(Format):
         FileError
             What cannot be read as this format, or scores that are all 0 where zeros are not accepted.
         """
-        found = [Path(path) for path in paths]
-        problem = unmeasured_zeros(self.problem(self.load(found)))
+        files = [Path(path) for path in paths]
+        problem = unmeasured_zeros(self.problem(self.load(files)))
         if accept_zeros:
             problem = zeros_accepted(problem)
         else:
-            refuse_nothing_measured(problem, ", ".join(path.name for path in found))
-        origin = {"format": self.name, "files": [path.name for path in found]}
+            refuse_nothing_measured(problem, ", ".join(path.name for path in files))
+        origin = {"format": self.name, "files": [path.name for path in files]}
         return replace(problem, provenance=origin | dict(problem.provenance))
 
     def only(self, paths: Sequence[Path]) -> Path:
@@ -149,43 +149,43 @@ class Writer(Format):
         if len(activations) and not self.inputs:
             raise self._refusal("stores weights only", problem.names[int(activations[0])], "is an activation")
         labels = _labels(allocation)
-        found: dict[str, tuple[str, float]] = {}
+        chosen: dict[str, tuple[str, float]] = {}
         inputs: dict[str, float | None] = {}
         for group in np.flatnonzero(problem.weights()).tolist():
             layer = problem.names.layers[int(problem.names.label_of[group])]
             said = (labels[group], float(bits[group]))
-            if found.setdefault(layer, said) != said:
+            if chosen.setdefault(layer, said) != said:
                 raise self._refusal(
                     "stores one precision a layer",
                     layer,
-                    f"has groups at {found[layer][0]} and {said[0]}",
+                    f"has groups at {chosen[layer][0]} and {said[0]}",
                     f"tie the groups of a layer before solving: --tie {layer!r}",
                 )
             inputs[layer] = self._read(problem, group, bits)
         return [
             Layer(layer, self._precision(layer, *said, table or self.precisions()), self._input(layer, inputs[layer]))
-            for layer, said in found.items()
+            for layer, said in chosen.items()
         ]
 
     def _read(self, problem: Problem, group: int, bits: npt.NDArray[np.float64]) -> float | None:
         """Return the precision of what a weight group reads, if that is a group; several must agree."""
-        found = [] if problem.reads is None or problem.reads[group] < 0 else [int(problem.reads[group])]
+        sources = [] if problem.reads is None or problem.reads[group] < 0 else [int(problem.reads[group])]
         if problem.also_reads is not None:
-            found += problem.also_reads[problem.also_reads[:, 0] == group, 1].tolist()
-        widths = sorted({float(bits[read]) for read in found})
+            sources += problem.also_reads[problem.also_reads[:, 0] == group, 1].tolist()
+        widths = sorted({float(bits[read]) for read in sources})
         if len(widths) > 1:
             several = " and ".join(f"{width:g}" for width in widths)
             raise self._refusal("has one input a layer", problem.names[group], f"reads inputs of {several} bits")
         return widths[0] if widths else None
 
     def _precision(self, layer: str, label: str, bits: float, table: Sequence[Precision]) -> Precision:
-        for one in table:
-            if label.casefold() == one.name.casefold():
-                return one
-        for one in table:
-            if one.bits == bits:
-                return one
-        known = ", ".join(dict.fromkeys(f"{one.name}" for one in table))
+        for precision in table:
+            if label.casefold() == precision.name.casefold():
+                return precision
+        for precision in table:
+            if precision.bits == bits:
+                return precision
+        known = ", ".join(dict.fromkeys(f"{precision.name}" for precision in table))
         raise self._refusal(f"stores {known}", layer, f"has {label}", f"prepare the problem: --for {self.name}")
 
     def _input(self, layer: str, bits: float | None) -> float | None:
@@ -255,11 +255,11 @@ def typed(document: Any, kind: type[Shape], where: str) -> Shape:
 def table(rows: Sequence[Sequence[float]], where: str) -> FloatArray:
     """Return rows as an array (G, K), short ones filled up with their last value; raise FileError unless finite."""
     width = max(map(len, rows))
-    found = np.array([[*row, *[row[-1]] * (width - len(row))] for row in rows], dtype=np.float64)
-    if not np.isfinite(found).all():
-        group, column = np.argwhere(~np.isfinite(found))[0]
-        raise FileError("must be finite", where=f"{where}[{group}][{column}]", value=float(found[group, column]))
-    return found
+    values = np.array([[*row, *[row[-1]] * (width - len(row))] for row in rows], dtype=np.float64)
+    if not np.isfinite(values).all():
+        group, column = np.argwhere(~np.isfinite(values))[0]
+        raise FileError("must be finite", where=f"{where}[{group}][{column}]", value=float(values[group, column]))
+    return values
 
 
 def whole(costs: FloatArray) -> FloatArray | npt.NDArray[np.int64]:

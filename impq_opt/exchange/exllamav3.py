@@ -41,8 +41,10 @@ class ExLlamaV3(Reader):
             group.layers[0] if len(group.layers) == 1 else name
             for group, name in zip(measured.groups, names, strict=True)
         ]
-        costs = [[0.0, *(one.dbits for one in group.candidates)] for group in measured.groups]
-        damage, offset = shifted(table([[0.0, *(one.dkld for one in g.candidates)] for g in measured.groups], "dkld"))
+        costs = [[0.0, *(candidate.dbits for candidate in group.candidates)] for group in measured.groups]
+        damage, offset = shifted(
+            table([[0.0, *(candidate.dkld for candidate in g.candidates)] for g in measured.groups], "dkld")
+        )
         models = [model.bpw for model in (measured.base, *measured.alts) if model.bpw is not None]
         most = max(map(len, costs))
         widths = models if len(models) >= most else [float(k) for k in range(most)]

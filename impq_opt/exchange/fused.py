@@ -30,21 +30,21 @@ def fused_ties(names: GroupNames) -> list[list[str]]:
     Labels are matched by their layer, with or without a last ``.weight``. Where layers are cut into groups (kernels),
     all groups of all members are tied, since one matrix has one format.
     """
-    found: dict[tuple[int, str], list[str]] = {}
+    fused: dict[tuple[int, str], list[str]] = {}
     for label, layer in zip(names.labels, names.layers, strict=True):
         for place, pattern in enumerate(_FUSED):
             match = pattern.match(layer.removesuffix(".weight"))
             if match:
-                found.setdefault((place, match["stem"]), []).append(label)
+                fused.setdefault((place, match["stem"]), []).append(label)
                 break
-    return [labels for labels in found.values() if len(labels) > 1]
+    return [labels for labels in fused.values() if len(labels) > 1]
 
 
 def layer_ties(problem: Problem) -> list[list[str]]:
     """Return the labels of the weights of each layer that is cut into several groups, one list a layer."""
     names, weights = problem.names, problem.weights()
-    found: dict[str, list[int]] = {}
+    by_layer: dict[str, list[int]] = {}
     for place, layer in enumerate(names.layers):
         if weights[names.offsets[place]]:
-            found.setdefault(layer, []).append(place)
-    return [[names.labels[place] for place in places] for places in found.values() if names.counts[places].sum() > 1]
+            by_layer.setdefault(layer, []).append(place)
+    return [[names.labels[place] for place in places] for places in by_layer.values() if names.counts[places].sum() > 1]

@@ -36,8 +36,8 @@ class GptqModel(Writer):
         return (*stored, Precision("16", 16))
 
     def config(self, allocation: Allocation) -> dict[str, Any]:
-        found = {}
+        rules = {}
         for layer in self.layers(allocation):
             sign = "-" if layer.weight.entry is None else "+"
-            found[f"{sign}:^{re.escape(layer.name.removesuffix('.weight'))}$"] = layer.weight.entry or {}
-        return {"dynamic": found}
+            rules[f"{sign}:^{re.escape(layer.name.removesuffix('.weight'))}$"] = layer.weight.entry or {}
+        return {"dynamic": rules}

@@ -93,7 +93,7 @@ class ModelOpt(Reader, Writer):
         for name, row in rows:
             if not len(row.costs) == len(row.scores) == len(row.formats) > 0:
                 raise FileError("must have as many costs as scores as formats", where=f"{self.name}: {name}")
-        cost = table([[_UNCOMPRESSED_BITS * one for one in row.costs] for _, row in rows], "costs")
+        cost = table([[_UNCOMPRESSED_BITS * effective for effective in row.costs] for _, row in rows], "costs")
         damage = table([row.scores for _, row in rows], "scores")
         full = table(
             [[max(row.costs) if row.uncompressed_cost is None else row.uncompressed_cost] for _, row in rows], "costs"
@@ -105,7 +105,7 @@ class ModelOpt(Reader, Writer):
             names=GroupNames.explicit(names, [m[0] if len(m) == 1 else n for m, n in zip(modules, names, strict=True)]),
             candidates=gather_sets(
                 [tuple(cost[k, : len(row.costs)] / sizes[k]) for k, (_, row) in enumerate(rows)],
-                [tuple(_label(one) for one in row.formats) for _, row in rows],
+                [tuple(_label(recipe) for recipe in row.formats) for _, row in rows],
             ),
             damage=DamageTable(damage),
             sizes=sizes,
@@ -131,8 +131,8 @@ class ModelOpt(Reader, Writer):
         if names != list(allocation.problem.names):
             raise AllocationError("does not belong to this search state", where=self.name)
         choice = allocation._need().tolist()
-        recipe = {name: one["formats"][k] for (name, one), k in zip(stats.items(), choice, strict=True)}
-        bits = sum(one["costs"][k] for one, k in zip(stats.values(), choice, strict=True)) * _UNCOMPRESSED_BITS
+        recipe = {name: scored["formats"][k] for (name, scored), k in zip(stats.items(), choice, strict=True)}
+        bits = sum(scored["costs"][k] for scored, k in zip(stats.values(), choice, strict=True)) * _UNCOMPRESSED_BITS
         best = {
             "recipe": recipe,
             "constraints": {"effective_bits": bits / int(allocation.problem.sizes.sum())},
@@ -178,7 +178,7 @@ _NVFP4 = {"-1": 16, "type": "dynamic", "scale_bits": [4, 3]}
 def _typed(value: Any) -> Any:
     """Return JSON with what it lacks: exponent and mantissa as a tuple, axes as integers."""
     if isinstance(value, dict):
-        return {int(k) if k.lstrip("-").isdigit() else k: _typed(one) for k, one in value.items()}
+        return {int(k) if k.lstrip("-").isdigit() else k: _typed(item) for k, item in value.items()}
     return tuple(value) if isinstance(value, list) else value
 
 

@@ -62,11 +62,11 @@ class OnnxRuntime(Writer):
                 self._input(layer, inputs[layer])
                 _add_input(overrides, activation, inputs[layer], layer)
         else:
-            for one in self.layers(allocation):
-                if one.input_bits is not None:
+            for stored in self.layers(allocation):
+                if stored.input_bits is not None:
                     raise OptionError("is needed to name the activations", where="onnxruntime.model")
-                weight = f"{one.name.removesuffix('.weight')}.weight"
-                overrides[weight] = [{"quant_type": one.weight.entry, "symmetric": True}]
+                weight = f"{stored.name.removesuffix('.weight')}.weight"
+                overrides[weight] = [{"quant_type": stored.weight.entry, "symmetric": True}]
         return {"TensorQuantOverrides": overrides}
 
     def native(self, allocation: Allocation) -> dict[str, Any]:
@@ -94,15 +94,15 @@ class OnnxRuntime(Writer):
         if not Path(self.model).is_file():
             raise OptionError("there is no such file", where="onnxruntime.model", value=self.model)
         graph = onnx.load(self.model).graph
-        weights = {one.name: onnx.numpy_helper.to_array(one) for one in graph.initializer}
-        found = {}
+        weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+        tensors = {}
         for node in graph.node:
             if len(node.input) > 1 and node.input[1] in weights and weights[node.input[1]].ndim > 1:
                 value = weights[node.input[1]]
                 # A convolution's kernels are its first axis, and Gemm's with transB, as PyTorch exports it.
                 peaks = np.abs(value).reshape(len(value), -1).max(axis=1)
-                found[node.input[1].removesuffix(".weight")] = (node.input[1], node.input[0], peaks)
-        return found
+                tensors[node.input[1].removesuffix(".weight")] = (node.input[1], node.input[0], peaks)
+        return tensors
 
 
 def _tensor(tensors: Mapping[str, Any], layer: str) -> Any:

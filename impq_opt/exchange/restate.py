@@ -167,13 +167,13 @@ def _matches(old: Candidates, number: int, table: Sequence[Precision]) -> list[t
     Of several that stand for one candidate at one width only the first is kept: nothing here tells them apart.
     """
     labels = [label.casefold() for label in old.labels(number)]
-    found: dict[tuple[int, Fraction], Precision] = {}
+    kept: dict[tuple[int, Fraction], Precision] = {}
     for precision in table:
         for column, (label, bits) in enumerate(zip(labels, old.sets[number], strict=True)):
             plain = not old.formats and not old.numbered and precision.bits == bits
             if plain or precision.name.casefold() == label:
-                found.setdefault((column, precision.width), precision)
-    return [(column, precision) for (column, _), precision in found.items()]
+                kept.setdefault((column, precision.width), precision)
+    return [(column, precision) for (column, _), precision in kept.items()]
 
 
 def _damage(problem: Problem, take: Take) -> DamageTable:
@@ -182,14 +182,14 @@ def _damage(problem: Problem, take: Take) -> DamageTable:
         return DamageTable(take(problem.damage.values), None if errors is None else take(errors))
     law, old = problem.damage, problem.candidates
     scale = np.zeros((len(problem), old.width))
-    for number, one in enumerate(old.sets):
-        scale[old.members(number, len(problem)), : len(one)] = law.scale(one)
+    for number, widths in enumerate(old.sets):
+        scale[old.members(number, len(problem)), : len(widths)] = law.scale(widths)
     scale = take(scale)
     return DamageTable(law.sensitivity[:, None] * scale, None if law.stderr is None else law.stderr[:, None] * scale)
 
 
 def _pinned(problem: Problem, group: int, column: int, index: npt.NDArray[np.int64], target: str) -> int:
-    found = np.flatnonzero(index[group] == column)
-    if not len(found):
+    columns = np.flatnonzero(index[group] == column)
+    if not len(columns):
         raise ProblemError(f"is pinned to a precision that {target} does not store", where=problem.names[group])
-    return int(found[0])
+    return int(columns[0])

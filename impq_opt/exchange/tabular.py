@@ -158,14 +158,14 @@ def _is_infinite(value: object) -> bool:
 
 
 def _whole_numbers(scores: Mapping[str, Sequence[Any]], column: str, *, infinite: bool = False) -> list[int]:
-    found = []
+    numbers = []
     for row, value in enumerate(scores[column], start=2):
         where = f"row {row}: {column}"
         number = 0 if infinite and _is_infinite(value) else read_whole(value, where, error=FileError)
         if abs(number) >= 2**63:
             raise FileError("is beyond 64 bits", where=where, value=value)
-        found.append(number)
-    return found
+        numbers.append(number)
+    return numbers
 
 
 def _costs(scores: Mapping[str, Sequence[Any]], rows: Mapping[str, list[int]]) -> Any:
@@ -179,15 +179,15 @@ def _costs(scores: Mapping[str, Sequence[Any]], rows: Mapping[str, list[int]]) -
 
 def _first(rows: Mapping[str, list[int]], values: Sequence[Any], column: str) -> list[Any]:
     """Return one value a group; its rows must agree."""
-    found = []
+    entries = []
     for group, members in rows.items():
         odd = [row for row in members if values[row] != values[members[0]]]
         if odd:
             raise FileError(
                 f"differs between the rows of {group!r}", where=f"row {odd[0] + 2}: {column}", value=values[odd[0]]
             )
-        found.append(values[members[0]])
-    return found
+        entries.append(values[members[0]])
+    return entries
 
 
 def _common(scores: Mapping[str, Sequence[Any]], rows: Mapping[str, list[int]]) -> dict[str, Any]:

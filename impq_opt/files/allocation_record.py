@@ -136,8 +136,8 @@ def allocation_record(
     """
     from impq_opt import __version__
 
-    found = allocation.choice is not None
-    weight, activation = allocation.effective_bits if found else (None, None)
+    answered = allocation.choice is not None
+    weight, activation = allocation.effective_bits if answered else (None, None)
     record: dict[str, Any] = {
         "format": FORMAT,
         "format_version": 1,
@@ -146,14 +146,14 @@ def allocation_record(
         "status": allocation.status.value,
         "minimizes": allocation.minimizes,
         "minimize": {name: _exact(weight) for name, weight in allocation.cost_weights.items()},
-        "objective": _finite(allocation.objective) if found else None,
+        "objective": _finite(allocation.objective) if answered else None,
         "lower_bound": _finite(allocation.lower_bound),
         "gap": _finite(allocation.gap),
-        "cost": _finite(allocation.cost) if found else None,
-        "damage": _finite(allocation.damage) if found else None,
+        "cost": _finite(allocation.cost) if answered else None,
+        "damage": _finite(allocation.damage) if answered else None,
         "bound": None if allocation.bound is None else _finite(nearest_float(allocation.bound)),
         "budgets": {name: _exact(limit) for name, limit in allocation.budgets.items()},
-        "compression_ratio": allocation.compression_ratio if found else None,
+        "compression_ratio": allocation.compression_ratio if answered else None,
         "effective_bits": {"weight": weight, "activation": activation},
         "solver": allocation.solver,
         "options": _plain(allocation.options),
@@ -169,14 +169,14 @@ def allocation_record(
         "certificate": _certificate(allocation.certificate),
         "diagnosis": _diagnosis(allocation.diagnosis),
         "statistics": _plain(allocation.statistics),
-        "bits": dict(zip(allocation.problem.names, allocation.bits.tolist(), strict=True)) if found else None,
+        "bits": dict(zip(allocation.problem.names, allocation.bits.tolist(), strict=True)) if answered else None,
     }
-    whole = allocation.whole if found else None
+    whole = allocation.whole if answered else None
     if whole is not None:
         record["whole"] = whole_record(whole)
-    if found and len(allocation.unknown):
+    if answered and len(allocation.unknown):
         record["unknown"] = [allocation.problem.names[g] for g in allocation.unknown.tolist()]
-    if found and allocation.problem.candidates.formats:
+    if answered and allocation.problem.candidates.formats:
         record["formats"] = dict(zip(allocation.problem.names, _formats(allocation), strict=True))
     if revision:
         record["revision"] = msgspec.to_builtins(revision)

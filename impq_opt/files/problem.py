@@ -76,8 +76,8 @@ def _named_arrays(path: Path) -> Path | None:
 def _left_arrays(path: Path) -> set[Path | None]:
     """Return the arrays files beside ``path`` that were written for it and perhaps never named, as after a kill."""
     digits = "[0-9a-f]" * 12
-    found = {*path.parent.glob(f"{glob.escape(path.stem)}-{digits}.safetensors"), path.with_suffix(".safetensors")}
-    return {file for file in found if _holds_a_problem(file)}
+    files = {*path.parent.glob(f"{glob.escape(path.stem)}-{digits}.safetensors"), path.with_suffix(".safetensors")}
+    return {file for file in files if _holds_a_problem(file)}
 
 
 def _holds_a_problem(file: Path) -> bool:
@@ -130,10 +130,10 @@ def _load_arrays(path: Path, name: str, digest: str) -> Arrays:
         raise FileError("must be a file beside the problem file", where=f"{path.name}: arrays.file", value=name)
     beside = path.with_name(name)
     data = read_bytes(beside)
-    found = hashlib.sha256(data).hexdigest()
-    if found != digest:
+    actual = hashlib.sha256(data).hexdigest()
+    if actual != digest:
         raise FileError(
-            f"is not the arrays file that {path.name} was written with: its SHA-256 is {found[:12]}..., "
+            f"is not the arrays file that {path.name} was written with: its SHA-256 is {actual[:12]}..., "
             f"not {digest[:12]}...",
             where=str(beside),
             hint="truncated, changed, or from another problem; copy both files together",

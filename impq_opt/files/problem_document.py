@@ -123,60 +123,60 @@ def _by_group(problem: Problem) -> dict[str, Any]:
 
 
 def _one_group(problem: Problem, group: int, number: int, usual: int) -> dict[str, Any]:
-    one: dict[str, Any] = {"name": problem.names[group], "size": int(problem.sizes[group])}
+    entry: dict[str, Any] = {"name": problem.names[group], "size": int(problem.sizes[group])}
     layer = problem.names.layers[int(problem.names.label_of[group])]
-    if layer != one["name"]:
-        one["layer"] = layer
+    if layer != entry["name"]:
+        entry["layer"] = layer
     if problem.kinds is not None:
-        one["kind"] = "activation" if problem.kinds[group] else "weight"
+        entry["kind"] = "activation" if problem.kinds[group] else "weight"
     widths = problem.candidates.sets[number]
     if number != usual:
-        one["bits"] = [_width(b) for b in widths]
+        entry["bits"] = [_width(b) for b in widths]
         if problem.candidates.formats:
-            one["formats"] = list(problem.candidates.formats[number])
+            entry["formats"] = list(problem.candidates.formats[number])
     damage = problem.damage
     if isinstance(damage, PowerLaw):
-        one["sensitivity"] = float(damage.sensitivity[group])
+        entry["sensitivity"] = float(damage.sensitivity[group])
         if damage.stderr is not None and np.isfinite(damage.stderr[group]):
-            one["stderr"] = float(damage.stderr[group])
+            entry["stderr"] = float(damage.stderr[group])
     else:
-        one["damage"] = damage.values[group, : len(widths)].tolist()
+        entry["damage"] = damage.values[group, : len(widths)].tolist()
         if damage.stderr is not None and not np.isnan(damage.stderr[group, : len(widths)]).all():
-            one["stderr"] = damage.stderr[group, : len(widths)].tolist()
+            entry["stderr"] = damage.stderr[group, : len(widths)].tolist()
     if problem.costs:
-        one["costs"] = {
+        entry["costs"] = {
             t.name: t.values[group, : len(widths)].tolist() for t in problem.costs if isinstance(t, TableCost)
         }
-    return one | _graph_of(problem, group)
+    return entry | _graph_of(problem, group)
 
 
 def _graph_of(problem: Problem, group: int) -> dict[str, Any]:
     """Return what a group says about its quantizer, its place in the network and who measured it, where known."""
-    one: dict[str, Any] = {}
+    entry: dict[str, Any] = {}
     if problem.ranges is not None and np.isfinite(problem.ranges[group]):
-        one["range"] = float(problem.ranges[group])
+        entry["range"] = float(problem.ranges[group])
     if problem.macs is not None:
-        one["macs"] = int(problem.macs[group])
+        entry["macs"] = int(problem.macs[group])
     if problem.lengths is not None:
-        one["length"] = int(problem.lengths[group])
+        entry["length"] = int(problem.lengths[group])
     if problem.reads is not None and problem.reads[group] >= 0:
-        one["reads"] = problem.names[int(problem.reads[group])]
+        entry["reads"] = problem.names[int(problem.reads[group])]
     if problem.also_reads is not None:
         further = problem.also_reads[problem.also_reads[:, 0] == group].tolist()
         if further:
-            one["also_reads"] = [[problem.names[activation], macs] for _, activation, macs in further]
+            entry["also_reads"] = [[problem.names[activation], macs] for _, activation, macs in further]
     if problem.steps is not None and problem.steps[group, 0] >= 0:
-        one["steps"] = problem.steps[group].tolist()
+        entry["steps"] = problem.steps[group].tolist()
     if problem.unmeasured is not None and problem.unmeasured[group]:
-        one["measured"] = False
-    return one
+        entry["measured"] = False
+    return entry
 
 
 def _by_array(problem: Problem) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
     candidates, names = problem.candidates, problem.names
-    sets: list[dict[str, Any]] = [{"bits": [_width(b) for b in one]} for one in candidates.sets]
-    for one, formats in zip(sets, candidates.formats, strict=False):
-        one["formats"] = list(formats)
+    sets: list[dict[str, Any]] = [{"bits": [_width(b) for b in entry]} for entry in candidates.sets]
+    for entry, formats in zip(sets, candidates.formats, strict=False):
+        entry["formats"] = list(formats)
     record: dict[str, Any] = {"costs": [cost_head(term) for term in problem.costs]} if problem.costs else {}
     record |= {
         "names": {

@@ -148,7 +148,7 @@ def problem_from_record(record: ProblemRecord, arrays: Arrays | None, folder: Pa
         raise ProblemError("give either [[groups]] or [arrays]", where="groups", value=len(record.groups))
     given |= _from_groups(record) if arrays is None else _from_arrays(record, arrays)
     problem = Problem(**given)
-    tables = [cost_from_csv(one, folder, problem) for one in record.costs if one.csv is not None]
+    tables = [cost_from_csv(cost, folder, problem) for cost in record.costs if cost.csv is not None]
     problem = replace(problem, costs=(*problem.costs, *tables), objective=_objective(record))
     return problem.revise(budgets=record.budgets, pins=record.pins, ties=record.ties)
 
@@ -178,23 +178,23 @@ def _from_groups(record: ProblemRecord) -> dict[str, Any]:
     for name in ("names", "candidates"):
         if getattr(record, name):
             raise ProblemError("goes with [arrays], not with [[groups]]", where=name)
-    groups = [_group(place, one, record) for place, one in enumerate(record.groups)]
-    found = from_groups(groups)
+    groups = [_group(place, group, record) for place, group in enumerate(record.groups)]
+    parts = from_groups(groups)
     # What no group says is left out, as it is when a problem is built from arrays.
-    if all(one.kind is None for one in record.groups):
-        found["kinds"] = None
-    if any(one.macs is not None for one in record.groups):
-        found["macs"] = np.array([one.macs or 0 for one in record.groups], dtype=np.int64)
-    if any(one.length is not None for one in record.groups):
-        found["lengths"] = np.array([one.length or 0 for one in record.groups], dtype=np.int64)
-    if isinstance(found["damage"], DamageTable):
-        found["damage"] = DamageTable(found["damage"].values, _stderr_table(record, found["damage"].values.shape))
+    if all(group.kind is None for group in record.groups):
+        parts["kinds"] = None
+    if any(group.macs is not None for group in record.groups):
+        parts["macs"] = np.array([group.macs or 0 for group in record.groups], dtype=np.int64)
+    if any(group.length is not None for group in record.groups):
+        parts["lengths"] = np.array([group.length or 0 for group in record.groups], dtype=np.int64)
+    if isinstance(parts["damage"], DamageTable):
+        parts["damage"] = DamageTable(parts["damage"].values, _stderr_table(record, parts["damage"].values.shape))
     if record.numbered:
-        one = found["candidates"]
-        found["candidates"] = Candidates(one.sets, one.set_of, one.formats, numbered=True)
-    tables = [one for one in record.costs if one.csv is None]
-    found["costs"] = tuple(_cost_of_groups(record, one, found["candidates"]) for one in tables)
-    declared = {one.name for one in tables}
+        candidates = parts["candidates"]
+        parts["candidates"] = Candidates(candidates.sets, candidates.set_of, candidates.formats, numbered=True)
+    tables = [cost for cost in record.costs if cost.csv is None]
+    parts["costs"] = tuple(_cost_of_groups(record, cost, parts["candidates"]) for cost in tables)
+    declared = {cost.name for cost in tables}
     for place, group in enumerate(record.groups):
         for name in group.costs:
             if name not in declared:
@@ -203,43 +203,45 @@ def _from_groups(record: ProblemRecord) -> dict[str, Any]:
                     where=f"groups[{place}].costs.{name}",
                     hint="add [[costs]] with its name and unit",
                 )
-    return found
+    return parts
 
 
-def _group(place: int, one: GroupRecord, record: ProblemRecord) -> Group:
-    bits = one.bits if one.bits is not None else record.bits
+def _group(place: int, group: GroupRecord, record: ProblemRecord) -> Group:
+    bits = group.bits if group.bits is not None else record.bits
     for column, width in enumerate(bits or ()):
         if not 0 <= width <= sys.float_info.max:
-            where = f"groups[{place}].bits[{column}]" if one.bits is not None else f"bits[{column}]"
+            where = f"groups[{place}].bits[{column}]" if group.bits is not None else f"bits[{column}]"
             raise ProblemError("must be finite and not negative", where=where, value=width)
     if bits is not None and not bits:
         raise ProblemError("must name at least one precision", where=f"groups[{place}].bits", value=[])
-    formats = one.formats if one.formats is not None else (record.formats if one.bits is None else None)
+    formats = group.formats if group.formats is not None else (record.formats if group.bits is None else None)
     if bits is not None and formats is not None and len(formats) != len(bits):
         raise ProblemError("must have one name per candidate", where=f"groups[{place}].formats", value=formats)
     if bits is not None and len(set(formats or map(float, bits))) != len(bits):
         raise ProblemError("must be distinct", where=f"groups[{place}].bits", value=list(formats or bits))
-    if isinstance(one.stderr, list) and one.damage is None:
-        raise ProblemError("must be one number beside a sensitivity", where=f"groups[{place}].stderr", value=one.stderr)
-    if one.damage is not None and one.stderr is not None and not isinstance(one.stderr, list):
-        raise ProblemError("must have one value per candidate", where=f"groups[{place}].stderr", value=one.stderr)
+    if isinstance(group.stderr, list) and group.damage is None:
+        raise ProblemError(
+            "must be one number beside a sensitivity", where=f"groups[{place}].stderr", value=group.stderr
+        )
+    if group.damage is not None and group.stderr is not None and not isinstance(group.stderr, list):
+        raise ProblemError("must have one value per candidate", where=f"groups[{place}].stderr", value=group.stderr)
     return Group(
-        name=one.name,
-        size=one.size,
-        sensitivity=one.sensitivity,
-        damage=one.damage,
+        name=group.name,
+        size=group.size,
+        sensitivity=group.sensitivity,
+        damage=group.damage,
         bits=tuple(float(b) for b in bits) if bits is not None else _DEFAULT_BITS,
         formats=formats,
-        kind=one.kind or "weight",
-        layer=one.layer or "",
-        stderr=None if isinstance(one.stderr, list) else one.stderr,
-        range=one.range,
-        macs=one.macs or 0,
-        reads=one.reads or "",
-        also_reads=one.also_reads,
-        length=one.length or 0,
-        steps=one.steps,
-        measured=one.measured,
+        kind=group.kind or "weight",
+        layer=group.layer or "",
+        stderr=None if isinstance(group.stderr, list) else group.stderr,
+        range=group.range,
+        macs=group.macs or 0,
+        reads=group.reads or "",
+        also_reads=group.also_reads,
+        length=group.length or 0,
+        steps=group.steps,
+        measured=group.measured,
     )
 
 
@@ -248,17 +250,17 @@ _DEFAULT_BITS = tuple(float(b) for b in Group("", 1).bits)
 
 def _stderr_table(record: ProblemRecord, shape: tuple[int, ...]) -> npt.NDArray[np.float64] | None:
     """Return the standard errors (G, K) of explicit damages, NaN where none is given; None where none is at all."""
-    if all(one.stderr is None for one in record.groups):
+    if all(group.stderr is None for group in record.groups):
         return None
     table = np.full(shape, np.nan)
-    for place, one in enumerate(record.groups):
-        if isinstance(one.stderr, list):
-            assert one.damage is not None
-            if len(one.stderr) != len(one.damage):
+    for place, group in enumerate(record.groups):
+        if isinstance(group.stderr, list):
+            assert group.damage is not None
+            if len(group.stderr) != len(group.damage):
                 raise ProblemError(
-                    "must have one value per candidate", where=f"groups[{place}].stderr", value=one.stderr
+                    "must have one value per candidate", where=f"groups[{place}].stderr", value=group.stderr
                 )
-            table[place, : len(one.stderr)] = one.stderr
+            table[place, : len(group.stderr)] = group.stderr
     return table
 
 
@@ -309,12 +311,12 @@ def _from_arrays(record: ProblemRecord, arrays: Arrays) -> dict[str, Any]:
         missing = "names" if record.names is None else "candidates"
         raise ProblemError(f"[arrays] needs {missing} beside it", where=missing)
     known = dict(ARRAYS)
-    for one in record.costs:
-        known |= cost_array_types(one.name)
+    for cost in record.costs:
+        known |= cost_array_types(cost.name)
     for name, array in arrays.items():
         _check_array(name, array, known.get(name))
         array.flags.writeable = False
-    found = {name: arrays.get(name) for name in OPTIONAL}
+    optional = {name: arrays.get(name) for name in OPTIONAL}
     if "sizes" not in arrays or ("sensitivity" in arrays) == ("damage" in arrays):
         raise ProblemError("must hold sizes, and either sensitivity or damage", where="arrays", value=sorted(arrays))
     law: PowerLaw | DamageTable
@@ -323,12 +325,12 @@ def _from_arrays(record: ProblemRecord, arrays: Arrays) -> dict[str, Any]:
     else:
         law = DamageTable(arrays["damage"], arrays.get("damage_stderr"))
     names, candidates = record.names, _candidates(record, arrays.get("set_of"))
-    return found | {
+    return optional | {
         "names": GroupNames(tuple(names.labels), tuple(map(tuple, names.shapes)), tuple(names.layers)),
         "candidates": candidates,
         "damage": law,
         "sizes": arrays["sizes"],
-        "costs": tuple(cost_from_arrays(one, arrays, candidates.width) for one in record.costs if one.csv is None),
+        "costs": tuple(cost_from_arrays(cost, arrays, candidates.width) for cost in record.costs if cost.csv is None),
         "pins": _pins(arrays.get("pins")),
         "ties": _ties(arrays.get("tie_members"), arrays.get("tie_starts")),
     }
@@ -349,10 +351,10 @@ def _check_array(name: str, array: npt.NDArray[Any], wanted: tuple[str, int] | N
 
 def _candidates(record: ProblemRecord, set_of: npt.NDArray[np.int64] | None) -> Candidates:
     sets = tuple(
-        tuple(read_float(b, f"candidates[{place}].bits[{column}]") for column, b in enumerate(one.bits))
-        for place, one in enumerate(record.candidates)
+        tuple(read_float(b, f"candidates[{place}].bits[{column}]") for column, b in enumerate(entry.bits))
+        for place, entry in enumerate(record.candidates)
     )
-    formats = tuple(tuple(one.formats) for one in record.candidates)
+    formats = tuple(tuple(entry.formats) for entry in record.candidates)
     return Candidates(sets, set_of, formats if any(formats) else (), record.numbered)
 
 

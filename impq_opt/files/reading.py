@@ -26,11 +26,11 @@ _STEP = re.compile(r"\.([A-Za-z_]\w*)|\[(\d+|\.\.\.)\]")
 def check_format(document: Any, name: str, path: Path) -> None:
     """Raise FileError where a document is not of this format, or of a later version."""
     if not isinstance(document, dict) or document.get("format") != name:
-        found = document.get("format") if isinstance(document, dict) else None
+        stated = document.get("format") if isinstance(document, dict) else None
         raise FileError(
             f"is not an {name} file",
             where=str(path),
-            **({} if found is None else {"value": found}),
+            **({} if stated is None else {"value": stated}),
             hint=f"such a file says format = {name!r} and format_version = 1",
         )
     version = document.get("format_version")

@@ -75,6 +75,12 @@ class DamageTable(Held):
     def __len__(self) -> int:
         return len(self.values)
 
+    @property
+    def sensitivity(self) -> FloatArray:
+        """The largest finite damage (G,) of each group: what ranks groups as E of a :class:`PowerLaw` does."""
+        largest: FloatArray = np.where(np.isfinite(self.values), self.values, 0.0).max(axis=1)
+        return largest
+
     def at(self, groups: IntArray | slice, bits: Sequence[float]) -> FloatArray:
         """Return the damage (n, K) of ``groups`` at ``bits``, a view where it can."""
         rows = self.values[groups]

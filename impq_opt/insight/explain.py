@@ -112,7 +112,7 @@ def overview(problem: Problem, allocation: Allocation, *, count: int = 20) -> Ov
     order = np.argsort(distance, kind="stable")[:count]
     near = (view.reduced <= view.slack) & view.inside
     near[rows, chosen] = False
-    found = tuple(
+    closest = tuple(
         (
             view.name(int(g)),
             view.label(int(g), int(chosen[g])),
@@ -123,7 +123,7 @@ def overview(problem: Problem, allocation: Allocation, *, count: int = 20) -> Ov
         for g in order
         if math.isfinite(distance[g])
     )
-    return Overview(view.price, view.slack * view.unit, int(near.any(axis=1).sum()), view.instance.size, found)
+    return Overview(view.price, view.slack * view.unit, int(near.any(axis=1).sum()), view.instance.size, closest)
 
 
 def explain(problem: Problem, allocation: Allocation, group: str, *, solve_again: bool = True) -> Explanation:
@@ -174,11 +174,11 @@ def _alternative(view: Priced, group: str, place: int, column: int, solve_again:
     quantum = nearest_float(view.instance.quantum)
     here = int(view.choice[place])
     label = view.label(place, column)
-    found = None
+    other = None
     if solve_again:
         problem = view.instance.problem
-        found = answer_again(problem.revise(pins={group: label}), view.allocation)
-    objective = None if found is None else found.exact_objective
+        other = answer_again(problem.revise(pins={group: label}), view.allocation)
+    objective = None if other is None else other.exact_objective
     before = view.allocation.exact_objective
     assert before is not None
     return Alternative(
@@ -186,8 +186,8 @@ def _alternative(view: Priced, group: str, place: int, column: int, solve_again:
         cost_change=float(view.cost[place, column] - view.cost[place, here]) * quantum,
         damage_change=float(view.damage[place, column] - view.damage[place, here]),
         objective=objective,
-        increase=math.nan if found is None else math.inf if objective is None else nearest_float(objective - before),
-        proved=found is not None and found.status in (Status.OPTIMAL, Status.INFEASIBLE),
+        increase=math.nan if other is None else math.inf if objective is None else nearest_float(objective - before),
+        proved=other is not None and other.status in (Status.OPTIMAL, Status.INFEASIBLE),
     )
 
 

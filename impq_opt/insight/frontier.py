@@ -71,7 +71,7 @@ class Frontier(Held):
         """Column (size, K) among its own candidates that each free group's first member takes for each choice."""
         widths = self.instance.widths
         choices = (np.minimum(k, widths - 1) for k in range(int(widths.max())))
-        return np.stack([self.instance.lift(one)[self.instance.representatives] for one in choices], axis=1)
+        return np.stack([self.instance.lift(choice)[self.instance.representatives] for choice in choices], axis=1)
 
     def choice(self, place: int) -> IntArray:
         """Return the columns (G,) of breakpoint ``place``."""
@@ -110,13 +110,13 @@ class Frontier(Held):
         >>> [found.objective for found in frontier(problem).solve([1.0, 0.5, 0.3])]
         [4, 4, 7]
         """
-        found = []
+        answers = []
         with listening() as interrupt:  # one for all bounds: those to come after it get no answer, at once
             for bound in map(exact_bound, bounds):
                 started = clock()
                 limits = Control(math.inf if time_limit is None else started + time_limit, interrupt=interrupt)
-                found.append(answer_prepared(self._prepared, bound, limits, started))
-        return found
+                answers.append(answer_prepared(self._prepared, bound, limits, started))
+        return answers
 
     @cached_property
     def _prepared(self) -> Prepared:

@@ -48,8 +48,8 @@ def network_graph(problem: Problem) -> nx.Graph:
         _add(graph, names.labels[int(label_of[weight])], other, macs=macs)
     for tie in problem.ties:
         labels = list(dict.fromkeys(names.labels[int(label_of[g])] for g in tie))
-        for one, other in pairwise(labels):
-            _add(graph, one, other, tied=True)
+        for left, right in pairwise(labels):
+            _add(graph, left, right, tied=True)
     return graph
 
 
@@ -73,11 +73,11 @@ def _reads(problem: Problem) -> list[tuple[int, int, int]]:
     return [(int(rows[f, 0]), int(rows[f, 1]), int(t)) for f, t in sorted(zip(first, total, strict=True))]
 
 
-def _add(graph: nx.Graph, one: str, other: str, **data: Any) -> None:
-    if graph.has_edge(one, other):
-        graph.edges[one, other].update(data)
+def _add(graph: nx.Graph, first: str, second: str, **data: Any) -> None:
+    if graph.has_edge(first, second):
+        graph.edges[first, second].update(data)
     else:
-        graph.add_edge(one, other, **data)
+        graph.add_edge(first, second, **data)
 
 
 def graph_svg(problem: Problem, bits: Any = None) -> str:
@@ -96,7 +96,7 @@ def graph_svg(problem: Problem, bits: Any = None) -> str:
         ".t{stroke:#c2571a;stroke-dasharray:4 3}.h{font-weight:600}</style>",
         f'<text class="h" x="{_LEFT}" y="24">activations</text><text class="h" x="{_RIGHT}" y="24">layers</text>',
     ]
-    parts += [_edge(graph, height, one, other) for one, other in graph.edges]
+    parts += [_edge(graph, height, first, second) for first, second in graph.edges]
     parts += [_box(problem, graph, height, label, bits) for label in height]
     return "\n".join([*parts, "</svg>", ""])
 
@@ -131,20 +131,20 @@ def _middle(height: dict[str, float], label: str) -> float:
     return _TOP + height[label] * _ROW + 11
 
 
-def _edge(graph: nx.Graph, height: dict[str, float], one: str, other: str) -> str:
-    data = graph.edges[one, other]
-    y_one, y_other = _middle(height, one), _middle(height, other)
-    kinds = {graph.nodes[one]["kind"] == "weight", graph.nodes[other]["kind"] == "weight"}
+def _edge(graph: nx.Graph, height: dict[str, float], first: str, second: str) -> str:
+    data = graph.edges[first, second]
+    y_first, y_second = _middle(height, first), _middle(height, second)
+    kinds = {graph.nodes[first]["kind"] == "weight", graph.nodes[second]["kind"] == "weight"}
     if len(kinds) == 1:  # a tie on one side: an arc beside the boxes
         side = _RIGHT if True in kinds else _LEFT + _BOX
         out = side + (-60 if True in kinds else 60)
-        return f'<path class="t" d="M{side} {y_one:g}C{out} {y_one:g} {out} {y_other:g} {side} {y_other:g}"/>'
-    if graph.nodes[one]["kind"] == "weight":
-        y_one, y_other = y_other, y_one
+        return f'<path class="t" d="M{side} {y_first:g}C{out} {y_first:g} {out} {y_second:g} {side} {y_second:g}"/>'
+    if graph.nodes[first]["kind"] == "weight":
+        y_first, y_second = y_second, y_first
     start, middle = _LEFT + _BOX, (_LEFT + _BOX + _RIGHT) / 2
     title = f"<title>{data['macs']:,} multiply-accumulates</title>" if "macs" in data else ""
     style = ' class="t"' if data.get("tied") else ""
-    curve = f"M{start} {y_one:g}C{middle:g} {y_one:g} {middle:g} {y_other:g} {_RIGHT} {y_other:g}"
+    curve = f"M{start} {y_first:g}C{middle:g} {y_first:g} {middle:g} {y_second:g} {_RIGHT} {y_second:g}"
     return f'<path{style} d="{curve}">{title}</path>'
 
 

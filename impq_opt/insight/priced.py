@@ -159,10 +159,10 @@ class Priced:
 
     def candidates(self, place: int) -> tuple[Candidate, ...]:
         reduced = self.reduced[place]
-        found = []
+        steps = []
         for column in range(int(self.instance.widths[place])):
             chosen = column == int(self.choice[place])
-            found.append(
+            steps.append(
                 Candidate(
                     label=self.label(place, column),
                     cost=float(self.cost[place, column]) * nearest_float(self.instance.quantum),
@@ -172,7 +172,7 @@ class Priced:
                     near_tie=not chosen and bool(reduced[column] <= self.slack),
                 )
             )
-        return tuple(found)
+        return tuple(steps)
 
     def steps(self, place: int) -> list[int]:
         """Return the columns of the next fewer and the next more bits, as there are."""
@@ -208,12 +208,12 @@ def _prices(problem: Problem, allocation: Allocation) -> tuple[dict[str, float],
     if certificate is not None and any(certificate.multipliers.values()):
         return dict(certificate.multipliers), certificate.dual_bound
     try:
-        found = answer_again(problem, allocation, solver="lagrangian")
+        answer = answer_again(problem, allocation, solver="lagrangian")
     except ImpqError:
-        found = allocation
-    if found.certificate is None:
+        answer = allocation
+    if answer.certificate is None:
         return {}, -math.inf
-    return dict(found.certificate.multipliers), found.certificate.dual_bound
+    return dict(answer.certificate.multipliers), answer.certificate.dual_bound
 
 
 def answer_again(

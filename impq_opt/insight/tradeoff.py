@@ -89,11 +89,11 @@ def tradeoff(
         raise OptionError("must be two different costs", where="against", value=against)
     problem.cost(against)
     levels: Sequence[float | Fraction | None] = tuple(bounds) or (None,)
-    found: list[TradeoffPoint] = []
+    frontier: list[TradeoffPoint] = []
     for number, bound in enumerate(levels):
         told = _counter(progress, number * (points + 1), len(levels) * (points + 1))
-        found += _undominated(_sweep(problem, minimize, against, bound, points, time_limit, told))
-    return tuple(found)
+        frontier += _undominated(_sweep(problem, minimize, against, bound, points, time_limit, told))
+    return tuple(frontier)
 
 
 def _counter(progress: Callable[[int, int], None] | None, start: int, total: int) -> Callable[[], None]:

@@ -142,6 +142,8 @@ def measure(
     )  # fmt: skip
     law = chosen.law(survey, result.mean, result.stderr)
     zero = zero_damages(law, Candidates((survey.bits,)))
+    if zero.any():
+        zero &= ~survey.exact  # rounding does nothing to these: no damage is known without a gradient
     unmeasured = unheard(survey, dataset, zero, seed=sampling.seed)
     if not result.mean.any():
         raise _nothing_measured(bool(unmeasured.any()))
@@ -180,6 +182,7 @@ def survey_of(
     home = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     traced = trace(network, prepare(example, home), residual=residual)
     place = torch.device(device)
+    traced.widen()
     traced.to(place)
     batches = (prepare(data.rows(rows)[0], place) for rows in order.split(32))
     return Survey(
@@ -223,7 +226,8 @@ def _record(survey: Survey, chunks: Chunks, result: Replicates, metric: str) -> 
         "groups": survey.grouping.kind if survey.grouping.kind != "block" else f"block of {survey.grouping.size}",
         "weight_ranges": "as the grids say" if special else "2 max |w| of each output kernel",
         "activation_ranges": f"{rules.count('batch-norm')} by batch-norm (beta + 6 |gamma|), "
-        f"{rules.count('measured')} by the largest of {min(CALIBRATION, len(chunks.data))} samples",
+        + (f"{rules.count('rectifier')} by where their rectifier ends, " if "rectifier" in rules else "")
+        + f"{rules.count('measured')} by the largest of {min(CALIBRATION, len(chunks.data))} samples",
         "input": survey.network.module.takes,
         "signed": [site.name for site in survey.network.activations if survey.ranges[site.name].signed],
         "classes": survey.network.classes,
@@ -239,6 +243,9 @@ def _record(survey: Survey, chunks: Chunks, result: Replicates, metric: str) -> 
             "of_the_top_sample": pool.tail_share(0),
             "ties": pool.ties,
         }
+    if survey.network.stored:
+        names = sorted({str(kind).removeprefix("torch.") for kind in survey.network.stored.values()})
+        record["computed_in"] = f"float32, from parameters in {' and '.join(names)}"
     if sampling.look != Sampling().look:
         record["look"] = sampling.look
     if survey.network.logits_at:
@@ -266,7 +273,7 @@ def _nothing_measured(heard: bool) -> DataError:
         return DataError(
             "the logits depend on its weights, and no gradient reaches any of them",
             where="network",
-            hint="does its forward run under no_grad, or detach what it returns?",
+            hint="is there a sign, a rounding or a comparison on every way to the logits?",
         )
     return DataError(
         "no group has any effect on any decision",

@@ -93,7 +93,7 @@ def _reads(survey: Survey) -> tuple[IntArray, IntArray, IntArray]:
 
 def _sources(site: WeightSite, place: Mapping[str, int], sizes: IntArray) -> dict[int, int]:
     """Return the multiply-accumulates of a weight by what it reads; the network's input, -1, comes first."""
-    found: dict[int, int] = {}
+    counted: dict[int, int] = {}
     for use in site.uses:
         sources = [place[node] for node in use.reads] or [-1]
         # A concatenation is read in proportion to what each part brings.
@@ -101,8 +101,8 @@ def _sources(site: WeightSite, place: Mapping[str, int], sizes: IntArray) -> dic
         counts = [use.macs * e // sum(elements) for e in elements]
         counts[0] += use.macs - sum(counts)
         for source, count in zip(sources, counts, strict=True):
-            found[source] = found.get(source, 0) + count
-    return dict(sorted(found.items(), key=lambda item: item[0] != -1))
+            counted[source] = counted.get(source, 0) + count
+    return dict(sorted(counted.items(), key=lambda item: item[0] != -1))
 
 
 def _steps(survey: Survey) -> IntArray:

@@ -95,9 +95,9 @@ def _dimension(node: fx.Node, place: int | None) -> int:
     """Return where the samples are in the output of a call."""
     if place is not None:
         node = next(user for user in node.users if user.args[1] == place)
-    found = batch_place(node)
-    assert found is not None  # such calls are no uses of weights
-    return found[0]
+    batch = batch_place(node)
+    assert batch is not None  # such calls are no uses of weights
+    return batch[0]
 
 
 def _part(name: Any, value: Any, sample: int, wide: torch.dtype) -> Any:
@@ -105,8 +105,8 @@ def _part(name: Any, value: Any, sample: int, wide: torch.dtype) -> Any:
         return value
     value = value.detach()
     value = value.to(wide) if value.is_floating_point() else value
-    found = batch_place(name)
-    return value if found is None else value.narrow(found[0], sample, 1)
+    batch = batch_place(name)
+    return value if batch is None else value.narrow(batch[0], sample, 1)
 
 
 def _is_leaf(value: Any) -> bool:

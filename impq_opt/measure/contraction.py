@@ -98,11 +98,11 @@ def gradients(grad: Tensor, x: Tensor, weight: tuple[int, ...], use: Use) -> Ite
         return
     step = max(1, _PORTION // max(math.prod(weight), x[0].numel(), grad[0].numel()))
     for rows in range(0, len(grad), step):
-        one, other = grad[rows : rows + step].contiguous(), x[rows : rows + step].contiguous()
-        count = len(one)
+        slopes, inputs = grad[rows : rows + step].contiguous(), x[rows : rows + step].contiguous()
+        count = len(slopes)
         wide = (count * weight[0], *weight[1:])
-        found = _convolution(one.flatten(0, 1)[None], other.flatten(0, 1)[None], wide, use, count * use.groups)
-        yield found.reshape(count, weight[0], -1)
+        products = _convolution(slopes.flatten(0, 1)[None], inputs.flatten(0, 1)[None], wide, use, count * use.groups)
+        yield products.reshape(count, weight[0], -1)
 
 
 def _convolution(grad: Tensor, x: Tensor, weight: tuple[int, ...], use: Use, groups: int) -> Tensor:
@@ -111,7 +111,7 @@ def _convolution(grad: Tensor, x: Tensor, weight: tuple[int, ...], use: Use, gro
     if any(p[0] != p[1] for p in use.padding):  # torch pads evenly: pad here instead
         x = functional.pad(x, [p for pair in reversed(use.padding) for p in pair])
         before = [0] * use.dimensions
-    found: Tensor = torch.ops.aten.convolution_backward(
+    gradient: Tensor = torch.ops.aten.convolution_backward(
         grad,
         x,
         x.new_empty(weight),
@@ -124,7 +124,7 @@ def _convolution(grad: Tensor, x: Tensor, weight: tuple[int, ...], use: Use, gro
         groups,
         [False, True, False],
     )[1]
-    return found
+    return gradient
 
 
 def _direct(g: Tensor, u: Tensor) -> Tensor:

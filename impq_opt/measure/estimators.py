@@ -111,14 +111,14 @@ class Estimator:
             propagate(taps, logits, combinations, total)
         return total
 
-    def _coefficients(self, found: Margins, generator: torch.Generator) -> Iterator[Tensor]:
+    def _coefficients(self, gaps: Margins, generator: torch.Generator) -> Iterator[Tensor]:
         if self.name == "exact":
-            yield from one_by_one(found)
+            yield from one_by_one(gaps)
         elif self.name == "top":
-            yield from top(found, self.margins)
+            yield from top(gaps, self.margins)
         else:
             for _ in range(self.probes):
-                yield random_signs(found, generator) / self.probes**0.5
+                yield random_signs(gaps, generator) / self.probes**0.5
 
 
 def propagate(taps: Taps, logits: Tensor, combinations: Iterator[Tensor], total: Squares) -> None:

@@ -47,7 +47,7 @@ def margins(logits: Tensor) -> Margins:
     DataError
         A logit is not a number, or all classes of a sample are masked.
     """
-    logits = logits.detach().float()
+    logits = logits.detach().to(torch.promote_types(logits.dtype, torch.float32))
     wrong = ~(torch.isfinite(logits) | logits.isneginf()) | logits.isneginf().all(1, keepdim=True)
     if bool(wrong.any()):
         row = int(wrong.any(1).nonzero()[0])
@@ -65,7 +65,7 @@ def margins(logits: Tensor) -> Margins:
     return Margins(predicted, inverse, int(tied.sum()))
 
 
-def random_signs(found: Margins, generator: torch.Generator) -> Tensor:
+def random_signs(gaps: Margins, generator: torch.Generator) -> Tensor:
     """Return coefficients of the smallest margin of every sample alone, or of all its others with random signs.
 
     Which of the two is drawn with chances in proportion to ``1 / margin^2``, and weighed by their inverse. Where one
@@ -73,25 +73,25 @@ def random_signs(found: Margins, generator: torch.Generator) -> Tensor:
     it and them, most of what signs at all margins vary by. (Drawing one margin always varies as little, but leaves
     kernels of the last layer, which one class alone reads, without any value where there are a thousand of them.)
     """
-    squares = found.inverse.square()
-    smallest = found.inverse.argmax(1, keepdim=True)
+    squares = gaps.inverse.square()
+    smallest = gaps.inverse.argmax(1, keepdim=True)
     share = squares.gather(1, smallest) / squares.sum(1, keepdim=True).clamp_min(torch.finfo(squares.dtype).tiny)
     alone = torch.rand(share.shape, generator=generator).to(share.device) < share
     signs = torch.randint(0, 2, squares.shape, generator=generator, dtype=torch.int8).to(share.device) * 2 - 1
-    one = torch.zeros_like(squares).scatter_(1, smallest, 1.0)
-    return found.combine(torch.where(alone, one * share.rsqrt(), signs * (1 - one) * (1 - share).rsqrt()))
+    first = torch.zeros_like(squares).scatter_(1, smallest, 1.0)
+    return gaps.combine(torch.where(alone, first * share.rsqrt(), signs * (1 - first) * (1 - share).rsqrt()))
 
 
-def one_by_one(found: Margins) -> Iterator[Tensor]:
+def one_by_one(gaps: Margins) -> Iterator[Tensor]:
     """Yield coefficients for one margin of every sample at a time, until each other class had its turn."""
-    yield from top(found, found.inverse.shape[1] - 1)
+    yield from top(gaps, gaps.inverse.shape[1] - 1)
 
 
-def top(found: Margins, count: int) -> Iterator[Tensor]:
+def top(gaps: Margins, count: int) -> Iterator[Tensor]:
     """Yield coefficients for the smallest margin of every sample, then the next, up to ``count``."""
     # Ties and the winner have inverse 0 and come last.
-    order = found.inverse.argsort(dim=1, descending=True, stable=True)
-    for place in range(min(count, found.inverse.shape[1] - 1)):
-        chosen = torch.zeros_like(found.inverse).scatter_(1, order[:, place : place + 1], 1.0)
-        if bool((chosen * found.inverse).any()):
-            yield found.combine(chosen)
+    order = gaps.inverse.argsort(dim=1, descending=True, stable=True)
+    for place in range(min(count, gaps.inverse.shape[1] - 1)):
+        chosen = torch.zeros_like(gaps.inverse).scatter_(1, order[:, place : place + 1], 1.0)
+        if bool((chosen * gaps.inverse).any()):
+            yield gaps.combine(chosen)

@@ -128,15 +128,15 @@ def look_at(
     """
     if not 0 <= concede < 1:
         raise OptionError("must be a share of the samples, at least 0 and below 1", where="concede", value=concede)
-    found = _look(network, data, rows, batch, bf16)
+    looked = _look(network, data, rows, batch, bf16)
     if bf16:
-        found[found[:, 2] > 0, 1] = 0.0  # what is tied in bfloat16 may not be
-        exact, trial = _look(network, data, rows[:_TRIAL], batch, False)[:, 1], found[:_TRIAL, 1]
+        looked[looked[:, 2] > 0, 1] = 0.0  # what is tied in bfloat16 may not be
+        exact, trial = _look(network, data, rows[:_TRIAL], batch, False)[:, 1], looked[:_TRIAL, 1]
         error = torch.where(trial > 0, (exact - trial).abs(), 0.0).max()
-        nearest = found[:, 1].sort().values[int(concede * len(rows))]
-        again = (found[:, 1] <= nearest + _FAR * error).nonzero()[:, 0]
-        found[again] = _look(network, data, rows[again], batch, False)
-    tail, smallest, ties = found[:, 0], found[:, 1], int(found[:, 2].sum())
+        nearest = looked[:, 1].sort().values[int(concede * len(rows))]
+        again = (looked[:, 1] <= nearest + _FAR * error).nonzero()[:, 0]
+        looked[again] = _look(network, data, rows[again], batch, False)
+    tail, smallest, ties = looked[:, 0], looked[:, 1], int(looked[:, 2].sum())
     if not bool(tail.any()):
         raise DataError("all logits of every sample are equal", where="network", hint="it decides nothing to measure")
     conceded = torch.zeros(len(rows), dtype=torch.bool)
@@ -148,16 +148,16 @@ def _look(network: Network, data: Dataset, rows: Tensor, batch: int, bf16: bool)
     """Return sum_i 1 / margin_i^2, the smallest margin, and the ties of each row (n, 3)."""
     device = next(iter(network.tensors.values())).device
     rank, processes = world()
-    found = torch.zeros(len(rows), 3, dtype=torch.float64)
+    looked = torch.zeros(len(rows), 3, dtype=torch.float64)
     for place in range(rank * batch, len(rows), processes * batch):
         x, _ = data.rows(rows[place : place + batch])
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             logits = network.logits(prepare(x, device))
         inverse = margins(logits).inverse.double()
         parts = inverse.square().sum(1), 1 / inverse.amax(1), (inverse == 0).sum(1) - 1 - logits.isneginf().sum(1).cpu()
-        found[place : place + batch] = torch.stack(parts, dim=1)
-    _sum(found)
-    return found
+        looked[place : place + batch] = torch.stack(parts, dim=1)
+    _sum(looked)
+    return looked
 
 
 def world() -> tuple[int, int]:

@@ -9,7 +9,8 @@ weights that lie on a grid already): equal weights have equal errors, which add 
 * their *square*: 12 mean(u^2).
 
 All are means over the kernels of a weight, and looked at where errors of smooth weights are noise, at 4, 6 and 8 bits.
-At fewer bits errors of any weights depend on the weights, to a degree that the bound has always passed over.
+At fewer bits errors of any weights depend on the weights, to a degree that the bound has always passed over. Weights in
+half precision are looked at at 4 and 6 bits: at 8 the type's own rounding counts, which can double the squared error.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from impq_opt.errors import DataError, nearest
+from impq_opt.measure.shifts import rounded
 from impq_opt.quantize.methods import Method, load_method
 
 __all__ = ["AUTO", "Premise", "examine", "grids_of"]
@@ -82,30 +85,28 @@ class Premise:
         return "; ".join(parts)
 
 
-def examine(weight: Tensor, method: Method) -> Premise:
-    """Look at the errors that ``method`` makes of ``weight`` (out, ...), one range to an output kernel or tensor."""
+def examine(weight: Tensor, method: Method, stored: torch.dtype | None = None) -> Premise:
+    """Look at the errors that ``method`` makes of ``weight`` (out, ...), which the network has in type ``stored``."""
     spans = method.spans(weight)
     kernels = weight.detach().flatten(1)
     alive = kernels.abs().amax(1) > 0
     if spans is None or not bool(alive.any()):
         return Premise(uniform=spans is not None, zeros=_zeros(kernels[alive]))
     values = kernels[alive].double()
-    found = [_statistics(values, rounded[alive], spans[alive]) for rounded in _units(weight, method, spans)]
-    total, scale, square = (torch.tensor(column) for column in zip(*found, strict=True))
+    widths = _WIDTHS if stored in (None, torch.float32, torch.float64) else _WIDTHS[:-1]
+    units = (_units(weight, method, spans, bits, stored) for bits in widths)
+    statistics = [_statistics(values, unit[alive], spans[alive]) for unit in units]
+    total, scale, square = (torch.tensor(column) for column in zip(*statistics, strict=True))
     farthest = float(square[(square - 1).abs().argmax()])
     slack = max(_SQUARE, 5 * _SPREAD / values.numel() ** 0.5)
     return Premise(float(total.max()), float(scale.max()), farthest, _zeros(values), slack)
 
 
-def _units(weight: Tensor, method: Method, spans: Tensor) -> list[Tensor]:
-    """Return the errors of every kernel in steps (out, n), at each of the widths."""
-    errors = []
-    for bits in _WIDTHS:
-        quantizer = method.quantizer(weight.shape, [bits], [weight.numel()]).to(weight.device)
-        with torch.no_grad():
-            error = (quantizer(weight.detach()).double() - weight.detach().double()).flatten(1)
-        errors.append(error / (spans * 2.0**-bits).clamp_min(torch.finfo(torch.float64).tiny)[:, None])
-    return errors
+def _units(weight: Tensor, method: Method, spans: Tensor, bits: int, stored: torch.dtype | None) -> Tensor:
+    """Return the errors of every kernel in steps (out, n)."""
+    value = rounded(weight, method, bits, np.array([weight.numel()]), stored)
+    error = (value.double() - weight.detach().double()).flatten(1)
+    return error / (spans * 2.0**-bits).clamp_min(torch.finfo(torch.float64).tiny)[:, None]
 
 
 def _statistics(values: Tensor, units: Tensor, spans: Tensor) -> tuple[float, float, float]:

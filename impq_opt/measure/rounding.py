@@ -25,7 +25,8 @@ __all__ = [
 
 def rounded_weight(survey: Survey, site: WeightSite, bits: float) -> Tensor:
     """Return all weights of a site at one precision, on the site's grid."""
-    return rounded(survey.network.weight_tensor(site), survey.grid(site), bits, survey.grouping.sizes(site))
+    weight, stored = survey.network.weight_tensor(site), survey.network.stored_type(site)
+    return rounded(weight, survey.grid(site), bits, survey.grouping.sizes(site), stored)
 
 
 def kernel_errors(survey: Survey, site: WeightSite) -> Tensor:

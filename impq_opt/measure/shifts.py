@@ -13,25 +13,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from impq_opt.measure.contraction import gradients
 from impq_opt.measure.grouping import Grouping
 from impq_opt.quantize.methods import MOST_BITS, Method
-from impq_opt.tracing.sites import Use, WeightSite
+from impq_opt.tracing.sites import WeightSite
 from impq_opt.types import IntArray
 
 __all__ = ["Shifts", "rounded", "rounding_errors"]
 
 
-def rounded(weight: Tensor, method: Method, bits: float, sizes: IntArray) -> Tensor:
-    """Return ``weight`` with all its groups, of ``sizes`` (G,), at one precision."""
+def rounded(weight: Tensor, method: Method, bits: float, sizes: IntArray, stored: torch.dtype | None = None) -> Tensor:
+    """Return ``weight`` with all its groups, of ``sizes`` (G,), at one precision.
+
+    ``stored`` is the type that the network has it in, to which rounded weights are rounded as well.
+    """
     quantizer = method.quantizer(weight.shape, np.full(len(sizes), bits), sizes).to(weight.device)
     with torch.no_grad():
-        value: Tensor = quantizer(weight.detach())
-    return value
+        value: Tensor = quantizer(weight.detach().to(stored or weight.dtype))
+    return value.to(weight.dtype)
 
 
-def rounding_errors(weight: Tensor, method: Method, bits: Sequence[float], sizes: IntArray) -> Tensor:
-    """Return the errors (K, out, inputs) at each precision.
+def rounding_errors(
+    weight: Tensor, method: Method, bits: Sequence[float], sizes: IntArray, stored: torch.dtype | None = None
+) -> Tensor:
+    """Return the errors (K, out, inputs) at each precision, of weights that the network has in the type ``stored``.
 
     Where there is no quantizer of a precision, because it is not whole or above 16 bits, they are those of the next one
     below, as much smaller as steps are.
@@ -40,7 +44,7 @@ def rounding_errors(weight: Tensor, method: Method, bits: Sequence[float], sizes
     errors = []
     for width in bits:
         whole = float(min(max(1.0, np.floor(width)), MOST_BITS))
-        error = (rounded(weight, method, whole, sizes) - exact).flatten(1)
+        error = (rounded(weight, method, whole, sizes, stored) - exact).flatten(1)
         errors.append(error if whole == width else error * 2.0 ** (whole - width))
     return torch.stack(errors)
 
@@ -58,10 +62,6 @@ class Shifts:
 
     grouping: Grouping
     errors: Mapping[str, Tensor]
-
-    def of_layer(self, site: WeightSite, grad: Tensor, x: Tensor, use: Use) -> Tensor:
-        """Return the shifts (n, groups, K) of each sample from a layer's input and the gradient of its output."""
-        return torch.cat([self.of_gradient(site, part) for part in gradients(grad, x, site.shape, use)])
 
     def of_gradient(self, site: WeightSite, gradient: Tensor) -> Tensor:
         """Return the shifts (n, groups, K) for gradients (n, out, inputs) of the weights."""

@@ -1,7 +1,7 @@
 """Groups whose damage came out at exactly 0: those without an effect, and those that no gradient reaches.
 
-Behind ``detach``, ``no_grad``, a sign, a rounding or a comparison the gradient is 0 whatever the tensor does to the
-logits: such a 0 is no measurement. So noise as large as that of the fewest bits is put on the group, and the logits
+Behind a sign, a rounding or a comparison the gradient is 0 whatever the tensor does to the logits: such a 0 is no
+measurement. So noise as large as that of the fewest bits is put on the group, and the logits
 are looked at. Where they change, the group's damage is unknown; where they do not, on all of the samples, its 0 is
 what they say: weights that are all zero, kernels behind a rectifier that lets nothing through.
 """

@@ -23,7 +23,7 @@ from impq_opt.measure.shifts import Shifts, rounding_errors
 from impq_opt.quantize.methods import Method, load_method
 from impq_opt.tracing.graph import Network
 from impq_opt.tracing.sites import ActivationSite, WeightSite
-from impq_opt.types import FloatArray
+from impq_opt.types import BoolArray, FloatArray
 
 __all__ = ["ActivationRange", "Survey", "calibrate"]
 
@@ -37,9 +37,9 @@ class ActivationRange:
     span : float
         The clip value of an unsigned quantizer on [0, span]; the full width of a symmetric one on [-span/2, span/2].
     signed : bool
-    rule : {"batch-norm", "measured"}
-        Where it comes from: the largest ``beta + 6 |gamma|`` of the batch-norm in front of the rectifier, or the
-        largest value of the calibration samples.
+    rule : {"batch-norm", "rectifier", "measured"}
+        Where it comes from: the largest ``beta + 6 |gamma|`` of the batch-norm in front of the rectifier, the end of
+        ReLU6 and its like, or the largest value of the calibration samples.
     """
 
     span: float
@@ -73,7 +73,7 @@ def _range(site: ActivationSite, low: float, high: float) -> ActivationRange:
     if low < 0:
         return ActivationRange(2 * max(-low, high), True, "measured")
     if math.isfinite(site.clip):
-        return ActivationRange(site.clip, False, "batch-norm")
+        return ActivationRange(site.clip, False, site.rule)
     return ActivationRange(high or 1.0, False, "measured")
 
 
@@ -140,12 +140,12 @@ class Survey:
     @cached_property
     def kernel_spans(self) -> dict[str, Tensor]:
         """Range (out,) of the quantizer of every output kernel, by weight site."""
-        found = {}
+        ranges = {}
         for site in self.network.weights:
             weight = self.network.weight_tensor(site)
             spans = self.grid(site).spans(weight)
-            found[site.name] = kernel_ranges(weight) if spans is None else spans
-        return found
+            ranges[site.name] = kernel_ranges(weight) if spans is None else spans
+        return ranges
 
     def rows(self, site: WeightSite) -> slice:
         """Return the groups of a weight site."""
@@ -161,12 +161,26 @@ class Survey:
         """What the rounding errors of every weight site look like."""
         if self.assume_noise:
             return {site.name: Premise() for site in self.network.weights}
-        return {s.name: examine(self.network.weight_tensor(s), self.grid(s)) for s in self.network.weights}
+        network = self.network
+        return {
+            s.name: examine(network.weight_tensor(s), self.grid(s), network.stored_type(s)) for s in network.weights
+        }
 
     @cached_property
     def unlike_noise(self) -> tuple[WeightSite, ...]:
         """The weight sites whose rounding errors are no noise: their damages rest on the errors as they are."""
         return tuple(site for site in self.network.weights if not self.premises[site.name].holds)
+
+    @cached_property
+    def exact(self) -> BoolArray:
+        """Which groups (G,) every candidate leaves as they are: all weights lie on the grid, and are not all 0."""
+        dead = np.zeros(len(self), dtype=bool)
+        errors = {} if self.shifts is None else self.shifts.errors
+        for site in self.unlike_noise:
+            squares = errors[site.name].double().square()
+            totals = self.grouping.sum(site, squares if self.grouping.fine else squares.sum(2))
+            dead[self.rows(site)] = (totals == 0).all(0).cpu().numpy()
+        return dead & (self.spans > 0)
 
     @cached_property
     def shifts(self) -> Shifts | None:
@@ -177,7 +191,24 @@ class Survey:
     def errors(self, site: WeightSite) -> Tensor:
         """Return the rounding errors (K, out, inputs) of a site at every candidate."""
         weight, sizes = self.network.weight_tensor(site), self.grouping.sizes(site)
-        return rounding_errors(weight, self.grid(site), self.bits, sizes)
+        return rounding_errors(weight, self.grid(site), self.bits, sizes, self.network.stored_type(site))
+
+    def squares_over_noise(self, bits: FloatArray) -> FloatArray:
+        """Return how many times ``step^2 / 12`` the mean squared error of each group (G,) is at its ``bits`` (G,).
+
+        1 where errors are noise; elsewhere as measured, of errors that are taken not to add up.
+        """
+        factors = np.ones(len(self))
+        for site in self.unlike_noise:
+            rows, weight = self.rows(site), self.network.weight_tensor(site)
+            widths, place = np.unique(bits[rows], return_inverse=True)
+            sizes, stored = self.grouping.sizes(site), self.network.stored_type(site)
+            squares = rounding_errors(weight, self.grid(site), widths.tolist(), sizes, stored).double().square()
+            totals = self.grouping.sum(site, squares if self.grouping.fine else squares.sum(2)).cpu().numpy()
+            assumed = np.square(self.spans[rows]) * 4.0 ** -bits[rows] / 12
+            measured = totals[place, np.arange(len(place))] / sizes
+            factors[rows] = np.divide(measured, assumed, out=np.ones(len(measured)), where=assumed > 0)
+        return factors
 
     def squares(self, x: Tensor, weights: Tensor, generator: torch.Generator) -> Squares:
         """Return the estimated sum over ``x`` (n, ...), times ``weights`` (n,), of squared gradients of the margins.
@@ -210,12 +241,12 @@ class Survey:
         rows = []
         for site in self.network.weights:
             factors = self.kernel_spans[site.name].square()[:, None] if weight is None else weight(site)
-            found = squares.weights.get(site.name)
-            if found is None:  # the logits do not depend on this layer
+            slopes = squares.weights.get(site.name)
+            if slopes is None:  # the logits do not depend on this layer
                 rows.append(np.zeros((math.prod(self.grouping.shape(site)), factors.shape[-1])))
                 continue
-            columns = factors.to(found).movedim(-1, 0)  # (C, out) or (C, out, inputs)
-            scaled = columns.reshape(*columns.shape, *(1,) * (found.ndim + 1 - columns.ndim)) * found
+            columns = factors.to(slopes).movedim(-1, 0)  # (C, out) or (C, out, inputs)
+            scaled = columns.reshape(*columns.shape, *(1,) * (slopes.ndim + 1 - columns.ndim)) * slopes
             rows.append(self.grouping.sum(site, scaled).T.cpu().numpy())
         for node in self.network.activations:
             column = [self.ranges[node.name].span ** 2] if activation is None else activation(node)

@@ -7,14 +7,14 @@ and one layer's gradient, less than a training step.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from impq_opt.measure.calls import call_gradients, is_table, table_squares
-from impq_opt.measure.contraction import batch_gradient, kernel_norms, weight_gradient, weight_squares
+from impq_opt.measure.contraction import batch_gradient, gradients, kernel_norms, weight_gradient, weight_squares
 from impq_opt.measure.shifts import Shifts
 from impq_opt.tracing.graph import Network
 from impq_opt.tracing.sites import ActivationSite, Use, WeightSite
@@ -108,17 +108,17 @@ class Taps:
             grad, inputs = grad.detach(), x.to(grad.dtype)
             if self.whole:
                 gradient = batch_gradient(grad, inputs, site.shape, use)
-                self._shift(site, use, scale, gradient=gradient)
+                self._shift(site, [gradient], scale)
                 self._sum_up(site, gradient, scale)
                 return
             if crowded:
                 rows = weight_gradient(grad, inputs, site.shape, use)
                 gradient = layout.by_sample(rows, samples).sum(1)
-                self._shift(site, use, scale, gradient=gradient)
+                self._shift(site, [gradient], scale)
                 self._sum_up(site, gradient, scale)
                 return
             grad, inputs = layout.by_sample(grad, samples), layout.by_sample(inputs, samples)
-            self._shift(site, use, scale, layer=(grad, inputs))
+            self._shift(site, gradients(grad, inputs, site.shape, use), scale)
             if len(site.uses) > 1:
                 self._sum_up(site, weight_gradient(grad, inputs, site.shape, use), scale)
             elif self.fine:
@@ -137,6 +137,9 @@ class Taps:
             if torch.equal(grad, torch.zeros_like(grad)):  # an output that nobody reads
                 return
             grad = grad.detach()
+            each = call_gradients(self.network, site, use, inputs, grad, place)
+            whole = (sum(rows)[None] for rows in [each])  # type: ignore[index]
+            self._shift(site, whole if self.whole else (row[None] for row in each))
             alone = len(site.uses) == 1 and place is None and not self.whole
             if alone and is_table(self.network, use):
                 layout = self.network.layouts[use.node]
@@ -166,31 +169,23 @@ class Taps:
         self._partial[site.name] = uses + 1, total
         self.weights[site.name] = total.square().sum(0 if self.fine else 2)
 
-    def _shift(
-        self,
-        site: WeightSite,
-        use: Use,
-        scale: Tensor | None,
-        *,
-        gradient: Tensor | None = None,
-        layer: tuple[Tensor, Tensor] | None = None,
-    ) -> None:
-        """Add what the rounding errors of a weight do through one of its uses."""
+    def _shift(self, site: WeightSite, gradients: Iterable[Tensor], scale: Tensor | None = None) -> None:
+        """Add what the rounding errors of a weight do through one of its uses.
+
+        ``gradients`` (n, out, inputs) are those of some samples each, and read only where the errors are wanted.
+        """
         if self._errors is None or site.name not in self._errors.errors:
             return
-        shifts = self._errors if scale is None else self._errors.scaled(site, scale)
-        if gradient is not None:
-            part = shifts.of_gradient(site, gradient)
-        else:
-            assert layer is not None
-            part = shifts.of_layer(site, *layer, use)
+        errors = self._errors if scale is None else self._errors.scaled(site, scale)
+        part = torch.cat([errors.of_gradient(site, some) for some in gradients])
         self._sums[site.name] = self._sums[site.name] + part if site.name in self._sums else part
 
     def _activation_hook(self, site: ActivationSite, samples: int) -> Callable[[Tensor], None]:
         layout = self.network.layouts[site.node]
 
         def hook(grad: Tensor) -> None:
-            squares = layout.by_sample(grad.detach(), samples).flatten(1).float().square()
+            squares = layout.by_sample(grad.detach(), samples).flatten(1)
+            squares = squares.to(torch.promote_types(squares.dtype, torch.float32)).square()
             self.activations[site.name] = squares.sum(1)
 
         return hook

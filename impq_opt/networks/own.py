@@ -26,28 +26,28 @@ def own_network(name: str) -> nn.Module:
         Nothing of that name can be imported, it raises, or it is no network.
     """
     module, _, attribute = name.rpartition(":")
-    found = _imported(module, name)
+    network = _imported(module, name)
     for part in attribute.split("."):
         try:
-            found = getattr(found, part)
+            network = getattr(network, part)
         except AttributeError as error:
             raise OptionError("cannot be imported", where="network", value=name, hint=str(error)) from None
-    if not isinstance(found, nn.Module):
-        if not callable(found):
+    if not isinstance(network, nn.Module):
+        if not callable(network):
             raise OptionError(
-                "must be a torch module, or return one", where=f"network {name}", value=type(found).__name__
+                "must be a torch module, or return one", where=f"network {name}", value=type(network).__name__
             )
         try:
-            found = found()
+            network = network()
         except Exception as error:  # the caller's own code may raise anything
             first = (str(error).splitlines() or [""])[0]
             raise OptionError(
                 "could not be built", where=f"network {name}", value=f"{type(error).__name__}: {first}",
                 hint="it is called without arguments",
             ) from error  # fmt: skip
-    if not isinstance(found, nn.Module):
-        raise OptionError("must return a torch module", where=f"network {name}", value=type(found).__name__)
-    return unwrapped(found)
+    if not isinstance(network, nn.Module):
+        raise OptionError("must return a torch module", where=f"network {name}", value=type(network).__name__)
+    return unwrapped(network)
 
 
 def unwrapped(network: nn.Module) -> nn.Module:

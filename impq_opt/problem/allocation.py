@@ -209,7 +209,7 @@ class Allocation(Held):
     def bits(self) -> npt.NDArray[np.float64] | IntArray:
         """Precision (G,) of each group; integers where all candidates are whole."""
         bits = self.problem.candidates.bits(self._need())
-        whole = all(float(b).is_integer() for one in self.problem.candidates.sets for b in one)
+        whole = all(float(b).is_integer() for widths in self.problem.candidates.sets for b in widths)
         return held(bits.astype(np.int64) if whole else bits)
 
     @property

@@ -135,13 +135,13 @@ def _optional(groups: Sequence[Group], name: str) -> Any:
 def _reads(groups: Sequence[Group], names: GroupNames) -> Any:
     if not any(g.reads for g in groups):
         return None
-    found = []
+    places = []
     for place, group in enumerate(groups):
         try:
-            found.append(names.index_of(group.reads) if group.reads else -1)
+            places.append(names.index_of(group.reads) if group.reads else -1)
         except ProblemError as error:
             raise error.within(f"groups[{place}].reads") from None
-    return np.array(found, dtype=np.int64)
+    return np.array(places, dtype=np.int64)
 
 
 def _also_reads(groups: Sequence[Group], names: GroupNames) -> Any:
@@ -171,7 +171,7 @@ def restrict(
     """Return the fields of the problem with only the candidates in ``bits``; a group left without one is an error."""
     wanted = {float(b) for b in bits}
     old = layout.candidates
-    keep = [[k for k, b in enumerate(one) if float(b) in wanted] for one in old.sets]
+    keep = [[k for k, b in enumerate(widths) if float(b) in wanted] for widths in old.sets]
     for number, columns in enumerate(keep):
         members = old.members(number, len(layout))
         if not columns and len(members):
@@ -183,9 +183,9 @@ def restrict(
             )
     keep = [columns or [0] for columns in keep]
     candidates = Candidates(
-        tuple(tuple(one[k] for k in columns) for one, columns in zip(old.sets, keep, strict=True)),
+        tuple(tuple(widths[k] for k in columns) for widths, columns in zip(old.sets, keep, strict=True)),
         old.set_of,
-        tuple(tuple(one[k] for k in c) for one, c in zip(old.formats, keep, strict=True)) if old.formats else (),
+        tuple(tuple(widths[k] for k in c) for widths, c in zip(old.formats, keep, strict=True)) if old.formats else (),
         old.numbered,
     )
     take = _columns(candidates, keep)
@@ -218,7 +218,7 @@ def _columns(candidates: Candidates, keep: list[list[int]]) -> Callable[[Any], A
 
 def pin(layout: Layout, pins: Mapping[int, int], wanted: Mapping[str, float | str]) -> dict[int, int]:
     """Return ``pins`` and those ``wanted``, given as pattern to bits or format."""
-    found = dict(pins)
+    columns = dict(pins)
     for pattern, precision in wanted.items():
         for group in _select(layout, pattern, f"pins.{pattern}" if isinstance(pattern, str) else "pins").tolist():
             number = layout.candidates.number_of(group)
@@ -230,26 +230,26 @@ def pin(layout: Layout, pins: Mapping[int, int], wanted: Mapping[str, float | st
                     value=precision,
                     hint="it may take " + ", ".join(layout.candidates.labels(number)),
                 )
-            if found.get(group, column) != column:
+            if columns.get(group, column) != column:
                 raise ProblemError("is pinned twice", where=f"pins: {layout.names[group]}", value=precision)
-            found[group] = column
-    return found
+            columns[group] = column
+    return columns
 
 
 def tie(
     layout: Layout, ties: Iterable[tuple[int, ...]], wanted: Iterable[Sequence[str]]
 ) -> tuple[tuple[int, ...], ...]:
     """Return ``ties`` and those ``wanted``, given as patterns; labels of one shape are tied element by element."""
-    found = list(ties)
+    joined = list(ties)
     for place, patterns in enumerate(wanted):
         if isinstance(patterns, str) or not patterns:
             raise ProblemError("must be a list of names", where=f"ties[{place}]", value=patterns)
         chosen = [_select(layout, pattern, f"ties[{place}]") for pattern in patterns]
         if len(chosen) > 1 and len({len(c) for c in chosen}) == 1:
-            found += [tuple(int(g) for g in row) for row in zip(*chosen, strict=True)]
+            joined += [tuple(int(g) for g in row) for row in zip(*chosen, strict=True)]
         else:
-            found.append(tuple(int(g) for g in np.concatenate(chosen)))
-    return _merge(found)
+            joined.append(tuple(int(g) for g in np.concatenate(chosen)))
+    return _merge(joined)
 
 
 def _merge(ties: Iterable[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
@@ -263,14 +263,14 @@ def _merge(ties: Iterable[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
             group = parent[group]
         return group
 
-    for one in ties:
-        first = root(one[0])
-        for group in one[1:]:
+    for tie in ties:
+        first = root(tie[0])
+        for group in tie[1:]:
             parent[root(group)] = first
     members: dict[int, list[int]] = {}
     for group in sorted(parent):
         members.setdefault(root(group), []).append(group)
-    return tuple(tuple(one) for one in members.values() if len(one) > 1)
+    return tuple(tuple(tie) for tie in members.values() if len(tie) > 1)
 
 
 def _select(layout: Layout, pattern: str, where: str) -> Any:

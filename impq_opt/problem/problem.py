@@ -138,14 +138,14 @@ class Problem(Layout):
         ``fields`` are further fields of :class:`Problem`.
         """
         given = {"sizes": sizes, "sensitivities": sensitivities, "stderr": stderr, **_vectors(kinds, fields)}
-        found = align(given, names)
-        size_array = int_array(found.arrays["sizes"], "sizes")
+        aligned = align(given, names)
+        size_array = int_array(aligned.arrays["sizes"], "sizes")
         return cls(
-            names=group_names(found.names, len(size_array)),
+            names=group_names(aligned.names, len(size_array)),
             candidates=Candidates((precisions(bits, "bits"),)),
-            damage=PowerLaw(found.arrays["sensitivities"], found.arrays["stderr"]),
+            damage=PowerLaw(aligned.arrays["sensitivities"], aligned.arrays["stderr"]),
             sizes=size_array,
-            **fields | {name: array for name, array in found.arrays.items() if name in _VECTORS},
+            **fields | {name: array for name, array in aligned.arrays.items() if name in _VECTORS},
         )
 
     @classmethod
@@ -327,7 +327,7 @@ class Problem(Layout):
         yield "labels", self.names.labels
         yield "shapes", self.names.shapes
         yield "layers", self.names.layers
-        yield "candidates", tuple(tuple(float(b) for b in one) for one in self.candidates.sets)
+        yield "candidates", tuple(tuple(float(b) for b in widths) for widths in self.candidates.sets)
         yield "formats", self.candidates.formats
         yield "set_of", self.candidates.set_of
         if isinstance(self.damage, PowerLaw):
@@ -361,8 +361,8 @@ _VECTORS = ("kinds", "ranges", "macs", "reads", "lengths", "unmeasured")
 
 
 def _vectors(kinds: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
-    found = {name: fields[name] for name in _VECTORS if name in fields}
-    return found if kinds is None else found | {"kinds": kinds}
+    vectors = {name: fields[name] for name in _VECTORS if name in fields}
+    return vectors if kinds is None else vectors | {"kinds": kinds}
 
 
 def _whole_pins(pins: Mapping[int, int]) -> dict[int, int]:

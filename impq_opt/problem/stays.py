@@ -78,10 +78,10 @@ def check_stays(stays: Iterable[Stay]) -> tuple[Stay, ...]:
 
 def by_reason(stays: Iterable[Stay]) -> dict[tuple[str, int | Fraction], list[Stay]]:
     """Return what stays by reason and bits, in the order in which these first come."""
-    found: dict[tuple[str, int | Fraction], list[Stay]] = {}
+    alike: dict[tuple[str, int | Fraction], list[Stay]] = {}
     for stay in stays:
-        found.setdefault((stay.reason, stay.bits), []).append(stay)
-    return found
+        alike.setdefault((stay.reason, stay.bits), []).append(stay)
+    return alike
 
 
 @dataclass(frozen=True)

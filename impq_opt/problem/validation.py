@@ -51,14 +51,14 @@ def check_damage(layout: Layout, damage: PowerLaw | DamageTable) -> None:
             raise ProblemError("one value per group", where="stderr", value=(len(damage.stderr), len(layout)))
         _non_negative(layout, damage.sensitivity, "sensitivity", np.inf)
         return
-    for number, one in enumerate(layout.candidates.sets):
+    for number, widths in enumerate(layout.candidates.sets):
         if layout.candidates.set_of is None:
             table = damage.values
-            _non_negative(layout, table if table.shape[1] == len(one) else table[:, : len(one)], "damage")
+            _non_negative(layout, table if table.shape[1] == len(widths) else table[:, : len(widths)], "damage")
         else:
             members = layout.candidates.members(number, len(layout))
             if len(members):
-                _non_negative(layout, damage.values[members, : len(one)], "damage", groups=members)
+                _non_negative(layout, damage.values[members, : len(widths)], "damage", groups=members)
     allowed = damage.allowed(layout.candidates)
     if allowed is not None and not allowed.any(axis=1).all():
         raise ProblemError(

@@ -39,7 +39,7 @@ def conclude(
     *,
     believed: bool,
 ) -> Allocation:
-    """Check a claim and turn it into an allocation; the only place that sets a status.
+    """Check a claim and turn it into an allocation; the only place that sets the status of a claim.
 
     Parameters
     ----------

@@ -164,16 +164,19 @@ def _parametrize_all(
 
 def quantized_weights(network: nn.Module) -> dict[str, QuantizedWeight]:
     """Return the quantized weights of a network by name; a weight shared by several modules comes once."""
-    found: dict[str, QuantizedWeight] = {}
+    weights: dict[str, QuantizedWeight] = {}
     seen: set[int] = set()
     for prefix, module in network.named_modules():
         for name, chain in _chains(module):
-            quantizer, latent = chain[0], chain.original
-            if isinstance(quantizer, Quantizer) and id(latent) not in seen:
+            quantizer = chain[0]
+            if len(chain) != 1 or not isinstance(quantizer, Quantizer):
+                continue
+            latent = chain.original
+            if id(latent) not in seen:
                 seen.add(id(latent))
                 full = f"{prefix}.{name}" if prefix else name
-                found[full] = QuantizedWeight(full, latent, quantizer)
-    return found
+                weights[full] = QuantizedWeight(full, latent, quantizer)
+    return weights
 
 
 def activation_quantizers(network: nn.Module) -> dict[str, ActivationQuantizer]:
@@ -184,7 +187,8 @@ def activation_quantizers(network: nn.Module) -> dict[str, ActivationQuantizer]:
 def storage_bits(network: nn.Module) -> int:
     """Return the bits that hold the quantized weights: the problem's storage cost, counted on the tensors."""
     return sum(
-        int(np.dot(one.quantizer.group_bits, one.quantizer.group_sizes)) for one in quantized_weights(network).values()
+        int(np.dot(weight.quantizer.group_bits, weight.quantizer.group_sizes))
+        for weight in quantized_weights(network).values()
     )
 
 
@@ -197,12 +201,12 @@ def state_of(network: nn.Module, *, latent: bool) -> dict[str, Tensor]:
     weights = {id(one.latent): one for one in quantized_weights(network).values()}
     state: dict[str, Tensor] = {}
     for name, tensor in network.state_dict(keep_vars=True).items():
-        one = weights.get(id(tensor))
+        weight = weights.get(id(tensor))
         plain = name.replace(".parametrizations.", ".").removeprefix("parametrizations.").removesuffix(".original")
-        if one is None:
+        if weight is None:
             state[name] = tensor.detach()
         else:
-            state[plain] = tensor.detach() if latent else one.value
+            state[plain] = tensor.detach() if latent else weight.value
     return state
 
 

@@ -160,6 +160,8 @@ def pack(network: nn.Module, path: str | Path) -> PackedSize:
     ------
     OptionError
         The network has no quantized weight.
+    DataError
+        It holds what a packed file cannot: a weight that is computed otherwise, or a tensor that is not dense.
     FileError
         The file cannot be written.
     """
@@ -169,14 +171,18 @@ def pack(network: nn.Module, path: str | Path) -> PackedSize:
     tensors: dict[str, Tensor] = {}
     described = []
     sizes = {"scales": 0, "widths": 0, "padding": 0}
-    for name, one in weights.items():
-        parts = _packed_weight(one.latent, one.quantizer)
+    for name, weight in weights.items():
+        parts = _packed_weight(weight.latent, weight.quantizer)
         tensors |= {f"{name}#{part}": tensor for part, tensor in parts.items()}
-        described.append({"name": name, "shape": list(one.quantizer.shape)} | _described(one.latent, one.quantizer))
-        sizes["scales"] += one.quantizer.side_bits(one.latent)
+        described.append(
+            {"name": name, "shape": list(weight.quantizer.shape)} | _described(weight.latent, weight.quantizer)
+        )
+        sizes["scales"] += weight.quantizer.side_bits(weight.latent)
         sizes["widths"] += 8 * sum(t.nbytes for part, t in parts.items() if part in ("bits", "runs"))
-        sizes["padding"] += 8 * parts["codes"].nbytes - int(np.dot(one.quantizer.group_bits, one.quantizer.group_sizes))
-    others = _other_state(network, set(weights))
+        sizes["padding"] += 8 * parts["codes"].nbytes - int(
+            np.dot(weight.quantizer.group_bits, weight.quantizer.group_sizes)
+        )
+    others = _other_state(network)
     activations = [
         {"label": a.label, "bits": a.bits, "span": a.span, "signed": a.signed}
         for a in activation_quantizers(network).values()
@@ -294,13 +300,27 @@ def _described(latent: Tensor, quantizer: Quantizer) -> dict[str, Any]:
     return about if latent.dtype in exact else about | {"dtype": str(latent.dtype).removeprefix("torch.")}
 
 
-def _other_state(network: nn.Module, weights: set[str]) -> dict[str, Tensor]:
+def _other_state(network: nn.Module) -> dict[str, Tensor]:
     """Return what is not quantized, without the second names of shared tensors."""
     others: dict[str, Tensor] = {}
-    latent = {one.latent.data_ptr() for one in quantized_weights(network).values()}
-    for name, tensor in network.state_dict().items():
-        if tensor.data_ptr() not in latent or tensor.numel() == 0:
-            others[name] = tensor.detach().cpu().clone().contiguous()
+    written = {id(weight.latent) for weight in quantized_weights(network).values()}
+    for name, tensor in network.state_dict(keep_vars=True).items():
+        if id(tensor) in written:
+            continue
+        if "parametrizations" in name.split("."):
+            raise DataError(
+                "is computed by a parametrization other than its quantizer, which a packed file cannot hold",
+                where=f"network: {name.replace('parametrizations.', '').rpartition('.')[0]}",
+                hint="quantize the network that has it, and quantize will make it a plain weight",
+            )
+        if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
+            raise DataError(
+                "cannot be packed: only plain dense tensors with values can",
+                where=f"network: {name}",
+                value=type(tensor).__name__ if not isinstance(tensor, Tensor) else str(tensor.layout),
+            )
+        written.add(id(tensor))
+        others[name] = tensor.detach().cpu().clone().contiguous()
     return others
 
 
@@ -311,20 +331,20 @@ def _parts(name: str, tensors: Mapping[str, Tensor]) -> list[str]:
 
 def _unpacked(about: Mapping[str, Any], tensors: dict[str, Tensor]) -> Unpacked:
     state, widths = {}, {}
-    for one in about["weights"]:
-        name, shape = one["name"], tuple(one["shape"])
-        method = load_method(one["method"]) if "method" in one else MidRise(*(one[o] for o in _MID_RISE))
+    for entry in about["weights"]:
+        name, shape = entry["name"], tuple(entry["shape"])
+        method = load_method(entry["method"]) if "method" in entry else MidRise(*(entry[o] for o in _MID_RISE))
         bits = tensors.pop(f"{name}#bits").numpy()
         runs = tensors.pop(f"{name}#runs", None)
         sizes = np.full(len(bits), math.prod(shape) // len(bits)) if runs is None else runs.numpy()
         codes = unpack_codes(tensors.pop(f"{name}#codes").numpy(), np.repeat(bits, sizes))
         side = {part: tensors.pop(f"{name}#{part}") for part in _parts(name, tensors)}
         state[name] = method.quantizer(shape, bits, sizes).values(
-            torch.from_numpy(codes).reshape(shape), side, getattr(torch, one["dtype"]) if "dtype" in one else None
+            torch.from_numpy(codes).reshape(shape), side, getattr(torch, entry["dtype"]) if "dtype" in entry else None
         )
         widths[name] = bits
     activations = tuple(
-        ActivationQuantizer(one["bits"], one["span"], one["label"], signed=one["signed"])
-        for one in about["activations"]
+        ActivationQuantizer(entry["bits"], entry["span"], entry["label"], signed=entry["signed"])
+        for entry in about["activations"]
     )
     return Unpacked(state | tensors, widths, activations, about.get("input"), about["version"])

@@ -88,15 +88,15 @@ class Report:
     def figures(self) -> dict[str, Figure]:
         """The figures by key, in the order of the page."""
         what = sensitivity_name(self.allocation.problem)
-        found = [bits_figure(self.layers), spread_figure(self.layers), depth_figure(self.layers, what)]
-        found.append(size_figure(self.layers, what))
+        figures = [bits_figure(self.layers), spread_figure(self.layers), depth_figure(self.layers, what)]
+        figures.append(size_figure(self.layers, what))
         if self.curve is not None:
-            found.append(self.curve.figure(self.allocation, self.strategies))
+            figures.append(self.curve.figure(self.allocation, self.strategies))
         if self.measured:
-            found.append(mismatch_figure([(m.label, m.bound, m.gaussian, m.mismatch) for m in self.measured]))
+            figures.append(mismatch_figure([(m.label, m.bound, m.gaussian, m.mismatch) for m in self.measured]))
         if self.rounds:
-            found.append(_rounds_figure(self.rounds))
-        return {figure.key: figure for figure in found if figure is not None and figure.series}
+            figures.append(_rounds_figure(self.rounds))
+        return {figure.key: figure for figure in figures if figure is not None and figure.series}
 
 
 def _rounds_figure(records: Sequence[Mapping[str, Any]]) -> Figure:
@@ -125,11 +125,6 @@ def _rounds_figure(records: Sequence[Mapping[str, Any]]) -> Figure:
         "accuracy [%]",
         series,
     )
-
-
-def _bits(record: Mapping[str, Any]) -> float | None:
-    value = (record.get("effective_bits") or {}).get("weights")
-    return None if value is None else nearest_float(value)
 
 
 def _accuracy(record: Mapping[str, Any], part: str) -> float | None:

@@ -54,14 +54,14 @@ class Curve:
         """Return cost against damage, with the allocation and the strategies as points."""
         kept = "every" if self.total == len(self.cost) else f"{len(self.cost)} of {self.total}"
         series = [Series(f"convex hull ({kept} breakpoint{'s' * (kept != 'every')})", *self._xy(), "line")]
-        for name, style, found in (
-            ("exact points", "ring", [("exact", one) for one in self.exact]),
+        for name, style, points in (
+            ("exact points", "ring", [("exact", point) for point in self.exact]),
             ("strategies", "dots", [(s.name, s.allocation) for s in strategies]),
             ("this allocation", "ring", [("this allocation", allocation)]),
         ):
-            rows = [(label, one) for label, one in found if one.choice is not None and one.damage > 0]
+            rows = [(label, point) for label, point in points if point.choice is not None and point.damage > 0]
             if rows:
-                x, y = [one.damage for _, one in rows], [nearest_float(one.cost) for _, one in rows]
+                x, y = [point.damage for _, point in rows], [nearest_float(point.cost) for _, point in rows]
                 series.append(Series(name, x, y, style, [label for label, _ in rows]))
         return Figure(
             "frontier",
@@ -102,13 +102,13 @@ def thin(damage: FloatArray, most: int = 160) -> IntArray:
     return np.unique(np.concatenate([[0], np.minimum(places, len(damage) - 1), [len(damage) - 1]]))
 
 
-def curve(allocation: Allocation, found: Frontier, exact: Sequence[Allocation] = ()) -> Curve:
+def curve(allocation: Allocation, front: Frontier, exact: Sequence[Allocation] = ()) -> Curve:
     """Return the frontier ``found`` of ``allocation``'s problem, thinned out, with exact points."""
     index = LayerIndex(allocation.problem)
-    places = thin(found.damage)
-    bits = np.stack([index.mean_bits(found.choice(int(place))) for place in places])
-    name, unit = " + ".join(allocation.cost_weights), found.instance.row.unit
-    return Curve(index, found.cost[places], found.damage[places], bits, len(found), name, unit, exact)
+    places = thin(front.damage)
+    bits = np.stack([index.mean_bits(front.choice(int(place))) for place in places])
+    name, unit = " + ".join(allocation.cost_weights), front.instance.row.unit
+    return Curve(index, front.cost[places], front.damage[places], bits, len(front), name, unit, exact)
 
 
 def knee(cost: FloatArray, damage: FloatArray) -> int:

@@ -83,7 +83,7 @@ def depth_figure(layers: Sequence[Layer], what: str) -> Figure:
         f"The {what} of each layer, first layer left. Tall bars need precision.",
         "layer",
         what,
-        [one for one in series if one.x],
+        [line for line in series if line.x],
         y_log=True,
         ticks=names,
     )
@@ -118,7 +118,13 @@ def bits_figure(layers: Sequence[Layer]) -> Figure:
         if places:
             some = [layers[k] for k in places]
             series.append(
-                Series(name, [float(k) for k in places], [one.bits for one in some], "bars", [one.name for one in some])
+                Series(
+                    name,
+                    [float(k) for k in places],
+                    [layer.bits for layer in some],
+                    "bars",
+                    [layer.name for layer in some],
+                )
             )
     return Figure(
         "bits-by-depth",
@@ -161,7 +167,7 @@ def mismatch_figure(rows: Sequence[tuple[str, float, float | None, float]]) -> F
         if shown:
             xs, ys, labels = zip(*shown, strict=True)
             series.append(Series(name, xs, ys, "dots", labels))
-    ends = [v for one in series for v in (*one.x, *one.y)] or [0.1, 1.0]
+    ends = [v for line in series for v in (*line.x, *line.y)] or [0.1, 1.0]
     diagonal = [min(ends), max(ends)]
     return Figure(
         "bound-and-measured-mismatch",

@@ -43,7 +43,7 @@ def render_page(report: Report) -> str:
         ("rounds", "Rounds", _rounds(report)),
         ("provenance", "Provenance", _provenance(report)),
     ]
-    sections = [one for one in sections if one[2]]
+    sections = [section for section in sections if section[2]]
     links = "".join(f'<a href="#{key}">{title}</a>' for key, title, _ in sections)
     body = "".join(
         f'<section id="{key}" aria-labelledby="h-{key}"><h2 id="h-{key}">{title}</h2>{text}</section>'
@@ -142,49 +142,49 @@ def _numbers(figure: Figure) -> str:
 
 
 def _headline(report: Report) -> str:
-    found = report.allocation
-    least = " + ".join(found.cost_weights) if found.minimizes == "cost" else "damage"
-    limits = [] if found.bound is None else [f"damage at most {nearest_float(found.bound):g}"]
-    limits += [f"{name} at most {_cost(found, value)}" for name, value in found.budgets.items()]
+    answer = report.allocation
+    least = " + ".join(answer.cost_weights) if answer.minimizes == "cost" else "damage"
+    limits = [] if answer.bound is None else [f"damage at most {nearest_float(answer.bound):g}"]
+    limits += [f"{name} at most {_cost(answer, value)}" for name, value in answer.budgets.items()]
     question = f"least {least} with {' and '.join(limits)}, over" if limits else "an allocation of"
-    status = found.status.value
-    return f'<p><span class="badge {status}">{status}</span> {_text(question)} {len(found.problem):,} groups.</p>'
+    status = answer.status.value
+    return f'<p><span class="badge {status}">{status}</span> {_text(question)} {len(answer.problem):,} groups.</p>'
 
 
 def _summary(report: Report) -> str:
-    found = report.allocation
-    weight, activation = found.effective_bits
-    lower = found.lower_bound
-    shown = _cost(found, lower) if found.minimizes == "cost" else _number(nearest_float(lower))
-    tiles = [(" + ".join(found.cost_weights), _cost(found, found.cost), "")]
-    if found.bound is None:
-        tiles.append(("damage", _number(found.damage), ""))
+    answer = report.allocation
+    weight, activation = answer.effective_bits
+    lower = answer.lower_bound
+    shown = _cost(answer, lower) if answer.minimizes == "cost" else _number(nearest_float(lower))
+    tiles = [(" + ".join(answer.cost_weights), _cost(answer, answer.cost), "")]
+    if answer.bound is None:
+        tiles.append(("damage", _number(answer.damage), ""))
     else:
-        used = found.exact_damage / found.bound if found.exact_damage is not None else 0
+        used = answer.exact_damage / answer.bound if answer.exact_damage is not None else 0
         tiles.append(
             (
                 "damage",
-                _number(found.damage),
-                f"{math.floor(used * 10_000) / 100:.2f} % of {nearest_float(found.bound):g}",
+                _number(answer.damage),
+                f"{math.floor(used * 10_000) / 100:.2f} % of {nearest_float(answer.bound):g}",
             )
         )
-    gap = "unknown" if found.gap == float("inf") else "0" if found.gap == 0 else _percent(found.gap)
+    gap = "unknown" if answer.gap == float("inf") else "0" if answer.gap == 0 else _percent(answer.gap)
     tiles.append(("gap", gap, "no lower bound" if lower == float("-inf") else f"lower bound {shown}"))
     if weight is not None:
-        ratio = found.compression_ratio
-        inside = " in a group" if found.problem.stays else ""
+        ratio = answer.compression_ratio
+        inside = " in a group" if answer.problem.stays else ""
         smaller = f"{ratio:.2f} times smaller than 16 bits" if ratio else ""
         tiles.append((f"bits a weight{inside}", f"{weight:.3f}", smaller))
     if activation is not None:
         tiles.append(("bits an activation", f"{activation:.3f}", ""))
-    if found.whole is not None:
-        tiles.append(("whole network", format_quantity(found.whole.bits, "bit"), _whole(found.whole)))
-    tiles.append(("solver", found.solver, _seconds(found.seconds) if found.seconds else ""))
+    if answer.whole is not None:
+        tiles.append(("whole network", format_quantity(answer.whole.bits, "bit"), _whole(answer.whole)))
+    tiles.append(("solver", answer.solver, _seconds(answer.seconds) if answer.seconds else ""))
     items = "".join(
         f"<div><dt>{_text(name)}</dt><dd>{_text(value)}{f'<small>{_text(note)}</small>' if note else ''}</dd></div>"
         for name, value, note in tiles
     )
-    notes = "".join(f"<p>{_text(line)}.</p>" for line in found.problem.notes(found.bits))
+    notes = "".join(f"<p>{_text(line)}.</p>" for line in answer.problem.notes(answer.bits))
     return f'<dl class="tiles">{items}</dl>{notes}'
 
 
@@ -193,39 +193,45 @@ def _whole(whole: Whole) -> str:
     return f"{nearest_float(whole.mean):.3f} bits a parameter{ratio}"
 
 
-def _certificate(found: Allocation) -> str:
-    unit = "".join({found.problem.cost(name).unit for name in found.cost_weights})
+def _certificate(answer: Allocation) -> str:
+    unit = "".join({answer.problem.cost(name).unit for name in answer.cost_weights})
     lines = [
-        f"It costs {found.cost:,} {unit} and does a damage of {found.damage:.17g}: exact sums, each rounded once to be "
+        f"It costs {answer.cost:,} {unit} and does a damage of {answer.damage:.17g}: exact sums, rounded once to be "
         "shown. The limits were checked on the sums, without a tolerance."
     ]
-    if len(found.unknown):
+    if len(answer.unknown):
         lines.append(
-            f"No damage is known of {few(found.problem.names, found.unknown)}, so neither sum nor limit is proved."
+            f"No damage is known of {few(answer.problem.names, answer.unknown)}, so neither sum nor limit is proved."
         )
-    proof = found.certificate
+    proof = answer.certificate
     if proof is None:
         lines.append("Nothing is proved about how much better an allocation could be.")
     else:
         if proof.multipliers:
             said = ", ".join(f"{name} = {value:.6g}" for name, value in proof.multipliers.items())
             least = allocation_number(proof.dual_bound)
-            dual = f"{least:,} {unit}" if found.minimizes == "cost" else f"{least:.17g}"
+            dual = f"{least:,} {unit}" if answer.minimizes == "cost" else f"{least:.17g}"
             lines.append(
                 f"The multiplier alone ({said}) proves that nothing is below {dual}: anyone can check it by one sum "
                 "over the groups (Everett 1963)."
             )
-        if proof.enumeration is not None and found.exact_lower_bound > proof.dual_bound:
+        if proof.enumeration is not None and answer.exact_lower_bound > proof.dual_bound:
             lines.append(
                 "The rest of the bound stands on the solver's own complete enumeration of "
                 f"{proof.enumeration.groups:,} groups in {proof.enumeration.states:,} states, in exact arithmetic."
             )
-    if found.status.value == "optimal":
+    if answer.status.value == "optimal":
         lines.append("So the allocation is optimal: no other that meets the limits is better.")
     lines.append(
         "The damage is what the metric says it is. For the mismatch bound it is a bound over random rounding noise, "
         "and no promise for one deterministic rounding: compare it with measured mismatch."
     )
+    noise = answer.problem.provenance.get("noise")
+    if isinstance(noise, Mapping) and isinstance(unlike := noise.get("errors_as_they_are"), Mapping):
+        lines.append(
+            f"Rounding errors are such noise for {noise.get('holds')} of {noise.get('of')} weight groups. For "
+            f"{', '.join(map(str, unlike))} the damage is of the errors as they are, to first order."
+        )
     return "".join(f"<p>{_text(line)}</p>" for line in lines)
 
 
@@ -301,15 +307,15 @@ def _strategies(report: Report) -> str:
     if not report.strategies:
         return ""
     rows = []
-    for one in report.strategies:
-        found = one.allocation
-        if found.choice is None:
-            rows.append([one.name, found.status.value, "-", "-", "-", "-", _seconds(found.seconds)])
+    for strategy in report.strategies:
+        answer = strategy.allocation
+        if answer.choice is None:
+            rows.append([strategy.name, answer.status.value, "-", "-", "-", "-", _seconds(answer.seconds)])
             continue
-        weight = found.effective_bits[0]
-        gap = "-" if found.gap == float("inf") else _percent(found.gap)
-        cells = [_cost(found, found.cost), _number(found.damage), gap, "-" if weight is None else f"{weight:.3f}"]
-        rows.append([one.name, found.status.value, *cells, _seconds(found.seconds)])
+        weight = answer.effective_bits[0]
+        gap = "-" if answer.gap == float("inf") else _percent(answer.gap)
+        cells = [_cost(answer, answer.cost), _number(answer.damage), gap, "-" if weight is None else f"{weight:.3f}"]
+        rows.append([strategy.name, answer.status.value, *cells, _seconds(answer.seconds)])
     head = ["strategy", "status", ">cost", ">damage", ">gap it proves", ">~bits a weight", ">~time"]
     return "<p>The same question, put to each strategy.</p>" + _table(head, rows, "Strategies")
 
@@ -336,19 +342,19 @@ def _rounds(report: Report) -> str:
     if not report.rounds:
         return ""
     rows = []
-    several = len({one.get("seed") for one in report.rounds}) > 1
-    for one in report.rounds:
-        accuracy = one.get("accuracy") or {}
-        bits = one.get("effective_bits") or {}
+    several = len({record.get("seed") for record in report.rounds}) > 1
+    for record in report.rounds:
+        accuracy = record.get("accuracy") or {}
+        bits = record.get("effective_bits") or {}
         shown = [accuracy.get("validation"), accuracy.get("test")]
         rows.append(
             [
-                one.get("strategy", "") + (f", seed {one.get('seed')}" if several else ""),
-                _number(one["round"]),
-                one.get("status", ""),
+                record.get("strategy", "") + (f", seed {record.get('seed')}" if several else ""),
+                _number(record["round"]),
+                record.get("status", ""),
                 _number(bits.get("weights")),
                 _number(bits.get("activations")),
-                _number(one.get("damage")),
+                _number(record.get("damage")),
                 *("-" if value is None else f"{100 * value:.2f} %" for value in shown),
             ]
         )
@@ -366,13 +372,13 @@ def _rounds(report: Report) -> str:
 
 
 def _provenance(report: Report) -> str:
-    problem, found = report.allocation.problem, report.allocation
+    problem, answer = report.allocation.problem, report.allocation
     facts: list[tuple[str, str]] = [
         ("problem digest", problem.digest),
         ("metric", f"{problem.metric} ({problem.damage_unit})" if problem.damage_unit else problem.metric),
-        ("cost", ", ".join(f"{n}: {problem.cost(n).source}" for n in found.cost_weights)),
-        ("solver", f"{found.solver} {json.dumps(dict(found.options), default=str)}, seed {found.seed}"),
-        ("stopped", found.stop.value),
+        ("cost", ", ".join(f"{n}: {problem.cost(n).source}" for n in answer.cost_weights)),
+        ("solver", f"{answer.solver} {json.dumps(dict(answer.options), default=str)}, seed {answer.seed}"),
+        ("stopped", answer.stop.value),
         *((name, str(value)) for name, value in report.origin.items()),
         *_flat(problem.provenance),
     ]

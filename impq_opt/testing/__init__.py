@@ -5,14 +5,11 @@ One function a kind, each raising :class:`ConformanceError` with the rule that w
 :func:`check_method` and :func:`check_policy`. ::
 
     import pytest
-    from impq_opt.testing import CASES, check_method, check_strategy
+    from impq_opt.testing import CASES, check_strategy
 
     @pytest.mark.parametrize("case", CASES, ids=str)
     def test_my_strategy(case):
         check_strategy(MySolver(), case)
-
-    def test_my_method():
-        check_method(MyMethod())
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from torch.nn.utils import parametrize
 from impq_opt.errors import OptionError
 from impq_opt.quantize import pack, unpack_into
 from impq_opt.quantize.methods import Method, Quantizer, load_method, method_names
-from impq_opt.testing.rules import ConformanceError
+from impq_opt.testing.rules import rule
 
 __all__ = ["check_method"]
 
@@ -36,10 +36,10 @@ def check_method(method: Method | str) -> None:
     """
     chosen = load_method(method) if isinstance(method, str) else method
     registered = chosen.name in method_names()
-    _rule(bool(chosen.name) and chosen.spec.isprintable(), chosen, "it has a name that can be printed")
-    _rule(not registered or load_method(chosen.spec) == chosen, chosen, "its spec names it, options and all")
+    rule(bool(chosen.name) and chosen.spec.isprintable(), chosen.spec, "it has a name that can be printed")
+    rule(not registered or load_method(chosen.spec) == chosen, chosen.spec, "its spec names it, options and all")
     widths = [bits for bits in range(1, 9) if _has(chosen, bits)]
-    _rule(bool(widths), chosen, "it has a precision of 1 to 8 bits")
+    rule(bool(widths), chosen.spec, "it has a precision of 1 to 8 bits")
     for dtype in _TYPES:
         for kind, weight in _weights(dtype):
             where = f"{kind} weights of {dtype}"
@@ -76,19 +76,19 @@ def _check(method: Method, weight: Tensor, bits: npt.ArrayLike, sizes: list[int]
     quantizer = method.quantizer(weight.shape, bits, sizes)
     latent = weight.clone().requires_grad_()
     rounded = quantizer(latent)
-    _rule(torch.equal(latent, weight), method, f"it leaves the latent weight alone: {where}")
+    rule(torch.equal(latent, weight), method.spec, f"it leaves the latent weight alone: {where}")
     same = (rounded.shape, rounded.dtype, rounded.device) == (weight.shape, weight.dtype, weight.device)
-    _rule(same, method, f"the rounded weight has the latent one's shape, type and device: {where}")
+    rule(same, method.spec, f"the rounded weight has the latent one's shape, type and device: {where}")
     value = rounded.detach()
-    _rule(bool(torch.isfinite(value).all()), method, f"the rounded weight is finite: {where}")
-    _rule(torch.equal(quantizer(weight), value), method, f"the same weight is rounded alike: {where}")
+    rule(bool(torch.isfinite(value).all()), method.spec, f"the rounded weight is finite: {where}")
+    rule(torch.equal(quantizer(weight), value), method.spec, f"the same weight is rounded alike: {where}")
     _check_codes(method, quantizer, weight, value, where)
     if method.has_zero:
-        _rule(bool((value[weight == 0] == 0).all()), method, f"zeros stay zeros: {where}")
+        rule(bool((value[weight == 0] == 0).all()), method.spec, f"zeros stay zeros: {where}")
     if method.straight_through:
         upstream = torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)).to(weight.dtype)
         rounded.backward(upstream)
-        _rule(torch.equal(_gradient(latent), upstream), method, f"gradients pass unchanged: {where}")
+        rule(torch.equal(_gradient(latent), upstream), method.spec, f"gradients pass unchanged: {where}")
     _check_steps(method, quantizer, weight, value, where)
 
 
@@ -99,33 +99,33 @@ def _gradient(latent: Tensor) -> Tensor:
 def _check_codes(method: Method, quantizer: Quantizer, weight: Tensor, value: Tensor, where: str) -> None:
     codes, side = quantizer.codes(weight), quantizer.side(weight)
     whole = not codes.is_floating_point() and codes.shape == weight.shape
-    _rule(whole, method, f"codes are whole numbers, one a weight: {where}")
+    rule(whole, method.spec, f"codes are whole numbers, one a weight: {where}")
     widths = np.repeat(quantizer.group_bits, quantizer.group_sizes).reshape(weight.shape)
     inside = (codes >= 0) & (codes.double() < torch.from_numpy(np.exp2(widths)))
-    _rule(bool(inside.all()), method, f"codes have B bits: {where}")
+    rule(bool(inside.all()), method.spec, f"codes have B bits: {where}")
     again = quantizer.values(codes, side, weight.dtype)
     equal = again.dtype == value.dtype and torch.equal(again, value)
-    _rule(equal, method, f"codes and side information give the rounded weight back, bit for bit: {where}")
-    _rule(quantizer.side_bits(weight) >= 8 * len(side), method, f"side information is counted: {where}")
+    rule(equal, method.spec, f"codes and side information give the rounded weight back, bit for bit: {where}")
+    rule(quantizer.side_bits(weight) >= 8 * len(side), method.spec, f"side information is counted: {where}")
     for row, width in zip(value.flatten(1), widths.reshape(len(value), -1)[:, 0].tolist(), strict=True):
         levels = method.levels(width)
-        _rule(levels <= 2**width, method, f"it has at most 2^{width} levels: {where}")
-        _rule(len(row.unique()) <= levels, method, f"a kernel has at most {levels} values: {where}")
+        rule(levels <= 2**width, method.spec, f"it has at most 2^{width} levels: {where}")
+        rule(len(row.unique()) <= levels, method.spec, f"a kernel has at most {levels} values: {where}")
     half = copy.deepcopy(quantizer).to(torch.float16)
-    _rule(torch.equal(half.codes(weight), codes), method, f"a network in half precision has the same codes: {where}")
+    rule(torch.equal(half.codes(weight), codes), method.spec, f"codes are the same in half precision: {where}")
 
 
 def _check_steps(method: Method, quantizer: Quantizer, weight: Tensor, value: Tensor, where: str) -> None:
     spans = method.spans(weight)
     if spans is None:
         return
-    _rule(spans.shape == weight.shape[:1], method, f"it says the span of every output kernel: {where}")
+    rule(spans.shape == weight.shape[:1], method.spec, f"it says the span of every output kernel: {where}")
     widths = np.repeat(quantizer.group_bits, quantizer.group_sizes).reshape(weight.shape)
     steps = spans.reshape(-1, *(1,) * (weight.ndim - 1)) * torch.from_numpy(np.exp2(-widths.astype(np.float64)))
     # The rounded weight is itself rounded, to the type of the latent one.
     slack = 1e-5 * steps + value.double().abs() * torch.finfo(weight.dtype).eps + torch.finfo(weight.dtype).tiny
     error = (value.double() - weight.double()).abs()
-    _rule(bool((error <= steps + slack).all()), method, f"no error is larger than a step: {where}")
+    rule(bool((error <= steps + slack).all()), method.spec, f"no error is larger than a step: {where}")
 
 
 def _check_packing(method: Method, widths: list[int], dtype: torch.dtype) -> None:
@@ -143,9 +143,4 @@ def _check_packing(method: Method, widths: list[int], dtype: torch.dtype) -> Non
         restored = unpack_into(network, path)
     x = torch.randn(5, 6, generator=torch.Generator().manual_seed(1)).to(dtype)
     with torch.no_grad():
-        _rule(torch.equal(restored(x), quantized(x)), method, f"a packed network of {dtype} computes the same")
-
-
-def _rule(kept: bool, method: Method, text: str) -> None:
-    if not kept:
-        raise ConformanceError(f"{method.spec}: {text}")
+        rule(torch.equal(restored(x), quantized(x)), method.spec, f"a packed network of {dtype} computes the same")

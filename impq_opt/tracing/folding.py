@@ -33,7 +33,7 @@ class Fold:
 
 def find_folds(nodes: Iterable[fx.Node], tensors: Mapping[str, Tensor]) -> dict[str, Fold]:
     """Return the folds of a graph in eval mode, by the node of the layer; only a batch-norm reads its output."""
-    found = {}
+    folds = {}
     for norm in nodes:
         layer = norm.args[0] if norm.args else None
         if op_of(norm) != "batch_norm" or not isinstance(layer, fx.Node) or not _takes_in(layer, norm):
@@ -48,29 +48,29 @@ def find_folds(nodes: Iterable[fx.Node], tensors: Mapping[str, Tensor]) -> dict[
         shift = shift if beta is None else shift + beta.double()
         wide = weight.double() * scale.reshape(-1, *[1] * (weight.ndim - 1))
         folded = torch.empty_like(weight).copy_(wide)
-        found[layer.name] = Fold(norm.name, scale.to(weight.dtype), folded, shift.to(weight.dtype))
-    return found
+        folds[layer.name] = Fold(norm.name, scale.to(weight.dtype), folded, shift.to(weight.dtype))
+    return folds
 
 
 def folded_module(module: TracedModule, folds: Mapping[str, Fold]) -> fx.GraphModule:
     """Return a module of the same outputs that has the folded layers and not their batch-norms."""
     graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
     graph.output(graph.graph_copy(module.traced_graph, copies))
-    found = fx.GraphModule(module, graph)
+    folded = fx.GraphModule(module, graph)
     nodes = {node.name: copy for node, copy in copies.items()}
     for name, fold in folds.items():
         layer, norm = nodes[name], nodes[fold.norm]
-        with found.graph.inserting_before(layer):
+        with folded.graph.inserting_before(layer):
             parts = []
             for part in ("weight", "bias"):
-                found.register_buffer(f"_folded_{name}_{part}", getattr(fold, part))
-                parts.append(found.graph.get_attr(f"_folded_{name}_{part}"))
+                folded.register_buffer(f"_folded_{name}_{part}", getattr(fold, part))
+                parts.append(folded.graph.get_attr(f"_folded_{name}_{part}"))
         layer.args = (layer.args[0], *parts, *layer.args[3:])
         norm.replace_all_uses_with(layer)
-        found.graph.erase_node(norm)
-    found.graph.lint()
-    found.recompile()
-    return found
+        folded.graph.erase_node(norm)
+    folded.graph.lint()
+    folded.recompile()
+    return folded
 
 
 def _takes_in(layer: fx.Node, norm: fx.Node) -> bool:

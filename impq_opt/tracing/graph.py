@@ -1,14 +1,13 @@
 """The network as a graph: which tensors a quantizer would see, who reads them, and how to run it with taps.
 
 Any module that ``torch.export`` accepts becomes a graph of ATen calls, so that nothing hangs on class names, and the
-same weight used twice is one weight. Weights are those of convolutions and linear layers. Activations are the tensors
-that these layers read, followed back through operations that only move or pool values; the network's own input is not
-among them.
+same weight used twice is one weight. Weights are those of convolutions, linear layers and whatever else multiplies or
+looks up (:mod:`~impq_opt.tracing.weights`). Activations are the tensors that these read, followed back through
+operations that only move or pool values; the network's own input is not among them.
 """
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -23,6 +22,7 @@ from torch.utils import _pytree as pytree
 from impq_opt.data.batch import Several
 from impq_opt.data.calling import place_of_logits
 from impq_opt.errors import DataError, OptionError, nearest
+from impq_opt.tracing.clips import clip_in_front, clip_of, is_rectified
 from impq_opt.tracing.export import Exported
 from impq_opt.tracing.folding import Fold, find_folds, folded_module
 from impq_opt.tracing.module import TracedModule, trainable
@@ -35,69 +35,17 @@ from impq_opt.tracing.nodes import (
     op_of,
     sample_shape,
 )
+from impq_opt.tracing.operations import IDENTITIES, SHAPES, TRANSPARENT
+from impq_opt.tracing.precision import HALVES, widen_graph, widened
 from impq_opt.tracing.running import Runner
-from impq_opt.tracing.signs import clip_in_front, is_rectified
 from impq_opt.tracing.sites import ActivationSite, Stay, WeightSite
 from impq_opt.tracing.stays import find_stays
 from impq_opt.tracing.weights import find_weights
 
-__all__ = ["RESIDUAL", "TRANSPARENT", "Network"]
+__all__ = ["RESIDUAL", "Network"]
 
 RESIDUAL = ("tie", "accumulate")
 
-# These move, drop, pool or repeat values; a quantizer in front of them serves who reads their output as well.
-TRANSPARENT = frozenset(
-    [
-        "adaptive_avg_pool1d",
-        "adaptive_avg_pool2d",
-        "adaptive_avg_pool3d",
-        "adaptive_max_pool2d",
-        "alias",
-        "avg_pool1d",
-        "avg_pool2d",
-        "avg_pool3d",
-        "chunk",
-        "clone",
-        "constant_pad_nd",
-        "contiguous",
-        "detach",
-        "dropout",
-        "expand",
-        "flatten",
-        "index_select",
-        "lift_fresh_copy",
-        "max_pool1d",
-        "max_pool2d",
-        "max_pool3d",
-        "mean",
-        "movedim",
-        "narrow",
-        "pad",
-        "permute",
-        "pixel_shuffle",
-        "pixel_unshuffle",
-        "reflection_pad2d",
-        "repeat",
-        "reshape",
-        "roll",
-        "select",
-        "slice",
-        "split",
-        "split_with_sizes",
-        "squeeze",
-        "transpose",
-        "t",
-        "to",
-        "type_as",
-        "unbind",
-        "unflatten",
-        "unsqueeze",
-        "upsample_nearest2d",
-        "view",
-        "_to_copy",
-        "_unsafe_view",
-    ]
-)
 _ADDS = frozenset(("add", "add_"))
 
 
@@ -124,6 +72,8 @@ class Network:
         Where the logits are in what the network returns; "" where they are all of it.
     layouts : dict of str to Layout
         Where the samples are in the output of each watched node.
+    stored : dict of str to torch.dtype
+        Types of parameters and buffers as the network has them, by node, where it computes in another one here.
     """
 
     def __init__(
@@ -144,6 +94,7 @@ class Network:
         self.structure, self._names, self._old_labels = exported.structure, exported.labels, exported.old_labels
         self.nodes = {node.name: node for node in graph.nodes}
         self.layouts: dict[str, Layout] = {}
+        self.stored: dict[str, torch.dtype] = {}
         self.keywords = keywords
         self._live = live_nodes(graph)
         self._order = {node: place for place, node in enumerate(self._live)}
@@ -200,9 +151,8 @@ class Network:
         folds : mapping, optional
             Layers that take in the batch-norm behind them; of :attr:`folds`. Their outputs are the batch-norm's.
         """
-        return Runner(self.module, visit, {**self.tensors, **(tensors or {})}, watch, folds).run(*self._given(x))[
-            self.place
-        ]
+        held = {**self.tensors, **(tensors or {})}
+        return Runner(self.module, visit, held, watch, folds).run(*self._given(x))[self.place]
 
     def logits(self, x: Tensor | Several) -> Tensor:
         """Return what :meth:`run` does, quicker: with all folds, and no node to be shown."""
@@ -210,10 +160,9 @@ class Network:
             return self._folded(*self._given(x))[self.place]
 
     def _given(self, x: Tensor | Several) -> tuple[Tensor, ...]:
-        """Return the inputs in the order of the graph's."""
-        if isinstance(x, Tensor):
-            return (x,)
-        return x.args or tuple(x.kwargs[name] for name in self.keywords)
+        """Return the inputs in the order of the graph's, in float32 where they are in half precision and it is not."""
+        given = (x,) if isinstance(x, Tensor) else x.args or tuple(x.kwargs[name] for name in self.keywords)
+        return tuple(map(widened, given)) if self.stored else given
 
     @cached_property
     def _folded(self) -> fx.GraphModule:
@@ -226,9 +175,34 @@ class Network:
 
     def to(self, place: device) -> None:
         """Move all parameters."""
+        self._renew(lambda tensor: tensor.to(place))
+
+    @property
+    def is_half(self) -> bool:
+        """Whether something is computed in half precision."""
+        return any(held.dtype in HALVES for held in self.tensors.values())
+
+    def widen(self) -> None:
+        """Compute in float32 what is computed in half precision, from the same weights; see :mod:`.precision`.
+
+        Copies that are made afterwards are in float32 as well.
+        """
+        if not self.is_half:
+            return
+        self.stored |= {name: held.dtype for name, held in self.tensors.items() if held.dtype in HALVES}
+        widen_graph(self.module.traced_graph)
+        self._renew(widened)
+        self.module.recompile()
+
+    def stored_type(self, site: WeightSite) -> torch.dtype:
+        """Return the type that the network has the weights of a site in."""
+        node = self.weight_node(site)[0]
+        return self.stored.get(node, self.tensors[node].dtype)
+
+    def _renew(self, change: Callable[[Tensor], Tensor]) -> None:
         for name in ("folds", "_folded"):
             self.__dict__.pop(name, None)
-        self.module.to(place)
+        self.module._apply(change)
         self._hold()
 
     def weight_tensor(self, site: WeightSite) -> Tensor:
@@ -248,7 +222,7 @@ class Network:
             No call is called so.
         """
         named = {name: node.name for node, name in self._names.items()}
-        named |= {f"{site.name}.output": site.uses[0].node for site in self.weights if len(site.uses) == 1}
+        named |= {self._label(node): node.name for node in self._names}
         before = {name: node.name for name, node in self._old_labels.items()}
         names = named | before if old else before | named
         if label not in names:
@@ -261,7 +235,11 @@ class Network:
 
     def default_clip(self, node: str) -> float:
         """Return the clip value of an activation whose range nobody measured; from the batch-norm in front of it."""
-        return clip_in_front(self.nodes[node], lambda a: self.tensors.get(a.name) if isinstance(a, fx.Node) else None)
+        return clip_in_front(self.nodes[node], self._tensor)
+
+    def _tensor(self, argument: object) -> Tensor | None:
+        """Return the parameter or buffer that an argument of a call stands for."""
+        return self.tensors.get(argument.name) if isinstance(argument, fx.Node) else None
 
     def weight_node(self, site: WeightSite) -> tuple[str, ...]:
         """Return the names of the nodes that hold the weights of a site."""
@@ -293,14 +271,14 @@ class Network:
             yield node
 
     def _find_activations(self, residual: str) -> tuple[ActivationSite, ...]:
-        found = {name for site in self.weights for use in site.uses for name in use.reads}
+        read = {name for site in self.weights for use in site.uses for name in use.reads}
         tied: nx.Graph = nx.Graph()
         for node in self._live if residual == "tie" else ():
             pair = self._summands(node)
             if pair:
-                found.update(part.name for part in pair)
+                read.update(part.name for part in pair)
                 tied.add_edge(pair[0].name, pair[1].name)
-        sites = {n.name: self._activation(n) for n in self._live if n.name in found}
+        sites = {n.name: self._activation(n) for n in self._live if n.name in read}
         self.ties = tuple(
             tuple(sites[n].name for n in sites if n in part) for part in nx.connected_components(tied) if len(part) > 1
         )
@@ -319,39 +297,26 @@ class Network:
         return parts[0][0], parts[1][0]
 
     def _activation(self, node: fx.Node) -> ActivationSite:
-        maker = next((site for site in self.weights if [use.node for use in site.uses] == [node.name]), None)
-        name = self._names[node] if maker is None else f"{maker.name}.output"
         readers = [self._order[user] for user in self._readers(node) if user in self._order]
-        return ActivationSite(name, node.name, sample_shape(node), self._clip(node), (self._order[node], max(readers)))
+        steps = self._order[node], max(readers)
+        return ActivationSite(self._label(node), node.name, sample_shape(node), *clip_of(node, self._tensor), steps)
+
+    def _label(self, node: fx.Node) -> str:
+        """Return the name of a call's output, which is no name of a weight."""
+        maker = next((site for site in self.weights if [use.node for use in site.uses] == [node.name]), None)
+        if maker is not None:
+            return f"{maker.name}.output"
+        base, mark, number = self._names[node].partition("#")
+        clashes = base in {site.name for site in self.weights}
+        return f"{base}.output{mark}{number}" if clashes else self._names[node]
 
     def _readers(self, node: fx.Node) -> Iterator[fx.Node]:
         """Yield the calls that need the tensor, through those that only view it."""
         yield node
         for user in node.users:
             yield user
-            if op_of(user) in (
-                "view",
-                "reshape",
-                "flatten",
-                "permute",
-                "transpose",
-                "slice",
-                "unsqueeze",
-                "squeeze",
-                "clone",
-            ):
+            if op_of(user) in SHAPES | IDENTITIES or user.target is operator.getitem:
                 yield from self._readers(user)
-
-    def _clip(self, node: fx.Node) -> float:
-        if op_of(node) not in ("relu", "relu6", "hardtanh"):
-            return math.nan
-        low, high = (node.args[1], node.args[2]) if op_of(node) == "hardtanh" and len(node.args) == 3 else (0.0, 6.0)
-        top = math.inf if op_of(node) == "relu" else float(high) if low == 0 else math.nan  # type: ignore[arg-type]
-        before = node.all_input_nodes[0]
-        if "batch_norm" in op_of(before) and all(isinstance(a, fx.Node) for a in before.args[1:3]):
-            gamma, beta = (self.tensors[a.name] for a in before.args[1:3])  # type: ignore[union-attr]
-            top = min(top, float((beta + 6 * gamma.abs()).max()))
-        return top if 0 < top < math.inf else math.nan
 
 
 def _picks_part(node: fx.Node) -> bool:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
+import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
@@ -27,6 +29,7 @@ _TRAINING = {
     "rnn_tanh": 6,
     "rrelu": 3,
 }
+_ATTENTION_DROPOUT = 4  # place of scaled_dot_product_attention's argument
 
 
 class TracedModule(nn.Module):
@@ -107,21 +110,50 @@ def trainable(module: TracedModule, structure: pytree.TreeSpec) -> TracedModule:
     copied = copy.deepcopy(module)
     graph = copied.traced_graph
     for node in list(graph.nodes):
-        place = _TRAINING.get(op_of(node))
-        if place is None or place >= len(node.args) or node.args[place] is not False:
-            continue
-        owner = _owner(copied, module_of(node))
+        place, owner = _TRAINING.get(op_of(node)), _owner(copied, module_of(node))
         with graph.inserting_before(node):
-            mode = graph.create_node("get_attr", f"{owner}.training".lstrip("."))
-            node.update_arg(place, mode)
-            if op_of(node) == "batch_norm" and hasattr(copied.get_submodule(owner), "num_batches_tracked"):
-                count = graph.create_node("get_attr", f"{owner}.num_batches_tracked".lstrip("."))
-                momentum = getattr(copied.get_submodule(owner), "momentum", node.args[6])
-                node.update_arg(6, graph.call_function(_momentum, (count, mode, momentum)))
+            if place is not None and place < len(node.args) and node.args[place] is False:
+                mode = _mode(graph, owner)
+                node.update_arg(place, mode)
+                if op_of(node) == "batch_norm":
+                    _count_batches(copied, node, owner, mode)
+        if getattr(copied.get_submodule(owner), "attention_dropout", 0.0):
+            _drop_attention(copied, node, owner)
     _nest(copied, structure)
     graph.lint()
     copied.recompile()
     return copied
+
+
+def _mode(graph: fx.Graph, owner: str) -> fx.Node:
+    return graph.create_node("get_attr", f"{owner}.training".lstrip("."))
+
+
+def _count_batches(module: TracedModule, norm: fx.Node, owner: str, mode: fx.Node) -> None:
+    held, graph = module.get_submodule(owner), module.traced_graph
+    if getattr(held, "num_batches_tracked", None) is not None:
+        count = graph.create_node("get_attr", f"{owner}.num_batches_tracked".lstrip("."))
+        momentum = getattr(held, "momentum", norm.args[6])
+        norm.update_arg(6, graph.call_function(_momentum, (count, mode, momentum)))
+
+
+def _drop_attention(module: TracedModule, node: fx.Node, owner: str) -> None:
+    """Put the dropout of torch's attention where it is in training; in eval mode there is no call of it."""
+    chance: Any = module.get_submodule(owner).attention_dropout
+    graph = module.traced_graph
+    if op_of(node) == "scaled_dot_product_attention":
+        with graph.inserting_before(node):
+            dropped = graph.call_function(operator.mul, (chance, _mode(graph, owner)))
+        if len(node.args) > _ATTENTION_DROPOUT:
+            node.update_arg(_ATTENTION_DROPOUT, dropped)
+        else:
+            node.update_kwarg("dropout_p", dropped)
+    elif op_of(node) == "softmax":
+        with graph.inserting_after(node):
+            after = graph.call_function(torch.ops.aten.dropout.default, (node, chance, False))
+        node.replace_all_uses_with(after, delete_user_cb=lambda user: user is not after)
+        with graph.inserting_before(after):
+            after.update_arg(2, _mode(graph, owner))
 
 
 def _nest(module: TracedModule, structure: pytree.TreeSpec) -> None:
@@ -144,6 +176,8 @@ def _adopt(container: nn.Module, module: nn.Module) -> None:
     container._non_persistent_buffers_set.update(module._non_persistent_buffers_set)
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
         container.momentum = module.momentum  # type: ignore[assignment]
+    if isinstance(module, nn.MultiheadAttention):
+        container.attention_dropout = module.dropout
 
 
 def _owner(module: nn.Module, path: str) -> str:

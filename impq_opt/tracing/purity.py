@@ -114,7 +114,8 @@ class _Purifier:
             packet = getattr(aten, name, None)
             if packet is None or name == op_of(node):
                 raise _unclear(node)
-            node.target = getattr(packet, target._overloadname, packet.default)
+            own_overload = target._overloadname in packet.overloads()
+            node.target = getattr(packet, target._overloadname if own_overload else "default")
         others = (part.meta.get("val") for part in node.all_input_nodes)
         kinds = {other.dtype for other in others if isinstance(other, Tensor) and other.dtype.is_floating_point}
         return self._make(aten.to.dtype, (node, own), node) if kinds - {own} else node

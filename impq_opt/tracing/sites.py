@@ -64,17 +64,17 @@ class WeightSite:
 
 @dataclass(frozen=True)
 class ActivationSite:
-    """A tensor that a quantizer would see: name, node, shape per sample, and the clip that its batch-norm implies.
+    """A tensor that a quantizer would see: name, node, shape per sample, and the clip that the calls imply.
 
-    ``clip`` is the largest over channels of ``beta + 6 |gamma|`` for a rectifier right behind a batch-norm (the rule of
-    the IMPQ authors' code), at most 6 for ReLU6; NaN where no rule holds and the range must be measured.
-    ``steps`` are the first and last call at which the tensor is in memory.
+    ``clip`` and ``rule`` are as :func:`impq_opt.tracing.clips.clip_of` says; NaN and "" where the range must be
+    measured. ``steps`` are the first and last call at which the tensor is in memory.
     """
 
     name: str
     node: str
     shape: tuple[int, ...]
     clip: float
+    rule: str
     steps: tuple[int, int]
 
 

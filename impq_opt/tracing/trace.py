@@ -159,12 +159,12 @@ def _find_layouts(traced: Network, example: Tensor | Several) -> None:
 
 
 def _watched(traced: Network, x: Tensor | Several, watch: frozenset[str]) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
 
     def visit(node: str, out: Tensor, inputs: tuple[Any, ...]) -> Tensor:
-        found[node] = out
+        outputs[node] = out
         return out
 
     with torch.no_grad():
         traced.run(x, visit, watch=watch)
-    return found
+    return outputs

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from impq_opt.tracing.nodes import batch_place, op_of, sample_shape
+from impq_opt.tracing.operations import SHAPES
 from impq_opt.tracing.sites import Use, WeightSite
 
 __all__ = ["find_weights"]
@@ -29,10 +30,7 @@ _PLACES: dict[str, tuple[int, ...]] = {
     **dict.fromkeys(("addmm", "baddbmm"), (1, 2)),
     **dict.fromkeys(_CONVOLUTIONS, (1,)),
 }
-_VIEWS = frozenset(
-    ["alias", "chunk", "clone", "contiguous", "expand", "flatten", "getitem", "narrow", "permute", "reshape", "select",
-     "slice", "split", "split_with_sizes", "squeeze", "t", "transpose", "unbind", "unflatten", "unsqueeze", "view"]
-)  # fmt: skip
+_VIEWS = SHAPES | {"alias", "clone", "contiguous", "getitem"}
 _CONSTANT = frozenset(["full_like", "new_full", "new_ones", "new_zeros", "ones_like", "zeros_like"])
 _LEAST = 2  # dimensions of a weight: the first has its kernels
 

@@ -77,9 +77,9 @@ def contest(
     for budget in budgets:
         chosen = {"uniform": np.full(len(first), budget)} if budget == int(budget) else {}
         for name, problem in problems.items():
-            found = solve_in_passing(problem, budget=int(budget * total), time_limit=60.0)
-            if found.choice is not None:
-                chosen[name] = np.array(found.bits, dtype=np.float64)
+            answer = solve_in_passing(problem, budget=int(budget * total), time_limit=60.0)
+            if answer.choice is not None:
+                chosen[name] = np.array(answer.bits, dtype=np.float64)
         for name, bits in chosen.items():
             bits[~weights] = _ACTIVATION_BITS
             rows.append((name, bits))

@@ -46,7 +46,7 @@ def bounds_on_samples(
     looked_at : callable
         Told of so many more samples.
     """
-    steps = [torch.from_numpy(4.0**-bits / 12) for bits in widths]
+    steps = [torch.from_numpy(4.0**-bits / 12 * survey.squares_over_noise(bits)) for bits in widths]
     sums: list[tuple[Tensor, Tensor]] = []
     for part in rows.split(_BATCH):
         bound = torch.zeros(len(widths), len(part), dtype=torch.float64)

@@ -215,15 +215,15 @@ class Validation:
         """Return the decisions (n,) of each allocation's network; the float network decides in the first sweep."""
         count = together(2 * 4 * int(self.problem.sizes[self.problem.weights()].sum()))  # as they were, and rounded
         decided = _counter("decisions", progress, len(self.data) * (len(allocations) + (self._float is None)))
-        found: list[Tensor] = []
+        decisions: list[Tensor] = []
         for start in range(0, len(allocations), count):
             networks = [_deciding(self.quantized(some)) for some in allocations[start : start + count]]
             before: list[Logits] = [self._traced.run] if self._float is None else []
             made, labels = decide([*before, *networks], self.data, self.device, self._batch, decided)
             if before:
                 self._float = made[0], labels
-            found += made[len(before) :]
-        return found
+            decisions += made[len(before) :]
+        return decisions
 
     # -- bounds on samples ---------------------------------------------------------------------------------------
 
@@ -231,6 +231,9 @@ class Validation:
         """Return the problem's groups where they are layers or kernels, with the ranges of the quantizers."""
         shapes = dict(zip(self.problem.names.labels, self.problem.names.shapes, strict=True))
         part = copy.copy(self._traced)
+        if part.is_half:  # whose gradients and margins need more than that; it decides as it is
+            part = trace(self.network, self._example)
+            part.widen()
         part.weights = tuple(site for site in part.weights if site.name in shapes)
         part.activations = tuple(site for site in part.activations if site.name in shapes)
         whole = all(shapes[site.name] == () for site in part.weights)

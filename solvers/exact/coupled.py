@@ -131,7 +131,6 @@ class _Node:
     number: int
     allowed: BoolArray = field(compare=False)
     prices: FloatArray = field(compare=False)
-    evaluated: bool = field(compare=False, default=False)
 
 
 class _Search:

@@ -1,14 +1,14 @@
 """Exact: a bracketed multiplier settles nearly all groups, and dynamic programming the core that is left.
 
 1. A sample brackets the multiplier, one pass settles every group that the bracket cannot change, and the rest is
-   priced the same way until its hulls can be sorted (:mod:`._exact_price`).
+   priced the same way until its hulls can be sorted (:mod:`.price`).
 2. The end of the hull there is filled up greedily.
 3. A choice whose reduced cost exceeds the gap is in no better answer (Ingargiola & Korsh 1979; Dyer, Kayal & Walker
    1984). The groups with another choice left, closest first, make a growing core (Pisinger 1995), solved over integers
-   (:mod:`._exact_search`, :mod:`._exact_core`); each answer narrows the gap, until the core holds all of them.
+   (:mod:`.search`, :mod:`.core`); each answer narrows the gap, until the core holds all of them.
 4. Where the gap is wider than what the pass kept, one more pass at the final multiplier.
 
-Other problems than those of single groups with one limit are enumerated first where they are small (:mod:`._small`).
+Other problems than those of single groups with one limit are enumerated first where they are small (:mod:`.small`).
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class Exact(Solver):
 
     Prefer it always; it returns the best answer with its bound where time, memory or states run out. Strongly
     correlated or equal-ratio tables are what it finds hard, and several limits on thousands of groups, where a gap of
-    about a millionth stays open. Costs that couple groups and limits on few groups are branched on (:mod:`._coupled`),
-    other limits get a price each (:mod:`._budgets`), and the least of a peak is bisected (:mod:`._peak`).
+    about a millionth stays open. Costs that couple groups and limits on few groups are branched on (:mod:`.coupled`),
+    other limits get a price each (:mod:`.budgets`), and the least of a peak is bisected (:mod:`.peak`).
 
     Parameters
     ----------

@@ -20,8 +20,8 @@ import numpy as np
 
 from attacks import draws
 from attacks.core import Attack, Fault, Step
-from attacks.forgeries import folder
 from attacks.instances import answer_faults
+from attacks.lies import folder
 from attacks.questions import Question
 from impq_opt import Enumeration
 from impq_opt.instance import Instance
@@ -40,7 +40,7 @@ class Growing(dict):  # type: ignore[type-arg]
 
     reads = 0
 
-    def items(self) -> Any:  # type: ignore[no-untyped-def]
+    def items(self) -> Any:
         Growing.reads += 1
         return {"bound": 0.0 if Growing.reads % 2 else 1e300}.items()
 
@@ -148,7 +148,7 @@ def liar(parts: dict[str, str], seed: int, said: list[Any]) -> Solver:
         def run(self, instance: Instance, control: Control) -> Claim:
             rng = Random(seed)
             if "whole" in parts:
-                return WHOLE[parts["whole"]](rng, instance)  # type: ignore[no-any-return]
+                return WHOLE[parts["whole"]](rng, instance)
             claim = Claim(**{name: LIES[name][lie](rng, instance) for name, lie in parts.items()})
             said.extend([claim.choice] if isinstance(claim.choice, np.ndarray) else [])
             return claim
@@ -238,7 +238,7 @@ LIES: dict[str, dict[str, Lie]] = {
         "minus infinite": lambda r, i: -math.inf,
         "NaN": lambda r, i: math.nan,
         "huge": lambda r, i: 10**400,
-        "a float": lambda r, i: float(_own(r, i)) if abs(_own(r, i)) < 10**300 else 1e300,
+        "a float": lambda r, i: float(own) if -(10**300) < (own := _own(r, i)) < 10**300 else 1e300,
         "a fraction": lambda r, i: Fraction(1, 3),
         "NumPy's int": lambda r, i: np.int64(5),
         "NumPy's float": lambda r, i: np.float64(1e9),

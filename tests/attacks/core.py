@@ -109,6 +109,6 @@ class Step:
         return True
 
 
-def load(kind: str) -> Any:  # type: ignore[no-untyped-def]
+def load(kind: str) -> Any:
     """Return the ``attack`` function of a kind."""
     return importlib.import_module(ATTACKS[kind]).attack

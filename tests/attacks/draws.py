@@ -105,8 +105,8 @@ def limit_of(rng: Random, question: Question, name: str) -> Fraction:
     found = row(question, {name: 1})
     choices = [tuple(rng.randrange(len(p.bits)) for p in question.parts) for _ in range(3)]
     value = found.at(rng.choice(choices)) * found.unit
-    value += rng.choice([0, 0, -found.unit, found.unit / 3, abs(value) * Fraction(rng.randrange(-50, 100), 100)])
-    return value
+    aside = [0 * value, 0 * value, -found.unit, found.unit / 3, abs(value) * Fraction(rng.randrange(-50, 100), 100)]
+    return value + rng.choice(aside)
 
 
 # -- problems ----------------------------------------------------------------------------------------------------
@@ -133,7 +133,8 @@ def _tabled(rng: Random) -> Question:
             parts = [replace(p, damage=tuple(float(max(r) - v) for v in r)) for p, r in zip(parts, rows, strict=True)]
         tables.append(Table(name, tuple(rows)))
     parts = [replace(p, damage=p.damage[: len(p.bits)] if p.damage else None) for p in parts]
-    made = Question(tuple(parts), tuple(tables), {"cost": rng.choice([1, 1, 1, 3, Fraction(1, 3)])}, numbered=numbered)
+    weights: list[Fraction | int] = [1, 1, 1, 3, Fraction(1, 3)]
+    made = Question(tuple(parts), tuple(tables), {"cost": rng.choice(weights)}, numbered=numbered)
     if len(names) > 1 and rng.random() < 0.2:
         made = replace(made, objective={"cost": 1, "t0": 2})
     return _asked(rng, _restricted(rng, made), names[1:])
@@ -155,7 +156,8 @@ def _powers(rng: Random) -> Question:
         )
         for g in range(groups)
     ]
-    minimize = {rng.choice(SIZES[:2]): rng.choice([1, 1, 2, Fraction(3, 7)])}
+    weights: list[Fraction | int] = [1, 1, 2, Fraction(3, 7)]
+    minimize = {rng.choice(SIZES[:2]): rng.choice(weights)}
     return _asked(rng, _restricted(rng, Question(tuple(parts), objective=minimize)), list(SIZES))
 
 
@@ -210,7 +212,7 @@ def _graph(rng: Random) -> Question:
 
 def _lookup(rng: Random, question: Question) -> dict[str, dict[tuple[float, float], Fraction]]:
     places = question.places
-    worth = rng.choice([1, Fraction(1, 1000), 10**9])
+    worth = rng.choice([Fraction(1), Fraction(1, 1000), Fraction(10**9)])
     return {
         part.name: {
             (float(w), float(a)): rng.randrange(-5, 40) * worth
@@ -265,5 +267,6 @@ def _limited(rng: Random, question: Question, names: list[str]) -> Question:
     if rng.random() < 0.35:
         whole = replace(question, budget=Fraction(1))
         value = whole.row.at(tuple(rng.randrange(len(p.bits)) for p in question.parts)) * whole.row.unit
-        return replace(question, budget=value + rng.choice([0, 0, 1, -1, abs(value) / 3]))
+        asides = [0 * value, 0 * value, Fraction(1), Fraction(-1), abs(value) / 3]
+        return replace(question, budget=value + rng.choice(asides))
     return bound_of(rng, question)

@@ -33,9 +33,9 @@ def row(question: Question, weights: Mapping[str, Fraction | int]) -> Row:
             continue
         table = next((t for t in question.tables if t.name == name), None)
         if table is not None and table.lookup is None:
-            for part, values in zip(singles, stated(table), strict=True):
-                for k in range(len(part)):
-                    part[k] += weight * values[k]
+            for single, values in zip(singles, stated(table), strict=True):
+                for k in range(len(single)):
+                    single[k] += weight * values[k]
         elif table is not None:
             _looked_up(question, table, weight, singles, pairs)
         elif name in ("storage", "activation-memory", "representational"):

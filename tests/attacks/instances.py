@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 from attacks import draws
@@ -177,6 +178,7 @@ def diagnosis_faults(question: Question, diagnosis: Any) -> Iterator[str]:
         yield f"the diagnosis speaks of {diagnosis.limit!r}, which is not limited"
         return
     allowed = question.bound if subject == "damage" else next(v for n, _, v in question.limits if n == subject)
+    assert allowed is not None
     if not _allowed(question, subject, Fraction(allowed), float(diagnosis.allowed)):
         yield f"the diagnosis says that {diagnosis.allowed!r} is allowed, and it is {reported(Fraction(allowed))!r}"
     least = question.least(subject, *_conditions(question, subject, diagnosis.conflict))
@@ -277,7 +279,11 @@ def _smaller(question: Question) -> Iterator[Question]:
     for g, part in enumerate(question.parts):
         if len(part.bits) > 1 and not question.numbered and not question.tables and g not in question.pins:
             for k in range(len(part.bits)):
-                yield _replaced(question, g, lambda row, k=k: row[:k] + row[k + 1 :])
+                yield _replaced(question, g, partial(_without_column, column=k))
+
+
+def _without_column(row: tuple[Any, ...], column: int) -> tuple[Any, ...]:
+    return row[:column] + row[column + 1 :]
 
 
 def _without(question: Question, group: int) -> Question:

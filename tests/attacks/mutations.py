@@ -87,7 +87,7 @@ def _arrays() -> Any:
 def _tables() -> Any:
     from impq_opt import Problem
 
-    cost = [[-3, 5, 9], [0, 7, 8], [1.5, 2.25, 4]]
+    cost: list[list[float]] = [[-3, 5, 9], [0, 7, 8], [1.5, 2.25, 4]]
     return Problem.from_tables(cost, [[4.0, 2.0, 0.0], [1.0, 0.5, 0.1], [0.9, 0.3, 0.2]], bound=2.0)
 
 

@@ -90,7 +90,8 @@ def _roundings(rng: Random, said: list[str]) -> Iterator[str]:
 
     start = rng.choice(_EXTREMES) * rng.choice([1, -1]) if rng.random() < 0.6 else floats(rng, 1)[0]
     value = Fraction(start) + rng.choice([0, 1, -1]) * Fraction(1, 1 << rng.choice([30, 53, 54, 1074, 1075, 1100]))
-    value *= rng.choice([1, 1, 1, Fraction(10**400 + 1, 10**400), 4, Fraction(1, 3)])
+    same = Fraction(1)
+    value *= rng.choice([same, same, same, Fraction(10**400 + 1, 10**400), Fraction(4), Fraction(1, 3)])
     for name, round_, side in (("floor_float", floor_float, 1), ("ceil_float", ceil_float, -1)):
         rounded = round_(value)
         said.append(repr(rounded))
@@ -177,7 +178,7 @@ def _dual(rng: Random, said: list[str]) -> Iterator[str]:
 
 
 def _instance_maker() -> Callable[..., Any]:
-    from impq_opt.solve import make_instance
+    from impq_opt.instance.question import make_instance
 
     return make_instance
 

@@ -166,13 +166,13 @@ def tokens(data: bytes, rng: Random) -> tuple[bytes, str]:
         text = text[:place] + rng.choice(["[", "{", '{"a":', "[["]) * depth + text[place:]
     else:
         lines = text.splitlines()
-        one, other = rng.randrange(len(lines)), rng.randrange(len(lines))
+        first, other = rng.randrange(len(lines)), rng.randrange(len(lines))
         if how == "line twice":
-            lines.insert(other, lines[one])
+            lines.insert(other, lines[first])
         elif how == "line removed":
-            del lines[one]
+            del lines[first]
         else:
-            lines[one], lines[other] = lines[other], lines[one]
+            lines[first], lines[other] = lines[other], lines[first]
         text = "\n".join(lines)
     return text.encode("utf-8", "surrogatepass"), f"tokens, {how}"
 

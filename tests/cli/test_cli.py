@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ ENVIRONMENT = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "NO_C
 
 
 @pytest.fixture
-def layers(tmp_path) -> Path:
+def layers(tmp_path: Path) -> Path:
     """Return a problem file with twelve layers, weights and activations."""
     rng = np.random.default_rng(11)
     problem = Problem.from_sensitivities(
@@ -52,14 +53,14 @@ def call(*arguments: object, cwd: Path | None = None, **environment: str) -> sub
     )
 
 
-def ask(capsys, *arguments: object) -> tuple[int, str, str]:
+def ask(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
     """Run the command in this process: exit status, stdout, stderr."""
     status = run([str(a) for a in arguments])
     captured = capsys.readouterr()
     return status, captured.out, captured.err
 
 
-def refused(capsys, *arguments: object) -> str:
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     """Return the one sentence on stderr of a call that must be refused with status 2."""
     status, out, err = ask(capsys, *arguments)
     assert status == 2, (out, err)
@@ -73,7 +74,7 @@ def refused(capsys, *arguments: object) -> str:
 # -- solve -------------------------------------------------------------------------------------------------------
 
 
-def test_solve_prints_what_the_library_finds(layers, capsys):
+def test_solve_prints_what_the_library_finds(layers: Any, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, err = ask(capsys, "solve", layers, "--bound", "0.01")
     answer = impq_opt.solve(files.load_problem(layers), bound=0.01)
     assert (status, err) == (0, "")
@@ -93,7 +94,7 @@ def test_solve_prints_what_the_library_finds(layers, capsys):
         assert f"{name:<12} {bits} {'█' * bits}{'·' * (8 - bits)}\n" in out
 
 
-def test_solve_json_has_the_promised_keys(layers, capsys):
+def test_solve_json_has_the_promised_keys(layers: Any, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, err = ask(capsys, "solve", layers, "--bound", "0.01", "--json")
     document = json.loads(out)
     assert (status, err) == (0, "")
@@ -144,7 +145,9 @@ def test_solve_json_has_the_promised_keys(layers, capsys):
         (["--bound", "0.02", "--solver", "uniform"], {"bound": 0.02, "solver": "uniform"}, {}),
     ],
 )  # fmt: skip
-def test_options_mean_what_the_library_means(arguments, keywords, revision, layers, capsys, tmp_path):
+def test_options_mean_what_the_library_means(
+    arguments: Any, keywords: Any, revision: Any, layers: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     output = tmp_path / "a.json"
     status, out, err = ask(capsys, "solve", layers, *arguments, "--json", "-o", output)
     expected = impq_opt.solve(files.load_problem(layers).revise(**revision), **keywords)
@@ -157,14 +160,14 @@ def test_options_mean_what_the_library_means(arguments, keywords, revision, laye
     assert ask(capsys, "verify", layers, output)[0] == 0
 
 
-def test_solver_options_are_typed(layers, capsys):
+def test_solver_options_are_typed(layers: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert ask(capsys, "solve", layers, "--bound", "0.1", "--option", "states=1000")[0] in (0, 1)
     assert "must be of type int" in refused(capsys, "solve", layers, "--bound", "1", "--option", "states=many")
     error = refused(capsys, "solve", layers, "--bound", "1", "--option", "sttes=3")
     assert "unknown option of solver 'exact', got 'sttes' (did you mean 'states'" in error
 
 
-def test_an_unproved_answer_has_status_1(layers, capsys):
+def test_an_unproved_answer_has_status_1(layers: Any, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = ask(
         capsys, "solve", layers, "--bound", "0.01", "--solver", "exhaustive", "--time-limit", "0.05", "--json"
     )
@@ -172,7 +175,7 @@ def test_an_unproved_answer_has_status_1(layers, capsys):
     assert json.loads(out)["stop"] in ("time limit", "state limit")
 
 
-def test_infeasible_has_status_1_and_says_why(layers, capsys):
+def test_infeasible_has_status_1_and_says_why(layers: Any, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, err = ask(capsys, "solve", layers, "--bound", "1e-9")
     assert status == 1
     assert "exact: infeasible" in out
@@ -192,7 +195,7 @@ def test_infeasible_has_status_1_and_says_why(layers, capsys):
     assert "held there by the pins" in err
 
 
-def test_kernels_are_shown_as_distributions(tmp_path, capsys):
+def test_kernels_are_shown_as_distributions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rng = np.random.default_rng(0)
     names = impq_opt.GroupNames(("conv1", "conv2"), ((100,), (10, 20)))
     problem = Problem.from_sensitivities(rng.integers(9, 99, 300), rng.random(300) / 100, names=names)
@@ -210,7 +213,7 @@ def test_kernels_are_shown_as_distributions(tmp_path, capsys):
 # -- the other commands ------------------------------------------------------------------------------------------
 
 
-def test_compare_lists_every_strategy(layers, capsys):
+def test_compare_lists_every_strategy(layers: Any, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, err = ask(capsys, "compare", layers, "--bound", "0.01", "--json", "--time-limit", "20")
     document = json.loads(out)
     assert (status, err) == (0, "")
@@ -228,7 +231,7 @@ def test_compare_lists_every_strategy(layers, capsys):
     assert rows["milp"]["groups_changed"] is not None
 
 
-def test_compare_says_who_cannot_and_why(layers, capsys):
+def test_compare_says_who_cannot_and_why(layers: Any, capsys: pytest.CaptureFixture[str]) -> None:
     goals = ["--bound", "0.05", "--budget", "activation-memory=60KiB"]
     status, out, _ = ask(capsys, "compare", layers, *goals, "--solver", "lagrangian", "--solver", "milp")
     assert status == 0
@@ -239,7 +242,9 @@ def test_compare_says_who_cannot_and_why(layers, capsys):
 
 
 @pytest.mark.parametrize("solver", ["milp", "ilp"])
-def test_a_strategy_that_ignores_its_time_limit_is_ended(solver, capsys, tmp_path):
+def test_a_strategy_that_ignores_its_time_limit_is_ended(
+    solver: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     """HiGHS and CBC look at the clock between steps; the first step on 20,000 groups takes longer than this limit."""
     rng = np.random.default_rng(0)
     problem = Problem.from_sensitivities(
@@ -256,7 +261,7 @@ def test_a_strategy_that_ignores_its_time_limit_is_ended(solver, capsys, tmp_pat
     assert json.loads(out)["rows"][1]["objective"] > 0
 
 
-def test_verify_finds_a_forged_file(layers, capsys, tmp_path):
+def test_verify_finds_a_forged_file(layers: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     output = tmp_path / "a.json"
     ask(capsys, "solve", layers, "--bound", "0.01", "-o", output)
     status, out, _ = ask(capsys, "verify", layers, output)
@@ -275,7 +280,7 @@ def test_verify_finds_a_forged_file(layers, capsys, tmp_path):
     assert (status, json.loads(out)["ok"]) == (1, False)
 
 
-def test_verify_tells_claims_from_proofs(layers, capsys, tmp_path):
+def test_verify_tells_claims_from_proofs(layers: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     output = tmp_path / "a.json"
     ask(capsys, "solve", layers, "--bound", "0.01", "-o", output)
     status, out, _ = ask(capsys, "verify", layers, output, "--states", "3")
@@ -284,7 +289,7 @@ def test_verify_tells_claims_from_proofs(layers, capsys, tmp_path):
     assert "Nothing is wrong; not everything is proved here." in out
 
 
-def test_problems_and_solvers_are_listed(capsys):
+def test_problems_and_solvers_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = ask(capsys, "solvers")
     assert status == 0
     assert all(f"\n{name} " in out for name in impq_opt.solvers.solver_names())
@@ -299,7 +304,7 @@ def test_problems_and_solvers_are_listed(capsys):
     assert all(name in out for name in problems.names())
 
 
-def test_a_problem_file_is_described(layers, capsys):
+def test_a_problem_file_is_described(layers: Any, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = ask(capsys, "problems", layers)
     assert status == 0
     assert "weight groups      12" in out
@@ -354,7 +359,9 @@ def test_a_problem_file_is_described(layers, capsys):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )  # fmt: skip
-def test_wrong_usage_is_one_sentence(arguments, expected, layers, capsys):
+def test_wrong_usage_is_one_sentence(
+    arguments: Any, expected: str, layers: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert expected in refused(capsys, "solve", layers, *arguments)
 
 
@@ -386,7 +393,7 @@ OPTIONS = ["--bound", "--budget", "--minimize", "--pin", "--tie", "--bits", "--s
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_no_value_of_any_option_ends_in_a_traceback(seed, layers, capsys):
+def test_no_value_of_any_option_ends_in_a_traceback(seed: int, layers: Any, capsys: pytest.CaptureFixture[str]) -> None:
     rng = random.Random(seed)
     statuses = set()
     for _ in range(100):
@@ -402,13 +409,13 @@ def test_no_value_of_any_option_ends_in_a_traceback(seed, layers, capsys):
     assert len(statuses) > 1
 
 
-def test_counts_must_be_positive(layers, capsys, tmp_path):
+def test_counts_must_be_positive(layers: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     ask(capsys, "solve", layers, "--bound", "0.1", "-o", tmp_path / "a.json")
     assert "--count: must be positive" in refused(capsys, "explain", layers, tmp_path / "a.json", "--count", "0")
     assert "--states: must be positive" in refused(capsys, "verify", layers, tmp_path / "a.json", "--states", "0")
 
 
-def test_unknown_names_are_told_with_near_ones(capsys, tmp_path):
+def test_unknown_names_are_told_with_near_ones(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert "there is no command 'slove' (did you mean 'solve'" in refused(capsys, "slove")
     assert "no such problem in the gallery and no such file, got 'resnet'" in refused(
         capsys, "solve", "resnet", "--bound", "1"
@@ -420,7 +427,9 @@ def test_unknown_names_are_told_with_near_ones(capsys, tmp_path):
 
 @pytest.mark.parametrize("content", [b"", b"\x00" * 100, b"\x89PNG\r\n", b"[a]\nb=1", b"{}", b"[" * 5000])
 @pytest.mark.parametrize("suffix", [".toml", ".json", ".safetensors", ""])
-def test_foreign_files_are_told(content, suffix, layers, capsys, tmp_path):
+def test_foreign_files_are_told(
+    content: Any, suffix: str, layers: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     path = tmp_path / f"foreign{suffix}"
     path.write_bytes(content)
     refused(capsys, "solve", path, "--bound", "1")
@@ -428,7 +437,9 @@ def test_foreign_files_are_told(content, suffix, layers, capsys, tmp_path):
     refused(capsys, "explain", layers, path)
 
 
-def test_an_allocation_of_another_problem_is_told(layers, capsys, tmp_path):
+def test_an_allocation_of_another_problem_is_told(
+    layers: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     ask(capsys, "solve", layers, "--bound", "0.1", "-o", tmp_path / "a.json")
     layers.write_text(layers.read_text().replace("size = ", "size = 1", 1))
     assert "a.json: problem_digest: answers another problem" in refused(capsys, "verify", layers, tmp_path / "a.json")
@@ -438,14 +449,14 @@ def test_an_allocation_of_another_problem_is_told(layers, capsys, tmp_path):
 
 
 @pytest.mark.parametrize("command", [command.name for command in COMMANDS])
-def test_help_has_an_example(command, capsys):
+def test_help_has_an_example(command: Any, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = ask(capsys, command, "--help")
     assert status == 0
     assert f"Example: impq-opt {command} " in out
     assert f"Usage: impq-opt {command}" in out
 
 
-def test_start_up_loads_nothing_heavy():
+def test_start_up_loads_nothing_heavy() -> None:
     code = """
 import sys
 from impq_opt.cli import run
@@ -458,7 +469,7 @@ assert not loaded, loaded
     assert done.returncode == 0, done.stderr
 
 
-def test_solving_loads_no_torch(layers):
+def test_solving_loads_no_torch(layers: Any) -> None:
     code = f"""
 import sys
 from impq_opt.cli import run
@@ -470,7 +481,7 @@ assert not loaded, loaded
     assert done.returncode == 0, done.stderr
 
 
-def test_output_is_plain_when_piped_and_without_color(layers, tmp_path):
+def test_output_is_plain_when_piped_and_without_color(layers: Any, tmp_path: Path) -> None:
     output = tmp_path / "a.json"
     assert "\x1b" not in call("solve", layers, "--bound", "0.1", "-o", output).stdout
     assert "\x1b" not in call("verify", layers, output).stdout
@@ -493,7 +504,7 @@ def test_output_is_plain_when_piped_and_without_color(layers, tmp_path):
 
 @pytest.mark.parametrize("width", [80, 120])
 @pytest.mark.parametrize("command", ["solve", "compare"])
-def test_tables_fit_the_terminal(command, width, layers):
+def test_tables_fit_the_terminal(command: str, width: int, layers: Any) -> None:
     done = call(command, layers, "--bound", "0.01", COLUMNS=str(width))
     assert done.returncode == 0
     table = [line for line in done.stdout.splitlines() if not line.startswith(str(layers))]
@@ -501,13 +512,13 @@ def test_tables_fit_the_terminal(command, width, layers):
     assert any("noise-equalization" in line for line in table) is (command == "compare")
 
 
-def test_ascii_terminals_get_an_answer(layers):
+def test_ascii_terminals_get_an_answer(layers: Any) -> None:
     done = call("solve", layers, "--bound", "0.01", PYTHONIOENCODING="ascii", PYTHONUTF8="0", LC_ALL="C")
     assert done.returncode == 0, done.stderr
     assert "optimal" in done.stdout
 
 
-def test_what_native_code_prints_stays_out_of_stdout():
+def test_what_native_code_prints_stays_out_of_stdout() -> None:
     """HiGHS and others write to the C library's stdout, whose buffer comes out when the process ends."""
     code = """
 import ctypes
@@ -521,13 +532,13 @@ print_json({"a": 1})
     assert done.stdout.endswith('{\n  "a": 1\n}\n')
 
 
-def test_a_reader_that_goes_away_is_no_error(layers):
+def test_a_reader_that_goes_away_is_no_error(layers: Any) -> None:
     command = f"{sys.executable} -m impq_opt solve {layers} --bound 0.01 --json | head -c 1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, env=ENVIRONMENT, check=False)
     assert done.stderr == ""
 
 
-def test_killed_or_interrupted_leaves_no_half_written_file(layers, tmp_path):
+def test_killed_or_interrupted_leaves_no_half_written_file(layers: Any, tmp_path: Path) -> None:
     output = tmp_path / "out" / "a.json"
     output.parent.mkdir()
     rng = random.Random(3)
@@ -550,7 +561,7 @@ def test_killed_or_interrupted_leaves_no_half_written_file(layers, tmp_path):
             files.load_allocation(output, files.load_problem(layers))
 
 
-def test_the_default_problem_is_solved_and_verified(capsys, tmp_path):
+def test_the_default_problem_is_solved_and_verified(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     if problems.DEFAULT not in problems.names():
         pytest.skip(f"{problems.DEFAULT} is not in the gallery yet")
     output = tmp_path / "a.json"
@@ -576,7 +587,9 @@ def test_the_default_problem_is_solved_and_verified(capsys, tmp_path):
         ),
     ],
 )
-def test_wrong_input_is_a_matter_of_use(arguments, sentence, capsys, tmp_path, monkeypatch):
+def test_wrong_input_is_a_matter_of_use(
+    arguments: Any, sentence: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     status, out, err = ask(capsys, *arguments)
     assert (status, out) == (2, "")
@@ -584,7 +597,7 @@ def test_wrong_input_is_a_matter_of_use(arguments, sentence, capsys, tmp_path, m
     assert not list(tmp_path.iterdir())
 
 
-def test_a_table_that_nobody_reads_to_its_end():
+def test_a_table_that_nobody_reads_to_its_end() -> None:
     command = f"{sys.executable} -m impq_opt problems | head -n 0; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=ENVIRONMENT, check=False)
     assert (done.returncode, done.stderr) == (0, "")

@@ -1,6 +1,10 @@
 """``impq-opt import``, ``export`` and ``formats``, as people call them."""
 
+from __future__ import annotations
+
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +18,7 @@ NAMES = ["model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.k_proj", "
 
 
 @pytest.fixture
-def files(tmp_path):
+def files(tmp_path: Path) -> Any:
     groups = [
         Group(name, size=512, sensitivity=e, bits=(2, 4, 8)) for name, e in zip(NAMES, SENSITIVITIES, strict=True)
     ]
@@ -24,7 +28,7 @@ def files(tmp_path):
     return tmp_path
 
 
-def test_scores_become_a_problem_and_then_a_configuration(files, capsys):
+def test_scores_become_a_problem_and_then_a_configuration(files: Any, capsys: pytest.CaptureFixture[str]) -> None:
     table = files / "scores.csv"
     rows = [
         f"{name},512,{bits},{e * 4.0**-bits}" for name, e in zip(NAMES, SENSITIVITIES, strict=True) for bits in (4, 8)
@@ -44,7 +48,7 @@ def test_scores_become_a_problem_and_then_a_configuration(files, capsys):
     ]  # fmt: skip
 
 
-def test_a_problem_is_restated_with_its_ties(files, capsys):
+def test_a_problem_is_restated_with_its_ties(files: Any, capsys: pytest.CaptureFixture[str]) -> None:
     out = files / "vllm.toml"
     arguments = ["import", str(files / "problem.toml"), "--for", "compressed-tensors", "--option", "group_size=64"]
     assert run([*arguments, "-o", str(out), "--json"]) == 0
@@ -58,7 +62,7 @@ def test_a_problem_is_restated_with_its_ties(files, capsys):
 @pytest.mark.parametrize(
     "name", [name for name in format_names(writes=True) if name not in ("parquet", "compressed-tensors")]
 )
-def test_every_format_is_written_whole(name, files, capsys):
+def test_every_format_is_written_whole(name: Any, files: Any, capsys: pytest.CaptureFixture[str]) -> None:
     out = files / "out"
     arguments = ["export", str(files / "problem.toml"), str(files / "allocation.json"), "--to", name]
     allocated = solve(load_problem(files / "problem.toml"))
@@ -70,7 +74,7 @@ def test_every_format_is_written_whole(name, files, capsys):
     assert capsys.readouterr().out.encode() == out.read_bytes()
 
 
-def test_what_a_target_cannot_express_leaves_no_file(files, capsys):
+def test_what_a_target_cannot_express_leaves_no_file(files: Any, capsys: pytest.CaptureFixture[str]) -> None:
     problem = Problem.declare([Group("blk.0.attn_q", size=256, sensitivity=1.0, bits=(7,))], bound=1.0)
     save_problem(problem, files / "seven.toml")
     save_allocation(solve(problem), files / "seven.json")
@@ -82,7 +86,7 @@ def test_what_a_target_cannot_express_leaves_no_file(files, capsys):
     assert not out.exists()
 
 
-def test_activations_are_left_out_where_asked(files, capsys):
+def test_activations_are_left_out_where_asked(files: Any, capsys: pytest.CaptureFixture[str]) -> None:
     groups = [
         Group("blk.0.ffn_up", size=512, sensitivity=1.0, bits=(4, 8), reads="x"),
         Group("x", size=64, sensitivity=1.0, bits=(8,), kind="activation"),
@@ -111,7 +115,9 @@ def test_activations_are_left_out_where_asked(files, capsys):
         (["formats", "mlxx"], "did you mean 'mlx'"),
     ],
 )
-def test_wrong_usage_is_one_sentence(arguments, says, files, capsys, monkeypatch):
+def test_wrong_usage_is_one_sentence(
+    arguments: Any, says: str, files: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(files)
     if "--option" in arguments and "nothing.csv" in arguments:
         (files / "nothing.csv").write_text("group,size,sensitivity\na,1,1\n")
@@ -122,7 +128,7 @@ def test_wrong_usage_is_one_sentence(arguments, says, files, capsys, monkeypatch
     assert printed.err.count("\n") == 1
 
 
-def test_formats_are_listed(capsys):
+def test_formats_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["formats", "--json"]) == 0
     assert [one["name"] for one in json.loads(capsys.readouterr().out)] == list(format_names())
     assert run(["formats"]) == 0

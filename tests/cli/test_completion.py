@@ -1,19 +1,22 @@
 """Shell completion completes: asked of a real bash."""
 
+from __future__ import annotations
+
 import shutil
 import subprocess
+from typing import Any
 
 import pytest
 
 from impq_opt.cli import COMMANDS, run
 
 
-def script(shell, capsys):
+def script(shell: Any, capsys: pytest.CaptureFixture[str]) -> Any:
     assert run(["completion", shell]) == 0
     return capsys.readouterr().out
 
 
-def complete(source, words):
+def complete(source: Any, words: Any) -> list[Any]:
     """Return what bash offers for the last of ``words``."""
     line = " ".join(f"'{word}'" for word in words)
     ask = f"""
@@ -26,7 +29,7 @@ def complete(source, words):
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
-def test_bash_completes_commands_and_options(capsys):
+def test_bash_completes_commands_and_options(capsys: pytest.CaptureFixture[str]) -> None:
     source = script("bash", capsys)
     capsys.readouterr()
     assert set(complete(source, ["impq-opt", ""])) >= {command.name for command in COMMANDS}
@@ -37,14 +40,14 @@ def test_bash_completes_commands_and_options(capsys):
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_scripts_are_printed_whole(shell, capsys):
+def test_scripts_are_printed_whole(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
     text = script(shell, capsys)
     assert all(command.name in text for command in COMMANDS)
     if shell != "bash" and shutil.which(shell):
         subprocess.run([shell, "-n"], input=text, text=True, check=True)
 
 
-def test_an_unknown_shell_is_told(capsys, monkeypatch):
+def test_an_unknown_shell_is_told(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SHELL", "/bin/tcsh")
     assert run(["completion"]) == 2
     assert "say which shell, got 'tcsh' (bash, zsh, fish)" in capsys.readouterr().err

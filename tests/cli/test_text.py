@@ -18,6 +18,7 @@ import sys
 import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -132,7 +133,7 @@ WORLDS = {**{name: [HOSTILE[name], f"{HOSTILE[name]}2"] for name in ALONE}, "all
 
 
 @pytest.fixture(params=WORLDS)
-def world(request, tmp_path) -> tuple[Problem, str, str]:
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Problem, str, str]:
     """Return a problem with its file and the file of an answer, which have names of that kind too."""
     strings = WORLDS[request.param]
     problem = problem_of(strings)
@@ -143,7 +144,7 @@ def world(request, tmp_path) -> tuple[Problem, str, str]:
     return problem, str(paths[0]), str(paths[1])
 
 
-def ask(capsys, *arguments: str) -> tuple[int, str, str]:
+def ask(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     """Run a command here; what it prints is lines of printable characters, whatever it quotes."""
     status = run(list(arguments))
     printed = capsys.readouterr()
@@ -158,7 +159,7 @@ def ask(capsys, *arguments: str) -> tuple[int, str, str]:
 
 
 @pytest.mark.parametrize("text", STRINGS)
-def test_what_is_shown_is_one_line_of_printable_characters(text):
+def test_what_is_shown_is_one_line_of_printable_characters(text: Any) -> None:
     shown = visible(text)
     assert shown.isprintable()
     assert visible(shown) == shown
@@ -167,11 +168,11 @@ def test_what_is_shown_is_one_line_of_printable_characters(text):
 
 
 @pytest.mark.parametrize("before", ["", " ", "a ", "\n", "\x1b", "\u200b"])
-def test_a_mark_stands_on_no_letter_but_its_own(before):
+def test_a_mark_stands_on_no_letter_but_its_own(before: str) -> None:
     assert visible(f"{before}\u0301").endswith("\\u0301")
 
 
-def test_every_character_is_shown_or_escaped():
+def test_every_character_is_shown_or_escaped() -> None:
     for point in (*range(0x3000), *range(0x3000, 0x110000, 97)):
         character = chr(point)
         shown = visible(f"a{character}b")
@@ -186,11 +187,11 @@ def test_every_character_is_shown_or_escaped():
     "text",
     ["layer1.conv[0,1]", "Gewichtsgr\u00f6\u00dfe", "e\u0301 a\u0302\u0323", "\u6f22\u5b57", "\U0001f600", "", "\\x1b"],
 )
-def test_ordinary_text_stays(text):
+def test_ordinary_text_stays(text: str) -> None:
     assert visible(text) == text
 
 
-def test_long_names_lose_their_middle():
+def test_long_names_lose_their_middle() -> None:
     assert shortened("abc", 3) == "abc"
     assert shortened("abcdefg", 5) == "ab\u2026fg"
     assert all(len(shortened("x" * 50, most)) == most for most in range(2, 50))
@@ -199,22 +200,24 @@ def test_long_names_lose_their_middle():
 class Seen(html.parser.HTMLParser):
     """Collect what a browser would see in a piece of HTML."""
 
-    def __init__(self, text):
+    def __init__(self, text: Any) -> None:
         super().__init__()
-        self.tags, self.attributes, self.texts = [], [], []
+        self.tags: list[Any] = []
+        self.attributes: list[Any] = []
+        self.texts: list[Any] = []
         self.feed(text)
         self.close()
 
-    def handle_starttag(self, tag, attrs):
+    def handle_starttag(self, tag: Any, attrs: Any) -> None:
         self.tags.append(tag)
         self.attributes += attrs
 
-    def handle_data(self, data):
+    def handle_data(self, data: Any) -> None:
         self.texts.append(data)
 
 
 @pytest.mark.parametrize("text", STRINGS)
-def test_html_and_svg_show_text_and_nothing_else(text):
+def test_html_and_svg_show_text_and_nothing_else(text: Any) -> None:
     page = f'<p title="{html_text(text)}">{html_text(text)}</p>'
     seen = Seen(page)
     assert seen.tags == ["p"]
@@ -224,7 +227,7 @@ def test_html_and_svg_show_text_and_nothing_else(text):
 
 
 @pytest.mark.parametrize("text", [*STRINGS, "\ud800", "\udcff"])
-def test_json_in_a_script_never_ends_it(text):
+def test_json_in_a_script_never_ends_it(text: Any) -> None:
     found = script_json({text: [text, {"a": (text,)}, 1, 1.5, float("inf"), None, True]})
     assert not re.search("[<>&\u2028\u2029]", found)
     assert found.isascii()
@@ -233,7 +236,7 @@ def test_json_in_a_script_never_ends_it(text):
 
 
 @pytest.mark.parametrize("text", STRINGS)
-def test_json_on_a_terminal_means_the_same(text):
+def test_json_on_a_terminal_means_the_same(text: Any) -> None:
     document = {text: text}
     for lines in (json.dumps(document, indent=2, ensure_ascii=False), json.dumps(document)):
         found = json_lines(lines)
@@ -241,7 +244,7 @@ def test_json_on_a_terminal_means_the_same(text):
         assert all(c.isprintable() or c == "\n" for c in found)
 
 
-def test_csv_runs_no_formula_and_gives_every_string_back():
+def test_csv_runs_no_formula_and_gives_every_string_back() -> None:
     rng = random.Random(4)
     letters = "=+-@\t\r\n'\",;a1 \uff1d\uff0b\uff0d\uff20\x1b"
     strings = [*STRINGS, *("".join(rng.choices(letters, k=rng.randint(1, 5))) for _ in range(4000))]
@@ -251,12 +254,12 @@ def test_csv_runs_no_formula_and_gives_every_string_back():
     assert not [cell for cell in cells if re.match("[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]", cell)]
 
 
-def test_csv_leaves_numbers_alone():
+def test_csv_leaves_numbers_alone() -> None:
     assert csv_text([[-1, -1.5, 1e300, float("nan"), "-1", "a"]]) == "-1,-1.5,1e+300,nan,'-1,a\n"
 
 
 @pytest.mark.parametrize("text", STRINGS)
-def test_errors_are_one_line(text):
+def test_errors_are_one_line(text: Any) -> None:
     for error in (OptionError(text, where=text, value=text, hint=text), ImpqError(text)):
         assert str(error).isprintable()
 
@@ -264,7 +267,9 @@ def test_errors_are_one_line(text):
 # -- every command -----------------------------------------------------------------------------------------------
 
 
-def test_commands_show_it_as_text(world, capsys, tmp_path, monkeypatch):
+def test_commands_show_it_as_text(
+    world: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     problem, file, answer = world
     names = [visible(name) for name in problem.names if len(visible(name)) <= 30]
@@ -302,7 +307,7 @@ def test_commands_show_it_as_text(world, capsys, tmp_path, monkeypatch):
     assert all(name in shown for name in names)
 
 
-def test_json_is_json(world, capsys):
+def test_json_is_json(world: Any, capsys: pytest.CaptureFixture[str]) -> None:
     problem, file, answer = world
     for arguments in (
         ["solve", file],
@@ -324,7 +329,7 @@ def test_json_is_json(world, capsys):
             assert [node["name"] for node in found["nodes"]] == list(problem.names)
 
 
-def test_refusals_quote_it_in_one_line(world, capsys, tmp_path):
+def test_refusals_quote_it_in_one_line(world: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     problem, file, answer = world
     text = problem.metric
     for arguments in (
@@ -359,7 +364,7 @@ def test_refusals_quote_it_in_one_line(world, capsys, tmp_path):
     assert err.count("\n") == 1
 
 
-def test_csv_of_commands_reads_back(world, capsys, tmp_path):
+def test_csv_of_commands_reads_back(world: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     problem, file, answer = world
     out = tmp_path / "out.csv"
     assert ask(capsys, "export", file, answer, "--to", "csv", "--option", "candidates=true", "-o", str(out))[0] == 0
@@ -383,7 +388,7 @@ def test_csv_of_commands_reads_back(world, capsys, tmp_path):
             assert not re.match("[=+\\-@\t\r]", cell)
 
 
-def test_a_report_holds_no_element_of_the_data(world, capsys, tmp_path):
+def test_a_report_holds_no_element_of_the_data(world: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     _, file, answer = world
     page = tmp_path / "page.html"
     assert ask(capsys, "report", answer, "--problem", file, "-o", str(page))[0] == 0
@@ -394,7 +399,7 @@ def test_a_report_holds_no_element_of_the_data(world, capsys, tmp_path):
     assert all(c.isprintable() or c == "\n" for c in page.read_text(encoding="utf-8"))
 
 
-def test_all_strategies_beside_each_other(capsys, tmp_path):
+def test_all_strategies_beside_each_other(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     save_problem(problem_of(STRINGS), tmp_path / "p.toml")
     status, out, _ = ask(capsys, "compare", str(tmp_path / "p.toml"), "--solver", "exact", "--solver", "greedy")
     assert status == 0
@@ -402,12 +407,12 @@ def test_all_strategies_beside_each_other(capsys, tmp_path):
     assert ask(capsys, "compare", str(tmp_path / "p.toml"), "--solver", "exact", "--json")[0] == 0
 
 
-def test_commands_without_problems():
+def test_commands_without_problems() -> None:
     for arguments in (["formats"], ["formats", "csv"], ["solvers"], ["solvers", "exact"], ["completion", "bash"]):
         assert run(arguments) == 0
 
 
-def test_runs_and_measurements_are_shown_as_text(capsys):
+def test_runs_and_measurements_are_shown_as_text(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("torch")
     from impq_opt.cli import measure
     from impq_opt.cli._rounds_table import print_comparison
@@ -427,7 +432,7 @@ def test_runs_and_measurements_are_shown_as_text(capsys):
     assert "[/bold]" in out
 
 
-def test_the_console_reads_nothing_into_strings(capsys):
+def test_the_console_reads_nothing_into_strings(capsys: pytest.CaptureFixture[str]) -> None:
     from rich.columns import Columns
     from rich.padding import Padding
 
@@ -445,26 +450,28 @@ def test_the_console_reads_nothing_into_strings(capsys):
 class Terminal(io.StringIO):
     encoding = "utf-8"
 
-    def isatty(self):
+    def isatty(self) -> bool:
         return True
 
 
-def test_the_progress_reads_nothing_into_strings(monkeypatch):
+def test_the_progress_reads_nothing_into_strings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys, "stderr", Terminal())
     text = "".join(STRINGS[:14])
     with _common.progress(text):
         pass
     with _common.spinner("first") as tell:
+        assert tell is not None
         tell(text)
         time.sleep(0.2)
-    shown = sys.stderr.getvalue()
+    terminal: Any = sys.stderr
+    shown = terminal.getvalue()
     assert "[/bold]" in shown
     shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.replace("\r", ""))
     assert all(c.isprintable() or c == "\n" for c in shown)
 
 
-def test_no_command_prints_past_the_console():
+def test_no_command_prints_past_the_console() -> None:
     """A string reaches a terminal through few hands, which are looked at here; nothing else prints or has markup."""
     hands = {"_streams.py": 1, "_common.py": 1, "_tradeoff.py": 1, "completion.py": 1}
     for file in sorted((ROOT / "impq_opt" / "cli").glob("*.py")):
@@ -481,7 +488,7 @@ def test_no_command_prints_past_the_console():
 
 
 @pytest.mark.parametrize("suffix", ["svg", "png", "pdf"])
-def test_figures_are_drawn_whatever_they_are_called(suffix):
+def test_figures_are_drawn_whatever_they_are_called(suffix: str) -> None:
     pytest.importorskip("matplotlib")
     numbers = [float(k) for k in range(len(STRINGS))]
     text = "".join(STRINGS)
@@ -495,11 +502,12 @@ def test_figures_are_drawn_whatever_they_are_called(suffix):
 
 
 @pytest.mark.parametrize("text", STRINGS)
-def test_labels_of_figures_are_no_formulas(text):
+def test_labels_of_figures_are_no_formulas(text: Any) -> None:
     pytest.importorskip("matplotlib")
     from matplotlib.text import Text
 
-    shown, formula = Text(text=figure_text(text))._preprocess_math(figure_text(text))
+    label: Any = Text(text=figure_text(text))
+    shown, formula = label._preprocess_math(figure_text(text))
     assert formula is False
     assert shown.lstrip() == shortened(visible(text), 60)
 
@@ -517,7 +525,7 @@ document.body.append(answer);
 </script>"""
 
 
-def test_the_page_is_drawn_and_runs_nothing_of_the_data(tmp_path):
+def test_the_page_is_drawn_and_runs_nothing_of_the_data(tmp_path: Path) -> None:
     if BROWSER is None:
         pytest.skip("Chromium is not installed")
     problem = problem_of(STRINGS)
@@ -551,7 +559,7 @@ def test_the_page_is_drawn_and_runs_nothing_of_the_data(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def hostile(tmp_path_factory) -> str:
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("hostile") / "p.toml"
     save_problem(problem_of(STRINGS), path)
     return str(path)
@@ -582,7 +590,7 @@ def in_terminal(*arguments: str, **environment: str) -> tuple[int, str]:
 
 @pytest.mark.parametrize("variables", [{}, {"NO_COLOR": "1"}])
 @pytest.mark.parametrize("command", ["solve", "problems", "export"])
-def test_a_terminal_obeys_only_us(hostile, command, variables, tmp_path):
+def test_a_terminal_obeys_only_us(hostile: Any, command: str, variables: Any, tmp_path: Path) -> None:
     arguments = [command, hostile]
     if command == "export":
         save_allocation(solve(load_problem(hostile)), tmp_path / "a.json")
@@ -599,7 +607,7 @@ def test_a_terminal_obeys_only_us(hostile, command, variables, tmp_path):
 @pytest.mark.parametrize(
     "variables", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}]
 )
-def test_ascii_terminals_show_it_too(hostile, variables):
+def test_ascii_terminals_show_it_too(hostile: Any, variables: Any) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "impq_opt", "explain", hostile, "missing\u00e4.json"],
         capture_output=True, env=ENVIRONMENT | {"COLUMNS": "80"} | variables, check=False, timeout=60,
@@ -617,7 +625,7 @@ def test_ascii_terminals_show_it_too(hostile, variables):
     assert "\\u6f22" in text
 
 
-def test_names_of_files_that_are_not_utf_8(tmp_path):
+def test_names_of_files_that_are_not_utf_8(tmp_path: Path) -> None:
     name = os.fsencode(tmp_path) + b"/\xff\x1b.toml"
     save_problem(problem_of(["a", "b"]), os.fsdecode(name))
     for arguments in ([], ["--json"]):
@@ -651,7 +659,7 @@ FULL = "impq-opt: stdout cannot be written: No space left on device\n"
         ("solve --bound 1e-12 | head -n 0; (exit ${PIPESTATUS[0]})", 1, None),
     ],
 )  # fmt: skip
-def test_streams_that_fail(command, status, says):
+def test_streams_that_fail(command: str, status: int, says: Any) -> None:
     done = subprocess.run(
         ["bash", "-c", f"{sys.executable} -m impq_opt {command}"],
         capture_output=True, text=True, env=ENVIRONMENT, check=False, timeout=60,
@@ -661,7 +669,7 @@ def test_streams_that_fail(command, status, says):
     assert says is None or done.stderr == says
 
 
-def test_closed_streams_do_not_end_in_a_file(tmp_path):
+def test_closed_streams_do_not_end_in_a_file(tmp_path: Path) -> None:
     """A file that is opened where stdout was closed gets its number; nothing that is printed may end in it."""
     out = tmp_path / "a.json"
     command = f"{sys.executable} -m impq_opt solve --bound 0.01 -o {out} <&- >&- 2>&-"
@@ -695,7 +703,7 @@ def with_mark(mark: str) -> list[int]:
         ("compare efficientnet-lite0-imagenet-kernel --bound 0.01 --time-limit 30", 4.0),
     ],
 )
-def test_an_interrupt_at_any_instant(command, longest, tmp_path):
+def test_an_interrupt_at_any_instant(command: str, longest: float, tmp_path: Path) -> None:
     """Send Ctrl-C as a terminal does, to all processes of the group."""
     rng = random.Random(command)
     if "x.json" in command:
@@ -757,7 +765,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_strategies_end_with_the_one_that_asked(number, tmp_path):
+def test_strategies_end_with_the_one_that_asked(number: Any, tmp_path: Path) -> None:
     (tmp_path / "sleeper.py").write_text(SLEEPER)
     mark = f"IMPQ_TEST_MARK={os.getpid()}-{number}"
     environment = ENVIRONMENT | dict([mark.split("=")]) | {"PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
@@ -783,7 +791,7 @@ def test_strategies_end_with_the_one_that_asked(number, tmp_path):
     )
 
 
-def test_an_ignored_interrupt_stays_ignored():
+def test_an_ignored_interrupt_stays_ignored() -> None:
     process = subprocess.Popen(
         ["bash", "-c", f"trap '' INT; exec {sys.executable} -m impq_opt problems"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT,
@@ -796,7 +804,7 @@ def test_an_ignored_interrupt_stays_ignored():
     assert "resnet20-fashion-mnist" in out
 
 
-def test_other_programs_keep_their_own_interrupt():
+def test_other_programs_keep_their_own_interrupt() -> None:
     code = "import signal, impq_opt, impq_opt.cli; assert signal.getsignal(signal.SIGINT) is signal.default_int_handler"
     subprocess.run([sys.executable, "-c", code], check=True, env=ENVIRONMENT)
 
@@ -804,8 +812,8 @@ def test_other_programs_keep_their_own_interrupt():
 # -- faults of ours ----------------------------------------------------------------------------------------------
 
 
-def test_a_fault_of_ours_is_told_as_one(capsys, monkeypatch):
-    def broken(*_):
+def test_a_fault_of_ours_is_told_as_one(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
         raise ZeroDivisionError("secret words")
 
     monkeypatch.delenv("IMPQ_OPT_DEBUG", raising=False)
@@ -822,8 +830,8 @@ def test_a_fault_of_ours_is_told_as_one(capsys, monkeypatch):
         run(["problems"])
 
 
-def test_what_the_system_refuses_is_told(capsys, monkeypatch):
-    def broken(*_):
+def test_what_the_system_refuses_is_told(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
         raise PermissionError(13, "Permission denied", "/some/\x1bfile")
 
     monkeypatch.delenv("IMPQ_OPT_DEBUG", raising=False)
@@ -835,14 +843,14 @@ def test_what_the_system_refuses_is_told(capsys, monkeypatch):
 @pytest.mark.parametrize(
     "line", ['{"round": "1", "bits": []}', '{"round": 0, "bits": [1], "accuracy": 3}', "[" * 100_000, "\u2028"]
 )
-def test_a_log_of_other_types_is_told(line, capsys, tmp_path):
+def test_a_log_of_other_types_is_told(line: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").write_text(line, encoding="utf-8")
     status, out, err = ask(capsys, "report", str(tmp_path), "-o", str(tmp_path / "r.html"))
     assert (status, out) == (2, "")
     assert err.count("\n") == 1
 
 
-def test_warnings_are_sentences():
+def test_warnings_are_sentences() -> None:
     code = """
 import sys, warnings
 from impq_opt.cli import COMMANDS, main

@@ -1,6 +1,10 @@
 """What the commands say of the whole network beside its groups, and of problems that say nothing of it."""
 
+from __future__ import annotations
+
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,18 +29,18 @@ def problem(stays: tuple[Stay, ...] | None) -> Problem:
 
 
 @pytest.fixture
-def experts(tmp_path):
+def experts(tmp_path: Path) -> Any:
     files.save_problem(problem(STAYS), tmp_path / "experts.toml")
     files.save_problem(problem(None), tmp_path / "silent.toml")
     return tmp_path
 
 
-def ask(capsys, *arguments):
+def ask(capsys: pytest.CaptureFixture[str], *arguments: Any) -> Any:
     assert run([str(a) for a in arguments]) == 0
     return capsys.readouterr().out
 
 
-def test_solve_and_compare_tell_the_groups_from_the_network(experts, capsys):
+def test_solve_and_compare_tell_the_groups_from_the_network(experts: Any, capsys: pytest.CaptureFixture[str]) -> None:
     answer = solve(problem(STAYS))
     size = int(np.dot([256, 80], answer.bits)) + 32 * 40960 + 16 * 5
     out = ask(capsys, "solve", experts / "experts.toml")
@@ -55,7 +59,7 @@ def test_solve_and_compare_tell_the_groups_from_the_network(experts, capsys):
     assert rows[0]["whole"] == document["whole"]
 
 
-def test_cost_has_the_network_as_a_row(experts, capsys):
+def test_cost_has_the_network_as_a_row(experts: Any, capsys: pytest.CaptureFixture[str]) -> None:
     out = ask(capsys, "cost", experts / "experts.toml", "--bits", "8,8", "--bits", "4,8")
     assert "whole network" in out and LINES[0] in out
     rows = json.loads(ask(capsys, "cost", experts / "experts.toml", "--bits", "8,8", "--bits", "4,8", "--json"))
@@ -68,14 +72,14 @@ def test_cost_has_the_network_as_a_row(experts, capsys):
     assert [row["cost"] for row in asked] == ["storage"]
 
 
-def test_the_page_says_both(experts, capsys):
+def test_the_page_says_both(experts: Any, capsys: pytest.CaptureFixture[str]) -> None:
     ask(capsys, "solve", experts / "experts.toml", "-o", experts / "a.json")
     ask(capsys, "report", experts / "a.json", "--problem", experts / "experts.toml", "-o", experts / "page.html")
     page = (experts / "page.html").read_text()
     assert "whole network" in page and "bits a weight in a group" in page and LINES[0] in page
 
 
-def test_of_a_problem_that_says_nothing_nothing_is_said(experts, capsys):
+def test_of_a_problem_that_says_nothing_nothing_is_said(experts: Any, capsys: pytest.CaptureFixture[str]) -> None:
     for command in (["solve"], ["compare", "--solver", "exact"], ["cost"]):
         out = ask(capsys, command[0], experts / "silent.toml", *command[1:])
         assert "whole" not in out and "stay at" not in out and "of the groups" not in out

@@ -12,6 +12,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from known import known
+from measure_world import tensor_of
 from safetensors.torch import save_file
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -93,10 +95,10 @@ def test_a_name_that_is_no_class_is_told() -> None:
 
 X, Y = torch.randn(6, 2, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 0, 1, 2])
 MASK = torch.tensor([[1, 1, 0]] * 6)
-STRUCTURES = {"tensor": X, "tuple": (X, MASK), "dict": {"x": X, "mask": MASK}}
+STRUCTURES: dict[str, Any] = {"tensor": X, "tuple": (X, MASK), "dict": {"x": X, "mask": MASK}}
 
 
-def items(inputs: Any) -> list[Any]:
+def items(inputs: Any) -> Any:
     """The same samples, to be read one at a time."""
     if isinstance(inputs, dict):
         return [{**{k: v[row] for k, v in inputs.items()}, "label": Y[row]} for row in range(6)]
@@ -119,7 +121,7 @@ def test_rows_have_the_structure_of_the_whole(kind: Any, rows: Any) -> None:
         wanted = {name: part[index] for name, part in parts_of(STRUCTURES[kind]).items()}
         assert type(inputs) is type(STRUCTURES[kind])
         assert {k: v.tolist() for k, v in parts_of(inputs).items()} == {k: v.tolist() for k, v in wanted.items()}
-        assert labels.tolist() == Y[index].tolist()
+        assert known(labels).tolist() == Y[index].tolist()
 
 
 @given(sizes=st.integers(1, 7), rows=st.lists(st.integers(0, 5), min_size=1, max_size=8))
@@ -167,7 +169,7 @@ def numpy_of(batch: Any) -> Any:
 def test_batches_of_every_kind_are_one_data_set(data: Any, kind: str, labelled: bool) -> None:
     inputs, labels = tensors(data, None).rows(torch.arange(6))
     assert same(inputs, STRUCTURES[kind])
-    assert (labels.tolist() == Y.tolist()) if labelled else labels is None
+    assert (known(labels).tolist() == Y.tolist()) if labelled else labels is None
 
 
 def test_batches_are_read_until_there_are_enough() -> None:
@@ -266,16 +268,16 @@ def test_tokens_stay_whole_numbers(tmp_path: Path, suffix: str, name: str) -> No
 def test_floats_are_read_as_float32(tmp_path: Path, dtype: Any) -> None:
     np.savez(tmp_path / "d.npz", images=NUMBERS.astype(dtype), labels=np.arange(4.0)[:, None])
     data = load_data(str(tmp_path / "d.npz"))
-    assert data.inputs.dtype == torch.float32
-    assert torch.equal(data.inputs, torch.from_numpy(NUMBERS.astype(dtype).astype(np.float32)))
-    assert data.labels.tolist() == [0, 1, 2, 3]
+    assert tensor_of(data).dtype == torch.float32
+    assert torch.equal(tensor_of(data), torch.from_numpy(NUMBERS.astype(dtype).astype(np.float32)))
+    assert known(data.labels).tolist() == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.float32])
 def test_pictures_of_whole_numbers_are_floats(tmp_path: Path, dtype: Any) -> None:
     pictures = np.arange(4 * 1 * 3 * 3).reshape(4, 1, 3, 3)
     np.savez(tmp_path / "d.npz", images=pictures.astype(dtype))
-    assert torch.equal(load_data(str(tmp_path / "d.npz")).inputs, torch.from_numpy(pictures).float())
+    assert torch.equal(tensor_of(load_data(str(tmp_path / "d.npz"))), torch.from_numpy(pictures).float())
 
 
 def test_several_arrays_are_inputs_by_keyword_and_splits_are_by_name(tmp_path: Path) -> None:
@@ -283,21 +285,22 @@ def test_several_arrays_are_inputs_by_keyword_and_splits_are_by_name(tmp_path: P
     for suffix in (".npz", ".safetensors"):
         write(tmp_path / f"d{suffix}", arrays)
         data = load_data(str(tmp_path / f"d{suffix}"))
+        assert isinstance(data.inputs, dict)
         assert {name: part.tolist() for name, part in data.inputs.items()} == {
             "input_ids": TOKENS.tolist(), "attention_mask": (TOKENS > 2).tolist()
         }  # fmt: skip
-        assert data.labels.tolist() == [0, 1, 2, 3]
-    named = {
+        assert known(data.labels).tolist() == [0, 1, 2, 3]
+    named: dict[str, Any] = {
         f"{name}_{split}": array[k:] for k, split in enumerate(("train", "test")) for name, array in arrays.items()
     }
     np.savez(tmp_path / "s.npz", classes=np.array(list("abcd")), **named)
     for k, split in enumerate(("train", "test")):
         data = load_data(str(tmp_path / "s.npz"), split)
         assert len(data) == 4 - k
-        assert data.labels.tolist() == [0, 1, 2, 3][k:]
+        assert known(data.labels).tolist() == [0, 1, 2, 3][k:]
         assert data.classes == 4
     np.savez(tmp_path / "n.npz", images=NUMBERS, labels=np.array(["b", "a", "b", "b"]), classes=np.array(["a", "b"]))
-    assert load_data(str(tmp_path / "n.npz")).labels.tolist() == [1, 0, 1, 1]
+    assert known(load_data(str(tmp_path / "n.npz")).labels).tolist() == [1, 0, 1, 1]
 
 
 @pytest.mark.parametrize(

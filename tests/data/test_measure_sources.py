@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from measure_world import digits_network
+from known import known, law_of
+from measure_world import digits_network, tensor_of
 from safetensors.torch import save_file
 
 from impq_opt.cli import run
@@ -69,7 +70,7 @@ def test_weights_are_read_and_never_unpickled(tmp_path: Path) -> None:
     save_file({k: v.contiguous() for k, v in state.items()}, tmp_path / "w.safetensors")
     torch.save({"state_dict": {f"module.{k}": v for k, v in state.items()}}, tmp_path / "w.pt")
     torch.save(network, tmp_path / "whole.pt")
-    x = load_data("digits", "test").inputs[:5]
+    x = tensor_of(load_data("digits", "test"))[:5]
     for file in ("w.safetensors", "w.pt"):
         torch.testing.assert_close(load_network("small-cnn", weights=tmp_path / file)(x), network(x))
     with pytest.raises(FileError, match="not be unpickled"):
@@ -115,11 +116,11 @@ def test_data_of_every_kind_is_read(tmp_path: Path) -> None:
         folder.mkdir(parents=True)
         for number in range(2):
             image.new("RGB", (40, 30), (90 * place, 10, 20 * number)).save(folder / f"{number}.png")
-    folder = load_data(str(tmp_path / "pictures"), "validation", size=16)
-    images, labels = folder.arrays()
+    pictures = load_data(str(tmp_path / "pictures"), "validation", size=16)
+    images, labels = pictures.arrays()
     assert images.shape == (4, 3, 16, 16)
     assert labels.tolist() == [0, 0, 1, 1]
-    assert folder.classes == 2
+    assert pictures.classes == 2
 
 
 def test_cifar10_is_read_where_torchvision_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,17 +256,18 @@ def test_the_gallery_was_measured_on_the_shipped_network(name: str) -> None:
     """Ranges, sizes and clips of the problem are those of the weights in the package."""
     problem, network = load_problem(gallery_path(name)), load_network("resnet20-fashion-mnist")
     traced = trace(network, torch.zeros(1, 1, 28, 28), residual="accumulate")
-    assert list(problem.names.labels) == [s.name for s in (*traced.weights, *traced.activations)]
+    sites = [s.name for s in traced.weights] + [s.name for s in traced.activations]
+    assert list(problem.names.labels) == sites
     for site in traced.weights:
         rows = problem.names.select(site.name)
         spans = 2 * traced.weight_tensor(site).flatten(1).abs().amax(1).double()
         wanted = spans.numpy() if len(rows) > 1 else [float(spans.square().mean().sqrt())]
-        np.testing.assert_allclose(problem.ranges[rows], wanted, rtol=1e-6)
+        np.testing.assert_allclose(known(problem.ranges)[rows], wanted, rtol=1e-6)
         assert problem.sizes[rows].sum() == np.prod(site.shape)
-        assert problem.macs[rows].sum() == sum(use.macs for use in site.uses)
-    for site in traced.activations:
-        if np.isfinite(site.clip):
-            assert problem.ranges[problem.names.index_of(site.name)] == pytest.approx(site.clip, rel=1e-6)
+        assert known(problem.macs)[rows].sum() == sum(use.macs for use in site.uses)
+    for read in traced.activations:
+        if np.isfinite(read.clip):
+            assert known(problem.ranges)[problem.names.index_of(read.name)] == pytest.approx(read.clip, rel=1e-6)
 
 
 @fashion
@@ -277,6 +279,6 @@ def test_the_gallery_is_measured_again_from_fewer_samples() -> None:
         load_network("resnet20-fashion-mnist"), load_data("fashion-mnist"), residual="accumulate", bits=range(1, 13),
         estimator=Estimator(draws=16), sampling=Sampling(samples=4000, concede=0.005, seed=7),
     )  # fmt: skip
-    ratio = np.log(again.damage.sensitivity / problem.damage.sensitivity)
+    ratio = np.log(law_of(again).sensitivity / law_of(problem).sensitivity)
     assert np.abs(ratio - ratio.mean()).max() < 1
-    assert np.corrcoef(np.log(again.damage.sensitivity), np.log(problem.damage.sensitivity))[0, 1] > 0.97
+    assert np.corrcoef(np.log(law_of(again).sensitivity), np.log(law_of(problem).sensitivity))[0, 1] > 0.97

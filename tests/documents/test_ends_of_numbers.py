@@ -20,10 +20,10 @@ from impq_opt.exactness import native
 from impq_opt.files import load_allocation, load_problem, save_allocation, save_problem
 from impq_opt.instance import Instance
 from impq_opt.instance.contract import Claim, Control, Solver
+from impq_opt.instance.question import make_instance
 from impq_opt.judge.recount import Outcome, prove_bound
 from impq_opt.problem.allocation import Enumeration, Status
-from impq_opt.proof.pricing import Prices, least_priced
-from impq_opt.solve import make_instance
+from impq_opt.proof.pricing import least_priced
 
 SMALLEST = Fraction(1, 2**1074)
 
@@ -96,7 +96,7 @@ def test_prices_that_overflow_leave_a_level_of_0_at_0(
     groups += [Group(f"w{i}", size=9, sensitivity=0.0, bits=(0, 8), macs=1 << 40, reads="a") for i in range(3)]
     instance = make_instance(Problem.declare(groups, minimize="bit-operations"), budget=1)
     with np.errstate(over="ignore"):
-        assert -1 < least_priced(instance, Prices(price, 1.0, {})) <= 0
+        assert -1 < least_priced(instance, [(instance.cost, price), (instance.damage, 1.0)]) <= 0
 
 
 def test_a_group_counts_once_in_an_enumeration() -> None:
@@ -209,7 +209,7 @@ def test_names_and_precisions_of_a_wrong_kind_are_refused(wrong: object) -> None
     problem = Problem.declare(GROUPS)
     for changes in ({"pins": {wrong: 2}}, {"ties": [("a", wrong)]}, {"pins": {"a": wrong}}):
         with pytest.raises(ImpqError):
-            problem.revise(**changes)  # type: ignore[arg-type]
+            problem.revise(**changes)
 
 
 @pytest.mark.parametrize("wrong", [np.array(0.1), [1], 1j, 10**400, "x"])
@@ -218,7 +218,7 @@ def test_numbers_of_a_group_of_a_wrong_kind_are_refused(wrong: object) -> None:
         if isinstance(wrong, np.ndarray) and "damage" in fields:
             continue  # a number
         with pytest.raises(ImpqError):
-            Problem.declare([Group("a", size=10, sensitivity=None if "damage" in fields else 1.0, **fields)])  # type: ignore[arg-type]
+            Problem.declare([Group("a", size=10, sensitivity=None if "damage" in fields else 1.0, **fields)])
 
 
 def test_a_table_of_huge_quanta_is_shown() -> None:

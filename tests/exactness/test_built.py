@@ -30,12 +30,13 @@ def part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         shutil.copy(file, tmp_path)
     (tmp_path / "_built.py").write_text(Path(build.__file__).read_text())
     spec = spec_from_file_location("built_copy", tmp_path / "_built.py")
+    assert spec is not None and spec.loader is not None
     copy = module_from_spec(spec)
     spec.loader.exec_module(copy)
     monkeypatch.setattr(copy, "PURE", False)
     built = type(sys)("somewhere._exact")
     built.__file__ = str(tmp_path / "_exact.so")
-    built.SOURCES = copy.source_digest(tmp_path / "_exact.c")
+    vars(built)["SOURCES"] = copy.source_digest(tmp_path / "_exact.c")
     monkeypatch.setitem(sys.modules, "somewhere", type(sys)("somewhere"))
     monkeypatch.setitem(sys.modules, "somewhere._exact", built)
     return copy, built, tmp_path

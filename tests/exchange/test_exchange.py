@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from formats import format_named
+from known import known, law_of
 
 from impq_opt import Group, Problem, solve
 from impq_opt.errors import AllocationError, FileError, ImpqError, OptionError, ProblemError
-from impq_opt.exchange import Reader, Writer, format_names, fused_ties, make_format, weights_only
+from impq_opt.exchange import Reader, Writer, format_names, fused_ties, weights_only
 from impq_opt.exchange.registry import format_class
 
 LAYERS = [
@@ -83,21 +85,21 @@ def read_back(name: Any, data: Any) -> Any:  # noqa: PLR0911 - one way a format
 @pytest.mark.parametrize("name", [name for name in WRITERS if name not in ("csv", "llama.cpp")])
 @pytest.mark.parametrize("seed", range(3))
 def test_a_written_file_says_what_the_allocation_says(name: Any, seed: int) -> None:
-    target = make_format(name)
+    target = format_named(name)
     # two pins, so that every answer has two precisions and a mix-up would show
     problem = llama(seed=seed, bits=(2, 3, 4, 5, 6, 8, 16)).revise(pins={LAYERS[3]: 8, LAYERS[13]: 4})
     problem = target.prepare(problem)
     found = solve(problem)
     said = read_back(name, target.dump(found))
     table = {precision.name: precision.bits for precision in target.precisions()}
-    labels = [problem.candidates.labels(0)[k] for k in found.choice]
+    labels = [problem.candidates.labels(0)[k] for k in known(found.choice)]
     expected = {layer: table[label] for layer, label in zip(LAYERS, labels, strict=True)}
     assert said == expected
     assert (expected[LAYERS[3]], expected[LAYERS[13]]) == (8, 4)
 
 
 def test_llama_cpp_patterns_match_their_own_tensor_only() -> None:
-    target = make_format("llama.cpp")
+    target = format_named("llama.cpp")
     found = solve(target.prepare(llama()))
     patterns = read_back("llama.cpp", target.dump(found))
     tensors = target.config(found)
@@ -110,7 +112,7 @@ def test_llama_cpp_patterns_match_their_own_tensor_only() -> None:
 
 
 def test_llama_cpp_widths_are_ggml_block_sizes() -> None:
-    widths = {p.name: float(p.width) for p in make_format("llama.cpp").precisions()}
+    widths = {p.name: float(p.width) for p in format_named("llama.cpp").precisions()}
     # bits per weight as llama.cpp's own documentation of the types gives them
     known = {"q2_k": 2.625, "q3_k": 3.4375, "q4_k": 4.5, "q5_k": 5.5, "q6_k": 6.5625, "q8_0": 8.5, "iq4_xs": 4.25,
              "iq2_xxs": 2.0625, "iq3_xxs": 3.0625, "q4_0": 4.5, "q5_1": 6.0}  # fmt: skip
@@ -119,20 +121,20 @@ def test_llama_cpp_widths_are_ggml_block_sizes() -> None:
 
 @pytest.mark.parametrize("name", [n for n in WRITERS if n != "csv"])
 def test_prepared_costs_count_scales_and_zero_points(name: Any) -> None:
-    target = make_format(name)
+    target = format_named(name)
     problem = target.prepare(llama(bits=(2, 3, 4, 5, 6, 8, 16)))
     found = solve(problem, bound=1.0)
     by_name = {precision.name: precision for precision in target.precisions()}
-    labels = [problem.candidates.labels(0)[k] for k in found.choice]
+    labels = [problem.candidates.labels(0)[k] for k in known(found.choice)]
     by_hand = sum(int(n) * by_name[label].width for n, label in zip(problem.sizes, labels, strict=True))
     assert found.exact_cost == by_hand
-    damage = [float(llama().damage.sensitivity[g]) * 4.0 ** -by_name[label].bits for g, label in enumerate(labels)]
+    damage = [float(law_of(llama()).sensitivity[g]) * 4.0 ** -by_name[label].bits for g, label in enumerate(labels)]
     assert found.damage == pytest.approx(sum(damage), rel=1e-12)
 
 
 @pytest.mark.parametrize("name", [n for n in WRITERS if n != "csv"])
 def test_fused_projections_are_tied_where_the_target_fuses_them(name: Any) -> None:
-    target = make_format(name)
+    target = format_named(name)
     problem = target.prepare(llama(bits=(4, 8)))
     tied = {tuple(problem.names[g] for g in tie) for tie in problem.ties}
     expected = {tuple(LAYERS[7 * b : 7 * b + 3]) for b in range(2)} | {
@@ -154,7 +156,7 @@ def test_kernels_of_different_bits_are_refused_in_one_sentence(name: Any) -> Non
 
     names = GroupNames(("blk.0.attn_q", "blk.0.attn_k"), ((3,), ()), ("blk.0.attn_q", "blk.0.attn_k"))
     problem = Problem.from_sensitivities([256] * 4, [100.0, 1.0, 1e-3, 1.0], names=names, bits=(4, 8), bound=0.1)
-    target = make_format(name)
+    target = format_named(name)
     with pytest.raises(AllocationError, match=r"blk\.0\.attn_q: has groups at"):
         target.dump(solve(problem))
     assert len(set(solve(target.prepare(problem), bound=0.5).bits[:3].tolist())) == 1
@@ -164,9 +166,9 @@ def test_kernels_of_different_bits_are_refused_in_one_sentence(name: Any) -> Non
 def test_precisions_that_the_target_lacks_are_refused(name: Any) -> None:
     problem = Problem.declare([Group("blk.0.attn_q", size=256, sensitivity=1.0, bits=(0.5, 12))], bound=1.0)
     with pytest.raises(AllocationError, match=r"blk\.0\.attn_q: has .* stores"):
-        make_format(name).dump(solve(problem))
+        format_named(name).dump(solve(problem))
     with pytest.raises(ProblemError, match="can store"):
-        make_format(name).prepare(problem)
+        format_named(name).prepare(problem)
 
 
 def with_activations(input_bits: Any) -> Problem:
@@ -180,12 +182,12 @@ def with_activations(input_bits: Any) -> Problem:
 @pytest.mark.parametrize("name", WEIGHTS_ONLY)
 def test_activations_are_not_dropped_silently(name: Any) -> None:
     with pytest.raises(AllocationError, match="stores weights only"):
-        make_format(name).dump(solve(with_activations((8,))))
+        format_named(name).dump(solve(with_activations((8,))))
 
 
 @pytest.mark.parametrize("name", [n for n in WRITERS if n not in ("csv", "onnxruntime", *WEIGHTS_ONLY)])
 def test_input_precisions_are_checked(name: Any) -> None:
-    target = make_format(name)
+    target = format_named(name)
     eight = target.dump(solve(with_activations((8,))))
     none = target.dump(solve(with_activations((16,))))
     assert eight != none
@@ -195,10 +197,10 @@ def test_input_precisions_are_checked(name: Any) -> None:
 
 def test_pins_survive_preparing() -> None:
     problem = llama(bits=(2, 4, 8)).revise(pins={"lm_head": 8})
-    prepared = make_format("llama.cpp").prepare(problem)
+    prepared = format_named("llama.cpp").prepare(problem)
     assert prepared.candidates.labels(0)[prepared.pins[len(LAYERS) - 1]] == "q8_0"
     with pytest.raises(ProblemError, match="pinned to a precision that compressed-tensors does not store"):
-        make_format("compressed-tensors").prepare(problem.revise(pins={LAYERS[3]: 2}))
+        format_named("compressed-tensors").prepare(problem.revise(pins={LAYERS[3]: 2}))
 
 
 def test_weights_only_keeps_everything_about_the_weights() -> None:
@@ -214,7 +216,7 @@ def test_weights_only_keeps_everything_about_the_weights() -> None:
     alone = [replace(group, reads="") for group in groups if group.kind == "weight"]
     expected = Problem.declare(alone, bound=0.5, pins={"c": 4}, ties=[["a", "b"]])
     assert solve(weights).bits.tolist() == solve(expected).bits.tolist()
-    assert weights.damage.sensitivity.tolist() == [1, 2, 3]
+    assert law_of(weights).sensitivity.tolist() == [1, 2, 3]
     assert list(weights.names) == ["a", "b", "c"]
     assert (dict(weights.pins), weights.ties) == (dict(expected.pins), expected.ties)
     assert weights_only(weights) is weights
@@ -241,9 +243,9 @@ def test_exllamav3_measurements(tmp_path: Path) -> None:
     }
     path = tmp_path / "measurement.json"
     path.write_text(json.dumps(document))
-    problem = make_format("exllamav3").read(path)
+    problem = format_named("exllamav3").read(path)
     found = solve(problem, budget=130)
-    assert found.choice.tolist() == [1, 2]  # 130 bits: -0.1 - 0.05 beats everything else
+    assert known(found.choice).tolist() == [1, 2]  # 130 bits: -0.1 - 0.05 beats everything else
     assert found.damage + problem.provenance["damage_offset"] == pytest.approx(-0.15)
     assert list(problem.names) == ["l.0.q + l.0.k", "l.1"]
 
@@ -271,14 +273,17 @@ def autoround_caches(folder: Any, seed: int = 0) -> Any:
 
 def test_autoround_caches_in_and_layer_config_out(tmp_path: Path) -> None:
     paths, sizes = autoround_caches(tmp_path)
-    target = make_format("autoround")
+    target = format_named("autoround")
     problem = target.read(*paths)
     assert list(problem.names) == LAYERS
     assert problem.sizes.tolist() == list(sizes.values())
     found = solve(problem, budget=4.5 * sum(sizes.values()))
     config = target.config(found)
     for layer, column, label in zip(
-        LAYERS, found.choice, [problem.candidates.labels(0)[k] for k in found.choice], strict=True
+        LAYERS,
+        known(found.choice),
+        [problem.candidates.labels(0)[k] for k in known(found.choice)],
+        strict=True,
     ):
         assert config[layer]["bits"] == [2, 4, 8, 16][column]
         assert label.startswith(f"W{config[layer]['bits']}A16")
@@ -286,8 +291,10 @@ def test_autoround_caches_in_and_layer_config_out(tmp_path: Path) -> None:
     assert q == k == v
     # the cost is AutoRound's own count, scales and zero points included
     written = [json.loads(path.read_text())["layer_scores"] for path in paths]
-    assert found.cost == sum(written[column][layer][0] for layer, column in zip(LAYERS, found.choice, strict=True))
-    folder = make_format("autoround").read(tmp_path)
+    assert found.cost == sum(
+        written[column][layer][0] for layer, column in zip(LAYERS, known(found.choice), strict=True)
+    )
+    folder = format_named("autoround").read(tmp_path)
     assert folder.digest == problem.digest
 
 
@@ -312,7 +319,7 @@ def test_autoround_caches_that_leave_scales_out_keep_their_sizes(schemes: Any, b
         }
         for b in schemes
     ]
-    problem = make_format("autoround").problem(caches)
+    problem = format_named("autoround").problem(caches)
     assert problem.sizes.tolist() == list(sizes.values())
     assert problem.costs[0].source.endswith("weights alone" if bare else "weights, scales, zeros")
 
@@ -330,12 +337,16 @@ def test_modelopt_scores_as_json(tmp_path: Path) -> None:
     }
     path = tmp_path / "state.json"
     path.write_text(json.dumps({"method": "gradient", "candidate_stats": stats}))
-    problem = make_format("modelopt").read(path)
+    problem = format_named("modelopt").read(path)
     found = solve(problem, budget=6.0 * 3000)
     assert found.status.value == "optimal"
-    assert [problem.candidates.labels(0)[k] for k in found.choice] == ["NVFP4", "FP8", "NVFP4"]
+    assert [problem.candidates.labels(0)[k] for k in known(found.choice)] == [
+        "NVFP4",
+        "FP8",
+        "NVFP4",
+    ]
     assert found.damage == pytest.approx(1.2)
-    config = make_format("modelopt").config(found)["quant_cfg"]
+    config = format_named("modelopt").config(found)["quant_cfg"]
     assert config[0] == {"quantizer_name": "*", "enable": False}
     assert config[2]["cfg"]["num_bits"] == [4, 3]
 
@@ -347,7 +358,7 @@ def test_modelopt_scores_as_json(tmp_path: Path) -> None:
 def test_tables_round_trip(name: Any, tmp_path: Path) -> None:
     problem = llama(bits=(2, 4, 8))
     found = solve(problem)
-    target = make_format(name, candidates=True)
+    target = format_named(name, candidates=True)
     path = tmp_path / f"table.{name}"
     path.write_bytes(target.dump(found))
     again = target.read(path)
@@ -357,7 +368,7 @@ def test_tables_round_trip(name: Any, tmp_path: Path) -> None:
     np.testing.assert_array_equal(solve(again, bound=0.05).choice, found.choice)
     assert solve(again, bound=0.05).cost == found.cost
     chosen = target.load([path])["chosen"]
-    assert [k % 3 for k, one in enumerate(chosen) if int(one)] == found.choice.tolist()
+    assert [k % 3 for k, one in enumerate(chosen) if int(one)] == known(found.choice).tolist()
 
 
 def test_ragged_and_coupled_tables_round_trip(tmp_path: Path) -> None:
@@ -367,7 +378,7 @@ def test_ragged_and_coupled_tables_round_trip(tmp_path: Path) -> None:
         Group("relu", size=100, damage=[0.2], bits=(8,), kind="activation"),
     ]
     problem = Problem.declare(groups, bound=1.0, minimize={"storage": 1, "activation-memory": 0.5})
-    target = make_format("csv", candidates=True)
+    target = format_named("csv", candidates=True)
     path = tmp_path / "t.csv"
     path.write_bytes(target.dump(solve(problem)))
     again = target.read(path)
@@ -379,7 +390,7 @@ def test_ragged_and_coupled_tables_round_trip(tmp_path: Path) -> None:
 
 def test_a_plain_table_has_one_row_a_group(tmp_path: Path) -> None:
     found = solve(llama())
-    rows = make_format("csv").dump(found).decode().splitlines()
+    rows = format_named("csv").dump(found).decode().splitlines()
     assert len(rows) == 1 + len(LAYERS)
     bits = [float(row.split(",")[4]) for row in rows[1:]]
     assert bits == found.bits.tolist()
@@ -388,7 +399,7 @@ def test_a_plain_table_has_one_row_a_group(tmp_path: Path) -> None:
 def test_sensitivities_as_a_table(tmp_path: Path) -> None:
     path = tmp_path / "e.csv"
     path.write_text("group,size,sensitivity\na,10,0.5\nb,1000,0.001\n")
-    problem = make_format("csv").read(path)
+    problem = format_named("csv").read(path)
     assert solve(problem, bound=0.01).status.value == "optimal"
     assert problem.damage.sensitivity.tolist() == [0.5, 0.001]
 
@@ -418,7 +429,7 @@ def test_bad_tables_say_what_and_where(text: str, says: str, tmp_path: Path) -> 
     path = tmp_path / "bad.csv"
     path.write_text(text)
     with pytest.raises(ImpqError, match=says):
-        make_format("csv").read(path)
+        format_named("csv").read(path)
 
 
 @pytest.mark.parametrize("name", [n for n in format_names(reads=True) if n not in ("csv", "parquet")])
@@ -431,14 +442,14 @@ def test_foreign_json_is_told_in_one_sentence(name: Any, text: str, tmp_path: Pa
     path = tmp_path / "scores.json"
     path.write_text(text)
     with pytest.raises(ImpqError) as caught:
-        make_format(name).read(path)
+        format_named(name).read(path)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", [PARQUET if name == "parquet" else name for name in format_names(reads=True)])
 def test_missing_files_are_told(name: Any, tmp_path: Path) -> None:
     with pytest.raises(FileError, match=r"no such file|cannot be read|No such file"):
-        make_format(name).read(tmp_path / "nothing.json")
+        format_named(name).read(tmp_path / "nothing.json")
 
 
 # -- the registry --------------------------------------------------------------------------------------------------
@@ -459,11 +470,11 @@ def test_every_format_describes_itself() -> None:
 
 def test_unknown_formats_and_options_have_near_matches() -> None:
     with pytest.raises(OptionError, match="did you mean 'torchao'"):
-        make_format("torch-ao")
+        format_named("torch-ao")
     with pytest.raises(OptionError, match="did you mean 'group_size'"):
-        make_format("mlx", groupsize=32)
+        format_named("mlx", groupsize=32)
     with pytest.raises(OptionError, match=r"mlx\.group_size: must be 32, 64 or 128"):
-        make_format("mlx", group_size=33)
+        format_named("mlx", group_size=33)
 
 
 def test_formats_of_other_packages_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -471,8 +482,8 @@ def test_formats_of_other_packages_are_found(monkeypatch: pytest.MonkeyPatch) ->
     taken = EntryPoint("mlx", "nowhere:Nothing", "impq_opt.exchange")
     monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [theirs, taken])
     assert "mlx-too" in format_names(writes=True)
-    assert make_format("mlx-too", group_size=32).group_size == 32
-    assert make_format("mlx").name == "mlx"  # shipped names cannot be taken
+    assert format_named("mlx-too", group_size=32).group_size == 32
+    assert format_named("mlx").name == "mlx"  # shipped names cannot be taken
 
 
 def test_listing_formats_imports_no_peer() -> None:

@@ -6,11 +6,11 @@ import json
 from typing import Any
 
 import pytest
+from formats import format_named
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from impq_opt.errors import ImpqError
-from impq_opt.exchange import make_format
 from impq_opt.problem.problem import Problem
 
 KEYS = [
@@ -86,7 +86,7 @@ def test_any_document_is_read_or_told(name: str, documents: Any) -> None:
     def check(document: Any) -> None:
         document = json.loads(json.dumps(document))
         try:
-            problem = make_format(name).problem(document)
+            problem = format_named(name).problem(document)
         except ImpqError as error:
             assert "\n" not in str(error)
         else:

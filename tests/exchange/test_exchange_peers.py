@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from formats import format_named
+from known import known
 
 from impq_opt import Group, GroupNames, Problem, Status, solve
-from impq_opt.exchange import make_format, weights_only
+from impq_opt.exchange import weights_only
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # peers warn of their own affairs
 
@@ -57,10 +59,10 @@ def test_torchao_quantizes_and_runs_a_model_as_allocated() -> None:
     import torch
     from torchao.quantization import quantize_
 
-    target = make_format("torchao", group_size=32)
+    target = format_named("torchao", group_size=32)
     problem = target.prepare(mlp_problem().revise(pins={"4": 8}))
     found = solve(problem, bound=0.2)
-    bits = [int(problem.candidates.labels(0)[k]) for k in found.choice]
+    bits = [int(problem.candidates.labels(0)[k]) for k in known(found.choice)]
     assert len(set(bits)) > 1
     model, x = mlp(), torch.randn(256, 64)
     before = model(x)
@@ -80,7 +82,7 @@ def test_torchao_quantizes_and_runs_a_model_as_allocated() -> None:
 def test_torchao_reads_dynamic_inputs_and_layers_left_alone() -> None:
     from torchao.core.config import config_from_dict, config_to_dict
 
-    target = make_format("torchao")
+    target = format_named("torchao")
     config = target.config(
         solve(mlp_problem(bits=(4, 16), inputs=(8, 16, 16)).revise(pins={"2": 16, "4": 4}), bound=9.0)
     )
@@ -95,11 +97,11 @@ def test_torchao_quantizes_convolutions() -> None:
     import torch
     from torchao.quantization import quantize_
 
-    model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 4, 3)).eval()
+    model: Any = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 4, 3)).eval()
     problem = Problem.declare(
         [Group("0", size=216, sensitivity=1.0, bits=(4,)), Group("2", size=288, sensitivity=1.0, bits=(6,))]
     )
-    quantize_(model, make_format("torchao").native(solve(problem, bound=1.0)), filter_fn=None)
+    quantize_(model, format_named("torchao").native(solve(problem, bound=1.0)), filter_fn=None)
     assert [str(model[i].weight.target_dtype) for i in (0, 2)] == ["torch.int4", "torch.int6"]
 
 
@@ -110,9 +112,9 @@ def test_torchao_keeps_a_byte_a_weight_as_its_limits_say(bits: int, group_size: 
     import torch
     from torchao.quantization import quantize_
 
-    target = make_format("torchao", group_size=group_size)
+    target = format_named("torchao", group_size=group_size)
     found = solve(target.prepare(Problem.declare([Group("0", size=8192, sensitivity=1.0, bits=(bits,))], bound=9.0)))
-    model = torch.nn.Sequential(torch.nn.Linear(64, 128))
+    model: Any = torch.nn.Sequential(torch.nn.Linear(64, 128))
     quantize_(model, target.native(found), filter_fn=None)
     weight = model[0].weight
     assert weight.qdata.nbytes == 8192  # "a byte a weight until a backend packs them"
@@ -144,7 +146,7 @@ def test_autoround_reads_the_same_caches_and_takes_the_layer_config(tmp_path: Pa
             str(paths[-1]), "key", place, asdict(scheme), scores, 1.0, sum(sizes.values()), {"model": "x"}
         )
         assert _load_autoscheme_scores(str(paths[-1])) is not None
-    target = make_format("autoround")
+    target = format_named("autoround")
     problem = target.read(*paths)
     assert problem.sizes.tolist() == list(sizes.values())
     found = solve(problem, budget=5 * sum(sizes.values()))
@@ -161,7 +163,8 @@ def test_autoround_own_search_is_never_better(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     names = [f"l{k}" for k in range(12)]
     sizes = {name: 128 * int(rng.integers(4, 80)) for name in names}
-    caches, table = [], {name: [] for name in names}
+    caches: list[Any] = []
+    table: dict[str, list[Any]] = {name: [] for name in names}
     for place, bits in enumerate((2, 4, 8)):
         scores = {
             n: [bits * s + s // 128 * (16 + bits), float(rng.uniform(0.5, 1.5) * 4.0**-bits)] for n, s in sizes.items()
@@ -173,7 +176,7 @@ def test_autoround_own_search_is_never_better(tmp_path: Path) -> None:
     budget = int(4.4 * sum(sizes.values()))
     loss, path = choose_bits_per_layer_with_path(table, budget)
     assert path is not None
-    target = make_format("autoround")
+    target = format_named("autoround")
     found = solve(target.problem(caches), budget=budget)
     assert found.status is Status.OPTIMAL
     assert found.damage + found.problem.provenance["damage_offset"] <= loss * (1 + 1e-12)
@@ -193,7 +196,7 @@ def test_autoround_counts_scales_unless_told_not_to(bare: bool) -> None:
                 setattr(layer, key, value)
         scores = {name: [compute_layer_bits(layer, bare)[0], 1 / bits] for name, layer in layers.items()}
         caches.append({"version": 1, "score_granularity": "per_op", "scheme": scheme, "layer_scores": scores})
-    assert make_format("autoround").problem(caches).sizes.tolist() == [256 * 128, 128 * 64]
+    assert format_named("autoround").problem(caches).sizes.tolist() == [256 * 128, 128 * 64]
 
 
 # -- compressed-tensors --------------------------------------------------------------------------------------------
@@ -204,12 +207,12 @@ def test_compressed_tensors_reads_and_applies_the_config_groups() -> None:
     import torch
     from compressed_tensors.quantization import apply_quantization_config
 
-    target = make_format("compressed-tensors", group_size=32)
+    target = format_named("compressed-tensors", group_size=32)
     problem = target.prepare(mlp_problem(bits=(4, 8, 16)).revise(pins={"0": 8, "2": 4, "4": 16}))
     config = target.native(solve(problem, bound=9.0))
     model = mlp()
     apply_quantization_config(model, config)
-    schemes = [getattr(model[i], "quantization_scheme", None) for i in (0, 2, 4)]
+    schemes: list[Any] = [getattr(model[i], "quantization_scheme", None) for i in (0, 2, 4)]
     assert [s and s.weights.num_bits for s in schemes] == [8, 4, None]
     assert schemes[0].weights.group_size == 32
     assert isinstance(model[4], torch.nn.Linear)
@@ -223,7 +226,7 @@ def test_compressed_tensors_stores_scales_as_wide_as_the_weights(bits: int, kind
     from compressed_tensors.compressors import ModelCompressor
     from compressed_tensors.quantization import apply_quantization_config
 
-    target = make_format("compressed-tensors", group_size=32)
+    target = format_named("compressed-tensors", group_size=32)
     found = solve(target.prepare(Problem.declare([Group("0", size=8192, sensitivity=1.0, bits=(bits,))], bound=9.0)))
     model = torch.nn.Sequential(torch.nn.Linear(64, 128)).to(getattr(torch, kind))
     apply_quantization_config(model, target.native(found))
@@ -231,12 +234,12 @@ def test_compressed_tensors_stores_scales_as_wide_as_the_weights(bits: int, kind
     stored = dict(model[0].named_parameters()) | dict(model[0].named_buffers())
     size = sum(tensor.nbytes for name, tensor in stored.items() if name in ("weight_packed", "weight_scale"))
     further = 8192 // 32 * (16 if kind == "float32" else 0)  # "counted at 16 bits and stored as wide as the weights"
-    assert 8 * size == found.exact_cost + further
+    assert 8 * size == known(found.exact_cost) + further
 
 
 @pytest.mark.peer("torch", "compressed_tensors")
 def test_compressed_tensors_reads_dynamic_inputs() -> None:
-    config = make_format("compressed-tensors").native(solve(mlp_problem(bits=(8,), inputs=(8, 8, 8)), bound=9.0))
+    config = format_named("compressed-tensors").native(solve(mlp_problem(bits=(8,), inputs=(8, 8, 8)), bound=9.0))
     (group,) = config.config_groups.values()
     assert group.input_activations.num_bits == 8
     assert group.input_activations.dynamic
@@ -284,7 +287,7 @@ def test_modelopt_search_step_is_replaced_and_never_worse(searched: Any, effecti
     from modelopt.torch.quantization.algorithms import _resolve_best_recipe
 
     state, _ = searched
-    target = make_format("modelopt")
+    target = format_named("modelopt")
     problem = target.problem(state)
     found = solve(problem, budget=effective_bits * int(problem.sizes.sum()))
     assert found.status is Status.OPTIMAL
@@ -304,13 +307,14 @@ def test_modelopt_applies_the_answer(searched: Any) -> None:
     from modelopt.torch import quantization
 
     state, _ = searched
-    target = make_format("modelopt")
+    target = format_named("modelopt")
     problem = target.problem(state)
     found = solve(problem, budget=5 * int(problem.sizes.sum()))
     config = quantization.get_auto_quantize_config(target.solved(state, found))
     model = quantization.quantize(mlp(), config, lambda m: m(torch.randn(64, 64)))
     wanted = [
-        stat["formats"][k].num_bits for stat, k in zip(state["candidate_stats"].values(), found.choice, strict=True)
+        stat["formats"][k].num_bits
+        for stat, k in zip(state["candidate_stats"].values(), known(found.choice), strict=True)
     ]
     quantizers = [model[i].weight_quantizer for i in (0, 2, 4)]
     assert [q.num_bits if q.is_enabled else 16 for q in quantizers] == wanted
@@ -321,7 +325,7 @@ def test_modelopt_applies_the_answer(searched: Any) -> None:
 @pytest.mark.peer("torch", "modelopt")
 def test_modelopt_checkpoints_are_read(searched: Any) -> None:
     state, checkpoint = searched
-    target = make_format("modelopt")
+    target = format_named("modelopt")
     assert target.read(checkpoint).digest == target.problem(state).digest
 
 
@@ -331,7 +335,7 @@ def test_modelopt_runs_a_configuration_written_from_nothing() -> None:
     from modelopt.torch import quantization
 
     problem = mlp_problem(bits=(3, 8, 16), inputs=(8, 16, 16)).revise(pins={"0": 3, "2": 16, "4": 8})
-    config = make_format("modelopt").native(solve(problem, bound=9.0))
+    config = format_named("modelopt").native(solve(problem, bound=9.0))
     model = quantization.quantize(mlp(), config, lambda m: m(torch.randn(64, 64)))
     assert model[0].weight_quantizer.num_bits == 3
     assert model[0].input_quantizer.is_enabled
@@ -350,7 +354,7 @@ def test_modelopt_reads_its_floating_formats() -> None:
         Group("0", size=8192, sensitivity=1.0, bits=(4.5,), formats=("NVFP4",)),
         Group("2", size=12288, sensitivity=1.0, bits=(8.0,), formats=("FP8",)),
     ]
-    config = make_format("modelopt").native(solve(Problem.declare(groups), bound=9.0))
+    config = format_named("modelopt").native(solve(Problem.declare(groups), bound=9.0))
     model = quantization.quantize(mlp(), config, lambda m: m(torch.randn(64, 64)))
     assert model[0].weight_quantizer.num_bits == (2, 1)
     assert model[0].weight_quantizer.block_sizes[-1] == 16
@@ -381,7 +385,7 @@ def test_modelopt_exports_the_checkpoints_that_its_limits_say(
         for name, module in model.named_modules()
         if isinstance(module, torch.nn.Linear) and name != "lm_head"
     ]
-    config = make_format("modelopt").native(solve(Problem.declare(groups, bound=99.0)))
+    config = format_named("modelopt").native(solve(Problem.declare(groups, bound=99.0)))
     quantized = quantization.quantize(model, config, lambda m: m(torch.randint(0, 64, (2, 16))))
     if stored is None:
         with pytest.raises((TypeError, NotImplementedError)):  # as modelopt 0.47 says it
@@ -402,7 +406,7 @@ def test_llama_cpp_precisions_have_the_block_sizes_of_gguf() -> None:
     from gguf.constants import GGML_QUANT_SIZES
 
     theirs = {kind.name.casefold(): sizes for kind, sizes in GGML_QUANT_SIZES.items()}
-    for precision in make_format("llama.cpp").precisions():
+    for precision in format_named("llama.cpp").precisions():
         elements, size = theirs[precision.name]
         assert precision.width * elements == 8 * size
 
@@ -435,10 +439,10 @@ def test_torchao_keeps_a_trained_networks_accuracy() -> None:
     from torchao.quantization import quantize_
 
     problem, network, images, labels, before = trained()
-    target = make_format("torchao")
+    target = format_named("torchao")
     found = solve(target.prepare(weights_only(problem)), bound=0.1)
     assert len(set(found.bits.tolist())) > 2
-    assert found.effective_bits[0] < 5
+    assert known(found.effective_bits[0]) < 5
     config = target.native(found)
     config.fqn_to_config["conv1"] = None  # torchao 0.18 fails on convolutions of one input channel
     quantize_(network, config, filter_fn=None)
@@ -455,7 +459,7 @@ def test_onnxruntime_keeps_a_trained_networks_accuracy(tmp_path: Path) -> None:
     problem, network, images, labels, before = trained()
     path = tmp_path / "network.onnx"
     torch.onnx.export(network, (images,), path, dynamo=True, external_data=False, verbose=False)
-    target = make_format("onnxruntime", model=str(path))
+    target = format_named("onnxruntime", model=str(path))
     found = solve(target.prepare(problem), minimize="representational", bound=0.1)
     weights = problem.weights()
     assert set(found.bits[weights]) == {4, 8}
@@ -470,7 +474,7 @@ def test_modelopt_keeps_a_trained_networks_accuracy() -> None:
     from modelopt.torch import quantization
 
     problem, network, images, labels, before = trained()
-    target = make_format("modelopt")
+    target = format_named("modelopt")
     found = solve(target.prepare(problem), minimize="representational", bound=0.1)
     model = quantization.quantize(network, target.native(found), lambda m: m(images))
     bits = {g: int(b) for g, b in zip(problem.names, found.bits, strict=True)}
@@ -505,7 +509,7 @@ def quantize_onnx(path: Any, allocation: Any, batch: Any, folder: Any) -> Any:
     import onnxruntime
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-    class Reader(CalibrationDataReader):
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
             self.feeds = iter([{name: batch.numpy()}])
 
@@ -514,7 +518,7 @@ def quantize_onnx(path: Any, allocation: Any, batch: Any, folder: Any) -> Any:
 
     name = onnx.load(path).graph.input[0].name
     out = folder / "quantized.onnx"
-    options = make_format("onnxruntime", model=str(path)).native(allocation)
+    options = format_named("onnxruntime", model=str(path)).native(allocation)
     quantize_static(
         path,
         out,
@@ -604,7 +608,7 @@ def test_onnxruntime_gives_activations_their_bits(resnet: Any, tmp_path: Path) -
         Group("b", size=16384, sensitivity=1.0, bits=(16,), kind="activation"),
     ]
     found = solve(Problem.declare(groups, bound=9.0))
-    options = make_format("onnxruntime", model=str(path)).config(found)["TensorQuantOverrides"]
+    options = format_named("onnxruntime", model=str(path)).config(found)["TensorQuantOverrides"]
     assert sorted(rows[0]["quant_type"] for rows in options.values()) == ["QInt8", "QInt8", "QUInt16", "QUInt8"]
     _, graph = quantize_onnx(path, found, batch, tmp_path)
     points = {i.name: i.data_type for i in graph.initializer if i.name.endswith("_zero_point")}

@@ -28,6 +28,29 @@ def floor(module: str) -> int:
     return found[0]
 
 
+def storeys() -> tuple[dict[str, int], int]:
+    """Return the storey of every room, that of one that imports nothing being 0, and how many rooms import another."""
+    of = {
+        room: {o.split(".")[0] for m in MODULES if m.split(".")[0] == room for o in IMPORTS[m]} - {room}
+        for room in {m.split(".")[0] for m in MODULES}
+    }
+    storey: dict[str, int] = {}
+    for room in TopologicalSorter(of).static_order():
+        storey[room] = 1 + max((storey[other] for other in of[room]), default=-1)
+    return storey, sum(map(len, of.values()))
+
+
+def test_the_drawing_is_the_house() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text().split("## The house, drawn")[1].split("## ")[0]
+    drawn: dict[str, int] = {}
+    for line in text.split("```")[1].splitlines()[1:]:
+        number, *rooms = re.split(r"\s{2,}", line.strip())
+        drawn |= {room.split(" ")[0]: int(number) for room in rooms if not room.startswith("the face")}
+    storey, arrows = storeys()
+    assert drawn == storey
+    assert f"{len(storey)} rooms in {max(storey.values()) + 1} storeys, {arrows} pairs" in " ".join(text.split())
+
+
 def test_every_module_has_one_room_and_every_room_is_there() -> None:
     for module in MODULES:
         floor(module)

@@ -45,8 +45,8 @@ def test_exact_points_are_single_solves(name: str) -> None:
         single = solve(problem, bound=bound)
         assert found.status is single.status is Status.OPTIMAL
         assert found.exact_cost == single.exact_cost
-        assert found.exact_damage <= Fraction(bound)
-        assert found.cost <= hull.cost[hull.place(bound)]
+        assert found.exact_damage is not None and found.exact_damage <= Fraction(bound)
+        assert found.cost is not None and found.cost <= hull.cost[hull.place(bound)]
     assert hull.solve([hull.damage[-1] / 2])[0].status is Status.INFEASIBLE
 
 

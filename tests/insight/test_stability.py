@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from known import law_of, table_of
 
 from impq_opt import Problem, solve
 from impq_opt.cli import run
@@ -27,19 +28,19 @@ def measured(relative: Any, groups: int = 30, seed: int = 0) -> Problem:
 
 def test_the_upper_limit_is_that_of_a_normal_variable() -> None:
     problem = measured(0.1)
-    raised = upper_limit(problem, 0.95).damage
-    np.testing.assert_allclose(raised.sensitivity, problem.damage.sensitivity * (1 + 1.6448536 * 0.1))
-    np.testing.assert_array_equal(upper_limit(problem, 0.5).damage.sensitivity, problem.damage.sensitivity)
+    measured_values = law_of(problem).sensitivity
+    np.testing.assert_allclose(law_of(upper_limit(problem, 0.95)).sensitivity, measured_values * (1 + 1.6448536 * 0.1))
+    np.testing.assert_array_equal(law_of(upper_limit(problem, 0.5)).sensitivity, measured_values)
     table = Problem.from_tables(np.ones((2, 2)), [[4.0, 1.0], [3.0, 0.0]])
     table = replace(table, damage=replace(table.damage, stderr=np.array([[1.0, np.nan], [0.0, 0.0]])))
-    np.testing.assert_allclose(upper_limit(table, 0.95).damage.values, [[4 + 1.6448536, 1.0], [3.0, 0.0]])
+    np.testing.assert_allclose(table_of(upper_limit(table, 0.95)).values, [[4 + 1.6448536, 1.0], [3.0, 0.0]])
 
 
 def test_without_errors_an_optimum_is_stable_and_an_upper_limit_needs_them() -> None:
     problem = measured(0.0)
     held = stability(problem, solve(problem, bound=0.5), resamples=5, tolerance=0.02)
     assert (held.feasible, held.near) == (1.0, 1.0)
-    bare = replace(problem, damage=PowerLaw(problem.damage.sensitivity))
+    bare = replace(problem, damage=PowerLaw(law_of(problem).sensitivity))
     for call in (lambda: upper_limit(bare, 0.9), lambda: stability(bare, solve(bare, bound=0.5))):
         with pytest.raises(ProblemError, match="no standard errors"):
             call()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from graphs import brute_force, graph
+from known import known
 
 from impq_opt import Status, solve
 from impq_opt.cli import run
@@ -23,7 +24,7 @@ def test_points_are_exact_and_undominated(shape: str) -> None:
     for point in found:
         assert point.allocation.status is Status.OPTIMAL
         limits = {} if point.budget is None else {"storage": point.budget}
-        assert point.first == brute_force(problem, float(point.bound), limits)
+        assert point.first == brute_force(problem, float(known(point.bound)), limits)
     for bound in {point.bound for point in found}:
         level = [point for point in found if point.bound == bound]
         assert [p.second for p in level] == sorted(p.second for p in level)

@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+from collections import Counter
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -86,7 +87,7 @@ LIES += [{"whole": lie} for lie in claims.WHOLE]
 @pytest.mark.parametrize("parts", LIES, ids=lambda parts: ", ".join(f"{part} {lie}" for part, lie in parts.items()))
 def test_claims(parts: dict[str, str]) -> None:
     for seed in (0, 2, 3, 12, 38, 145):
-        what = claims.told(draws.question(seed), parts, seed, claims.Counter())
+        what = claims.told(draws.question(seed), parts, seed, Counter())
         assert not what, f"{what}\n{draws.question(seed).program()}\n{draws.question(seed).goal()}"
 
 
@@ -163,7 +164,7 @@ def test_the_truth_is_that_of_a_problem_done_by_hand() -> None:
     assert not list(instances.answer_faults(asked, _solved(asked), asked.truth, complete=True))
 
 
-def _solved(asked: Any) -> Allocation:  # type: ignore[no-untyped-def]
+def _solved(asked: Any) -> Allocation:
     from impq_opt import solve
 
     return solve(asked.problem, **asked.asked)

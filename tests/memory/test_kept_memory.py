@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -37,7 +38,7 @@ LARGE, SMALL = 40 << 20, 1 << 20
 """
 
 
-def run(program: str, **environment: str):
+def run(program: str, **environment: str) -> Any:
     plain = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
     done = subprocess.run(
         [sys.executable, "-c", WORLD + program], env=plain | environment, capture_output=True, text=True, check=True
@@ -49,7 +50,7 @@ needs_glibc = pytest.mark.skipif(_glibc() is None, reason="another C library, or
 
 
 @needs_glibc
-def test_no_page_is_cleared_twice_inside():
+def test_no_page_is_cleared_twice_inside() -> None:
     outside, inside = run("""
 outside = faults(LARGE)
 with kept_memory():
@@ -59,7 +60,7 @@ with kept_memory():
 
 
 @needs_glibc
-def test_freed_memory_goes_back_when_the_last_one_leaves():
+def test_freed_memory_goes_back_when_the_last_one_leaves() -> None:
     within, still, after = run("""
 with kept_memory():
     first = faults(LARGE)
@@ -78,7 +79,7 @@ print(json.dumps([within, still, [faults(LARGE), faults(SMALL), freed]]))
 
 
 @needs_glibc
-def test_threads_share_the_setting():
+def test_threads_share_the_setting() -> None:
     inside = run("""
 entered, leave = threading.Event(), threading.Event()
 def other():
@@ -98,7 +99,7 @@ leave.set(); thread.join()
 @pytest.mark.parametrize(
     "environment", [{"MALLOC_MMAP_MAX_": "1000"}, {"GLIBC_TUNABLES": "glibc.malloc.mmap_max=1000"}]
 )
-def test_what_the_user_set_stays(environment):
+def test_what_the_user_set_stays(environment: Any) -> None:
     inside = run(
         """
 with kept_memory():
@@ -109,7 +110,7 @@ with kept_memory():
     assert inside > 1000
 
 
-def test_it_is_left_after_an_error_too():
+def test_it_is_left_after_an_error_too() -> None:
     from impq_opt import memory
 
     with pytest.raises(ZeroDivisionError), kept_memory():
@@ -117,7 +118,7 @@ def test_it_is_left_after_an_error_too():
     assert memory._stays.count == 0
 
 
-def test_another_c_library_is_left_alone(monkeypatch):
+def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("impq_opt.memory._glibc", lambda: None)
     with kept_memory(), kept_memory():
         pass

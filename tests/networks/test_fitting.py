@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from measure_world import digits_network
+from known import known, law_of
+from measure_world import digits_network, tensor_of
 from torch import nn
 
 from impq_opt.data import Dataset, load_data
@@ -51,7 +52,7 @@ class Pair(nn.Module):
         return self.out((self.left(first) + self.right(second)).relu())
 
 
-def pictures(channels: int = 3, norm: bool = True) -> nn.Module:
+def pictures(channels: int = 3, norm: bool = True) -> nn.Sequential:
     torch.manual_seed(0)
     layers = [
         nn.Conv2d(channels, 4, 3),
@@ -186,15 +187,16 @@ def test_labels_that_a_metric_needs_are_there_and_right(
     metric: str, shift: int | None, lazily: bool, said: str
 ) -> None:
     digits = load_data("digits", "test").subset(torch.arange(100))
-    labels = None if shift is None else digits.labels + shift
+    labels = None if shift is None else known(digits.labels) + shift
     if lazily:
-        samples = [digits.inputs[k] if labels is None else (digits.inputs[k], int(labels[k])) for k in range(100)]
+        images = tensor_of(digits)
+        samples = [images[k] if labels is None else (images[k], int(labels[k])) for k in range(100)]
     data = Dataset(samples) if lazily else Dataset(digits.inputs, labels)
     with pytest.raises(DataError, match=said) as told:
         measure(digits_network(), data, metric=metric, bits=(2, 4))
     assert "\n" not in str(told.value)
     with pytest.raises(DataError, match=said):
-        next(contest(digits_network(), data, data, ["impq", metric], [3], samples=40))
+        contest(digits_network(), data, data, ["impq", metric], [3], samples=40)
 
 
 # -- noted -------------------------------------------------------------------------------------------------------------
@@ -230,7 +232,7 @@ def digits(change: Any = None, labels: Any = None) -> Dataset:
     ids=range(11),
 )
 def test_what_seems_wrong_is_noted_in_measuring_and_in_validating(data: Any, said: str) -> None:
-    told = []
+    told: list[str] = []
     network = digits_network()
     problem = measure(network, data, sampling=Sampling(samples=128), bits=(2, 8), tell=told.append)
     assert any(re.search(said, note) for note in told), told
@@ -242,7 +244,7 @@ def test_right_data_are_not_noted() -> None:
     for data in (digits(), Dataset(digits().inputs), digits().subset(torch.arange(3))):
         assert fitted(digits_network(), data).notes == ()
     one_class = digits()
-    assert fitted(digits_network(), one_class.subset((one_class.labels == 3).nonzero()[:, 0])).notes == ()
+    assert fitted(digits_network(), one_class.subset((known(one_class.labels) == 3).nonzero()[:, 0])).notes == ()
     problem = measure(digits_network(), digits(), sampling=Sampling(samples=64), bits=(2, 8))
     assert "data_notes" not in problem.provenance
 
@@ -252,7 +254,7 @@ def test_stored_pictures_are_noted_unless_the_network_shows_that_it_takes_them()
     network = pictures(norm=False)
     assert "as pictures are stored" in " ".join(fitted(network, Dataset(stored)).notes)
     assert "as pictures are stored" not in " ".join(fitted(network, Dataset(stored / 255)).notes)
-    trained = pictures()
+    trained: Any = pictures()
     trained[1].momentum = None
     trained.train()
     with torch.no_grad():
@@ -312,8 +314,9 @@ def test_programs_without_layers_are_left_to_tracing() -> None:
 
 
 def test_measuring_stored_whole_numbers_is_measuring_the_floats() -> None:
-    values = (load_data("digits", "test").inputs[:64] + 0.5) * 16
+    values = (tensor_of(load_data("digits", "test"))[:64] + 0.5) * 16
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 4))
-    plain = measure(network, Dataset(values), bits=(2, 4)).damage.sensitivity
-    for other in (values.to(torch.uint8), values.long(), values.double(), values.numpy().astype(np.int16)):
-        assert np.array_equal(measure(network, Dataset(other), bits=(2, 4)).damage.sensitivity, plain)
+    plain = law_of(measure(network, Dataset(values), bits=(2, 4))).sensitivity
+    others: list[Any] = [values.to(torch.uint8), values.long(), values.double(), values.numpy().astype(np.int16)]
+    for other in others:
+        assert np.array_equal(law_of(measure(network, Dataset(other), bits=(2, 4))).sensitivity, plain)

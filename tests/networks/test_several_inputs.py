@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from known import law_of, table_of
 from safetensors.torch import save_file
 from torch import nn
 
@@ -77,18 +78,22 @@ class Stacked(nn.Module):
         return self.words(x[:, 0], x[:, 1])
 
 
-FORMS = {"position": (IDS, MASK), "keyword": {"input": IDS, "mask": MASK}, "any order": {"mask": MASK, "input": IDS}}
+FORMS: dict[str, Any] = {
+    "position": (IDS, MASK),
+    "keyword": {"input": IDS, "mask": MASK},
+    "any order": {"mask": MASK, "input": IDS},
+}
 
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_several_inputs_measure_as_one_that_holds_them(metric: Any) -> None:
     options = {"metric": metric, "bits": (2, 4), "sampling": Sampling(samples=48)}
     one = measure(Stacked(), Dataset(torch.stack([IDS, MASK], 1), LABELS), **options)
-    values = one.damage.sensitivity if hasattr(one.damage, "sensitivity") else one.damage.values
+    values = one.damage.sensitivity if hasattr(one.damage, "sensitivity") else table_of(one).values
     assert np.abs(values).sum() > 0
     for form in FORMS.values():
         several = measure(Words(), Dataset(form, LABELS), **options)
-        got = several.damage.sensitivity if hasattr(several.damage, "sensitivity") else several.damage.values
+        got = several.damage.sensitivity if hasattr(several.damage, "sensitivity") else table_of(several).values
         np.testing.assert_allclose(got, values, rtol=1e-5)
 
 
@@ -124,7 +129,7 @@ def test_an_input_that_the_forward_can_do_without_is_traced_where_it_is_given() 
     with torch.no_grad():
         torch.testing.assert_close(quantized(**inputs), Words()(**inputs), rtol=0.2, atol=0.2)
     assert not np.array_equal(
-        problem.damage.sensitivity, measure(Words(), Dataset(FORMS["keyword"])).damage.sensitivity
+        law_of(problem).sensitivity, law_of(measure(Words(), Dataset(FORMS["keyword"]))).sensitivity
     )
 
 
@@ -168,7 +173,8 @@ def test_the_command_line_takes_tokens_and_several_inputs(
     torch.save({"model_state_dict": {f"module.{k}": v for k, v in state.items()}, "epoch": 2}, tmp_path / "w.pt")
     arrays = {"input_ids": IDS.int(), **({"attention_mask": MASK.to(torch.uint8)} if several else {}), "labels": LABELS}
     if suffix == ".npz":
-        np.savez(tmp_path / "d.npz", **{name: part.numpy() for name, part in arrays.items()})
+        plain_arrays: dict[str, Any] = {name: part.numpy() for name, part in arrays.items()}
+        np.savez(tmp_path / "d.npz", **plain_arrays)
     else:
         save_file(arrays, tmp_path / "d.safetensors")
     network, data = f"{tmp_path / 'word_networks.py'}:Words", str(tmp_path / f"d{suffix}")
@@ -177,11 +183,11 @@ def test_the_command_line_takes_tokens_and_several_inputs(
     told = capsys.readouterr().err
     assert "the float network gets" in told  # it was never trained
     wanted = {"input_ids": IDS, "attention_mask": MASK} if several else IDS
-    network_here = Words()
+    network_here: Any = Words()
     if not several:
         network_here.forward = lambda ids: Words.forward(network_here, ids, torch.ones_like(ids))
     plain = measure(network_here, Dataset({"input": IDS, "mask": MASK} if several else wanted, LABELS))
-    np.testing.assert_allclose(load_problem(problem).damage.sensitivity, plain.damage.sensitivity, rtol=1e-5)
+    np.testing.assert_allclose(law_of(load_problem(problem)).sensitivity, law_of(plain).sensitivity, rtol=1e-5)
     assert run(["solve", problem, "--bound", "100", "-o", str(tmp_path / "a.json")]) == 0
     assert run(["validate", problem, str(tmp_path / "a.json"), "--network", network, *common]) == 0
     assert "48 held-out samples" in capsys.readouterr().out

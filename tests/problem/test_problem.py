@@ -152,7 +152,7 @@ def test_ten_million_groups_keep_vectors() -> None:
     problem = Problem.from_sensitivities(np.full(count, 9), np.full(count, 1e-9))
     assert len(problem) == count
     assert problem.names[count - 1] == f"group[{count - 1}]"
-    held = sum(a.nbytes for a in (problem.sizes, problem.damage.sensitivity))  # type: ignore[union-attr]
+    held = sum(a.nbytes for a in (problem.sizes, problem.damage.sensitivity))
     assert held == 16 * count
 
 

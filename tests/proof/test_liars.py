@@ -60,7 +60,7 @@ def test_the_truth() -> None:
         pytest.param(Claim(choice(0, 0)), id="wrong shape"),
         pytest.param(Claim(choice(0, 0, 2)), id="outside the candidates"),
         pytest.param(Claim(choice(0, -1, 0)), id="negative column"),
-        pytest.param(Claim(np.ones(3)), id="not integers"),
+        pytest.param(Claim(np.ones(3)), id="not integers"),  # type: ignore[arg-type]
         pytest.param(Claim(choice(1, 1, 1), multipliers={"bound": -1.0}), id="negative multiplier"),
         pytest.param(Claim(choice(1, 1, 1), multipliers={"bound": math.nan}), id="multiplier that is no number"),
         pytest.param(Claim(choice(1, 1, 1), multipliers={"storage": 1.0}), id="multiplier of no limit"),

@@ -1,19 +1,25 @@
 """Packed files of every version that was ever written are still read, and mean what they meant."""
 
-from pathlib import Path
+from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
-from quantize_world import net
+from quantize_world import LABELS, declared, net
 from torch import nn
 
+from impq_opt import Problem
 from impq_opt.errors import DataError
-from impq_opt.quantize import unpack, unpack_into
+from impq_opt.quantize import pack, quantize, unpack, unpack_into
+from impq_opt.tracing.trace import trace
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
-def sequence():
+def sequence() -> Any:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(7, 5), nn.ReLU(), nn.Linear(5, 3)).eval()
 
@@ -44,7 +50,7 @@ VERSION_1 = {
 
 
 @pytest.mark.parametrize("name", VERSION_1)
-def test_version_1_is_still_read(name):
+def test_version_1_is_still_read(name: Any) -> None:
     """The golden files are never written again: a change of format needs a new version and new golden files."""
     make, x, expected, activations = VERSION_1[name]
     path = GOLDEN / f"packed-1-{name}.safetensors"
@@ -54,3 +60,37 @@ def test_version_1_is_still_read(name):
         torch.testing.assert_close(unpack_into(network, path, example=x)(x), torch.tensor(expected))
     with pytest.raises(DataError, match=r"nothing tells what the network takes.*give example="):
         unpack_into(network, path)
+
+
+def test_a_new_file_tells_what_the_network_takes_and_needs_no_example(tmp_path: Path) -> None:
+    network = net()
+    problem, _ = declared(network, GRID)
+    quantized = quantize(network, problem, np.full(len(problem), 5)).eval()
+    pack(quantized, tmp_path / "packed")
+    about = unpack(tmp_path / "packed")
+    assert (about.version, about.input) == ("2", {"shape": [1, 8, 8], "dtype": "float32"})
+    with torch.no_grad():
+        assert torch.equal(unpack_into(net(seed=3), tmp_path / "packed").eval()(GRID), quantized(GRID))
+
+
+def test_what_cannot_be_packed_is_told_before_anything_is_written(tmp_path: Path) -> None:
+    network = sequence()
+    weights = Problem.from_sensitivities([35], [1.0], names=["0.weight"])
+    quantized: Any = quantize(network, weights, [3])
+    nn.utils.parametrizations.weight_norm(quantized[2])
+    with pytest.raises(DataError, match=r"2.weight: is computed by a parametrization other than its quantizer"):
+        pack(quantized, tmp_path / "packed")
+    quantized = quantize(network, weights, [3])
+    quantized.register_buffer("mask", torch.eye(3).to_sparse())
+    with pytest.raises(DataError, match=r"mask: cannot be packed: only plain dense tensors"):
+        pack(quantized, tmp_path / "packed")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_of_version_1_are_those_of_the_symbolic_trace() -> None:
+    traced, symbolic = trace(net(), GRID), torch.fx.symbolic_trace(net())
+    order = [node.name for node in symbolic.graph.nodes if node.op.startswith("call") and node.name != "fc"]
+    exported = list(traced.nodes)
+    places = [exported.index(traced.node_of(name, old=True)) for name in order]
+    assert places == sorted(set(places))  # as many calls, in the same order
+    assert [name for name in order if name in LABELS] == list(LABELS[3:])

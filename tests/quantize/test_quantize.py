@@ -1,13 +1,19 @@
 """Quantizers against their formulas, quantized networks against their problems, packed files against both."""
 
+from __future__ import annotations
+
 import copy
 import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from known import known
 from quantize_world import EXAMPLE, LABELS, net
 from torch import nn
 from torch.nn import functional
@@ -30,7 +36,7 @@ from impq_opt.quantize import (
 from impq_opt.quantize.packing import pack_codes, unpack_codes
 
 
-def problem(shapes=((4,), (4, 4), ()), seed=0):
+def problem(shapes: Any = ((4,), (4, 4), ()), seed: int = 0) -> Problem:
     """Kernels of conv1, slices of conv2, the whole of fc, and four activations."""
     sizes = []
     for weight, shape in zip((36, 144, 12), shapes, strict=True):
@@ -48,7 +54,7 @@ def problem(shapes=((4,), (4, 4), ()), seed=0):
     )
 
 
-def reference(weight, bits, one_bit="max"):
+def reference(weight: Any, bits: Any, one_bit: str = "max") -> Any:
     """The formula of the authors' code, one weight at a time, in float64."""
     out = np.empty(weight.shape)
     for kernel, widths, row in zip(weight, bits, out, strict=True):
@@ -65,7 +71,7 @@ def reference(weight, bits, one_bit="max"):
 @pytest.mark.parametrize("shape", [(5, 3, 3, 3), (6, 1, 3, 3), (7, 10), (4, 2, 5)])
 @pytest.mark.parametrize("one_bit", ["max", "mean"])
 @pytest.mark.parametrize("groups", ["layer", "kernel", "slice", "element", "uneven"])
-def test_weights_are_rounded_by_the_papers_formula_with_mixed_bits(shape, groups, one_bit):
+def test_weights_are_rounded_by_the_papers_formula_with_mixed_bits(shape: Any, groups: str, one_bit: str) -> None:
     rng = np.random.default_rng(len(shape) + shape[0])
     weight = rng.normal(size=shape).astype(np.float32)
     total = weight.size
@@ -82,7 +88,7 @@ def test_weights_are_rounded_by_the_papers_formula_with_mixed_bits(shape, groups
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_a_weight_has_at_most_two_to_the_b_levels_and_no_zero(data):
+def test_a_weight_has_at_most_two_to_the_b_levels_and_no_zero(data: Any) -> None:
     kernels, length = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 9))
     bits = data.draw(st.lists(st.integers(1, 8), min_size=kernels, max_size=kernels))
     values = data.draw(
@@ -100,16 +106,16 @@ def test_a_weight_has_at_most_two_to_the_b_levels_and_no_zero(data):
     assert torch.equal(quantizer.values(codes, quantizer.side(weight)), rounded)
 
 
-def test_gradients_pass_straight_through():
+def test_gradients_pass_straight_through() -> None:
     weight = torch.randn(3, 8, requires_grad=True)
     quantizer = WeightQuantizer(weight.shape, [1, 4, 8], [8] * 3)
     upstream = torch.randn(3, 8)
     quantizer(weight).backward(upstream)
-    assert torch.equal(weight.grad, upstream)
+    assert torch.equal(known(weight.grad), upstream)
 
 
 @pytest.mark.parametrize("bits", range(1, 9))
-def test_activations_are_rounded_to_the_levels_below_the_clip(bits):
+def test_activations_are_rounded_to_the_levels_below_the_clip(bits: int) -> None:
     clip = 2.5
     values = torch.linspace(-1, 4, 4001).requires_grad_()
     rounded = ActivationQuantizer(bits, clip)(values)
@@ -122,11 +128,11 @@ def test_activations_are_rounded_to_the_levels_below_the_clip(bits):
     upstream = torch.randn(4001)
     rounded.backward(upstream)
     inside = (values > 0) & (values < clip)
-    assert torch.equal(values.grad, torch.where(inside, upstream, 0))
+    assert torch.equal(known(values.grad), torch.where(inside, upstream, 0))
 
 
 @pytest.mark.parametrize("bits", range(1, 9))
-def test_signed_activations_span_both_sides(bits):
+def test_signed_activations_span_both_sides(bits: int) -> None:
     values = torch.linspace(-4, 4, 4001).requires_grad_()
     rounded = ActivationQuantizer(bits, 5.0, signed=True)(values)
     levels = np.arange(-(2 ** (bits - 1)), 2 ** (bits - 1)) * 5.0 * 2.0**-bits
@@ -134,10 +140,10 @@ def test_signed_activations_span_both_sides(bits):
     nearest = np.abs(plain[:, None] - levels).min(axis=1)
     np.testing.assert_allclose(np.abs(rounded.detach().numpy() - plain), nearest, atol=1e-6)
     rounded.sum().backward()
-    assert torch.equal(values.grad, ((values > -2.5) & (values < 2.5)).float())
+    assert torch.equal(known(values.grad), ((values > -2.5) & (values < 2.5)).float())
 
 
-def test_activations_keep_bfloat16_and_memory_format():
+def test_activations_keep_bfloat16_and_memory_format() -> None:
     values = torch.rand(2, 3, 8, 8).to(memory_format=torch.channels_last)
     quantizer = ActivationQuantizer(3, 1.0)
     assert quantizer(values).is_contiguous(memory_format=torch.channels_last)
@@ -148,7 +154,7 @@ def test_activations_keep_bfloat16_and_memory_format():
 
 @pytest.mark.parametrize("over", ["kernel", "group", "tensor"])
 @pytest.mark.parametrize("statistic", ["max", "normal"])
-def test_range_options_set_what_shares_a_scale(over, statistic):
+def test_range_options_set_what_shares_a_scale(over: str, statistic: str) -> None:
     torch.manual_seed(1)
     weight = torch.randn(4, 6, 5)
     quantizer = WeightQuantizer(weight.shape, [3] * 24, [5] * 24, WeightRange(over, statistic))
@@ -159,13 +165,13 @@ def test_range_options_set_what_shares_a_scale(over, statistic):
     assert len(quantizer(weight).unique()) <= 8 * scale.numel()
 
 
-def test_a_weight_may_be_a_group_with_a_range_of_its_own():
+def test_a_weight_may_be_a_group_with_a_range_of_its_own() -> None:
     weight = torch.randn(3, 4)
     quantizer = WeightQuantizer(weight.shape, [2] * 12, [1] * 12, WeightRange("group"))
     torch.testing.assert_close(quantizer(weight), 0.75 * weight)  # the top level of two bits
 
 
-def test_the_normal_range_has_the_least_error_for_normal_weights():
+def test_the_normal_range_has_the_least_error_for_normal_weights() -> None:
     weight = torch.randn(1, 200_000, generator=torch.Generator().manual_seed(0))
     for bits, expected in ((1, 0.3634), (2, 0.1188), (3, 0.03744), (4, 0.01154)):  # Max 1960, table II
         rounded = WeightQuantizer(weight.shape, [bits], [200_000], WeightRange(statistic="normal"))(weight)
@@ -182,12 +188,12 @@ def test_the_normal_range_has_the_least_error_for_normal_weights():
         (lambda: ActivationQuantizer(4, math.nan), "span: must be positive"),
     ],
 )
-def test_bad_options_are_told(make, message):
+def test_bad_options_are_told(make: Callable[..., Any], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         make()
 
 
-def test_a_quantized_copy_leaves_the_network_alone_and_costs_what_the_problem_says():
+def test_a_quantized_copy_leaves_the_network_alone_and_costs_what_the_problem_says() -> None:
     network, declared = net(), problem()
     before = copy.deepcopy(network.state_dict())
     allocation = solve(declared, bound=0.5)
@@ -209,7 +215,7 @@ def test_a_quantized_copy_leaves_the_network_alone_and_costs_what_the_problem_sa
     }
 
 
-def test_the_copy_computes_what_quantizing_by_hand_computes():
+def test_the_copy_computes_what_quantizing_by_hand_computes() -> None:
     network, declared = net(), problem()
     bits = np.random.default_rng(3).integers(1, 9, len(declared))
     quantized = quantize(network, declared, bits, example=EXAMPLE)
@@ -221,7 +227,7 @@ def test_the_copy_computes_what_quantizing_by_hand_computes():
         module.weight.data = torch.from_numpy(reference(module.weight.detach().numpy(), widths)).float()
         start += groups
 
-    def rounded(values, place, clip):
+    def rounded(values: Any, place: Any, clip: Any) -> Any:
         step = clip * 2.0 ** -int(bits[start + place])
         return (values / step).round().clamp(0, 2.0 ** int(bits[start + place]) - 1) * step
 
@@ -232,18 +238,18 @@ def test_the_copy_computes_what_quantizing_by_hand_computes():
     torch.testing.assert_close(quantized(x), by_hand.fc(y.mean((2, 3))), rtol=1e-4, atol=1e-5)
 
 
-def test_shared_weights_are_quantized_together_and_counted_once():
+def test_shared_weights_are_quantized_together_and_counted_once() -> None:
     class Tied(nn.Module):
-        def __init__(self):
+        def __init__(self) -> None:
             super().__init__()
             self.one, self.two = nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False)
             self.two.weight = self.one.weight
 
-        def forward(self, x):
+        def forward(self, x: Any) -> Any:
             return self.two(self.one(x))
 
     declared = Problem.from_sensitivities([16], [1.0], names=["one.weight"])
-    quantized = quantize(Tied(), declared, [3])
+    quantized: Any = quantize(Tied(), declared, [3])
     assert storage_bits(quantized) == 48
     assert list(quantized_weights(quantized)) == ["one.weight"]
     quantized(torch.randn(2, 4)).sum().backward()
@@ -252,7 +258,7 @@ def test_shared_weights_are_quantized_together_and_counted_once():
     assert sum(p.numel() for p in quantized.parameters()) == 16
 
 
-def test_training_moves_the_latent_weights_and_state_goes_back_to_the_float_network():
+def test_training_moves_the_latent_weights_and_state_goes_back_to_the_float_network() -> None:
     network, declared = net(), problem()
     quantized = quantize(network, declared, np.full(len(declared), 2), example=EXAMPLE).train()
     optimizer = torch.optim.SGD(quantized.parameters(), lr=0.1)
@@ -276,18 +282,18 @@ def test_training_moves_the_latent_weights_and_state_goes_back_to_the_float_netw
         ("conv1.weight", [35], "do not add up to the weight, got 35 .the network's weight has 36"),
     ],
 )
-def test_a_problem_of_another_network_is_told(label, sizes, message):
+def test_a_problem_of_another_network_is_told(label: str, sizes: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         quantize(net(), Problem.from_sensitivities(sizes, [1.0], names=[label]), [4])
 
 
-def test_an_unknown_activation_is_told():
+def test_an_unknown_activation_is_told() -> None:
     declared = Problem.from_sensitivities([4], [1.0], names=["relu_7"], kinds=["activation"])
     with pytest.raises(DataError, match=r"no such activation in the network, got 'relu_7' \(did you mean"):
         quantize(net(), declared, [4], example=EXAMPLE)
 
 
-def test_an_allocation_of_another_length_is_told():
+def test_an_allocation_of_another_length_is_told() -> None:
     with pytest.raises(AllocationError, match="one precision per group"):
         quantize(net(), problem(), [4, 4])
 
@@ -297,7 +303,7 @@ def test_an_allocation_of_another_length_is_told():
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 16), st.integers(0, 2**16 - 1)), min_size=1, max_size=60))
-def test_codes_survive_packing_in_exactly_their_bits(pairs):
+def test_codes_survive_packing_in_exactly_their_bits(pairs: Any) -> None:
     bits = np.array([b for b, _ in pairs])
     codes = np.array([c % 2**b for b, c in pairs])
     stream = pack_codes(codes, bits)
@@ -308,7 +314,7 @@ def test_codes_survive_packing_in_exactly_their_bits(pairs):
     assert unpack_codes(stream, bits).tolist() == codes.tolist()
 
 
-def test_long_streams_are_packed_in_chunks(monkeypatch):
+def test_long_streams_are_packed_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     bits = rng.integers(1, 9, 1000)
     codes = rng.integers(0, 2**bits)
@@ -319,7 +325,7 @@ def test_long_streams_are_packed_in_chunks(monkeypatch):
 
 
 @pytest.mark.parametrize("scheme", [WeightRange(), WeightRange("group", "normal", "mean"), WeightRange("tensor")])
-def test_a_packed_file_has_the_stated_size_and_restores_the_network_bit_for_bit(tmp_path, scheme):
+def test_a_packed_file_has_the_stated_size_and_restores_the_network_bit_for_bit(tmp_path: Path, scheme: Any) -> None:
     network, declared = net(), problem()
     bits = np.random.default_rng(5).integers(1, 9, len(declared))
     quantized = quantize(network, declared, bits, scheme=scheme, example=EXAMPLE).eval()
@@ -337,7 +343,7 @@ def test_a_packed_file_has_the_stated_size_and_restores_the_network_bit_for_bit(
     assert np.concatenate(list(unpack(path).bits.values())).tolist() == bits[weights].tolist()
 
 
-def test_uneven_groups_are_packed(tmp_path):
+def test_uneven_groups_are_packed(tmp_path: Path) -> None:
     network = nn.Sequential(nn.Linear(7, 3))
     declared = Problem.from_sensitivities([8, 8, 5], [1.0] * 3, names=GroupNames(("0.weight",), ((3,),)))
     quantized = quantize(network, declared, [1, 3, 6])
@@ -346,7 +352,7 @@ def test_uneven_groups_are_packed(tmp_path):
     assert torch.equal(unpack_into(network, tmp_path / "a")(x), quantized(x))
 
 
-def test_packing_tells_what_is_wrong(tmp_path):
+def test_packing_tells_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="no quantized weight"):
         pack(net(), tmp_path / "a")
     assert not (tmp_path / "a").exists()

@@ -1,11 +1,15 @@
 """The frontier and the report: their numbers, the page in a real browser, and the pictures."""
 
+from __future__ import annotations
+
 import csv
 import html.parser
 import json
 import re
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +26,7 @@ from impq_opt.report.curve import curve, knee, thin
 from impq_opt.report.layers import layers_of
 
 
-def network(seed=0, groups=4):
+def network(seed: int = 0, groups: int = 4) -> Problem:
     """Return a kernel-wise problem with activations."""
     rng = np.random.default_rng(seed)
     names = GroupNames(("conv</script>1", "layer1.conv", "relu"), ((groups,), (2 * groups,), ()))
@@ -34,7 +38,7 @@ def network(seed=0, groups=4):
     )
 
 
-def report_of(problem):
+def report_of(problem: Any) -> Any:
     found = solve(problem)
     rounds = [
         {"round": k, "bits": [], "status": "optimal", "effective_bits": {"weights": 4.0 - k, "activations": None},
@@ -55,7 +59,7 @@ def report_of(problem):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_hull_points_are_optimal_at_their_own_damage(seed):
+def test_hull_points_are_optimal_at_their_own_damage(seed: int) -> None:
     rng = np.random.default_rng(seed)
     cost, damage = rng.integers(1, 50, (5, 3)), rng.uniform(0, 1, (5, 3))
     hull = sweep(Problem.from_tables(cost, damage))
@@ -71,7 +75,7 @@ def test_hull_points_are_optimal_at_their_own_damage(seed):
     assert (np.diff(hull.damage) < 0).all()
 
 
-def test_the_hull_respects_pins_and_ties():
+def test_the_hull_respects_pins_and_ties() -> None:
     problem = network().revise(pins={"relu": 3}, ties=[["layer1.conv"]])
     hull = sweep(problem)
     for place in (0, len(hull) // 2, len(hull) - 1):
@@ -83,12 +87,12 @@ def test_the_hull_respects_pins_and_ties():
     assert "layer1.conv[0]" in names
 
 
-def test_small_damages_keep_their_digits():
+def test_small_damages_keep_their_digits() -> None:
     hull = sweep(Problem.from_sensitivities([1, 1], [1e12, 1e-9], bits=(1, 30)))
     assert hull.damage[-1] == pytest.approx(1e12 * 4.0**-30 + 1e-9 * 4.0**-30, rel=1e-12)
 
 
-def test_thinning_keeps_the_ends_and_the_order():
+def test_thinning_keeps_the_ends_and_the_order() -> None:
     places = thin(np.geomspace(100, 1e-6, 5000), 50)
     assert len(places) <= 50
     assert (places[0], places[-1]) == (0, 4999)
@@ -96,21 +100,21 @@ def test_thinning_keeps_the_ends_and_the_order():
     assert thin(np.array([1.0, 0.0])).tolist() == [0, 1]
 
 
-def test_the_knee_is_where_the_curve_bends():
+def test_the_knee_is_where_the_curve_bends() -> None:
     damage = np.array([1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6])
     cost = np.array([10.0, 11, 12, 13, 30, 60, 100])
     assert knee(cost, damage) == 3
 
 
 @pytest.fixture
-def files(tmp_path):
+def files(tmp_path: Path) -> Any:
     problem = network()
     save_problem(problem, tmp_path / "problem.toml")
     save_allocation(solve(problem), tmp_path / "allocation.json")
     return tmp_path
 
 
-def test_frontier_command(files, capsys):
+def test_frontier_command(files: Any, capsys: pytest.CaptureFixture[str]) -> None:
     name, out = str(files / "problem.toml"), files / "frontier.csv"
     arguments = ["frontier", name, "--exact", "0.05", "--exact", "0.5", "--solver", "greedy", "-o", str(out)]
     assert run([*arguments, "--json"]) == 0
@@ -129,7 +133,7 @@ def test_frontier_command(files, capsys):
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
-def test_frontier_pictures(suffix, files):
+def test_frontier_pictures(suffix: str, files: Any) -> None:
     pytest.importorskip("matplotlib")
     out = files / f"frontier.{suffix}"
     assert run(["frontier", str(files / "problem.toml"), "-o", str(out)]) == 0
@@ -139,7 +143,9 @@ def test_frontier_pictures(suffix, files):
     assert out.read_bytes() == first
 
 
-def test_the_frontier_of_coupled_costs_is_refused_in_one_sentence(files, capsys):
+def test_the_frontier_of_coupled_costs_is_refused_in_one_sentence(
+    files: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     groups = [
         Group("conv", size=9, sensitivity=1.0, macs=100, reads="x"),
         Group("x", size=10, sensitivity=1.0, kind="activation"),
@@ -158,7 +164,7 @@ def test_the_frontier_of_coupled_costs_is_refused_in_one_sentence(files, capsys)
 # -- what the report says ------------------------------------------------------------------------------------------
 
 
-def test_layers_add_up():
+def test_layers_add_up() -> None:
     problem = network()
     layers = layers_of(solve(problem))
     assert [layer.groups for layer in layers] == [4, 8, 1]
@@ -173,28 +179,31 @@ def test_layers_add_up():
 class Page(html.parser.HTMLParser):
     """Checks that elements are closed in order, and collects what could reach for the network."""
 
-    def __init__(self, text):
+    def __init__(self, text: Any) -> None:
         super().__init__()
-        self.open, self.ids, self.links, self.texts = [], [], [], []
+        self.open: list[str] = []
+        self.ids: list[Any] = []
+        self.links: list[Any] = []
+        self.texts: list[Any] = []
         self.feed(text)
         assert self.open == []
 
-    def handle_starttag(self, tag, attrs):
+    def handle_starttag(self, tag: Any, attrs: Any) -> None:
         if tag not in ("meta", "input", "br"):
             self.open.append(tag)
         attributes = dict(attrs)
         self.ids += [attributes["id"]] if "id" in attributes else []
         self.links += [attributes[k] for k in ("href", "src") if k in attributes]
 
-    def handle_endtag(self, tag):
+    def handle_endtag(self, tag: Any) -> None:
         assert self.open.pop() == tag
 
-    def handle_data(self, data):
+    def handle_data(self, data: Any) -> None:
         if self.open and self.open[-1] not in ("script", "style"):
             self.texts.append(data)
 
 
-def test_the_page_is_whole_and_reaches_for_nothing():
+def test_the_page_is_whole_and_reaches_for_nothing() -> None:
     text = render_page(report_of(network()))
     page = Page(text)
     assert len(set(page.ids)) == len(page.ids)
@@ -205,12 +214,12 @@ def test_the_page_is_whole_and_reaches_for_nothing():
     assert "<b>A title</b>" in page.texts  # escaped, so that it is text
 
 
-def test_the_same_report_gives_the_same_page():
+def test_the_same_report_gives_the_same_page() -> None:
     report = report_of(network())
     assert render_page(report) == render_page(report)
 
 
-def test_the_page_says_what_was_found():
+def test_the_page_says_what_was_found() -> None:
     report = replace(report_of(network()), curve=None)
     words = " ".join(Page(render_page(report)).texts)
     found = report.allocation
@@ -220,12 +229,12 @@ def test_the_page_says_what_was_found():
     assert 'id="point"' not in render_page(report)
 
 
-def test_an_answer_without_allocation_is_not_reported():
+def test_an_answer_without_allocation_is_not_reported() -> None:
     with pytest.raises(AllocationError, match="nothing to report: the status is infeasible"):
         Report("x", solve(network(), bound=1e-12))
 
 
-def test_report_command_finds_the_problem_by_its_digest(files, capsys):
+def test_report_command_finds_the_problem_by_its_digest(files: Any, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib")
     out, figures = files / "report.html", files / "figures"
     arguments = ["report", str(files / "allocation.json"), "-o", str(out), "--figures", str(figures)]
@@ -239,7 +248,7 @@ def test_report_command_finds_the_problem_by_its_digest(files, capsys):
     assert "--problem: is needed" in capsys.readouterr().err
 
 
-def write_run(folder, strategy="exact", seed=0):
+def write_run(folder: Any, strategy: str = "exact", seed: int = 0) -> Any:
     """Write a run of two rounds as ``impq-opt rounds`` keeps it; return its last allocation."""
     folder.mkdir(parents=True)
     problem = replace(network(), bound=None)
@@ -256,7 +265,7 @@ def write_run(folder, strategy="exact", seed=0):
     return found
 
 
-def test_report_of_a_run(files):
+def test_report_of_a_run(files: Any) -> None:
     found = write_run(files / "run")
     out = files / "run.html"
     assert run(["report", str(files / "run"), "-o", str(out)]) == 0
@@ -271,7 +280,7 @@ def test_report_of_a_run(files):
     assert words.count(format_quantity(exact.cost, "bit")) >= 2
 
 
-def test_report_of_a_comparison(files):
+def test_report_of_a_comparison(files: Any) -> None:
     for strategy in ("start", "exact", "iterative"):
         for seed in (0, 1):
             write_run(files / "runs" / f"seed-{seed}" / strategy, strategy, seed)
@@ -285,7 +294,7 @@ def test_report_of_a_comparison(files):
     assert "start" not in words
 
 
-def test_measured_mismatch_stands_beside_the_bound(files, capsys):
+def test_measured_mismatch_stands_beside_the_bound(files: Any, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [{"name": "mine", "bound": 0.05, "mismatch": 0.0123, "low": 0.01, "high": 0.015, "gaussian": 0.02,
              "accuracy": 0.9, "here": 0.06}]  # fmt: skip
     path, out = files / "validate.json", files / "report.html"
@@ -312,7 +321,9 @@ def test_measured_mismatch_stands_beside_the_bound(files, capsys):
         ("run/other", "", "is it a run's folder?"),
     ],
 )
-def test_foreign_input_is_told_in_one_sentence(name, text, says, tmp_path, capsys):
+def test_foreign_input_is_told_in_one_sentence(
+    name: str, text: str | None, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
     if text is not None:
@@ -348,7 +359,7 @@ document.body.append(answer);
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory):
+def page(tmp_path_factory: pytest.TempPathFactory) -> Any:
     if BROWSER is None:
         pytest.skip("Chromium is not installed")
     text = render_page(report_of(network()))
@@ -357,7 +368,7 @@ def page(tmp_path_factory):
     return path
 
 
-def test_the_page_works_in_a_browser(page):
+def test_the_page_works_in_a_browser(page: Any) -> None:
     found = browse(page, "--window-size=1200,900")
     assert found["problems"] == []
     assert all(count > 0 for count in found["charts"])
@@ -373,7 +384,7 @@ def test_the_page_works_in_a_browser(page):
     assert back == start
 
 
-def test_the_page_fits_a_phone(page):
+def test_the_page_fits_a_phone(page: Any) -> None:
     """Put the page in a frame of 360 pixels, since a headless window is not made that narrow."""
     frame, inner = page.with_name("phone.html"), page.with_name("inner.html")
     inner.write_text(
@@ -390,7 +401,7 @@ def test_the_page_fits_a_phone(page):
     assert found["needs"] <= found["width"]
 
 
-def test_the_page_is_dark_where_the_reader_is(page):
+def test_the_page_is_dark_where_the_reader_is(page: Any) -> None:
     light, dark = browse(page), browse(page, "--force-dark-mode")
     assert light["paper"] == "rgb(251, 251, 250)"
     assert dark["paper"] == "rgb(20, 23, 27)"

@@ -1,7 +1,10 @@
 """Records of rounds: schema, versions, and one sentence for what is none."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -13,7 +16,7 @@ from impq_opt.rounds.record import plain_record, record_from, write_records
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
-def test_a_log_of_version_1_says_what_it_said():
+def test_a_log_of_version_1_says_what_it_said() -> None:
     records = read_records(GOLDEN / "rounds-1/finished/log.jsonl")
     lines = [json.loads(line) for line in (GOLDEN / "rounds-1/finished/log.jsonl").read_text().splitlines()]
     for record, line in zip(records, lines, strict=True):
@@ -23,14 +26,14 @@ def test_a_log_of_version_1_says_what_it_said():
         assert plain == line
 
 
-def test_a_log_of_this_version_is_the_golden_one(tmp_path):
+def test_a_log_of_this_version_is_the_golden_one(tmp_path: Path) -> None:
     kept = GOLDEN / "rounds-2" / "log.jsonl"
     write_records(tmp_path / "log.jsonl", read_records(kept))
     assert (tmp_path / "log.jsonl").read_bytes() == kept.read_bytes()
     assert read_records(kept) == read_records(GOLDEN / "rounds-1/finished/log.jsonl")
 
 
-def broken(**changes):
+def broken(**changes: Any) -> dict[Any, Any]:
     line = json.loads((GOLDEN / "rounds-1/finished/log.jsonl").read_text().splitlines()[1])
     return {name: value for name, value in (line | changes).items() if value is not ...}
 
@@ -52,13 +55,13 @@ def broken(**changes):
         (None, "is not a record of a round"),
     ],
 )
-def test_what_is_no_record_is_told(values, message):
+def test_what_is_no_record_is_told(values: Any, message: str) -> None:
     with pytest.raises(FileError, match=message) as caught:
         record_from(values, "here")
     assert "\n" not in str(caught.value)
 
 
-def test_a_line_that_cannot_be_read_is_named(tmp_path):
+def test_a_line_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     good = (GOLDEN / "rounds-1/finished/log.jsonl").read_text().splitlines()[0]
     for bad, message in (
@@ -74,7 +77,7 @@ def test_a_line_that_cannot_be_read_is_named(tmp_path):
         read_records(tmp_path / "none.jsonl")
 
 
-def test_a_heuristic_is_asked_for_no_limits_and_records_none():
+def test_a_heuristic_is_asked_for_no_limits_and_records_none() -> None:
     line = json.loads((GOLDEN / "rounds-1/iterative-end.jsonl").read_text().splitlines()[1])
     record = record_from(line, "here")
     assert record.bound is msgspec.UNSET

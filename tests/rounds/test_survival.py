@@ -1,11 +1,14 @@
 """A run that is killed, paused, out of space, damaged or shared between processes ends as if nothing had been."""
 
+from __future__ import annotations
+
 import dataclasses
 import os
 import random
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ import torch
 from rounds_world import Small, Stripes, comparable, hyper, measure, small, splits
 from safetensors.torch import load_file
 from torch import nn
+from torch.nn.utils import parametrize
 
 from impq_opt.errors import DataError, FileError
 from impq_opt.files import load_problem
@@ -73,7 +77,7 @@ print(os.WEXITSTATUS(status), killed)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
-def test_killed_at_any_instant_it_resumes_to_the_same_bits_and_weights(tmp_path):
+def test_killed_at_any_instant_it_resumes_to_the_same_bits_and_weights(tmp_path: Path) -> None:
     rounds(small(), splits(), hyper(), tmp_path / "whole", measure=measure)
     script = [sys.executable, "-c", KILLED, str(HERE / "worlds"), str(tmp_path / "killed"), "0"]
     done = subprocess.run(script, capture_output=True, text=True, check=False, env=_environment())
@@ -82,7 +86,7 @@ def test_killed_at_any_instant_it_resumes_to_the_same_bits_and_weights(tmp_path)
     _same_run(tmp_path / "whole", tmp_path / "killed")
 
 
-def _same_run(one, other):
+def _same_run(one: Any, other: Any) -> None:
     weights = [load_file(folder / "checkpoint.safetensors") for folder in (one, other)]
     assert weights[0].keys() == weights[1].keys()
     for name, tensor in weights[0].items():
@@ -94,12 +98,12 @@ def _same_run(one, other):
         assert (one / name).read_bytes() == (other / name).read_bytes()
 
 
-def _environment(**more):
+def _environment(**more: Any) -> Any:
     paths = [str(HERE.parent), os.environ.get("PYTHONPATH", "")]
     return os.environ | {"PYTHONPATH": os.pathsep.join(p for p in paths if p), "OMP_NUM_THREADS": "1"} | more
 
 
-def test_a_deadline_pauses_and_the_next_call_goes_on(tmp_path):
+def test_a_deadline_pauses_and_the_next_call_goes_on(tmp_path: Path) -> None:
     rounds(small(), splits(), hyper(), tmp_path / "whole", measure=measure)
     for _ in range(100):
         try:
@@ -110,13 +114,13 @@ def test_a_deadline_pauses_and_the_next_call_goes_on(tmp_path):
     _same_run(tmp_path / "whole", tmp_path / "parts")
 
 
-def test_progress_is_reported(tmp_path):
-    lines = []
+def test_progress_is_reported(tmp_path: Path) -> None:
+    lines: list[str] = []
     rounds(small(), splits(), hyper(), tmp_path, measure=measure, report=Report(show=lines.append))
     assert any("round 1/3  epoch 1/1" in line and "images/s" in line and "min left" in line for line in lines)
 
 
-def test_a_changed_network_data_set_or_setting_is_told(tmp_path):
+def test_a_changed_network_data_set_or_setting_is_told(tmp_path: Path) -> None:
     rounds(small(), splits(), hyper(rounds=1), tmp_path, measure=measure)
     with pytest.raises(DataError, match="the network is not the one"):
         rounds(small(1), splits(), hyper(rounds=1), tmp_path, measure=measure)
@@ -127,7 +131,7 @@ def test_a_changed_network_data_set_or_setting_is_told(tmp_path):
         rounds(small(), splits(), hyper(rounds=1, rate=0.01), tmp_path, measure=measure)
 
 
-def test_a_damaged_checkpoint_is_told(tmp_path):
+def test_a_damaged_checkpoint_is_told(tmp_path: Path) -> None:
     rounds(small(), splits(), hyper(rounds=1), tmp_path, measure=measure)
     path = tmp_path / "checkpoint.safetensors"
     whole = path.read_bytes()
@@ -145,10 +149,10 @@ def test_a_damaged_checkpoint_is_told(tmp_path):
             rounds(small(), splits(), hyper(rounds=1), tmp_path, measure=measure)
 
 
-def test_a_full_disk_is_told_and_nothing_is_lost(tmp_path, monkeypatch):
+def test_a_full_disk_is_told_and_nothing_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rounds(small(), splits(), hyper(), tmp_path / "whole", measure=measure)
 
-    def full(descriptor):
+    def full(descriptor: Any) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
@@ -174,7 +178,7 @@ torch.distributed.destroy_process_group()
 """
 
 
-def test_two_processes_train_as_one(tmp_path):
+def test_two_processes_train_as_one(tmp_path: Path) -> None:
     script = tmp_path / "train.py"
     script.write_text(DISTRIBUTED)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
@@ -192,10 +196,11 @@ def test_two_processes_train_as_one(tmp_path):
     for a, b in zip(one, two, strict=True):
         assert b.accuracy.validation == pytest.approx(a.accuracy.validation, abs=0.15)
     assert two[-1].accuracy.validation > 0.6
-    assert two[-1].cost <= two[-1].budget["storage"]
+    budget = two[-1].budget
+    assert isinstance(budget, dict) and two[-1].cost <= budget["storage"]
 
 
-def test_packed_rounds_cost_what_the_log_says(tmp_path):
+def test_packed_rounds_cost_what_the_log_says(tmp_path: Path) -> None:
     records = rounds(small(), splits(), hyper(rounds=1, epochs=0, start_epochs=0), tmp_path, measure=measure)
     problem = load_problem(tmp_path / "round-01.problem.toml")
     packed = unpack(tmp_path / "round-01.packed.safetensors")
@@ -204,32 +209,39 @@ def test_packed_rounds_cost_what_the_log_says(tmp_path):
 
 
 class Gain(nn.Module):
-    """A rectifier with a learned gain, as a method with learned spans has."""
+    """A learned gain behind a weight's quantizer, as a method with learned spans has."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.gain = nn.Parameter(torch.ones(()))
 
-    def forward(self, x):
-        return x.relu() * self.gain
+    def forward(self, x: Any) -> Any:
+        return x * self.gain
 
 
-def test_what_quantizers_learn_besides_the_weights_survives_too(tmp_path, monkeypatch):
-    def learned(network, problem, bits, **options):
-        quantized = quantize(network, problem.revise(), bits, **options)
-        quantized.add_module("relu2", nn.Sequential(Gain(), quantized.relu2))
+def test_what_quantizers_learn_besides_the_weights_survives_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def learned(network: Any, problem: Any, bits: Any, **options: Any) -> Any:
+        quantized = quantize(network, problem, bits, **options)
+        parametrize.register_parametrization(quantized.get_submodule("conv2"), "weight", Gain())
         return quantized
 
     monkeypatch.setattr("impq_opt.rounds.loop.quantize", learned)
     data = dataclasses.replace(splits(), test=None)
-    rounds(small(), data, hyper(rounds=1), tmp_path / "whole", measure=measure)
+    settings = hyper(rounds=0, start_epochs=2)
+    rounds(small(), data, settings, tmp_path / "whole", measure=measure)
     gains = []
     for _ in range(100):
         try:
-            rounds(small(), data, hyper(rounds=1), tmp_path / "parts", measure=measure, report=Report(deadline=0.0))
+            rounds(small(), data, settings, tmp_path / "parts", measure=measure, report=Report(deadline=0.0))
             break
         except PausedError:
-            gains.append(float(load_file(tmp_path / "parts/checkpoint.safetensors")["learned.relu2.0.gain"]))
+            gains.append(
+                float(
+                    load_file(tmp_path / "parts/checkpoint.safetensors")["learned.conv2.parametrizations.weight.1.gain"]
+                )
+            )
     assert len(set(gains)) > 10
     weights = [load_file(tmp_path / name / "checkpoint.safetensors") for name in ("whole", "parts")]
     assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())

@@ -27,9 +27,9 @@ from impq_opt.groups.candidates import Candidates
 from impq_opt.insight.explain import explain
 from impq_opt.instance import Block, Row
 from impq_opt.instance.contract import Control
+from impq_opt.instance.question import make_instance
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problems.families import generate
-from impq_opt.solve import make_instance
 from impq_opt.solvers import make_solver, solver_names
 from impq_opt.solvers import native as solver_native
 from impq_opt.solvers.exact.scan import everything, gather, scan
@@ -86,7 +86,7 @@ def test_limits_leave_room_in_64_bits() -> None:
 Every = list[tuple[tuple[int, ...], Fraction]]
 
 
-def assignments(rows: list[list[list[int]]], damage: list[list[float]], widths: list[int], keeps: Any = None) -> Every:  # type: ignore[no-untyped-def]
+def assignments(rows: list[list[list[int]]], damage: list[list[float]], widths: list[int], keeps: Any = None) -> Every:
     """Return every row's cost and the damage of every assignment, exactly."""
     found = []
     for choice in itertools.product(*map(range, widths)):
@@ -114,7 +114,7 @@ def judge(found: Allocation, every: Every, bound: Fraction | None, most: dict[in
     repr(found)
 
 
-def ask(  # type: ignore[no-untyped-def]
+def ask(
     problem: Problem, every: Every, limit: Fraction | int, by_cost: bool, most: dict[int, int], **more: Any
 ) -> Allocation:
     """Ask for the least cost within a bound, or for the least damage within a budget, and judge the answer."""
@@ -221,7 +221,8 @@ def drawn(seed: int, family: str) -> Draw:
     by_cost, (costs, total) = r.random() < 0.55, r.choice(every)
     if by_cost:
         tiny = Fraction(1, 1 << 1074)
-        limit: Fraction | int = max(total + r.choice([0, 0, tiny, -tiny, Fraction(1, 1 << 60), 10**400]), tiny)
+        asides = [Fraction(0), Fraction(0), tiny, -tiny, Fraction(1, 1 << 60), Fraction(10**400)]
+        limit: Fraction | int = max(total + r.choice(asides), tiny)
     else:
         limit = costs[0] + r.choice([0, 0, 1, -1, 10**30])
         limit = max(limit, 1) if held else limit
@@ -266,7 +267,7 @@ def coupled(seed: int) -> tuple[Problem, Every]:
     term = LookupCost(np.array(values), left, right, np.array(pairs), name="pairs", unit="", source="drawn")
     plain = np.zeros((groups, width), dtype=np.int64)
     problem = Problem.from_tables(plain, damage, costs=(term,), objective={"pairs": 1})
-    found = []
+    found: list[tuple[tuple[int, ...], Fraction]] = []
     for choice in itertools.product(range(width), repeat=groups):
         cost = sum(values[g][k] for g, k in enumerate(choice))
         cost += sum(table[choice[a]][choice[b]] for (a, b), table in zip(edges, pairs, strict=True))
@@ -360,7 +361,7 @@ def test_more_states_than_their_numbers_hold_are_not_kept(path: str) -> None:
 # -- at the door -----------------------------------------------------------------------------------------------------
 
 
-def sizes(count: int, each: int, **more: Any) -> Problem:  # type: ignore[no-untyped-def]
+def sizes(count: int, each: int, **more: Any) -> Problem:
     groups = [Group(f"g{i}", size=each, sensitivity=1.0, bits=(1, 2, 4), **more) for i in range(count)]
     return Problem.declare(groups)
 
@@ -476,7 +477,7 @@ def test_what_float64_does_not_reach_is_told_as_inf_and_proved(tmp_path: Path, p
     problem = Problem.from_tables([[1, 2], [1, 2]], [[1.7e308, 1.0], [1.7e308, 1.0]])
     exact = 2 * Fraction(1.7e308)
     for goal in ({"bound": 10**400}, {"bound": Fraction(10) ** 400}, {"bound": exact}, {"budget": 2}):
-        found = solve(problem, **goal)  # type: ignore[arg-type]
+        found = solve(problem, **goal)
         assert found.status is Status.OPTIMAL and found.exact_damage == exact and found.damage == math.inf
         assert verify(problem, found).proved
         assert "inf" in repr(found) and found.gap == 0

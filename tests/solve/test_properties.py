@@ -18,7 +18,7 @@ from impq_opt.testing.strategies import permute
 # Costs below zero: a partial sum over the budget may still come back under it.
 FALLING = Problem.from_tables(
     [[0, 0, 0], [0, -1, 0], [0, 0, 0], [0, 0, -1], [0, 2, 2]],
-    [[0.0, 0, 0], [0, 1, 0], [0, 0, 0], [0, 0, 0], [2, 0, 0]],
+    [[0.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [2.0, 0.0, 0.0]],
 )
 
 common = settings(max_examples=150, deadline=None)

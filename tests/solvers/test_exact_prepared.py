@@ -6,9 +6,11 @@ import dataclasses
 import json
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from known import known
 
 from impq_opt import Problem, Status, frontier, solve
 from impq_opt.cli import run
@@ -49,7 +51,7 @@ def test_the_door_gives_the_same_answers_in_any_order() -> None:
     bounds = np.geomspace(hull.damage[0], hull.damage[-1], 20).tolist()
     forth, back = hull.solve(bounds), hull.solve(bounds[::-1])[::-1]
     for one, other in zip(forth, back, strict=True):
-        assert np.array_equal(one.choice, other.choice)
+        assert np.array_equal(known(one.choice), known(other.choice))
         assert one.certificate == other.certificate
 
 
@@ -105,7 +107,7 @@ def test_tuning_is_no_option(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("text", ["tuning=1", "tuning={}", "tunin=1"])
-def test_nor_on_the_command_line(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]
+def test_nor_on_the_command_line(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from impq_opt.files import save_problem
 
     save_problem(generate("layer", 10, 1), tmp_path / "problem.toml")
@@ -132,7 +134,7 @@ def test_no_number_of_the_tuning_decides_what_is_optimal(field: str) -> None:
         strategy = Exact(tuning=dataclasses.replace(Tuning(all_kept=60, sorted_at_once=40), **{field: value}))
         for problem, cost in zip(problems, costs, strict=True):
             found = solve(problem, solver=strategy)
-            assert found.exact_lower_bound <= cost <= found.exact_cost, value
+            assert found.exact_lower_bound <= known(cost) <= known(found.exact_cost), value
             assert found.status is Status.OPTIMAL or field in ("most_states", "doubtful"), value
 
 
@@ -160,6 +162,7 @@ def test_answers_that_are_adopted_are_nobody_elses(name: str) -> None:
 def test_only_what_can_be_let_go_of_is_adopted() -> None:
     mine = np.arange(5)
     assert np.shares_memory(adopted(mine), mine)
-    for other in (np.arange(10)[::2], np.arange(10)[:5], np.arange(5, dtype=np.int32), np.arange(5.0)):
+    others: list[Any] = [np.arange(10)[::2], np.arange(10)[:5], np.arange(5, dtype=np.int32), np.arange(5.0)]
+    for other in others:
         assert not np.shares_memory(adopted(other), other)
         assert not adopted(other).flags.writeable

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from known import known
 
 from impq_opt import Problem, Status, frontier, solve, verify
 from impq_opt.problems.families import generate
@@ -47,7 +48,7 @@ def check(problem: Any, *, bound: Any = None, budget: Any = None) -> None:
     else:
         least = min(damage for cost, damage in answers(problem) if cost <= budget)
         assert found.status is Status.OPTIMAL
-        assert float(found.exact_damage) == float(least)
+        assert float(known(found.exact_damage)) == float(least)
         assert found.exact_lower_bound <= least
     assert not [one for one in verify(problem, found).checks if one.verdict.value == "wrong"]
 
@@ -125,7 +126,7 @@ def test_many_damages_at_the_bottom_of_float64_are_proved_in_a_small_core() -> N
     assert found.status is Status.OPTIMAL
     least = solve(problem, budget=found.exact_cost)
     assert least.status is Status.OPTIMAL
-    assert least.exact_damage <= problem.bound
+    assert known(least.exact_damage) <= known(problem.bound)
     assert max(one.statistics["core_groups"] for one in (found, least)) < 500
     assert not [one for one in verify(problem, least).checks if one.verdict.value == "wrong"]
 

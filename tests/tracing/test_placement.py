@@ -4,18 +4,19 @@ Networks are generated: blocks in blocks, modules that are called twice, calls o
 place, views, branches that are added or joined. A layer reads a group's grid through calls that only move values.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from quantize_world import declared
 from torch import nn
 from torch.nn import functional
 
-from impq_opt.data import Dataset
-from impq_opt.groups.damage import PowerLaw
-from impq_opt.measure.api import survey_of
-from impq_opt.measure.assemble import assemble
 from impq_opt.quantize import activation_quantizers, quantize, quantized_weights
 
 WIDTH, CLASSES = 4, 3
@@ -25,7 +26,7 @@ UNSHRUNK = (Phase.explicit, Phase.reuse, Phase.generate)  # a network takes a se
 class Block(nn.Module):
     """Runs its steps on x (n, 4, 5, 5); each step is a name and modules of its own, or those that others have too."""
 
-    def __init__(self, steps, shared):
+    def __init__(self, steps: Any, shared: Any) -> None:
         super().__init__()
         self.steps = [name for name, _ in steps]
         for number, (name, inner) in enumerate(steps):
@@ -36,14 +37,14 @@ class Block(nn.Module):
         self.act = nn.ReLU()
         self.shared = shared  # the same module in every block
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         kept = x
         for number, name in enumerate(self.steps):
             x, kept = self.step(name, number, x, kept)
         return x
 
-    def step(self, name, number, x, kept):
-        own = getattr(self, f"layer{number}", None)
+    def step(self, name: Any, number: Any, x: Any, kept: Any) -> Any:
+        own: Any = getattr(self, f"layer{number}", None)
         made = {
             "conv": lambda: own(x),
             "linear": lambda: own(x.transpose(1, 3)).transpose(1, 3),
@@ -64,31 +65,31 @@ class Block(nn.Module):
         return made[name](), x if name == "keep" else kept
 
 
-def joined(x, kept):
+def joined(x: Any, kept: Any) -> Any:
     left, right = torch.cat([x, kept], 1).chunk(2, 1)
     return functional.relu(left) - right
 
 
-def overwritten(x):
+def overwritten(x: Any) -> Any:
     x[:, :2] += 0.25
     x[:, 2:].mul_(2).relu_()
     return x
 
 
-def layer(name):
+def layer(name: Any) -> Any:
     if name == "encoder":
         return nn.TransformerEncoderLayer(WIDTH, 2, 6, dropout=0.1, batch_first=True)
     return nn.Conv2d(WIDTH, WIDTH, 3, padding=1) if name == "conv" else nn.Linear(WIDTH, WIDTH)
 
 
 class Net(nn.Module):
-    def __init__(self, steps):
+    def __init__(self, steps: Any) -> None:
         super().__init__()
         self.stem = nn.Conv2d(1, WIDTH, 3, padding=1)
         self.body = Block(steps, nn.Sequential(nn.Conv2d(WIDTH, WIDTH, 1), nn.ReLU()))
         self.head = nn.Linear(WIDTH * 25, CLASSES)
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         return self.head(self.body(self.stem(x)).flatten(1))
 
 
@@ -104,22 +105,13 @@ STEPS = st.recursive(
 )
 
 
-def declared(network, x, residual):
-    """Return the problem of a network without measuring it, and its survey."""
-    survey = survey_of(network, Dataset(x, name="noise"), bits=range(1, 9), residual=residual)
-    signed = [name for name, over in survey.ranges.items() if over.signed]
-    about = {"input": survey.network.module.takes, "signed": signed}
-    law = PowerLaw(np.ones(len(survey)))
-    return assemble(survey, law, metric="none", unit="none", provenance=about), survey
-
-
-def readings(quantized, survey, x):
+def readings(quantized: Any, survey: Any, x: Any) -> Any:
     """Return what every layer of a quantized network reads, by the node of its call."""
     nodes = {use.node: site for site in survey.network.weights for use in site.uses}
     seen = {}
 
     class Look(torch.fx.Interpreter):
-        def run_node(self, n):
+        def run_node(self, n: Any) -> Any:
             if n.name in nodes:
                 seen[n.name] = self.fetch_args_kwargs_from_env(n)[0][0]
             return super().run_node(n)
@@ -129,7 +121,7 @@ def readings(quantized, survey, x):
     return seen
 
 
-def on_grid(values, quantizer):
+def on_grid(values: Any, quantizer: Any) -> Any:
     codes = values.double() / quantizer.step
     low, high = quantizer.codes
     whole = codes.round()
@@ -139,7 +131,7 @@ def on_grid(values, quantizer):
 @pytest.mark.parametrize("residual", ["tie", "accumulate"])
 @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck), phases=UNSHRUNK)
 @given(steps=STEPS, seed=st.integers(0, 99))
-def test_every_layer_reads_the_grid_of_its_group(residual, steps, seed):
+def test_every_layer_reads_the_grid_of_its_group(residual: str, steps: Any, seed: Any) -> None:
     torch.manual_seed(seed)
     network = Net(steps).eval()
     x = torch.randn(4, 1, 5, 5)
@@ -167,13 +159,13 @@ def test_every_layer_reads_the_grid_of_its_group(residual, steps, seed):
         assert torch.equal(weight.latent, before[name])
 
 
-def test_the_relu_that_is_meant_gets_the_quantizer():
+def test_the_relu_that_is_meant_gets_the_quantizer() -> None:
     class Twice(nn.Module):
-        def __init__(self):
+        def __init__(self) -> None:
             super().__init__()
             self.a, self.b = nn.Conv2d(WIDTH, WIDTH, 1), nn.Conv2d(WIDTH, WIDTH, 1)
 
-        def forward(self, x):
+        def forward(self, x: Any) -> Any:
             return functional.relu(self.b(functional.relu(self.a(x))))
 
     torch.manual_seed(0)

@@ -1,5 +1,9 @@
 """What the calls in front of a tensor say of its range."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import pytest
 import torch
 from quantize_world import EXAMPLE, net
@@ -9,7 +13,7 @@ from torch.nn import functional
 from impq_opt.tracing.trace import trace
 
 
-def test_the_default_clip_is_the_batch_norms():
+def test_the_default_clip_is_the_batch_norms() -> None:
     network = net()
     traced = trace(network, EXAMPLE)
     expected = float((network.bn2.bias + 6 * network.bn2.weight.abs()).detach().max())
@@ -18,7 +22,7 @@ def test_the_default_clip_is_the_batch_norms():
     assert plain.default_clip(plain.node_of("1")) == 4.0
 
 
-def test_tensors_that_cannot_be_negative_are_known():
+def test_tensors_that_cannot_be_negative_are_known() -> None:
     traced = trace(net(), EXAMPLE)
     rectified = [
         label
@@ -28,11 +32,11 @@ def test_tensors_that_cannot_be_negative_are_known():
     assert rectified == ["relu", "relu#2", "mean"]
 
     class Sum(nn.Module):
-        def __init__(self):
+        def __init__(self) -> None:
             super().__init__()
             self.out = nn.Linear(4, 2)
 
-        def forward(self, x):
+        def forward(self, x: Any) -> Any:
             return self.out(torch.flatten(functional.relu(x) + torch.sigmoid(x), 1) - 1)
 
     sums = trace(Sum(), torch.randn(2, 2, 2))

@@ -1,5 +1,9 @@
 """Weights of every kind of call: their per-sample gradients are those that torch finds one sample at a time."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import pytest
 import torch
 from measure_world import noise
@@ -15,29 +19,29 @@ TOKENS = torch.tensor([[1, 4, 4, 2], [0, 3, 1, 5], [2, 2, 2, 6]])
 class Made(nn.Module):
     """A network from its parts and a function of itself and the input."""
 
-    def __init__(self, forward, **parts):
+    def __init__(self, forward: Any, **parts: Any) -> None:
         super().__init__()
         for name, part in parts.items():
             setattr(self, name, part)
         self.made = forward
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         return self.made(self, x)
 
 
-def weights(*shape):
+def weights(*shape: Any) -> Any:
     return nn.Parameter(torch.randn(*shape))
 
 
-def transposed():
-    def forward(net, x):
+def transposed() -> Any:
+    def forward(net: Any, x: Any) -> Any:
         return net.out(functional.relu(net.up(functional.relu(net.a(x)))).mean((2, 3)))
 
     return Made(forward, a=nn.Conv2d(1, 4, 3), up=nn.ConvTranspose2d(4, 6, 3, 2, groups=2), out=nn.Linear(6, 3))
 
 
-def recurrent():
-    def forward(net, x):
+def recurrent() -> Any:
+    def forward(net: Any, x: Any) -> Any:
         steps, last = net.lstm(x.squeeze(1))
         return net.out(steps[:, -1] + net.gru(steps)[1][0].repeat(1, 2) + last[0][-1].repeat(1, 2))
 
@@ -45,8 +49,8 @@ def recurrent():
     return Made(forward, **parts, out=nn.Linear(8, 3))
 
 
-def cells():
-    def forward(net, x):
+def cells() -> Any:
+    def forward(net: Any, x: Any) -> Any:
         x = x.squeeze(1)
         state = x.new_zeros(x.shape[0], 4), x.new_zeros(x.shape[0], 4)
         for step in range(3):
@@ -56,8 +60,8 @@ def cells():
     return Made(forward, cell=nn.LSTMCell(6, 4), out=nn.Linear(4, 3))
 
 
-def products():
-    def forward(net, x):
+def products() -> Any:
+    def forward(net: Any, x: Any) -> Any:
         x = functional.relu(x.flatten(1) @ net.w.t())
         x = torch.addmm(net.b, x, net.v).relu()
         x = torch.einsum("bi,eio->beo", x, net.experts).relu().sum(1)
@@ -67,24 +71,24 @@ def products():
     return Made(forward, **parts, pair=nn.Bilinear(4, 4, 3))
 
 
-def prefix():
-    def forward(net, x):
+def prefix() -> Any:
+    def forward(net: Any, x: Any) -> Any:
         x = functional.relu(net.a(x.flatten(1)))
         return net.out(functional.relu(functional.linear(x, net.a.weight[:5, :8])))
 
     return Made(forward, a=nn.Linear(36, 8), out=nn.Linear(5, 3))
 
 
-def tied():
-    def forward(net, x):
+def tied() -> Any:
+    def forward(net: Any, x: Any) -> Any:
         return net.head(functional.relu(net.a(net.table(x).mean(1))))
 
-    made = Made(forward, table=nn.Embedding(7, 4), a=nn.Linear(4, 4), head=nn.Linear(4, 7, bias=False))
+    made: Any = Made(forward, table=nn.Embedding(7, 4), a=nn.Linear(4, 4), head=nn.Linear(4, 7, bias=False))
     made.head.weight = made.table.weight
     return made
 
 
-def looked_up():
+def looked_up() -> Any:
     return Made(lambda net, x: net.out(net.table(x).flatten(1).tanh()), table=nn.Embedding(7, 4), out=nn.Linear(16, 3))
 
 
@@ -104,30 +108,30 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_gradients_are_those_of_every_sample_alone(kind):
+def test_gradients_are_those_of_every_sample_alone(kind: Any) -> None:
     names, x = KINDS[kind]
     torch.manual_seed(0)
     network = kind().eval()
     traced = trace(network, x)
     assert {site.name for site in traced.weights} == names
     parameters = dict(network.named_parameters(remove_duplicate=False))
-    expected = {site.name: [] for site in traced.weights}
+    expected: dict[str, list[Any]] = {site.name: [] for site in traced.weights}
     for sample in x:
         logits = network(sample[None])[0]
         held = [parameters[site.parameter] for site in traced.weights]
         for site, gradient in zip(traced.weights, torch.autograd.grad(logits[1] - logits[0], held), strict=True):
             expected[site.name].append(gradient.flatten(1).square())
-    for options in ({}, {"fine": True}):
-        taps = Taps(traced, **options)
+    for fine in (False, True):
+        taps = Taps(traced, fine=fine)
         logits = taps.forward(x)
         taps.backward((logits[:, 1] - logits[:, 0]).sum())
         for name, squares in expected.items():
             every = torch.stack(squares)
-            wanted = every.sum(0) if options else every.sum(2)
+            wanted = every.sum(0) if fine else every.sum(2)
             torch.testing.assert_close(taps.weights[name], wanted, rtol=1e-4, atol=1e-6)
 
 
-def test_multiply_accumulates_and_lengths_are_those_of_the_formulas():
+def test_multiply_accumulates_and_lengths_are_those_of_the_formulas() -> None:
     sites = {site.name: site for site in trace(products().eval(), noise(2, 1, 6, 6)).weights}
     assert [(sites[n].uses[0].macs, sites[n].length) for n in ("w", "v", "experts", "pair")] == [
         (8 * 36, 36),

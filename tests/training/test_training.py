@@ -1,10 +1,14 @@
 """The one training loop: order, schedules, resuming, objectives and hooks."""
 
+from __future__ import annotations
+
 import dataclasses
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
+from measure_world import tensor_of
 from rounds_world import Stripes, measure, small
 from torch import nn
 
@@ -27,10 +31,10 @@ class StoppedError(Exception):
 class StopAt(Hook):
     """Take all that a checkpoint would, after some step, and stop."""
 
-    def __init__(self, step):
+    def __init__(self, step: Any) -> None:
         self.step = step
 
-    def after_step(self, course):
+    def after_step(self, course: Any) -> None:
         if course.progress.step == self.step:
             kept = {name: value.clone() for name, value in course.progress.optimizer.items()}
             self.progress = dataclasses.replace(course.progress, optimizer=kept)
@@ -38,22 +42,22 @@ class StopAt(Hook):
             raise StoppedError
 
 
-def same(network, other):
+def same(network: Any, other: Any) -> Any:
     return all(
         torch.equal(a, b) for a, b in zip(network.state_dict().values(), other.state_dict().values(), strict=True)
     )
 
 
-def resumed(settings, cut, *, hook=None, objective=cross_entropy, build=small):
+def resumed(settings: Any, cut: Any, *, hook: Any = None, objective: Any = cross_entropy, build: Any = small) -> Any:
     """Train for two epochs with a stop after ``cut`` steps; return the progress and the network."""
     stop, network = StopAt(cut), build()
 
     class Both(Hook):
-        def before_step(self, course):
+        def before_step(self, course: Any) -> None:
             if hook is not None:
                 hook.before_step(course)
 
-        def after_step(self, course):
+        def after_step(self, course: Any) -> None:
             stop.after_step(course)
 
     with pytest.raises(StoppedError):
@@ -74,7 +78,7 @@ def resumed(settings, cut, *, hook=None, objective=cross_entropy, build=small):
     ],
     ids=str,
 )
-def test_training_resumes_at_any_step_to_the_same_bits(changes):
+def test_training_resumes_at_any_step_to_the_same_bits(changes: Any) -> None:
     settings = dataclasses.replace(PLAIN, **changes)
     reference = small()
     whole = train(reference, Stripes(200, 0), settings, epochs=2)
@@ -88,11 +92,11 @@ def test_training_resumes_at_any_step_to_the_same_bits(changes):
     assert not same(other, reference)
 
 
-def test_epochs_are_those_of_one_long_training_wherever_it_is_cut_in_two():
+def test_epochs_are_those_of_one_long_training_wherever_it_is_cut_in_two() -> None:
     """Batches depend on the seed and the epoch's number alone: two calls see what one call sees."""
     seen = []
 
-    def watched(network, batch):
+    def watched(network: Any, batch: Any) -> Any:
         seen.append(batch.inputs.clone())
         return cross_entropy(network, batch)
 
@@ -106,31 +110,31 @@ def test_epochs_are_those_of_one_long_training_wherever_it_is_cut_in_two():
 class Scaled(nn.Module):
     """A network behind a learned scale, and a temperature that a hook sets."""
 
-    def __init__(self, seed=0):
+    def __init__(self, seed: int = 0) -> None:
         super().__init__()
         self.inner, self.scale = small(seed), nn.Parameter(torch.ones(()))
         self.register_buffer("temperature", torch.ones(()))
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         return self.inner(x) * self.scale / self.temperature
 
 
 class Cooling(Hook):
     """A temperature that falls with the steps, and a stage: the first layer rests in the first epoch."""
 
-    def before_step(self, course):
+    def before_step(self, course: Any) -> None:
         course.network.temperature.fill_(2.0 - course.progress.step / course.steps)
         course.network.inner.conv1.requires_grad_(course.progress.step >= course.per_epoch)
 
 
-def with_penalty(network, batch):
+def with_penalty(network: Any, batch: Any) -> Any:
     """Cross entropy and a term on logits."""
     scored = cross_entropy(network, batch)
     return Scored(scored.loss + 0.01 * scored.logits.square().mean(), scored.logits)
 
 
-def test_terms_of_the_loss_temperatures_and_stages_resume_too():
-    reference = Scaled()
+def test_terms_of_the_loss_temperatures_and_stages_resume_too() -> None:
+    reference: Any = Scaled()
     first = reference.inner.conv1.weight.detach().clone()
     train(reference, Stripes(200, 0), PLAIN, epochs=2, objective=with_penalty, hook=Cooling())
     assert float(reference.temperature) == pytest.approx(2 - 11 / 12)
@@ -147,17 +151,17 @@ def test_terms_of_the_loss_temperatures_and_stages_resume_too():
     assert torch.equal(rested.inner.conv1.weight, first)
 
 
-def test_hooks_are_called_around_steps_and_after_epochs():
+def test_hooks_are_called_around_steps_and_after_epochs() -> None:
     calls = []
 
     class Told(Hook):
-        def before_step(self, course):
+        def before_step(self, course: Any) -> None:
             calls.append(("before", course.progress.step))
 
-        def after_step(self, course):
+        def after_step(self, course: Any) -> None:
             calls.append(("after", course.progress.step))
 
-        def after_epoch(self, course):
+        def after_epoch(self, course: Any) -> None:
             calls.append(("epoch", course.progress.step))
 
     train(small(), Stripes(70, 0), PLAIN, epochs=2, hook=Told())
@@ -167,7 +171,7 @@ def test_hooks_are_called_around_steps_and_after_epochs():
     ]  # fmt: skip
 
 
-def test_a_step_is_the_step_of_plain_torch():
+def test_a_step_is_the_step_of_plain_torch() -> None:
     network, data = small(), Stripes(64, 0)
     network.drop.p = 0.0
     settings = Training(batch=64, rate=0.1, warmup=0.0, augment="none", channels_last=False, momentum=0.5, decay=0.01)
@@ -187,7 +191,7 @@ def test_a_step_is_the_step_of_plain_torch():
 # -- schedules ---------------------------------------------------------------------------------------------------
 
 
-def test_the_cosine_rises_and_falls_to_zero():
+def test_the_cosine_rises_and_falls_to_zero() -> None:
     rates = [cosine(0.1, 0.1, step, 100).rate for step in range(101)]
     assert rates[:10] == pytest.approx([0.01 * (k + 1) for k in range(10)])
     assert rates[10] == pytest.approx(0.1)
@@ -196,7 +200,7 @@ def test_the_cosine_rises_and_falls_to_zero():
 
 
 @pytest.mark.parametrize(("steps", "warmup"), [(100, 0.3), (37, 0.25), (9, 0.5)])
-def test_one_cycle_is_that_of_torch_to_the_bit(steps, warmup):
+def test_one_cycle_is_that_of_torch_to_the_bit(steps: int, warmup: float) -> None:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.2, momentum=0.9)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.2, steps, pct_start=warmup)
     for step in range(steps):
@@ -209,7 +213,7 @@ def test_one_cycle_is_that_of_torch_to_the_bit(steps, warmup):
 
 @pytest.mark.parametrize("name", SCHEDULES)
 @pytest.mark.parametrize("warmup", [0.0, 0.1, 0.9])
-def test_schedules_stay_between_zero_and_the_peak_for_any_number_of_steps(name, warmup):
+def test_schedules_stay_between_zero_and_the_peak_for_any_number_of_steps(name: Any, warmup: float) -> None:
     for steps in (1, 2, 3, 10, 11):
         rates = [SCHEDULES[name](0.1, warmup, step, steps).rate for step in range(steps)]
         assert all(0 <= rate <= 0.1 * (1 + 1e-12) for rate in rates)
@@ -218,7 +222,7 @@ def test_schedules_stay_between_zero_and_the_peak_for_any_number_of_steps(name, 
 # -- the rest ----------------------------------------------------------------------------------------------------
 
 
-def test_batches_from_one_generator_are_found_again():
+def test_batches_from_one_generator_are_found_again() -> None:
     data = Dataset(torch.rand(50, 1, 4, 4), torch.arange(50))
     settings = Training(batch=16)
     drawn, device = Drawn(data, settings), torch.device("cpu")
@@ -227,28 +231,30 @@ def test_batches_from_one_generator_are_found_again():
     assert len(set(torch.cat([batch.labels for batch in seen[:3]]).tolist())) == 48
     for number in (5, 2, 4):
         again = drawn.at(*divmod(number, 3), device)
-        assert torch.equal(again.inputs, seen[number].inputs)
+        assert torch.equal(cast(torch.Tensor, again.inputs), cast(torch.Tensor, seen[number].inputs))
         assert torch.equal(again.labels, seen[number].labels)
-    mirrored = [torch.equal(image, data.inputs[label].flip(-1)) for b in seen for image, label in zip(*b, strict=True)]
+    pairs = [pair for inputs, labels in seen for pair in zip(cast(torch.Tensor, inputs), labels, strict=True)]
+    mirrored = [torch.equal(image, tensor_of(data)[label].flip(-1)) for image, label in pairs]
     assert 0.2 < np.mean(mirrored) < 0.8
     train_on(nn.Sequential(nn.Flatten(), nn.Linear(16, 50)), Drawn(data, settings), settings, epochs=1)
 
 
-def test_seeds_of_neighbouring_steps_are_unlike():
+def test_seeds_of_neighbouring_steps_are_unlike() -> None:
     seeds = {mix(s, e, p) for s in range(5) for e in range(5) for p in range(40)}
     assert len(seeds) == 1000
     assert mix(1, 2) != mix(2, 1)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.compile's own
-def test_bf16_compile_and_channels_last_train_the_same_network():
+def test_bf16_compile_and_channels_last_train_the_same_network() -> None:
     finals = {}
-    for name, changes in {
+    kinds: dict[str, dict[str, Any]] = {
         "plain": {"channels_last": False},
         "channels_last": {},
         "bf16": {"bf16": True},
         "compile": {"compile": True},
-    }.items():
+    }
+    for name, changes in kinds.items():
         network = small()
         network.drop.p = 0.0  # compiled dropout draws other numbers
         problem = measure(network, Stripes(200, 0), 0)
@@ -262,7 +268,7 @@ def test_bf16_compile_and_channels_last_train_the_same_network():
     torch.testing.assert_close(finals["bf16"], finals["plain"], rtol=0, atol=moved / 3)
 
 
-def test_accuracy_is_the_share_of_right_labels_and_leaves_the_mode():
+def test_accuracy_is_the_share_of_right_labels_and_leaves_the_mode() -> None:
     network, data = small().train(), Stripes(70, 0)
     with torch.no_grad():
         right = (small().eval()(data.inputs).argmax(1) == data.labels).double().mean()
@@ -272,7 +278,7 @@ def test_accuracy_is_the_share_of_right_labels_and_leaves_the_mode():
         accuracy(network, Dataset(data.inputs))
 
 
-def test_divergence_and_small_data_are_told():
+def test_divergence_and_small_data_are_told() -> None:
     with pytest.raises(DataError, match="smaller than one batch, got 20"):
         train(small(), Stripes(20, 0), PLAIN, epochs=1)
     with pytest.raises(DataError, match=r"training diverged.*lower the rate"):
@@ -291,6 +297,6 @@ def test_divergence_and_small_data_are_told():
         ({"optimizer": "sdg"}, r"training.optimizer.*did you mean 'sgd'"),
     ],
 )
-def test_bad_settings_are_told(changes, message):
+def test_bad_settings_are_told(changes: Any, message: str) -> None:
     with pytest.raises(OptionError, match=message):
         Training(**changes)

@@ -1,11 +1,16 @@
 """What is validated is what `pack` writes: the same network, to the bit."""
 
+from __future__ import annotations
+
 import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from measure_world import Branches, data_of, digits_network, noise, seeded
+from measure_world import Branches, data_of, digits_network, noise, seeded, tensor_of
 from quantize_world import net
 from safetensors.torch import save_file
 from torch import nn
@@ -24,7 +29,7 @@ from impq_opt.validate.reality import Validation
 
 
 @pytest.fixture(autouse=True)
-def _one_thread():
+def _one_thread() -> Iterator[Any]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -34,11 +39,11 @@ def _one_thread():
 class Twice(nn.Module):
     """A layer called twice, in one module with its rectifiers: names that only a trace tells apart."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.c, self.c2, self.out = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3, padding=1), nn.Linear(4, 3)
 
-    def forward(self, x):
+    def forward(self, x: Any) -> dict[Any, Any]:
         x = torch.relu(self.c2(torch.relu(self.c(x))))
         return {"logits": self.out(torch.relu(self.c2(x)).mean((2, 3)))}
 
@@ -46,20 +51,20 @@ class Twice(nn.Module):
 class Pair(nn.Module):
     """Two inputs by keyword, and an output beside the logits."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.a, self.b, self.out = nn.Linear(6, 8), nn.Linear(5, 8), nn.Linear(8, 3)
 
-    def forward(self, *, y, x):
+    def forward(self, *, y: Any, x: Any) -> dict[Any, Any]:
         both = torch.relu(self.a(x) + self.b(y))
         return {"hidden": both.sum(1), "logits": self.out(both)}
 
 
-def digits():
-    return digits_network(), load_data("digits", "test").inputs[:200], "kernel"
+def digits() -> Any:
+    return digits_network(), tensor_of(load_data("digits", "test"))[:200], "kernel"
 
 
-NETWORKS = {
+NETWORKS: dict[str, Callable[[], Any]] = {
     "digits": digits,
     "branches": lambda: (seeded(Branches), noise(40, 1, 8, 8), "layer"),
     "residual": lambda: (net(), noise(40, 1, 8, 8), "kernel"),
@@ -68,13 +73,13 @@ NETWORKS = {
 }
 
 
-def decided(network, x):
+def decided(network: Any, x: Any) -> Any:
     with torch.no_grad():
         return logits_of(call(network, x)).argmax(1)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_decisions_are_those_of_the_packed_network(name, tmp_path):
+def test_decisions_are_those_of_the_packed_network(name: Any, tmp_path: Path) -> None:
     network, x, groups = NETWORKS[name]()
     data = data_of(x)
     x = prepare(x, torch.device("cpu"))
@@ -93,7 +98,7 @@ def test_decisions_are_those_of_the_packed_network(name, tmp_path):
         assert held.bits(tmp_path / "packed.safetensors").tolist() == bits.tolist()
 
 
-def test_logits_are_those_of_the_packed_network(tmp_path):
+def test_logits_are_those_of_the_packed_network(tmp_path: Path) -> None:
     network, x, _ = digits()
     problem = measure(network, data_of(x), bits=range(1, 9), sampling=Sampling(samples=32))
     bits = np.random.default_rng(0).integers(2, 5, len(problem)).astype(float)
@@ -104,7 +109,7 @@ def test_logits_are_those_of_the_packed_network(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
+def world(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The problem of the digits network, an allocation and what `pack` makes of it, in files."""
     folder, network, data = tmp_path_factory.mktemp("packed"), digits_network(), load_data("digits")
     save_file({k: v.contiguous() for k, v in network.state_dict().items()}, folder / "w.safetensors")
@@ -117,7 +122,7 @@ def world(tmp_path_factory):
     return folder, problem
 
 
-def test_packed_files_are_rows_as_allocations_are(world, capsys):
+def test_packed_files_are_rows_as_allocations_are(world: Any, capsys: pytest.CaptureFixture[str]) -> None:
     folder, _ = world
     where = ["--network", "small-cnn", "--weights", str(folder / "w.safetensors"), "--data", "digits", "--threads", "1"]
     files = [str(folder / name) for name in ("p.toml", "a.json", "packed.safetensors", "other.safetensors")]
@@ -131,7 +136,7 @@ def test_packed_files_are_rows_as_allocations_are(world, capsys):
     assert "is quantized in the file and no group of the problem" in capsys.readouterr().err
 
 
-def test_foreign_packed_files_are_told(world, tmp_path):
+def test_foreign_packed_files_are_told(world: Any, tmp_path: Path) -> None:
     folder, problem = world
     network, data = digits_network(), load_data("digits", "test")
     layers = measure(network, load_data("digits"), bits=range(1, 9), sampling=Sampling(samples=32))

@@ -1,12 +1,19 @@
 """Several allocations in one sweep: the same answers as one at a time, from data that are read once."""
 
+from __future__ import annotations
+
+import io
 import re
+import sys
+from collections.abc import Iterator
+from typing import Any
 
 import networkx as nx
 import numpy as np
 import pytest
 import torch
-from measure_world import data_of, digits_network
+from known import known
+from measure_world import data_of, digits_network, tensor_of
 from safetensors.torch import save_file
 
 from impq_opt import solve
@@ -21,7 +28,7 @@ from impq_opt.validate.reality import Validation
 
 
 @pytest.fixture(autouse=True)
-def _one_thread():
+def _one_thread() -> Iterator[Any]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -29,7 +36,7 @@ def _one_thread():
 
 
 @pytest.fixture(scope="module")
-def problem():
+def problem() -> Any:
     return measure(
         digits_network(), load_data("digits"), groups="kernel", residual="accumulate", bits=range(1, 9),
         sampling=Sampling(samples=400, concede=0.01),
@@ -37,7 +44,7 @@ def problem():
 
 
 @pytest.fixture(scope="module")
-def files(problem, tmp_path_factory):
+def files(problem: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The problem, its network's weights, and three allocations; the arguments that validate them."""
     folder = tmp_path_factory.mktemp("files")
     save_file({k: v.contiguous() for k, v in digits_network().state_dict().items()}, folder / "w.safetensors")
@@ -48,7 +55,7 @@ def files(problem, tmp_path_factory):
     return folder
 
 
-def command(folder, *allocations):
+def command(folder: Any, *allocations: Any) -> list[Any]:
     where = ["--network", "small-cnn", "--weights", str(folder / "w.safetensors"), "--data", "digits"]
     return ["validate", str(folder / "p.toml"), *(str(folder / name) for name in allocations), *where, "--threads", "1"]
 
@@ -56,18 +63,18 @@ def command(folder, *allocations):
 class Counted:
     """Samples as a list, as pictures in a folder are; counts how often each is read."""
 
-    def __init__(self, data, count):
+    def __init__(self, data: Any, count: Any) -> None:
         self.data, self.read = data, [0] * count
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.read)
 
-    def __getitem__(self, row):
+    def __getitem__(self, row: Any) -> Any:
         self.read[row] += 1
         return self.data.inputs[row], int(self.data.labels[row])
 
 
-def test_all_at_once_are_as_one_by_one_and_in_several_sweeps(problem, monkeypatch):
+def test_all_at_once_are_as_one_by_one_and_in_several_sweeps(problem: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     network, data = digits_network(), load_data("digits", "test")
     random = np.random.default_rng(0)
     allocations = [random.integers(2, 6, len(problem)).astype(float) for _ in range(5)]
@@ -80,7 +87,7 @@ def test_all_at_once_are_as_one_by_one_and_in_several_sweeps(problem, monkeypatc
     assert held.hold_all([]) == []
 
 
-def test_every_sample_is_read_once_for_all_allocations(problem):
+def test_every_sample_is_read_once_for_all_allocations(problem: Any) -> None:
     counted = Counted(load_data("digits", "test"), 60)
     held = Validation(digits_network(), problem, data_of(counted))
     before = list(counted.read)
@@ -88,13 +95,13 @@ def test_every_sample_is_read_once_for_all_allocations(problem):
     assert [after - first for after, first in zip(counted.read, before, strict=True)] == [1] * 60
 
 
-def test_bounds_on_samples_are_there_where_asked(problem):
+def test_bounds_on_samples_are_there_where_asked(problem: Any) -> None:
     held = Validation(digits_network(), problem, load_data("digits", "test"))
     reality = held.hold(np.full(len(problem), 4.0))
     assert (reality.here, reality.clipped, reality.gaussian, reality.looked_at) == (None, None, None, 0)
 
 
-def test_progress_tells_how_much_there_is(problem):
+def test_progress_tells_how_much_there_is(problem: Any) -> None:
     told = []
     data = load_data("digits", "test")
     held = Validation(digits_network(), problem, data, samples=100)
@@ -107,24 +114,24 @@ def test_progress_tells_how_much_there_is(problem):
 
 
 @pytest.mark.parametrize("wrong", [[4.0], 5.5])
-def test_what_is_no_candidate_is_told(problem, wrong):
+def test_what_is_no_candidate_is_told(problem: Any, wrong: Any) -> None:
     held = Validation(digits_network(), problem, load_data("digits", "test"))
     bits = wrong if isinstance(wrong, list) else np.full(len(problem), wrong)
     with pytest.raises(DataError, match=r"one precision per group|is no candidate of the group"):
         held.hold(bits)
 
 
-def test_columns_are_found_as_one_by_one():
+def test_columns_are_found_as_one_by_one() -> None:
     random = np.random.default_rng(0)
     sets = ((2.0, 4.0, 4.25), (8.0,), (4.0, 2.0, 4.0))
     candidates = Candidates(sets, random.integers(0, 3, 200), (("a", "b", "c"), ("d",), ("e", "f", "g")))
     bits = random.choice([2.0, 4.0, 4.25, 8.0, 3.0], 200)
-    alone = [candidates.position(int(n), b) for n, b in zip(candidates.set_of, bits.tolist(), strict=True)]
+    alone = [candidates.position(int(n), b) for n, b in zip(known(candidates.set_of), bits.tolist(), strict=True)]
     assert candidates.columns(bits).tolist() == [-1 if column is None else column for column in alone]
     assert {-1, 0, 1, 2} == set(candidates.columns(bits).tolist())
 
 
-def chain(*shapes):
+def chain(*shapes: Any) -> Any:
     graph = nx.DiGraph()
     for number, shape in enumerate(shapes):
         graph.add_node(number, shape=shape)
@@ -132,7 +139,7 @@ def chain(*shapes):
     return graph
 
 
-def test_large_tensors_make_small_batches():
+def test_large_tensors_make_small_batches() -> None:
     assert sweep.batch_size(chain((3, 8, 8), (10,))) == 64
     large = chain((3, 1024, 1024), (64, 1024, 1024), (10,))
     assert sweep.batch_size(large) == 1
@@ -142,15 +149,15 @@ def test_large_tensors_make_small_batches():
     assert 1 < sweep.batch_size(skip) < alone <= 64
 
 
-def test_batches_change_no_decision(problem, monkeypatch):
+def test_batches_change_no_decision(problem: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     bits = np.full(len(problem), 3.0)
-    data = data_of(load_data("digits", "test").inputs[:50])
+    data = data_of(tensor_of(load_data("digits", "test"))[:50])
     whole = Validation(digits_network(), problem, data).hold(bits)
     monkeypatch.setattr("impq_opt.validate.reality.batch_size", lambda graph: 7)
     assert Validation(digits_network(), problem, data).hold(bits) == whole
 
 
-def test_several_allocations_are_rows_of_one_table(files, capsys):
+def test_several_allocations_are_rows_of_one_table(files: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(command(files, "a.json", "b.json", "other/a.json")) == 0
     printed = capsys.readouterr().out
     assert "bounds on" not in printed
@@ -163,7 +170,9 @@ def test_several_allocations_are_rows_of_one_table(files, capsys):
     assert run([*command(files, "a.json"), "--samples", "-1"]) == 2
 
 
-def test_lines_tell_of_long_work_where_nobody_watches(files, capsys, monkeypatch):
+def test_lines_tell_of_long_work_where_nobody_watches(
+    files: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(_progress, "_FIRST", 0.0)
     assert run(command(files, "a.json", "b.json")) == 0
     lines = capsys.readouterr().err.splitlines()
@@ -171,5 +180,24 @@ def test_lines_tell_of_long_work_where_nobody_watches(files, capsys, monkeypatch
     assert re.fullmatch(r"impq-opt: validating on digits: decisions: \d+%, about \d+ s left", lines[0])
 
 
-def test_times_are_for_people():
+class Terminal(io.StringIO):
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_bar_shows_names_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", Terminal())
+    with _progress.shown("validating on [red]\x1b[41m") as tell:
+        for done in (0, 5, 10):
+            tell("decisions", done, 10)
+        tell("bounds on samples", 0, 10)
+        printed: Any = sys.stderr
+    assert "validating on [red]" in printed.getvalue()
+    assert "\x1b[41m" not in printed.getvalue()
+    assert "bounds on samples" in printed.getvalue()
+
+
+def test_times_are_for_people() -> None:
     assert [_progress.duration(seconds) for seconds in (3.2, 89, 200, 7500)] == ["3 s", "89 s", "3 min", "2 h 5 min"]

@@ -20,6 +20,7 @@ addEventListener("securitypolicyviolation", (event) => problems.push("blocked " 
 
 def browse(path: Path, *flags: str) -> Any:
     """Open a page in headless Chromium and return what its probe says."""
+    assert BROWSER is not None
     command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=4000", *flags]
     done = subprocess.run(
         [*command, "--dump-dom", path.as_uri()], capture_output=True, text=True, timeout=120, check=False

@@ -7,6 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
+from known import known, law_of
 
 from impq_opt import Group, Problem
 
@@ -96,20 +97,22 @@ def slow_cost(problem: Problem, bits: Any, cost: str) -> Fraction:
                 (
                     Fraction(bits[g]) * int(problem.sizes[g])
                     for g in np.flatnonzero(alive)
-                    if steps[g, 0] <= s <= steps[g, 1]
+                    if known(steps)[g, 0] <= s <= known(steps)[g, 1]
                 ),
                 total,
             )
-            for s in range(int(steps.max()) + 1)
+            for s in range(int(known(steps).max()) + 1)
         )
-    edges = [(g, int(problem.reads[g]), int(problem.macs[g])) for g in np.flatnonzero(problem.macs)]
+    edges = [
+        (g, int(known(problem.reads)[g]), int(known(problem.macs)[g])) for g in np.flatnonzero(known(problem.macs))
+    ]
     edges += [tuple(row) for row in (problem.also_reads.tolist() if problem.also_reads is not None else [])]
     for weight, read, macs in edges:
         b_w, b_a = Fraction(bits[weight]), Fraction(bits[read]) if read >= 0 else Fraction(8)
         if cost == "bit-operations":
             total += macs * b_w * b_a
         else:
-            length = int(problem.lengths[weight])
+            length = int(known(problem.lengths)[weight])
             carries = next(k for k in itertools.count() if 2**k >= length)
             each = length * b_a * b_w + (length - 1) * (b_a + b_w + carries - 1)
             total += (macs // length) * each
@@ -124,7 +127,7 @@ def brute_force(problem: Problem, bound: float, budgets: Any = None, minimize: s
     best = None
     damage = [
         [Fraction(float(e) * 4.0**-b) for b in problem.candidates.of(g)]
-        for g, e in enumerate(problem.damage.sensitivity.tolist())
+        for g, e in enumerate(law_of(problem).sensitivity.tolist())
     ]
     for choice in itertools.product(*(range(len(problem.candidates.of(g))) for g in free)):
         bits = [problem.candidates.of(g)[k] for g, k in enumerate(choice)]

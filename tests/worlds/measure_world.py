@@ -6,6 +6,7 @@ import functools
 from typing import Any
 
 import torch
+from known import known
 from torch import nn
 
 from impq_opt.data import Dataset, load_data
@@ -101,8 +102,8 @@ class Norms(nn.Module):
         self.out = nn.Linear(8, 5)
         for module in self.modules():
             if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
-                module.running_mean.normal_(0, 0.3)
-                module.running_var.uniform_(0.3, 3)
+                known(module.running_mean).normal_(0, 0.3)
+                known(module.running_var).uniform_(0.3, 3)
                 if module.affine:
                     nn.init.normal_(module.weight)
                     nn.init.normal_(module.bias)
@@ -133,7 +134,7 @@ def by_definition(network: Any, x: Any, fine: bool = False) -> Any:
 
     Returns the mean over samples per weight name of the squared gradients, per kernel (out,) or per weight.
     """
-    total = {}
+    total: dict[str, Any] = {}
     for sample in x:
         logits = network(sample[None])[0]
         best = int(logits.argmax())
@@ -142,7 +143,7 @@ def by_definition(network: Any, x: Any, fine: bool = False) -> Any:
                 continue
             margin = logits[other] - logits[best]
             parameters = {n: p for n, p in network.named_parameters() if p.ndim > 1}
-            grads = torch.autograd.grad(margin, parameters.values(), retain_graph=True, allow_unused=True)
+            grads = torch.autograd.grad(margin, list(parameters.values()), retain_graph=True, allow_unused=True)
             for name, grad in zip(parameters, grads, strict=True):
                 if grad is None:
                     continue
@@ -150,6 +151,12 @@ def by_definition(network: Any, x: Any, fine: bool = False) -> Any:
                 square = square if fine else square.sum(1)
                 total[name] = total.get(name, 0) + square
     return total
+
+
+def tensor_of(data: Dataset) -> torch.Tensor:
+    """Return the inputs of data that are one tensor."""
+    assert isinstance(data.inputs, torch.Tensor)
+    return data.inputs
 
 
 def data_of(x: Any, y: Any = None) -> Any:

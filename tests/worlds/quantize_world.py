@@ -1,12 +1,19 @@
-"""A small network with calls of every kind that activations are named after."""
+"""A small network with calls of every kind that activations are named after; problems without a measurement."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
+from known import known
 from torch import nn
 from torch.nn import functional
+
+from impq_opt.data import Dataset
+from impq_opt.groups.damage import PowerLaw
+from impq_opt.measure.api import survey_of
+from impq_opt.measure.assemble import assemble
 
 
 class Net(nn.Module):
@@ -38,5 +45,14 @@ def net(seed: int = 0) -> Any:
     network = Net()
     for bn in (network.bn1, network.bn2):
         nn.init.uniform_(bn.weight, 0.5, 1.5)
-        nn.init.uniform_(bn.running_var, 0.5, 1.5)
+        nn.init.uniform_(known(bn.running_var), 0.5, 1.5)
     return network.eval()
+
+
+def declared(network: Any, x: Any, residual: str = "tie") -> Any:
+    """Return the problem of a network without measuring it, and its survey."""
+    survey = survey_of(network, Dataset(x, name="noise"), bits=range(1, 9), residual=residual)
+    signed = [name for name, over in survey.ranges.items() if over.signed]
+    about = {"input": survey.network.module.takes, "signed": signed}
+    law = PowerLaw(np.ones(len(survey)))
+    return assemble(survey, law, network=network, metric="none", unit="none", provenance=about), survey

@@ -206,7 +206,7 @@ def _compare(found: str, expected: str, block: Block) -> None:
 
 
 @contextlib.contextmanager
-def _chdir(folder: Path) -> Iterator[Any]:  # type: ignore[no-untyped-def]
+def _chdir(folder: Path) -> Iterator[Any]:
     before = Path.cwd()
     os.chdir(folder)
     try:

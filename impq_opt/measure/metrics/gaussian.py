@@ -73,12 +73,12 @@ def _by_margin(survey: Survey, x: Tensor, most: int, shifts: Shifts | None = Non
     """Yield margins (n,), the smallest first, with the taps after each was propagated."""
     taps = Taps(survey.network, shifts=shifts)
     logits = taps.forward(x)
-    found = margins(logits)
+    gaps = margins(logits)
     count = min(most, logits.shape[1] - 1)
-    inverse, order = found.inverse.double().topk(count, dim=1)
+    inverse, order = gaps.inverse.double().topk(count, dim=1)
     for place in range(count):
         rival = logits.gather(1, order[:, place : place + 1])
-        winner = logits.gather(1, found.predicted[:, None])
+        winner = logits.gather(1, gaps.predicted[:, None])
         taps.backward((rival - winner).sum(), keep=place + 1 < count)
         yield (1 / inverse[:, place]).cpu(), taps
 
@@ -88,14 +88,12 @@ def _noise(survey: Survey, taps: Taps, samples: int) -> Tensor:
     for site in survey.network.weights:
         squares = taps.weights.get(site.name)
         spans = survey.kernel_spans[site.name].square()
-        whole = (
-            torch.zeros(samples, site.shape[0], dtype=torch.float64) if squares is None else squares.double() * spans
-        )
+        whole = spans.new_zeros(samples, site.shape[0]) if squares is None else squares.double() * spans
         columns.append(survey.grouping.sum(site, whole))
     for node in survey.network.activations:
         squares = taps.activations.get(node.name)
         span = survey.ranges[node.name].span ** 2
-        columns.append((torch.zeros(samples) if squares is None else squares).double()[:, None] * span)
+        columns.append((spans.new_zeros(samples) if squares is None else squares.double())[:, None] * span)
     return torch.cat(columns, dim=1)
 
 
@@ -108,7 +106,7 @@ def _variances(survey: Survey, taps: Taps, samples: int) -> Tensor:
         if squares is None or survey.shifts is None:
             continue
         error = survey.shifts.errors[site.name].double().square().mean(2)  # (K, out)
-        random = [survey.grouping.sum(site, squares.double() * one) for one in error]
+        random = [survey.grouping.sum(site, squares.double() * part) for part in error]
         coherent = taps.shifts[site.name].double()
         variances[:, survey.rows(site)] = torch.maximum(torch.stack(random, dim=2), coherent).cpu()
     return variances

@@ -61,8 +61,8 @@ class Hawq:
                 torch.cat([torch.zeros(len(total), len(survey.bits), dtype=torch.float64), total.cpu()[:, None]], 1)
             )
         for node in network.activations:
-            found = traces.get(id(seen[node.name]))
-            rows.append(torch.tensor([[*errors[node.name], 0.0 if found is None else float(found.sum())]]).double())
+            own = traces.get(id(seen[node.name]))
+            rows.append(torch.tensor([[*errors[node.name], 0.0 if own is None else float(own.sum())]]).double())
         return torch.cat(rows).numpy()
 
     def law(self, survey: Survey, mean: FloatArray, stderr: FloatArray) -> DamageTable:

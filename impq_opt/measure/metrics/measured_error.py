@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from impq_opt.groups.damage import DamageTable, PowerLaw
 from impq_opt.measure.pool import Chunk
@@ -34,10 +35,9 @@ class MeasuredError:
         squares = survey.squares(part.x, part.weights, part.generator)
         with torch.no_grad():
             _, errors = activation_errors(survey, part.x, part.weights)
-        none = torch.zeros(1, 1, dtype=torch.float64)
         table = survey.fold(
             squares,
-            weight=lambda site: torch.cat([kernel_errors(survey, site), none.expand(site.shape[0], 1)], dim=1),
+            weight=lambda site: functional.pad(kernel_errors(survey, site), (0, 1)),  # nothing in the last column
             activation=lambda site: [0.0] * len(survey.bits) + [1.0],
         )
         for row, site in enumerate(survey.network.activations, survey.weight_groups):

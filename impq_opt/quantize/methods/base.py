@@ -46,9 +46,9 @@ class Method(ABC):
     def spec(self) -> str:
         """Name and options that are not the usual ones, as :func:`load_method` reads them: ``zero:over=tensor``."""
         given = [
-            f"{one.name}={getattr(self, one.name)}"
-            for one in dataclasses.fields(self)  # type: ignore[arg-type]  # every method is a dataclass
-            if getattr(self, one.name) != one.default
+            f"{option.name}={getattr(self, option.name)}"
+            for option in dataclasses.fields(self)  # type: ignore[arg-type]  # every method is a dataclass
+            if getattr(self, option.name) != option.default
         ]
         return ":".join([self.name, ",".join(given)] if given else [self.name])
 

@@ -33,10 +33,10 @@ def count(takes: Takes, number: int, groups: int) -> int:
 
 def leaders(problem: Problem) -> IntArray:
     """Return the group (G,) that stands for each one: itself, or the first that it is tied to."""
-    found = np.arange(len(problem))
+    leaders = np.arange(len(problem))
     for tie in problem.ties:
-        found[list(tie)] = tie[0]
-    return found
+        leaders[list(tie)] = tie[0]
+    return leaders
 
 
 def movable(problem: Problem, columns: IntArray) -> IntArray:

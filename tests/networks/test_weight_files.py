@@ -149,7 +149,8 @@ def test_shards_are_put_together_and_folders_searched(tmp_path: Path) -> None:
     save_file(STATE, whole / "model.safetensors")
     save_file(OTHER, whole / "optimizer.safetensors")
     assert torch.equal(logits(filled(whole)), reference())
-    np.savez(tmp_path / "w.npz", **{key: value.numpy() for key, value in STATE.items()})
+    arrays: dict[str, Any] = {key: value.numpy() for key, value in STATE.items()}
+    np.savez(tmp_path / "w.npz", **arrays)
     assert torch.equal(logits(filled(tmp_path / "w.npz")), reference())
 
 
@@ -165,7 +166,7 @@ def test_weights_keep_their_type(tmp_path: Path, dtype: Any) -> None:
 
 def test_a_tensor_under_two_names_may_be_stored_once() -> None:
     def tied() -> Any:
-        network = nn.Sequential(OrderedDict(e=nn.Embedding(7, 4), head=nn.Linear(4, 7, bias=False)))
+        network: Any = nn.Sequential(OrderedDict(e=nn.Embedding(7, 4), head=nn.Linear(4, 7, bias=False)))
         network.head.weight = network.e.weight
         return network
 
@@ -351,7 +352,7 @@ def test_a_network_of_ones_own_by_module_and_by_file(source: Any, name: str, cla
 def test_a_network_of_ones_own_takes_weights(source: Any, tmp_path: Path) -> None:
     state = {"_orig_mod.weight": torch.randn(10, 64), "_orig_mod.bias": torch.randn(10)}
     torch.save(state, tmp_path / "w.pt")
-    network = load_network(f"{source / 'my_own_networks.py'}:tiny", weights=tmp_path / "w.pt")
+    network: Any = load_network(f"{source / 'my_own_networks.py'}:tiny", weights=tmp_path / "w.pt")
     assert torch.equal(network.weight, state["_orig_mod.weight"])
 
 
@@ -392,7 +393,8 @@ def test_a_file_in_the_place_of_a_network_is_told(tmp_path: Path) -> None:
 @old_parts
 def test_wrappers_are_taken_off() -> None:
     inner = nn.Linear(2, 2)
-    assert unwrapped(torch.compile(nn.DataParallel(inner))) is inner
+    compiled: Any = torch.compile(nn.DataParallel(inner))
+    assert unwrapped(compiled) is inner
     assert unwrapped(inner) is inner
 
 

@@ -1,5 +1,11 @@
 """Rounds on networks of several inputs, and on data that do not fit."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from rounds_world import Small, hyper, splits
@@ -14,37 +20,37 @@ from impq_opt.rounds.measuring import measurer
 class Half(nn.Module):
     """Takes the halves of a picture, and returns its logits by name."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.small = Small()
 
-    def forward(self, left, right):
+    def forward(self, left: Any, right: Any) -> dict[Any, Any]:
         return {"logits": self.small(torch.cat([left, right], 3))}
 
 
 class Whole(nn.Module):
     """The same of whole pictures."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.small = Small()
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         return self.small(torch.cat([x[..., :4], x[..., 4:]], 3))
 
 
-def run(network, parts, folder):
+def run(network: Any, parts: Any, folder: Any) -> Any:
     torch.manual_seed(0)
     settings = hyper(rounds=1, start_epochs=1, measure_samples=32)
     return rounds(network(), Splits(*parts), settings, folder, measure=measurer(settings))
 
 
-def parts(change=lambda x: x, labels=lambda y: y):
+def parts(change: Callable[..., Any] = lambda x: x, labels: Callable[..., Any] = lambda y: y) -> list[Any]:
     data = splits()
     return [Dataset(change(part.inputs), labels(part.labels)) for part in (data.train, data.validation, data.test)]
 
 
-def test_rounds_on_several_inputs_are_those_on_one(tmp_path):
+def test_rounds_on_several_inputs_are_those_on_one(tmp_path: Path) -> None:
     whole = run(Whole, parts(), tmp_path / "whole")
     halves = parts(lambda x: {"right": x[..., 4:], "left": x[..., :4]})
     several = run(Half, halves, tmp_path / "several")
@@ -64,7 +70,9 @@ def test_rounds_on_several_inputs_are_those_on_one(tmp_path):
         (lambda x: x.where(x < 2, torch.inf), lambda y: y, "inputs must be finite"),
     ],
 )
-def test_data_that_do_not_fit_are_told_before_training(tmp_path, change, labels, said):
+def test_data_that_do_not_fit_are_told_before_training(
+    tmp_path: Path, change: Callable[..., Any], labels: Callable[..., Any], said: str
+) -> None:
     with pytest.raises(DataError, match=said) as told:
         run(Whole if change(torch.zeros(1, 1, 8, 8)).shape[1] == 1 else Small, parts(change, labels), tmp_path / "run")
     assert "\n" not in str(told.value)

@@ -1,5 +1,9 @@
 """Every parameter of a network is in a weight site or stays as it is, with a reason."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import pytest
 import torch
 from measure_world import Attention, Branches, Norms, Odd, noise, seeded
@@ -12,13 +16,13 @@ from impq_opt.tracing.trace import trace
 class Mixed(nn.Module):
     """A layer that nobody calls, and weights that are multiplied by hand."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.first, self.idle = nn.Linear(6, 5, dtype=torch.float64), nn.Linear(3, 3)
         self.by_hand, self.gain = nn.Parameter(torch.randn(5, 4).double()), nn.Parameter(torch.ones(5).double())
         self.out = nn.Linear(4, 3, dtype=torch.float64)
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         return self.out((functional.relu(self.first(x.double())) * self.gain) @ self.by_hand)
 
 
@@ -32,7 +36,7 @@ class Mixed(nn.Module):
         (Mixed, noise(2, 6)),
     ],
 )
-def test_nothing_vanishes(kind, x):
+def test_nothing_vanishes(kind: Any, x: Any) -> None:
     network = seeded(kind)
     traced = trace(network, x)
     named = [site.parameter for site in traced.weights] + [stay.parameter for stay in traced.stays]
@@ -46,7 +50,7 @@ def test_nothing_vanishes(kind, x):
         assert stay.reason
 
 
-def test_the_reasons_are_the_true_ones():
+def test_the_reasons_are_the_true_ones() -> None:
     reasons = {stay.parameter: stay.reason for stay in trace(seeded(Mixed), noise(2, 6)).stays}
     assert reasons["idle.weight"] == reasons["idle.bias"] == "the logits do not depend on it"
     assert reasons["first.bias"] == reasons["out.bias"] == "bias of a layer"
