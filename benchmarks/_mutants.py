@@ -224,9 +224,6 @@ MUTANTS: tuple[Mutant, ...] = (
            "flat[starts[long] + place - 8 * first]", "flat[starts[long] + place]"),
     Mutant("impq_opt/quantize/packing.py", "quantize", "unequal groups are packed as equal ones",
            "if (sizes != sizes[0]).any():", "if False:"),
-    Mutant("impq_opt/quantize/packing.py", "quantize", "empty tensors are left out",
-           "if tensor.data_ptr() not in latent or tensor.numel() == 0:", "if tensor.data_ptr() not in latent:",
-           "an empty tensor lies at address 0, where no quantized weight lies: none is empty"),
     # -- numbers and limits
     Mutant("impq_opt/documents/numbers.py", "written", "decimals pass through a float", "return Fraction(spelled)",
            "return Fraction(float(Fraction(spelled)))"),
