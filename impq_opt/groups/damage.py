@@ -78,8 +78,7 @@ class DamageTable(Held):
     @property
     def sensitivity(self) -> FloatArray:
         """The largest finite damage (G,) of each group: what ranks groups as E of a :class:`PowerLaw` does."""
-        largest: FloatArray = np.where(np.isfinite(self.values), self.values, 0.0).max(axis=1)
-        return largest
+        return held(np.where(np.isfinite(self.values), self.values, 0.0).max(axis=1))
 
     def at(self, groups: IntArray | slice, bits: Sequence[float]) -> FloatArray:
         """Return the damage (n, K) of ``groups`` at ``bits``, a view where it can."""

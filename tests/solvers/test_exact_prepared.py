@@ -51,7 +51,7 @@ def test_the_door_gives_the_same_answers_in_any_order() -> None:
     bounds = np.geomspace(hull.damage[0], hull.damage[-1], 20).tolist()
     forth, back = hull.solve(bounds), hull.solve(bounds[::-1])[::-1]
     for one, other in zip(forth, back, strict=True):
-        assert np.array_equal(known(one.choice), known(other.choice))
+        assert np.array_equal(np.array(one.choice), np.array(other.choice))
         assert one.certificate == other.certificate
 
 
