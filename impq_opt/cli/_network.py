@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from impq_opt.cli._streams import say
 from impq_opt.errors import MissingPackageError, OptionError
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ class NetworkOptions:
             first = (str(error).splitlines() or [""])[0]
             raise OptionError("cannot be used here", where="--device", value=self.device, hint=first) from None
         network = load_network(name, weights=self.weights, classes=self.classes, channels=self.channels)
+        if self.weights is None and ":" in name:
+            say(f"no --weights: {name} runs with those that its own code gives it")
         return network.to(self.device)
 
 

@@ -16,12 +16,13 @@ _LAYERS = {
     "conv_transpose": "weight of a transposed convolution",
     "embedding": "table of an embedding",
     "bilinear": "weight of a bilinear layer",
-    "gru": "weight of a recurrent layer",
-    "lstm": "weight of a recurrent layer",
-    "rnn_": "weight of a recurrent layer",
+    "gru": "part of a recurrent layer",
+    "lstm": "part of a recurrent layer",
+    "rnn_": "part of a recurrent layer",
     "norm": "scale or shift of a normalization",
 }
 _BIASED = ("conv", "linear", "addmm", "bilinear")
+_RECURRENT = ("gru", "lstm", "rnn_")  # their biases are vectors among several operands
 
 
 def find_stays(
@@ -39,13 +40,13 @@ def find_stays(
     quantized : iterable of Tensor
         The tensors of the weight sites.
     nodes : iterable of Node
-        Calls whose output the logits depend on.
+        Calls that carry what is computed from the input.
     tensors : mapping of str to Tensor
         Parameters and buffers by their node in the graph.
     """
     taken = {_place(tensor) for tensor in quantized}
     readers: dict[tuple[int, torch.Size], list[fx.Node]] = {}
-    for node in nodes:
+    for node in _with_constants(nodes):
         for source in node.all_input_nodes:
             if source.name in tensors:
                 readers.setdefault(_place(tensors[source.name]), []).append(node)
@@ -54,6 +55,17 @@ def find_stays(
         for name, tensor in parameters.items()
         if _place(tensor) not in taken
     )
+
+
+def _with_constants(nodes: Iterable[fx.Node]) -> list[fx.Node]:
+    """Return ``nodes`` and the calls behind them that are computed from parameters alone, such as of positions."""
+    front, reached = list(nodes), dict[fx.Node, None]()
+    while front:
+        node = front.pop()
+        if node not in reached:
+            reached[node] = None
+            front += [source for source in node.all_input_nodes if source.op == "call_function"]
+    return list(reached)
 
 
 def _place(tensor: Tensor) -> tuple[int, torch.Size]:
@@ -72,4 +84,6 @@ def _named(tensor: Tensor, readers: list[fx.Node], tensors: Mapping[str, Tensor]
         last = operands[-1] is not None and _place(operands[-1]) == _place(tensor)
         if last and tensor.ndim == 1 and any(part in op_of(node) for part in _BIASED):
             yield "bias of a layer"
+        if tensor.ndim == 1 and any(part in op_of(node) for part in _RECURRENT):
+            yield "bias of a recurrent layer"
         yield from (reason for part, reason in _LAYERS.items() if part in op_of(node))

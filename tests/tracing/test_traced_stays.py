@@ -57,3 +57,39 @@ def test_the_reasons_are_the_true_ones() -> None:
     assert reasons["gain"] == "read by mul, as no layer's weight"
     norms = {stay.parameter: stay.reason for stay in trace(seeded(Norms), noise(2, 2, 9, 9)).stays}
     assert norms["front.weight"] == norms["norm_h.bias"] == "scale or shift of a normalization"
+
+
+class Positions(nn.Module):
+    """A table of positions that is looked up without the data, and a token that is put in front."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.place, self.first = nn.Embedding(4, 8), nn.Parameter(torch.randn(1, 1, 8))
+        self.line, self.unused = nn.Linear(8, 3), nn.Parameter(torch.randn(5, 5))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x * (1 + self.place(torch.arange(4)))
+        logits: torch.Tensor = self.line(torch.cat([self.first.expand(x.shape[0], -1, -1), x], 1).mean(1))
+        return logits
+
+
+def test_what_is_read_without_the_data_is_not_said_to_be_unread() -> None:
+    traced = trace(Positions().eval(), torch.randn(2, 4, 8))
+    reasons = {stay.parameter: stay.reason for stay in traced.stays}
+    assert reasons["place.weight"] == "table of an embedding"
+    assert reasons["first"].startswith("read by")
+    assert reasons["unused"] == "the logits do not depend on it"
+
+
+def test_biases_of_recurrent_layers_are_called_so() -> None:
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.g, self.out = nn.GRU(4, 6, batch_first=True), nn.Linear(6, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            logits: torch.Tensor = self.out(self.g(x)[0][:, -1])
+            return logits
+
+    reasons = {stay.parameter: stay.reason for stay in trace(Recurrent().eval(), torch.randn(2, 3, 4)).stays}
+    assert reasons["g.bias_ih_l0"] == reasons["g.bias_hh_l0"] == "bias of a recurrent layer"
