@@ -80,6 +80,8 @@ def _with_its_keywords(network: nn.Module, data: Dataset, rows: Tensor) -> Datas
         signature = inspect.signature(network.forward)
     except (TypeError, ValueError):  # of compiled code, which cannot be asked
         return data
+    plain = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in signature.parameters.values()]
+    signature = inspect.Signature(plain)  # as people call it; types would hide the names
     kinds = {parameter.kind for parameter in signature.parameters.values()}
     strange = [name for name in kwargs if name not in signature.parameters]
     if strange and len(kwargs) == 1 and isinstance(data.inputs, Mapping):  # one input needs no name
