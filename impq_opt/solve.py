@@ -101,7 +101,13 @@ def _positive(value: object, where: str) -> float:
 
 
 def solve_in_passing(problem: Problem, **question: Any) -> Allocation:
-    """Return what :func:`solve` does as part of longer work, which an interrupt ends."""
+    """Return what :func:`solve` does as part of longer work, which an interrupt ends.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        Where the solve was interrupted: nothing of it is told then.
+    """
     answer = solve(problem, **question)
     if answer.stop is Stop.INTERRUPTED:
         raise KeyboardInterrupt

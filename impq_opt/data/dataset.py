@@ -93,7 +93,13 @@ class Dataset:
         return self.reading(inputs, index, f"data {self.name}"), labels
 
     def arrays(self) -> tuple[Any, Tensor]:
-        """Return everything: inputs (n, ...), in their structure, and labels (n,)."""
+        """Return everything: inputs (n, ...), in their structure, and labels (n,).
+
+        Raises
+        ------
+        DataError
+            Where there are no labels, or several inputs.
+        """
         inputs, labels = self.rows(torch.arange(len(self)))
         if labels is None:
             raise DataError("has no labels", where=f"data {self.name}")

@@ -46,7 +46,13 @@ def divided(item: Any, where: str) -> tuple[Structure, Any]:
 
 
 def structured(inputs: Any, where: str) -> Structure:
-    """Return ``inputs`` as a tensor, a tuple of them or a dict of them."""
+    """Return ``inputs`` as a tensor, a tuple of them or a dict of them.
+
+    Raises
+    ------
+    DataError
+        Where there are no inputs, or one is no array of numbers.
+    """
     if isinstance(inputs, Mapping):
         named = {str(key): _tensor(value, f"{where}: {key}") for key, value in inputs.items() if value is not None}
         if not named:
@@ -72,7 +78,13 @@ def _tensor(value: Any, where: str) -> Tensor:
 
 
 def tensor_of(array: Any, where: str) -> Tensor:
-    """Return a numpy array as a tensor; whole numbers stay whole, in a type that torch computes with."""
+    """Return a numpy array as a tensor; whole numbers stay whole, in a type that torch computes with.
+
+    Raises
+    ------
+    DataError
+        Where a value is no array of numbers.
+    """
     if array.dtype.kind not in "fiub":
         raise DataError("must be numbers", where=where, value=(array.dtype.name, array.shape))
     wider = {"u2": "i4", "u4": "i8", "u8": "i8"}.get(array.dtype.kind + str(array.dtype.itemsize))

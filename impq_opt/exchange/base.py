@@ -100,7 +100,13 @@ class Reader(Format):
         return replace(problem, provenance=origin | dict(problem.provenance))
 
     def only(self, paths: Sequence[Path]) -> Path:
-        """Return the one path there is."""
+        """Return the one path there is.
+
+        Raises
+        ------
+        FileError
+            Where there are none or several.
+        """
         if len(paths) != 1:
             raise FileError(f"{self.name} scores are one file", value=[str(path) for path in paths])
         return paths[0]

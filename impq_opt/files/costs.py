@@ -59,7 +59,13 @@ def cost_array_types(name: str) -> dict[str, tuple[str, int]]:
 
 
 def cost_from_arrays(cost: CostRecord, arrays: Arrays, width: int) -> CostTerm:
-    """Return the cost whose arrays are ``cost.NAME`` and, for pairs of groups, ``pairs.NAME.*``."""
+    """Return the cost whose arrays are ``cost.NAME`` and, for pairs of groups, ``pairs.NAME.*``.
+
+    Raises
+    ------
+    ProblemError
+        Where arrays are missing, or are not of the shape and type that the cost has.
+    """
     names = list(cost_array_types(cost.name))
     if names[0] not in arrays:
         raise ProblemError("the arrays file lacks a cost", where="arrays", value=names[0])
@@ -80,7 +86,13 @@ def cost_from_arrays(cost: CostRecord, arrays: Arrays, width: int) -> CostTerm:
 
 
 def cost_from_csv(cost: CostRecord, folder: Path, problem: Problem) -> CostTerm:
-    """Return the cost that a CSV file beside the problem file gives; see :meth:`LookupCost.from_csv`."""
+    """Return the cost that a CSV file beside the problem file gives; see :meth:`LookupCost.from_csv`.
+
+    Raises
+    ------
+    ProblemError
+        Where the file is not beside the problem's, or its table does not fit the problem.
+    """
     assert cost.csv is not None
     _own_name(cost)
     if Path(cost.csv).name != cost.csv:
@@ -89,7 +101,13 @@ def cost_from_csv(cost: CostRecord, folder: Path, problem: Problem) -> CostTerm:
 
 
 def table_cost(cost: CostRecord, values: npt.NDArray[Any]) -> TableCost:
-    """Return the cost with these values (G, K): whole quanta where a quantum is given, else numbers of its unit."""
+    """Return the cost with these values (G, K): whole quanta where a quantum is given, else numbers of its unit.
+
+    Raises
+    ------
+    ProblemError
+        Where the name is a built-in cost's, or the values are not as the quantum says.
+    """
     _own_name(cost)
     source, quantum = cost.source or "given as a table", _quantum(cost)
     if quantum is None:
@@ -120,7 +138,13 @@ def _quantum(cost: CostRecord) -> Fraction | None:
 
 
 def cost_head(term: CostTerm) -> dict[str, Any]:
-    """Return what the TOML says about a cost."""
+    """Return what the TOML says about a cost.
+
+    Raises
+    ------
+    FileError
+        Where a cost of this kind has no file form.
+    """
     if not isinstance(term, (TableCost, LookupCost)):
         raise FileError("a cost of this kind has no file form", where=f"costs.{term.name}", value=type(term).__name__)
     head: dict[str, Any] = {"name": term.name, "unit": term.unit, "source": term.source, "quantum": str(term.quantum)}

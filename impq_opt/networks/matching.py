@@ -70,7 +70,13 @@ def fill(network: nn.Module, states: Sequence[State], where: str) -> None:
 
 
 def matched(own: dict[str, Tensor], states: Sequence[State], where: str) -> dict[str, Tensor]:
-    """Return the weights of the first of ``states`` that fit ``own``, by its names."""
+    """Return the weights of the first of ``states`` that fit ``own``, by its names.
+
+    Raises
+    ------
+    DataError
+        Where the weights are not those of the network.
+    """
     nearest: tuple[State, Fit] | None = None
     for state in states:
         fits = list(_fits(own, state.tensors))

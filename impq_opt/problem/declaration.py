@@ -74,7 +74,13 @@ class Group:
 
 
 def from_groups(groups: Sequence[Group]) -> dict[str, Any]:
-    """Return the fields of a problem made of ``groups``."""
+    """Return the fields of a problem made of ``groups``.
+
+    Raises
+    ------
+    ProblemError
+        Where there are no groups, or one says what cannot be.
+    """
     if not groups:
         raise ProblemError("a problem needs at least one group", where="groups")
     names = GroupNames.explicit([g.name for g in groups], [g.layer or g.name for g in groups])
@@ -168,7 +174,13 @@ def restrict(
     pins: Mapping[int, int],
     bits: Iterable[float],
 ) -> dict[str, Any]:
-    """Return the fields of the problem with only the candidates in ``bits``; a group left without one is an error."""
+    """Return the fields of the problem with only the candidates in ``bits``; a group left without one is an error.
+
+    Raises
+    ------
+    ProblemError
+        Where a group, or a pin, is left without a candidate.
+    """
     wanted = {float(b) for b in bits}
     old = layout.candidates
     keep = [[k for k, b in enumerate(widths) if float(b) in wanted] for widths in old.sets]
@@ -217,7 +229,13 @@ def _columns(candidates: Candidates, keep: list[list[int]]) -> Callable[[Any], A
 
 
 def pin(layout: Layout, pins: Mapping[int, int], wanted: Mapping[str, float | str]) -> dict[int, int]:
-    """Return ``pins`` and those ``wanted``, given as pattern to bits or format."""
+    """Return ``pins`` and those ``wanted``, given as pattern to bits or format.
+
+    Raises
+    ------
+    ProblemError
+        Where a pattern names no group, or a group has no such candidate or another pin.
+    """
     columns = dict(pins)
     for pattern, precision in wanted.items():
         for group in _select(layout, pattern, f"pins.{pattern}" if isinstance(pattern, str) else "pins").tolist():
@@ -239,7 +257,13 @@ def pin(layout: Layout, pins: Mapping[int, int], wanted: Mapping[str, float | st
 def tie(
     layout: Layout, ties: Iterable[tuple[int, ...]], wanted: Iterable[Sequence[str]]
 ) -> tuple[tuple[int, ...], ...]:
-    """Return ``ties`` and those ``wanted``, given as patterns; labels of one shape are tied element by element."""
+    """Return ``ties`` and those ``wanted``, given as patterns; labels of one shape are tied element by element.
+
+    Raises
+    ------
+    ProblemError
+        Where a pattern names no group, or groups cannot be tied.
+    """
     joined = list(ties)
     for place, patterns in enumerate(wanted):
         if isinstance(patterns, str) or not patterns:

@@ -27,7 +27,13 @@ _SHOWN = 5  # names in a sentence
 
 
 def mask(given: npt.ArrayLike | None, count: int) -> BoolArray | None:
-    """Return which groups (G,) are unmeasured; None where none is."""
+    """Return which groups (G,) are unmeasured; None where none is.
+
+    Raises
+    ------
+    ProblemError
+        Where it does not say yes or no for each group.
+    """
     if given is None:
         return None
     array = np.asarray(given)

@@ -280,7 +280,13 @@ def _estimate(values: Sequence[float | None]) -> Estimate | None:
 
 
 def plot(runs: Runs, path: str | Path, split: str = "validation") -> None:
-    """Draw accuracy against effective weight bits and against epochs; bars are standard errors over seeds."""
+    """Draw accuracy against effective weight bits and against epochs; bars are standard errors over seeds.
+
+    Raises
+    ------
+    MissingPackageError
+        Where matplotlib is not installed.
+    """
     try:
         import matplotlib as mpl
         from matplotlib.figure import Figure

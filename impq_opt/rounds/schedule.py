@@ -49,7 +49,13 @@ class Schedule:
 
 
 def parse_schedule(text: str, where: str = "schedule") -> Schedule:
-    """Read ``"geometric:FIRST:LAST[:STEPS]"``, ``"linear:..."`` or ``"fixed:VALUE"``."""
+    """Read ``"geometric:FIRST:LAST[:STEPS]"``, ``"linear:..."`` or ``"fixed:VALUE"``.
+
+    Raises
+    ------
+    OptionError
+        Where it is no schedule.
+    """
     shape, *numbers = text.split(":")
     try:
         values = [float(n) for n in numbers]

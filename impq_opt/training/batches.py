@@ -41,7 +41,13 @@ class Batches(Protocol):
 
 
 def steps_per_epoch(samples: int, training: Training) -> int:
-    """Return the whole batches in an epoch; the remainder of a shuffled epoch is left out."""
+    """Return the whole batches in an epoch; the remainder of a shuffled epoch is left out.
+
+    Raises
+    ------
+    DataError
+        Where there is less than one batch.
+    """
     if samples < training.batch:
         raise DataError(
             "is smaller than one batch", where="training data", value=samples, hint=f"batch = {training.batch}"

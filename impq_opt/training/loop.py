@@ -146,7 +146,13 @@ def train_on(
     hook: Hook | None = None,
     progress: Progress | None = None,
 ) -> Progress:
-    """Train as :func:`train` does, on batches in an order of their own."""
+    """Train as :func:`train` does, on batches in an order of their own.
+
+    Raises
+    ------
+    DataError
+        Where training diverged.
+    """
     hook, progress = hook or Hook(), progress or Progress()
     device = next(network.parameters()).device
     if training.channels_last:

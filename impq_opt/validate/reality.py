@@ -149,7 +149,13 @@ class Validation:
         return [self._reality(*row) for row in zip(bounds, decisions, looks, strict=True)]
 
     def bits(self, allocation: npt.ArrayLike | Path) -> FloatArray:
-        """Return the bits (G,) of an allocation or of a packed file, in the order of the problem's groups."""
+        """Return the bits (G,) of an allocation or of a packed file, in the order of the problem's groups.
+
+        Raises
+        ------
+        DataError
+            Where there is not one precision per group, or one is no candidate.
+        """
         if not isinstance(allocation, Path):
             return np.asarray(allocation, dtype=np.float64)
         held = unpack(allocation)

@@ -301,7 +301,7 @@ def test_logits_are_found_in_what_a_network_gives_back(output: Any) -> None:
     "output", [None, {}, (), {"a": LOGITS, "b": LOGITS}, {"a": HIDDEN}, Output(HIDDEN, HIDDEN), "text"]
 )
 def test_outputs_without_clear_logits_are_told(output: Any) -> None:
-    with pytest.raises(DataError, match="its output must be one tensor of logits|none is called 'logits'"):
+    with pytest.raises(DataError, match=r"its output must be one tensor of logits|none is called 'logits'"):
         logits_of(output)
 
 

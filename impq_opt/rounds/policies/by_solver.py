@@ -72,7 +72,13 @@ class BySolver(Policy):
         return self.monotone
 
     def choose(self, turn: Turn) -> Choice:
-        """Return the strategy's answer."""
+        """Return the strategy's answer.
+
+        Raises
+        ------
+        OptionError
+            Where nothing is feasible, or the solver gave no answer.
+        """
         problem, limits = turn.problem, self._limits(turn)
         if self.monotone:  # after the budget, which is a share of what all candidates would cost
             problem = not_above(problem, turn.columns)

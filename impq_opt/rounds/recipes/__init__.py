@@ -121,7 +121,13 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return msgspec.structs.replace(self, **changes)
 
     def hypers(self, names: tuple[str, ...] = ()) -> dict[str, Settings]:
-        """Return the settings by strategy, of all of them or of ``names``."""
+        """Return the settings by strategy, of all of them or of ``names``.
+
+        Raises
+        ------
+        OptionError
+            Where a setting is unknown or says what cannot be.
+        """
         for name in names:
             if name not in self.strategies:
                 raise OptionError(
