@@ -7,6 +7,7 @@ their tests may go missing in silence.
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "worlds"))  # helper modules, by their names
+# Tables are as wide as a terminal says, or as one of several test processes does; tests ask for widths themselves.
+for name in ("COLUMNS", "LINES"):
+    os.environ.pop(name, None)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
