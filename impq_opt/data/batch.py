@@ -10,7 +10,7 @@ from torch import Tensor
 
 __all__ = ["Several", "Structure", "joined", "mapped", "parts_of", "prepare", "together"]
 
-Structure: TypeAlias = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
+Structure: TypeAlias = "Tensor | tuple[Tensor, ...] | dict[str, Tensor]"
 
 
 def parts_of(inputs: Structure) -> dict[str, Tensor]:

@@ -16,7 +16,6 @@ __all__ = ["accuracy"]
 
 
 @kept_memory()
-@torch.inference_mode()
 def accuracy(network: nn.Module, data: Samples, *, batch: int = 500, channels_last: bool = True) -> float:
     """Return the share of ``data`` that the network labels right; processes share the work.
 
@@ -29,12 +28,12 @@ def accuracy(network: nn.Module, data: Samples, *, batch: int = 500, channels_la
     device = next(network.parameters()).device
     training = network.training
     network.eval()
-    hits = torch.zeros((), dtype=torch.int64, device=device)
-    with parametrize.cached():
+    with torch.inference_mode(), parametrize.cached():
+        hits = torch.zeros((), dtype=torch.int64, device=device)
         for rows in list(torch.split(torch.arange(len(data)), batch))[rank::world]:
             inputs, labels = placed(*labelled(data, rows), device, channels_last=channels_last)
             hits += (logits_of(call(network, inputs)).argmax(1) == labels).sum()
-    if world > 1:
-        distributed.all_reduce(hits)
+        if world > 1:
+            distributed.all_reduce(hits)
     network.train(training)
     return int(hits) / len(data)

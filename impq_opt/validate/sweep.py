@@ -15,7 +15,7 @@ from impq_opt.data.dataset import Dataset
 
 __all__ = ["Logits", "batch_size", "decide", "together"]
 
-Logits = Callable[[Tensor | Several], Tensor]
+Logits = Callable[["Tensor | Several"], Tensor]
 
 # What a pass may hold at once decides how many samples it takes. It is a number of the program and not of the machine:
 # batches of another size round their sums in another way, and decisions are the same wherever they are made.
