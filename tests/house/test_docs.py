@@ -49,7 +49,8 @@ def test_examples_run(
     for line, language, code in blocks(page):
         if language == "python":
             # Line numbers of the page, so that a failure is found.
-            exec(compile("\n" * (line - 1) + textwrap.dedent(code), str(DOCS / page), "exec"), names)
+            source = "\n" * (line - 1) + textwrap.dedent(code)
+            exec(compile(source, str(DOCS / page), "exec", dont_inherit=True), names)
             continue
         for command in re.findall(r"^\$ impq-opt (.*)$", code, re.MULTILINE):
             assert run(shlex.split(command)) == 0, (command, capsys.readouterr().err)
