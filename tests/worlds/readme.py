@@ -150,7 +150,9 @@ class Examples:
     def _statements(self, block: Block) -> None:
         lines = block.body.splitlines()
         for statement in ast.parse(block.body).body:
-            code = compile(ast.Module([statement], []), f"README.md, block at line {block.line}", "exec")
+            code = compile(
+                ast.Module([statement], []), f"README.md, block at line {block.line}", "exec", dont_inherit=True
+            )
             printed = io.StringIO()
             with contextlib.redirect_stdout(printed):
                 exec(code, self.names)
