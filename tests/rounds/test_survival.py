@@ -219,6 +219,7 @@ class Gain(nn.Module):
         return x * self.gain
 
 
+@pytest.mark.xfail(reason="a round whose quantizers learn cannot be packed yet, and pack says so", strict=True)
 def test_what_quantizers_learn_besides_the_weights_survives_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
