@@ -301,9 +301,14 @@ def _described(latent: Tensor, quantizer: Quantizer) -> dict[str, Any]:
 
 
 def _other_state(network: nn.Module) -> dict[str, Tensor]:
-    """Return what is not quantized, without the second names of shared tensors."""
+    """Return what is not quantized, without the second names of shared tensors.
+
+    What a quantizer learned is in the codes and the side information that it gives.
+    """
     others: dict[str, Tensor] = {}
-    written = {id(weight.latent) for weight in quantized_weights(network).values()}
+    quantized = quantized_weights(network).values()
+    written = {id(weight.latent) for weight in quantized}
+    written |= {id(own) for weight in quantized for own in weight.quantizer.state_dict(keep_vars=True).values()}
     for name, tensor in network.state_dict(keep_vars=True).items():
         if id(tensor) in written:
             continue

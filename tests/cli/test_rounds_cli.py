@@ -304,9 +304,11 @@ def test_the_cifar_recipes_run_on_a_folder_of_the_same_layout(tmp_path: Path, mo
     found = _runs(msgspec.structs.replace(recipe, strategies=strategies), tmp_path / "run", root=tmp_path)
     ends = {name: runs[0][1] for name, runs in found.items()}
     # The authors' code takes N + 1 groups of each kind, and ties: 400 + 1 of the weights, 12 + 1 of the activations.
-    # Of so few pictures some kernels have no gradient; those among the 401 keep their bits.
-    fell = np.array(ends["authors-code"].bits) == 3
-    assert fell[:698].sum() >= 0.9 * 401
+    # Kernels that had no gradient on the few pictures of round 0 stood at their most bits there, not at 4.
+    before, after = (np.array(record.bits) for record in found["authors-code"][0])
+    fell = after < before
+    assert (after >= before - 1).all()
+    assert fell[:698].sum() >= 401
     assert fell[698:].sum() >= 13
     costs = ends["exact"].costs
     assert costs["storage"].value + costs["activation-memory"].value <= ends["exact"].budget["representational"]

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from quantize_world import LABELS, declared, net
+from quantize_world import LABELS, declared, learning, net
 from torch import nn
 
 from impq_opt import Problem
 from impq_opt.errors import DataError
-from impq_opt.quantize import pack, quantize, unpack, unpack_into
+from impq_opt.quantize import pack, quantize, quantized_weights, unpack, unpack_into
 from impq_opt.tracing.trace import trace
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -69,6 +69,20 @@ def test_a_new_file_tells_what_the_network_takes_and_needs_no_example(tmp_path: 
     pack(quantized, tmp_path / "packed")
     about = unpack(tmp_path / "packed")
     assert (about.version, about.input) == ("2", {"shape": [1, 8, 8], "dtype": "float32"})
+    with torch.no_grad():
+        assert torch.equal(unpack_into(net(seed=3), tmp_path / "packed").eval()(GRID), quantized(GRID))
+
+
+def test_what_a_quantizer_learned_is_in_what_is_packed(tmp_path: Path) -> None:
+    network = net()
+    problem, _ = declared(network, GRID)
+    quantized = learning(quantize(network, problem, np.full(len(problem), 3)).eval())
+    before = quantized_weights(quantized)["conv2.weight"].value
+    quantized.get_submodule("conv2").parametrizations.weight[0].gain.data.fill_(1.25)
+    learned = quantized_weights(quantized)["conv2.weight"].value
+    assert not torch.equal(learned, before)
+    pack(quantized, tmp_path / "packed")
+    assert torch.equal(unpack(tmp_path / "packed").state["conv2.weight"], learned)
     with torch.no_grad():
         assert torch.equal(unpack_into(net(seed=3), tmp_path / "packed").eval()(GRID), quantized(GRID))
 

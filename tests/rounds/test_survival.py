@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from quantize_world import learning
 from rounds_world import Small, Stripes, comparable, hyper, measure, small, splits
 from safetensors.torch import load_file
-from torch import nn
-from torch.nn.utils import parametrize
 
 from impq_opt.errors import DataError, FileError
 from impq_opt.files import load_problem
@@ -208,27 +207,12 @@ def test_packed_rounds_cost_what_the_log_says(tmp_path: Path) -> None:
     assert storage_bits(quantize(Small(), problem, records[1].bits)) == records[1].cost
 
 
-class Gain(nn.Module):
-    """A learned gain behind a weight's quantizer, as a method with learned spans has."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gain = nn.Parameter(torch.ones(()))
-
-    def forward(self, x: Any) -> Any:
-        return x * self.gain
-
-
-@pytest.mark.xfail(reason="a round whose quantizers learn cannot be packed yet, and pack says so", strict=True)
 def test_what_quantizers_learn_besides_the_weights_survives_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def learned(network: Any, problem: Any, bits: Any, **options: Any) -> Any:
-        quantized = quantize(network, problem, bits, **options)
-        parametrize.register_parametrization(quantized.get_submodule("conv2"), "weight", Gain())
-        return quantized
-
-    monkeypatch.setattr("impq_opt.rounds.loop.quantize", learned)
+    monkeypatch.setattr(
+        "impq_opt.rounds.loop.quantize", lambda *given, **options: learning(quantize(*given, **options))
+    )
     data = dataclasses.replace(splits(), test=None)
     settings = hyper(rounds=0, start_epochs=2)
     rounds(small(), data, settings, tmp_path / "whole", measure=measure)
@@ -240,7 +224,7 @@ def test_what_quantizers_learn_besides_the_weights_survives_too(
         except PausedError:
             gains.append(
                 float(
-                    load_file(tmp_path / "parts/checkpoint.safetensors")["learned.conv2.parametrizations.weight.1.gain"]
+                    load_file(tmp_path / "parts/checkpoint.safetensors")["learned.conv2.parametrizations.weight.0.gain"]
                 )
             )
     assert len(set(gains)) > 10

@@ -14,6 +14,7 @@ from impq_opt.data import Dataset
 from impq_opt.groups.damage import PowerLaw
 from impq_opt.measure.api import survey_of
 from impq_opt.measure.assemble import assemble
+from impq_opt.quantize import WeightQuantizer
 
 
 class Net(nn.Module):
@@ -56,3 +57,25 @@ def declared(network: Any, x: Any, residual: str = "tie") -> Any:
     about = {"input": survey.network.module.takes, "signed": signed}
     law = PowerLaw(np.ones(len(survey)))
     return assemble(survey, law, network=network, metric="none", unit="none", provenance=about), survey
+
+
+class Learned(WeightQuantizer):
+    """The quantizer of a weight with a learned gain on its scale, as a method with learned spans has."""
+
+    def __init__(self, plain: WeightQuantizer) -> None:
+        super().__init__(plain.shape, plain.group_bits, plain.group_sizes, plain.method)
+        self.gain = nn.Parameter(torch.ones(()))
+
+    def scales(self, weight: Any) -> Any:
+        scale, single = super().scales(weight)
+        return scale * self.gain.detach(), single
+
+    def forward(self, weight: Any) -> Any:
+        return super().forward(weight) + (self.gain - self.gain.detach()) * weight.detach()
+
+
+def learning(quantized: Any) -> Any:
+    """Return a quantized network, changed: the quantizer of ``conv2.weight`` learns."""
+    chain = quantized.get_submodule("conv2").parametrizations.weight
+    chain[0] = Learned(chain[0])
+    return quantized
