@@ -32,6 +32,7 @@ __all__ = [
     "ProblemError",
     "SolverError",
     "UnsupportedError",
+    "first_line",
     "nearest",
 ]
 
@@ -122,6 +123,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if len(names) > 12:
         return f"known are {', '.join(names[:12])} and {len(names) - 12} more"
     return f"known are {', '.join(names)}" if names else ""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what another program's error says, or its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _brief(value: object) -> str:

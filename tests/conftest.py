@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,19 @@ sys.path.insert(0, str(Path(__file__).parent / "worlds"))  # helper modules, by 
 # Tables are as wide as a terminal says, or as one of several test processes does; tests ask for widths themselves.
 for name in ("COLUMNS", "LINES"):
     os.environ.pop(name, None)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Run torch on one thread, where a test file uses it, so that sums have one order."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

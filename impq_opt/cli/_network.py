@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from impq_opt.cli._streams import say
-from impq_opt.errors import MissingPackageError, OptionError
+from impq_opt.errors import MissingPackageError, OptionError, first_line
 
 if TYPE_CHECKING:
     from torch import nn
@@ -70,7 +70,7 @@ class NetworkOptions:
         try:
             torch.empty(0, device=self.device)
         except (RuntimeError, AssertionError) as error:
-            first = (str(error).splitlines() or [""])[0]
+            first = first_line(error)
             raise OptionError("cannot be used here", where="--device", value=self.device, hint=first) from None
         network = load_network(name, weights=self.weights, classes=self.classes, channels=self.channels)
         if self.weights is None and ":" in name:

@@ -94,11 +94,11 @@ def together(inputs: Structure | Several) -> Tensor | Several:
     return inputs if isinstance(inputs, (Tensor, Several)) else Several(inputs)
 
 
-def prepare(inputs: Structure, device: torch.device) -> Any:
+def prepare(inputs: Structure, device: torch.device, *, channels_last: bool = True) -> Any:
     """Move a batch to the device, pictures channels last; what is not one tensor becomes :class:`Several`."""
 
     def placed(part: Tensor) -> Tensor:
-        part = part.to(device)
-        return part.contiguous(memory_format=torch.channels_last) if part.ndim == 4 else part
+        part = part.to(device, non_blocking=True)
+        return part.contiguous(memory_format=torch.channels_last) if channels_last and part.ndim == 4 else part
 
     return together(mapped(placed, inputs))

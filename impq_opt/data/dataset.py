@@ -14,7 +14,7 @@ from impq_opt.data.batch import Structure, joined, mapped, parts_of
 from impq_opt.data.items import divided, structured
 from impq_opt.data.labels import as_labels, check_labels
 from impq_opt.data.reading import Reading
-from impq_opt.errors import DataError, InputError
+from impq_opt.errors import DataError, InputError, first_line
 
 __all__ = ["Dataset"]
 
@@ -148,7 +148,7 @@ class Dataset:
         except InputError:
             raise
         except Exception as error:  # of the caller's own data set, which may raise anything
-            first = (str(error).splitlines() or [""])[0] or type(error).__name__
+            first = first_line(error)
             raise DataError("cannot be read", where=where, value=first) from error
         if self.labels is not None and not (isinstance(item, (tuple, list)) and len(item) == 2):
             return structured(item, where), None

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from impq_opt.data.torchvision import torchvision_module
-from impq_opt.errors import DataError
+from impq_opt.errors import DataError, first_line
 
 __all__ = ["DEBIAN", "load_fashion_mnist"]
 
@@ -56,7 +56,7 @@ def load_fashion_mnist(split: str, root: Path | None = None, *, download: bool =
         shutil.rmtree(root / "FashionMNIST", ignore_errors=True)  # no half-written download
         raise DataError(
             f"Fashion-MNIST is neither in {root / 'FashionMNIST' / 'raw'} (torchvision's place), nor in {DEBIAN} "
-            f"(Debian's package dataset-fashion-mnist), nor could torchvision download it ({_first_line(error)})",
+            f"(Debian's package dataset-fashion-mnist), nor could torchvision download it ({first_line(error)})",
             where="data fashion-mnist",
             hint="name the folder with --root, or apt-get install dataset-fashion-mnist",
         ) from None
@@ -87,7 +87,3 @@ def _split(images: Tensor, labels: Tensor, split: str) -> tuple[Tensor, Tensor]:
     part = {"train": slice(None, -VALIDATION), "validation": slice(-VALIDATION, None), "test": slice(None)}[split]
     scaled = (images[part].float() / 255 - MEAN) / STD
     return scaled.unsqueeze(1), labels[part].long()
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -14,7 +14,7 @@ from impq_opt.data.batch import Structure
 from impq_opt.data.dataset import Dataset
 from impq_opt.data.items import LABELS, tensor_of
 from impq_opt.data.labels import as_labels
-from impq_opt.errors import DataError
+from impq_opt.errors import DataError, first_line
 
 __all__ = ["SUFFIXES", "load_file"]
 
@@ -105,7 +105,7 @@ def _arrays(path: Path) -> dict[str, Any]:
         with held:
             return {name: held[name] for name in held.files}
     except Exception as error:  # zip, numpy and safetensors each raise their own kinds
-        first = (str(error).splitlines() or [""])[0] or type(error).__name__
+        first = first_line(error)
         if "Object arrays" in first:
             raise DataError("holds Python objects, which are not unpickled", where=str(path), hint=_HINT) from None
         raise DataError("missing, truncated or foreign file", where=str(path), value=first) from None

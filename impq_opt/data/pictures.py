@@ -13,7 +13,7 @@ from torch import Tensor
 
 from impq_opt.data.dataset import Dataset
 from impq_opt.data.torchvision import torchvision_module
-from impq_opt.errors import DataError, nearest
+from impq_opt.errors import DataError, first_line, nearest
 
 __all__ = ["load_folder", "read_picture"]
 
@@ -166,7 +166,7 @@ def read_picture(path: Path) -> Any:
     except DataError:
         raise
     except Exception as error:  # Pillow raises many kinds for a broken file: OSError, SyntaxError, struct.error
-        first = (str(error).splitlines() or [""])[0] or type(error).__name__
+        first = first_line(error)
         raise DataError("is a broken file or no picture", where=f"data {path}", value=first) from None
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from impq_opt.errors import InputError, ProblemError
 
-__all__ = ["DIGITS", "EXPONENT", "NUMBER", "read_exact", "read_float", "read_whole"]
+__all__ = ["DIGITS", "EXPONENT", "NUMBER", "exact_value", "read_exact", "read_float", "read_whole"]
 
 # The exact sum of ten million float64 damages has at most 1,100 digits on either side of the line, a product of two
 # such 2,200. Python itself turns no text of more than 4,300 digits into a number.
@@ -114,3 +114,10 @@ def _from_text(text: str, where: str, error: type[InputError], hint: str, what: 
         raise error("must not be divided by 0", where=where, value=text, hint=hint) from None
     except ValueError:  # more digits than Python was told to read
         raise error(f"must be a number of at most {DIGITS} digits", where=where, value=text[:80], hint=hint) from None
+
+
+def exact_value(number: Fraction | float) -> int | float | str:
+    """Return a number as a document holds it, which :func:`read_exact` reads as the same; a fraction as ``"p/q"``."""
+    if isinstance(number, Fraction):
+        return number.numerator if number.denominator == 1 else str(number)
+    return int(number) if isinstance(number, (int, np.integer)) else float(number)

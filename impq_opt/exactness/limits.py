@@ -24,6 +24,7 @@ __all__ = [
     "PROHIBITIVE",
     "SHORT_COLUMNS",
     "UNLIMITED",
+    "clamped",
     "shared",
 ]
 
@@ -50,6 +51,11 @@ MOST_TERMS = 1 << 30
 SHORT_COLUMNS = 1 << 16
 # States of a dynamic program: places among a stage's states, before it drops any, have 31 bits.
 MOST_STATES = ((1 << 31) - 1) // MOST_COLUMNS
+
+
+def clamped(value: int) -> int:
+    """Return a room or a target, no further out than what none reaches."""
+    return max(min(value, UNLIMITED), -UNLIMITED)
 
 
 def shared() -> dict[str, int]:

@@ -19,6 +19,7 @@ __all__ = [
     "MOST_COLUMNS",
     "MOST_ROWS",
     "ROWS_A_THREAD",
+    "Dyadic",
     "Recount",
     "exact_sum",
     "least_on_lines",

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from impq_opt.costs import TableCost
-from impq_opt.errors import AllocationError, FileError
+from impq_opt.errors import AllocationError, FileError, first_line
 from impq_opt.exchange.base import Precision, Reader, Writer, need, read_json, table, typed, whole
 from impq_opt.exchange.zeros import unmeasured_zeros
 from impq_opt.groups.candidates import gather_sets
@@ -76,7 +76,7 @@ class ModelOpt(Reader, Writer):
         except FileNotFoundError:
             raise FileError("there is no such file", where=str(path)) from None
         except Exception as error:  # torch raises RuntimeError, UnpicklingError and more
-            raise FileError(f"is not a ModelOpt checkpoint: {str(error).splitlines()[0]}", where=str(path)) from None
+            raise FileError(f"is not a ModelOpt checkpoint: {first_line(error)}", where=str(path)) from None
 
     def problem(self, scores: Mapping[str, Any]) -> Problem:
         """Return the problem of a search state.

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.documents.numbers import read_exact
+from impq_opt.documents.numbers import exact_value, read_exact
 from impq_opt.errors import AllocationError, nearest
 from impq_opt.exactness.sums import nearest_float
 from impq_opt.files.revision import Number, Revision
@@ -145,14 +145,14 @@ def allocation_record(
         "problem_digest": (base or allocation.problem).digest,
         "status": allocation.status.value,
         "minimizes": allocation.minimizes,
-        "minimize": {name: _exact(weight) for name, weight in allocation.cost_weights.items()},
+        "minimize": {name: exact_value(weight) for name, weight in allocation.cost_weights.items()},
         "objective": _finite(allocation.objective) if answered else None,
         "lower_bound": _finite(allocation.lower_bound),
         "gap": _finite(allocation.gap),
         "cost": _finite(allocation.cost) if answered else None,
         "damage": _finite(allocation.damage) if answered else None,
         "bound": None if allocation.bound is None else _finite(nearest_float(allocation.bound)),
-        "budgets": {name: _exact(limit) for name, limit in allocation.budgets.items()},
+        "budgets": {name: exact_value(limit) for name, limit in allocation.budgets.items()},
         "compression_ratio": allocation.compression_ratio if answered else None,
         "effective_bits": {"weight": weight, "activation": activation},
         "solver": allocation.solver,
@@ -192,12 +192,6 @@ def whole_record(whole: Whole) -> dict[str, Any]:
         "bits_per_parameter": nearest_float(whole.mean),
         "compression_ratio": None if whole.ratio is None else nearest_float(whole.ratio),
     }
-
-
-def _exact(value: Fraction | float) -> int | float | str:
-    if isinstance(value, Fraction):
-        return value.numerator if value.denominator == 1 else str(value)
-    return int(value) if isinstance(value, (int, np.integer)) else float(value)
 
 
 def _finite(value: float) -> float | int | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from fractions import Fraction
 from typing import Any
 
 import msgspec
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt.costs import TableCost
+from impq_opt.documents.numbers import exact_value
 from impq_opt.errors import FileError, InputError
 from impq_opt.files.costs import cost_arrays, cost_head
 from impq_opt.files.problem_record import FORMAT, OPTIONAL, ProblemRecord, problem_from_record
@@ -54,11 +54,11 @@ def _head(problem: Problem) -> dict[str, Any]:
         head["free_unmeasured"] = True
     if problem.stays is not None:
         head["stays"] = [
-            {"reason": reason, "bits": _exact(bits), "elements": {stay.name: stay.elements for stay in entries}}
+            {"reason": reason, "bits": exact_value(bits), "elements": {stay.name: stay.elements for stay in entries}}
             for (reason, bits), entries in by_reason(problem.stays).items()
         ]
     if problem.stored != STORED:
-        head["stored"] = _exact(problem.stored)
+        head["stored"] = exact_value(problem.stored)
     if problem.grids:
         head["grids"] = dict(problem.grids)
     if problem.provenance:
@@ -80,26 +80,17 @@ def _plain(value: Any, where: str) -> Any:
 
 
 def _goals(problem: Problem) -> dict[str, Any]:
-    weights = {name: _exact(weight) for name, weight in problem.objective.items()}
+    weights = {name: exact_value(weight) for name, weight in problem.objective.items()}
     goals: dict[str, Any] = {"minimize": next(iter(weights)) if list(weights.values()) == [1] else weights}
     if problem.bound is not None:
-        goals["bound"] = _exact(problem.bound)
+        goals["bound"] = exact_value(problem.bound)
     if problem.ties:
         goals["ties"] = [[problem.names[g] for g in tie] for tie in problem.ties]
     if problem.budgets:
-        goals["budgets"] = {name: _exact(limit) for name, limit in problem.budgets.items()}
+        goals["budgets"] = {name: exact_value(limit) for name, limit in problem.budgets.items()}
     if problem.pins:
         goals["pins"] = {problem.names[g]: _called(problem.candidates, g, k) for g, k in sorted(problem.pins.items())}
     return goals
-
-
-def _exact(value: Fraction | float) -> int | float | str:
-    """Return a number that reads back as the same number; a fraction as ``"p/q"``."""
-    if isinstance(value, Fraction):
-        return value.numerator if value.denominator == 1 else str(value)
-    if isinstance(value, (int, np.integer)):
-        return int(value)
-    return float(value)
 
 
 def _called(candidates: Candidates, group: int, column: int) -> int | float | str:

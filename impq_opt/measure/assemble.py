@@ -14,7 +14,6 @@ from impq_opt.groups.candidates import Candidates
 from impq_opt.groups.damage import DamageTable, PowerLaw
 from impq_opt.measure.survey import Survey
 from impq_opt.problem.problem import Problem
-from impq_opt.problem.stays import Stay
 from impq_opt.tracing.sites import WeightSite
 from impq_opt.types import BoolArray, IntArray
 
@@ -47,7 +46,7 @@ def assemble(
         steps=_steps(survey),
         ties=_ties(survey),
         unmeasured=unmeasured,
-        stays=tuple(Stay(s.parameter, s.elements, s.bits, s.reason) for s in survey.network.stays if s.elements),
+        stays=survey.network.stays,
         stored=_stored(survey, network),
         metric=metric,
         damage_unit=unit,

@@ -16,7 +16,7 @@ from impq_opt.data.batch import Several, parts_of, prepare
 from impq_opt.data.calling import call
 from impq_opt.data.dataset import Dataset
 from impq_opt.data.labels import check_labels
-from impq_opt.errors import DataError
+from impq_opt.errors import DataError, first_line
 from impq_opt.networks.evidence import notes_on
 from impq_opt.networks.own import unwrapped
 
@@ -177,7 +177,7 @@ def _misfit(example: Tensor | Several, watch: _Watch, error: Exception) -> DataE
     parts = parts_of(example.inputs if isinstance(example, Several) else example)
     shown = ", ".join(f"{name or 'samples'} of shape {tuple(x.shape[1:])}, {x.dtype}" for name, x in parts.items())
     hint = "is it the network's own data, with its number of channels?"
-    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    first = first_line(error)
     if watch.last is not None:
         name, module, got = watch.last
         told = _layer_hint(name, module, got)

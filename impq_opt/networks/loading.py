@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from impq_opt.data.torchvision import torchvision_module
-from impq_opt.errors import DataError, OptionError, nearest
+from impq_opt.errors import DataError, OptionError, first_line, nearest
 from impq_opt.networks.matching import fill
 from impq_opt.networks.mobilenet import mobilenet_v1
 from impq_opt.networks.own import own_network
@@ -122,7 +122,7 @@ def _torchvision(name: str, classes: int | None, pretrained: bool, states: list[
     try:
         network: nn.Module = models.get_model(name, weights="DEFAULT" if pretrained else None, **options)
     except (OSError, RuntimeError, ValueError) as error:  # ValueError: other classes than pretrained weights have
-        first = (str(error).splitlines() or [type(error).__name__])[0]
+        first = first_line(error)
         what = "its weights could not be downloaded" if isinstance(error, OSError) else "cannot be built so"
         raise DataError(what, where=f"network {name}", value=first) from None
     told = None if classes is not None or not states else _classes_of(network, states)

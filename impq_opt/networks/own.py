@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from impq_opt.errors import OptionError
+from impq_opt.errors import OptionError, first_line
 
 __all__ = ["own_network", "unwrapped"]
 
@@ -40,7 +40,7 @@ def own_network(name: str) -> nn.Module:
         try:
             network = network()
         except Exception as error:  # the caller's own code may raise anything
-            first = (str(error).splitlines() or [""])[0]
+            first = first_line(error)
             raise OptionError(
                 "could not be built", where=f"network {name}", value=f"{type(error).__name__}: {first}",
                 hint="it is called without arguments",
@@ -76,7 +76,7 @@ def _imported(module: str, name: str) -> Any:
     except ImportError as error:
         raise OptionError("cannot be imported", where="network", value=name, hint=str(error)) from None
     except Exception as error:  # the caller's own code may raise anything
-        first = (str(error).splitlines() or [""])[0]
+        first = first_line(error)
         said = f"{type(error).__name__}: {first}"
         raise OptionError("cannot be imported", where="network", value=name, hint=said) from error
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from impq_opt.data.items import tensor_of
-from impq_opt.errors import DataError, FileError
+from impq_opt.errors import DataError, FileError, first_line
 
 __all__ = ["State", "read_states"]
 
@@ -89,7 +89,7 @@ def _read(path: Path) -> Any:
         what = "holds more than tensors and will not be unpickled"
         raise FileError(what, where=str(path), value=kind[1] if kind else ..., hint=_HINT) from None
     except Exception as error:  # safetensors, zip and pickle each raise their own kinds
-        first = (str(error).splitlines() or [""])[0] or type(error).__name__
+        first = first_line(error)
         if "TorchScript" in first:
             raise FileError("is a TorchScript program, which holds code", where=str(path), hint=_HINT) from None
         raise FileError("is not a state dict or safetensors file", where=str(path), value=first) from None

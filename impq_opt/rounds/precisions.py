@@ -34,11 +34,7 @@ def columns_of(problem: Problem, bits: npt.ArrayLike) -> IntArray:
         A group may not take its precision.
     """
     wanted = np.asarray(bits, dtype=np.float64)
-    columns = np.full(len(problem), -1, dtype=np.int64)
-    for number, candidates in enumerate(problem.candidates.sets):
-        members = problem.candidates.members(number, len(problem))
-        match = wanted[members][:, None] == np.asarray(candidates)
-        columns[members] = np.where(match.any(axis=1), match.argmax(axis=1), -1)
+    columns = problem.candidates.columns(wanted)
     missing = np.flatnonzero(columns < 0)
     if len(missing):
         group = int(missing[0])

@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from impq_opt.data.batch import Several
-from impq_opt.errors import DataError
+from impq_opt.errors import DataError, first_line
 from impq_opt.tracing.names import symbolic_names
 from impq_opt.tracing.nodes import attribute_of, call_names, op_of
 from impq_opt.tracing.purity import make_pure
@@ -111,7 +111,7 @@ def _untraceable(error: Exception) -> DataError:
             where="network",
             hint="compute both sides of the branch and choose by torch.where",
         )
-    line = (text.strip().splitlines() or [type(error).__name__])[0]
+    line = first_line(error)
     return DataError(
         f"cannot be traced by torch.export, which says: {line.rstrip('.')}",
         where="network",

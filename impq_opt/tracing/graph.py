@@ -38,7 +38,7 @@ from impq_opt.tracing.nodes import (
 from impq_opt.tracing.operations import IDENTITIES, SHAPES, TRANSPARENT
 from impq_opt.tracing.precision import HALVES, widen_graph, widened
 from impq_opt.tracing.running import Runner
-from impq_opt.tracing.sites import ActivationSite, Stay, WeightSite
+from impq_opt.tracing.sites import ActivationSite, WeightSite
 from impq_opt.tracing.stays import find_stays
 from impq_opt.tracing.weights import find_weights
 
@@ -61,10 +61,10 @@ class Network:
     graph : networkx.DiGraph
         Calls as nodes (attributes ``op``, ``module``, ``shape``), edges from producer to reader.
     stays : tuple of Stay
-        Every parameter of the network that is in no weight site. Those that a weight norm or the like computes weights
-        from are counted there, and come with no elements.
+        Every parameter of the network that is in no weight site.
     skipped : tuple of str
-        The names of those that stay and have two dimensions or more, or are counted elsewhere.
+        The names of those that stay and have two dimensions or more, and of those that a weight norm or the like
+        computes weights from, which are counted with these.
     classes : int
     keywords : tuple of str
         Names of the inputs, where they are given by keyword, in the graph's order.
@@ -108,10 +108,8 @@ class Network:
             raise DataError("has no weight of two or more dimensions to measure", where="network")
         self.activations = self._find_activations(residual)
         parameters = dict(self.module.named_parameters())
-        self.stays: tuple[Stay, ...] = find_stays(
-            parameters, map(self.weight_tensor, self.weights), self._live, self.tensors
-        ) + tuple(Stay(name, 0, 32, "is in the weight that is computed from it") for name in merged)
-        self.skipped = tuple(s.parameter for s in self.stays if s.elements == 0 or parameters[s.parameter].ndim > 1)
+        self.stays = find_stays(parameters, map(self.weight_tensor, self.weights), self._live, self.tensors)
+        self.skipped = (*(stay.name for stay in self.stays if parameters[stay.name].ndim > 1), *merged)
 
     def _hold(self) -> None:
         """Take hold of the parameters and buffers as they are now, without their gradients."""

@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weig
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from impq_opt.errors import DataError
+from impq_opt.errors import DataError, first_line
 from impq_opt.networks.own import unwrapped
 
 __all__ = ["merged_names", "plain"]
@@ -37,7 +37,7 @@ def plain(network: nn.Module) -> nn.Module:
         raise DataError(
             "cannot be copied",
             where="network",
-            value=(str(error).strip().splitlines() or [type(error).__name__])[0],
+            value=first_line(error),
             hint="copy.deepcopy must work on it",
         ) from error
     for module in list(copied.modules()):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["ActivationSite", "Stay", "Use", "WeightSite"]
+__all__ = ["ActivationSite", "Use", "WeightSite"]
 
 
 @dataclass(frozen=True)
@@ -76,24 +76,3 @@ class ActivationSite:
     clip: float
     rule: str
     steps: tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Stay:
-    """A parameter in no weight site: quantizing leaves it as it is.
-
-    Parameters
-    ----------
-    parameter : str
-        Its name in the network.
-    elements : int
-    bits : int
-        Of one element, as it is stored.
-    reason : str
-        Half a sentence for people.
-    """
-
-    parameter: str
-    elements: int
-    bits: int
-    reason: str

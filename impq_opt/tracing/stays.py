@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 from torch import Tensor, fx
 
+from impq_opt.problem.stays import Stay
 from impq_opt.tracing.nodes import op_of
-from impq_opt.tracing.sites import Stay
 
 __all__ = ["find_stays"]
 

@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from impq_opt.data.batch import Several, Structure, together
 from impq_opt.data.calling import call, register
-from impq_opt.errors import DataError
+from impq_opt.errors import DataError, first_line
 from impq_opt.tracing.example import describe_input
 from impq_opt.tracing.export import export
 from impq_opt.tracing.graph import Network
@@ -95,7 +95,7 @@ def _outputs(network: nn.Module, example: Tensor | Several) -> list[Any]:
         raise DataError(
             f"does not take samples of shape {', '.join(f'{tuple(x.shape[1:])}, {x.dtype}' for x in parts)}",
             where="network",
-            value=(str(error).strip().splitlines() or [type(error).__name__])[0],
+            value=first_line(error),
             hint="is it the network's own data, with its number of channels?",
         ) from error
 

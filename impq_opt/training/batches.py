@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from impq_opt.data.batch import Several, Structure, mapped, together
+from impq_opt.data.batch import Several, Structure, prepare
 from impq_opt.errors import DataError
 from impq_opt.training.augment import augmented
 from impq_opt.training.samples import Samples
@@ -101,9 +101,4 @@ def labelled(data: Samples, rows: Tensor) -> tuple[Structure, Tensor]:
 
 def placed(inputs: Structure, labels: Tensor, device: torch.device, *, channels_last: bool) -> Batch:
     """Return a batch on ``device``, images in the memory format asked for."""
-
-    def moved(part: Tensor) -> Tensor:
-        part = part.to(device, non_blocking=True)
-        return part.contiguous(memory_format=torch.channels_last) if channels_last and part.dim() == 4 else part
-
-    return Batch(together(mapped(moved, inputs)), labels.to(device, non_blocking=True))
+    return Batch(prepare(inputs, device, channels_last=channels_last), labels.to(device, non_blocking=True))

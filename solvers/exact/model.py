@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.exactness.limits import ABOVE_ALL_DAMAGE, UNLIMITED
+from impq_opt.exactness.limits import ABOVE_ALL_DAMAGE, UNLIMITED, clamped
 from impq_opt.exactness.sums import UNIT_BITS, exact_units, float_above, units_within
 from impq_opt.instance.instance import Instance
 from impq_opt.solvers.exact.goal import Goal, LeastCost, LeastDamage
@@ -50,7 +50,7 @@ class Model:
         self.by_cost = instance.objective.whole
         if not self.by_cost:
             assert instance.limit is not None
-            self.goal: Goal = LeastDamage(_clamped(instance.limit - instance.base_cost))
+            self.goal: Goal = LeastDamage(clamped(instance.limit - instance.base_cost))
         elif instance.bound is None:
             self.goal = LeastCost(ABOVE_ALL_DAMAGE << UNIT_BITS)
         else:
@@ -120,10 +120,10 @@ class Model:
         if self.by_cost:
             target = UNLIMITED if better is None else -better - 1
             room = (slack + lost) >> coarser
-            core = Core(costs, damages, _clamped(room), target, doubt=inexact, rank=rank, alike=alike)
+            core = Core(costs, damages, clamped(room), target, doubt=inexact, rank=rank, alike=alike)
             return RelativeCore(core, kept, coarser, 0)
         target = UNLIMITED if better is None else (lost - better - 1) >> coarser
-        core = Core(damages, costs, _clamped(slack), _clamped(target), blur=inexact, rank=rank, alike=alike)
+        core = Core(damages, costs, clamped(slack), clamped(target), blur=inexact, rank=rank, alike=alike)
         return RelativeCore(core, kept, coarser, -lost)
 
     def _relative(
@@ -210,7 +210,3 @@ def _floor_sum(values: list[float], shift: int) -> int:
     places = max(bottom.bit_length() for _, bottom in ratios) - 1  # denominators are powers of two
     total = sum(top << (places + 1 - bottom.bit_length()) for top, bottom in ratios)
     return total << (shift - places) if shift >= places else total >> (places - shift)
-
-
-def _clamped(value: int) -> int:
-    return max(min(value, UNLIMITED), -UNLIMITED)

@@ -13,7 +13,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from impq_opt.exactness.limits import UNLIMITED
+from impq_opt.exactness.limits import clamped
 from impq_opt.exactness.sums import exact_int_sum, exact_sum, nearest_float
 from impq_opt.instance.contract import Control
 from impq_opt.instance.row import Row, Value
@@ -255,7 +255,7 @@ class _Scaled:
             self.rest = Fraction(exact_int_sum(table[rest, fixed[rest]]))
             self.exact_limit = room - self.rest
             self.table = np.asarray(table[groups], dtype=np.int64)
-            self.limit = _clipped(math.floor(self.exact_limit))
+            self.limit = clamped(math.floor(self.exact_limit))
             return
         self.rest = exact_sum(table[rest, fixed[rest]])
         self.exact_limit = room - self.rest
@@ -267,11 +267,7 @@ class _Scaled:
         # What alone exceeds the limit is lowered to just above it: it stays out of reach.
         capped = part if is_goal else np.minimum(part, 2 * largest)
         self.table = np.floor(np.ldexp(capped, exponent)).astype(np.int64)
-        self.limit = _clipped(math.floor(self.exact_limit / self.unit))
-
-
-def _clipped(value: int) -> int:
-    return max(min(value, UNLIMITED), -UNLIMITED)
+        self.limit = clamped(math.floor(self.exact_limit / self.unit))
 
 
 def undominated(states: States) -> IntArray:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from impq_opt.exactness.limits import ABOVE_ALL_DAMAGE, UNLIMITED
+from impq_opt.exactness.limits import ABOVE_ALL_DAMAGE, clamped
 from impq_opt.exactness.sums import floor_float
 from impq_opt.instance.instance import Instance
 from impq_opt.instance.local import is_local
@@ -41,7 +41,7 @@ def _has_price(row: Row) -> bool:
 
 def _clipped(row: Row) -> Limit:
     """Return a limit on a cost that leaves no more or less than any sum of costs reaches."""
-    room = max(min(int(row.room), UNLIMITED), -UNLIMITED)
+    room = clamped(int(row.room))
     return Limit(Row(row.name, row.entries, 0, room, pairs=row.pairs))
 
 

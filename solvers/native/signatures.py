@@ -11,12 +11,12 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from impq_opt.exactness.native import Dyadic
 from impq_opt.types import BoolArray, FloatArray, IntArray
 from impq_opt.types import ColumnArray as ShortColumns
 
 __all__ = ["CoreModule", "Dyadic", "Flag", "KernelModule", "RawTotal", "StarsModule"]
 
-Dyadic = tuple[int, int]
 RawTotal = tuple[int, Dyadic]
 Flag = npt.NDArray[np.uint8]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +32,6 @@ from impq_opt.rounds.recipes import load_recipe, pretrained, recipe_names, split
 from impq_opt.rounds.record import Accuracy, Effective
 
 FAST = ["--set", "start_epochs=1", "--set", "rate=0.05", "--set", "measure_samples=64", "--threads", "1"]
-
-
-@pytest.fixture(autouse=True)
-def _threads() -> Iterator[Any]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def ask(capsys: pytest.CaptureFixture[str], *arguments: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -29,14 +28,6 @@ from impq_opt.measure import Estimator, Grouping, Sampling, contraction, measure
 from impq_opt.measure.estimators import Squares, propagate
 from impq_opt.measure.margins import margins, one_by_one, random_signs
 from impq_opt.measure.taps import Taps
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[Any]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def exact(network: Any, x: Any, **options: Any) -> Any:

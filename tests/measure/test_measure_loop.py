@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,14 +26,6 @@ from impq_opt.groups.damage import PowerLaw
 from impq_opt.measure import METRICS, Estimator, Sampling, measure, trace
 from impq_opt.measure.pool import look_at, take
 from impq_opt.measure.replicates import Replicates
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[Any]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class StoppedError(Exception):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from fractions import Fraction
 from functools import cache
 from typing import Any
@@ -21,14 +20,6 @@ from impq_opt.measure import Sampling, measure
 from impq_opt.measure.api import survey_of
 from impq_opt.measure.silent import unheard
 from impq_opt.quantize import quantize
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[Any]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Digits(nn.Module):

@@ -39,23 +39,23 @@ class Mixed(nn.Module):
 def test_nothing_vanishes(kind: Any, x: Any) -> None:
     network = seeded(kind)
     traced = trace(network, x)
-    named = [site.parameter for site in traced.weights] + [stay.parameter for stay in traced.stays]
+    named = [site.parameter for site in traced.weights] + [stay.name for stay in traced.stays]
     parameters = dict(network.named_parameters())
     assert sorted(named) == sorted(parameters)
     for stay in traced.stays:
         assert (stay.elements, stay.bits) == (
-            parameters[stay.parameter].numel(),
-            8 * parameters[stay.parameter].element_size(),
+            parameters[stay.name].numel(),
+            8 * parameters[stay.name].element_size(),
         )
         assert stay.reason
 
 
 def test_the_reasons_are_the_true_ones() -> None:
-    reasons = {stay.parameter: stay.reason for stay in trace(seeded(Mixed), noise(2, 6)).stays}
+    reasons = {stay.name: stay.reason for stay in trace(seeded(Mixed), noise(2, 6)).stays}
     assert reasons["idle.weight"] == reasons["idle.bias"] == "the logits do not depend on it"
     assert reasons["first.bias"] == reasons["out.bias"] == "bias of a layer"
     assert reasons["gain"] == "read by mul, as no layer's weight"
-    norms = {stay.parameter: stay.reason for stay in trace(seeded(Norms), noise(2, 2, 9, 9)).stays}
+    norms = {stay.name: stay.reason for stay in trace(seeded(Norms), noise(2, 2, 9, 9)).stays}
     assert norms["front.weight"] == norms["norm_h.bias"] == "scale or shift of a normalization"
 
 
@@ -75,7 +75,7 @@ class Positions(nn.Module):
 
 def test_what_is_read_without_the_data_is_not_said_to_be_unread() -> None:
     traced = trace(Positions().eval(), torch.randn(2, 4, 8))
-    reasons = {stay.parameter: stay.reason for stay in traced.stays}
+    reasons = {stay.name: stay.reason for stay in traced.stays}
     assert reasons["place.weight"] == "table of an embedding"
     assert reasons["first"].startswith("read by")
     assert reasons["unused"] == "the logits do not depend on it"
@@ -91,5 +91,5 @@ def test_biases_of_recurrent_layers_are_called_so() -> None:
             logits: torch.Tensor = self.out(self.g(x)[0][:, -1])
             return logits
 
-    reasons = {stay.parameter: stay.reason for stay in trace(Recurrent().eval(), torch.randn(2, 3, 4)).stays}
+    reasons = {stay.name: stay.reason for stay in trace(Recurrent().eval(), torch.randn(2, 3, 4)).stays}
     assert reasons["g.bias_ih_l0"] == reasons["g.bias_hh_l0"] == "bias of a recurrent layer"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +22,6 @@ from impq_opt.files import save_allocation, save_problem
 from impq_opt.measure import Sampling, measure
 from impq_opt.quantize import quantize
 from impq_opt.validate.reality import Validation, interval
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[Any]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

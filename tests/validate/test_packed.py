@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +26,6 @@ from impq_opt.files import save_allocation, save_problem
 from impq_opt.measure import Sampling, measure
 from impq_opt.quantize import WeightRange, pack, quantize, unpack_into
 from impq_opt.validate.reality import Validation
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[Any]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Twice(nn.Module):

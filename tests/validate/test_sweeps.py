@@ -5,13 +5,11 @@ from __future__ import annotations
 import io
 import re
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import networkx as nx
 import numpy as np
 import pytest
-import torch
 from known import known
 from measure_world import data_of, digits_network, tensor_of
 from safetensors.torch import save_file
@@ -25,14 +23,6 @@ from impq_opt.groups.candidates import Candidates
 from impq_opt.measure import Sampling, measure
 from impq_opt.validate import sweep
 from impq_opt.validate.reality import Validation
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[Any]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
