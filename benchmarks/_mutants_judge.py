@@ -143,9 +143,9 @@ JUDGE: tuple[Mutant, ...] = (
     Mutant("impq_opt/judge/statements.py", "audit", "whole numbers are compared as floats",
            "return bool(stated == true)", "return bool(float(stated) == float(true))"),
     # -- verify
-    Mutant("impq_opt/judge/verify.py", "audit", "proved where only something is proved",
+    Mutant("impq_opt/judge/checks.py", "audit", "proved where only something is proved",
            "known = all(check.verdict in", "known = any(check.verdict in"),
-    Mutant("impq_opt/judge/verify.py", "audit", "proved without a status that is",
+    Mutant("impq_opt/judge/checks.py", "audit", "proved without a status that is",
            "return known and any(", "return known or any("),
     Mutant("impq_opt/judge/verify.py", "audit", "a budget of the problem may be dropped",
            "if stated is None or stated > limit:", "if stated is not None and stated > limit:"),

@@ -14,7 +14,8 @@ from impq_opt.groups.damage import DamageTable, PowerLaw
 from impq_opt.groups.names import GroupNames
 from impq_opt.insight.frontier import Frontier, frontier
 from impq_opt.instance.contract import Claim, Control, Solver
-from impq_opt.judge.verify import Check, Verdict, Verification, verify
+from impq_opt.judge.checks import Check, Verdict, Verification
+from impq_opt.judge.verify import verify
 from impq_opt.problem.allocation import Allocation, Certificate, Diagnosis, Enumeration, Status, Stop
 from impq_opt.problem.declaration import Group
 from impq_opt.problem.problem import Problem

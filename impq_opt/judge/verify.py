@@ -8,7 +8,6 @@ enumeration, that enumeration.
 
 from __future__ import annotations
 
-import enum
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from impq_opt.exactness.sums import nearest_float
 from impq_opt.instance.instance import Instance
 from impq_opt.instance.question import asked
 from impq_opt.judge.check_conflict import check_conflict
+from impq_opt.judge.checks import Check, Verdict, Verification
 from impq_opt.judge.recompute import broken_rule, cost_of, damage_of, disagreement
 from impq_opt.judge.recount import Outcome, Recount, prove_bound
 from impq_opt.judge.statements import false_statements
@@ -30,54 +30,7 @@ from impq_opt.problem.problem import Problem
 from impq_opt.problem.unmeasured import few
 from impq_opt.types import IntArray
 
-__all__ = ["Check", "Verdict", "Verification", "verify"]
-
-
-class Verdict(enum.Enum):
-    """What is known about one statement."""
-
-    PROVED = "proved"  # recomputed here
-    TOLD = "told"  # how the answer came about, or what was asked: nothing to prove
-    CLAIMED = "claimed"  # stated by the solver, neither proved nor refuted here
-    WRONG = "wrong"
-
-
-@dataclass(frozen=True)
-class Check:
-    """One statement of an allocation and what became of it."""
-
-    name: str
-    verdict: Verdict
-    text: str
-
-
-@dataclass(frozen=True)
-class Verification:
-    """What :func:`verify` found.
-
-    Parameters
-    ----------
-    checks : tuple of Check
-    lower_bound : Fraction or float
-        What is proved here: no allocation has a smaller objective; -inf where nothing is. In the objective's unit.
-    """
-
-    checks: tuple[Check, ...]
-    lower_bound: Fraction | float
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing was found wrong."""
-        return all(check.verdict is not Verdict.WRONG for check in self.checks)
-
-    @property
-    def proved(self) -> bool:
-        """Whether everything that is stated was proved here, its status first of all."""
-        known = all(check.verdict in (Verdict.PROVED, Verdict.TOLD) for check in self.checks)
-        return known and any(check.name == "status" and check.verdict is Verdict.PROVED for check in self.checks)
-
-    def __str__(self) -> str:
-        return "\n".join(f"{check.verdict.value:<8}{check.name}: {check.text}" for check in self.checks)
+__all__ = ["verify"]
 
 
 def verify(problem: Problem, allocation: Allocation, *, states: int = 1_000_000) -> Verification:

@@ -25,7 +25,16 @@ from impq_opt.rounds.settings import Settings
 from impq_opt.training import Progress
 from impq_opt.training.samples import Samples
 
-__all__ = ["Identity", "State", "check_identity", "data_digest", "load_state", "network_digest", "save_state"]
+__all__ = [
+    "Identity",
+    "State",
+    "check_identity",
+    "data_digest",
+    "load_state",
+    "network_digest",
+    "own_state",
+    "save_state",
+]
 
 _FORMAT, _VERSION = "impq-opt rounds", "2"
 CHECKPOINT = "checkpoint.safetensors"
@@ -246,6 +255,15 @@ def _of_today(kept: Identity, folder: Path) -> dict[str, Any]:
         return Settings.from_dict(told).identity() | {"processes": processes}
     except InputError as error:
         raise error.within(str(folder)) from None
+
+
+def own_state(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the entries of ``state`` that are the network's; raise DataError where one is missing."""
+    names = network.state_dict()
+    missing = [name for name in names if name not in state]
+    if missing:
+        raise DataError("has no values for the whole network", where="the state of a run", value=missing[0])
+    return {name: state[name] for name in names}
 
 
 def network_digest(network: nn.Module) -> str:

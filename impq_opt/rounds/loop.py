@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, distributed, nn
+from torch import distributed, nn
 
 import impq_opt
 from impq_opt.data import Dataset
@@ -31,6 +31,7 @@ from impq_opt.rounds.checkpoint import (
     data_digest,
     load_state,
     network_digest,
+    own_state,
     save_state,
 )
 from impq_opt.rounds.folder import Folder
@@ -235,7 +236,7 @@ class _Run:
             at = f"{how.measure_at} weights after round {state.number - 1}"
         if state.number > 0 and how.measure_at == "quantized":
             before = self._quantized(state.number - 1, state.bits)
-            network.load_state_dict(_own(network, state_of(before, latent=False)))
+            network.load_state_dict(own_state(network, state_of(before, latent=False)))
             problem = with_latent_ranges(self.measure(network, self.data.train, seed), before)
         else:
             problem = self.measure(network, self.data.train, seed)
@@ -295,7 +296,7 @@ class _Run:
         if self.rank == 0:
             pack(quantized, self.folder.packed_path(state.number))
         state.records.append(record)
-        state.network = _own(self.network, state_of(quantized, latent=True))
+        state.network = own_state(self.network, state_of(quantized, latent=True))
         self.network.load_state_dict(state.network)
         state.done = self._why_done(state, record)
         state.number, state.decision, state.progress, state.learned = state.number + 1, None, Progress(), {}
@@ -336,7 +337,7 @@ class _Run:
         if kept is not None:
             state, identity = kept
             check_identity(identity, self.identity, self.folder.path)
-            self.network.load_state_dict(_own(self.network, state.network))
+            self.network.load_state_dict(own_state(self.network, state.network))
             return state
         state = State(network=dict(self.network.state_dict()))
         if start is not None:
@@ -362,7 +363,7 @@ class _Run:
         state.network, state.bits, state.number = other.network, decision.bits, 1
         told = msgspec.structs.asdict(decision) | {"strategy": self.settings.strategy}
         state.records = [msgspec.structs.replace(first, **told)]
-        self.network.load_state_dict(_own(self.network, state.network))
+        self.network.load_state_dict(own_state(self.network, state.network))
         if self.rank == 0:
             pack(self._quantized(0, state.bits), self.folder.packed_path(0))
 
@@ -373,7 +374,7 @@ class _Run:
 
     def _save_training(self, state: State, quantized: nn.Module, progress: Progress) -> None:
         """Keep a round in the middle of its training."""
-        state.network, state.progress = _own(self.network, state_of(quantized, latent=True)), progress
+        state.network, state.progress = own_state(self.network, state_of(quantized, latent=True)), progress
         known = {tensor.data_ptr() for tensor in state.network.values()}
         # What quantizers learn besides the weights has no place in the float network.
         state.learned = {n: t for n, t in quantized.state_dict().items() if t.data_ptr() not in known}
@@ -382,15 +383,6 @@ class _Run:
     def _wait(self) -> None:
         if self.world > 1:
             distributed.barrier()
-
-
-def _own(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the entries of ``state`` that are the network's; raise DataError where one is missing."""
-    names = network.state_dict()
-    missing = [name for name in names if name not in state]
-    if missing:
-        raise DataError("has no values for the whole network", where="the state of a run", value=missing[0])
-    return {name: state[name] for name in names}
 
 
 def _versions() -> dict[str, str]:
