@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.metadata import EntryPoint
 
 import pytest
@@ -72,3 +73,13 @@ def test_costs_of_other_packages_are_looked_for_only_where_a_name_is_not_built_i
     assert verify(problem, solve(problem, bound=1e-6)).proved
     with pytest.raises(AssertionError, match="looked for"):
         problem.cost("energy")
+
+
+def test_help_names_what_there_is_to_choose(capsys: pytest.CaptureFixture[str]) -> None:
+    from impq_opt.cli import run
+    from impq_opt.measure import ESTIMATORS, METRICS
+    from impq_opt.quantize.methods import METHODS
+
+    run(["measure", "--help"])
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert not [name for name in (*METRICS, *ESTIMATORS, *METHODS) if not re.search(rf"\b{re.escape(name)}\b", text)]
