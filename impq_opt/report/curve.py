@@ -61,7 +61,7 @@ class Curve:
         """Return cost against damage, with the allocation and the strategies as points."""
         factor, unit = self.scale
         drawn = len(self.cost) - (not self.on_hull)
-        kept = "every" if self.total == drawn else f"{drawn} of {self.total}"
+        kept = "every" if self.total == drawn else f"{drawn:,} of {self.total:,}"
         points = np.delete(np.stack([self.damage, self.cost / factor]), [] if self.on_hull else [self.own], axis=1)
         x, y = points[:, points[0] > 0].tolist()  # a logarithmic axis has no 0
         series = [Series(f"convex hull ({kept} breakpoint{'s' * (kept != 'every')})", x, y, "line")]

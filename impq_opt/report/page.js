@@ -154,7 +154,7 @@
     box.append(list);
   }
 
-  const slider = document.getElementById("point"), said = document.getElementById("said"), cells = document.getElementById("cells");
+  const slider = document.getElementById("point"), said = document.getElementById("said"), cells = document.getElementById("cells"), rest = document.getElementById("rest");
   let current = data.curve ? data.curve.own : 0;
   function choose(k) {
     const curve = data.curve;
@@ -170,16 +170,20 @@
     curve.layers.forEach((layer, l) => { if (layer.kind === "weight") { bits += curve.bits[current][l] * curve.sizes[l]; elements += curve.sizes[l]; } });
     said.textContent = (current === curve.own ? "This allocation: " : "Breakpoint: ") + `damage ${full(curve.damage[current])} · ${curve.costName} ${full(curve.cost[current])} ${curve.unit}` + (elements ? ` · ${(bits / elements).toFixed(3)} bits a weight` : "");
     slider.setAttribute("aria-valuetext", said.textContent);
+    const row = curve.bits[current], digits = row.some((b) => b % 1) ? 2 : 0;
+    const tensors = row.filter((_, l) => curve.layers[l].kind === "activation"), alike = tensors.length > 1 && tensors.every((b) => b === tensors[0]);
+    rest.textContent = alike ? `All ${tensors.length} activations get ${tensors[0]} bit${tensors[0] === 1 ? "" : "s"}.` : "";
+    curve.layers.forEach((layer, l) => { cells.children[l].hidden = alike && layer.kind === "activation"; });
     curve.layers.forEach((layer, l) => {
-      const cell = cells.children[l], value = curve.bits[current][l];
-      cell.querySelector("i").style.width = `${(100 * value) / curve.most}%`;
-      cell.querySelector("em").textContent = value.toFixed(value % 1 ? 2 : 0);
+      const cell = cells.children[l];
+      cell.querySelector("i").style.width = `${(100 * row[l]) / curve.most}%`;
+      cell.querySelector("em").textContent = row[l].toFixed(digits);
     });
   }
   if (data.curve) {
     for (const layer of data.curve.layers) {
       const cell = document.createElement("div"), name = document.createElement("b"), track = document.createElement("span"), value = document.createElement("em");
-      name.textContent = layer.name; name.title = `${layer.name} (${layer.kind})`;
+      name.textContent = layer.name.length > 24 ? `${layer.name.slice(0, 12)}\u2026${layer.name.slice(-10)}` : layer.name; name.title = `${layer.name} (${layer.kind})`;
       track.className = `track ${layer.kind}`; track.append(document.createElement("i"));
       cell.append(name, track, value); cells.append(cell);
     }

@@ -350,7 +350,7 @@ def _frontier(report: Report) -> str:
         '<button type="button" id="back">this allocation</button></div>'
         '<p id="said" aria-live="polite"></p>'
         f"{_chart(report.figures.get('frontier'))}<h3>Bits by layer at this point</h3>"
-        '<div class="cells" id="cells"></div>'
+        '<div class="cells" id="cells"></div><p id="rest"></p>'
         "<noscript><p>The slider needs JavaScript; the numbers stand in the table.</p></noscript>"
     )
 

@@ -347,20 +347,23 @@ const click = (x) => { plot.dispatchEvent(new MouseEvent("click", { clientX: x, 
 click(frame.left + frame.width - 15);
 click(frame.left + 70);
 document.getElementById("back").click(); step();
-const table = document.querySelector("#bits table.data"), column = (k) => [...table.tBodies[0].rows].map((r) => r.cells[k].textContent);
+const table = document.querySelector("#bits table.data");
+const column = (k) => [...table.tBodies[0].rows].map((r) => r.cells[k].textContent);
 const heads = [...table.tHead.rows[0].cells], sorted = [];
 heads[2].querySelector("button").click(); sorted.push(column(2), heads[2].getAttribute("aria-sort"));
 heads[2].querySelector("button").click(); sorted.push(column(2), heads[2].getAttribute("aria-sort"));
 const layer = document.querySelector("[data-layer='1'] button");
 layer.click();
-const kernels = [...document.querySelectorAll(".strip i")].map((i) => i.textContent), told_of = document.querySelector(".kernels p").textContent;
+const kernels = [...document.querySelectorAll(".strip i")].map((i) => i.textContent);
+const told_of = document.querySelector(".kernels p").textContent;
 layer.click();
 const folded = document.querySelectorAll(".kernels").length;
 const answer = document.createElement("pre");
 answer.id = "answer";
 answer.textContent = JSON.stringify({
   problems, steps, sorted, kernels, told_of, folded,
-  marks: [...document.querySelectorAll("[data-figure=frontier] svg text")].map((t) => t.textContent), width: document.documentElement.clientWidth, needs: document.documentElement.scrollWidth,
+  marks: [...document.querySelectorAll("[data-figure=frontier] svg text")].map((t) => t.textContent),
+  width: document.documentElement.clientWidth, needs: document.documentElement.scrollWidth,
   charts: [...document.querySelectorAll(".chart")].map((c) => c.querySelectorAll("rect, path, circle").length),
   paper: getComputedStyle(document.body).backgroundColor,
 });
@@ -409,7 +412,7 @@ def test_the_page_works_in_a_browser(page: Any) -> None:
 
 def test_activations_of_one_width_are_said_once() -> None:
     groups = [
-        Group(f"conv{k}", size=100, sensitivity=100.0**k, reads=f"relu{k - 1}" if k else None, macs=100)
+        Group(f"conv{k}", size=100, sensitivity=100.0**k, reads=f"relu{k - 1}" if k else "", macs=100)
         for k in range(3)
     ]
     groups += [Group(f"relu{k}", size=10, sensitivity=1.0, kind="activation") for k in range(3)]
@@ -446,7 +449,6 @@ def test_a_report_says_accuracy_and_bytes_of_what_was_packed(files: Path) -> Non
     assert "float 90.00 %, on 200 samples" in words
     assert run([*arguments, str(files / "other.safetensors")]) == 2
     assert run([*arguments, str(files / "p.toml")]) == 2
-
 
 
 def test_the_page_fits_a_phone(page: Any) -> None:
