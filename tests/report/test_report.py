@@ -412,8 +412,7 @@ def test_the_page_works_in_a_browser(page: Any) -> None:
 
 def test_activations_of_one_width_are_said_once() -> None:
     groups = [
-        Group(f"conv{k}", size=100, sensitivity=100.0**k, reads=f"relu{k - 1}" if k else "", macs=100)
-        for k in range(3)
+        Group(f"conv{k}", size=100, sensitivity=100.0**k, reads=f"relu{k - 1}" if k else "", macs=100) for k in range(3)
     ]
     groups += [Group(f"relu{k}", size=10, sensitivity=1.0, kind="activation") for k in range(3)]
     report = Report("x", solve(Problem.declare(groups, minimize="storage", bound=0.5, pins={"relu*": 8})))
