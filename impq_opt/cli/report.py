@@ -257,7 +257,7 @@ def _strategies(allocation: Allocation) -> tuple[list[Strategy], dict[str, str]]
         if not needs <= solver_class(name).supports:
             unasked[name] = "cannot minimize damage"
         elif name not in _QUICK:
-            unasked[name] = "can take long; impq-opt compare --solvers asks it"
+            unasked[name] = "can take long; impq-opt compare --solver asks it"
         else:
             try:
                 answer = solve_in_passing(allocation.problem, **_question(allocation), solver=name, time_limit=20)
