@@ -10,8 +10,8 @@ from impq_opt.cli import COMMANDS, make_app
 PAGE = Path(__file__).with_name("commands.md")
 _HEAD = """# All commands and options
 
-Written by `python docs/commands.py` from what `impq-opt COMMAND --help` says. {doc}`howto/shell` has what they share: output,
-exit status, progress, completion.
+Written by `python docs/commands.py` from what `impq-opt COMMAND --help` says. {doc}`howto/shell` has what they share:
+output, exit status, progress, completion.
 
 """
 # A section of what cyclopts writes: the name, the usage, and the rest.
