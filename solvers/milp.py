@@ -43,16 +43,16 @@ class Milp(Solver):
             options = {"mip_rel_gap": 0.0}
             if math.isfinite(control.deadline):
                 options["time_limit"] = max(control.remaining, 0.01)
-            found = milp(
+            result = milp(
                 model.objective,
                 constraints=limits,
                 bounds=Bounds(0, 1),
                 integrality=model.integrality,
                 options=options,
             )
-            reported = None if found.mip_dual_bound is None else found.mip_dual_bound * model.objective_scale
-            choice = None if found.x is None else model.choice(found.x)
-            return choice, Stop.TIME_LIMIT if found.status == 1 else Stop.COMPLETED, reported
+            reported = None if result.mip_dual_bound is None else result.mip_dual_bound * model.objective_scale
+            choice = None if result.x is None else model.choice(result.x)
+            return choice, Stop.TIME_LIMIT if result.status == 1 else Stop.COMPLETED, reported
 
         return feasible_by_tightening(instance, control, once)
 

@@ -96,8 +96,8 @@ def _plain(value: Any, depth: int) -> Any:
         if len(value) > _MOST:
             raise ValueError(f"hold more than {_MOST} values")
         if isinstance(value, Mapping):
-            return {_text(key): _plain(one, depth - 1) for key, one in value.items()}
-        return [_plain(one, depth - 1) for one in value]
+            return {_text(key): _plain(item, depth - 1) for key, item in value.items()}
+        return [_plain(item, depth - 1) for item in value]
     plain = value is None or isinstance(value, (bool, float)) or (isinstance(value, int) and abs(value) < 1 << 63)
     return value if plain else _text(value)
 

@@ -151,7 +151,9 @@ def _reduce(problem: Problem, listed: bool) -> tuple[IntArray, npt.NDArray[np.bo
         pinned = [g for g in tie if g in problem.pins]
         if pinned:
             (which,) = (
-                one for one, column in problem.candidates.tied(pinned[0]).items() if column == problem.pins[pinned[0]]
+                shared
+                for shared, column in problem.candidates.tied(pinned[0]).items()
+                if column == problem.pins[pinned[0]]
             )
             for group in tie:
                 fixed[group], is_free[group] = problem.candidates.tied(group)[which], False

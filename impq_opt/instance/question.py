@@ -63,7 +63,9 @@ def make_instance(
         else:
             raise OptionError("needs a bound or a budget", where="solve", hint="for example bound=0.01")
     rows = [
-        (name, one, _quanta(one, most)) for term, most in limits.items() for name, one in budget_rows(problem, term)
+        (name, limited, _quanta(limited, most))
+        for term, most in limits.items()
+        for name, limited in budget_rows(problem, term)
     ]
     return compile_instance(problem, cost=row, bound=exact, limit=limit, budgets=rows)
 

@@ -56,12 +56,12 @@ def check_conflict(problem: Problem, allocation: Allocation, states: int = 1_000
     return _check(case, diagnosis)
 
 
-def _status(found: Decision) -> Finding:
-    if found.feasible is None:
+def _status(decision: Decision) -> Finding:
+    if decision.feasible is None:
         return Finding("status", "claimed", "infeasible is claimed by the solver, not proved again here")
-    if found.feasible:
+    if decision.feasible:
         return Finding("status", "wrong", "infeasible, and there is an answer that keeps every limit")
-    return Finding("status", "proved", f"infeasible: {found.how}")
+    return Finding("status", "proved", f"infeasible: {decision.how}")
 
 
 def _check(case: Case, diagnosis: Diagnosis) -> list[Finding]:
@@ -89,10 +89,10 @@ def _check(case: Case, diagnosis: Diagnosis) -> list[Finding]:
 def _each_needed(case: Case, diagnosis: Diagnosis) -> Finding:
     open_ = []
     for item in diagnosis.conflict:
-        found = case.decide(frozenset(diagnosis.conflict) - {item})
-        if found.feasible is False:
+        decision = case.decide(frozenset(diagnosis.conflict) - {item})
+        if decision.feasible is False:
             return Finding("each is needed", "wrong", f"without {case.name(item)} the others still cannot be met")
-        if found.feasible is None:
+        if decision.feasible is None:
             open_.append(case.name(item))
     if open_:
         text = f"that without {open_[0]} there is an answer is claimed by the solver, not shown again here"

@@ -95,10 +95,10 @@ def disagreement(instance: Instance, allocation: Allocation) -> str:
         left[groups, lifted] = False
         for line in lines:
             quantum, truth = truths[line.name]
-            found = Fraction(line.base + line.total(every, choice) + _pairs(line, choice), line.unit) * quantum
+            compiled = Fraction(line.base + line.total(every, choice) + _pairs(line, choice), line.unit) * quantum
             true = truth(lifted)
-            if found != true:
-                return f"the {line.name} of a choice is {nearest_float(true):.15g}, not {nearest_float(found):.15g}"
+            if compiled != true:
+                return f"the {line.name} of a choice is {nearest_float(true):.15g}, not {nearest_float(compiled):.15g}"
     if left.any():
         return f"{problem.names[int(left.any(axis=1).argmax())]} lacks a candidate"
     return ""
@@ -137,7 +137,7 @@ def _may_take(problem: Problem) -> npt.NDArray[np.bool_]:
         common = set(taken[0]).intersection(*taken[1:])
         may[list(tie)] = False
         for group, columns in zip(tie, taken, strict=True):
-            may[group, [columns[one] for one in common]] = True
+            may[group, [columns[candidate] for candidate in common]] = True
     return may
 
 

@@ -112,8 +112,8 @@ class _Branching:
 
     def _priced(self, lines: Sequence[Line], open_: Open) -> Bound:
         """Return the bound at prices that leave little room; those of ``lines`` are where the search begins."""
-        found = searched(lines, lambda priced: Bound(self.instance, priced, self.hubs, open_).room)
-        return Bound(self.instance, found, self.hubs, open_)
+        best = searched(lines, lambda priced: Bound(self.instance, priced, self.hubs, open_).room)
+        return Bound(self.instance, best, self.hubs, open_)
 
     def _visit(self, bound: Bound) -> IntArray | None:
         """Return an assignment that keeps all lines, or None where there is none."""
@@ -143,7 +143,7 @@ class _Branching:
         for column in sorted(excesses[hub], key=lambda column: (excesses[hub][column], column)):
             open_ = [[column] if p == hub else sorted(some) for p, some in enumerate(excesses)]
             case = self._priced(bound.lines, open_)
-            found = None if case.room < 0 else self._visit(case)
-            if found is not None:
-                return found
+            assignment = None if case.room < 0 else self._visit(case)
+            if assignment is not None:
+                return assignment
         return None

@@ -131,15 +131,15 @@ class Case:
         part = self._compiled(problem, cost_row(problem, {"representational": 1}))
         choice = part.lift(least_damaging(part))
         damage = problem.damage.chosen(problem.candidates, choice)
-        total, found = exact_sum(damage), []
+        total, largest = exact_sum(damage), []
         for group in np.argsort(-damage, kind="stable")[:3].tolist():
             share = math.floor(Fraction(float(damage[group])) * 100 / total) if total else 0
             label = problem.candidates.label(group, int(choice[group]))
             label += "" if problem.candidates.numbered else " bits"
             label += " (pinned)" if group in problem.pins else ""
             if share:
-                found.append(f"{problem.names[group]} at {label} with at least {share}% of it")
-        return found
+                largest.append(f"{problem.names[group]} at {label} with at least {share}% of it")
+        return largest
 
     # -- feasibility
 
@@ -167,9 +167,9 @@ class Case:
         return self._by_multiplier(full, limits) or self._by_enumeration(full, limits)
 
     def _by_multiplier(self, full: Instance, limits: Sequence[Item]) -> Decision | None:
-        for one, other in combinations(lines_of(full, {}, None), 2):
-            if one.pairs is None and other.pairs is None:
-                for choice, beyond in between(one, other):
+        for first, second in combinations(lines_of(full, {}, None), 2):
+            if first.pairs is None and second.pairs is None:
+                for choice, beyond in between(first, second):
                     if beyond:
                         return Decision(False, "two limits, by a multiplier between them")
                     if self._meets(full.problem, limits, full.lift(choice)):
@@ -182,10 +182,10 @@ class Case:
                 self._meets(full.problem, limits, full.lift(np.empty(0, dtype=np.int64))), "everything is pinned"
             )
         worst = Fraction(full.base_cost + exact_int_sum(full.tables[0].max(axis=1)) + 1)
-        found = prove_bound(full, {}, worst, states=self.states)
-        if found.outcome is Outcome.PROVED:
-            return Decision(False, f"enumerated again, {found.states:,} partial assignments")
-        if found.better is not None and self._meets(full.problem, limits, full.lift(found.better)):
+        recount = prove_bound(full, {}, worst, states=self.states)
+        if recount.outcome is Outcome.PROVED:
+            return Decision(False, f"enumerated again, {recount.states:,} partial assignments")
+        if recount.better is not None and self._meets(full.problem, limits, full.lift(recount.better)):
             return Decision(True, "a choice that keeps them")
         return Decision(None)
 
@@ -236,12 +236,12 @@ class Case:
         if including:
             target = Fraction(math.floor(target) + 1) if whole else target + Fraction(1, 1 << 1200)
         if part.size == 0:  # one choice
-            found = Recount(Outcome.REFUTED, 0, 1, np.empty(0, dtype=np.int64))
+            recount = Recount(Outcome.REFUTED, 0, 1, np.empty(0, dtype=np.int64))
         else:
-            found = prove_bound(part, {}, target, states=self.states)
-        if found.better is None:
-            return False if found.outcome is Outcome.PROVED else None
-        choice = part.lift(found.better)
+            recount = prove_bound(part, {}, target, states=self.states)
+        if recount.better is None:
+            return False if recount.outcome is Outcome.PROVED else None
+        choice = part.lift(recount.better)
         below = self._value(subject, choice) < target * quantum
         return below and self._meets(problem, limits, choice)
 

@@ -61,10 +61,10 @@ class Pairs:
             return best
         span = float(self.cost.max(initial=1))
         # A price of at least 0 goes with "at most", one of at most 0 with "at least".
-        found = max(
+        proved = max(
             self._proved(*self._prices(0.0, span, most), most), self._proved(*self._prices(-span, 0.0, fewest), fewest)
         )
-        return min(best, self.base + max(0, math.ceil(found)))
+        return min(best, self.base + max(0, math.ceil(proved)))
 
     def _prices(self, low: float, high: float, count: int) -> tuple[float, float]:
         """Return prices of damage and, in [low, high], of a group that nearly maximise the bound with ``count``."""
@@ -149,8 +149,8 @@ def pairs_under_budget(pool: Pool, capacity: int) -> tuple[Pairs, int, int] | No
     saved = _rounded_up((cost[rows, paid] - cost[rows, cheap]).astype(np.float64))
     useful = saved > 0
     excess = Fraction(exact_int_sum(cost[rows, paid]) - capacity)
-    found = Pairs(more[useful] // quantum, saved[useful], excess, 0)
-    return found, exact_units(least), quantum << (UNIT_BITS - shift)
+    pairs = Pairs(more[useful] // quantum, saved[useful], excess, 0)
+    return pairs, exact_units(least), quantum << (UNIT_BITS - shift)
 
 
 def _two_columns(pool: Pool) -> tuple[IntArray, IntArray] | None:

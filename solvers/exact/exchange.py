@@ -151,14 +151,14 @@ def _best_match(
     counts = np.maximum(stop - start, 0)
     if counts.sum() > _MATCHES:
         counts = np.minimum(counts, max(1, _MATCHES // len(counts)))
-    one = np.repeat(np.arange(len(goal)), counts)
-    other = np.arange(len(one)) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(start, counts)
+    first = np.repeat(np.arange(len(goal)), counts)
+    second = np.arange(len(first)) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(start, counts)
     for values, room in zip(total[1:], left.tolist(), strict=True):
         check()
-        fits = values[one] + values[other] <= room
-        one, other = one[fits], other[fits]
-    for number in np.argsort(goal[one] + goal[other], kind="stable")[:2000].tolist():
-        match = np.concatenate([pairs[one[number]], pairs[other[number]]])
+        fits = values[first] + values[second] <= room
+        first, second = first[fits], second[fits]
+    for number in np.argsort(goal[first] + goal[second], kind="stable")[:2000].tolist():
+        match = np.concatenate([pairs[first[number]], pairs[second[number]]])
         match = match[match > 0]
         if len(set(changes.group[match].tolist())) == len(match):
             return np.asarray(match, dtype=np.int64)

@@ -21,7 +21,7 @@ from impq_opt.solvers.exact.scan import common_divisor
 from impq_opt.solvers.exact.tuning import Tuning
 from impq_opt.solvers.native.cores import closest, within
 from impq_opt.solvers.native.passes import LARGEST_PRICE, Pool, Total, values_at
-from impq_opt.solvers.native.program import Found
+from impq_opt.solvers.native.program import CoreResult
 from impq_opt.types import BoolArray, IntArray
 
 __all__ = ["Search", "statistics_of"]
@@ -181,14 +181,14 @@ class Search:
             whole = complete and count <= size + size // 2
             if whole and count > size:
                 rows, _ = closest(self.near.behind, limit, count)
-            found, core = self._solve_core(
+            result, core = self._solve_core(
                 rows, limit, self.states if whole else min(self.tuning.trial_states, self.states)
             )
             # Counting takes some hundred sorts: it is for what trial cores do not settle.
-            if (found.stop is Stop.STATE_LIMIT or size > self.tuning.first_core) and self._counted():
+            if (result.stop is Stop.STATE_LIMIT or size > self.tuning.first_core) and self._counted():
                 return
             if whole or self.stop is not Stop.COMPLETED:
-                self._finish(rows, limit, found, core)
+                self._finish(rows, limit, result, core)
                 return
             size *= self.tuning.growth
 
@@ -247,7 +247,7 @@ class Search:
 
     def _solve_core(
         self, rows: IntArray, limit: float, states: int, *, refine: bool = False
-    ) -> tuple[Found, RelativeCore]:
+    ) -> tuple[CoreResult, RelativeCore]:
         """Search the core of some groups, and take its answers if they are better."""
         part = self._core_of(rows, limit)
         better, most = self.better if self.best is not None else None, self.base.goal.capacity
@@ -256,37 +256,37 @@ class Search:
         core = self.model.core(
             part.places, part.pool, part.base, part.kept, self.base.slack, better, most, refine=refine
         )
-        found = search(core.core, states, self.control, self.tuning, refine=refine)
+        result = search(core.core, states, self.control, self.tuning, refine=refine)
         self.core_groups = len(rows)
-        self.looked += found.states
-        if found.stop in (Stop.TIME_LIMIT, Stop.MEMORY_LIMIT):
-            self.stop = found.stop
-        if found.columns is not None:
-            self._adopt(rows, found.columns, core.kept)
-        for _, columns in found.doubtful:
+        self.looked += result.states
+        if result.stop in (Stop.TIME_LIMIT, Stop.MEMORY_LIMIT):
+            self.stop = result.stop
+        if result.columns is not None:
+            self._adopt(rows, result.columns, core.kept)
+        for _, columns in result.doubtful:
             adopted = self._adopt(rows, columns, core.kept)
             if adopted and self.by_cost:
                 break
-        return found, core
+        return result, core
 
-    def _finish(self, rows: IntArray, limit: float, found: Found, core: RelativeCore) -> None:
+    def _finish(self, rows: IntArray, limit: float, result: CoreResult, core: RelativeCore) -> None:
         """Draw the conclusion from a search of the whole core."""
-        if found.stop is not Stop.COMPLETED:
-            self.stop = found.stop
+        if result.stop is not Stop.COMPLETED:
+            self.stop = result.stop
             return
-        if self._settled(found, core):
+        if self._settled(result, core):
             return
         # 64 bits cannot tell some assignments apart: keep them all, and compare them exactly.
         limit = min(limit, self._limit() + 1.0) if self.by_cost else min(limit, self.gap)
-        found, _ = self._solve_core(rows[self.near.behind[rows] <= limit], limit, self.states, refine=True)
-        if found.stop is Stop.COMPLETED:
+        result, _ = self._solve_core(rows[self.near.behind[rows] <= limit], limit, self.states, refine=True)
+        if result.stop is Stop.COMPLETED:
             self.proved = -self.better
         else:
-            self.stop = found.stop
+            self.stop = result.stop
 
-    def _settled(self, found: Found, core: RelativeCore) -> bool:
+    def _settled(self, result: CoreResult, core: RelativeCore) -> bool:
         """Set what a complete search proves, and return whether that closes the gap."""
-        least = found.doubtful[0][0] if found.doubtful else found.gain
+        least = result.doubtful[0][0] if result.doubtful else result.gain
         if least is None:
             self.proved = -self.better
             return True
