@@ -22,7 +22,7 @@ from impq_opt.instance.instance import Instance
 from impq_opt.instance.question import asked
 from impq_opt.judge.check_conflict import check_conflict
 from impq_opt.judge.checks import Check, Verdict, Verification
-from impq_opt.judge.recompute import broken_rule, cost_of, damage_of, disagreement
+from impq_opt.judge.recompute import Question, broken_rule, cost_of, damage_of, disagreement
 from impq_opt.judge.recount import Outcome, Recount, prove_bound
 from impq_opt.judge.statements import false_statements
 from impq_opt.problem.allocation import Allocation, Status, number
@@ -73,7 +73,7 @@ def verify(problem: Problem, allocation: Allocation, *, states: int = 1_000_000)
     checks += _limits_kept(problem if origin is None else origin, allocation)
     if origin is not None:
         checks += _loosened(origin, problem)
-    differs = disagreement(instance, allocation)
+    differs = disagreement(instance, Question.of(allocation))
     if differs:
         checks.append(
             Check("question", Verdict.WRONG, f"is not what was compiled of it: {differs}; please report this")

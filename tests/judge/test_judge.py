@@ -20,6 +20,7 @@ from impq_opt import Group, ImpqError, Problem, Status, solve, verify
 from impq_opt.costs import TableCost
 from impq_opt.instance import Instance
 from impq_opt.instance.question import make_instance
+from impq_opt.judge.checks import Verdict
 from impq_opt.judge.recompute import cost_of, damage_of
 from impq_opt.judge.recount import Outcome, prove_bound, prove_infeasible
 
@@ -468,3 +469,40 @@ def test_what_is_minimised_is_what_was_asked(goals: dict[str, Any], monkeypatch:
     other = "cost" if "budget" in goals else "damage"
     monkeypatch.setattr(Instance, "objectives", property(lambda instance: (getattr(instance, other),)))
     assert not verify(problem, lie).proved
+
+
+def _dearest_first(instance: Instance) -> Instance:
+    blocks = (_replaced(block, damage=np.asarray(block.damage)[:, ::-1]) for block in instance.blocks)
+    return _replaced(instance, blocks=tuple(blocks))
+
+
+# Which instances of parts of a question have the bug, and what is done to them.
+IN_PARTS: dict[str, tuple[Callable[[Instance], bool], Callable[[Instance], Instance]]] = {
+    "a budget alone": (lambda part: part.bound is None, lambda part: _with_base(part, 1 << 20)),
+    "the bound alone": (lambda part: not part.budgets, _dearest_first),
+    "both, without the objective": (
+        lambda part: "representational" in part.row.weights and bool(part.budgets),
+        lambda part: _replaced(part, budgets=tuple(map(_tighter, part.budgets))),
+    ),
+}
+
+
+@pytest.mark.parametrize("where", IN_PARTS)
+@pytest.mark.parametrize("budgets", [{"tab": 6}, {"peak-activation-memory": 16}], ids=["sum", "peak"])
+def test_a_bug_in_what_is_compiled_of_a_part_of_a_conflict_proves_nothing(
+    where: str, budgets: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole question is compiled right, so that only comparing the parts finds it."""
+    groups = [
+        Group(name, size=2, kind="activation", damage=(2.0, 0.5, 0.0), bits=(2, 4, 8), steps=(0, 1)) for name in "xy"
+    ]
+    tab = TableCost.from_array(np.array([[1, 3, 9]] * 2), name="tab")
+    problem = Problem.declare(groups, costs=(tab,), minimize="activation-memory", budgets=budgets)
+    truth = solve(problem, bound=1.0)
+    lie = _replaced(truth, status=Status.INFEASIBLE, choice=None, diagnosis=None)
+    assert {check.name: check.text for check in verify(problem, lie).checks}["status"].endswith("keeps every limit")
+    is_part, change = IN_PARTS[where]
+    plant(monkeypatch, "instance.compile", "compile_instance", lambda part: change(part) if is_part(part) else part)
+    checks = {check.name: check for check in verify(problem, lie).checks}
+    assert checks["status"].verdict is not Verdict.PROVED
+    assert checks["question"].verdict is Verdict.WRONG
