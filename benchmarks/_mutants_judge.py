@@ -175,7 +175,7 @@ JUDGE: tuple[Mutant, ...] = (
     Mutant("impq_opt/judge/extremes.py", "conflict", "limits that can just be met extremes are out of reach",
            "beyond = least > Fraction(prices[0])", "beyond = least >= Fraction(prices[0])",
            "roundings are taken off: where the limits can be met it is below what they allow, never level"),
-    Mutant("impq_opt/judge/together.py", "recount", "what is compiled of a part is not compared with the problem",
+    Mutant("impq_opt/judge/together.py", "planted", "what is compiled of a part is not compared with the problem",
            "        if differs:\n            raise", "        if False:\n            raise"),
     Mutant("impq_opt/judge/together.py", "conflict", "ties that are left out stay",
            "pins=pins, ties=ties, free_unmeasured", "pins=pins, free_unmeasured"),
