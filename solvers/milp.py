@@ -12,7 +12,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from impq_opt.instance.contract import Claim, Control, Solver
 from impq_opt.instance.instance import Instance
 from impq_opt.problem.allocation import Stop
-from impq_opt.solvers._model import build_model, multipliers
+from impq_opt.solvers._linear_model import build_model, multipliers
 
 __all__ = ["Milp", "feasible_by_tightening"]
 

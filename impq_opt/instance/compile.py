@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from impq_opt.exactness.sums import exact_int_sum, exact_sum, sum_rows_down
 from impq_opt.groups.damage import DamageTable, PowerLaw
+from impq_opt.instance.cost_row import CostRow
 from impq_opt.instance.coupling import Coupling, Places, couple
 from impq_opt.instance.instance import Block, Instance, RankOne, Row, TieBlock
-from impq_opt.instance.rows import CostRow
 from impq_opt.instance.ties import member_damages
 from impq_opt.problem.problem import Problem
 from impq_opt.types import IntArray

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from impq_opt.exactness.sums import exact_int_sum
-from impq_opt.instance.rows import CostRow
+from impq_opt.instance.cost_row import CostRow
 from impq_opt.problem.problem import Problem
 from impq_opt.types import IntArray
 

@@ -10,8 +10,8 @@ from impq_opt.costs import parse_quantity
 from impq_opt.errors import AllocationError, InputError, OptionError
 from impq_opt.groups.arrays import exact_bound
 from impq_opt.instance.compile import compile_instance
+from impq_opt.instance.cost_row import CostRow, budget_rows, cost_row
 from impq_opt.instance.instance import Instance
-from impq_opt.instance.rows import CostRow, budget_rows, cost_row
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problem.problem import Problem
 

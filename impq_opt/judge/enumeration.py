@@ -18,7 +18,7 @@ from impq_opt.judge.hubs import Hubs, Open, Part, Table, ToGo
 from impq_opt.judge.lines import Line
 from impq_opt.types import IntArray
 
-__all__ = ["Bound", "Enumeration", "TooMany"]
+__all__ = ["Bound", "Enumerator", "TooMany"]
 
 Key = tuple[int, ...]
 
@@ -91,7 +91,7 @@ class State:
     trail: Any
 
 
-class Enumeration:
+class Enumerator:
     """All combinations that can keep the lines: hub after hub, each with the parts that it completes.
 
     Parts whose hubs have one open column each come last, together with the groups that share nothing.

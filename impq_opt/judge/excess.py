@@ -19,14 +19,14 @@ from impq_opt.judge.hubs import Hubs, Part
 from impq_opt.judge.lines import Line, chunks, pair_rows, pair_tables
 from impq_opt.types import FloatArray, IntArray
 
-__all__ = ["Choice", "Core", "Pricing"]
+__all__ = ["Core", "OpenColumn", "Pricing"]
 
 
 _EPS, _TINY = 2.0**-53, 2.0**-1070
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class OpenColumn:
     """One open candidate of a group: its column, what it adds to each open line, and its excess over the least."""
 
     column: int
@@ -46,7 +46,7 @@ class Core:
     groups: IntArray
     columns: IntArray
     adds: tuple[int, ...]
-    choices: list[tuple[int, list[Choice]]]
+    choices: list[tuple[int, list[OpenColumn]]]
 
     @classmethod
     def joined(cls, cores: Sequence[Core]) -> Core:
@@ -69,7 +69,7 @@ class Core:
         return totals[::-1]
 
 
-def _spread(choices: list[Choice]) -> int:
+def _spread(choices: list[OpenColumn]) -> int:
     first = [choice.adds[0] for choice in choices if choice.adds]
     return max(first) - min(first) if first else 0
 
@@ -119,8 +119,8 @@ class Pricing:
         """
         best = np.empty(len(part.groups), dtype=np.int64)
         adds = [0] * len(held)
-        choices: list[tuple[int, list[Choice]]] = []
-        limit = _float_above(Fraction(room, self.scale))
+        choices: list[tuple[int, list[OpenColumn]]] = []
+        limit = _just_above(Fraction(room, self.scale))
         for at in chunks(len(part.groups)):
             rows, best[at] = self._best(part, columns, at)
             values = self._values(part, rows, at)
@@ -227,12 +227,12 @@ class Pricing:
         some: list[int],
         room: int,
         held: Sequence[int],
-    ) -> list[Choice]:
+    ) -> list[OpenColumn]:
         weighed = self._weighed(part, rows, row, at, some)
         least = min(weighed)
         added = [self._exact(part, rows, row, at, i, some) for i in held]
         return [
-            Choice(column, tuple(values[k] for values in added), weighed[k] - least)
+            OpenColumn(column, tuple(values[k] for values in added), weighed[k] - least)
             for k, column in enumerate(some)
             if weighed[k] - least <= room
         ]
@@ -252,7 +252,7 @@ class Pricing:
         return adds
 
 
-def _float_above(value: Fraction) -> float:
+def _just_above(value: Fraction) -> float:
     try:
         return math.nextafter(float(value), math.inf)
     except OverflowError:

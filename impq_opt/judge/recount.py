@@ -17,7 +17,7 @@ from fractions import Fraction
 import numpy as np
 
 from impq_opt.instance.instance import Instance
-from impq_opt.judge.enumeration import Bound, Enumeration, TooMany
+from impq_opt.judge.enumeration import Bound, Enumerator, TooMany
 from impq_opt.judge.hubs import Hubs, Open
 from impq_opt.judge.lines import Line, lines_of
 from impq_opt.judge.prices import searched
@@ -129,15 +129,15 @@ class _Branching:
         if any(len(some) < len(open_) for some, open_ in zip(excesses, bound.open, strict=True)):
             bound = Bound(self.instance, bound.lines, self.hubs, list(map(sorted, excesses)))
         several = [place for place, some in enumerate(excesses) if len(some) > 1]
-        enumeration = Enumeration(bound, min(left, _TRIED) if several else left)
+        enumerator = Enumerator(bound, min(left, _TRIED) if several else left)
         try:
-            return enumeration.result()
+            return enumerator.result()
         except TooMany:
             if not several:
                 raise
         finally:
-            self.looked += enumeration.looked
-            self.groups |= enumeration.groups
+            self.looked += enumerator.looked
+            self.groups |= enumerator.groups
         # The hub of which two columns are closest to each other is what the prices cannot decide.
         hub = min(several, key=lambda place: sorted(excesses[place].values())[1])
         for column in sorted(excesses[hub], key=lambda column: (excesses[hub][column], column)):

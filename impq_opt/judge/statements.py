@@ -28,7 +28,7 @@ def false_statements(allocation: Allocation) -> Iterator[tuple[str, str]]:
 
     Statements are those of ``allocation.stated``, true where the exact values of the allocation are.
     """
-    true = dict(_truths(allocation))
+    true = dict(_expected(allocation))
     for name, stated in allocation.stated.items():
         if name not in true:
             yield name, "is no statement of an answer"
@@ -36,7 +36,7 @@ def false_statements(allocation: Allocation) -> Iterator[tuple[str, str]]:
             yield name, f"states {_text(stated)}, is {_text(true[name])}"
 
 
-def _truths(allocation: Allocation) -> Iterator[tuple[str, Any]]:
+def _expected(allocation: Allocation) -> Iterator[tuple[str, Any]]:
     answered = allocation.choice is not None
     cost, damage = allocation.exact_cost, allocation.exact_damage
     objective = cost if allocation.minimizes == "cost" else damage

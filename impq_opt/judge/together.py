@@ -22,11 +22,11 @@ from impq_opt.costs.units import parse_quantity
 from impq_opt.errors import ImpqError
 from impq_opt.exactness.sums import ceil_float, exact_int_sum, exact_sum
 from impq_opt.instance.compile import compile_instance
+from impq_opt.instance.cost_row import CostRow, cost_row
 from impq_opt.instance.instance import Instance
-from impq_opt.instance.rows import CostRow, cost_row
+from impq_opt.judge.declared import Question, Weights, broken_rule, cost_of, damage_of, disagreement
 from impq_opt.judge.extremes import between, least_costly, least_damaging
 from impq_opt.judge.lines import lines_of
-from impq_opt.judge.recompute import Question, Weights, broken_rule, cost_of, damage_of, disagreement
 from impq_opt.judge.recount import Outcome, Recount, prove_bound
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problem.problem import Problem

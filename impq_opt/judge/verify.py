@@ -22,7 +22,7 @@ from impq_opt.instance.instance import Instance
 from impq_opt.instance.question import asked
 from impq_opt.judge.check_conflict import check_conflict
 from impq_opt.judge.checks import Check, Verdict, Verification
-from impq_opt.judge.recompute import Question, broken_rule, cost_of, damage_of, disagreement
+from impq_opt.judge.declared import Question, broken_rule, cost_of, damage_of, disagreement
 from impq_opt.judge.recount import Outcome, Recount, prove_bound
 from impq_opt.judge.statements import false_statements
 from impq_opt.problem.allocation import Allocation, Status, number

@@ -15,8 +15,8 @@ from functools import cached_property
 
 from impq_opt.exactness.sums import exact_sum
 from impq_opt.instance.compile import compile_instance
+from impq_opt.instance.cost_row import CostRow, cost_row
 from impq_opt.instance.instance import Instance, RankOne
-from impq_opt.instance.rows import CostRow, cost_row
 from impq_opt.problem.problem import Problem
 
 __all__ = ["BOUND", "Item", "Limit", "Parts", "smallest_conflict"]

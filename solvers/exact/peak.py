@@ -14,9 +14,9 @@ from fractions import Fraction
 
 from impq_opt.exactness.limits import ABOVE_ALL_DAMAGE
 from impq_opt.instance.contract import Claim, Control
+from impq_opt.instance.cost_row import cost_row
 from impq_opt.instance.instance import Block, Instance
 from impq_opt.instance.local import is_local
-from impq_opt.instance.rows import cost_row
 from impq_opt.problem.allocation import Enumeration, Stop
 from impq_opt.solvers.exact.small import enumerated
 from impq_opt.solvers.lagrange.dual import FEW_STEPS, dual_prices

@@ -12,7 +12,7 @@ import numpy as np
 from impq_opt.exactness.sums import float_of, of_units, reported_as_low
 from impq_opt.instance.contract import Claim, Control
 from impq_opt.problem.allocation import Enumeration, Stop
-from impq_opt.solvers.exact.cardinality import Pairs, pairs_of, pairs_under_budget
+from impq_opt.solvers.exact.cardinality import Trades, trades_of, trades_under_budget
 from impq_opt.solvers.exact.core import search
 from impq_opt.solvers.exact.fill import fill
 from impq_opt.solvers.exact.model import RelativeCore
@@ -216,24 +216,24 @@ class Search:
         """Return whether counting the groups that pay proves the best answer, and set the bound that it gives."""
         if not self.tuning.counting or self.best is None or self.near.threshold != math.inf:
             return False
-        if self.instance.ties or self._pairs is None:
+        if self.instance.ties or self._trades is None:
             return False
-        pairs, base, quantum = self._pairs
+        trades, base, quantum = self._trades
         best = (self.base.goal.objective(self.near.taken) - self.better - base) // quantum
-        if pairs.bound(best) < best:
+        if trades.bound(best) < best:
             return False
         self.proved = -self.better
         return True
 
     @cached_property
-    def _pairs(self) -> tuple[Pairs, int, int] | None:
-        """The pool as pairs, and how their costs add up to its objective: a base, and what one is worth."""
+    def _trades(self) -> tuple[Trades, int, int] | None:
+        """The pool as trades, and how their costs add up to its objective: a base, and what one is worth."""
         # Groups with nothing to choose are in no pool: what they cost and damage is no matter of it.
         capacity = self.base.slack + self.base.goal.used(self.near.taken)
         if not self.by_cost:
-            return pairs_under_budget(self.near.pool, capacity)
-        pairs = pairs_of(self.near.pool, capacity)
-        return None if pairs is None else (pairs, 0, 1)
+            return trades_under_budget(self.near.pool, capacity)
+        trades = trades_of(self.near.pool, capacity)
+        return None if trades is None else (trades, 0, 1)
 
     @property
     def _worthless(self) -> bool:

@@ -21,7 +21,7 @@ from impq_opt.costs import TableCost
 from impq_opt.instance import Instance
 from impq_opt.instance.question import make_instance
 from impq_opt.judge.checks import Verdict
-from impq_opt.judge.recompute import cost_of, damage_of
+from impq_opt.judge.declared import cost_of, damage_of
 from impq_opt.judge.recount import Outcome, prove_bound, prove_infeasible
 
 # -- against every assignment ----------------------------------------------------------------------------------------
@@ -301,7 +301,7 @@ PLANTED: list[tuple[str, str, Callable[[Any], Any]]] = [
     ("instance.settle", "settle", lambda rest: _with_base(rest, 7)),
     ("instance.compile", "compile_instance", lambda instance: _with_base(instance, 5)),
     ("instance.blocks", "Block.tables", _dearer),
-    ("instance.rows", "CostRow.total", lambda total: total - 11),
+    ("instance.cost_row", "CostRow.total", lambda total: total - 11),
     ("instance.coupling", "Coupling.dense", _doubled),
     ("instance.coupling", "Coupling.at", _doubled),
     ("exactness.sums", "exact_sum", lambda total: total * Fraction(3, 4)),
@@ -323,11 +323,11 @@ PLANTED: list[tuple[str, str, Callable[[Any], Any]]] = [
     ("instance.coupling", "couple", lambda found: (found[0], found[1], found[2] + 7)),
     ("instance.coupling", "couple", lambda found: (found[0], _fewer_pairs(found[1]), found[2])),
     ("instance.coupling", "couple", lambda found: (_steeper(found[0]), *found[1:])),
-    ("instance.rows", "CostRow.chosen", lambda row: row + 9),
-    ("instance.rows", "CostRow.dense", lambda rows: rows[:, ::-1]),
-    ("instance.rows", "CostRow.levels", _doubled),
-    ("instance.rows", "budget_rows", lambda rows: [(name, _steeper(row)) for name, row in rows]),
-    ("instance.rows", "budget_rows", lambda rows: []),
+    ("instance.cost_row", "CostRow.chosen", lambda row: row + 9),
+    ("instance.cost_row", "CostRow.dense", lambda rows: rows[:, ::-1]),
+    ("instance.cost_row", "CostRow.levels", _doubled),
+    ("instance.cost_row", "budget_rows", lambda rows: [(name, _steeper(row)) for name, row in rows]),
+    ("instance.cost_row", "budget_rows", lambda rows: []),
     ("groups.candidates", "Candidates.bits", lambda bits: bits + 1),
     ("groups.candidates", "Candidates.counts", lambda counts: np.maximum(counts - 5, 1)),
     ("groups.damage", "PowerLaw.scale", _doubled),

@@ -16,7 +16,7 @@ from impq_opt import Group, Problem
 from impq_opt.costs import LookupCost, TableCost
 from impq_opt.instance import Instance
 from impq_opt.instance.question import make_instance
-from impq_opt.judge.recompute import Question
+from impq_opt.judge.declared import Question
 from impq_opt.judge.recount import Outcome, prove_bound, prove_infeasible
 from impq_opt.judge.together import Case
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from impq_opt.types import FloatArray, IntArray
 
-__all__ = ["exchange"]
+__all__ = ["swap"]
 
 
 # Changes of each kind (equal in the objective and in the whole sums) that are tried, and in all.
@@ -27,7 +27,7 @@ _SUMS = 1 << 22
 _PAIRS, _MATCHES = 12_000, 2_000_000
 
 
-def exchange(
+def swap(
     tables: Sequence[FloatArray],
     reduced: FloatArray,
     choice: IntArray,
