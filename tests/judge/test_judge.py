@@ -186,7 +186,7 @@ def test_tied_formats_of_one_width_are_told_apart(pinned: bool) -> None:
 # All that the judge may share with whoever solves: names, numbers, the declared problem, the instance of a question.
 SHARED = {"text", "errors", "types", "registry", "exactness", "documents", "groups", "costs", "problem"}
 OF_INSTANCE = {
-    f"instance.{part}" for part in ("instance", "blocks", "row", "rows", "ties", "coupling", "compile", "question")
+    f"instance.{part}" for part in ("instance", "blocks", "row", "cost_row", "ties", "coupling", "compile", "question")
 }
 
 
