@@ -1,8 +1,8 @@
 """Costs that couple and budgets that compete: this project against linearised HiGHS, in one run.
 
 Every time of this project is that of a whole ``solve``, checking included, with the problem already built. HiGHS gets
-the tightest linear form of the products (solvers/_model.py), rows scaled by their limits, a gap of 0, and is timed
-without building the model. It looks at its time limit between long steps, so where it may take long it runs in a
+the tightest linear form of the products (solvers/_linear_model.py), rows scaled by their limits, a gap of 0, and is
+timed without building the model. It looks at its time limit between long steps, so where it may take long it runs in a
 process that is ended at the limit; a time-out counts as its limit. MobileNetV1's sizes, operations and graph are the
 network's; its sensitivities come from the stated generator (problems/mobilenet.py), a seed each.
 """
@@ -29,7 +29,7 @@ from impq_opt.insight.cost_at import cost_at
 from impq_opt.instance.question import make_instance
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problems.mobilenet import mobilenet_v1
-from impq_opt.solvers._model import LinearModel, build_model
+from impq_opt.solvers._linear_model import LinearModel, build_model
 
 SEEDS = range(10)
 

@@ -72,8 +72,8 @@ class Exhaustive(Solver):
             control.check()
         if instance.pairs is not None:
             pairs = instance.pairs
-            for one, other, table in zip(pairs.left.tolist(), pairs.right.tolist(), pairs.dense(), strict=True):
-                cost += table[self._column(widths, one), self._column(widths, other)]
+            for left, right, table in zip(pairs.left.tolist(), pairs.right.tolist(), pairs.dense(), strict=True):
+                cost += table[self._column(widths, left), self._column(widths, right)]
                 control.check()
         if instance.peaks:
             cost = np.max([self._step(widths, step) for step in instance.peaks], axis=0)

@@ -14,7 +14,7 @@ from impq_opt.errors import MissingPackageError, OptionError
 from impq_opt.instance.contract import Claim, Control, Solver
 from impq_opt.instance.instance import Instance
 from impq_opt.problem.allocation import Stop
-from impq_opt.solvers._model import build_model
+from impq_opt.solvers._linear_model import build_model
 from impq_opt.solvers.milp import feasible_by_tightening
 
 __all__ = ["Ilp"]

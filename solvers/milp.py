@@ -12,7 +12,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from impq_opt.instance.contract import Claim, Control, Solver
 from impq_opt.instance.instance import Instance
 from impq_opt.problem.allocation import Stop
-from impq_opt.solvers._model import build_model, multipliers
+from impq_opt.solvers._linear_model import build_model, multipliers
 
 __all__ = ["Milp", "feasible_by_tightening"]
 
@@ -43,16 +43,16 @@ class Milp(Solver):
             options = {"mip_rel_gap": 0.0}
             if math.isfinite(control.deadline):
                 options["time_limit"] = max(control.remaining, 0.01)
-            found = milp(
+            result = milp(
                 model.objective,
                 constraints=limits,
                 bounds=Bounds(0, 1),
                 integrality=model.integrality,
                 options=options,
             )
-            reported = None if found.mip_dual_bound is None else found.mip_dual_bound * model.objective_scale
-            choice = None if found.x is None else model.choice(found.x)
-            return choice, Stop.TIME_LIMIT if found.status == 1 else Stop.COMPLETED, reported
+            reported = None if result.mip_dual_bound is None else result.mip_dual_bound * model.objective_scale
+            choice = None if result.x is None else model.choice(result.x)
+            return choice, Stop.TIME_LIMIT if result.status == 1 else Stop.COMPLETED, reported
 
         return feasible_by_tightening(instance, control, once)
 

@@ -185,7 +185,7 @@ def _stopped(allocation: Allocation) -> str:
 
 
 def _budget(allocation: Allocation, name: str, limit: Fraction) -> str:
-    from impq_opt.instance.rows import budget_rows, cost_row
+    from impq_opt.instance.cost_row import budget_rows, cost_row
 
     problem = allocation.problem
     if name == "+".join(allocation.cost_weights):

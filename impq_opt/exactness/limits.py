@@ -1,7 +1,7 @@
 """How large numbers may be, in one place: what the arithmetic of the solvers relies on.
 
 Costs are int64. The sum over all groups of a row's largest costs, signs left out, stays below :data:`LARGEST_TOTAL`:
-terms and rows are checked when they are made (``costs.terms``, ``instance.rows``), and what is made of a row later
+terms and rows are checked when they are made (``costs.terms``, ``instance.cost_row``), and what is made of a row later
 (ties merged, clusters joined, groups settled) has the same sums. From that follow, for any set of groups,
 
 * a cost is below 2**61, a difference of two costs of a group below 2**62;

@@ -21,7 +21,7 @@ __all__ = [
     "ROWS_A_THREAD",
     "Dyadic",
     "Recount",
-    "exact_sum",
+    "dyadic_sum",
     "least_on_lines",
     "library",
     "recount",
@@ -91,7 +91,7 @@ def thread_count(rows: int) -> int:
     return min(most, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
-def exact_sum(values: FloatArray, most: int = MOST_ROWS) -> Dyadic:
+def dyadic_sum(values: FloatArray, most: int = MOST_ROWS) -> Dyadic:
     """Return the exact sum of finite float64 values of any shape as (integer, exponent): integer * 2**exponent.
 
     The exponent is at least -1074. Compiled sums of more than ``most`` terms could overflow.

@@ -44,12 +44,12 @@ _ONE = 1 << UNIT_BITS
 
 def exact_sum(values: FloatArray) -> Fraction:
     """Return the exact sum of finite float64 values, of any shape, as a fraction."""
-    return dyadic(*native.exact_sum(values))
+    return dyadic(*native.dyadic_sum(values))
 
 
 def exact_units(values: FloatArray) -> int:
     """Return the exact sum of finite float64 values, of any shape, in units of 2**-1074."""
-    return dyadic_units(*native.exact_sum(values))
+    return dyadic_units(*native.dyadic_sum(values))
 
 
 def dyadic_units(integer: int, exponent: int) -> int:

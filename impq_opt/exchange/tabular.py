@@ -22,7 +22,7 @@ from impq_opt.groups.arrays import KIND_NAMES, allowed_tables
 from impq_opt.groups.candidates import Candidates, gather_sets
 from impq_opt.groups.damage import DamageTable, PowerLaw
 from impq_opt.groups.names import GroupNames
-from impq_opt.instance.rows import cost_row
+from impq_opt.instance.cost_row import cost_row
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problem.problem import Problem
 from impq_opt.text import csv_text, csv_value

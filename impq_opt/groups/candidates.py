@@ -134,9 +134,9 @@ class Candidates(Held):
     def columns(self, bits: npt.NDArray[np.float64]) -> IntArray:
         """Return the column (G,) of the candidate of each precision (G,), -1 where not exactly one has it."""
         columns = np.full(len(bits), -1, dtype=np.int64)
-        for number, one in enumerate(self.sets):
+        for number, precisions in enumerate(self.sets):
             members = self.members(number, len(bits))
-            match = bits[members, None] == np.array(one)
+            match = bits[members, None] == np.array(precisions)
             columns[members] = np.where(match.sum(axis=1) == 1, match.argmax(axis=1), -1)
         return columns
 

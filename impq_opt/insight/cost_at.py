@@ -12,7 +12,7 @@ from impq_opt.costs import LookupCost, TableCost
 from impq_opt.errors import OptionError
 from impq_opt.groups.candidates import Candidates
 from impq_opt.groups.damage import PowerLaw
-from impq_opt.instance.rows import CostRow, budget_rows
+from impq_opt.instance.cost_row import CostRow, budget_rows
 from impq_opt.problem.problem import Problem
 
 __all__ = ["cost_at", "uniform_bits"]

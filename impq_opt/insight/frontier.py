@@ -17,8 +17,8 @@ from impq_opt.groups.arrays import exact_bound
 from impq_opt.groups.held import Held, held
 from impq_opt.instance.compile import compile_instance
 from impq_opt.instance.contract import Control, clock, listening
+from impq_opt.instance.cost_row import cost_row
 from impq_opt.instance.instance import Instance
-from impq_opt.instance.rows import cost_row
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problem.problem import Problem
 from impq_opt.solve import answer_prepared

@@ -147,7 +147,7 @@ class Priced:
     def place_of(self, group: int) -> tuple[int | None, str]:
         """Return the free group that stands for ``group``, and what holds it."""
         problem = self.instance.problem
-        tie = next((one for one in problem.ties if group in one), ())
+        tie = next((members for members in problem.ties if group in members), ())
         others = [problem.names[g] for g in tie if g != group]
         held = f"tied with {', '.join(others[:5])}{' and more' if len(others) > 5 else ''}" if others else ""
         first = tie[0] if tie else group

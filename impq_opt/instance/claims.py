@@ -45,7 +45,7 @@ def checked(claim: object, name: str) -> Claim:
             raise SolverError(f"solver {name!r} claimed a {field} that is none: {_brief(getattr(claim, field))}")
     bound = claim.lower_bound
     try:
-        statistics = _plain(claim.statistics, _DEEPEST)
+        statistics = _in_json(claim.statistics, _DEEPEST)
     except ValueError as error:
         raise SolverError(f"solver {name!r} gave statistics that {error}") from None
     return Claim(
@@ -84,7 +84,7 @@ def _counts(enumeration: object) -> bool:
     )
 
 
-def _plain(value: Any, depth: int) -> Any:
+def _in_json(value: Any, depth: int) -> Any:
     """Return ``value`` in JSON's own types; what has none is written as text."""
     if value is None or type(value) in (bool, float) or (type(value) is int and abs(value) < 1 << 63):
         return value
@@ -96,8 +96,8 @@ def _plain(value: Any, depth: int) -> Any:
         if len(value) > _MOST:
             raise ValueError(f"hold more than {_MOST} values")
         if isinstance(value, Mapping):
-            return {_text(key): _plain(one, depth - 1) for key, one in value.items()}
-        return [_plain(one, depth - 1) for one in value]
+            return {_text(key): _in_json(item, depth - 1) for key, item in value.items()}
+        return [_in_json(item, depth - 1) for item in value]
     plain = value is None or isinstance(value, (bool, float)) or (isinstance(value, int) and abs(value) < 1 << 63)
     return value if plain else _text(value)
 

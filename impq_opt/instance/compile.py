@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from impq_opt.exactness.sums import exact_int_sum, exact_sum, sum_rows_down
 from impq_opt.groups.damage import DamageTable, PowerLaw
+from impq_opt.instance.cost_row import CostRow
 from impq_opt.instance.coupling import Coupling, Places, couple
 from impq_opt.instance.instance import Block, Instance, RankOne, Row, TieBlock
-from impq_opt.instance.rows import CostRow
 from impq_opt.instance.ties import member_damages
 from impq_opt.problem.problem import Problem
 from impq_opt.types import IntArray
@@ -151,7 +151,9 @@ def _reduce(problem: Problem, listed: bool) -> tuple[IntArray, npt.NDArray[np.bo
         pinned = [g for g in tie if g in problem.pins]
         if pinned:
             (which,) = (
-                one for one, column in problem.candidates.tied(pinned[0]).items() if column == problem.pins[pinned[0]]
+                shared
+                for shared, column in problem.candidates.tied(pinned[0]).items()
+                if column == problem.pins[pinned[0]]
             )
             for group in tie:
                 fixed[group], is_free[group] = problem.candidates.tied(group)[which], False

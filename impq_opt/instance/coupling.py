@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from impq_opt.exactness.sums import exact_int_sum
-from impq_opt.instance.rows import CostRow
+from impq_opt.instance.cost_row import CostRow
 from impq_opt.problem.problem import Problem
 from impq_opt.types import IntArray
 
@@ -86,8 +86,8 @@ def couple(problem: Problem, row: CostRow, places: Places) -> tuple[CostRow, Cou
     fold = _Fold(problem, row, places)
     if row.pairs is not None:
         fold.products(row.pairs.left, row.pairs.right, row.pairs.coefficient)
-    for one in row.lookups:
-        fold.tables(one.left, one.right, one.values)
+    for lookup in row.lookups:
+        fold.tables(lookup.left, lookup.right, lookup.values)
     return fold.result()
 
 
@@ -103,21 +103,21 @@ class _Fold:
 
     def _split(self, left: IntArray, right: IntArray) -> tuple[IntArray, IntArray, dict[str, IntArray]]:
         """Return the free groups at both ends, and the edges by what becomes of them."""
-        one, other = self.places.free[left], self.places.free[right]
+        free_left, free_right = self.places.free[left], self.places.free[right]
         kinds = {
-            "constant": (one < 0) & (other < 0),
-            "left": (one >= 0) & (other < 0),
-            "right": (one < 0) & (other >= 0),
-            "diagonal": (one >= 0) & (one == other),
-            "pair": (one >= 0) & (other >= 0) & (one != other),
+            "constant": (free_left < 0) & (free_right < 0),
+            "left": (free_left >= 0) & (free_right < 0),
+            "right": (free_left < 0) & (free_right >= 0),
+            "diagonal": (free_left >= 0) & (free_left == free_right),
+            "pair": (free_left >= 0) & (free_right >= 0) & (free_left != free_right),
         }
-        return one, other, {name: np.flatnonzero(mask) for name, mask in kinds.items()}
+        return free_left, free_right, {name: np.flatnonzero(mask) for name, mask in kinds.items()}
 
     def products(self, left: IntArray, right: IntArray, coefficient: IntArray) -> None:
         if self.places.every_one and (left != right).all():
             self.edges.append((left, right, coefficient, None))
             return
-        one, other, kinds = self._split(left, right)
+        free_left, free_right, kinds = self._split(left, right)
         pinned = self.levels[np.arange(len(self.levels)), self.places.fixed]
         inside = kinds["constant"]
         self.constant += exact_int_sum(coefficient[inside] * pinned[left[inside]] * pinned[right[inside]])
@@ -128,10 +128,10 @@ class _Fold:
         if len(inside):
             self._add(left[inside], coefficient[inside, None] * self.levels[left[inside]] ** 2)
         inside = kinds["pair"]
-        self.edges.append((one[inside], other[inside], coefficient[inside], None))
+        self.edges.append((free_left[inside], free_right[inside], coefficient[inside], None))
 
     def tables(self, left: IntArray, right: IntArray, values: IntArray) -> None:
-        one, other, kinds = self._split(left, right)
+        free_left, free_right, kinds = self._split(left, right)
         fixed = self.places.fixed
         inside = kinds["constant"]
         self.constant += exact_int_sum(values[inside, fixed[left[inside]], fixed[right[inside]]])
@@ -142,7 +142,7 @@ class _Fold:
         columns = self._columns()
         for edge in kinds["diagonal"].tolist():
             first, second = int(left[edge]), int(right[edge])
-            width = int(self.places.widths[one[edge]])
+            width = int(self.places.widths[free_left[edge]])
             mine, its = columns[first, :width], columns[second, :width]
             row = np.zeros((1, values.shape[1]), dtype=np.int64)
             row[0, mine] = values[edge, mine, its]
@@ -150,7 +150,7 @@ class _Fold:
         inside = kinds["pair"]
         a, b = columns[left[inside]], columns[right[inside]]
         table = values[inside[:, None, None], a[:, :, None], b[:, None, :]]
-        self.edges.append((one[inside], other[inside], None, table))
+        self.edges.append((free_left[inside], free_right[inside], None, table))
 
     def _columns(self) -> IntArray:
         if self.places.columns is not None:
@@ -211,12 +211,12 @@ class _Fold:
             return Coupling(*ends, levels, coefficient)
         tables = np.zeros((len(keys), width, width), dtype=np.int64)
         start = 0
-        for one, other, times, given in self.edges:
-            stop = start + len(one)
+        for edge_left, edge_right, times, given in self.edges:
+            stop = start + len(edge_left)
             values = given
             if values is None:
                 assert times is not None
-                values = times[:, None, None] * levels[one][:, :, None] * levels[other][:, None, :]
+                values = times[:, None, None] * levels[edge_left][:, :, None] * levels[edge_right][:, None, :]
             values = values[:, :width, :width]
             flipped = swap[start:stop, None, None]
             np.add.at(tables, place[start:stop], np.where(flipped, values.transpose(0, 2, 1), values))

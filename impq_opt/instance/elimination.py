@@ -77,15 +77,15 @@ def _parts(bucket: list[Factor]) -> list[Factor]:
     return parts
 
 
-def _join(one: Factor, other: Factor) -> Factor | None:
-    scope = one[0] + tuple(v for v in other[0] if v not in one[0])
-    shape = dict(zip(one[0], one[1].shape, strict=True)) | dict(zip(other[0], other[1].shape, strict=True))
+def _join(first: Factor, second: Factor) -> Factor | None:
+    scope = first[0] + tuple(v for v in second[0] if v not in first[0])
+    shape = dict(zip(first[0], first[1].shape, strict=True)) | dict(zip(second[0], second[1].shape, strict=True))
     size = 1
     for variable in scope:
         size *= shape[variable]
-    if size > _LARGEST and len(scope) > max(len(one[0]), len(other[0])):
+    if size > _LARGEST and len(scope) > max(len(first[0]), len(second[0])):
         return None
-    return scope, _spread(one, scope) + _spread(other, scope)
+    return scope, _spread(first, scope) + _spread(second, scope)
 
 
 def _spread(factor: Factor, scope: tuple[int, ...]) -> npt.NDArray[Any]:

@@ -60,10 +60,10 @@ def least_damage(instance: Instance, groups: IntArray) -> IntArray | None:
         # Python's whole numbers: no sum rounds. Columns past the last candidate are none.
         factors.append(((group,), np.array([*values, *[largest] * (width - len(values))], dtype=object)))
     factors += [_penalty(limit, largest) for limit in limits]
-    least, found, exact = least_sum(factors)
+    least, columns, exact = least_sum(factors)
     if least >= largest:
         return None
-    choice[limited] = [found[group] for group in limited.tolist()]
+    choice[limited] = [columns[group] for group in limited.tolist()]
     return choice[groups] if exact else groups[:0]
 
 

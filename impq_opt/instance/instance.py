@@ -17,9 +17,9 @@ import numpy as np
 
 from impq_opt.exactness.sums import exact_sum, float_units
 from impq_opt.instance.blocks import Block, RankOne, Tables
+from impq_opt.instance.cost_row import CostRow
 from impq_opt.instance.coupling import Coupling
 from impq_opt.instance.row import Row, Value
-from impq_opt.instance.rows import CostRow
 from impq_opt.instance.ties import TieBlock, member_damages
 from impq_opt.problem.problem import Problem
 from impq_opt.types import FloatArray, IntArray

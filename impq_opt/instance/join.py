@@ -25,8 +25,10 @@ def components(instance: Instance) -> list[IntArray]:
 
     An array (T, m) for each size m, groups in order.
     """
-    couplings = [one for one in (instance.pairs, *(b.pairs for b in instance.budgets)) if one is not None]
-    ends = [(one.left, one.right) for one in couplings]
+    couplings = [
+        coupling for coupling in (instance.pairs, *(b.pairs for b in instance.budgets)) if coupling is not None
+    ]
+    ends = [(coupling.left, coupling.right) for coupling in couplings]
     ends += [(limit.groups[:-1], limit.groups[1:]) for limit in local_limits(instance)]
     if not ends:
         return []
@@ -113,8 +115,8 @@ def _of_one_kind(instance: Instance, tied: _Tied, clusters: Sequence[IntArray]) 
             yield groups
             continue
         _, number = np.unique(kind, axis=0, return_inverse=True)
-        for one in range(int(number.max()) + 1):
-            yield groups[number.reshape(-1) == one]
+        for label in range(int(number.max()) + 1):
+            yield groups[number.reshape(-1) == label]
 
 
 @lru_cache(maxsize=64)
@@ -183,12 +185,12 @@ class _Tied:
 
     def left(self, joined: npt.NDArray[np.bool_], place: IntArray) -> list[TieBlock]:
         """Return the ties whose groups are not joined, at their new places."""
-        found = []
+        blocks = []
         for tie in self.instance.ties:
             stays = ~joined[tie.groups]
             if stays.any():
-                found.append(TieBlock(place[tie.groups[stays]], tie.members[stays], tie.columns))
-        return found
+                blocks.append(TieBlock(place[tie.groups[stays]], tie.members[stays], tie.columns))
+        return blocks
 
     def join(self, groups: IntArray, columns: IntArray, at: IntArray) -> TieBlock:
         """Return what lifts joined groups: every group of the problem behind them, with its column per combination."""

@@ -10,8 +10,8 @@ from impq_opt.costs import parse_quantity
 from impq_opt.errors import AllocationError, InputError, OptionError
 from impq_opt.groups.arrays import exact_bound
 from impq_opt.instance.compile import compile_instance
+from impq_opt.instance.cost_row import CostRow, budget_rows, cost_row
 from impq_opt.instance.instance import Instance
-from impq_opt.instance.rows import CostRow, budget_rows, cost_row
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problem.problem import Problem
 
@@ -63,7 +63,9 @@ def make_instance(
         else:
             raise OptionError("needs a bound or a budget", where="solve", hint="for example bound=0.01")
     rows = [
-        (name, one, _quanta(one, most)) for term, most in limits.items() for name, one in budget_rows(problem, term)
+        (name, limited, _quanta(limited, most))
+        for term, most in limits.items()
+        for name, limited in budget_rows(problem, term)
     ]
     return compile_instance(problem, cost=row, bound=exact, limit=limit, budgets=rows)
 

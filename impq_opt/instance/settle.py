@@ -76,13 +76,13 @@ def _settled_row(
     added = exact_int_sum(table[groups, column[groups]])
     if pairs is None:
         return table[rest], None, added
-    one, other = settled[pairs.left], settled[pairs.right]
-    both = np.flatnonzero(one & other)
+    left_settled, right_settled = settled[pairs.left], settled[pairs.right]
+    both = np.flatnonzero(left_settled & right_settled)
     added += exact_int_sum(pairs.at(column)[both]) if len(both) else 0
     whole = table.copy()
     for edges, free, held, turned in (
-        (np.flatnonzero(one & ~other), pairs.right, pairs.left, False),
-        (np.flatnonzero(other & ~one), pairs.left, pairs.right, True),
+        (np.flatnonzero(left_settled & ~right_settled), pairs.right, pairs.left, False),
+        (np.flatnonzero(right_settled & ~left_settled), pairs.left, pairs.right, True),
     ):
         if len(edges) == 0:
             continue
@@ -99,7 +99,7 @@ def _settled_row(
             whole[free[edges]] += values
         else:
             np.add.at(whole, free[edges], values)
-    inside = np.flatnonzero(~one & ~other)
+    inside = np.flatnonzero(~left_settled & ~right_settled)
     if len(inside) == 0:
         return whole[rest], None, added
     place = np.full(len(table), -1)

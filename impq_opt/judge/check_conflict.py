@@ -12,7 +12,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from impq_opt.exactness.sums import ceil_float, nearest_float
-from impq_opt.judge.together import BOUND, Case, Decision, Item, Verdict
+from impq_opt.judge.together import BOUND, Case, Decision, Item, MiscompiledError, Verdict
 from impq_opt.problem.allocation import Allocation, Diagnosis
 from impq_opt.problem.problem import Problem
 
@@ -46,8 +46,14 @@ def check_conflict(problem: Problem, allocation: Allocation, states: int = 1_000
     list of Finding
         The first is about the status: whether nothing is feasible under all limits, pins and ties.
     """
-    case = Case.of(problem, allocation, states)
-    diagnosis = allocation.diagnosis
+    try:
+        return _findings(Case.of(problem, allocation, states), allocation.diagnosis)
+    except MiscompiledError as error:
+        text = f"is in part not what was compiled of it: {error}; please report this"
+        return [_status(Decision(None)), Finding("question", "wrong", text)]
+
+
+def _findings(case: Case, diagnosis: Diagnosis | None) -> list[Finding]:
     if diagnosis is None:
         return [_status(case.decide(frozenset(case.items)))]
     wrong = list(_misstated(case, diagnosis) if diagnosis.conflict else _without_conflict(case, diagnosis))
@@ -56,12 +62,12 @@ def check_conflict(problem: Problem, allocation: Allocation, states: int = 1_000
     return _check(case, diagnosis)
 
 
-def _status(found: Decision) -> Finding:
-    if found.feasible is None:
+def _status(decision: Decision) -> Finding:
+    if decision.feasible is None:
         return Finding("status", "claimed", "infeasible is claimed by the solver, not proved again here")
-    if found.feasible:
+    if decision.feasible:
         return Finding("status", "wrong", "infeasible, and there is an answer that keeps every limit")
-    return Finding("status", "proved", f"infeasible: {found.how}")
+    return Finding("status", "proved", f"infeasible: {decision.how}")
 
 
 def _check(case: Case, diagnosis: Diagnosis) -> list[Finding]:
@@ -89,10 +95,10 @@ def _check(case: Case, diagnosis: Diagnosis) -> list[Finding]:
 def _each_needed(case: Case, diagnosis: Diagnosis) -> Finding:
     open_ = []
     for item in diagnosis.conflict:
-        found = case.decide(frozenset(diagnosis.conflict) - {item})
-        if found.feasible is False:
+        decision = case.decide(frozenset(diagnosis.conflict) - {item})
+        if decision.feasible is False:
             return Finding("each is needed", "wrong", f"without {case.name(item)} the others still cannot be met")
-        if found.feasible is None:
+        if decision.feasible is None:
             open_.append(case.name(item))
     if open_:
         text = f"that without {open_[0]} there is an answer is claimed by the solver, not shown again here"
@@ -166,8 +172,14 @@ def _finite(diagnosis: Diagnosis) -> bool:
 
 
 def _subject(case: Case, diagnosis: Diagnosis) -> Item:
-    """Return the limit that a diagnosis is about."""
-    return BOUND if diagnosis.limit == "damage" and BOUND in case.items else ("budget", diagnosis.limit)
+    """Return the limit that a diagnosis is about; of the bound and a budget on a cost called damage the one it says."""
+    budget = ("budget", diagnosis.limit)
+    meant = [item for item in ((BOUND, budget) if diagnosis.limit == "damage" else (budget,)) if item in case.items]
+    return max(
+        meant,
+        key=lambda item: (item in diagnosis.conflict, ceil_float(case.most(item)) == diagnosis.allowed),
+        default=budget,
+    )
 
 
 def _standing_for(stated: float, subject: Item, towards: float) -> tuple[Fraction, Fraction]:

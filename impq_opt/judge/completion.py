@@ -60,7 +60,7 @@ class Completion:
 def _hull(points: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     """Return the lower convex hull of (first, second), from the least of the second line to the least of the first."""
     hull: list[tuple[int, int]] = []
-    for point in sorted(points, key=lambda one: (one[1], one[0])):
+    for point in sorted(points, key=lambda pair: (pair[1], pair[0])):
         if hull and point[0] >= hull[-1][0]:
             continue  # costs as much and needs more
         while len(hull) > 1 and _above(hull[-2], hull[-1], point):
@@ -69,6 +69,6 @@ def _hull(points: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     return hull
 
 
-def _above(one: tuple[int, int], middle: tuple[int, int], other: tuple[int, int]) -> bool:
+def _above(before: tuple[int, int], middle: tuple[int, int], after: tuple[int, int]) -> bool:
     """Return whether ``middle`` lies on or above the line between its neighbours."""
-    return (middle[0] - one[0]) * (other[1] - one[1]) >= (other[0] - one[0]) * (middle[1] - one[1])
+    return (middle[0] - before[0]) * (after[1] - before[1]) >= (after[0] - before[0]) * (middle[1] - before[1])

@@ -18,7 +18,7 @@ from impq_opt.judge.hubs import Hubs, Open, Part, Table, ToGo
 from impq_opt.judge.lines import Line
 from impq_opt.types import IntArray
 
-__all__ = ["Bound", "Enumeration", "TooMany"]
+__all__ = ["Bound", "Enumerator", "TooMany"]
 
 Key = tuple[int, ...]
 
@@ -72,13 +72,13 @@ class Bound:
 
         By column, in parts of ``1 / scale``.
         """
-        found = {}
+        by_column = {}
         for k, column in enumerate(self.open[place]):
             held = [table.only(place, k) for table in self.tables]
             excess = ToGo(held, len(self.open)).least - self.to_go.least
             if excess <= self.most - self.least:
-                found[column] = excess
-        return found
+                by_column[column] = excess
+        return by_column
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class State:
     trail: Any
 
 
-class Enumeration:
+class Enumerator:
     """All combinations that can keep the lines: hub after hub, each with the parts that it completes.
 
     Parts whose hubs have one open column each come last, together with the groups that share nothing.
@@ -127,10 +127,10 @@ class Enumeration:
 
     def _rest(self, last: Core) -> list[list[int]]:
         """Return, for each hub, what is added to the open lines at least after it and the parts that it completes."""
-        hubs, found = self.hubs, []
-        total = [one + more for one, more in zip(last.adds, last.least()[0], strict=True)]
+        hubs, to_come = self.hubs, []
+        total = [added + more for added, more in zip(last.adds, last.least()[0], strict=True)]
         for place in reversed(range(len(hubs.groups))):
-            found.append(list(total))
+            to_come.append(list(total))
             for at, (i, line) in enumerate(zip(self.open, self.lines, strict=True)):
                 total[at] += min(line.at(int(hubs.groups[place]), self.bound.open[place]))
                 for (_, other), pairs in hubs.pairs.items():
@@ -139,7 +139,7 @@ class Enumeration:
                 for part in hubs.completed(place):
                     if not self._settled(part):
                         total[at] += self._least(part, i)
-        return found[::-1]
+        return to_come[::-1]
 
     def _least(self, part: Part, i: int) -> int:
         total = self.bound.lines[i].least(part.groups)
@@ -164,13 +164,13 @@ class Enumeration:
                     held = tuple(map(int.__add__, state.open, adds))
                     trail = (state.trail, int(hubs.groups[place]), column)
                     grown.setdefault(key, []).append(State(key, held, state.priced + weighs, trail))
-        kept = [scope.index(one) for one in hubs.frontier(place)]
+        kept = [scope.index(hub) for hub in hubs.frontier(place)]
         narrowed: dict[Key, list[State]] = {}
         for key, some in grown.items():
-            columns = {one: open_[one][k] for one, k in zip(scope, key, strict=True)}
+            columns = {hub: open_[hub][k] for hub, k in zip(scope, key, strict=True)}
             for part in hubs.completed(place):
                 if not self._settled(part):
-                    core = self._core(part, tuple(columns[one] for one in part.places))
+                    core = self._core(part, tuple(columns[hub] for hub in part.places))
                     some = self._with_core(some, core, steps[key][1], rest)  # noqa: PLW2901
             less = tuple(key[i] for i in kept)
             left = (replace(state, key=less) for state in some if self._fits(state.open, rest))
@@ -180,7 +180,7 @@ class Enumeration:
     def _step(self, place: int, key: dict[int, int]) -> tuple[int, int, list[int]]:
         """Return what a hub weighs with all that it completes, what is to come, and what it adds to the open lines."""
         weighs = sum(table.at(key) for table in self.bound.tables if table.scope[-1] == place)
-        columns = {one: self.bound.open[one][k] for one, k in key.items()}
+        columns = {hub: self.bound.open[hub][k] for hub, k in key.items()}
         group, column = int(self.hubs.groups[place]), columns[place]
         adds = {i: line.at(group, [column])[0] for i, line in zip(self.open, self.lines, strict=True)}
         for ends in self.hubs.pairs:
@@ -245,7 +245,7 @@ class Enumeration:
             raise TooMany
 
     def _fits(self, held: Sequence[int], rest: Sequence[int]) -> bool:
-        return all(one + more <= most for one, more, most in zip(held, rest, self.limits, strict=True))
+        return all(so_far + more <= most for so_far, more, most in zip(held, rest, self.limits, strict=True))
 
     def _assignment(self, state: State) -> IntArray:
         """Return the choice (size,) that a state stands for."""

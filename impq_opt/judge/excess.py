@@ -19,14 +19,14 @@ from impq_opt.judge.hubs import Hubs, Part
 from impq_opt.judge.lines import Line, chunks, pair_rows, pair_tables
 from impq_opt.types import FloatArray, IntArray
 
-__all__ = ["Choice", "Core", "Pricing"]
+__all__ = ["Core", "OpenColumn", "Pricing"]
 
 
 _EPS, _TINY = 2.0**-53, 2.0**-1070
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class OpenColumn:
     """One open candidate of a group: its column, what it adds to each open line, and its excess over the least."""
 
     column: int
@@ -46,27 +46,30 @@ class Core:
     groups: IntArray
     columns: IntArray
     adds: tuple[int, ...]
-    choices: list[tuple[int, list[Choice]]]
+    choices: list[tuple[int, list[OpenColumn]]]
 
     @classmethod
     def joined(cls, cores: Sequence[Core]) -> Core:
         """Return the core of all groups of several."""
         adds = tuple(map(sum, zip(*(core.adds for core in cores), strict=True)))
-        choices = sorted((one for core in cores for one in core.choices), key=lambda one: -_spread(one[1]))
+        choices = sorted(
+            (open_group for core in cores for open_group in core.choices),
+            key=lambda open_group: -_spread(open_group[1]),
+        )
         groups, columns = (np.concatenate([getattr(core, name) for core in cores]) for name in ("groups", "columns"))
         return cls(groups, columns, adds, choices)
 
     def least(self) -> list[tuple[int, ...]]:
         """Return what the open groups add to each open line at least: all of them, all but the first, and so on."""
         total = (0,) * len(self.adds)
-        found = [total]
+        totals = [total]
         for _, some in reversed(self.choices):
-            total = tuple(one + min(choice.adds[i] for choice in some) for i, one in enumerate(total))
-            found.append(total)
-        return found[::-1]
+            total = tuple(added + min(choice.adds[i] for choice in some) for i, added in enumerate(total))
+            totals.append(total)
+        return totals[::-1]
 
 
-def _spread(choices: list[Choice]) -> int:
+def _spread(choices: list[OpenColumn]) -> int:
     first = [choice.adds[0] for choice in choices if choice.adds]
     return max(first) - min(first) if first else 0
 
@@ -94,12 +97,12 @@ class Pricing:
 
     def between_adds(self, ends: tuple[int, int], columns: tuple[int, ...]) -> list[tuple[int, int]]:
         """Return what the pairs of two hubs add, by line, in the line's unit."""
-        found = []
+        adds = []
         for i, edge in self.hubs.pairs[ends]:
             pairs, line = self.lines[i].pairs, self.lines[i]
             assert pairs is not None
-            found.append((i, int(pair_tables(pairs, np.array([edge]))[0][columns]) * line.unit))
-        return found
+            adds.append((i, int(pair_tables(pairs, np.array([edge]))[0][columns]) * line.unit))
+        return adds
 
     def least(self, part: Part, columns: tuple[int, ...]) -> int:
         """Return the least that a part weighs under hubs at ``columns``, exactly."""
@@ -116,8 +119,8 @@ class Pricing:
         """
         best = np.empty(len(part.groups), dtype=np.int64)
         adds = [0] * len(held)
-        choices: list[tuple[int, list[Choice]]] = []
-        limit = _float_above(Fraction(room, self.scale))
+        choices: list[tuple[int, list[OpenColumn]]] = []
+        limit = _just_above(Fraction(room, self.scale))
         for at in chunks(len(part.groups)):
             rows, best[at] = self._best(part, columns, at)
             values = self._values(part, rows, at)
@@ -130,21 +133,21 @@ class Pricing:
                 return None
             single = np.ones(len(values), dtype=bool)
             for row in several.tolist():
-                found = self._choices(part, rows, row, at, np.flatnonzero(near[row]).tolist(), room, held)
-                if len(found) > 1:
+                open_choices = self._choices(part, rows, row, at, np.flatnonzero(near[row]).tolist(), room, held)
+                if len(open_choices) > 1:
                     single[row] = False
-                    choices.append((int(part.groups[at.start + row]), found))
+                    choices.append((int(part.groups[at.start + row]), open_choices))
             alone = np.flatnonzero(single)
             more = self._adds(part, [r[alone] for r in rows], best[at][alone], at, alone)
             adds = [total + more[i] for total, i in zip(adds, held, strict=True)]
-        choices.sort(key=lambda one: -_spread(one[1]))
+        choices.sort(key=lambda open_group: -_spread(open_group[1]))
         return Core(part.groups, best, tuple(adds), choices)
 
     # -- tables of a stretch of a part ---------------------------------------------------------------------------
 
     def _rows(self, part: Part, columns: tuple[int, ...], at: slice) -> list[npt.NDArray[Any]]:
         """Return each line's entries (n, K) of some groups of a part, their pairs with the hubs added."""
-        groups, found = part.groups[at], []
+        groups, by_line = part.groups[at], []
         for i, line in enumerate(self.lines):
             rows = line.rows(groups)
             for place, column in zip(part.places, columns, strict=True):
@@ -152,8 +155,8 @@ class Pricing:
                 if edges is not None and line.pairs is not None and len(line.pairs):
                     more = pair_rows(line.pairs, edges[at], groups, int(self.hubs.groups[place]), column)
                     rows = rows + more[:, : rows.shape[1]]
-            found.append(rows)
-        return found
+            by_line.append(rows)
+        return by_line
 
     def _values(self, part: Part, rows: list[npt.NDArray[Any]], at: slice) -> FloatArray:
         """Return the priced entries (n, K) in floats, each line's smallest taken out; inf past a group's width."""
@@ -175,8 +178,8 @@ class Pricing:
         """
         roundings = 8 + 8 * len(self.lines) + 2 * max(line.members for line in self.lines)
         with np.errstate(over="ignore"):
-            found: FloatArray = roundings * _EPS * values + _TINY
-        return found
+            margin: FloatArray = roundings * _EPS * values + _TINY
+        return margin
 
     def _unclear(self, values: FloatArray, part: Part, at: slice) -> npt.NDArray[np.bool_]:
         """Return the entries of rows where a float overflowed, so that all of them have to be looked at."""
@@ -212,7 +215,7 @@ class Pricing:
         for i, weight in enumerate(self.weights):
             if weight:
                 values = self._exact(part, rows, row, at, i, some)
-                total = [one + weight * value for one, value in zip(total, values, strict=True)]
+                total = [so_far + weight * value for so_far, value in zip(total, values, strict=True)]
         return total
 
     def _choices(
@@ -224,12 +227,12 @@ class Pricing:
         some: list[int],
         room: int,
         held: Sequence[int],
-    ) -> list[Choice]:
+    ) -> list[OpenColumn]:
         weighed = self._weighed(part, rows, row, at, some)
         least = min(weighed)
         added = [self._exact(part, rows, row, at, i, some) for i in held]
         return [
-            Choice(column, tuple(values[k] for values in added), weighed[k] - least)
+            OpenColumn(column, tuple(values[k] for values in added), weighed[k] - least)
             for k, column in enumerate(some)
             if weighed[k] - least <= room
         ]
@@ -240,16 +243,16 @@ class Pricing:
         """Return what rows at ``columns`` add to each line, in its unit, exactly."""
         groups = part.groups[at] if some is None else part.groups[at][some]
         places = np.arange(len(columns))
-        found = []
+        adds = []
         for line, table in zip(self.lines, rows, strict=True):
             if table.dtype.kind == "f":
-                found.append(line.total(groups, columns))  # ties are exact there
+                adds.append(line.total(groups, columns))  # ties are exact there
             else:
-                found.append(line.whole(table[places, columns]))
-        return found
+                adds.append(line.whole(table[places, columns]))
+        return adds
 
 
-def _float_above(value: Fraction) -> float:
+def _just_above(value: Fraction) -> float:
     try:
         return math.nextafter(float(value), math.inf)
     except OverflowError:

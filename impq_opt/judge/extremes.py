@@ -54,12 +54,12 @@ def least_damaging(part: Instance) -> IntArray:
     return choice
 
 
-def between(one: Line, other: Line) -> Iterator[tuple[IntArray, bool]]:
-    """Yield choices (size,) of least ``one + multiplier * other``, and whether that is above what the limits allow.
+def between(first: Line, second: Line) -> Iterator[tuple[IntArray, bool]]:
+    """Yield choices (size,) of least ``first + multiplier * second``, and whether that is above what the limits allow.
 
-    The multiplier grows while the choice has too much of ``other`` and shrinks otherwise. The lines have no pairs.
+    The multiplier grows while the choice has too much of ``second`` and shrinks otherwise. The lines have no pairs.
     """
-    every, lines = np.arange(len(one.widths)), (one, other)
+    every, lines = np.arange(len(first.widths)), (first, second)
     above = [_above_least(line, every) for line in lines]
     rooms = [Fraction(line.limit - line.base - line.least(every), line.unit) for line in lines]
     scale = [max(float(table.max(initial=0.0)), 1e-300) for table in above]

@@ -90,7 +90,7 @@ class Hubs:
     def frontier(self, place: int) -> tuple[int, ...]:
         """Return the hubs up to ``place`` that matter to what comes after it."""
         later = itertools.chain.from_iterable(scope for scope in self.scopes if scope[-1] > place)
-        return tuple(sorted({one for one in later if one <= place}))
+        return tuple(sorted({hub for hub in later if hub <= place}))
 
     def completed(self, place: int) -> list[Part]:
         """Return the parts whose last hub is at ``place``."""
@@ -140,7 +140,7 @@ def _cover(is_hub: npt.NDArray[np.bool_], left: IntArray, right: IntArray) -> No
 def _parts(lines: Sequence[Line], place: IntArray) -> list[Part]:
     """Return the groups that are no hubs by the hubs that they share pairs with; those that share none come last."""
     neighbours: dict[int, set[int]] = {}
-    found: dict[tuple[int, int, int], int] = {}  # line, group, hub -> pair
+    edge_of: dict[tuple[int, int, int], int] = {}  # line, group, hub -> pair
     for i, line in enumerate(lines):
         if line.pairs is None:
             continue
@@ -149,7 +149,7 @@ def _parts(lines: Sequence[Line], place: IntArray) -> list[Part]:
             ends = zip(inside.tolist(), spoke[inside].tolist(), place[hub[inside]].tolist(), strict=True)
             for edge, group, at in ends:
                 neighbours.setdefault(group, set()).add(at)
-                found[i, group, at] = edge
+                edge_of[i, group, at] = edge
     by_set: dict[tuple[int, ...], list[int]] = {}
     for group, some in neighbours.items():
         by_set.setdefault(tuple(sorted(some)), []).append(group)
@@ -157,7 +157,7 @@ def _parts(lines: Sequence[Line], place: IntArray) -> list[Part]:
     for places, groups in by_set.items():
         members = sorted(groups)
         edges = {
-            (i, at): np.array([found.get((i, group, at), -1) for group in members], dtype=np.int64)
+            (i, at): np.array([edge_of.get((i, group, at), -1) for group in members], dtype=np.int64)
             for i, line in enumerate(lines)
             if line.pairs is not None
             for at in places
@@ -169,14 +169,15 @@ def _parts(lines: Sequence[Line], place: IntArray) -> list[Part]:
 
 
 def _hub_pairs(lines: Sequence[Line], place: IntArray) -> dict[tuple[int, int], list[tuple[int, int]]]:
-    found: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    pairs: dict[tuple[int, int], list[tuple[int, int]]] = {}
     for i, line in enumerate(lines):
         if line.pairs is None:
             continue
-        one, other = place[line.pairs.left], place[line.pairs.right]  # hubs are in the order of groups, as pairs are
-        for edge in np.flatnonzero((one >= 0) & (other >= 0)).tolist():
-            found.setdefault((int(one[edge]), int(other[edge])), []).append((i, edge))
-    return found
+        # Hubs are in the order of groups, as pairs are.
+        left_hub, right_hub = place[line.pairs.left], place[line.pairs.right]
+        for edge in np.flatnonzero((left_hub >= 0) & (right_hub >= 0)).tolist():
+            pairs.setdefault((int(left_hub[edge]), int(right_hub[edge])), []).append((i, edge))
+    return pairs
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,9 +194,9 @@ class Table:
     def filled(cls, scope: tuple[int, ...], open_: Open, value: Callable[[tuple[int, ...]], int]) -> Table:
         """Return the table of ``value`` at every combination of open columns, which alone it has."""
         chosen = [open_[place] for place in scope]
-        values = np.empty([len(one) for one in chosen], dtype=object)
-        for place in itertools.product(*(range(len(one)) for one in chosen)):
-            values[place] = value(tuple(one[k] for one, k in zip(chosen, place, strict=True)))
+        values = np.empty([len(columns) for columns in chosen], dtype=object)
+        for place in itertools.product(*(range(len(columns)) for columns in chosen)):
+            values[place] = value(tuple(columns[k] for columns, k in zip(chosen, place, strict=True)))
         return cls(scope, values)
 
     def at(self, columns: dict[int, int]) -> int:
@@ -209,8 +210,8 @@ class Table:
     def joined(self, other: Table) -> Table | None:
         """Return the sum of both; None where it would be too large."""
         scope = tuple(sorted({*self.scope, *other.scope}))
-        found = np.broadcast_shapes(self._spread(scope).shape, other._spread(scope).shape)
-        if math.prod(found) > max(_LARGEST, self.values.size, other.values.size):
+        shape = np.broadcast_shapes(self._spread(scope).shape, other._spread(scope).shape)
+        if math.prod(shape) > max(_LARGEST, self.values.size, other.values.size):
             return None
         return Table(scope, self._spread(scope) + other._spread(scope))
 
@@ -254,7 +255,7 @@ class ToGo:
 
 def _merged(bucket: list[Table]) -> list[Table]:
     parts: list[Table] = []
-    for table in sorted(bucket, key=lambda one: -one.values.size):
+    for table in sorted(bucket, key=lambda each: -each.values.size):
         for place, part in enumerate(parts):
             joined = part.joined(table)
             if joined is not None:

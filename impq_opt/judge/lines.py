@@ -68,8 +68,8 @@ class Line:
         """Return the exact sum of table entries in ``1 / unit``."""
         if values.dtype.kind == "i":
             return exact_int_sum(values) * self.unit
-        found = exact_sum(values)
-        return found.numerator * (self.unit // found.denominator)
+        exact = exact_sum(values)
+        return exact.numerator * (self.unit // exact.denominator)
 
     def at(self, group: int, columns: list[int]) -> list[int]:
         """Return the exact entries of a group at ``columns``, pairs left out, in ``1 / unit``."""
@@ -242,12 +242,12 @@ def _with_tied(rows: Rows, tied: Mapping[int, list[Fraction]]) -> Rows:
         rounded[group] = [min(nearest_float(value), most) for value in values]
 
     def read(groups: IntArray) -> npt.NDArray[Any]:
-        found = rows(groups).copy()
+        table = rows(groups).copy()
         for place, group in enumerate(groups.tolist()):
             if group in rounded:
-                values = rounded[group][: found.shape[1]]
-                found[place, : len(values)] = values
-        return found
+                values = rounded[group][: table.shape[1]]
+                table[place, : len(values)] = values
+        return table
 
     return read
 

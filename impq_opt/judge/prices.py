@@ -29,12 +29,12 @@ def searched(lines: Sequence[Line], room: Callable[[list[Line]], Fraction]) -> l
         return _at(lines, _descent(given, 0, _FINE, lines, room)[1])
     first = [0] if given[0] > 0 else range(len(lines))
     starts = [[given[i] or _scale(line) if i == base else 0.0 for i, line in enumerate(lines)] for base in first]
-    found = []
+    descents = []
     for base, start in zip(first, starts, strict=True):
-        found.append(_descent(start, base, (*_COARSE, *_FINE), lines, room))
-        if found[-1][0] < 0:
+        descents.append(_descent(start, base, (*_COARSE, *_FINE), lines, room))
+        if descents[-1][0] < 0:
             break
-    return _at(lines, min(found, key=lambda one: one[0])[1])
+    return _at(lines, min(descents, key=lambda descent: descent[0])[1])
 
 
 def _descent(
@@ -52,11 +52,11 @@ def _descent(
                 while least >= 0 and left > 0:
                     price = prices[place] * way or _scale(lines[place]) * 2.0**-24
                     tried = [*prices[:place], price, *prices[place + 1 :]]
-                    found = room(_at(lines, tried)) if 0 < price < math.inf else least
+                    reached = room(_at(lines, tried)) if 0 < price < math.inf else least
                     left -= 1
-                    if found >= least:
+                    if reached >= least:
                         break
-                    prices, least = tried, found
+                    prices, least = tried, reached
     return least, prices
 
 

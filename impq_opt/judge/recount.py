@@ -17,7 +17,7 @@ from fractions import Fraction
 import numpy as np
 
 from impq_opt.instance.instance import Instance
-from impq_opt.judge.enumeration import Bound, Enumeration, TooMany
+from impq_opt.judge.enumeration import Bound, Enumerator, TooMany
 from impq_opt.judge.hubs import Hubs, Open
 from impq_opt.judge.lines import Line, lines_of
 from impq_opt.judge.prices import searched
@@ -112,8 +112,8 @@ class _Branching:
 
     def _priced(self, lines: Sequence[Line], open_: Open) -> Bound:
         """Return the bound at prices that leave little room; those of ``lines`` are where the search begins."""
-        found = searched(lines, lambda priced: Bound(self.instance, priced, self.hubs, open_).room)
-        return Bound(self.instance, found, self.hubs, open_)
+        best = searched(lines, lambda priced: Bound(self.instance, priced, self.hubs, open_).room)
+        return Bound(self.instance, best, self.hubs, open_)
 
     def _visit(self, bound: Bound) -> IntArray | None:
         """Return an assignment that keeps all lines, or None where there is none."""
@@ -129,21 +129,21 @@ class _Branching:
         if any(len(some) < len(open_) for some, open_ in zip(excesses, bound.open, strict=True)):
             bound = Bound(self.instance, bound.lines, self.hubs, list(map(sorted, excesses)))
         several = [place for place, some in enumerate(excesses) if len(some) > 1]
-        enumeration = Enumeration(bound, min(left, _TRIED) if several else left)
+        enumerator = Enumerator(bound, min(left, _TRIED) if several else left)
         try:
-            return enumeration.result()
+            return enumerator.result()
         except TooMany:
             if not several:
                 raise
         finally:
-            self.looked += enumeration.looked
-            self.groups |= enumeration.groups
+            self.looked += enumerator.looked
+            self.groups |= enumerator.groups
         # The hub of which two columns are closest to each other is what the prices cannot decide.
         hub = min(several, key=lambda place: sorted(excesses[place].values())[1])
         for column in sorted(excesses[hub], key=lambda column: (excesses[hub][column], column)):
             open_ = [[column] if p == hub else sorted(some) for p, some in enumerate(excesses)]
             case = self._priced(bound.lines, open_)
-            found = None if case.room < 0 else self._visit(case)
-            if found is not None:
-                return found
+            assignment = None if case.room < 0 else self._visit(case)
+            if assignment is not None:
+                return assignment
         return None

@@ -99,7 +99,7 @@ def from_arrays(doc: dict[str, Any], arrays: dict[str, Any]) -> list[dict[str, A
 
 def safetensors(data: bytes) -> dict[str, Any]:
     (length,) = struct.unpack("<Q", data[:8])  # then a JSON header, then numbers in little-endian order
-    found = {}
+    arrays = {}
     for name, head in json.loads(data[8 : 8 + length]).items():
         if name != "__metadata__":
             start, end = (8 + length + offset for offset in head["data_offsets"])
@@ -107,8 +107,8 @@ def safetensors(data: bytes) -> dict[str, Any]:
             flat = list(struct.unpack(f"<{(end - start) // struct.calcsize('<' + code)}{code}", data[start:end]))
             for side in reversed(head["shape"][1:]):
                 flat = [flat[i : i + side] for i in range(0, len(flat), side)]
-            found[name] = flat
-    return found
+            arrays[name] = flat
+    return arrays
 
 
 # -- costs: what each group costs by candidate, and (group, group, coefficient) for products of two precisions --------
@@ -116,7 +116,7 @@ def safetensors(data: bytes) -> dict[str, Any]:
 
 def cost(name: str, doc: dict[str, Any], groups: list[dict[str, Any]]) -> tuple[list[list[Fraction]], list[Any]]:
     pairs: list[Any] = []
-    declared = {one["name"]: one for one in doc.get("costs", [])}
+    declared = {term["name"]: term for term in doc.get("costs", [])}
     if name in declared and "csv" not in declared[name]:
         quantum = declared[name].get("quantum")  # without one, numbers of the unit are read as decimals
         return [[exact(quantum) * c if quantum else decimal(c) for c in g["costs"][name]] for g in groups], pairs
@@ -162,15 +162,15 @@ def units_of(
     for tie in tied:
         joined = frozenset().union(*(unit[place] for place in tie))
         unit |= dict.fromkeys(joined, joined)
-    found = []
+    units = []
     for members in dict.fromkeys(unit.values()):
         order, options = tuple(sorted(members)), []
         for k in groups[min(members)]["open"]:
             wanted = called(groups[min(members)], k)
             columns = [next((c for c in groups[m]["open"] if called(groups[m], c) == wanted), None) for m in order]
             options += [(k, *columns[1:])] if None not in columns else []
-        found.append((order, options))
-    return found
+        units.append((order, options))
+    return units
 
 
 def least(priced: tuple[list[list[Fraction]], list[Any]], units: list[Any], groups: list[dict[str, Any]]) -> Fraction:

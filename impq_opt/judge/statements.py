@@ -28,7 +28,7 @@ def false_statements(allocation: Allocation) -> Iterator[tuple[str, str]]:
 
     Statements are those of ``allocation.stated``, true where the exact values of the allocation are.
     """
-    true = dict(_truths(allocation))
+    true = dict(_expected(allocation))
     for name, stated in allocation.stated.items():
         if name not in true:
             yield name, "is no statement of an answer"
@@ -36,24 +36,24 @@ def false_statements(allocation: Allocation) -> Iterator[tuple[str, str]]:
             yield name, f"states {_text(stated)}, is {_text(true[name])}"
 
 
-def _truths(allocation: Allocation) -> Iterator[tuple[str, Any]]:
-    found = allocation.choice is not None
+def _expected(allocation: Allocation) -> Iterator[tuple[str, Any]]:
+    answered = allocation.choice is not None
     cost, damage = allocation.exact_cost, allocation.exact_damage
     objective = cost if allocation.minimizes == "cost" else damage
     below = allocation.exact_lower_bound
-    yield "objective", objective if found else None
-    yield "cost", cost if found else None
-    yield "damage", damage if found else None
+    yield "objective", objective if answered else None
+    yield "cost", cost if answered else None
+    yield "damage", damage if answered else None
     yield "lower_bound", below
     yield "bound", allocation.bound
-    yield "gap", _gap(objective if found else None, below, allocation.status.value == "optimal")
-    effective = _effective(allocation.problem, allocation.bits, 0) if found else None
+    yield "gap", _gap(objective if answered else None, below, allocation.status.value == "optimal")
+    effective = _effective(allocation.problem, allocation.bits, 0) if answered else None
     yield "weight bits", effective
-    yield "activation bits", _effective(allocation.problem, allocation.bits, 1) if found else None
+    yield "activation bits", _effective(allocation.problem, allocation.bits, 1) if answered else None
     yield "compression_ratio", 16 / effective if effective else None
-    yield from _whole(allocation.problem, allocation.bits if found else None)
-    yield "unknown", tuple(allocation.problem.names[g] for g in allocation.unknown.tolist()) if found else ()
-    if found:
+    yield from _whole(allocation.problem, allocation.bits if answered else None)
+    yield "unknown", tuple(allocation.problem.names[g] for g in allocation.unknown.tolist()) if answered else ()
+    if answered:
         yield "bits", dict(zip(allocation.problem.names, allocation.bits.tolist(), strict=True))
 
 

@@ -22,7 +22,7 @@ from impq_opt.instance.instance import Instance
 from impq_opt.instance.question import asked
 from impq_opt.judge.check_conflict import check_conflict
 from impq_opt.judge.checks import Check, Verdict, Verification
-from impq_opt.judge.recompute import broken_rule, cost_of, damage_of, disagreement
+from impq_opt.judge.declared import Question, broken_rule, cost_of, damage_of, disagreement
 from impq_opt.judge.recount import Outcome, Recount, prove_bound
 from impq_opt.judge.statements import false_statements
 from impq_opt.problem.allocation import Allocation, Status, number
@@ -73,14 +73,14 @@ def verify(problem: Problem, allocation: Allocation, *, states: int = 1_000_000)
     checks += _limits_kept(problem if origin is None else origin, allocation)
     if origin is not None:
         checks += _loosened(origin, problem)
-    differs = disagreement(instance, allocation)
+    differs = disagreement(instance, Question.of(allocation))
     if differs:
         checks.append(
             Check("question", Verdict.WRONG, f"is not what was compiled of it: {differs}; please report this")
         )
-    found, broken = _choice_checks(instance, problem, allocation)
-    bound_checks, lower = _bound_checks(instance, allocation, found, states)
-    if found is not None or allocation.choice is None:  # of no choice nothing can be said
+    recomputed, broken = _choice_checks(instance, problem, allocation)
+    bound_checks, lower = _bound_checks(instance, allocation, recomputed, states)
+    if recomputed is not None or allocation.choice is None:  # of no choice nothing can be said
         broken += _statement_checks(allocation)
     checks += [*broken, *bound_checks, _how(allocation)]
     return Verification(tuple(checks), -math.inf if differs else lower)
@@ -141,14 +141,14 @@ def _loosened(origin: Problem, revised: Problem) -> Iterator[Check]:
 
 def _damage_at(revised: Problem, origin: Problem, choice: IntArray) -> npt.NDArray[np.float64]:
     """Return the damage (G,) in ``revised`` of candidates (G,) of ``origin``; inf where they are none any more."""
-    found = np.full(len(choice), np.inf)
+    damage = np.full(len(choice), np.inf)
     bits = origin.candidates.bits(choice)
     for number_, members in _by_set(revised):
         some = revised.candidates.sets[number_]
         for column, width in enumerate(some):
             inside = members[bits[members] == width]
-            found[inside] = revised.damage.at(inside, some)[:, column]
-    return found
+            damage[inside] = revised.damage.at(inside, some)[:, column]
+    return damage
 
 
 def _by_set(problem: Problem) -> Iterator[tuple[int, IntArray]]:
@@ -159,7 +159,9 @@ def _by_set(problem: Problem) -> Iterator[tuple[int, IntArray]]:
 # -- the choice ------------------------------------------------------------------------------------------------------
 
 
-def _choice_checks(instance: Instance, problem: Problem, allocation: Allocation) -> tuple[_Found | None, list[Check]]:
+def _choice_checks(
+    instance: Instance, problem: Problem, allocation: Allocation
+) -> tuple[_Recomputed | None, list[Check]]:
     """Return what the choice costs and damages where it is one, and the checks of it."""
     if allocation.choice is None:
         return None, []
@@ -173,25 +175,25 @@ def _choice_checks(instance: Instance, problem: Problem, allocation: Allocation)
     broken = broken_rule(problem, choice)
     if broken:
         return None, [Check("pins and ties", Verdict.WRONG, broken)]
-    found = _Found.of(instance, allocation, choice)
+    recomputed = _Recomputed.of(instance, allocation, choice)
     checks = []
     if problem.pins or problem.ties:
         kept = [f"{len(which)} {what}" for which, what in ((problem.pins, "pins"), (problem.ties, "ties")) if which]
         checks.append(Check("pins and ties", Verdict.PROVED, f"{' and '.join(kept)} kept"))
-    checks.append(_equal("cost", found.cost, allocation.exact_cost))
-    checks += _damage_checks(problem, allocation, found)
-    return found, checks
+    checks.append(_equal("cost", recomputed.cost, allocation.exact_cost))
+    checks += _damage_checks(problem, allocation, recomputed)
+    return recomputed, checks
 
 
-def _damage_checks(problem: Problem, allocation: Allocation, found: _Found) -> Iterator[Check]:
+def _damage_checks(problem: Problem, allocation: Allocation, recomputed: _Recomputed) -> Iterator[Check]:
     """Yield the checks of the damage and of the limits; a sum that lacks groups is a claim, and so is its bound."""
-    damage, unknown = _equal("damage", found.damage, allocation.exact_damage), allocation.unknown
+    damage, unknown = _equal("damage", recomputed.damage, allocation.exact_damage), allocation.unknown
     lacks = f"no damage is known of {few(problem.names, unknown)}"
     if len(unknown) and damage.verdict is Verdict.PROVED:
         damage = Check("damage", Verdict.CLAIMED, f"{damage.text} from what is declared, and {lacks}")
     yield damage
-    if not found.feasible:
-        yield Check("limits", Verdict.WRONG, f"breaks its {' and its '.join(found.broken)}")
+    if not recomputed.feasible:
+        yield Check("limits", Verdict.WRONG, f"breaks its {' and its '.join(recomputed.broken)}")
     elif len(unknown) and allocation.bound is not None:
         yield Check("limits", Verdict.CLAIMED, f"every limit is kept by what is declared, and {lacks}")
     else:
@@ -199,7 +201,7 @@ def _damage_checks(problem: Problem, allocation: Allocation, found: _Found) -> I
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Recomputed:
     """What a choice costs, in the cost's unit, and damages, exactly; and which limits it breaks."""
 
     cost: Fraction
@@ -207,7 +209,7 @@ class _Found:
     broken: tuple[str, ...]
 
     @classmethod
-    def of(cls, instance: Instance, allocation: Allocation, choice: IntArray) -> _Found:
+    def of(cls, instance: Instance, allocation: Allocation, choice: IntArray) -> _Recomputed:
         problem, weights = instance.problem, allocation.cost_weights
         cost, damage = cost_of(problem, weights, choice), damage_of(problem, choice)
         broken = ["bound"] if allocation.bound is not None and damage > allocation.bound else []
@@ -223,11 +225,11 @@ class _Found:
         return not self.broken
 
 
-def _equal(name: str, found: Fraction, stated: Fraction | None) -> Check:
-    if found == stated:
-        return Check(name, Verdict.PROVED, f"{nearest_float(found):.15g}, recomputed exactly")
+def _equal(name: str, recomputed: Fraction, stated: Fraction | None) -> Check:
+    if recomputed == stated:
+        return Check(name, Verdict.PROVED, f"{nearest_float(recomputed):.15g}, recomputed exactly")
     text = "nothing" if stated is None else f"{nearest_float(stated):.15g}"
-    return Check(name, Verdict.WRONG, f"is {nearest_float(found):.15g}, stated is {text}")
+    return Check(name, Verdict.WRONG, f"is {nearest_float(recomputed):.15g}, stated is {text}")
 
 
 def _statement_checks(allocation: Allocation) -> Iterator[Check]:
@@ -263,7 +265,7 @@ def _how(allocation: Allocation) -> Check:
 
 
 def _bound_checks(
-    instance: Instance, allocation: Allocation, found: _Found | None, states: int
+    instance: Instance, allocation: Allocation, recomputed: _Recomputed | None, states: int
 ) -> tuple[list[Check], Fraction | float]:
     checks: list[Check] = []
     given = dict(allocation.certificate.multipliers) if allocation.certificate else {}
@@ -297,7 +299,7 @@ def _bound_checks(
         checks.append(_bound_check(name, Fraction(claimed), recount, instance))
         if recount.outcome is Outcome.PROVED:
             lower = max(lower, Fraction(claimed))
-    checks.append(_status_check(allocation, found, lower))
+    checks.append(_status_check(allocation, recomputed, lower))
     return checks, lower
 
 
@@ -319,23 +321,23 @@ def _bound_check(name: str, claimed: Fraction, recount: Recount, instance: Insta
     return Check(name, Verdict.CLAIMED, f"{text} rests on the solver's enumeration, too large to repeat here ({where})")
 
 
-def _status_check(allocation: Allocation, found: _Found | None, lower: Fraction | float) -> Check:
+def _status_check(allocation: Allocation, recomputed: _Recomputed | None, lower: Fraction | float) -> Check:
     stated = allocation.status.value
-    if found is None or not found.feasible:
+    if recomputed is None or not recomputed.feasible:
         if allocation.status is Status.UNKNOWN and allocation.choice is None:
             return Check("status", Verdict.CLAIMED, "unknown: no answer is given, and none is ruled out")
-        why = "there is no choice that is one" if found is None else "the choice keeps not every limit"
+        why = "there is no choice that is one" if recomputed is None else "the choice keeps not every limit"
         return Check("status", Verdict.WRONG, f"{stated}, and {why}")
     if allocation.status is Status.OPTIMAL:
-        return Check("status", *_optimal(allocation, found, lower))
+        return Check("status", *_optimal(allocation, recomputed, lower))
     if allocation.status is Status.FEASIBLE:
         return Check("status", Verdict.PROVED, "feasible")
     return Check("status", Verdict.WRONG, f"{stated}, and there is an answer that keeps every limit")
 
 
-def _optimal(allocation: Allocation, found: _Found, lower: Fraction | float) -> tuple[Verdict, str]:
+def _optimal(allocation: Allocation, recomputed: _Recomputed, lower: Fraction | float) -> tuple[Verdict, str]:
     by_cost = allocation.minimizes == "cost"
-    objective = found.cost if by_cost else found.damage
+    objective = recomputed.cost if by_cost else recomputed.damage
     # Damages are compared as they are reported, rounded once to a float64.
     if _reaches(lower, objective, by_cost):
         return Verdict.PROVED, "optimal: the proved lower bound meets the objective"
@@ -355,4 +357,4 @@ def _infeasible(instance: Instance, allocation: Allocation, states: int) -> list
     if allocation.choice is not None:
         return [Check("status", Verdict.WRONG, "infeasible, beside a choice")]
     findings = check_conflict(instance.problem, allocation, states)
-    return [Check(one.what, Verdict(one.verdict), one.text) for one in findings]
+    return [Check(finding.what, Verdict(finding.verdict), finding.text) for finding in findings]

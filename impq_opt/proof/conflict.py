@@ -15,8 +15,8 @@ from functools import cached_property
 
 from impq_opt.exactness.sums import exact_sum
 from impq_opt.instance.compile import compile_instance
+from impq_opt.instance.cost_row import CostRow, cost_row
 from impq_opt.instance.instance import Instance, RankOne
-from impq_opt.instance.rows import CostRow, cost_row
 from impq_opt.problem.problem import Problem
 
 __all__ = ["BOUND", "Item", "Limit", "Parts", "smallest_conflict"]
@@ -142,33 +142,33 @@ def smallest_conflict(
 
     Among few items it is also smallest in number, as far as could be told.
     """
-    found = known
+    smallest = known
     pins, ties = ([item for item in items if item[0] == kind and item in known] for kind in ("pins", "ties"))
     limits = [item for item in items if item[0] in ("bound", "budget") and item in known]
     if pins and ties and conflicts(frozenset(limits)):
-        found = frozenset(limits)
+        smallest = frozenset(limits)
     for some in (pins, ties, limits[::-1]):
-        found = _without(found, some, conflicts)
+        smallest = _without(smallest, some, conflicts)
     if len(items) <= _FEW:
-        found = _smaller(items, found, conflicts)
-    needed = [conflicts(found - {item}) is False for item in found]
-    return tuple(item for item in items if item in found), all(needed)
+        smallest = _smaller(items, smallest, conflicts)
+    needed = [conflicts(smallest - {item}) is False for item in smallest]
+    return tuple(item for item in items if item in smallest), all(needed)
 
 
-def _without(found: frozenset[Item], some: Sequence[Item], conflicts: Conflicts) -> frozenset[Item]:
+def _without(items: frozenset[Item], some: Sequence[Item], conflicts: Conflicts) -> frozenset[Item]:
     """Leave out of a conflict what can be left out of ``some``: all at once, or else one half, then the other."""
-    left = found.difference(some)
-    if not found.intersection(some) or conflicts(left):
-        return left
+    rest = items.difference(some)
+    if not items.intersection(some) or conflicts(rest):
+        return rest
     if len(some) == 1:
-        return found
+        return items
     middle = len(some) // 2
-    return _without(_without(found, some[:middle], conflicts), some[middle:], conflicts)
+    return _without(_without(items, some[:middle], conflicts), some[middle:], conflicts)
 
 
-def _smaller(items: Sequence[Item], found: frozenset[Item], conflicts: Conflicts) -> frozenset[Item]:
-    for size in range(1, len(found)):
+def _smaller(items: Sequence[Item], known: frozenset[Item], conflicts: Conflicts) -> frozenset[Item]:
+    for size in range(1, len(known)):
         for some in itertools.combinations(items, size):
             if conflicts(frozenset(some)):
                 return frozenset(some)
-    return found
+    return known

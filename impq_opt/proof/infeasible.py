@@ -109,15 +109,15 @@ class _Known:
             return False
         if time.perf_counter() >= self.deadline:
             return None
-        found = None
+        verdict = None
         for limit in limits:
-            found = self._tells(limit, self.of_rows(limit, items - {limit})) if found is None else found
-        if found is None:
+            verdict = self._tells(limit, self.of_rows(limit, items - {limit})) if verdict is None else verdict
+        if verdict is None:
             subject = _subject(self.parts, limits)
-            found = self._tells(subject, self.of_solver(subject, items - {subject}))
-        if found is not None:
-            (self.at_odds if found else self.at_peace).append(items)
-        return found
+            verdict = self._tells(subject, self.of_solver(subject, items - {subject}))
+        if verdict is not None:
+            (self.at_odds if verdict else self.at_peace).append(items)
+        return verdict
 
     def _tells(self, limit: Item, least: _Least) -> bool | None:
         most = self.parts.most(limit)
@@ -139,15 +139,15 @@ class _Known:
         if least.attained or self.ask is None or seconds <= 0:
             return least
         try:
-            found = self.ask(self.parts.question(subject, rest), seconds)
+            answer = self.ask(self.parts.question(subject, rest), seconds)
         except ImpqError:
             return least
         except KeyboardInterrupt:  # say what is known
             self.deadline = -math.inf
             return least
-        lower = math.inf if found.status is Status.INFEASIBLE else max(least.lower, found.exact_lower_bound)
-        reached = least.reached if found.exact_objective is None else found.exact_objective
-        least = _Least(lower, reached, found.status is Status.OPTIMAL)
+        lower = math.inf if answer.status is Status.INFEASIBLE else max(least.lower, answer.exact_lower_bound)
+        reached = least.reached if answer.exact_objective is None else answer.exact_objective
+        least = _Least(lower, reached, answer.status is Status.OPTIMAL)
         self.least[subject, rest] = least
         return least
 
@@ -223,9 +223,9 @@ def _least_costly(instance: Instance) -> IntArray:
             choice[differs] = lowest[differs].argmin(axis=1)
         return choice
     for block in instance.blocks:
-        one = isinstance(block.cost, RankOne)
+        is_rank_one = isinstance(block.cost, RankOne)
         choice[block.groups] = (
-            block.cost.right.argmin() if one else _inside(block.cost, block.widths).argmin(axis=1)  # type: ignore[union-attr,arg-type]
+            block.cost.right.argmin() if is_rank_one else _inside(block.cost, block.widths).argmin(axis=1)  # type: ignore[union-attr,arg-type]
         )
     if instance.pairs is not None:  # the least of both ends, where a group has nothing of its own
         flat = (instance.tables[0] == instance.tables[0][:, :1]).all(axis=1)
@@ -237,9 +237,9 @@ def _least_damaging(instance: Instance) -> IntArray:
     """Return the choice (size,) of smallest damage; near candidates of ties are told apart exactly."""
     choice = np.zeros(instance.size, dtype=np.int64)
     for block in instance.blocks:
-        one = isinstance(block.damage, RankOne)
+        is_rank_one = isinstance(block.damage, RankOne)
         choice[block.groups] = (
-            block.damage.right.argmin() if one else _inside(block.damage, block.widths).argmin(axis=1)  # type: ignore[union-attr,arg-type]
+            block.damage.right.argmin() if is_rank_one else _inside(block.damage, block.widths).argmin(axis=1)  # type: ignore[union-attr,arg-type]
         )
     # Ties have the last blocks, one each.
     for tie, block in zip(instance.ties, instance.blocks[len(instance.blocks) - len(instance.ties) :], strict=True):

@@ -83,7 +83,7 @@ def _union(couplings: list[Coupling], size: int) -> tuple[IntArray, IntArray]:
     """Return the distinct edges of several couplings."""
     if len(couplings) == 1:
         return couplings[0].left, couplings[0].right
-    every = [one.left * size + one.right for one in couplings]
+    every = [coupling.left * size + coupling.right for coupling in couplings]
     keys = np.unique(np.concatenate([np.empty(0, dtype=np.int64), *every]))
     return keys // size, keys % size
 
@@ -113,8 +113,8 @@ def _least(
     messages = np.empty((len(leaf), width))
     for start in range(0, len(leaf), _CHUNK):
         at = slice(start, start + _CHUNK)
-        found = _messages(singles[leaf[at]], parts, left, right, leaf_edges[at], leaf[at], size)
-        messages[at] = np.minimum(found, _HUGE)
+        least = _messages(singles[leaf[at]], parts, left, right, leaf_edges[at], leaf[at], size)
+        messages[at] = np.minimum(least, _HUGE)
     place = np.full(size, -1)
     place[core] = np.arange(len(core))
     rows = place[centre]
@@ -188,9 +188,9 @@ def _messages(
     if all(pairs.coefficient is not None for _, pairs, _, _ in present):
         levels = present[0][1].levels
         slope = np.zeros(len(edges))
-        for inside, pairs, found, price in present:
+        for inside, pairs, own_edges, price in present:
             assert pairs.coefficient is not None
-            slope[inside] += price * pairs.coefficient[found].astype(np.float64)
+            slope[inside] += price * pairs.coefficient[own_edges].astype(np.float64)
         centre = np.where(leaf == left[edges], right[edges], left[edges])
         return _least_on_lines(singles, slope, levels[leaf], levels[centre])
     tables = _tables(parts, left, right, edges, size, singles.shape[1])
@@ -211,8 +211,8 @@ def _tables(
 ) -> FloatArray:
     """Return the priced tables (e, K, K), left by right, of some edges, not negative."""
     total = np.zeros((len(edges), width, width))
-    for inside, pairs, found, price in _present(parts, left, right, edges, size):
-        tables = pairs.dense(found)
+    for inside, pairs, own_edges, price in _present(parts, left, right, edges, size):
+        tables = pairs.dense(own_edges)
         if pairs.tables is not None:
             tables = tables - np.minimum(tables.min(axis=(1, 2)), 0)[:, None, None]
         total[inside] += price * tables.astype(np.float64)
@@ -230,7 +230,7 @@ def _present(
     wanted = left[edges] * size + right[edges]
     for pairs, price in parts:
         keys = pairs.left * size + pairs.right  # sorted, as pairs are
-        found = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-        inside = np.flatnonzero(keys[found] == wanted)
+        own_edges = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+        inside = np.flatnonzero(keys[own_edges] == wanted)
         if len(inside):
-            yield inside, pairs, found[inside], price
+            yield inside, pairs, own_edges[inside], price

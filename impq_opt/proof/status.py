@@ -52,27 +52,29 @@ def conclude(
         Where the claim contradicts itself, or an enumeration that is repeated finds a better answer.
     """
     claim = _with_trusted_enumeration(instance, claim, strategy.name, believed)
-    found, dual = examine(instance, claim.choice, claim.multipliers)
-    if found is not None and not found.feasible:
+    assessment, dual = examine(instance, claim.choice, claim.multipliers)
+    if assessment is not None and not assessment.feasible:
         if claim.enumeration is not None:
-            raise SolverError(f"solver {strategy.name!r} claimed an answer that breaks its {found.broken[0]}")
-        found = None
-    lower, certificate = _checked_bound(instance, claim, found, dual, strategy)
+            raise SolverError(f"solver {strategy.name!r} claimed an answer that breaks its {assessment.broken[0]}")
+        assessment = None
+    lower, certificate = _checked_bound(instance, claim, assessment, dual, strategy)
     status = Status.UNKNOWN
-    if diagnosis is not None or (found is None and claim.enumeration is not None and claim.lower_bound == math.inf):
+    if diagnosis is not None or (
+        assessment is None and claim.enumeration is not None and claim.lower_bound == math.inf
+    ):
         status = Status.INFEASIBLE
-    elif found is not None:
-        closed = lower != -math.inf and instance.objective.closes(lower, found.objective)
+    elif assessment is not None:
+        closed = lower != -math.inf and instance.objective.closes(lower, assessment.objective)
         status = Status.OPTIMAL if closed else Status.FEASIBLE
     problem = instance.problem
     return Allocation(
         problem=problem,
         status=status,
-        choice=None if found is None or claim.choice is None else _lifted(instance, claim.choice, believed),
+        choice=None if assessment is None or claim.choice is None else _lifted(instance, claim.choice, believed),
         minimizes=instance.direction.value,
         cost_weights=dict(instance.row.weights),
-        exact_cost=None if found is None else product(found.cost, instance.quantum),
-        exact_damage=None if found is None else found.damage,
+        exact_cost=None if assessment is None else product(assessment.cost, instance.quantum),
+        exact_damage=None if assessment is None else assessment.damage,
         exact_lower_bound=product(lower, instance.objective.quantum) if lower != -math.inf else -math.inf,
         bound=instance.bound,
         budgets=instance.limits_on_costs,
@@ -124,7 +126,7 @@ def _option_names(kind: type[Solver]) -> tuple[str, ...]:
 
 
 def _checked_bound(
-    instance: Instance, claim: Claim, found: Assessment | None, dual: Fraction | float, strategy: Solver
+    instance: Instance, claim: Claim, assessment: Assessment | None, dual: Fraction | float, strategy: Solver
 ) -> tuple[int | Fraction | float, Certificate | None]:
     """Return the lower bound that may be believed, and what it rests on."""
     if isinstance(dual, Fraction):
@@ -134,12 +136,12 @@ def _checked_bound(
     if claim.enumeration is not None and abs(claim.lower_bound) != math.inf:
         claimed = claim.lower_bound
         lower = max(lower, claimed if isinstance(claimed, int) else Fraction(claimed))
-    if found is not None and lower > found.objective:
-        if dual > found.objective:
+    if assessment is not None and lower > assessment.objective:
+        if dual > assessment.objective:
             raise AssertionError("a dual bound above a feasible value: please report this instance")
         raise SolverError(
             f"solver {strategy.name!r} claimed a lower bound of {claim.lower_bound} above its own answer's "
-            f"{found.objective}"
+            f"{assessment.objective}"
         )
     if dual == -math.inf and claim.enumeration is None:
         return lower, None

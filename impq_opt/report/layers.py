@@ -10,7 +10,7 @@ import numpy as np
 
 from impq_opt.groups.arrays import KIND_NAMES
 from impq_opt.groups.damage import PowerLaw
-from impq_opt.instance.rows import cost_row
+from impq_opt.instance.cost_row import cost_row
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problem.problem import Problem
 from impq_opt.types import FloatArray, IntArray

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from impq_opt.errors import OptionError, ProblemError
 from impq_opt.groups.arrays import ACTIVATION
 from impq_opt.groups.candidates import Candidates
-from impq_opt.instance.rows import cost_row
+from impq_opt.instance.cost_row import cost_row
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problem.problem import Problem
 from impq_opt.rounds.record import Cost, Decision, Effective

@@ -36,25 +36,25 @@ def branch(
     bounds: list[Fraction | float] = []
     groups = states = 0
     for column in columns:
-        found = solve(_with_choice(instance, place, column))
-        bounds.append(found.lower_bound)
-        groups = max(groups, found.statistics["core_groups"])
-        states += found.statistics["states"]
-        if found.choice is not None:
-            choice = found.choice.copy()
+        claim = solve(_with_choice(instance, place, column))
+        bounds.append(claim.lower_bound)
+        groups = max(groups, claim.statistics["core_groups"])
+        states += claim.statistics["states"]
+        if claim.choice is not None:
+            choice = claim.choice.copy()
             choice[place] = column
             own = _objective(instance, choice)
             if own < value:
                 best, value = choice, own
-        if found.enumeration is None:
-            stop = found.stop
+        if claim.enumeration is None:
+            stop = claim.stop
             if stop is not Stop.STATE_LIMIT:  # the others would fare no better
                 break
     statistics = dict(root.statistics) | {"core_groups": groups, "states": states, "branches": len(bounds)}
-    found = dataclasses.replace(root, choice=best, stop=stop, statistics=statistics)
+    joined = dataclasses.replace(root, choice=best, stop=stop, statistics=statistics)
     if stop is not Stop.COMPLETED:
-        return found
-    return dataclasses.replace(found, lower_bound=min([*bounds, value]), enumeration=Enumeration(groups, states))
+        return joined
+    return dataclasses.replace(joined, lower_bound=min([*bounds, value]), enumeration=Enumeration(groups, states))
 
 
 def _objective(instance: Instance, choice: IntArray) -> Fraction:
@@ -75,17 +75,17 @@ def _with_choice(instance: Instance, place: int, column: int) -> Instance:
 def _parts(instance: Instance, place: int, column: int) -> Iterable[Block]:
     for block in instance.blocks:
         groups = np.arange(instance.size) if isinstance(block.groups, slice) else block.groups
-        found = np.flatnonzero(groups == place)
-        if len(found) == 0:
+        at = np.flatnonzero(groups == place)
+        if len(at) == 0:
             yield block
             continue
-        row, only = int(found[0]), slice(column, column + 1)
+        row, only = int(at[0]), slice(column, column + 1)
         for rows in (slice(0, row), slice(row + 1, len(groups))):
             if groups[rows].size:
                 yield dataclasses.replace(block.part(rows), groups=groups[rows])
-        one = slice(row, row + 1)
+        its_row = slice(row, row + 1)
         if isinstance(block.cost, RankOne) and isinstance(block.damage, RankOne):
-            cost, damage = block.cost[one], block.damage[one]
-            yield Block(groups[one], RankOne(cost.left, cost.right[only]), RankOne(damage.left, damage.right[only]))
+            cost, damage = block.cost[its_row], block.damage[its_row]
+            yield Block(groups[its_row], RankOne(cost.left, cost.right[only]), RankOne(damage.left, damage.right[only]))
         else:
-            yield Block(groups[one], block.cost[one, only], block.damage[one, only])  # type: ignore[index]
+            yield Block(groups[its_row], block.cost[its_row, only], block.damage[its_row, only])  # type: ignore[index]

@@ -25,8 +25,8 @@ from impq_opt.instance.instance import Instance
 from impq_opt.instance.row import Value
 from impq_opt.problem.allocation import Enumeration, Stop
 from impq_opt.solvers._best import Incumbent
-from impq_opt.solvers.exact.exchange import exchange
 from impq_opt.solvers.exact.states import TRIAL_STATES, LimitedCore
+from impq_opt.solvers.exact.swaps import swap
 from impq_opt.solvers.lagrange.dual import Dual, maximize_dual
 from impq_opt.solvers.lagrange.oracle import Oracle, Point
 from impq_opt.types import FloatArray, IntArray
@@ -122,7 +122,7 @@ class _Search:
             if whole and not core.was_cut:
                 self.proved = lower, Enumeration(len(groups), self.looked)
             if self.proved is None or lower != self.best.value:
-                self._exchange(reduced, point)
+                self._swap(reduced, point)
             if self.proved is not None:
                 return
             if whole or self._hopeless(point):
@@ -171,10 +171,10 @@ class _Search:
             return math.inf if lower is None else lower
         return self.best.value if lower is None else min(lower, self.best.value)
 
-    def _exchange(self, reduced: FloatArray, point: Point) -> None:
+    def _swap(self, reduced: FloatArray, point: Point) -> None:
         if self.best.choice is not None:
             near = partial(self._gap, point)
-            exchange(self.rows, reduced, self.best.choice, self._slack, self.best.offer, near, self.control.check)
+            swap(self.rows, reduced, self.best.choice, self._slack, self.best.offer, near, self.control.check)
 
     def _slack(self, choice: IntArray) -> FloatArray:
         used = [part.total(choice) for part in self.oracle.parts[1:]]

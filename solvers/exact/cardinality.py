@@ -26,7 +26,7 @@ from impq_opt.exactness.sums import (
 from impq_opt.solvers.native.passes import Pool
 from impq_opt.types import FloatArray, IntArray
 
-__all__ = ["Pairs", "pairs_of", "pairs_under_budget"]
+__all__ = ["Trades", "trades_of", "trades_under_budget"]
 
 
 _EPS = 2.0**-53
@@ -35,7 +35,7 @@ _SECTIONS = 90
 
 
 @dataclass(frozen=True, eq=False)
-class Pairs:
+class Trades:
     """Groups with a free choice and one that pays ``cost`` (n,) to take ``damage`` (n,) off, rounded up.
 
     The free choices do ``excess`` more damage than is allowed, and cost ``base``.
@@ -61,10 +61,10 @@ class Pairs:
             return best
         span = float(self.cost.max(initial=1))
         # A price of at least 0 goes with "at most", one of at most 0 with "at least".
-        found = max(
+        proved = max(
             self._proved(*self._prices(0.0, span, most), most), self._proved(*self._prices(-span, 0.0, fewest), fewest)
         )
-        return min(best, self.base + max(0, math.ceil(found)))
+        return min(best, self.base + max(0, math.ceil(proved)))
 
     def _prices(self, low: float, high: float, count: int) -> tuple[float, float]:
         """Return prices of damage and, in [low, high], of a group that nearly maximise the bound with ``count``."""
@@ -112,8 +112,8 @@ class Pairs:
         return total + Fraction(price) * self.excess - Fraction(group_price) * count
 
 
-def pairs_of(pool: Pool, capacity: int) -> Pairs | None:
-    """Return the groups as pairs, or None where one has more than two choices that matter.
+def trades_of(pool: Pool, capacity: int) -> Trades | None:
+    """Return the groups as trades, or None where one has more than two choices that matter.
 
     ``capacity`` is in units of 2**-1074.
     """
@@ -125,13 +125,15 @@ def pairs_of(pool: Pool, capacity: int) -> Pairs | None:
     less = _rounded_up(damage[rows, cheap] - damage[rows, paid])
     useful = less > 0
     excess = exact_sum(damage[rows, cheap]) - of_units(capacity)
-    return Pairs((cost[rows, paid] - cost[rows, cheap])[useful], less[useful], excess, exact_int_sum(cost[rows, cheap]))
+    return Trades(
+        (cost[rows, paid] - cost[rows, cheap])[useful], less[useful], excess, exact_int_sum(cost[rows, cheap])
+    )
 
 
-def pairs_under_budget(pool: Pool, capacity: int) -> tuple[Pairs, int, int] | None:
-    """Return the groups as pairs that pay in damage for less cost; None where they are none, or damages too fine.
+def trades_under_budget(pool: Pool, capacity: int) -> tuple[Trades, int, int] | None:
+    """Return the groups as trades that pay in damage for less cost; None where they are none, or damages too fine.
 
-    ``capacity`` is of cost. The damage of an answer is ``base + quantum * (what Pairs call cost)``, in units of
+    ``capacity`` is of cost. The damage of an answer is ``base + quantum * (what Trades call cost)``, in units of
     2**-1074: both are returned. Damages have to be whole multiples of a quantum, so many that 62 bits hold their sum.
     """
     columns = _two_columns(pool)
@@ -149,8 +151,8 @@ def pairs_under_budget(pool: Pool, capacity: int) -> tuple[Pairs, int, int] | No
     saved = _rounded_up((cost[rows, paid] - cost[rows, cheap]).astype(np.float64))
     useful = saved > 0
     excess = Fraction(exact_int_sum(cost[rows, paid]) - capacity)
-    found = Pairs(more[useful] // quantum, saved[useful], excess, 0)
-    return found, exact_units(least), quantum << (UNIT_BITS - shift)
+    trades = Trades(more[useful] // quantum, saved[useful], excess, 0)
+    return trades, exact_units(least), quantum << (UNIT_BITS - shift)
 
 
 def _two_columns(pool: Pool) -> tuple[IntArray, IntArray] | None:

@@ -8,13 +8,13 @@ import numpy as np
 
 from impq_opt.instance.contract import Control
 from impq_opt.solvers.exact.tuning import Tuning
-from impq_opt.solvers.native.program import Core, Found, run
+from impq_opt.solvers.native.program import Core, CoreResult, run
 from impq_opt.types import IntArray
 
 __all__ = ["Bundles", "search"]
 
 
-def search(core: Core, most: int, control: Control, tuning: Tuning, *, refine: bool = False) -> Found:
+def search(core: Core, most: int, control: Control, tuning: Tuning, *, refine: bool = False) -> CoreResult:
     """Solve a core; where more than ``most`` states are needed, or time is over, the result says so in ``stop``.
 
     With ``refine``, ``doubtful`` holds all assignments that rounding might make the best, so that exact sums can settle
@@ -24,10 +24,10 @@ def search(core: Core, most: int, control: Control, tuning: Tuning, *, refine: b
     if len(core.gain) <= tuning.bundled and not refine:
         return run(core, most, control, tuning.doubtful)
     bundles = Bundles.of(core)
-    found = run(bundles.core, most, control, tuning.doubtful, refine=refine)
-    found.columns = None if found.columns is None else bundles.spread(found.columns)
-    found.doubtful = [(gain, bundles.spread(columns)) for gain, columns in found.doubtful]
-    return found
+    result = run(bundles.core, most, control, tuning.doubtful, refine=refine)
+    result.columns = None if result.columns is None else bundles.spread(result.columns)
+    result.doubtful = [(gain, bundles.spread(columns)) for gain, columns in result.doubtful]
+    return result
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,9 +87,9 @@ class Bundles:
 
     def spread(self, columns: IntArray) -> IntArray:
         """Return the column of each group for one column a bundle."""
-        found = np.empty(len(self.order), dtype=np.int64)
-        found[self.order] = np.repeat(columns, self.times)
-        return found
+        spread = np.empty(len(self.order), dtype=np.int64)
+        spread[self.order] = np.repeat(columns, self.times)
+        return spread
 
 
 def _binary(count: int) -> list[int]:

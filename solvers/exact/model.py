@@ -193,9 +193,9 @@ def _floor_sums(values: FloatArray, shift: int) -> IntArray:
     """Return floor(2**shift times the exact sum) of each column of ``values`` (members, n)."""
     if len(values) != 2:
         return np.array([_floor_sum(column, shift) for column in values.T.tolist()], dtype=np.int64)
-    one, other = np.ldexp(values, shift)
-    whole = np.floor(one), np.floor(other)
-    first, second = one - whole[0], other - whole[1]
+    left, right = np.ldexp(values, shift)
+    whole = np.floor(left), np.floor(right)
+    first, second = left - whole[0], right - whole[1]
     # The fractions carry where their exact sum is 1 or more; Knuth's TwoSum gives what rounding took off it.
     total = first + second
     part = total - first

@@ -14,9 +14,9 @@ from fractions import Fraction
 
 from impq_opt.exactness.limits import ABOVE_ALL_DAMAGE
 from impq_opt.instance.contract import Claim, Control
+from impq_opt.instance.cost_row import cost_row
 from impq_opt.instance.instance import Block, Instance
 from impq_opt.instance.local import is_local
-from impq_opt.instance.rows import cost_row
 from impq_opt.problem.allocation import Enumeration, Stop
 from impq_opt.solvers.exact.small import enumerated
 from impq_opt.solvers.lagrange.dual import FEW_STEPS, dual_prices
@@ -31,9 +31,9 @@ def solve_peak(
 
     Up to ``few`` assignments are enumerated instead.
     """
-    found = enumerated(instance, control, few)
-    if found is not None:
-        return _priced(found, instance, control)
+    answer = enumerated(instance, control, few)
+    if answer is not None:
+        return _priced(answer, instance, control)
     ends = [step.ends for step in instance.peaks]
     low = int(max(least for least, _ in ends)) - 1  # out of reach
     high = limit = int(max(most for _, most in ends))
@@ -57,12 +57,12 @@ def solve_peak(
     return Claim(best, low + 1, prices, Enumeration(instance.size, asked), stop, {"questions": asked})
 
 
-def _priced(found: Claim, instance: Instance, control: Control) -> Claim:
+def _priced(answer: Claim, instance: Instance, control: Control) -> Claim:
     """Give an enumerated answer the prices that say something about the question one quantum below it."""
-    if found.choice is None:
-        return found
-    question, name, _ = _below(instance, instance.cost_of(found.choice) - 1)
-    return replace(found, multipliers={**dual_prices(question, control, FEW_STEPS), name: 1.0})
+    if answer.choice is None:
+        return answer
+    question, name, _ = _below(instance, instance.cost_of(answer.choice) - 1)
+    return replace(answer, multipliers={**dual_prices(question, control, FEW_STEPS), name: 1.0})
 
 
 def _below(instance: Instance, limit: int) -> tuple[Instance, str, int | Fraction]:

@@ -12,7 +12,7 @@ import numpy as np
 from impq_opt.exactness.sums import float_of, of_units, reported_as_low
 from impq_opt.instance.contract import Claim, Control
 from impq_opt.problem.allocation import Enumeration, Stop
-from impq_opt.solvers.exact.cardinality import Pairs, pairs_of, pairs_under_budget
+from impq_opt.solvers.exact.cardinality import Trades, trades_of, trades_under_budget
 from impq_opt.solvers.exact.core import search
 from impq_opt.solvers.exact.fill import fill
 from impq_opt.solvers.exact.model import RelativeCore
@@ -21,7 +21,7 @@ from impq_opt.solvers.exact.scan import common_divisor
 from impq_opt.solvers.exact.tuning import Tuning
 from impq_opt.solvers.native.cores import closest, within
 from impq_opt.solvers.native.passes import LARGEST_PRICE, Pool, Total, values_at
-from impq_opt.solvers.native.program import Found
+from impq_opt.solvers.native.program import CoreResult
 from impq_opt.types import BoolArray, IntArray
 
 __all__ = ["Search", "statistics_of"]
@@ -181,14 +181,14 @@ class Search:
             whole = complete and count <= size + size // 2
             if whole and count > size:
                 rows, _ = closest(self.near.behind, limit, count)
-            found, core = self._solve_core(
+            result, core = self._solve_core(
                 rows, limit, self.states if whole else min(self.tuning.trial_states, self.states)
             )
             # Counting takes some hundred sorts: it is for what trial cores do not settle.
-            if (found.stop is Stop.STATE_LIMIT or size > self.tuning.first_core) and self._counted():
+            if (result.stop is Stop.STATE_LIMIT or size > self.tuning.first_core) and self._counted():
                 return
             if whole or self.stop is not Stop.COMPLETED:
-                self._finish(rows, limit, found, core)
+                self._finish(rows, limit, result, core)
                 return
             size *= self.tuning.growth
 
@@ -216,24 +216,24 @@ class Search:
         """Return whether counting the groups that pay proves the best answer, and set the bound that it gives."""
         if not self.tuning.counting or self.best is None or self.near.threshold != math.inf:
             return False
-        if self.instance.ties or self._pairs is None:
+        if self.instance.ties or self._trades is None:
             return False
-        pairs, base, quantum = self._pairs
+        trades, base, quantum = self._trades
         best = (self.base.goal.objective(self.near.taken) - self.better - base) // quantum
-        if pairs.bound(best) < best:
+        if trades.bound(best) < best:
             return False
         self.proved = -self.better
         return True
 
     @cached_property
-    def _pairs(self) -> tuple[Pairs, int, int] | None:
-        """The pool as pairs, and how their costs add up to its objective: a base, and what one is worth."""
+    def _trades(self) -> tuple[Trades, int, int] | None:
+        """The pool as trades, and how their costs add up to its objective: a base, and what one is worth."""
         # Groups with nothing to choose are in no pool: what they cost and damage is no matter of it.
         capacity = self.base.slack + self.base.goal.used(self.near.taken)
         if not self.by_cost:
-            return pairs_under_budget(self.near.pool, capacity)
-        pairs = pairs_of(self.near.pool, capacity)
-        return None if pairs is None else (pairs, 0, 1)
+            return trades_under_budget(self.near.pool, capacity)
+        trades = trades_of(self.near.pool, capacity)
+        return None if trades is None else (trades, 0, 1)
 
     @property
     def _worthless(self) -> bool:
@@ -247,7 +247,7 @@ class Search:
 
     def _solve_core(
         self, rows: IntArray, limit: float, states: int, *, refine: bool = False
-    ) -> tuple[Found, RelativeCore]:
+    ) -> tuple[CoreResult, RelativeCore]:
         """Search the core of some groups, and take its answers if they are better."""
         part = self._core_of(rows, limit)
         better, most = self.better if self.best is not None else None, self.base.goal.capacity
@@ -256,37 +256,37 @@ class Search:
         core = self.model.core(
             part.places, part.pool, part.base, part.kept, self.base.slack, better, most, refine=refine
         )
-        found = search(core.core, states, self.control, self.tuning, refine=refine)
+        result = search(core.core, states, self.control, self.tuning, refine=refine)
         self.core_groups = len(rows)
-        self.looked += found.states
-        if found.stop in (Stop.TIME_LIMIT, Stop.MEMORY_LIMIT):
-            self.stop = found.stop
-        if found.columns is not None:
-            self._adopt(rows, found.columns, core.kept)
-        for _, columns in found.doubtful:
+        self.looked += result.states
+        if result.stop in (Stop.TIME_LIMIT, Stop.MEMORY_LIMIT):
+            self.stop = result.stop
+        if result.columns is not None:
+            self._adopt(rows, result.columns, core.kept)
+        for _, columns in result.doubtful:
             adopted = self._adopt(rows, columns, core.kept)
             if adopted and self.by_cost:
                 break
-        return found, core
+        return result, core
 
-    def _finish(self, rows: IntArray, limit: float, found: Found, core: RelativeCore) -> None:
+    def _finish(self, rows: IntArray, limit: float, result: CoreResult, core: RelativeCore) -> None:
         """Draw the conclusion from a search of the whole core."""
-        if found.stop is not Stop.COMPLETED:
-            self.stop = found.stop
+        if result.stop is not Stop.COMPLETED:
+            self.stop = result.stop
             return
-        if self._settled(found, core):
+        if self._settled(result, core):
             return
         # 64 bits cannot tell some assignments apart: keep them all, and compare them exactly.
         limit = min(limit, self._limit() + 1.0) if self.by_cost else min(limit, self.gap)
-        found, _ = self._solve_core(rows[self.near.behind[rows] <= limit], limit, self.states, refine=True)
-        if found.stop is Stop.COMPLETED:
+        result, _ = self._solve_core(rows[self.near.behind[rows] <= limit], limit, self.states, refine=True)
+        if result.stop is Stop.COMPLETED:
             self.proved = -self.better
         else:
-            self.stop = found.stop
+            self.stop = result.stop
 
-    def _settled(self, found: Found, core: RelativeCore) -> bool:
+    def _settled(self, result: CoreResult, core: RelativeCore) -> bool:
         """Set what a complete search proves, and return whether that closes the gap."""
-        least = found.doubtful[0][0] if found.doubtful else found.gain
+        least = result.doubtful[0][0] if result.doubtful else result.gain
         if least is None:
             self.proved = -self.better
             return True

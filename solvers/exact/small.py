@@ -83,8 +83,8 @@ def _sums(table: IntArray, pairs: Coupling | None, shape: tuple[int, ...]) -> In
     for axis, width in enumerate(shape):
         total += _along(table[axis, :width], (axis,), len(shape))
     if pairs is not None:
-        for one, other, values in zip(pairs.left.tolist(), pairs.right.tolist(), pairs.dense(), strict=True):
-            total += _along(values[: shape[one], : shape[other]], (one, other), len(shape))
+        for left, right, values in zip(pairs.left.tolist(), pairs.right.tolist(), pairs.dense(), strict=True):
+            total += _along(values[: shape[left], : shape[right]], (left, right), len(shape))
     return total
 
 

@@ -49,14 +49,14 @@ class States:
 
     def take(self, live: IntArray) -> States:
         """Return some of the states."""
-        return States(*(getattr(self, one.name)[live] for one in fields(self)))
+        return States(*(getattr(self, field.name)[live] for field in fields(self)))
 
     @staticmethod
     def joined(parts: list[States]) -> States:
         """Return the states of all parts."""
         if len(parts) == 1:
             return parts[0]
-        return States(*(np.concatenate([getattr(p, one.name) for p in parts]) for one in fields(States)))
+        return States(*(np.concatenate([getattr(p, field.name) for p in parts]) for field in fields(States)))
 
 
 class LimitedCore:
@@ -159,11 +159,11 @@ class LimitedCore:
             self.trail.append((states.parent, states.column))
         order = np.argsort(states.objective, kind="stable")[:1000]
         unit, base = self.scaled[0].unit, self.base
-        found = []
+        choices = []
         for number in order.tolist():
             value = base + int(states.objective[number]) * unit
-            found.append((int(value) if self.whole else value, self._choice(number)))
-        return found
+            choices.append((int(value) if self.whole else value, self._choice(number)))
+        return choices
 
     def _extend(self, states: States, line: int, columns: IntArray, step: int) -> States:
         """Return the states with each of a group's candidates added, those left out that lead to no better answer."""

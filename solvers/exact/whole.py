@@ -53,11 +53,11 @@ def solve_whole(instance: Instance, control: Control, most: int) -> Claim:
         cost, damage = instance.tables
         some = best_feasible(instance, (damage.argmin(axis=1), cost.argmin(axis=1)), control)
         return replace(some, stop=stop, statistics=statistics)
-    found = Enumeration(instance.size, looked)
+    enumeration = Enumeration(instance.size, looked)
     if not states:
-        return Claim(lower_bound=math.inf, enumeration=found, statistics=statistics)
+        return Claim(lower_bound=math.inf, enumeration=enumeration, statistics=statistics)
     choice = _choice(min(states.values(), key=lambda state: state.damage), instance.size)
-    return Claim(choice, instance.damage_of(choice), enumeration=found, statistics=statistics)
+    return Claim(choice, instance.damage_of(choice), enumeration=enumeration, statistics=statistics)
 
 
 _Key = tuple[tuple[int, ...], tuple[int, ...]]

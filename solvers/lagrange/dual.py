@@ -67,8 +67,8 @@ def maximize_dual(
         return Dual(point, (point,), False, (point,))
     if len(oracle.limits) == 1:
         # A node's best price is close to its parent's.
-        return search.one(float(guess[0]), 2.0 if start is None else 1.02)
-    return search.several(guess, steps)
+        return search.one_price(float(guess[0]), 2.0 if start is None else 1.02)
+    return search.several_prices(guess, steps)
 
 
 def dual_prices(instance: Instance, control: Control, steps: int = _STEPS) -> dict[str, float]:
@@ -124,7 +124,7 @@ class _Search:
 
     # -- one limit: bracket the crossing, then tangents ---------------------------------------------------------------
 
-    def one(self, guess: float, factor: float) -> Dual:
+    def one_price(self, guess: float, factor: float) -> Dual:
         low, high = self._bracket(guess, factor)
         if low is None or high is None:
             return self.result(*(point for point in (low, high) if point is not None))
@@ -193,7 +193,7 @@ class _Search:
 
     # -- several limits: cutting planes in a box that moves with the best point ---------------------------------------
 
-    def several(self, guess: FloatArray, steps: int) -> Dual:
+    def several_prices(self, guess: FloatArray, steps: int) -> Dual:
         scale = np.where(guess > 0, guess, 1.0)
         centre = self.at(guess)
         radius = 3.0
@@ -202,10 +202,10 @@ class _Search:
                 break
             low = np.maximum(centre.prices / scale - radius, 0.0)
             high = centre.prices / scale + radius
-            found = self._master(scale, low, high)
-            if found is None:
+            top = self._master(scale, low, high)
+            if top is None:
                 break
-            prices, ceiling = found
+            prices, ceiling = top
             assert self.best is not None
             promised = ceiling - centre.value
             at_edge = bool(((prices >= high * (1 - 1e-12)) | ((prices <= low) & (low > 0))).any())
@@ -241,16 +241,16 @@ class _Search:
             return None  # more decades than float64 has
         # t <= height + slope @ x, everything in units of the best value
         rows = np.hstack([-slopes, np.ones((len(points), 1))])
-        found = linprog(
+        solution = linprog(
             np.append(np.zeros(len(scale)), -1.0),
             A_ub=rows,
             b_ub=heights,
             bounds=[*zip(low.tolist(), high.tolist(), strict=True), (None, None)],
             method="highs",
         )
-        if found.status != 0:
+        if solution.status != 0:
             return None
-        return np.asarray(found.x[:-1]), self.best.value + float(found.x[-1]) * unit
+        return np.asarray(solution.x[:-1]), self.best.value + float(solution.x[-1]) * unit
 
     def _active(self, prices: FloatArray) -> list[Point]:
         """Return the points whose cuts are lowest at ``prices``."""

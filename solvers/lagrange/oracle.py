@@ -192,9 +192,9 @@ class Oracle:
         ends = zip(self.inner[0].tolist(), self.inner[1].tolist(), tables, strict=True)
         factors += [((a, b), table) for a, b, table in ends]
         factors += self.local
-        value, found, _ = least_sum(factors, self.check)
+        value, columns, _ = least_sum(factors, self.check)
         self._core_value = nearest_float(value)
-        return np.array([found[i] for i in range(len(values))], dtype=np.int64)
+        return np.array([columns[i] for i in range(len(values))], dtype=np.int64)
 
 
 class _Leaves:

@@ -78,7 +78,7 @@ def _compiled(kernel: KernelModule, cost: IntArray, damage: FloatArray | IntArra
     kind: type = np.int64 if damage.dtype.kind == "i" else np.float64
     kinds: list[type] = [np.int64, np.int64, np.int64, kind, np.float64]
     (scratch,) = native.blank(((3 * most,), np.int64)) if sort else (None,)
-    start, *steps = native.blank(((count,), np.int64), *(((most,), one) for one in kinds))
+    start, *steps = native.blank(((count,), np.int64), *(((most,), dtype) for dtype in kinds))
     group, to, step_cost, step_damage, ratio = steps
     cost, damage = np.ascontiguousarray(cost, dtype=np.int64), np.ascontiguousarray(damage, dtype=kind)
     used = kernel.hull(

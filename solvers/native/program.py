@@ -21,7 +21,7 @@ from impq_opt.solvers.native import COMPILED, ColumnArray, Limits, column_type
 from impq_opt.solvers.native.hulls import Steps, hull_steps
 from impq_opt.types import BoolArray, FloatArray, IntArray
 
-__all__ = ["Core", "Found", "run"]
+__all__ = ["Core", "CoreResult", "run"]
 
 # Roundings of a bound are less than this share of the terms it is made of.
 _MARGIN = 2.0**-44
@@ -66,7 +66,7 @@ class Core(NamedTuple):
 
 
 @dataclass(eq=False)
-class Found:
+class CoreResult:
     """What a search found.
 
     gain, columns (n,): the assignment of least gain that surely fits, if any has a gain at most ``target``.
@@ -83,7 +83,7 @@ class Found:
 
 def run(
     core: Core, most: int, control: Control, doubtful: int, *, refine: bool = False, limits: Limits = COMPILED
-) -> Found:
+) -> CoreResult:
     """Search a core; where more than ``most`` states are needed, or time is over, the result says so in ``stop``.
 
     More than ``doubtful`` assignments that rounding leaves open are too many states, too. With ``refine``, all that
@@ -99,7 +99,7 @@ def run(
         *(gain, need, len(gain), columns, core.room, core.target, core.doubt, most, control.remaining, memory),
         *(float(_WORKING), float(_KEPT), _MARGIN, doubtful, best, control.interrupt),
     )
-    return Found(
+    return CoreResult(
         best_gain if has_best else None,
         best if has_best else None,
         [(value, np.frombuffer(columns, dtype=np.int64)) for value, columns in left],
@@ -108,32 +108,32 @@ def run(
     )
 
 
-def _run_numpy(core: Core, most: int, control: Control, doubtful: int, refine: bool) -> Found:
+def _run_numpy(core: Core, most: int, control: Control, doubtful: int, refine: bool) -> CoreResult:
     steps = hull_steps(core.gain, core.need)
     # Coarse groups first: the fine ones that remain then complete every state closely.
     rank = np.argsort(-np.ptp(core.gain, axis=1), kind="stable")
     stage_of = np.empty_like(rank)
     stage_of[rank] = np.arange(len(rank))
     states = _States(core, steps, refine)
-    found = states.found
+    result = states.result
     states.complete(_Completions(steps, stage_of[steps.group], -1))
     for stage, group in enumerate(rank.tolist()):
         columns = core.choices(group)
         if control.memory_limit is not None and states.bytes_ahead(len(columns)) > control.memory_limit:
-            found.stop = Stop.MEMORY_LIMIT
-            return found
+            result.stop = Stop.MEMORY_LIMIT
+            return result
         states.extend(group, columns, _Completions(steps, stage_of[steps.group], stage))
         if len(states.gain) == 0:
-            return found
+            return result
         if len(states.gain) > most or control.expired():
-            found.stop = Stop.STATE_LIMIT if len(states.gain) > most else Stop.TIME_LIMIT
-            return found
+            result.stop = Stop.STATE_LIMIT if len(states.gain) > most else Stop.TIME_LIMIT
+            return result
     possible = np.flatnonzero((states.gain <= states.target) & (states.over <= 0))
     if len(possible) > doubtful:
-        found.stop = Stop.STATE_LIMIT
-        return found
-    found.doubtful = [(int(states.gain[place]), states.columns(place, 0)) for place in possible.tolist()]
-    return found
+        result.stop = Stop.STATE_LIMIT
+        return result
+    result.doubtful = [(int(states.gain[place]), states.columns(place, 0)) for place in possible.tolist()]
+    return result
 
 
 def _undominated(gain: IntArray, need: IntArray) -> list[int]:
@@ -181,7 +181,7 @@ class _States:
     """
 
     def __init__(self, core: Core, steps: Steps, refine: bool) -> None:
-        self.core, self.steps, self.refine, self.found = core, steps, refine, Found()
+        self.core, self.steps, self.refine, self.result = core, steps, refine, CoreResult()
         rows = np.arange(len(steps.start))
         gain, need = core.gain[rows, steps.start], core.need[rows, steps.start]
         self.group_gain, self.group_need = core.gain - gain[:, None], core.need - need[:, None]
@@ -214,7 +214,7 @@ class _States:
         taken = np.array(columns, dtype=column_type(len(gain)))[live // count]
         self.trail.append((group, (live % count).astype(np.int32), taken))
         self.inside = completions.inside
-        self.found.states += len(order)
+        self.result.states += len(order)
         self.complete(completions)
         self._prune(completions)
         self.kept += len(self.gain)
@@ -239,12 +239,12 @@ class _States:
         whole = np.where(possible, whole, np.iinfo(np.int64).max)
         place = int(whole.argmin())
         if whole[place] <= self.target:
-            self.found.gain = int(whole[place])
-            self.found.columns = self.columns(place, int(count[place]))
+            self.result.gain = int(whole[place])
+            self.result.columns = self.columns(place, int(count[place]))
             if not self.refine or not self.core.blur:
-                self._lower_target(self.found.gain - 1)
-            elif self.found.gain + self.core.blur < self.target:
-                self.target = self.found.gain + self.core.blur
+                self._lower_target(self.result.gain - 1)
+            elif self.result.gain + self.core.blur < self.target:
+                self.target = self.result.gain + self.core.blur
 
     def columns(self, place: int, count: int) -> IntArray:
         """Return the assignment (n,) of a state whose undecided groups take ``count`` hull steps."""

@@ -19,7 +19,7 @@ from impq_opt.cli import run
 from impq_opt.errors import OptionError, ProblemError
 from impq_opt.insight.cost_at import cost_at, uniform_bits
 from impq_opt.insight.picture import graph_svg, network_graph
-from impq_opt.instance.rows import cost_row
+from impq_opt.instance.cost_row import cost_row
 from impq_opt.problems.mobilenet import mobilenet_v1
 
 # (weight bits, activation bits) -> the C_C column of the slides, the product and Sakr's adders, in 10^9.

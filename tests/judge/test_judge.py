@@ -20,7 +20,8 @@ from impq_opt import Group, ImpqError, Problem, Status, solve, verify
 from impq_opt.costs import TableCost
 from impq_opt.instance import Instance
 from impq_opt.instance.question import make_instance
-from impq_opt.judge.recompute import cost_of, damage_of
+from impq_opt.judge.checks import Verdict
+from impq_opt.judge.declared import cost_of, damage_of
 from impq_opt.judge.recount import Outcome, prove_bound, prove_infeasible
 
 # -- against every assignment ----------------------------------------------------------------------------------------
@@ -185,7 +186,7 @@ def test_tied_formats_of_one_width_are_told_apart(pinned: bool) -> None:
 # All that the judge may share with whoever solves: names, numbers, the declared problem, the instance of a question.
 SHARED = {"text", "errors", "types", "registry", "exactness", "documents", "groups", "costs", "problem"}
 OF_INSTANCE = {
-    f"instance.{part}" for part in ("instance", "blocks", "row", "rows", "ties", "coupling", "compile", "question")
+    f"instance.{part}" for part in ("instance", "blocks", "row", "cost_row", "ties", "coupling", "compile", "question")
 }
 
 
@@ -300,7 +301,7 @@ PLANTED: list[tuple[str, str, Callable[[Any], Any]]] = [
     ("instance.settle", "settle", lambda rest: _with_base(rest, 7)),
     ("instance.compile", "compile_instance", lambda instance: _with_base(instance, 5)),
     ("instance.blocks", "Block.tables", _dearer),
-    ("instance.rows", "CostRow.total", lambda total: total - 11),
+    ("instance.cost_row", "CostRow.total", lambda total: total - 11),
     ("instance.coupling", "Coupling.dense", _doubled),
     ("instance.coupling", "Coupling.at", _doubled),
     ("exactness.sums", "exact_sum", lambda total: total * Fraction(3, 4)),
@@ -322,11 +323,11 @@ PLANTED: list[tuple[str, str, Callable[[Any], Any]]] = [
     ("instance.coupling", "couple", lambda found: (found[0], found[1], found[2] + 7)),
     ("instance.coupling", "couple", lambda found: (found[0], _fewer_pairs(found[1]), found[2])),
     ("instance.coupling", "couple", lambda found: (_steeper(found[0]), *found[1:])),
-    ("instance.rows", "CostRow.chosen", lambda row: row + 9),
-    ("instance.rows", "CostRow.dense", lambda rows: rows[:, ::-1]),
-    ("instance.rows", "CostRow.levels", _doubled),
-    ("instance.rows", "budget_rows", lambda rows: [(name, _steeper(row)) for name, row in rows]),
-    ("instance.rows", "budget_rows", lambda rows: []),
+    ("instance.cost_row", "CostRow.chosen", lambda row: row + 9),
+    ("instance.cost_row", "CostRow.dense", lambda rows: rows[:, ::-1]),
+    ("instance.cost_row", "CostRow.levels", _doubled),
+    ("instance.cost_row", "budget_rows", lambda rows: [(name, _steeper(row)) for name, row in rows]),
+    ("instance.cost_row", "budget_rows", lambda rows: []),
     ("groups.candidates", "Candidates.bits", lambda bits: bits + 1),
     ("groups.candidates", "Candidates.counts", lambda counts: np.maximum(counts - 5, 1)),
     ("groups.damage", "PowerLaw.scale", _doubled),
@@ -468,3 +469,40 @@ def test_what_is_minimised_is_what_was_asked(goals: dict[str, Any], monkeypatch:
     other = "cost" if "budget" in goals else "damage"
     monkeypatch.setattr(Instance, "objectives", property(lambda instance: (getattr(instance, other),)))
     assert not verify(problem, lie).proved
+
+
+def _dearest_first(instance: Instance) -> Instance:
+    blocks = (_replaced(block, damage=np.asarray(block.damage)[:, ::-1]) for block in instance.blocks)
+    return _replaced(instance, blocks=tuple(blocks))
+
+
+# Which instances of parts of a question have the bug, and what is done to them.
+IN_PARTS: dict[str, tuple[Callable[[Instance], bool], Callable[[Instance], Instance]]] = {
+    "a budget alone": (lambda part: part.bound is None, lambda part: _with_base(part, 1 << 20)),
+    "the bound alone": (lambda part: not part.budgets, _dearest_first),
+    "both, without the objective": (
+        lambda part: "representational" in part.row.weights and bool(part.budgets),
+        lambda part: _replaced(part, budgets=tuple(map(_tighter, part.budgets))),
+    ),
+}
+
+
+@pytest.mark.parametrize("where", IN_PARTS)
+@pytest.mark.parametrize("budgets", [{"tab": 6}, {"peak-activation-memory": 16}], ids=["sum", "peak"])
+def test_a_bug_in_what_is_compiled_of_a_part_of_a_conflict_proves_nothing(
+    where: str, budgets: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole question is compiled right, so that only comparing the parts finds it."""
+    groups = [
+        Group(name, size=2, kind="activation", damage=(2.0, 0.5, 0.0), bits=(2, 4, 8), steps=(0, 1)) for name in "xy"
+    ]
+    tab = TableCost.from_array(np.array([[1, 3, 9]] * 2), name="tab")
+    problem = Problem.declare(groups, costs=(tab,), minimize="activation-memory", budgets=budgets)
+    truth = solve(problem, bound=1.0)
+    lie = _replaced(truth, status=Status.INFEASIBLE, choice=None, diagnosis=None)
+    assert {check.name: check.text for check in verify(problem, lie).checks}["status"].endswith("keeps every limit")
+    is_part, change = IN_PARTS[where]
+    plant(monkeypatch, "instance.compile", "compile_instance", lambda part: change(part) if is_part(part) else part)
+    checks = {check.name: check for check in verify(problem, lie).checks}
+    assert checks["status"].verdict is not Verdict.PROVED
+    assert checks["question"].verdict is Verdict.WRONG

@@ -16,6 +16,7 @@ from impq_opt import Group, Problem
 from impq_opt.costs import LookupCost, TableCost
 from impq_opt.instance import Instance
 from impq_opt.instance.question import make_instance
+from impq_opt.judge.declared import Question
 from impq_opt.judge.recount import Outcome, prove_bound, prove_infeasible
 from impq_opt.judge.together import Case
 
@@ -134,9 +135,8 @@ def test_limits_on_few_of_many_groups_and_pairs_below_zero(seed: int) -> None:
 
 
 def case(problem: Problem, bound: float, limits: Mapping[str, Fraction | int]) -> Case:
-    return Case(
-        problem, Fraction(bound), {n: Fraction(m) for n, m in limits.items()}, {n: {n: 1} for n in limits}, 9999
-    )
+    budgets, costs = {name: Fraction(most) for name, most in limits.items()}, {name: {name: 1} for name in limits}
+    return Case(problem, Question("cost", problem.objective, Fraction(bound), budgets, costs), 9999)
 
 
 def test_limits_that_are_met_together_at_one_price_alone() -> None:

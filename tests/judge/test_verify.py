@@ -18,6 +18,7 @@ from strategies import bounds, restricted
 
 import impq_opt
 from impq_opt import Certificate, Enumeration, Group, ImpqError, Problem, Status, Verdict, solve, verify
+from impq_opt.costs import TableCost
 from impq_opt.instance.question import asked
 from impq_opt.judge.recount import Outcome, prove_bound
 
@@ -138,6 +139,17 @@ def test_infeasible_only_together_is_enumerated() -> None:
     assert truth.diagnosis is None
     assert verify(problem, truth).proved
     assert verdicts(problem, dataclasses.replace(truth, bound=Fraction(1, 2)))["status"] is Verdict.WRONG
+
+
+@pytest.mark.parametrize("name", ["cost", "damage", "bound", "budget"])
+@pytest.mark.parametrize("most", [1, 9], ids=["infeasible", "feasible"])
+def test_a_cost_may_have_the_name_of_what_is_always_there(name: str, most: int) -> None:
+    table = TableCost.from_array(np.array([[1, 3, 7], [2, 3, 5]]), name=name)
+    problem = Problem.from_sensitivities([10, 20], [0.5, 0.7], bits=[2, 4, 8], costs=(table,)).revise(
+        budgets={name: most}
+    )
+    for goals in ({"bound": 0.01}, {"bound": 1e-5}, {"budget": 100}):
+        assert verify(problem, solve(problem, **goals)).proved
 
 
 def test_pins_and_ties_are_checked() -> None:

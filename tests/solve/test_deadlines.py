@@ -31,8 +31,8 @@ from impq_opt.solvers import make_solver, native
 from impq_opt.solvers._best import Incumbent
 from impq_opt.solvers.exact import budgets as _budgets
 from impq_opt.solvers.exact.core import search
-from impq_opt.solvers.exact.exchange import exchange
 from impq_opt.solvers.exact.states import BETWEEN, LimitedCore
+from impq_opt.solvers.exact.swaps import swap
 from impq_opt.solvers.exact.tuning import Tuning
 from impq_opt.solvers.native.program import Core
 
@@ -221,7 +221,7 @@ def test_states_are_looked_at_in_stretches(monkeypatch: pytest.MonkeyPatch) -> N
         return prune(self, states, step)
 
     monkeypatch.setattr(LimitedCore, "_prune", last)
-    monkeypatch.setattr(_budgets, "exchange", lambda *_: pytest.fail("goes on"))
+    monkeypatch.setattr(_budgets, "swap", lambda *_: pytest.fail("goes on"))
     claim = make_solver("exact").run(make_instance(problem, **goal), control)
     assert claim.stop is Stop.TIME_LIMIT
     assert len(calls) == 1
@@ -235,7 +235,7 @@ def test_exchanging_looks_at_the_clock() -> None:
         raise ExpiredError
 
     with pytest.raises(ExpiredError):
-        exchange(rows, np.zeros((5, 4)), np.zeros(5, dtype=np.int64), lambda _: np.ones(1), bool, lambda: 9.0, check)
+        swap(rows, np.zeros((5, 4)), np.zeros(5, dtype=np.int64), lambda _: np.ones(1), bool, lambda: 9.0, check)
 
 
 # -- how an interrupt is seen -----------------------------------------------------------------------------------------
@@ -345,7 +345,7 @@ def wait(self, *_):
         print("searching", file=sys.stderr, flush=True)
         while not self.control.expired():
             time.sleep(0.01)
-_budgets._Search._exchange = wait
+_budgets._Search._swap = wait
 main()
 """
 

@@ -10,7 +10,7 @@ from known import known
 
 from impq_opt import Group, Problem, Status, solve
 from impq_opt.errors import ProblemError
-from impq_opt.instance.rows import budget_rows
+from impq_opt.instance.cost_row import budget_rows
 from impq_opt.judge.verify import verify
 from impq_opt.solvers.exact.strategy import Exact
 from impq_opt.solvers.exact.tuning import Tuning

@@ -14,7 +14,7 @@ from impq_opt.exactness.sums import of_units, units_within
 from impq_opt.instance.contract import Control
 from impq_opt.instance.question import make_instance
 from impq_opt.problems.families import generate
-from impq_opt.solvers.exact.cardinality import pairs_of, pairs_under_budget
+from impq_opt.solvers.exact.cardinality import trades_of, trades_under_budget
 from impq_opt.solvers.exact.model import Model
 from impq_opt.solvers.exact.relax import relax
 from impq_opt.solvers.exact.search import Search
@@ -44,7 +44,7 @@ def test_no_bound_is_above_an_answer(seed: int) -> None:
     bound = Fraction(float(damage.sum())) * Fraction(int(rng.integers(0, 100)), 100)
     best = optimum(cost, damage, bound)
     assert best is not None
-    pairs = pairs_of(Pool(np.arange(count), cost, damage), units_within(bound))
+    pairs = trades_of(Pool(np.arange(count), cost, damage), units_within(bound))
     assert pairs is not None
     for above in (1, 2, largest // 7 + 1, int(cost.max(axis=1).sum()) - best + 1):
         if above > 0:
@@ -70,7 +70,7 @@ def test_no_bound_under_a_budget_is_above_an_answer(seed: int) -> None:
         for columns in product(range(2), repeat=count)
         if cost[rows, columns].sum() <= budget
     ]
-    found = pairs_under_budget(Pool(rows, cost, damage), budget)
+    found = trades_under_budget(Pool(rows, cost, damage), budget)
     assert found is not None
     pairs, base, quantum = found
     least = min(reachable) - base
@@ -83,8 +83,8 @@ def test_no_bound_under_a_budget_is_above_an_answer(seed: int) -> None:
 
 def test_groups_that_have_nothing_to_choose() -> None:
     pool = Pool(np.arange(2), np.array([[3, 3], [1, 2]]), np.array([[1.0, 1.0], [2.0, 2.0]]))
-    assert [known(pairs_of(pool, units_within(Fraction(limit)))).bound(9) for limit in (3, 2)] == [4, 9]
-    found = [known(pairs_under_budget(pool, limit)) for limit in (5, 3)]
+    assert [known(trades_of(pool, units_within(Fraction(limit)))).bound(9) for limit in (3, 2)] == [4, 9]
+    found = [known(trades_under_budget(pool, limit)) for limit in (5, 3)]
     assert [pairs.bound(9) for pairs, _, _ in found] == [0, 9]
 
 
@@ -115,20 +115,20 @@ def test_groups_with_nothing_to_choose_are_not_counted(dual: bool) -> None:
         assert not search._counted()
     search.better = int(objective - least) << (1074 if dual else 0)
     search._counted()
-    pairs, base, quantum = known(search._pairs)
+    pairs, base, quantum = known(search._trades)
     taken = search.near.taken.damage if dual else search.near.taken.cost
     assert pairs.bound((taken - search.better - base) // quantum) <= (taken - search.better - base) // quantum
 
 
-def test_damages_too_fine_for_whole_numbers_are_no_pairs_under_a_budget() -> None:
+def test_damages_too_fine_for_whole_numbers_are_no_trades_under_a_budget() -> None:
     pool = Pool(np.arange(2), np.array([[0, 1], [0, 3]]), np.array([[1.0, 0.0], [1e-30, 0.0]]))
-    assert pairs_under_budget(pool, 2) is None
+    assert trades_under_budget(pool, 2) is None
 
 
 def test_three_choices_are_no_pair() -> None:
     cost, damage = np.array([[0, 1, 2]]), np.array([[2.0, 1.0, 0.0]])
-    assert pairs_of(Pool(np.arange(1), cost, damage), 1 << 1074) is None
-    assert pairs_of(Pool(np.arange(1), cost, np.array([[2.0, 2.0, 0.0]])), 1 << 1074) is not None
+    assert trades_of(Pool(np.arange(1), cost, damage), 1 << 1074) is None
+    assert trades_of(Pool(np.arange(1), cost, np.array([[2.0, 2.0, 0.0]])), 1 << 1074) is not None
 
 
 @pytest.mark.parametrize("name", ["correlated-1e3", "correlated-1e6"])

@@ -99,7 +99,7 @@ def asked(limits: Limits, seed: int) -> dict[str, Any]:
         "relative": (cores.relative(part.cost, part.damage, own, base, 1.0, limits), own),
         "exchange": cores.exchange(pool, rows, base, rng.integers(0, 5, len(rows)), kept, limits),
         "search": vars(program.run(core, 2000, Control(), 100, limits=limits)),
-        "exact_sum": dyadic(*sums.exact_sum(damage[:, 0], limits.rows)),
+        "exact_sum": dyadic(*sums.dyadic_sum(damage[:, 0], limits.rows)),
         "messages": sums.least_on_lines(damage, damage[:, 0], levels, levels[::-1], limits.columns),
     }
 
@@ -199,7 +199,7 @@ def test_no_layout_of_memory_changes_an_answer() -> None:
         same(
             sums.least_on_lines(other, other[:, 0], third, one), sums.least_on_lines(damage, damage[:, 0], whole, cost)
         )
-        same(dyadic(*sums.exact_sum(other)), sum(map(Fraction, damage.ravel().tolist()), Fraction(0)))
+        same(dyadic(*sums.dyadic_sum(other)), sum(map(Fraction, damage.ravel().tolist()), Fraction(0)))
     behind = np.repeat(damage[:, 0], 2)[::2]
     same(cores.closest(behind, 1.0, 7), cores.closest(damage[:, 0].copy(), 1.0, 7))
     keys = np.repeat(damage[:, 0], 2)[::2]

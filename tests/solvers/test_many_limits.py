@@ -18,8 +18,8 @@ from impq_opt.costs import TableCost
 from impq_opt.errors import ProblemError
 from impq_opt.groups.damage import DamageTable
 from impq_opt.instance.contract import Control, clock
+from impq_opt.instance.cost_row import budget_rows
 from impq_opt.instance.question import make_instance
-from impq_opt.instance.rows import budget_rows
 from impq_opt.solvers.exact import small
 from impq_opt.solvers.exact.strategy import Exact
 from impq_opt.solvers.exact.tuning import Tuning

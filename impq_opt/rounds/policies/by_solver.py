@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from impq_opt.errors import OptionError
-from impq_opt.instance.rows import cost_row
+from impq_opt.instance.cost_row import cost_row
 from impq_opt.problem.problem import Problem
 from impq_opt.rounds.policy import Choice, Policy, Turn
 from impq_opt.rounds.precisions import columns_of, not_above

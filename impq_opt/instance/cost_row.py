@@ -67,8 +67,8 @@ class CostRow:
     def level_table(self, candidates: Candidates) -> IntArray:
         """Return the levels (sets, K) of all candidate sets, 0 past the end of a set."""
         table = np.zeros((len(candidates.sets), candidates.width), dtype=np.int64)
-        for row, one in zip(table, candidates.sets, strict=True):
-            row[: len(one)] = self.levels(one)
+        for row, bits in zip(table, candidates.sets, strict=True):
+            row[: len(bits)] = self.levels(bits)
         return table
 
     def dense(self, groups: IntArray | slice, bits: Sequence[float]) -> IntArray:
@@ -122,9 +122,9 @@ class CostRow:
             right_level = level if other is choice else self._chosen_levels(candidates, other)
             left, right = self.pairs.left, self.pairs.right
             parts.append((left, right, self.pairs.coefficient * level[left] * right_level[right]))
-        for one in self.lookups:
-            values = one.values[np.arange(len(one.left)), choice[one.left], other[one.right]]
-            parts.append((one.left, one.right, values))
+        for lookup in self.lookups:
+            values = lookup.values[np.arange(len(lookup.left)), choice[lookup.left], other[lookup.right]]
+            parts.append((lookup.left, lookup.right, values))
         if not parts:
             return (np.empty(0, dtype=np.int64),) * 3
         left, right, cost = (np.concatenate(p) for p in zip(*parts, strict=True))
@@ -191,7 +191,7 @@ def budget_rows(problem: Problem, name: str) -> list[tuple[str, CostRow]]:
 @lru_cache(maxsize=256)
 def _denominator(sets: tuple[tuple[float, ...], ...]) -> int:
     """Return the smallest number of parts of a bit of which all precisions are whole multiples."""
-    return math.lcm(*(_decimal(b).denominator for one in sets for b in one))
+    return math.lcm(*(_decimal(b).denominator for bits in sets for b in bits))
 
 
 def _row(
@@ -224,8 +224,10 @@ def _row(
     if len(terms) > 1 or not all(isinstance(term, TableCost) for _, term in terms.values()):
         parts = [(factor, _sum_of(slope) * _most_level(problem, denominator)) for factor, slope in slopes]
         parts += [(factor, largest_entry(values) * len(values)) for factor, values in tables]
-        parts += [(factor, _sum_of(one.coefficient) * _most_level(problem, denominator) ** 2) for factor, one in pairs]
-        parts += [(factor, largest_entry(one.values) * len(one.values)) for factor, one in lookups]
+        parts += [
+            (factor, _sum_of(coupled.coefficient) * _most_level(problem, denominator) ** 2) for factor, coupled in pairs
+        ]
+        parts += [(factor, largest_entry(lookup.values) * len(lookup.values)) for factor, lookup in lookups]
         _check_total([(abs(constant), 1), *parts], quantum, weights)
     units = {term.unit for _, term in terms.values()}
     return CostRow(
@@ -237,7 +239,10 @@ def _row(
         units.pop() if len(units) == 1 else "",
         int(constant / quantum) if constant else 0,
         _combine_pairs(pairs, quantum),
-        tuple(replace(one, values=_scaled(one.values, factor / quantum), quantum=quantum) for factor, one in lookups),
+        tuple(
+            replace(lookup, values=_scaled(lookup.values, factor / quantum), quantum=quantum)
+            for factor, lookup in lookups
+        ),
     )
 
 
@@ -256,7 +261,7 @@ def _check_total(
 
 def _most_level(problem: Problem, denominator: int) -> int:
     """Return the highest precision of all candidates in 1/denominator bits."""
-    return max(int(_levels(one, denominator).max()) for one in problem.candidates.sets)
+    return max(int(_levels(bits, denominator).max()) for bits in problem.candidates.sets)
 
 
 def _sum_of(values: IntArray) -> int:
@@ -270,9 +275,9 @@ def _combine_pairs(parts: list[tuple[Fraction, Pairs]], quantum: Fraction) -> Pa
     if not parts:
         return None
     return Pairs(
-        np.concatenate([one.left for _, one in parts]),
-        np.concatenate([one.right for _, one in parts]),
-        np.concatenate([_scaled(one.coefficient, factor / quantum) for factor, one in parts]),
+        np.concatenate([pairs.left for _, pairs in parts]),
+        np.concatenate([pairs.right for _, pairs in parts]),
+        np.concatenate([_scaled(pairs.coefficient, factor / quantum) for factor, pairs in parts]),
     )
 
 

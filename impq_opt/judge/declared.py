@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 
@@ -22,12 +23,51 @@ from impq_opt.problem.allocation import Allocation
 from impq_opt.problem.problem import Problem
 from impq_opt.types import IntArray
 
-__all__ = ["broken_rule", "cost_of", "damage_of", "disagreement"]
+__all__ = ["Question", "Weights", "broken_rule", "cost_of", "damage_of", "disagreement"]
 
 Weights = Mapping[str, Fraction | int | float]
+_Named = tuple[str, bool]
 
 # Choices drawn at random beside one a column.
 _DRAWN = 4
+
+
+@dataclass(frozen=True)
+class Question:
+    """What an instance is asked to be of.
+
+    Parameters
+    ----------
+    minimizes : {"cost", "damage"}
+    weights : mapping
+        Of the cost that is minimised, or that is limited where the damage is minimised.
+    bound : Fraction, optional
+        On the damage.
+    budgets : mapping
+        Limits on costs by their names, in their units.
+    costs : mapping
+        The weights of each cost that is limited.
+    step : str
+        Of a cost that is the largest of several sums, the one that alone is meant; empty where all are.
+    """
+
+    minimizes: str
+    weights: Weights
+    bound: Fraction | None
+    budgets: Mapping[str, Fraction]
+    costs: Mapping[str, Weights]
+    step: str = ""
+
+    @classmethod
+    def of(cls, allocation: Allocation) -> Question:
+        """Return the question that an allocation says it answers."""
+        costs: dict[str, Weights] = {name: {name: 1} for name in allocation.budgets}
+        own = "+".join(allocation.cost_weights)
+        if allocation.minimizes == "damage" and own in costs:
+            costs[own] = dict(allocation.cost_weights)
+        return cls(
+            allocation.minimizes, dict(allocation.cost_weights), allocation.bound, dict(allocation.budgets), costs
+        )
 
 
 def cost_of(problem: Problem, weights: Weights, choice: IntArray) -> Fraction:
@@ -72,21 +112,21 @@ def broken_rule(problem: Problem, choice: IntArray) -> str:
     return ""
 
 
-def disagreement(instance: Instance, allocation: Allocation) -> str:
-    """Return in words where ``instance`` says something else than its problem and the question of ``allocation``.
+def disagreement(instance: Instance, question: Question) -> str:
+    """Return in words where ``instance`` says something else than its problem and ``question``.
 
     Each column is looked at with all groups at it, so that every entry takes part, and some choices are drawn. Empty
     where nothing differs, every limit is the one that is asked for, and every group has all that it may take.
     """
     problem, every = instance.problem, np.arange(instance.size)
-    truths = _truths(instance, allocation.cost_weights)
-    lines = lines_of(instance, {}, 0)
-    groups, left = np.arange(len(problem)), _may_take(problem)
-    if instance.objectives != _aims(instance, allocation):
+    if instance.objectives != _aims(instance, question):
         return "what is minimised is another"
-    wrong = _limit_that_differs(instance, allocation)
+    wrong = _limit_that_differs(instance, question)
     if wrong:
         return f"the limit on {wrong} is another"
+    truths = _truths(instance, question)
+    lines = lines_of(instance, {}, 0)
+    groups, left = np.arange(len(problem)), _may_take(problem)
     for choice in _choices(instance):
         lifted = instance.lift(choice)
         rule = broken_rule(problem, lifted)
@@ -94,32 +134,32 @@ def disagreement(instance: Instance, allocation: Allocation) -> str:
             return rule
         left[groups, lifted] = False
         for line in lines:
-            quantum, truth = truths[line.name]
-            found = Fraction(line.base + line.total(every, choice) + _pairs(line, choice), line.unit) * quantum
+            quantum, truth = truths[line.name, line.on_few]
+            compiled = Fraction(line.base + line.total(every, choice) + _pairs(line, choice), line.unit) * quantum
             true = truth(lifted)
-            if found != true:
-                return f"the {line.name} of a choice is {nearest_float(true):.15g}, not {nearest_float(found):.15g}"
+            if compiled != true:
+                return f"the {line.name} of a choice is {nearest_float(true):.15g}, not {nearest_float(compiled):.15g}"
     if left.any():
         return f"{problem.names[int(left.any(axis=1).argmax())]} lacks a candidate"
     return ""
 
 
-def _aims(instance: Instance, allocation: Allocation) -> tuple[Row, ...]:
-    """Return the rows, compared with the problem by their names, whose largest an allocation says it minimises."""
-    if allocation.minimizes == "damage":
+def _aims(instance: Instance, question: Question) -> tuple[Row, ...]:
+    """Return the rows, compared with the problem by their names, whose largest is to be minimised."""
+    if question.minimizes == "damage":
         return (instance.damage,)
     return instance.peaks or (instance.cost,)
 
 
-def _limit_that_differs(instance: Instance, allocation: Allocation) -> str:
+def _limit_that_differs(instance: Instance, question: Question) -> str:
     """Return which limit of an instance is not the one that is asked for, in whole quanta; empty where all are."""
     rows = (instance.damage, instance.cost, *instance.limits)
-    if any(row.limit != allocation.bound for row in rows if not row.whole):
+    if any(row.limit != question.bound for row in rows if not row.whole):
         return "damage"
     for row in (row for row in rows if row.whole):
         name = row.term or row.name
         if row.limit is not None and (
-            name not in allocation.budgets or row.limit != math.floor(allocation.budgets[name] / row.quantum)
+            name not in question.budgets or row.limit != math.floor(question.budgets[name] / row.quantum)
         ):
             return name
     return ""
@@ -137,24 +177,34 @@ def _may_take(problem: Problem) -> npt.NDArray[np.bool_]:
         common = set(taken[0]).intersection(*taken[1:])
         may[list(tie)] = False
         for group, columns in zip(tie, taken, strict=True):
-            may[group, [columns[one] for one in common]] = True
+            may[group, [columns[candidate] for candidate in common]] = True
     return may
 
 
-def _truths(instance: Instance, weights: Weights) -> dict[str, tuple[Fraction, Callable[[IntArray], Fraction]]]:
-    """Return, by the name of a line, its quantum and what it comes to for a choice (G,)."""
+def _truths(instance: Instance, question: Question) -> dict[_Named, tuple[Fraction, Callable[[IntArray], Fraction]]]:
+    """Return, by a line's name and whether it is on few, its quantum and what it comes to for a choice (G,).
+
+    Costs may be called as they like: one called ``"cost"`` is another line than that of the instance's own cost.
+    """
     problem = instance.problem
-    truths: dict[str, tuple[Fraction, Callable[[IntArray], Fraction]]] = {
-        "cost": (instance.quantum, partial(cost_of, problem, weights)),
-        "damage": (Fraction(1), partial(damage_of, problem)),
+    truths: dict[_Named, tuple[Fraction, Callable[[IntArray], Fraction]]] = {
+        ("cost", False): (instance.quantum, _truth(problem, question.weights, question.step)),
+        ("damage", False): (Fraction(1), partial(damage_of, problem)),
     }
-    for step, factors in [(b, {b.term: 1}) for b in instance.budgets] + [(step, weights) for step in instance.peaks]:
-        peaks = problem.cost(step.term).peaks(problem)
-        truth = partial(cost_of, problem, factors)
-        if peaks is not None:
-            truth = partial(_step, problem, _decimal(factors[step.term]), dict(peaks)[step.name])
-        truths[step.name] = (step.quantum, truth)
+    for budget in instance.budgets:
+        truths[budget.name, True] = (budget.quantum, _truth(problem, question.costs[budget.term], budget.name))
+    for step in instance.peaks:
+        truths[step.name, True] = (step.quantum, _truth(problem, question.weights, step.name))
     return truths
+
+
+def _truth(problem: Problem, weights: Weights, name: str) -> Callable[[IntArray], Fraction]:
+    """Return what a cost comes to for a choice (G,): that of ``name`` alone where this is a step of a peak."""
+    for term, factor in weights.items():
+        steps = dict(problem.cost(term).peaks(problem) or ())
+        if name in steps:
+            return partial(_step, problem, _decimal(factor), steps[name])
+    return partial(cost_of, problem, weights)
 
 
 def _step(problem: Problem, factor: Fraction, slope: IntArray, choice: IntArray) -> Fraction:

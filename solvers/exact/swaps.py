@@ -16,7 +16,7 @@ import numpy as np
 
 from impq_opt.types import FloatArray, IntArray
 
-__all__ = ["exchange"]
+__all__ = ["swap"]
 
 
 # Changes of each kind (equal in the objective and in the whole sums) that are tried, and in all.
@@ -27,7 +27,7 @@ _SUMS = 1 << 22
 _PAIRS, _MATCHES = 12_000, 2_000_000
 
 
-def exchange(
+def swap(
     tables: Sequence[FloatArray],
     reduced: FloatArray,
     choice: IntArray,
@@ -151,14 +151,14 @@ def _best_match(
     counts = np.maximum(stop - start, 0)
     if counts.sum() > _MATCHES:
         counts = np.minimum(counts, max(1, _MATCHES // len(counts)))
-    one = np.repeat(np.arange(len(goal)), counts)
-    other = np.arange(len(one)) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(start, counts)
+    first = np.repeat(np.arange(len(goal)), counts)
+    second = np.arange(len(first)) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(start, counts)
     for values, room in zip(total[1:], left.tolist(), strict=True):
         check()
-        fits = values[one] + values[other] <= room
-        one, other = one[fits], other[fits]
-    for number in np.argsort(goal[one] + goal[other], kind="stable")[:2000].tolist():
-        match = np.concatenate([pairs[one[number]], pairs[other[number]]])
+        fits = values[first] + values[second] <= room
+        first, second = first[fits], second[fits]
+    for number in np.argsort(goal[first] + goal[second], kind="stable")[:2000].tolist():
+        match = np.concatenate([pairs[first[number]], pairs[second[number]]])
         match = match[match > 0]
         if len(set(changes.group[match].tolist())) == len(match):
             return np.asarray(match, dtype=np.int64)
