@@ -114,14 +114,14 @@ class MissingPackageError(ImpqError, ImportError):
         super().__init__(f"{purpose} needs the package {package!r}: pip install {install}")
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return a hint naming the known names nearest to ``name``."""
+def nearest(name: str, known: Iterable[str], *, most: int = 12) -> str:
+    """Return a hint naming the known names nearest to ``name``, else the first, at ``most`` so many."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     if close:
         return "did you mean " + " or ".join(repr(c) for c in close) + "?"
-    if len(names) > 12:
-        return f"known are {', '.join(names[:12])} and {len(names) - 12} more"
+    if len(names) > most:
+        return f"known are {', '.join(names[:most])} and {len(names) - most:,} more"
     return f"known are {', '.join(names)}" if names else ""
 
 
