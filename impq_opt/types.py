@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from decimal import Decimal
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,4 +20,4 @@ ColumnArray = npt.NDArray[np.uint16]
 
 # One number, and a table of them a row a group, as callers have them: rows may differ in length.
 Real = float | Fraction | Decimal
-Table = npt.ArrayLike | Sequence[npt.ArrayLike] | Sequence[Sequence[Real]]
+Table = npt.ArrayLike | Sequence[npt.ArrayLike] | Sequence[Sequence[Any]]

@@ -112,7 +112,7 @@ def parse_assignments(texts: Iterable[str], where: str) -> dict[str, str]:
 
 
 # A name up to a comma or the end: in double quotes, or with commas in pairs of brackets alone.
-_NAME = re.compile(r'\s*(?:"((?:[^"]|"")+)"|((?:\[[^\[\]]*\]|[^,])*[^,\s]))\s*(?=,|$)')
+_NAME = re.compile(r'\s*(?:"((?:[^"]|"")+)"\s*|((?![\s",])(?:\[[^\[\]]*\]|[^,\[]|\[(?![^\[\]]*\]))+))(?=,|$)')
 
 
 def parse_tie(text: str) -> list[str]:

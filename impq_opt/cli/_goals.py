@@ -41,7 +41,10 @@ def activation_pins(activation_bits: str | None, pins: list[str], *, weights_onl
     """Return the bits by pattern that ``--pin`` and ``--activation-bits`` ask for."""
     if weights_only and activation_bits is not None:
         raise OptionError(
-            "--weights-only leaves no activations", where="--activation-bits", value=activation_bits, hint="give one"
+            "--weights-only leaves no activations",
+            where="--activation-bits",
+            value=activation_bits,
+            hint="give one of the two",
         )
     own = [] if activation_bits is None else [f"kind:activation={activation_bits}"]
     return dict(parse_assignments([*pins, *own], "--pin"))

@@ -70,9 +70,9 @@ def read_exact(
     elif isinstance(value, bool) or not isinstance(value, int | float | Fraction | Decimal | np.integer | np.floating):
         raise error(what, where=where, value=value, hint=hint)
     elif isinstance(value, float | Decimal | np.floating):
-        if not math.isfinite(value):
+        if not (value.is_finite() if isinstance(value, Decimal) else math.isfinite(value)):
             raise error("must be finite", where=where, value=float(value), hint=hint)
-        if isinstance(value, Decimal) and abs(value.adjusted()) > DIGITS:  # before it is written out in full
+        if isinstance(value, Decimal) and value and abs(value.adjusted()) > DIGITS:  # before it is written out in full
             raise error(f"must be a number of at most {DIGITS} digits", where=where, hint=hint)
         number = Fraction(value if isinstance(value, Decimal) else float(value))
     else:

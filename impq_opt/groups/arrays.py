@@ -138,7 +138,7 @@ def split_mask(
     if isinstance(values, (list, tuple)) and any(isinstance(row, np.ma.MaskedArray) for row in values):
         values = _stacked(values, where)
     try:
-        array = np.asarray(values := _without_tensors(values))
+        array = np.asarray(_without_tensors(values))
         if array.dtype.kind == "V" and array.dtype.names is None:  # such as bfloat16, which NumPy itself lacks
             array = array.astype(np.float64)
         if array.dtype.kind == "O":  # such as a table with columns of several types
@@ -181,12 +181,12 @@ def _exact_numbers(array: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
     for place, value in enumerate(given):
         if isinstance(value, bool) or not isinstance(value, (int, float, Fraction, Decimal, np.integer, np.floating)):
             raise ValueError
-        if math.isfinite(value):
-            # A float among fractions stands for its shortest decimal, as costs are read.
-            inexact = isinstance(value, (float, np.floating))
-            numbers[place] = Fraction(repr(float(value))) if inexact else read_exact(value, "table")
-        else:
+        if isinstance(value, (float, np.floating)) and math.isfinite(value):
+            numbers[place] = Fraction(repr(float(value)))  # its shortest decimal, as costs are read
+        elif isinstance(value, (float, np.floating)) or (isinstance(value, Decimal) and not value.is_finite()):
             numbers[place] = float(value)
+        else:
+            numbers[place] = read_exact(value, "table")
     return numbers.reshape(array.shape)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import itertools
 import math
 import re
 import unicodedata
@@ -12,7 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
-from impq_opt.errors import ProblemError, nearest
+from impq_opt.errors import ProblemError, close_names
 from impq_opt.groups.held import Held, held
 from impq_opt.types import IntArray
 
@@ -143,8 +144,8 @@ class GroupNames(Held, Sequence[str]):
             if shape == ():
                 yield label
             else:
-                for place in np.ndindex(*shape):
-                    yield f"{label}[{','.join(map(str, place))}]"
+                for place in itertools.product(*(map(str, range(side)) for side in shape)):
+                    yield f"{label}[{','.join(place)}]"
 
     def index_of(self, name: str) -> int:
         """Return the index of the group called ``name``; raise ProblemError with near matches."""
@@ -165,10 +166,17 @@ class GroupNames(Held, Sequence[str]):
     def _near(self, name: str) -> str:
         """Return a hint of the few names nearest to one that is none."""
         labels: Sequence[str] = self.labels
+        inside = sum(label.startswith(f"{name}.") for label in labels)
+        if inside:
+            return f"'{name}.*' means the {inside:,} {'label' if inside == 1 else 'labels'} inside it"
         for part in sorted(re.findall(r"[^\W_]{2,}", name), key=len, reverse=True):
             if len(labels) > _COMPARED:  # those that have its parts are nearer than those that have not
                 labels = [label for label in labels if part in label] or labels
-        return nearest(name, labels[:_COMPARED], most=_SHOWN)
+        close = close_names(name.strip("*?"), labels[:_COMPARED])
+        if close:
+            return f"did you mean {' or '.join(map(repr, close))}?"
+        more = len(self.labels) - _SHOWN
+        return f"known are {', '.join(self.labels[:_SHOWN])}{f' and {more:,} more' if more > 0 else ''}"
 
     def _element(self, name: str) -> int | None:
         """Return the index of an element such as ``"conv1[3]"`` of a label that stands for an array."""

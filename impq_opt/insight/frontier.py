@@ -143,6 +143,10 @@ class Frontier(Held):
                 answers.append(answer_prepared(self._prepared, bound, limits, started))
         return answers
 
+    @property
+    def _counted(self) -> str:
+        return f"{len(self):,} {'breakpoint' if len(self) == 1 else 'breakpoints'}"
+
     def to_dict(self) -> dict[str, Any]:
         """Return the breakpoints as plain Python numbers and text, which JSON takes: lists of one length each.
 
@@ -168,7 +172,7 @@ class Frontier(Held):
 
     def __repr__(self) -> str:
         return (
-            f"Frontier({len(self):,} breakpoints, {self._cost_name} {self.cost[0]:.6g} to {self.cost[-1]:.6g}, "
+            f"Frontier({self._counted}, {self._cost_name} {self.cost[0]:.6g} to {self.cost[-1]:.6g}, "
             f"damage {self.damage[0]:.4g} to {self.damage[-1]:.4g})"
         )
 
@@ -180,7 +184,7 @@ class Frontier(Held):
             (f"damage ({self.problem.metric})", f"{self.damage[0]:.4g} to {self.damage[-1]:.4g}"),
         ]
         title = f"damage, on a scale of powers of ten, over {self._cost_name}"
-        return card(f"Frontier of {len(self):,} breakpoints", facts, [curve(title, self.cost, self.damage)])
+        return card(f"Frontier of {self._counted}", facts, [curve(title, self.cost, self.damage)])
 
     @cached_property
     def _prepared(self) -> Prepared:

@@ -23,7 +23,7 @@ _MOST_BARS = 120
 _MOST_LABELS = 20_000
 _MOST_POINTS = 240
 _WIDTH, _HEIGHT = 640, 72
-_NAME = 60
+_NAME, _VALUE = 60, 400
 
 
 def card(title: str, facts: Sequence[tuple[str, str]], pictures: Sequence[str]) -> str:
@@ -31,7 +31,7 @@ def card(title: str, facts: Sequence[tuple[str, str]], pictures: Sequence[str]) 
     cell = 'style="text-align:left;padding:0 1em 0 0"'
     rows = "".join(
         f"<tr><td {cell}>{html_text(shortened(visible(name), _NAME))}</td><td {cell}>"
-        f"{html_text(shortened(visible(value), 2 * _NAME))}</td></tr>"
+        f"{html_text(shortened(visible(value), _VALUE))}</td></tr>"
         for name, value in facts
     )
     return f'<div style="max-width:{_WIDTH}px"><b>{html_text(title)}</b><table>{rows}</table>{"".join(pictures)}</div>'
@@ -68,14 +68,14 @@ def _gathered(
     layer_of: IntArray, values: FloatArray, sizes: FloatArray | None, layers: Sequence[str]
 ) -> tuple[FloatArray, list[str]]:
     """Return the values of at most _MOST_BARS bars, and what each is called."""
-    present, place = np.unique(layer_of, return_inverse=True)
+    amounts = np.bincount(layer_of, weights=values if sizes is None else values * sizes, minlength=len(layers))
+    shares = np.bincount(layer_of, weights=sizes, minlength=len(layers))
+    present = np.flatnonzero(shares)
     count = min(len(present), _MOST_BARS)
     bar = np.arange(len(present)) * count // len(present)
-    of = bar[place.reshape(-1)]
-    amounts = values if sizes is None else values * sizes
-    total: FloatArray = np.bincount(of, weights=amounts, minlength=count).astype(np.float64)
+    total: FloatArray = np.bincount(bar, weights=amounts[present])
     if sizes is not None:
-        total = total / np.bincount(of, weights=sizes, minlength=count)
+        total = total / np.bincount(bar, weights=shares[present])
     first, last = np.searchsorted(bar, np.arange(count)), np.searchsorted(bar, np.arange(count), side="right") - 1
     called = [
         layers[present[a]] if a == b else f"{layers[present[a]]} to {layers[present[b]]}"

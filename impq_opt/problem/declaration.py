@@ -80,6 +80,7 @@ class Group:
     def to_dict(self) -> dict[str, Any]:
         """Return what is said of it as JSON has it: without what nobody said."""
         said = {column.name: plain(getattr(self, column.name)) for column in fields(self)}
+        said["bits"] = [int(width) if float(width).is_integer() else float(width) for width in self.bits]
         usual = {column.name: column.default for column in fields(self)}
         return {name: value for name, value in said.items() if name in _ALWAYS or value != plain(usual[name])}
 

@@ -236,7 +236,7 @@ class Problem(Layout):
         >>> len(problem)
         2
         """
-        problem = cls(**from_groups(tuple(groups)), **fields)
+        problem = cls(**from_groups(tuple(groups)) | fields)
         return problem.revise(minimize=minimize, bound=bound, budgets=budgets, pins=pins, ties=ties)
 
     def revise(
