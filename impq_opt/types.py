@@ -20,4 +20,4 @@ ColumnArray = npt.NDArray[np.uint16]
 
 # One number, and a table of them a row a group, as callers have them: rows may differ in length.
 Real = float | Fraction | Decimal
-Table = npt.ArrayLike | Sequence[npt.ArrayLike] | Sequence[Sequence[Any]]
+Table = npt.ArrayLike | Sequence[Any]

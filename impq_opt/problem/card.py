@@ -73,7 +73,7 @@ def _gathered(
     present = np.flatnonzero(shares)
     count = min(len(present), _MOST_BARS)
     bar = np.arange(len(present)) * count // len(present)
-    total: FloatArray = np.bincount(bar, weights=amounts[present])
+    total = np.bincount(bar, weights=amounts[present]).astype(np.float64)
     if sizes is not None:
         total = total / np.bincount(bar, weights=shares[present])
     first, last = np.searchsorted(bar, np.arange(count)), np.searchsorted(bar, np.arange(count), side="right") - 1

@@ -151,7 +151,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "a huge one": (lambda: allocate([[1, 2]], [[Fraction(10**400), 2]], 1), "damage: is beyond the range of float64"),
     "a huge cost": (lambda: allocate([[Fraction(10**400), 2]], [[1, 2]], 1), "costs.cost: is beyond the range"),
     "half a size": (
-        lambda: Problem.from_sensitivities([Fraction(1, 2)], [1.0]),
+        lambda: Problem.from_sensitivities(np.array([Fraction(1, 2)]), [1.0]),
         "sizes: must hold whole numbers",
     ),
     "a bound that is none": (lambda: allocate([[1, 2]], [[1, 2]], Decimal("Infinity")), "bound: must be finite"),

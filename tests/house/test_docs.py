@@ -63,7 +63,7 @@ NOTEBOOKS = sorted(DOCS.rglob("*.ipynb"))
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
 def test_notebooks_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cells run one after the other as Jupyter runs them, what the last line of one gives is shown, and none is kept."""
+    """Cells run one after the other as Jupyter runs them, the last line of each is shown, and no output is kept."""
     monkeypatch.chdir(tmp_path)
     notebook = json.loads(path.read_text(encoding="utf-8"))
     assert (notebook["nbformat"], notebook["metadata"]["language_info"]["name"]) == (4, "python")
