@@ -53,6 +53,11 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    """Return what is there to use: the stable surface and the two packages that are loaded when asked for."""
+    return sorted([*__all__, "__doc__", "__file__", "__name__", "__path__", "__version__", "files", "problems"])
+
+
 def __getattr__(name: str) -> ModuleType:
     """Load ``impq_opt.files`` and ``impq_opt.problems`` when they are first asked for."""
     if name in ("files", "problems"):

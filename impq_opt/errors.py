@@ -32,6 +32,7 @@ __all__ = [
     "ProblemError",
     "SolverError",
     "UnsupportedError",
+    "close_names",
     "first_line",
     "nearest",
 ]
@@ -114,15 +115,24 @@ class MissingPackageError(ImpqError, ImportError):
         super().__init__(f"{purpose} needs the package {package!r}: pip install {install}")
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return a hint naming the known names nearest to ``name``."""
+def nearest(name: str, known: Iterable[str], *, most: int = 12) -> str:
+    """Return a hint naming the known names nearest to ``name``, else the first, at ``most`` so many."""
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    close = close_names(name, names)
     if close:
         return "did you mean " + " or ".join(repr(c) for c in close) + "?"
-    if len(names) > 12:
-        return f"known are {', '.join(names[:12])} and {len(names) - 12} more"
+    if len(names) > most:
+        return f"known are {', '.join(names[:most])} and {len(names) - most:,} more"
     return f"known are {', '.join(names)}" if names else ""
+
+
+def close_names(name: str, known: Iterable[str]) -> list[str]:
+    """Return the known names nearest to ``name``, at most three; one in other capitals is as near as can be."""
+    folded: dict[str, list[str]] = {}
+    for one in known:
+        folded.setdefault(one.casefold(), []).append(one)
+    close = difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.5)
+    return [one for fold in close for one in folded[fold]][:3]
 
 
 def first_line(error: BaseException) -> str:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from impq_opt.errors import OptionError, SolverError, UnsupportedError
 from impq_opt.exactness.sums import nearest_float
@@ -23,7 +22,7 @@ from impq_opt.proof.check import assess
 from impq_opt.proof.infeasible import diagnose
 from impq_opt.proof.status import conclude
 from impq_opt.solvers import is_own, make_solver, solver_class, solver_names
-from impq_opt.types import IntArray
+from impq_opt.types import IntArray, Real, Table
 
 if TYPE_CHECKING:
     from impq_opt.solvers.exact.strategy import Prepared
@@ -34,8 +33,8 @@ __all__ = ["allocate", "answer", "answer_prepared", "solve", "solve_in_passing"]
 def solve(
     problem: Problem,
     *,
-    bound: float | Fraction | Allocation | None = None,
-    budget: str | float | Fraction | None = None,
+    bound: Real | Allocation | None = None,
+    budget: str | Real | None = None,
     minimize: str | Mapping[str, float] | None = None,
     solver: str | Solver = "exact",
     time_limit: float | None = None,
@@ -49,7 +48,7 @@ def solve(
     Parameters
     ----------
     problem : Problem
-    bound : float, Fraction or Allocation, optional
+    bound : float, Fraction, Decimal or Allocation, optional
         Largest damage; the problem's own where left out. An allocation stands for its exact damage, so that it is
         itself feasible.
     budget : str or number, optional
@@ -202,21 +201,29 @@ def _warm(instance: Instance, start: Allocation | None) -> IntArray | None:
 
 
 def allocate(
-    cost: npt.ArrayLike,
-    damage: npt.ArrayLike,
-    bound: float | Fraction,
+    cost: Table,
+    damage: Table,
+    bound: Real | None = None,
     *,
+    budget: Real | None = None,
+    bits: Sequence[float] | Sequence[Sequence[float]] | None = None,
+    names: Sequence[str] | None = None,
     solver: str | Solver = "exact",
     **options: Any,
 ) -> Allocation:
-    """Choose one column per row: least total cost whose total damage is at most ``bound``.
+    """Choose one column per row: least total cost whose total damage is at most ``bound``, or the other way round.
 
     Parameters
     ----------
-    cost : array (G, K) of integers or floats
-    damage : array (G, K) of float64, not negative
-        What is masked or infinite in either is not allowed; tables with labels are matched by label.
-    bound : float
+    cost : array (G, K) of integers, floats, fractions or decimals
+    damage : array (G, K) of the same, not negative
+        What is masked or infinite in either is not allowed; tables with labels are matched by label. Rows may differ in
+        length where they are given as lists.
+    bound : float, Fraction or Decimal
+    budget : number
+        In place of a bound: the least total damage whose total cost is at most this.
+    bits, names
+        What the columns and the rows are, as in :meth:`Problem.from_tables`.
     solver, options
         As in :func:`solve`.
 
@@ -231,5 +238,8 @@ def allocate(
     >>> found = allocate([[1, 2], [1, 2]], [[0.5, 0.1], [0.3, 0.2]], bound=0.5)
     >>> found.choice.tolist(), found.objective, found.status.value
     ([1, 0], 3, 'optimal')
+    >>> allocate([[1, 2], [1, 2, 3]], [[0.5, 0.1], [0.3, 0.2, 0]], budget=4).choice.tolist()
+    [1, 1]
     """
-    return solve(Problem.from_tables(cost, damage), bound=bound, solver=solver, **options)
+    problem = Problem.from_tables(cost, damage, bits=bits, names=names)
+    return solve(problem, bound=bound, budget=budget, solver=solver, **options)

@@ -111,12 +111,21 @@ def parse_assignments(texts: Iterable[str], where: str) -> dict[str, str]:
     return assigned
 
 
+# A name up to a comma or the end: in double quotes, or with commas in pairs of brackets alone.
+_NAME = re.compile(r'\s*(?:"((?:[^"]|"")+)"\s*|((?![\s",])(?:\[[^\[\]]*\]|[^,\[]|\[(?![^\[\]]*\]))+))(?=,|$)')
+
+
 def parse_tie(text: str) -> list[str]:
-    """Read ``A,B``: names or patterns, split at the commas outside brackets (``conv[0,1],conv[0,2]``)."""
-    names = [part.strip() for part in re.split(r",(?![^\[]*\])", text)]
-    if not all(names):
-        raise OptionError("must be names with commas between them", where="--tie", value=text, hint="for example q,k,v")
-    return names
+    """Read ``A,B``: names or patterns, split at the commas outside brackets (``conv[0,1],conv[0,2]``) and quotes."""
+    names, place = [], 0
+    while place <= len(text):
+        part = _NAME.match(text, place)
+        if part is None:
+            hint = "for example q,k,v; a name that holds commas stands in double quotes"
+            raise OptionError("must be names with commas between them", where="--tie", value=text, hint=hint)
+        names.append(part[2] or part[1].replace('""', '"'))
+        place = part.end() + 1
+    return [name.strip() for name in names]
 
 
 def parse_bytes(text: str) -> int:

@@ -19,8 +19,10 @@ from impq_opt.problem.stays import Whole
 from impq_opt.proof.infeasible import quantity_text
 
 __all__ = [
+    "ActivationBits",
     "Goals",
     "Many",
+    "activation_pins",
     "cost_unit",
     "damage_name",
     "diagnosis_text",
@@ -32,6 +34,20 @@ __all__ = [
 ]
 
 Many = Parameter(negative="", consume_multiple=False)
+ActivationBits = Annotated[str | None, Parameter(help="Bits of every activation: --pin kind:activation=B.")]
+
+
+def activation_pins(activation_bits: str | None, pins: list[str], *, weights_only: bool) -> dict[str, float | str]:
+    """Return the bits by pattern that ``--pin`` and ``--activation-bits`` ask for."""
+    if weights_only and activation_bits is not None:
+        raise OptionError(
+            "--weights-only leaves no activations",
+            where="--activation-bits",
+            value=activation_bits,
+            hint="give one of the two",
+        )
+    own = [] if activation_bits is None else [f"kind:activation={activation_bits}"]
+    return dict(parse_assignments([*pins, *own], "--pin"))
 
 
 @Parameter(name="*")
@@ -54,8 +70,17 @@ class Goals:
         Parameter(help="Cost to minimize, such as storage. NAME=WEIGHT, repeated, is a weighted sum of several."),
     ] = field(default_factory=list)
     pin: Annotated[
-        list[str], Many, Parameter(help="NAME=B gives all groups that NAME means B bits. May be repeated.")
+        list[str],
+        Many,
+        Parameter(
+            help="NAME=B gives all groups that NAME means B bits: a name, a layer, 'layer1.*', kind:weight or "
+            "type:Linear. May be repeated."
+        ),
     ] = field(default_factory=list)
+    activation_bits: ActivationBits = None
+    weights_only: Annotated[
+        bool, Parameter(negative="", help="Leave activations as they are: neither cost nor damage counts them.")
+    ] = False
     tie: Annotated[list[str], Many, Parameter(help="A,B gives the groups equal bits. May be repeated.")] = field(
         default_factory=list
     )
@@ -83,12 +108,13 @@ class Goals:
         for cost in budgets:
             cost_named(cost, base.costs)
         revision = Revision(
-            pins=dict(parse_assignments(self.pin, "--pin")),
+            pins=activation_pins(self.activation_bits, self.pin, weights_only=self.weights_only),
             ties=[parse_tie(text) for text in self.tie],
             bits=None if self.bits is None else parse_bits(self.bits),
             budgets=budgets,
             confidence=self.confidence,
             free_unmeasured=self.free_unmeasured,
+            weights_only=self.weights_only,
         )
         return base, revision.apply(base) if revision else base, revision
 

@@ -12,7 +12,8 @@ from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import OptionError
 from impq_opt.exactness.sums import nearest_float
 from impq_opt.insight.tradeoff import TradeoffPoint, tradeoff
-from impq_opt.problem.allocation import Status, number
+from impq_opt.problem.allocation import Status
+from impq_opt.problem.plain import number
 from impq_opt.problem.problem import Problem
 from impq_opt.text import csv_text
 

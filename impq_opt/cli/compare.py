@@ -38,8 +38,8 @@ from impq_opt.cli._goals import (
 from impq_opt.cli._process import solve_apart
 from impq_opt.errors import ImpqError, OptionError
 from impq_opt.exactness.sums import nearest_float, reported_as_low
-from impq_opt.files.allocation_record import whole_record
-from impq_opt.problem.allocation import Allocation, Status, number
+from impq_opt.problem.allocation import Allocation, Status
+from impq_opt.problem.plain import number
 from impq_opt.problem.problem import Problem
 from impq_opt.solvers import solver_class, solver_names
 
@@ -157,7 +157,7 @@ def _record(row: _Row, rows: list[_Row], best: Fraction | float) -> dict[str, An
         "gap": None if gap == math.inf else gap,
         "effective_bits": dict(zip(("weight", "activation"), answer.effective_bits, strict=True)),
         "compression_ratio": answer.compression_ratio,
-        **({} if answer.whole is None else {"whole": whole_record(answer.whole)}),
+        **({} if answer.whole is None else {"whole": answer.whole.to_dict()}),
         "groups_changed": _changed(row, rows),
     }
 

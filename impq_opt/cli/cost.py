@@ -16,7 +16,7 @@ from impq_opt.documents.numbers import read_float, read_whole
 from impq_opt.errors import ImpqError, OptionError, nearest
 from impq_opt.files import load_allocation
 from impq_opt.insight.cost_at import cost_at, uniform_bits
-from impq_opt.problem.allocation import number
+from impq_opt.problem.plain import number
 from impq_opt.problem.problem import Problem
 from impq_opt.problem.stays import Whole
 

@@ -28,7 +28,8 @@ from impq_opt.exactness.sums import nearest_float
 from impq_opt.files import load_allocation
 from impq_opt.insight.explain import Alternative, Change, Explanation, Overview, overview
 from impq_opt.insight.explain import explain as explain_group
-from impq_opt.problem.allocation import Allocation, number
+from impq_opt.problem.allocation import Allocation
+from impq_opt.problem.plain import number
 
 __all__ = ["explain"]
 

@@ -11,7 +11,7 @@ from impq_opt.cli._common import JsonFlag, Output, console, find_problem, grid, 
 from impq_opt.cli._goals import Many
 from impq_opt.cli._streams import say
 from impq_opt.errors import OptionError
-from impq_opt.exchange import Reader, Writer, format_names, make_format, weights_only
+from impq_opt.exchange import Reader, Writer, format_names, make_format
 from impq_opt.exchange.registry import format_class
 from impq_opt.files import save_problem
 from impq_opt.problem.problem import Problem
@@ -53,7 +53,7 @@ def import_(
     """
     problem = _read(scores, more, source, accept_zeros=accept_zeros)
     if weights:
-        problem = weights_only(problem)
+        problem = problem.revise(weights_only=True)
     if target is not None:
         writer = make_format(target, **format_options(target, option))
         if not isinstance(writer, Writer):

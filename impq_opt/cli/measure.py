@@ -14,6 +14,7 @@ from cyclopts import Parameter
 
 from impq_opt.cli import invocation
 from impq_opt.cli._common import JsonFlag, console, grid, number, parse_bits, print_json, say, spinner, write_output
+from impq_opt.cli._goals import ActivationBits, Many, activation_pins
 from impq_opt.cli._network import NETWORK_HELP, DataOptions, NetworkOptions, need_torch
 from impq_opt.errors import OptionError
 from impq_opt.files import save_problem
@@ -65,6 +66,15 @@ def measure(
         str,
         Parameter(help="tie: quantize both summands of a residual addition, alike; accumulate: neither for the sum."),
     ] = "tie",
+    pin: Annotated[
+        list[str] | None,
+        Many,
+        Parameter(help="NAME=B has the problem give B bits to what NAME means: a layer, kind:weight or type:Linear."),
+    ] = None,
+    activation_bits: ActivationBits = None,
+    weights_only: Annotated[
+        bool, Parameter(negative="", help="Leave activations out of the problem: they stay in float.")
+    ] = False,
     bf16: Annotated[
         bool, Parameter(negative="", help="Propagate in bfloat16; the bias is measured and stored.")
     ] = False,
@@ -83,7 +93,13 @@ def measure(
     sampling = Sampling(
         samples=samples, relative_error=relative_error, quantile=quantile, concede=concede, seed=seed, look=look
     )
-    problem_options = {"groups": _groups(groups), "estimator": _estimator(estimator), "bits": parse_bits(bits)}
+    problem_options = {
+        "groups": _groups(groups),
+        "estimator": _estimator(estimator),
+        "bits": parse_bits(bits),
+        "pins": activation_pins(activation_bits, pin or [], weights_only=weights_only),
+        "weights_only": weights_only,
+    }
     if not output.absolute().parent.is_dir():  # before the work, not after it
         raise OptionError("is in no folder", where="--output", value=str(output), hint="make the folder first")
     first = os.environ.get("RANK", "0") == "0"

@@ -22,12 +22,11 @@ from impq_opt.cli._common import (
     print_json,
     say,
 )
-from impq_opt.cli._goals import diagnosis_text
+from impq_opt.cli._goals import activation_pins, diagnosis_text
 from impq_opt.cli._network import NETWORK_HELP, DataOptions, NetworkOptions, need_torch
 from impq_opt.cli._progress import shown
 from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import MissingPackageError, OptionError
-from impq_opt.exchange import weights_only as without_activations
 from impq_opt.files import load_allocation
 from impq_opt.problem.problem import Problem
 from impq_opt.solve import solve_in_passing
@@ -57,6 +56,9 @@ def validate(
     weights_only: Annotated[
         bool, Parameter(help="Leave activations in float in every row, so that rows differ in their weights alone.")
     ] = False,
+    activation_bits: Annotated[
+        str | None, Parameter(help="Bits of every activation in the rows of --uniform, --bounds and --average-bits.")
+    ] = None,
     samples: Annotated[
         int, Parameter(help="Also bounds on so many of the samples, ten passes each; all serve the mismatch.")
     ] = 0,
@@ -84,11 +86,15 @@ def validate(
     if samples < 0:
         raise OptionError("must not be negative", where="--samples", value=samples)
     declared = find_problem(problem)
-    asked = without_activations(declared) if weights_only else declared
+    pins = activation_pins(activation_bits, [], weights_only=weights_only)
+    if pins and uniform is bounds is average_bits is None:
+        raise OptionError("is of other rows than those of files", where="--activation-bits", value=activation_bits)
+    asked = declared.revise(weights_only=weights_only)
+    pinned = asked.revise(pins=pins)
     wanted = [
         *_read(declared, asked, allocations),
-        *_uniform(asked, uniform),
-        *_solved(asked, bounds, average_bits),
+        *_uniform(pinned, uniform, keep=bool(pins)),
+        *_solved(pinned, bounds, average_bits),
     ]
     if not wanted:
         raise OptionError(
@@ -128,9 +134,14 @@ def _read(declared: Problem, asked: Problem, files: tuple[Path, ...]) -> Iterato
         yield name, bits if asked is declared else bits[declared.weights()]
 
 
-def _uniform(problem: Problem, widths: str | None) -> Iterator[tuple[str, np.ndarray]]:
+def _uniform(problem: Problem, widths: str | None, *, keep: bool) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield all groups at each of some bits, or all weights, with activations kept at what they are pinned to."""
+    weights = problem.weights()
+    kept = {g: problem.candidates.of(g)[k] for g, k in problem.pins.items() if keep and not weights[g]}
     for width in [] if widths is None else parse_bits(widths):
-        yield f"all {width:g} bits", np.full(len(problem), width)
+        bits = np.full(len(problem), width)
+        bits[list(kept)] = list(kept.values())
+        yield f"all {width:g} bits", bits
 
 
 def _solved(problem: Problem, bounds: str | None, average_bits: str | None) -> Iterator[tuple[str, np.ndarray]]:

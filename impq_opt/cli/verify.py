@@ -17,7 +17,7 @@ from impq_opt.errors import OptionError
 from impq_opt.files import load_allocation, save_problem
 from impq_opt.judge.checks import Verdict, Verification
 from impq_opt.judge.verify import verify as verify_allocation
-from impq_opt.problem.allocation import number
+from impq_opt.problem.plain import number
 
 __all__ = ["verify"]
 

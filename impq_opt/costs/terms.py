@@ -180,7 +180,9 @@ class TableCost(Held, CostTerm):
                 where=f"costs.{name}",
                 value=array.shape,
             )
-        if array.dtype.kind in "iuO":  # Python's own numbers are whole ones
+        if array.dtype.kind == "O" and any(isinstance(value, (Fraction, float)) for value in array.flat):
+            integers, quantum, rounding = _of_fractions(array, f"costs.{name}")
+        elif array.dtype.kind in "iuO":  # Python's own numbers are whole ones
             if array.dtype.kind == "O" or array.dtype == np.uint64:  # what int64 may not hold
                 _check_total(largest_entry(array), len(array), f"costs.{name}")
             integers, quantum, rounding = array.astype(np.int64, copy=False), Fraction(1), 0.0
@@ -254,6 +256,19 @@ def to_integers(values: npt.NDArray[np.float64], where: str) -> tuple[IntArray, 
     lost = float(np.abs(scaled - whole).max())
     rounding = max(float(np.ldexp(lost, -shift)), math.ulp(0.0) if lost else 0.0)
     return whole.astype(np.int64), Fraction(2) ** -shift, rounding
+
+
+def _of_fractions(values: npt.NDArray[Any], where: str) -> tuple[IntArray, Fraction, float]:
+    """Return what :func:`to_integers` does for fractions: exact where 64 bits hold the sums, else as float64."""
+    exact = [value for value in values.flat if isinstance(value, Fraction)]
+    if len(exact) == values.size:
+        quantum = common_quantum(exact) or Fraction(1)
+        if max(map(abs, exact)) / quantum * len(values) < LARGEST_TOTAL:
+            return (values / quantum).astype(np.int64), quantum, 0.0
+    try:
+        return to_integers(values.astype(np.float64), where)
+    except OverflowError:
+        raise ProblemError("is beyond the range of float64", where=where) from None
 
 
 def common_quantum(values: list[Fraction]) -> Fraction:

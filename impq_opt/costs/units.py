@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from fractions import Fraction
+from typing import cast
 
-from impq_opt.documents.numbers import NUMBER, read_exact
+from impq_opt.documents.numbers import NUMBER, number_of, read_exact
 from impq_opt.errors import OptionError, nearest
 from impq_opt.exactness.sums import nearest_float
+from impq_opt.types import Real
 
 __all__ = ["format_quantity", "parse_quantity", "readable_unit"]
 
@@ -33,7 +36,7 @@ _LARGEST = Fraction(10) ** 100
 _QUANTITY = re.compile(rf"\s*({NUMBER})\s*([A-Za-z-]{{0,20}})\s*")
 
 
-def parse_quantity(text: str | float | Fraction, unit: str, where: str = "quantity") -> Fraction:
+def parse_quantity(text: str | Real, unit: str, where: str = "quantity") -> Fraction:
     """Return ``text`` (``"100KiB"``, ``"1.5 Mbit"``, ``"1/3"`` or a plain number of ``unit``) as an exact number.
 
     Decimals are read as decimals: ``"0.1"`` is one tenth, not the nearest float64, and so is the float 0.1.
@@ -43,6 +46,7 @@ def parse_quantity(text: str | float | Fraction, unit: str, where: str = "quanti
     OptionError
         Where it is no number, its unit is not one of ``unit``, or it is too large.
     """
+    text = str(text) if isinstance(text, Decimal) else cast("str | float | Fraction", number_of(text))
     number, suffix = (text, "") if isinstance(text, Fraction) else _parts(text, where)
     factors = _FACTORS.get(unit, {unit: Fraction(1)})
     if suffix and suffix not in factors:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 import re
+from decimal import Decimal
 from fractions import Fraction
 
 import numpy as np
 
 from impq_opt.errors import InputError, ProblemError
 
-__all__ = ["DIGITS", "EXPONENT", "NUMBER", "exact_value", "read_exact", "read_float", "read_whole"]
+__all__ = ["DIGITS", "EXPONENT", "NUMBER", "exact_value", "number_of", "read_exact", "read_float", "read_whole"]
 
 # The exact sum of ten million float64 damages has at most 1,100 digits on either side of the line, a product of two
 # such 2,200. Python itself turns no text of more than 4,300 digits into a number.
@@ -33,6 +34,13 @@ _TEXT = 2 * DIGITS + 10
 _BEYOND = 10**DIGITS
 
 
+def number_of(value: object) -> object:
+    """Return the number in an array or a tensor of no dimensions, and anything else as it is."""
+    if isinstance(value, np.generic) or getattr(value, "ndim", None) != 0 or not hasattr(value, "item"):
+        return value
+    return value.item()
+
+
 def read_exact(
     value: object,
     where: str,
@@ -45,7 +53,8 @@ def read_exact(
 
     Parameters
     ----------
-    value : str, int, float or Fraction
+    value : str, int, float, Fraction or Decimal
+        Or an array or a tensor that holds one.
     where : str
         The place, for the error.
     error : type of InputError
@@ -55,14 +64,17 @@ def read_exact(
     what : str
         The rule that what is no number breaks.
     """
+    value = number_of(value)
     if isinstance(value, str):
         number = _from_text(value, where, error, hint, what)
-    elif isinstance(value, bool) or not isinstance(value, int | float | Fraction | np.integer | np.floating):
+    elif isinstance(value, bool) or not isinstance(value, int | float | Fraction | Decimal | np.integer | np.floating):
         raise error(what, where=where, value=value, hint=hint)
-    elif isinstance(value, float | np.floating):
-        if not math.isfinite(value):
+    elif isinstance(value, float | Decimal | np.floating):
+        if not (value.is_finite() if isinstance(value, Decimal) else math.isfinite(value)):
             raise error("must be finite", where=where, value=float(value), hint=hint)
-        number = Fraction(float(value))
+        if isinstance(value, Decimal) and value and abs(value.adjusted()) > DIGITS:  # before it is written out in full
+            raise error(f"must be a number of at most {DIGITS} digits", where=where, hint=hint)
+        number = Fraction(value if isinstance(value, Decimal) else float(value))
     else:
         number = Fraction(int(value)) if isinstance(value, np.integer) else Fraction(value)
     if max(abs(number.numerator), number.denominator) >= _BEYOND:

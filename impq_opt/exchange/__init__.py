@@ -3,7 +3,6 @@
 from impq_opt.exchange.base import Format, Precision, Reader, Writer
 from impq_opt.exchange.fused import fused_ties
 from impq_opt.exchange.registry import TABLE, format_names, make_format
-from impq_opt.exchange.restate import weights_only
 
 __all__ = [
     "TABLE",
@@ -14,5 +13,4 @@ __all__ = [
     "format_names",
     "fused_ties",
     "make_format",
-    "weights_only",
 ]

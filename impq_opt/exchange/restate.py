@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.costs import TableCost
 from impq_opt.errors import ProblemError
 from impq_opt.groups.candidates import Candidates
-from impq_opt.groups.damage import DamageTable, PowerLaw
-from impq_opt.groups.names import GroupNames
+from impq_opt.groups.damage import DamageTable
 from impq_opt.problem.problem import Problem
 
-__all__ = ["Precision", "restate", "weights_only"]
+__all__ = ["Precision", "restate"]
 
 Take = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
 
@@ -105,60 +103,6 @@ def restate(problem: Problem, weights: Sequence[Precision], inputs: Sequence[Pre
         pins={group: _pinned(problem, group, column, index, target) for group, column in problem.pins.items()},
         free_unmeasured=free,
     )
-
-
-def weights_only(problem: Problem) -> Problem:
-    """Return ``problem`` without its activations, for targets that leave them in float.
-
-    Raises
-    ------
-    ProblemError
-        Where no weights are left, or a cost was declared for activations too.
-    """
-    keep = problem.weights()
-    if keep.all():
-        return problem
-    if not keep.any():
-        raise ProblemError("has no weights", where="groups")
-    for term in problem.costs:
-        if not isinstance(term, TableCost):
-            raise ProblemError("was declared for activations too", where=f"costs.{term.name}")
-    names = problem.names
-    labels = [k for k in range(len(names.labels)) if keep[names.offsets[k] : names.offsets[k + 1]].any()]
-    place = np.cumsum(keep) - 1
-    changes: dict[str, Any] = {
-        field.name: value[keep]
-        for field in fields(problem)
-        if isinstance(value := getattr(problem, field.name), np.ndarray) and len(value) == len(problem)
-    }
-    return replace(
-        problem,
-        **changes | {"kinds": None, "reads": None, "also_reads": None},
-        names=GroupNames(
-            tuple(names.labels[k] for k in labels),
-            tuple(names.shapes[k] for k in labels),
-            tuple(names.layers[k] for k in labels),
-        ),
-        candidates=replace(
-            problem.candidates,
-            set_of=None if problem.candidates.set_of is None else problem.candidates.set_of[keep],
-        ),
-        damage=_rows(problem.damage, keep),
-        costs=tuple(replace(term, values=term.values[keep]) for term in problem.costs if isinstance(term, TableCost)),
-        pins={int(place[group]): column for group, column in problem.pins.items() if keep[group]},
-        ties=tuple(
-            tuple(int(place[group]) for group in tie if keep[group])
-            for tie in problem.ties
-            if sum(bool(keep[group]) for group in tie) > 1
-        ),
-    )
-
-
-def _rows(damage: PowerLaw | DamageTable, keep: npt.NDArray[np.bool_]) -> PowerLaw | DamageTable:
-    errors = None if damage.stderr is None else damage.stderr[keep]
-    if isinstance(damage, PowerLaw):
-        return PowerLaw(damage.sensitivity[keep], errors)
-    return DamageTable(damage.values[keep], errors)
 
 
 def _matches(old: Candidates, number: int, table: Sequence[Precision]) -> list[tuple[int, Precision]]:

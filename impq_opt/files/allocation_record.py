@@ -11,16 +11,13 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.documents.numbers import exact_value, read_exact
+from impq_opt.documents.numbers import read_exact
 from impq_opt.errors import AllocationError, nearest
-from impq_opt.exactness.sums import nearest_float
 from impq_opt.files.revision import Number, Revision
 from impq_opt.problem.allocation import Allocation, Certificate, Diagnosis, Enumeration, Status, Stop
-from impq_opt.problem.allocation import number as plain_number
 from impq_opt.problem.problem import Problem
-from impq_opt.problem.stays import Whole
 
-__all__ = ["AllocationRecord", "allocation_from_record", "allocation_record", "whole_record"]
+__all__ = ["AllocationRecord", "allocation_from_record", "allocation_record"]
 
 FORMAT = "impq-opt allocation"
 
@@ -136,127 +133,16 @@ def allocation_record(
     """
     from impq_opt import __version__
 
-    answered = allocation.choice is not None
-    weight, activation = allocation.effective_bits if answered else (None, None)
     record: dict[str, Any] = {
         "format": FORMAT,
         "format_version": 1,
         "version": __version__,
         "problem_digest": (base or allocation.problem).digest,
-        "status": allocation.status.value,
-        "minimizes": allocation.minimizes,
-        "minimize": {name: exact_value(weight) for name, weight in allocation.cost_weights.items()},
-        "objective": _finite(allocation.objective) if answered else None,
-        "lower_bound": _finite(allocation.lower_bound),
-        "gap": _finite(allocation.gap),
-        "cost": _finite(allocation.cost) if answered else None,
-        "damage": _finite(allocation.damage) if answered else None,
-        "bound": None if allocation.bound is None else _finite(nearest_float(allocation.bound)),
-        "budgets": {name: exact_value(limit) for name, limit in allocation.budgets.items()},
-        "compression_ratio": allocation.compression_ratio if answered else None,
-        "effective_bits": {"weight": weight, "activation": activation},
-        "solver": allocation.solver,
-        "options": _plain(allocation.options),
-        "seed": allocation.seed,
-        "seconds": allocation.seconds,
-        "stop": allocation.stop.value,
-        "exact": {
-            "cost": _text(allocation.exact_cost),
-            "damage": _text(allocation.exact_damage),
-            "lower_bound": _text(allocation.exact_lower_bound),
-            "bound": _text(allocation.bound),
-        },
-        "certificate": _certificate(allocation.certificate),
-        "diagnosis": _diagnosis(allocation.diagnosis),
-        "statistics": _plain(allocation.statistics),
-        "bits": dict(zip(allocation.problem.names, allocation.bits.tolist(), strict=True)) if answered else None,
+        **allocation.to_dict(),
     }
-    whole = allocation.whole if answered else None
-    if whole is not None:
-        record["whole"] = whole_record(whole)
-    if answered and len(allocation.unknown):
-        record["unknown"] = [allocation.problem.names[g] for g in allocation.unknown.tolist()]
-    if answered and allocation.problem.candidates.formats:
-        record["formats"] = dict(zip(allocation.problem.names, _formats(allocation), strict=True))
     if revision:
         record["revision"] = msgspec.to_builtins(revision)
     return record
-
-
-def whole_record(whole: Whole) -> dict[str, Any]:
-    """Return the part of the document that says what the whole network takes."""
-    return {
-        "bits": _finite(plain_number(whole.bits)),
-        "parameters": whole.parameters,
-        "staying": whole.staying,
-        "bits_per_parameter": nearest_float(whole.mean),
-        "compression_ratio": None if whole.ratio is None else nearest_float(whole.ratio),
-    }
-
-
-def _finite(value: float) -> float | int | None:
-    """Return a number as JSON holds it: None for an infinite one, a float64 for a whole one past 64 bits."""
-    if isinstance(value, int) and abs(value) >= 1 << 63:
-        value = nearest_float(Fraction(value))
-    return value if math.isfinite(value) else None
-
-
-def _text(value: Fraction | float | None) -> str | None:
-    return str(value) if isinstance(value, (Fraction, int)) else None
-
-
-def _plain(value: Any) -> Any:
-    """Return ``value`` in JSON's own types; what has none is written as text."""
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [_plain(v) for v in value]
-    if isinstance(value, (np.generic, np.ndarray)):
-        return _plain(value.tolist())
-    if value is None or isinstance(value, (str, bool)):
-        return value
-    if isinstance(value, float):
-        return _finite(value)
-    return value if isinstance(value, int) and abs(value) < 1 << 63 else str(value)
-
-
-def _certificate(certificate: Certificate | None) -> dict[str, Any] | None:
-    if certificate is None:
-        return None
-    enumeration = certificate.enumeration
-    return {
-        "multipliers": {name: float(value) for name, value in certificate.multipliers.items()},
-        "quantum": str(certificate.quantum),
-        "dual_bound": _text(certificate.dual_bound),
-        "enumeration": None if enumeration is None else _enumeration(enumeration),
-    }
-
-
-def _enumeration(enumeration: Enumeration) -> dict[str, Any]:
-    by = {"by": enumeration.by} if enumeration.by else {}
-    return {"groups": enumeration.groups, "states": enumeration.states, **by}
-
-
-def _diagnosis(diagnosis: Diagnosis | None) -> dict[str, Any] | None:
-    if diagnosis is None:
-        return None
-    return {
-        "limit": diagnosis.limit,
-        "smallest": diagnosis.smallest,
-        "allowed": _finite(diagnosis.allowed),
-        "held_by": list(diagnosis.held_by),
-        "conflict": [list(item) for item in diagnosis.conflict],
-        "minimal": diagnosis.minimal,
-        "attained": diagnosis.attained,
-        "without": diagnosis.without,
-    }
-
-
-def _formats(allocation: Allocation) -> list[str]:
-    candidates = allocation.problem.candidates
-    assert allocation.choice is not None
-    sets = candidates.numbers(len(allocation.choice)).tolist()
-    return [candidates.formats[s][k] for s, k in zip(sets, allocation.choice.tolist(), strict=True)]
 
 
 def allocation_from_record(record: AllocationRecord, problem: Problem) -> Allocation:

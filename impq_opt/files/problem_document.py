@@ -61,6 +61,11 @@ def _head(problem: Problem) -> dict[str, Any]:
         head["stored"] = exact_value(problem.stored)
     if problem.grids:
         head["grids"] = dict(problem.grids)
+    if problem.types:
+        kinds: dict[str, list[str]] = {}
+        for label, kind in problem.types.items():
+            kinds.setdefault(kind, []).append(label)
+        head["types"] = kinds
     if problem.provenance:
         head["provenance"] = _plain(problem.provenance, "provenance")
     return head

@@ -114,6 +114,7 @@ class ProblemRecord(_Struct):
     stays: list[StaysRecord] | None = None
     stored: Number | str = STORED
     grids: dict[str, str] = {}
+    types: dict[str, list[str]] = {}
     arrays: ArraysRecord | None = None
     names: NamesRecord | None = None
     candidates: list[CandidatesRecord] = []
@@ -147,10 +148,21 @@ def problem_from_record(record: ProblemRecord, arrays: Arrays | None, folder: Pa
     if (arrays is None) == (not record.groups):
         raise ProblemError("give either [[groups]] or [arrays]", where="groups", value=len(record.groups))
     given |= _from_groups(record) if arrays is None else _from_arrays(record, arrays)
-    problem = Problem(**given)
+    problem = Problem(**given | {"types": _types(record.types)})
     tables = [cost_from_csv(cost, folder, problem) for cost in record.costs if cost.csv is not None]
     problem = replace(problem, costs=(*problem.costs, *tables), objective=_objective(record))
     return problem.revise(budgets=record.budgets, pins=record.pins, ties=record.ties)
+
+
+def _types(labels: Mapping[str, list[str]]) -> dict[str, str]:
+    """Return the type of each label, from the labels of each type."""
+    types: dict[str, str] = {}
+    for kind, members in labels.items():
+        for label in members:
+            if label in types:
+                raise ProblemError("is of one type only", where=f"types.{kind}", value=label)
+            types[label] = kind
+    return types
 
 
 def _stays(records: list[StaysRecord]) -> list[Stay]:

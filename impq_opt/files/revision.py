@@ -16,7 +16,7 @@ class Revision(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, f
     """What was changed on the problem of a file before it was solved; see :meth:`impq_opt.Problem.revise`.
 
     ``confidence`` raises damages to their upper limits; see :func:`impq_opt.problem.uncertainty.upper_limit`.
-    ``free_unmeasured`` lets groups go whose damage is not known.
+    ``free_unmeasured`` lets groups go whose damage is not known. ``weights_only`` leaves out the activations.
     """
 
     pins: dict[str, Number | str] = {}
@@ -25,6 +25,7 @@ class Revision(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, f
     budgets: dict[str, str] = {}
     confidence: float | None = None
     free_unmeasured: bool = False
+    weights_only: bool = False
 
     def apply(self, problem: Problem) -> Problem:
         """Return ``problem`` so revised."""
@@ -36,9 +37,8 @@ class Revision(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, f
             bits=self.bits,
             budgets=self.budgets,
             free_unmeasured=self.free_unmeasured or None,
+            weights_only=self.weights_only,
         )
 
     def __bool__(self) -> bool:
-        return bool(
-            self.pins or self.ties or self.bits or self.budgets or self.free_unmeasured or self.confidence is not None
-        )
+        return self != Revision()

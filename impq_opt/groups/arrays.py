@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from decimal import Decimal
 from fractions import Fraction
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.documents.numbers import read_exact, read_float
+from impq_opt.documents.numbers import number_of, read_exact, read_float
 from impq_opt.errors import ProblemError
 from impq_opt.exactness.sums import nearest_float
 from impq_opt.groups.candidates import Candidates, gather_sets
@@ -32,6 +35,7 @@ __all__ = [
     "plain_array",
     "positive",
     "precisions",
+    "rectangles",
     "split_mask",
 ]
 
@@ -98,11 +102,14 @@ def _array(values: object, dtype: type[Any], where: str, dimensions: int) -> npt
     if array.dtype == dtype:
         return held(array)
     if is_float:
-        converted = array.astype(dtype)
+        converted = _floats(array, where)
         if array.dtype.kind in "iu" and int(abs(converted).max()) >= 2**53 and not _same_whole(converted, array):
             raise ProblemError("holds whole numbers that float64 cannot", where=where, value=array.dtype.name)
         return held(converted)
-    whole = array.dtype.kind != "f" or bool((np.isfinite(array) & (array == np.rint(array))).all())
+    if array.dtype.kind == "O":
+        whole = all(isinstance(value, (int, Fraction)) and value == int(value) for value in array.flat)
+    else:
+        whole = array.dtype.kind != "f" or bool((np.isfinite(array) & (array == np.rint(array))).all())
     if not whole:
         raise ProblemError("must hold whole numbers", where=where, value=array.dtype.name)
     limits = np.iinfo(dtype)
@@ -131,19 +138,107 @@ def split_mask(
     if isinstance(values, (list, tuple)) and any(isinstance(row, np.ma.MaskedArray) for row in values):
         values = _stacked(values, where)
     try:
-        array = np.asarray(values)
+        array = np.asarray(_without_tensors(values))
+        if array.dtype.kind == "V" and array.dtype.names is None:  # such as bfloat16, which NumPy itself lacks
+            array = array.astype(np.float64)
         if array.dtype.kind == "O":  # such as a table with columns of several types
-            array = _whole_as_given(array, np.array(array.tolist()), where)
+            exact = _exact_numbers(array)
+            array = _whole_as_given(array, np.array(array.tolist()), where) if exact is None else exact
         elif array.dtype.kind == "f" and isinstance(values, (list, tuple)) and np.abs(array).max(initial=0) >= 2.0**53:
             array = _whole_as_given(np.array(values, dtype=object), array, where)
         if array.dtype.kind not in "iufO" or (array.dtype.kind != "O" and array.dtype.itemsize > 8):
             raise ValueError
     except ProblemError:
         raise
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # the last is torch's
         raise ProblemError(what, where=where, value=_kind(values)) from None
     masked = np.ma.getmaskarray(values) if isinstance(values, np.ma.MaskedArray) else None
     return array, masked if masked is not None and masked.any() else None
+
+
+def _without_tensors(values: Any) -> Any:
+    """Return tensors of torch, and lists of them, as NumPy's arrays: without a gradient, in a type that NumPy has."""
+    if isinstance(values, (list, tuple)):
+        first = values
+        while isinstance(first, (list, tuple)) and len(first):
+            first = first[0]
+        return list(map(_without_tensors, values)) if hasattr(first, "detach") else values
+    if not hasattr(values, "detach"):
+        return values
+    tensor = values.detach().cpu()
+    try:
+        return tensor.numpy()
+    except TypeError:  # bfloat16 and what is narrower
+        return tensor.float().numpy()
+
+
+def _exact_numbers(array: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
+    """Return an array of objects as fractions where some are fractions or decimals, else None; infinities stay."""
+    given = [number_of(value) for value in array.flat]
+    if not any(isinstance(value, (Fraction, Decimal)) for value in given):
+        return None
+    numbers = np.empty(len(given), dtype=object)
+    for place, value in enumerate(given):
+        if isinstance(value, bool) or not isinstance(value, (int, float, Fraction, Decimal, np.integer, np.floating)):
+            raise ValueError
+        if isinstance(value, (float, np.floating)) and math.isfinite(value):
+            numbers[place] = Fraction(repr(float(value)))  # its shortest decimal, as costs are read
+        elif isinstance(value, (float, np.floating)) or (isinstance(value, Decimal) and not value.is_finite()):
+            numbers[place] = float(value)
+        else:
+            numbers[place] = read_exact(value, "table")
+    return numbers.reshape(array.shape)
+
+
+def _floats(array: npt.NDArray[Any], where: str) -> FloatArray:
+    """Return the float64 nearest to each number."""
+    try:
+        return array.astype(np.float64)
+    except OverflowError:
+        raise ProblemError("is beyond the range of float64", where=where) from None
+
+
+def rectangles(tables: dict[str, Any]) -> tuple[dict[str, Any], list[int] | None]:
+    """Return tables whose rows, given one by one, differ in length, filled up with zeros, and how long the rows are.
+
+    Where rows do not differ the tables are returned as they are, and None.
+
+    Raises
+    ------
+    ProblemError
+        Where two tables differ in the length of a row.
+    """
+    lengths = {where: own for where, values in tables.items() if (own := _lengths(values)) is not None}
+    if all(len(set(own)) <= 1 for own in lengths.values()):
+        return tables, None
+    if len(lengths) < len(tables):
+        raise ProblemError("has rows of several lengths, the other table has not", where=next(iter(lengths)))
+    (where, first), *others = lengths.items()
+    for other, own in others:
+        if own != first:
+            count = min(len(own), len(first))
+            place = next((g for g in range(count) if own[g] != first[g]), count)
+            found = [one[place] if place < count else None for one in (first, own)]
+            raise ProblemError(f"must have rows as long as those of {where}", where=f"{other}[{place}]", value=found)
+    width = max(first)
+    if not min(first):
+        raise ProblemError("a group needs at least one candidate", where=f"{where}[{first.index(0)}]", value=[])
+    return {name: [_filled(row, width) for row in values] for name, values in tables.items()}, first
+
+
+def _filled(row: Any, width: int) -> list[Any]:
+    numbers = row if isinstance(row, (list, tuple)) else _without_tensors(row).tolist()
+    return [*numbers, *[0] * (width - len(numbers))]
+
+
+def _lengths(values: Any) -> list[int] | None:
+    """Return the length of each row where rows are given one by one, else None."""
+    if not isinstance(values, (list, tuple)):
+        return None
+    try:
+        return [len(row) for row in values]
+    except TypeError:  # numbers, or tensors of one
+        return None
 
 
 def _whole_as_given(given: npt.NDArray[Any], read: npt.NDArray[Any], where: str) -> npt.NDArray[Any]:
@@ -170,6 +265,10 @@ def allowed_tables(cost: object, damage: object) -> tuple[npt.NDArray[Any], npt.
         Where they are not two tables of one shape.
     """
     costs, cost_masked = split_mask(cost, "costs.cost", "must hold real numbers")
+    if costs.dtype.kind == "O":
+        infinite = np.array([isinstance(value, float) and value == math.inf for value in costs.flat])
+        if infinite.any():
+            cost_masked = infinite.reshape(costs.shape) | (False if cost_masked is None else cost_masked)
     table, masked = split_mask(damage, "damage")
     if table.ndim != 2 or table.size == 0:
         raise ProblemError("must be a non-empty array of 2 dimensions", where="damage", value=table.shape)
@@ -180,10 +279,10 @@ def allowed_tables(cost: object, damage: object) -> tuple[npt.NDArray[Any], npt.
         cost_masked = unbounded if cost_masked is None else cost_masked | unbounded
     if cost_masked is not None:
         # Never read: a candidate that is not allowed costs nothing.
-        costs = np.where(cost_masked, costs.dtype.type(0), costs)
+        costs = np.where(cost_masked, 0 if costs.dtype.kind == "O" else costs.dtype.type(0), costs)
     if masked is None and cost_masked is None:
         return costs, table
-    table = table.astype(np.float64)
+    table = _floats(table, "damage")
     if masked is not None:
         table[masked] = np.inf
     if cost_masked is not None:
@@ -243,9 +342,15 @@ def kind_array(kinds: Sequence[str] | npt.ArrayLike | None) -> KindArray | None:
 
 
 def candidate_sets(
-    bits: Sequence[float] | Sequence[Sequence[float]] | None, count: int, width: int, formats: Sequence[str] = ()
+    bits: Sequence[float] | Sequence[Sequence[float]] | None,
+    count: int,
+    width: int,
+    formats: Sequence[str] = (),
+    lengths: Sequence[int] | None = None,
 ) -> Candidates:
     """Return the candidates of tables (count, width): one list for all, one a group, or the column numbers.
+
+    ``lengths`` are those of the rows, where they differ.
 
     Raises
     ------
@@ -253,13 +358,23 @@ def candidate_sets(
         Where there is not one list a group, or a list is no list of distinct precisions.
     """
     named = (tuple(formats),) if formats else ()
+    if bits is None and lengths is not None:
+        return replace(gather_sets([tuple(map(float, range(own))) for own in lengths]), numbered=True)
     if bits is None:
         return Candidates((tuple(float(k) for k in range(width)),), None, named, numbered=True)
     rows = list(bits)
-    if rows and not isinstance(rows[0], (int, float, np.integer, np.floating)):
+    if rows and np.ndim(cast(Any, number_of(rows[0]))) > 0:
         if len(rows) != count:
             raise ProblemError("must have one list per group", where="bits", value=len(rows))
-        return gather_sets([precisions(cast(Sequence[float], row), f"bits[{g}]") for g, row in enumerate(rows)])
+        sets = [precisions(cast(Sequence[float], row), f"bits[{g}]") for g, row in enumerate(rows)]
+        for group, (one, own) in enumerate(zip(sets, lengths or (), strict=False)):
+            if len(one) != own:
+                raise ProblemError(
+                    "must have a precision for each number of the rows", where=f"bits[{group}]", value=(len(one), own)
+                )
+        return gather_sets(sets)
+    if lengths is not None:
+        raise ProblemError("must be one list per group, as rows differ in length", where="bits", value=rows)
     return Candidates((precisions(cast(Sequence[float], rows), "bits"),), None, named)
 
 

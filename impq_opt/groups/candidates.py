@@ -15,6 +15,9 @@ from impq_opt.types import IntArray
 
 __all__ = ["Candidates", "gather_sets"]
 
+# Sets in the representation.
+_SHOWN = 3
+
 # Precisions up to here are whole where they are large, and so are their sums.
 _WIDEST = 2**53
 
@@ -69,6 +72,13 @@ class Candidates(Held):
                 real = isinstance(width, (int, float, np.integer, np.floating)) and not isinstance(width, bool)
                 if not real or not 0 <= width < math.inf or width > _WIDEST:
                     raise ProblemError("bits must be finite numbers >= 0", where=where, value=width)
+
+    def __repr__(self) -> str:
+        sets = [", ".join(self.labels(number)) for number in range(min(len(self.sets), _SHOWN))]
+        more = "; ..." if len(self.sets) > _SHOWN else ""
+        what = "columns" if self.numbered else "formats" if self.formats else "bits"
+        count = f"{len(self.sets):,} {'set' if len(self.sets) == 1 else 'sets'} of {what}"
+        return f"Candidates({count}: {'; '.join(sets)}{more})"
 
     def labels(self, number: int) -> tuple[str, ...]:
         """Return what the candidates of set ``number`` are called: their format, or their bits."""

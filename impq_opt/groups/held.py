@@ -2,7 +2,7 @@
 
 A problem's digest, an answer's status and its certificate are statements about numbers. They stay true only while the
 numbers stay, so a frozen dataclass here owns its arrays: a caller's array stays writable and is copied; what was
-held before is shared.
+held before is shared. For the same reason two of them are equal where their contents are.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["FrozenDict", "Held", "adopted", "frozen", "held"]
+__all__ = ["FrozenDict", "Held", "adopted", "frozen", "held", "same"]
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -83,8 +83,52 @@ def _ways(kind: type) -> Callable[[Any], Any]:
     return frozenset if issubclass(kind, set) else lambda value: value
 
 
+def same(first: object, second: object) -> bool:
+    """Return whether two values have the same contents: arrays by their numbers, NaN beside NaN."""
+    if first is second:
+        return True
+    if isinstance(first, np.ndarray) or isinstance(second, np.ndarray):
+        if not (isinstance(first, np.ndarray) and isinstance(second, np.ndarray)) or first.shape != second.shape:
+            return False
+        return np.array_equal(first, second, equal_nan=first.dtype.kind == second.dtype.kind == "f")
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        return first.keys() == second.keys() and all(same(value, second[key]) for key, value in first.items())
+    if isinstance(first, tuple) and isinstance(second, tuple):
+        return len(first) == len(second) and all(map(same, first, second))
+    return bool(first == second)
+
+
+# Entries of an array that its hash looks at.
+_LOOKED_AT = 8
+
+
+def _mark(value: object) -> object:
+    """Return what can be hashed at once and is equal for values that are the :func:`same`."""
+    if isinstance(value, np.ndarray):
+        few = value.ravel()[:: max(1, value.size // _LOOKED_AT)].tolist()
+        return value.shape, tuple(None if one != one else one for one in few)  # noqa: PLR0124 - NaN
+    return len(value) if isinstance(value, (Mapping, tuple)) else value
+
+
 class Held:
-    """Base of frozen dataclasses whose arrays, mappings and lists are their own, in other processes too."""
+    """Base of frozen dataclasses whose arrays, mappings and lists are their own, in other processes too.
+
+    Equal where the fields are that take part in comparisons (``field(compare=False)`` says which do not). Their hash
+    looks at a few numbers of each array, so that it costs nothing.
+    """
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if type(self) is not type(other):
+            return NotImplemented
+        return all(same(getattr(self, name), getattr(other, name)) for name in _compared(self.__class__))  # type: ignore[arg-type]
+
+    def __hash__(self) -> int:
+        return hash((type(self), *(_mark(getattr(self, name)) for name in _compared(self.__class__))))  # type: ignore[arg-type]
+
+    def __dir__(self) -> list[str]:
+        return [name for name in super().__dir__() if name.startswith("__") or not name.startswith("_")]
 
     def __post_init__(self) -> None:
         for name in _names(self.__class__):  # type: ignore[arg-type]
@@ -101,6 +145,11 @@ class Held:
 @cache
 def _names(kind: type) -> tuple[str, ...]:
     return tuple(column.name for column in fields(kind))
+
+
+@cache
+def _compared(kind: type) -> tuple[str, ...]:
+    return tuple(column.name for column in fields(kind) if column.compare)
 
 
 def _again(kind: type[Any], values: dict[str, Any]) -> Any:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.errors import ProblemError
+from impq_opt.errors import ProblemError, nearest
 from impq_opt.exactness.limits import LARGEST_SIZES
 from impq_opt.exactness.sums import exact_int_sum
-from impq_opt.groups.arrays import WEIGHT, float_array, int_array, kind_array
+from impq_opt.groups.arrays import KIND_NAMES, WEIGHT, float_array, int_array, kind_array
 from impq_opt.groups.candidates import Candidates
 from impq_opt.groups.held import Held
 from impq_opt.groups.names import GroupNames
@@ -45,6 +47,8 @@ class Layout(Held):
         Length D of the dot products of a weight group; 0 where unknown.
     steps : ndarray of int64 (G, 2), optional
         First and last step of the execution at which an activation group is in memory; -1 for weights.
+    types : mapping of str to str
+        What a label belongs to, such as ``"Conv2d"``: the kind of layer, where it is known.
     """
 
     names: GroupNames
@@ -57,6 +61,7 @@ class Layout(Held):
     also_reads: IntArray | None = None
     lengths: IntArray | None = None
     steps: IntArray | None = None
+    types: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._read()
@@ -65,6 +70,7 @@ class Layout(Held):
         self._check_sizes()
         self._check_reads()
         self._check_steps()
+        self._check_types()
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -72,6 +78,35 @@ class Layout(Held):
     def weights(self) -> npt.NDArray[np.bool_]:
         """Return which groups (G,) are weights."""
         return np.ones(len(self), dtype=bool) if self.kinds is None else self.kinds == WEIGHT
+
+    def select(self, pattern: str) -> IntArray:
+        """Return the indices of the groups that ``pattern`` means, in order.
+
+        Beside what :meth:`GroupNames.select` takes: ``"kind:weight"`` and ``"kind:activation"``, and by the kind of
+        layer ``"type:Linear"``, or ``"type:Conv*"``.
+
+        Raises
+        ------
+        ProblemError
+            Where it means no group, with the nearest names.
+        """
+        what, colon, wanted = pattern.partition(":") if isinstance(pattern, str) else ("", "", "")
+        if not colon or what not in ("kind", "type") or self.names.find(pattern) is not None:
+            return self.names.select(pattern)
+        if what == "kind":
+            if wanted not in KIND_NAMES:
+                raise ProblemError("must be 'kind:weight' or 'kind:activation'", value=pattern)
+            groups = np.flatnonzero(self.weights() == (wanted == KIND_NAMES[WEIGHT]))
+            if not len(groups):
+                raise ProblemError(f"the problem has no {wanted} groups", value=pattern)
+            return groups
+        known = sorted(set(self.types.values()))
+        names = self.names
+        hits = [i for i, label in enumerate(names.labels) if fnmatchcase(self.types.get(label, ""), wanted or "-")]
+        if not hits:
+            hint = nearest(wanted, known, most=5) or "it does not say of which type its layers are"
+            raise ProblemError("no layer of this type", value=pattern, hint=hint)
+        return names.groups_of(hits)
 
     def place(self, group: int, what: str) -> str:
         """Return where a fault of ``group`` is, for an error."""
@@ -155,3 +190,13 @@ class Layout(Held):
             raise ProblemError(
                 "must be (first, last) with first <= last for each group", where="steps", value=steps.shape
             )
+
+    def _check_types(self) -> None:
+        labels = set(self.names.labels) if self.types else set()
+        for label, kind in self.types.items():
+            if label not in labels:
+                raise ProblemError(
+                    "no such label", where="types", value=label, hint=nearest(str(label), labels, most=3)
+                )
+            if not isinstance(kind, str) or not kind.strip() or not kind.isprintable():
+                raise ProblemError("must be the name of a kind of layer", where=f"types.{label}", value=kind)

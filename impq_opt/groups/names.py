@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import fnmatch
+import itertools
 import math
-from collections.abc import Iterator, Sequence
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from impq_opt.errors import ProblemError, nearest
+from impq_opt.errors import ProblemError, close_names
 from impq_opt.groups.held import Held, held
 from impq_opt.types import IntArray
 
@@ -18,6 +21,11 @@ __all__ = ["GroupNames"]
 
 # More groups than any memory holds.
 _MOST = 1 << 40
+
+# Names that an unknown one is compared with, and names in the representation.
+_COMPARED, _SHOWN = 5000, 3
+
+_PATTERNS = "a pattern is a name, a layer, 'layer1.*', 'kind:weight', 'kind:activation' or 'type:Linear'"
 
 
 @dataclass(frozen=True)
@@ -136,18 +144,39 @@ class GroupNames(Held, Sequence[str]):
             if shape == ():
                 yield label
             else:
-                for place in np.ndindex(*shape):
-                    yield f"{label}[{','.join(map(str, place))}]"
+                for place in itertools.product(*(map(str, range(side)) for side in shape)):
+                    yield f"{label}[{','.join(place)}]"
 
     def index_of(self, name: str) -> int:
         """Return the index of the group called ``name``; raise ProblemError with near matches."""
+        place = self.place_of(name)
+        if place is None:
+            position = self._position.get(name)
+            several = "" if position is None else f"it names {self.counts[position]:,} groups, such as {self[position]}"
+            raise ProblemError("no such group", value=name, hint=several or self._near(name))
+        return place
+
+    def place_of(self, name: str) -> int | None:
+        """Return the index of the one group called ``name``; None where there is none."""
         position = self._position.get(_called(name))
-        if position is not None and self.shapes[position] == ():
-            return int(self.offsets[position])
-        element = self._element(name)
-        if element is not None:
-            return element
-        raise ProblemError("no such group", value=name, hint=nearest(name, self.labels))
+        if position is not None:
+            return int(self.offsets[position]) if self.shapes[position] == () else None
+        return self._element(name)
+
+    def _near(self, name: str) -> str:
+        """Return a hint of the few names nearest to one that is none."""
+        labels: Sequence[str] = self.labels
+        inside = sum(label.startswith(f"{name}.") for label in labels)
+        if inside:
+            return f"'{name}.*' means the {inside:,} {'label' if inside == 1 else 'labels'} inside it"
+        for part in sorted(re.findall(r"[^\W_]{2,}", name), key=len, reverse=True):
+            if len(labels) > _COMPARED:  # those that have its parts are nearer than those that have not
+                labels = [label for label in labels if part in label] or labels
+        close = close_names(name.strip("*?"), labels[:_COMPARED])
+        if close:
+            return f"did you mean {' or '.join(map(repr, close))}?"
+        more = len(self.labels) - _SHOWN
+        return f"known are {', '.join(self.labels[:_SHOWN])}{f' and {more:,} more' if more > 0 else ''}"
 
     def _element(self, name: str) -> int | None:
         """Return the index of an element such as ``"conv1[3]"`` of a label that stands for an array."""
@@ -168,22 +197,48 @@ class GroupNames(Held, Sequence[str]):
         """Return the indices of the groups that ``pattern`` means, in order.
 
         A pattern is the name of a group, a label (all its groups), a layer, or a shell wildcard over labels,
-        such as ``"layer1.*"``. Matching is by case.
+        such as ``"layer1.*"``. Matching is by case; a bracket is one of the name's where there are such names.
+
+        Raises
+        ------
+        ProblemError
+            Where it means no group, with the nearest names.
         """
+        found = self.find(pattern)
+        if found is None:
+            hint = self._near(pattern)
+            raise ProblemError("no such group", value=pattern, hint=f"{hint}; {_PATTERNS}" if hint else _PATTERNS)
+        return found
+
+    def find(self, pattern: str) -> IntArray | None:
+        """Return what :meth:`select` does, None where the pattern means no group."""
         position = self._position.get(_called(pattern))
         if position is not None:
             return np.arange(self.offsets[position], self.offsets[position + 1])
         element = self._element(pattern)  # before the wildcards: to them "[3]" is a set of characters
         if element is not None:
             return np.array([element], dtype=np.int64)
-        hits = [
-            i
-            for i, (label, layer) in enumerate(zip(self.labels, self.layers, strict=True))
-            if fnmatch.fnmatchcase(label, pattern) or layer == pattern
-        ]
-        if hits:
-            return np.concatenate([np.arange(self.offsets[i], self.offsets[i + 1]) for i in hits]).astype(np.int64)
-        return np.array([self.index_of(pattern)], dtype=np.int64)
+        for shape in (pattern.replace("[", "[[]"), pattern):
+            matches = re.compile(fnmatch.translate(shape)).match
+            hits = [
+                i
+                for i, (label, layer) in enumerate(zip(self.labels, self.layers, strict=True))
+                if layer == pattern or matches(label)
+            ]
+            if hits:
+                return self.groups_of(hits)
+        composed = unicodedata.normalize("NFC", pattern)
+        same = [] if pattern.isascii() else [unicodedata.normalize("NFC", label) == composed for label in self.labels]
+        return self.groups_of(np.flatnonzero(same).tolist()) if any(same) else None
+
+    def groups_of(self, labels: Iterable[int]) -> IntArray:
+        """Return the indices of the groups of some labels, given by number, in their order."""
+        parts = [np.arange(self.offsets[i], self.offsets[i + 1]) for i in labels]
+        return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(map(repr, self.labels[:_SHOWN])) + (", ..." if len(self.labels) > _SHOWN else "")
+        return f"GroupNames({len(self):,} groups, {len(self.labels):,} labels: {shown})"
 
 
 def _called(name: object) -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from impq_opt.costs import format_quantity
 from impq_opt.errors import UnsupportedError
 from impq_opt.exactness.sums import nearest_float
 from impq_opt.groups.arrays import exact_bound
@@ -20,11 +20,15 @@ from impq_opt.instance.contract import Control, clock, listening
 from impq_opt.instance.cost_row import cost_row
 from impq_opt.instance.instance import Instance
 from impq_opt.problem.allocation import Allocation
+from impq_opt.problem.card import card, curve
+from impq_opt.problem.frame import data_frame
 from impq_opt.problem.problem import Problem
 from impq_opt.solve import answer_prepared
-from impq_opt.types import FloatArray, IntArray
+from impq_opt.types import FloatArray, IntArray, Real
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from impq_opt.solvers.exact.strategy import Prepared
     from impq_opt.solvers.lagrange.hull import Steps
 
@@ -51,14 +55,35 @@ class Frontier(Held):
         Falling; summed from the accurate end, so that small damages keep their digits.
     """
 
-    instance: Instance
-    edges: Steps = field(repr=False)
-    order: IntArray = field(repr=False)
+    instance: Instance = field(compare=False)
+    edges: Steps = field(compare=False)
+    order: IntArray
     cost: FloatArray
     damage: FloatArray
 
     def __len__(self) -> int:
         return len(self.cost)
+
+    def __iter__(self) -> Iterator[tuple[float, float]]:
+        """Yield the cost and the damage of each breakpoint."""
+        return zip(self.cost.tolist(), self.damage.tolist(), strict=True)
+
+    def __eq__(self, other: object) -> bool:
+        same = super().__eq__(other)
+        if same is True and isinstance(other, Frontier):
+            return self.problem == other.problem and self._cost_name == other._cost_name
+        return same
+
+    __hash__ = Held.__hash__
+
+    @property
+    def problem(self) -> Problem:
+        """The problem whose trade-off it is."""
+        return self.instance.problem
+
+    @property
+    def _cost_name(self) -> str:
+        return " + ".join(self.instance.row.weights)
 
     @cached_property
     def price(self) -> FloatArray:
@@ -96,7 +121,7 @@ class Frontier(Held):
         """Return the cheapest breakpoint whose damage is at most ``bound``, the last one where none is."""
         return min(int(np.searchsorted(-self.damage, -bound, side="left")), len(self) - 1)
 
-    def solve(self, bounds: Iterable[float | Fraction], *, time_limit: float | None = None) -> list[Allocation]:
+    def solve(self, bounds: Iterable[Real], *, time_limit: float | None = None) -> list[Allocation]:
         """Return the proved optimum at each bound on damage; the sorted hulls serve all of them.
 
         Parameters
@@ -117,6 +142,49 @@ class Frontier(Held):
                 limits = Control(math.inf if time_limit is None else started + time_limit, interrupt=interrupt)
                 answers.append(answer_prepared(self._prepared, bound, limits, started))
         return answers
+
+    @property
+    def _counted(self) -> str:
+        return f"{len(self):,} {'breakpoint' if len(self) == 1 else 'breakpoints'}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the breakpoints as plain Python numbers and text, which JSON takes: lists of one length each.
+
+        ``"moved"`` is the group that a breakpoint changes, and what it then has.
+        """
+        return {
+            "cost_name": self._cost_name,
+            "cost": self.cost.tolist(),
+            "damage": self.damage.tolist(),
+            "moved": [self.moved(place) for place in range(len(self))],
+        }
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a table of pandas, a row a breakpoint: cost, damage, and what damage costs from the one before.
+
+        Raises
+        ------
+        MissingPackageError
+            Without pandas.
+        """
+        price = np.concatenate([[np.nan], self.price])
+        return data_frame({"cost": self.cost, "damage": self.damage, "price": price})
+
+    def __repr__(self) -> str:
+        return (
+            f"Frontier({self._counted}, {self._cost_name} {self.cost[0]:.6g} to {self.cost[-1]:.6g}, "
+            f"damage {self.damage[0]:.4g} to {self.damage[-1]:.4g})"
+        )
+
+    def _repr_html_(self) -> str:
+        unit = self.instance.row.unit
+        ends = [format_quantity(float(cost), unit) for cost in self.cost[[0, -1]]]
+        facts = [
+            (self._cost_name, " to ".join(ends)),
+            (f"damage ({self.problem.metric})", f"{self.damage[0]:.4g} to {self.damage[-1]:.4g}"),
+        ]
+        title = f"damage, on a scale of powers of ten, over {self._cost_name}"
+        return card(f"Frontier of {self._counted}", facts, [curve(title, self.cost, self.damage)])
 
     @cached_property
     def _prepared(self) -> Prepared:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -155,15 +154,12 @@ def cost_row(problem: Problem, weights: Mapping[str, Fraction | int | float]) ->
     """
     for name, weight in weights.items():
         positive(weight, f"minimize.{name}")
-    rows = _ROWS.setdefault(problem, {})
+    # Problems do not change, and are often asked the same thing again: rows are kept beside the problem.
+    rows: dict[tuple[tuple[str, Fraction | int | float], ...], CostRow] = vars(problem).setdefault("_rows", {})
     key = tuple(weights.items())
     if key not in rows:
         rows[key] = _combined(problem, dict(weights))
     return rows[key]
-
-
-# Problems do not change, and are often asked the same thing again: rows are kept as long as their problem.
-_ROWS: WeakKeyDictionary[Problem, dict[tuple[tuple[str, Fraction | int | float], ...], CostRow]] = WeakKeyDictionary()
 
 
 def _combined(problem: Problem, weights: Mapping[str, Fraction | int | float]) -> CostRow:

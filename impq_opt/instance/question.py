@@ -14,6 +14,7 @@ from impq_opt.instance.cost_row import CostRow, budget_rows, cost_row
 from impq_opt.instance.instance import Instance
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problem.problem import Problem
+from impq_opt.types import Real
 
 __all__ = ["asked", "make_instance"]
 
@@ -21,8 +22,8 @@ __all__ = ["asked", "make_instance"]
 def make_instance(
     problem: Problem,
     *,
-    bound: float | Fraction | Allocation | None = None,
-    budget: str | float | Fraction | None = None,
+    bound: Real | Allocation | None = None,
+    budget: str | Real | None = None,
     minimize: str | Mapping[str, float] | None = None,
     budgets: Mapping[str, Fraction] | None = None,
 ) -> Instance:
@@ -70,7 +71,7 @@ def make_instance(
     return compile_instance(problem, cost=row, bound=exact, limit=limit, budgets=rows)
 
 
-def _bound(bound: float | Fraction | Allocation) -> Fraction:
+def _bound(bound: Real | Allocation) -> Fraction:
     if isinstance(bound, Allocation):
         if bound.exact_damage is None:
             raise OptionError("is an allocation without an answer", where="bound", value=bound)

@@ -25,7 +25,8 @@ from impq_opt.judge.checks import Check, Verdict, Verification
 from impq_opt.judge.declared import Question, broken_rule, cost_of, damage_of, disagreement
 from impq_opt.judge.recount import Outcome, Recount, prove_bound
 from impq_opt.judge.statements import false_statements
-from impq_opt.problem.allocation import Allocation, Status, number
+from impq_opt.problem.allocation import Allocation, Status
+from impq_opt.problem.plain import number
 from impq_opt.problem.problem import Problem
 from impq_opt.problem.unmeasured import few
 from impq_opt.types import IntArray
@@ -68,6 +69,8 @@ def verify(problem: Problem, allocation: Allocation, *, states: int = 1_000_000)
             value=allocation.problem.digest[:12],
             hint=f"this problem's digest is {problem.digest[:12]}",
         )
+    if origin is not None and problem.weights().all():
+        origin = origin.revise(weights_only=True)  # which the question tells
     instance = asked(problem, allocation)
     checks = [Check("question", Verdict.TOLD, _question(problem, allocation))]
     checks += _limits_kept(problem if origin is None else origin, allocation)
@@ -100,7 +103,10 @@ def _question(problem: Problem, allocation: Allocation) -> str:
     own = None if problem.bound is None else Fraction(problem.bound)
     if own is not None and (allocation.bound is None or allocation.bound > own):
         text += f" (the problem's own bound, {nearest_float(own):.15g}, is not asked for)"
-    return text + (", a revision of the file's problem" if allocation.origin is not None else "")
+    if allocation.origin is None:
+        return text
+    alone = " for its weights alone" if len(problem) != len(allocation.origin) else ""
+    return f"{text}, a revision of the file's problem{alone}"
 
 
 def _limits_kept(problem: Problem, allocation: Allocation) -> Iterator[Check]:

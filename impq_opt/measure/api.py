@@ -18,7 +18,7 @@ from impq_opt.data.batches import Batches, tensors
 from impq_opt.data.dataset import Dataset
 from impq_opt.errors import DataError
 from impq_opt.groups.candidates import Candidates
-from impq_opt.groups.damage import zero_damages
+from impq_opt.groups.damage import PowerLaw, zero_damages
 from impq_opt.measure.assemble import assemble
 from impq_opt.measure.estimators import Estimator
 from impq_opt.measure.grouping import Grouping
@@ -53,6 +53,8 @@ def measure(
     residual: str = "tie",
     grid: str | Mapping[str, str] = AUTO,
     assume_noise: bool = False,
+    pins: Mapping[str, float | str] | None = None,
+    weights_only: bool = False,
     device: str = "cpu",
     bf16: bool = False,
     checkpoint: Path | None = None,
@@ -88,6 +90,11 @@ def measure(
     assume_noise : bool
         Take rounding errors for noise of variance ``step^2 / 12``, whatever they are. Otherwise weights whose errors
         are no noise are found, and have damages of the errors as they are.
+    pins : mapping of str to number, optional
+        Bits that groups keep, by name or pattern, such as ``{"kind:activation": 8}``; looked at before anything is
+        measured.
+    weights_only : bool
+        Leave activations out of the problem: they stay in float.
     device : str
     bf16 : bool
         Propagate in bfloat16; what that changes on the first chunk is measured and stored.
@@ -131,6 +138,11 @@ def measure(
         device=device,
         seed=sampling.seed,
     )
+    revision: dict[str, Any] = {"pins": pins, "weights_only": weights_only}
+    if pins or weights_only:  # patterns that mean nothing are told before the work
+        assemble(survey, PowerLaw(np.ones(len(survey))), network=network, metric=metric, unit="", provenance={}).revise(
+            **revision
+        )
     chunks = chunks_of(survey, dataset, chosen, sampling)
     columns = chosen.columns(survey)
     grids = [method.spec for method in survey.grids.values()]
@@ -157,7 +169,7 @@ def measure(
     problem = assemble(
         survey, law if result.chunks > 1 else replace(law, stderr=None),  # one replicate tells nothing of its error
         network=network, metric=metric, unit=chosen.unit, provenance=record | (provenance or {}), unmeasured=unmeasured,
-    )  # fmt: skip
+    ).revise(**revision)  # fmt: skip
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     return problem

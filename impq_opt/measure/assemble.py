@@ -48,6 +48,7 @@ def assemble(
         unmeasured=unmeasured,
         stays=survey.network.stays,
         stored=_stored(survey, network),
+        types=_types(survey, network),
         metric=metric,
         damage_unit=unit,
         grids={site.name: spec for site in survey.network.weights if (spec := survey.grid(site).spec) != "mid-rise"},
@@ -61,6 +62,19 @@ def _stored(survey: Survey, network: nn.Module) -> Fraction:
     tensors = [parameters.get(s.parameter, survey.network.weight_tensor(s)) for s in survey.network.weights]
     elements = [math.prod(site.shape) for site in survey.network.weights]
     return Fraction(sum(8 * t.element_size() * n for t, n in zip(tensors, elements, strict=True)), sum(elements))
+
+
+def _types(survey: Survey, network: nn.Module) -> dict[str, str]:
+    """Return by label the class of the module that a weight is of or that an activation is called after."""
+    modules = dict(network.named_modules())
+    owners = {site.name: site.parameter.rpartition(".")[0] for site in survey.network.weights}
+    owners |= {site.name: site.name for site in survey.network.activations}
+    types = {}
+    for label, owner in owners.items():
+        module = modules.get(owner.partition(".parametrizations")[0])
+        if module is not None and owner:
+            types[label] = type(module).__name__.removeprefix("Parametrized")
+    return types
 
 
 def _per_label(survey: Survey, weights: list[int], activation: int) -> IntArray:

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from fractions import Fraction
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
+from impq_opt.costs import format_quantity
+from impq_opt.documents.numbers import exact_value
 from impq_opt.errors import AllocationError
 from impq_opt.exactness.sums import nearest_float
 from impq_opt.groups.arrays import ACTIVATION, WEIGHT
 from impq_opt.groups.held import Held, held
+from impq_opt.problem.card import by_layer, card
+from impq_opt.problem.frame import data_frame, group_columns
+from impq_opt.problem.plain import finite, fraction_text, number, plain
 from impq_opt.problem.problem import Problem
 from impq_opt.problem.stays import Whole
 from impq_opt.problem.unmeasured import unknown_groups
 from impq_opt.types import IntArray
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Allocation", "Certificate", "Diagnosis", "Enumeration", "Status", "Stop"]
 
@@ -64,7 +72,7 @@ class Enumeration:
     by: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Certificate(Held):
     """What proves the lower bound.
 
@@ -88,6 +96,17 @@ class Certificate(Held):
     quantum: Fraction
     dual_bound: Fraction | float
     enumeration: Enumeration | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON has it, what is exact as fractions."""
+        found = self.enumeration
+        by = {"by": found.by} if found is not None and found.by else {}
+        return {
+            "multipliers": {name: float(value) for name, value in self.multipliers.items()},
+            "quantum": str(self.quantum),
+            "dual_bound": fraction_text(self.dual_bound),
+            "enumeration": None if found is None else {"groups": found.groups, "states": found.states, **by},
+        }
 
 
 @dataclass(frozen=True)
@@ -133,6 +152,19 @@ class Diagnosis(Held):
                 break
         return self.sentence(smallest, allowed, "" if self.without is None else rounded(self.without, 6, up=True))
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON has it; what no float64 reaches is None."""
+        return {
+            "limit": self.limit,
+            "smallest": self.smallest,
+            "allowed": finite(self.allowed),
+            "held_by": list(self.held_by),
+            "conflict": [list(item) for item in self.conflict],
+            "minimal": self.minimal,
+            "attained": self.attained,
+            "without": self.without,
+        }
+
     def sentence(self, smallest: str, allowed: str, without: str) -> str:
         """Return the diagnosis with its values written as given."""
         text = f"the smallest reachable {self.limit} is "
@@ -152,6 +184,9 @@ class Diagnosis(Held):
 @dataclass(frozen=True, eq=False)
 class Allocation(Held):
     """One answer to one problem. Nothing in it can be written to: what was checked stays what was checked.
+
+    ``allocation["conv1"]`` is the precision of a group, ``allocation["layer1.*"]`` an array of several, and a loop goes
+    over names and precisions. Two are equal where problem, question, choice, value and lower bound are.
 
     Parameters
     ----------
@@ -186,16 +221,17 @@ class Allocation(Held):
     exact_lower_bound: Fraction | float
     bound: Fraction | None
     budgets: Mapping[str, Fraction]
-    certificate: Certificate | None = None
-    diagnosis: Diagnosis | None = None
-    solver: str = ""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    seed: int = 0
-    seconds: float = 0.0
-    stop: Stop = Stop.COMPLETED
-    statistics: Mapping[str, Any] = field(default_factory=dict)
-    stated: Mapping[str, Any] = field(default_factory=dict)
-    origin: Problem | None = None
+    # How an answer came about is no part of what it says: without it equal answers are equal.
+    certificate: Certificate | None = field(default=None, compare=False)
+    diagnosis: Diagnosis | None = field(default=None, compare=False)
+    solver: str = field(default="", compare=False)
+    options: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    seed: int = field(default=0, compare=False)
+    seconds: float = field(default=0.0, compare=False)
+    stop: Stop = field(default=Stop.COMPLETED, compare=False)
+    statistics: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    stated: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    origin: Problem | None = field(default=None, compare=False)
 
     def _need(self) -> IntArray:
         if self.choice is None:
@@ -292,11 +328,120 @@ class Allocation(Held):
 
     def __repr__(self) -> str:
         if self.choice is None:
-            return f"Allocation({self.status.value}, {len(self.problem)} groups)"
+            return f"Allocation({self.status.value}, {len(self.problem):,} groups)"
         return (
-            f"Allocation({self.status.value}, {len(self.problem)} groups, objective={self.objective}, "
+            f"Allocation({self.status.value}, {len(self.problem):,} groups, objective={self.objective}, "
             f"lower_bound={self.lower_bound}, damage={self.damage:.6g})"
         )
+
+    # -- as other things -----------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self.problem)
+
+    def __iter__(self) -> Iterator[tuple[str, int | float]]:
+        """Yield the name of each group and its precision."""
+        return zip(self.problem.names, self.bits.tolist(), strict=True)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.problem
+
+    @overload
+    def __getitem__(self, key: int) -> int | float: ...
+    @overload
+    def __getitem__(self, key: str | slice | IntArray) -> Any: ...
+
+    def __getitem__(self, key: Any) -> Any:
+        """Return the precision of the group of this name or number; of what means several, an array (n,).
+
+        A label, a layer and any other pattern of :meth:`Problem.select` mean several.
+        """
+        if isinstance(key, str):
+            place = self.problem.names.place_of(key)
+            key = self.problem.select(key) if place is None else place
+        found = self.bits[key]
+        return found.item() if isinstance(found, np.generic) else found
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything about the answer as plain Python numbers, text, lists and dicts, which JSON takes.
+
+        What is exact stands as a fraction in ``"exact"``. An infinite number is None.
+        """
+        answered = self.choice is not None
+        weight, activation = self.effective_bits if answered else (None, None)
+        record: dict[str, Any] = {
+            "status": self.status.value,
+            "minimizes": self.minimizes,
+            "minimize": {name: exact_value(weight) for name, weight in self.cost_weights.items()},
+            "objective": finite(self.objective) if answered else None,
+            "lower_bound": finite(self.lower_bound),
+            "gap": finite(self.gap),
+            "cost": finite(self.cost) if answered else None,
+            "damage": finite(self.damage) if answered else None,
+            "bound": None if self.bound is None else finite(nearest_float(self.bound)),
+            "budgets": {name: exact_value(limit) for name, limit in self.budgets.items()},
+            "compression_ratio": self.compression_ratio if answered else None,
+            "effective_bits": {"weight": weight, "activation": activation},
+            "solver": self.solver,
+            "options": plain(self.options),
+            "seed": self.seed,
+            "seconds": self.seconds,
+            "stop": self.stop.value,
+            "exact": {
+                "cost": fraction_text(self.exact_cost),
+                "damage": fraction_text(self.exact_damage),
+                "lower_bound": fraction_text(self.exact_lower_bound),
+                "bound": fraction_text(self.bound),
+            },
+            "certificate": None if self.certificate is None else self.certificate.to_dict(),
+            "diagnosis": None if self.diagnosis is None else self.diagnosis.to_dict(),
+            "statistics": plain(self.statistics),
+            "bits": dict(self) if answered else None,
+        }
+        if answered and self.whole is not None:
+            record["whole"] = self.whole.to_dict()
+        if answered and len(self.unknown):
+            record["unknown"] = [self.problem.names[g] for g in self.unknown.tolist()]
+        if answered and self.problem.candidates.formats:
+            record["formats"] = dict(zip(self.problem.names, self._formats(), strict=True))
+        return record
+
+    def _formats(self) -> list[str]:
+        candidates, choice = self.problem.candidates, self._need()
+        sets = candidates.numbers(len(choice)).tolist()
+        return [candidates.formats[s][k] for s, k in zip(sets, choice.tolist(), strict=True)]
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a table of pandas, a row a group by name: layer, kind, size, bits and damage.
+
+        Raises
+        ------
+        MissingPackageError
+            Without pandas.
+        """
+        problem, choice = self.problem, self._need()
+        columns = group_columns(problem) | {"bits": self.bits}
+        if problem.candidates.formats:
+            columns["format"] = self._formats()
+        columns["damage"] = problem.damage.chosen(problem.candidates, choice)
+        return data_frame(columns, index="name")
+
+    def _repr_html_(self) -> str:
+        names = " + ".join(self.cost_weights)
+        facts = [("status", self.status.value)]
+        pictures: list[str] = []
+        if self.choice is None:
+            facts.append(("why", str(self.diagnosis or self.stop.value)))
+        else:
+            units = {self.problem.cost(name).unit for name in self.cost_weights}
+            facts.append((names, format_quantity(self.cost, units.pop() if len(units) == 1 else "")))
+            limit = "" if self.bound is None else f" of {nearest_float(self.bound):.6g}"
+            facts.append((f"damage ({self.problem.metric})", f"{self.damage:.6g}{limit}"))
+            facts.append(("gap", "unknown" if self.gap == math.inf else f"{self.gap:.3g}"))
+            what = "candidate" if self.problem.candidates.numbered else "bits"
+            most = max(map(max, self.problem.candidates.sets))
+            pictures += by_layer(self.problem, self.bits.astype(np.float64), what, most=most, mean=True)
+        return card(f"Allocation of {len(self):,} {'group' if len(self) == 1 else 'groups'}", facts, pictures)
 
 
 def rounded(value: float, digits: int, *, up: bool = False) -> str:
@@ -306,10 +451,3 @@ def rounded(value: float, digits: int, *, up: bool = False) -> str:
     exact = Decimal(repr(value))  # a float64 stands for its shortest decimal
     short = Context(prec=digits, rounding=ROUND_CEILING if up else ROUND_FLOOR).plus(exact)
     return repr(float(short)).removesuffix(".0")
-
-
-def number(value: Fraction | float) -> int | float:
-    """Return an int where ``value`` is whole, else the nearest float64."""
-    if isinstance(value, Fraction):
-        return value.numerator if value.denominator == 1 else nearest_float(value)
-    return value

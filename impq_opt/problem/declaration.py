@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
-from impq_opt.costs import CostTerm
+from impq_opt.costs import CostTerm, TableCost
 from impq_opt.errors import InputError, ProblemError
-from impq_opt.groups.arrays import float_array, int_array, kind_array
+from impq_opt.groups.arrays import KIND_NAMES, float_array, int_array, kind_array
 from impq_opt.groups.candidates import Candidates, gather_sets
 from impq_opt.groups.damage import DamageTable, PowerLaw
 from impq_opt.groups.layout import Layout
 from impq_opt.groups.names import GroupNames
+from impq_opt.problem.plain import plain
+from impq_opt.types import BoolArray
 
-__all__ = ["Group", "from_groups", "pin", "restrict", "tie"]
+__all__ = ["Group", "from_groups", "group_at", "pin", "restrict", "tie", "without_activations"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class Group:
         Length D of its dot products.
     steps : (int, int), optional
         First and last step of the execution at which this activation group is in memory.
+    type : str
+        What kind of layer it belongs to, such as ``"Linear"``, for patterns.
     measured : bool
         Whether anybody knows its damage; where not it keeps its most bits.
     """
@@ -70,7 +74,18 @@ class Group:
     also_reads: Sequence[tuple[str, int]] = ()
     length: int = 0
     steps: tuple[int, int] | None = None
+    type: str = ""
     measured: bool = True
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what is said of it as JSON has it: without what nobody said."""
+        said = {column.name: plain(getattr(self, column.name)) for column in fields(self)}
+        said["bits"] = [int(width) if float(width).is_integer() else float(width) for width in self.bits]
+        usual = {column.name: column.default for column in fields(self)}
+        return {name: value for name, value in said.items() if name in _ALWAYS or value != plain(usual[name])}
+
+
+_ALWAYS = ("name", "size", "kind", "bits")
 
 
 def from_groups(groups: Sequence[Group]) -> dict[str, Any]:
@@ -104,8 +119,39 @@ def from_groups(groups: Sequence[Group]) -> dict[str, Any]:
         "also_reads": _also_reads(groups, names),
         "lengths": int_array([g.length for g in groups], "lengths") if any(g.length for g in groups) else None,
         "steps": _steps(groups),
+        "types": {g.name: g.type for g in groups if g.type},
         "unmeasured": np.array([not g.measured for g in groups]),
     }
+
+
+def group_at(layout: Layout, damage: PowerLaw | DamageTable, unmeasured: BoolArray | None, group: int) -> Group:
+    """Return the declaration of one group."""
+    names, candidates = layout.names, layout.candidates
+    number, label = candidates.number_of(group), int(names.label_of[group])
+    bits, law = candidates.sets[number], isinstance(damage, PowerLaw)
+    error = damage.stderr[group] if isinstance(damage, PowerLaw) and damage.stderr is not None else None
+    steps = None if layout.steps is None or layout.steps[group, 0] < 0 else layout.steps[group].tolist()
+    reads = -1 if layout.reads is None else int(layout.reads[group])
+    also = [] if layout.also_reads is None else layout.also_reads[layout.also_reads[:, 0] == group].tolist()
+    return Group(
+        name=names[group],
+        size=int(layout.sizes[group]),
+        sensitivity=float(damage.sensitivity[group]) if law else None,
+        damage=None if isinstance(damage, PowerLaw) else tuple(damage.values[group, : len(bits)].tolist()),
+        bits=bits,
+        formats=candidates.formats[number] if candidates.formats else None,
+        kind=KIND_NAMES[0 if layout.kinds is None else int(layout.kinds[group])],
+        layer=names.layers[label] if names.layers[label] != names.labels[label] else "",
+        stderr=None if error is None or not np.isfinite(error) else float(error),
+        range=None if layout.ranges is None or not np.isfinite(layout.ranges[group]) else float(layout.ranges[group]),
+        macs=0 if layout.macs is None else int(layout.macs[group]),
+        reads=names[reads] if reads >= 0 else "",
+        also_reads=tuple((names[other], macs) for _, other, macs in also),
+        length=0 if layout.lengths is None else int(layout.lengths[group]),
+        steps=None if steps is None else (steps[0], steps[1]),
+        type=layout.types.get(names.labels[label], ""),
+        measured=unmeasured is None or not bool(unmeasured[group]),
+    )
 
 
 def _damage(groups: Sequence[Group], width: int) -> PowerLaw | DamageTable:
@@ -213,6 +259,66 @@ def restrict(
     return {"candidates": candidates, "damage": damage, "costs": costs, "pins": kept_pins}
 
 
+def without_activations(
+    layout: Layout,
+    damage: PowerLaw | DamageTable,
+    costs: tuple[CostTerm, ...],
+    pins: Mapping[int, int],
+    ties: tuple[tuple[int, ...], ...],
+) -> dict[str, Any]:
+    """Return the fields of the problem of the weights alone, for targets that leave activations in float.
+
+    Raises
+    ------
+    ProblemError
+        Where no weights are left, or a cost was declared for activations too.
+    """
+    keep = layout.weights()
+    if not keep.any():
+        raise ProblemError("has no weights", where="groups")
+    for term in costs:
+        if not isinstance(term, TableCost):
+            raise ProblemError("was declared for activations too", where=f"costs.{term.name}")
+    names = layout.names
+    labels = [k for k in range(len(names.labels)) if keep[names.offsets[k] : names.offsets[k + 1]].any()]
+    place = np.cumsum(keep) - 1
+    vectors: dict[str, Any] = {
+        column.name: value[keep]
+        for column in fields(layout)
+        if isinstance(value := getattr(layout, column.name), np.ndarray) and len(value) == len(layout)
+    }
+    return vectors | {
+        "kinds": None,
+        "reads": None,
+        "also_reads": None,
+        "names": GroupNames(
+            tuple(names.labels[k] for k in labels),
+            tuple(names.shapes[k] for k in labels),
+            tuple(names.layers[k] for k in labels),
+        ),
+        "types": {names.labels[k]: kind for k in labels if (kind := layout.types.get(names.labels[k]))},
+        "candidates": replace(
+            layout.candidates,
+            set_of=None if layout.candidates.set_of is None else layout.candidates.set_of[keep],
+        ),
+        "damage": _rows(damage, keep),
+        "costs": tuple(replace(term, values=term.values[keep]) for term in costs if isinstance(term, TableCost)),
+        "pins": {int(place[group]): column for group, column in pins.items() if keep[group]},
+        "ties": tuple(
+            tuple(int(place[group]) for group in tie if keep[group])
+            for tie in ties
+            if sum(bool(keep[group]) for group in tie) > 1
+        ),
+    }
+
+
+def _rows(damage: PowerLaw | DamageTable, keep: BoolArray) -> PowerLaw | DamageTable:
+    errors = None if damage.stderr is None else damage.stderr[keep]
+    if isinstance(damage, PowerLaw):
+        return PowerLaw(damage.sensitivity[keep], errors)
+    return DamageTable(damage.values[keep], errors)
+
+
 def _columns(candidates: Candidates, keep: list[list[int]]) -> Callable[[Any], Any]:
     """Return what takes the columns ``keep[s]`` of the rows (G, K) of candidate set s, out of any table."""
     columns = np.zeros((len(keep), candidates.width), dtype=np.int64)
@@ -299,6 +405,6 @@ def _merge(ties: Iterable[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
 
 def _select(layout: Layout, pattern: str, where: str) -> Any:
     try:
-        return layout.names.select(pattern)
+        return layout.select(pattern)
     except InputError as error:
         raise error.within(where) from None

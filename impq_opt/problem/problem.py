@@ -6,28 +6,43 @@ import hashlib
 import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from fractions import Fraction
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.costs import CostTerm, TableCost, cost_named, parse_quantity
-from impq_opt.documents.numbers import read_exact
+from impq_opt.costs import CostTerm, TableCost, cost_named, format_quantity, parse_quantity
+from impq_opt.documents.numbers import number_of, read_exact
 from impq_opt.errors import ProblemError
-from impq_opt.groups.arrays import allowed_tables, candidate_sets, exact_bound, group_names, int_array, precisions
+from impq_opt.groups.arrays import (
+    allowed_tables,
+    candidate_sets,
+    exact_bound,
+    group_names,
+    int_array,
+    precisions,
+    rectangles,
+)
 from impq_opt.groups.candidates import Candidates
 from impq_opt.groups.damage import DamageTable, PowerLaw
 from impq_opt.groups.held import frozen
 from impq_opt.groups.labelled import align
 from impq_opt.groups.layout import Layout
 from impq_opt.groups.names import GroupNames
-from impq_opt.problem.declaration import Group, from_groups, pin, restrict, tie
+from impq_opt.problem.card import by_layer, card
+from impq_opt.problem.declaration import Group, from_groups, group_at, pin, restrict, tie, without_activations
+from impq_opt.problem.frame import data_frame, group_columns
+from impq_opt.problem.plain import finite, plain
 from impq_opt.problem.stays import STORED, Stay, Whole, check_stays, staying_lines, width
 from impq_opt.problem.unmeasured import keeping, mask, most_columns, own_pins, unmeasured_lines
 from impq_opt.problem.validation import check_damage, check_goals, check_grids, check_pins, check_tables, check_ties
-from impq_opt.types import BoolArray
+from impq_opt.types import BoolArray, Real, Table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Problem"]
 
@@ -39,9 +54,12 @@ class Problem(Layout):
     Build it with :meth:`from_sensitivities`, :meth:`from_tables` or :meth:`declare`, or load a file. Arrays and
     mappings are copied and held: what is changed afterwards, by whomever, changes no problem.
 
+    ``problem["conv1"]`` is a :class:`Group`, and a loop goes over all of them. Two problems are equal where all that
+    they declare is, provenance aside.
+
     Parameters
     ----------
-    names, candidates, sizes, kinds, ranges, macs, reads, also_reads, lengths, steps
+    names, candidates, sizes, kinds, ranges, macs, reads, also_reads, lengths, steps, types
         The groups, as in :class:`impq_opt.groups.layout.Layout`.
     damage : PowerLaw or DamageTable
         Of G groups at each of their candidates.
@@ -89,13 +107,14 @@ class Problem(Layout):
     stays: tuple[Stay, ...] | None = None
     stored: int | Fraction = STORED
     grids: Mapping[str, str] = field(default_factory=dict)
-    provenance: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "pins", _whole_pins(self.pins))
         object.__setattr__(self, "budgets", {name: _exact(v, f"budgets.{name}") for name, v in self.budgets.items()})
-        plain = {name: v.item() if isinstance(v, np.generic) else v for name, v in self.objective.items()}
-        object.__setattr__(self, "objective", plain)
+        object.__setattr__(self, "objective", {name: _weight(v) for name, v in self.objective.items()})
+        if self.bound is not None and not isinstance(self.bound, (int, float, Fraction)):
+            object.__setattr__(self, "bound", exact_bound(self.bound))
         object.__setattr__(self, "stored", width(self.stored, "stored"))
         if self.stays is not None:
             object.__setattr__(self, "stays", check_stays(self.stays))
@@ -125,7 +144,7 @@ class Problem(Layout):
     def from_sensitivities(
         cls,
         sizes: npt.ArrayLike,
-        sensitivities: npt.ArrayLike,
+        sensitivities: npt.ArrayLike | Sequence[Real],
         *,
         bits: Sequence[float] = range(1, 9),
         names: Sequence[str] | GroupNames | None = None,
@@ -151,8 +170,8 @@ class Problem(Layout):
     @classmethod
     def from_tables(
         cls,
-        cost: npt.ArrayLike,
-        damage: npt.ArrayLike,
+        cost: Table,
+        damage: Table,
         *,
         bits: Sequence[float] | Sequence[Sequence[float]] | None = None,
         names: Sequence[str] | GroupNames | None = None,
@@ -162,8 +181,11 @@ class Problem(Layout):
     ) -> Problem:
         """Declare G groups by a cost (G, K) and a damage (G, K) for each of their candidates.
 
-        Tables may be non-convex and non-monotone. For ragged candidates give ``bits`` as one list a group; columns past
-        the end of a group's list are ignored. Where ``bits`` is left out a candidate is called by its column.
+        Tables may be non-convex and non-monotone. Groups with different candidates have rows of different lengths, as
+        lists, or ``bits`` as one list a group: columns past its end are ignored. Where ``bits`` is left out a candidate
+        is called by its column.
+
+        Fractions and decimals are exact costs, and damages rounded to float64; tensors of torch are read in any type.
 
         What is masked in either table (:mod:`numpy.ma`), and what costs or damages infinitely much, is not allowed. It
         keeps its column: a choice (G,) holds column numbers of the tables as they are given.
@@ -172,7 +194,8 @@ class Problem(Layout):
         of ``names`` and ``bits`` or of the first table with labels, and choices refer to that order. Labels of rows
         become names, labels of columns bits where they are numbers, else formats.
         """
-        aligned = align({"cost": cost, "damage": damage, "sizes": sizes, **_vectors(None, fields)}, names, bits)
+        tables, lengths = rectangles({"cost": cost, "damage": damage})
+        aligned = align({**tables, "sizes": sizes, **_vectors(None, fields)}, names, bits)
         costs, table = allowed_tables(aligned.arrays["cost"], aligned.arrays["damage"])
         term = TableCost.from_array(costs, unit=unit)
         count, width = table.shape
@@ -180,7 +203,7 @@ class Problem(Layout):
         fields |= {name: array for name, array in aligned.arrays.items() if name in _VECTORS}
         return cls(
             names=group_names(aligned.names, count),
-            candidates=candidate_sets(aligned.bits, count, width, aligned.formats),
+            candidates=candidate_sets(aligned.bits, count, width, aligned.formats, lengths),
             damage=DamageTable(table),
             sizes=np.ones(count, dtype=np.int64) if size_array is None else size_array,
             costs=(term, *fields.pop("costs", ())),
@@ -196,8 +219,8 @@ class Problem(Layout):
         groups: Iterable[Group],
         *,
         minimize: str | Mapping[str, float] = "storage",
-        bound: float | None = None,
-        budgets: Mapping[str, str | float] | None = None,
+        bound: Real | None = None,
+        budgets: Mapping[str, str | Real] | None = None,
         pins: Mapping[str, float | str] | None = None,
         ties: Iterable[Sequence[str]] = (),
         **fields: Any,
@@ -213,19 +236,20 @@ class Problem(Layout):
         >>> len(problem)
         2
         """
-        problem = cls(**from_groups(tuple(groups)), **fields)
+        problem = cls(**from_groups(tuple(groups)) | fields)
         return problem.revise(minimize=minimize, bound=bound, budgets=budgets, pins=pins, ties=ties)
 
     def revise(
         self,
         *,
         minimize: str | Mapping[str, float] | None = None,
-        bound: float | Fraction | None = None,
-        budgets: Mapping[str, str | float | Fraction] | None = None,
+        bound: Real | None = None,
+        budgets: Mapping[str, str | Real] | None = None,
         pins: Mapping[str, float | str] | None = None,
         ties: Iterable[Sequence[str]] = (),
         bits: Sequence[float] | None = None,
         free_unmeasured: bool | None = None,
+        weights_only: bool = False,
     ) -> Problem:
         """Return the problem with other goals, and with more pins and ties.
 
@@ -237,7 +261,8 @@ class Problem(Layout):
         budgets : mapping
             Cost term to a number of its unit or a text such as ``"2MiB"``; added to those there are.
         pins : mapping
-            Pattern (see :meth:`GroupNames.select`) to bits or format; added to those there are.
+            Pattern (see :meth:`select`) to bits or format, such as ``{"kind:activation": 8}``; added to those there
+            are.
         ties : iterable of sequences of patterns
             Each sequence makes one tie of all groups it means; groups of one shape are tied one by one when two
             patterns mean labels of one shape (kernel 3 of q with kernel 3 of k).
@@ -245,6 +270,13 @@ class Problem(Layout):
             Keep only these candidates.
         free_unmeasured : bool
             Whether unmeasured groups may leave their most bits; a pin lets them go too, one by one.
+        weights_only : bool
+            Leave out the activations, which then stay as they are: neither cost nor damage counts them.
+
+        Raises
+        ------
+        ProblemError
+            Where a pattern means no group, or what is asked cannot be.
         """
         free = self.free_unmeasured if free_unmeasured is None else free_unmeasured
         changes: dict[str, Any] = {}
@@ -261,6 +293,10 @@ class Problem(Layout):
                 for name, value in budgets.items()
             }
         problem = replace(self, **changes) if changes else self
+        if weights_only and not problem.weights().all():
+            problem = replace(
+                problem, **without_activations(problem, problem.damage, problem.costs, problem.pins, problem.ties)
+            )
         if bits is not None:
             problem = replace(problem, **restrict(problem, problem.damage, problem.costs, problem.pins, bits))
         if pins:
@@ -352,8 +388,97 @@ class Problem(Layout):
             yield "unmeasured", self.unmeasured
             yield "free_unmeasured", self.free_unmeasured
 
+    # -- as other things -----------------------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[Group]:
+        """Yield the groups as they may be declared, one by one."""
+        return (self[group] for group in range(len(self)))
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self.names.find(name) is not None
+
+    def __getitem__(self, key: str | int) -> Group:
+        """Return what is declared of the group of this name or number.
+
+        Raises
+        ------
+        ProblemError
+            Where there is none of this name, or several.
+        """
+        group = self.names.index_of(key) if isinstance(key, str) else range(len(self))[operator.index(key)]
+        return group_at(self, self.damage, self.unmeasured, group)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return groups and goals as plain Python numbers, text, lists and dicts, which JSON takes.
+
+        Groups stand one by one, with what is known of each; :func:`impq_opt.files.save_problem` writes everything.
+        """
+        names = self.names
+        return {
+            "groups": [group.to_dict() for group in self],
+            "minimize": {name: finite(weight) for name, weight in self.objective.items()},
+            "bound": None if self.bound is None else finite(self.bound),
+            "budgets": {name: finite(limit) for name, limit in self.budgets.items()},
+            "pins": {names[group]: self.candidates.label(group, column) for group, column in self.pins.items()},
+            "ties": [[names[group] for group in tie] for tie in self.ties],
+            "metric": self.metric,
+            "damage_unit": self.damage_unit,
+            "digest": self.digest,
+            "provenance": plain(self.provenance),
+        }
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a table of pandas, a row a group by name: layer, kind, size, fewest and most bits, and damage.
+
+        Damage is a sensitivity, or a column for each candidate: by what it is called where all groups have the same.
+
+        Raises
+        ------
+        MissingPackageError
+            Without pandas.
+        """
+        columns = group_columns(self)
+        if not self.candidates.numbered:
+            numbers = self.candidates.numbers(len(self))
+            columns["fewest bits"] = np.array([min(widths) for widths in self.candidates.sets])[numbers]
+            columns["most bits"] = np.array([max(widths) for widths in self.candidates.sets])[numbers]
+        if isinstance(self.damage, PowerLaw):
+            columns["sensitivity"] = self.damage.sensitivity
+            if self.damage.stderr is not None:
+                columns["stderr"] = self.damage.stderr
+        else:
+            inside = np.arange(self.candidates.width) < self.candidates.counts(len(self))[:, None]
+            table = np.where(inside, self.damage.values[:, : self.candidates.width], np.nan)
+            one = len(self.candidates.sets) == 1
+            called = self.candidates.labels(0) if one else tuple(map(str, range(self.candidates.width)))
+            columns |= {f"damage {label}": table[:, k] for k, label in enumerate(called)}
+        for name in ("ranges", "macs", "lengths"):
+            if getattr(self, name) is not None:
+                columns[name] = getattr(self, name)
+        return data_frame(columns, index="name")
+
     def __repr__(self) -> str:
-        return f"Problem({len(self)} groups, minimize={'+'.join(self.objective)}, bound={self.bound})"
+        bound = "" if self.bound is None else f", bound={float(self.bound):g}"
+        return f"Problem({self._counted()}, minimize={'+'.join(self.objective)}{bound})"
+
+    def _counted(self) -> str:
+        activations = len(self) - int(self.weights().sum())
+        groups = f"{len(self):,} {'group' if len(self) == 1 else 'groups'}"
+        return f"{groups}, {activations:,} of activations" if activations else groups
+
+    def _repr_html_(self) -> str:
+        widths = sorted({width for one in self.candidates.sets for width in one})
+        facts = [("least", " + ".join(self.objective)), ("damage", f"{self.metric}, {self.damage_unit}".rstrip(", "))]
+        if self.bound is not None:
+            facts.append(("bound", f"{float(self.bound):g}"))
+        facts += [
+            (f"budget {name}", format_quantity(limit, self.cost(name).unit)) for name, limit in self.budgets.items()
+        ]
+        if not self.candidates.numbered:
+            facts.append(("candidates", f"{widths[0]:g} to {widths[-1]:g} bits"))
+        facts += [(what, f"{len(of):,}") for what, of in (("pins", self.pins), ("ties", self.ties)) if of]
+        sizes = self.sizes.astype(np.float64)
+        return card(f"Problem of {self._counted()}", facts, list(by_layer(self, sizes, "elements", mean=False)))
 
 
 # Fields of a layout with a number for each group.
@@ -370,6 +495,11 @@ def _whole_pins(pins: Mapping[int, int]) -> dict[int, int]:
         return {operator.index(group): operator.index(column) for group, column in pins.items()}
     except (TypeError, AttributeError):
         raise ProblemError("must be a mapping of groups to columns", where="pins", value=pins) from None
+
+
+def _weight(value: Any) -> Any:
+    value = number_of(value)
+    return Fraction(value) if isinstance(value, Decimal) else value.item() if isinstance(value, np.generic) else value
 
 
 def _exact(limit: object, where: str) -> Fraction:

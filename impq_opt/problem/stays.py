@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 from impq_opt.documents.numbers import read_exact, read_whole
 from impq_opt.errors import ProblemError
+from impq_opt.exactness.sums import nearest_float
+from impq_opt.problem.plain import finite
 
 __all__ = ["STORED", "Stay", "Whole", "by_reason", "check_stays", "staying_lines", "width"]
 
@@ -111,6 +114,16 @@ class Whole:
         staying = sum(stay.elements for stay in stays)
         kept = sum((stay.elements * Fraction(stay.bits) for stay in stays), Fraction(0))
         return cls(groups + kept, weights * Fraction(stored) + kept, weights + staying, staying)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON has it, in bits."""
+        return {
+            "bits": finite(self.bits),
+            "parameters": self.parameters,
+            "staying": self.staying,
+            "bits_per_parameter": nearest_float(self.mean),
+            "compression_ratio": None if self.ratio is None else nearest_float(self.ratio),
+        }
 
     @property
     def mean(self) -> Fraction:

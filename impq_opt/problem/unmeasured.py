@@ -88,10 +88,11 @@ def own_pins(pins: Mapping[int, int], most: Mapping[int, int]) -> dict[int, int]
 def keeping(most: Mapping[int, int], pins: Mapping[int, int], ties: tuple[tuple[int, ...], ...]) -> dict[int, int]:
     """Return ``pins`` and those that keep the other unmeasured groups at their ``most`` bits.
 
-    What is tied to a group with a pin of its own has that pin's bits.
+    What is tied to a group with a pin of its own has that pin's bits, and needs none that says the same.
     """
     follow = {group for tie in ties for group in tie if any(g in pins and pins[g] != most.get(g) for g in tie)}
-    return {group: column for group, column in most.items() if group not in follow} | dict(pins)
+    asked = {group: column for group, column in pins.items() if group not in follow or most.get(group) != column}
+    return {group: column for group, column in most.items() if group not in follow} | asked
 
 
 def unknown_groups(unmeasured: BoolArray | None, bits: npt.ArrayLike, *, numbered: bool) -> IntArray:

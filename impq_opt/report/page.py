@@ -14,7 +14,7 @@ from impq_opt import __version__
 from impq_opt.costs import format_quantity
 from impq_opt.exactness.sums import nearest_float
 from impq_opt.problem.allocation import Allocation
-from impq_opt.problem.allocation import number as allocation_number
+from impq_opt.problem.plain import number as allocation_number
 from impq_opt.problem.stays import Whole
 from impq_opt.problem.unmeasured import few
 from impq_opt.report.content import Report

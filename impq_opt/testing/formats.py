@@ -14,7 +14,6 @@ import numpy as np
 
 from impq_opt.errors import ImpqError
 from impq_opt.exchange import Format, Precision, Reader, Writer
-from impq_opt.exchange.restate import weights_only
 from impq_opt.groups.names import GroupNames
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problem.problem import Problem
@@ -132,7 +131,7 @@ def _check_refusals(form: Writer) -> None:
     if not form.inputs:
         acts = blocks((4, 8), activations=True)
         rule(_told(lambda: form.dump(solve(acts, bound=1e9))), form.name, "activations end in a traceback")
-        _told(lambda: form.prepare(weights_only(acts)))
+        _told(lambda: form.prepare(acts.revise(weights_only=True)))
 
 
 def _told(action: Callable[[], Any]) -> bool:

@@ -100,6 +100,7 @@ def permute(problem: Problem) -> Problem:
         ties=tuple(tuple(count - 1 - g for g in tie) for tie in problem.ties),
         unmeasured=None if problem.unmeasured is None else problem.unmeasured[order],
         grids={},  # of labels, which are other ones now
+        types={},
     )
 
 

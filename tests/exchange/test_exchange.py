@@ -16,7 +16,7 @@ from known import known, law_of
 
 from impq_opt import Group, Problem, solve
 from impq_opt.errors import AllocationError, FileError, ImpqError, OptionError, ProblemError
-from impq_opt.exchange import Reader, Writer, format_names, fused_ties, weights_only
+from impq_opt.exchange import Reader, Writer, format_names, fused_ties
 from impq_opt.exchange.registry import format_class
 
 LAYERS = [
@@ -212,16 +212,16 @@ def test_weights_only_keeps_everything_about_the_weights() -> None:
         Group("c", size=30, sensitivity=3.0, bits=(2, 4, 8), reads="y"),
     ]
     problem = Problem.declare(groups, bound=0.5, pins={"c": 4}, ties=[["a", "b"]])
-    weights = weights_only(problem)
+    weights = problem.revise(weights_only=True)
     alone = [replace(group, reads="") for group in groups if group.kind == "weight"]
     expected = Problem.declare(alone, bound=0.5, pins={"c": 4}, ties=[["a", "b"]])
     assert solve(weights).bits.tolist() == solve(expected).bits.tolist()
     assert law_of(weights).sensitivity.tolist() == [1, 2, 3]
     assert list(weights.names) == ["a", "b", "c"]
     assert (dict(weights.pins), weights.ties) == (dict(expected.pins), expected.ties)
-    assert weights_only(weights) is weights
+    assert weights.revise(weights_only=True) is weights
     with pytest.raises(ProblemError, match="has no weights"):
-        weights_only(Problem.declare([groups[1]]))
+        Problem.declare([groups[1]]).revise(weights_only=True)
 
 
 # -- readers -------------------------------------------------------------------------------------------------------

@@ -16,7 +16,6 @@ from formats import format_named
 from known import known
 
 from impq_opt import Group, GroupNames, Problem, Status, solve
-from impq_opt.exchange import weights_only
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # peers warn of their own affairs
 
@@ -440,7 +439,7 @@ def test_torchao_keeps_a_trained_networks_accuracy() -> None:
 
     problem, network, images, labels, before = trained()
     target = format_named("torchao")
-    found = solve(target.prepare(weights_only(problem)), bound=0.1)
+    found = solve(target.prepare(problem.revise(weights_only=True)), bound=0.1)
     assert len(set(found.bits.tolist())) > 2
     assert known(found.effective_bits[0]) < 5
     config = target.native(found)

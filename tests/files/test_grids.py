@@ -9,7 +9,6 @@ import pytest
 
 from impq_opt import GroupNames, Problem, files
 from impq_opt.errors import ProblemError
-from impq_opt.exchange import weights_only
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "problem-1-grids.toml"
 
@@ -47,7 +46,7 @@ def test_grids_change_no_answer_and_stay_with_the_problem() -> None:
     problem = declared({"fc": "zero"})
     assert problem.digest == declared({}).digest  # damages tell what a grid does, and they are in the digest
     assert problem.revise(pins={"conv": 8}).grids == {"fc": "zero"}
-    assert weights_only(problem).grids == {"fc": "zero"}
+    assert problem.revise(weights_only=True).grids == {"fc": "zero"}
 
 
 def test_grids_are_the_problems_own() -> None:

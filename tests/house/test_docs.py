@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import os
 import re
 import runpy
@@ -55,6 +57,34 @@ def test_examples_run(
             continue
         for command in re.findall(r"^\$ impq-opt (.*)$", code, re.MULTILINE):
             assert run(shlex.split(command)) == 0, (command, capsys.readouterr().err)
+
+
+NOTEBOOKS = sorted(DOCS.rglob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_notebooks_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cells run one after the other as Jupyter runs them, the last line of each is shown, and no output is kept."""
+    monkeypatch.chdir(tmp_path)
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    assert (notebook["nbformat"], notebook["metadata"]["language_info"]["name"]) == (4, "python")
+    assert len({cell["id"] for cell in notebook["cells"]}) == len(notebook["cells"])
+    names: dict[str, Any] = {"__name__": "__main__"}
+    shown = []
+    for number, cell in enumerate(notebook["cells"]):
+        if cell["cell_type"] != "code":
+            continue
+        assert cell["outputs"] == []
+        *statements, last = ast.parse("".join(cell["source"])).body
+        place = f"{path.name}, cell {number}"
+        exec(compile(ast.Module(statements, []), place, "exec", dont_inherit=True), names)
+        if isinstance(last, ast.Expr):
+            value = eval(compile(ast.Expression(last.value), place, "eval", dont_inherit=True), names)
+            shown.append(value._repr_html_() if hasattr(value, "_repr_html_") else repr(value))
+        else:
+            exec(compile(ast.Module([last], []), place, "exec", dont_inherit=True), names)
+    assert sum("<svg" in text for text in shown) >= 3  # the problem, the answer, the frontier
+    assert max(map(len, shown)) < 30_000
 
 
 def test_every_page_is_reached() -> None:

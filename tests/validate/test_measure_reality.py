@@ -18,7 +18,6 @@ from impq_opt import solve
 from impq_opt.cli import run
 from impq_opt.data import load_data
 from impq_opt.errors import DataError
-from impq_opt.exchange import weights_only
 from impq_opt.files import save_allocation, save_problem
 from impq_opt.measure import Sampling, measure
 from impq_opt.quantize import quantize
@@ -178,7 +177,7 @@ def test_rows_are_like_with_like(problem: Any, tmp_path: Path, capsys: pytest.Ca
     # The very network: weights rounded as allocated and nothing else, with the damage of the weights and no more.
     network, data = digits_network(), load_data("digits", "test")
     for name, bits in (("a", np.asarray(mixed.bits)), ("all 3 bits", np.full(len(problem), 3.0))):
-        quantized = quantize(network, weights_only(problem), bits[rows]).eval()
+        quantized = quantize(network, problem.revise(weights_only=True), bits[rows]).eval()
         with torch.no_grad():
             decisions, before = quantized(data.inputs).argmax(1), network(data.inputs).argmax(1)
         mismatch = float((decisions != before).double().mean())

@@ -21,7 +21,6 @@ from impq_opt.data import load_data
 from impq_opt.data.batch import prepare
 from impq_opt.data.calling import call, logits_of
 from impq_opt.errors import DataError, FileError
-from impq_opt.exchange import weights_only
 from impq_opt.files import save_allocation, save_problem
 from impq_opt.measure import Sampling, measure
 from impq_opt.quantize import WeightRange, pack, quantize, unpack_into
@@ -76,7 +75,7 @@ def test_decisions_are_those_of_the_packed_network(name: Any, tmp_path: Path) ->
     data = data_of(x)
     x = prepare(x, torch.device("cpu"))
     problem = measure(network, data, groups=groups, bits=range(1, 9), sampling=Sampling(samples=32))
-    for seed, asked in enumerate((problem, weights_only(problem))):
+    for seed, asked in enumerate((problem, problem.revise(weights_only=True))):
         bits = np.random.default_rng(seed).integers(1, 6, len(asked)).astype(float)
         pack(quantize(network, asked, bits, example=x[:2]), tmp_path / "packed.safetensors")
         restored = unpack_into(network, tmp_path / "packed.safetensors", example=x[:2]).eval()
@@ -139,6 +138,9 @@ def test_foreign_packed_files_are_told(world: Any, tmp_path: Path) -> None:
         held.hold(folder / "w.safetensors")
     with pytest.raises(FileError, match="no such file"):
         held.hold(tmp_path / "none.safetensors")
-    pack(quantize(network, weights_only(problem), np.full(int(problem.weights().sum()), 4)), tmp_path / "w.safetensors")
+    pack(
+        quantize(network, problem.revise(weights_only=True), np.full(int(problem.weights().sum()), 4)),
+        tmp_path / "w.safetensors",
+    )
     with pytest.raises(DataError, match="has not the groups of the problem"):
         Validation(network, problem, data).hold(tmp_path / "w.safetensors")
