@@ -17,6 +17,8 @@
 from __future__ import annotations
 
 import difflib
+import heapq
+import os
 from collections.abc import Iterable
 
 from impq_opt.text import shortened, visible
@@ -39,6 +41,7 @@ __all__ = [
 
 # Letters of a place, of what quotes a file or another package, and of all: names may have thousands.
 _LONGEST_PLACE, _LONGEST_PART, _LONGEST = 300, 600, 1600
+_MOST_MATCHED = 300
 
 
 class ImpqError(Exception):
@@ -117,12 +120,23 @@ class MissingPackageError(ImpqError, ImportError):
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a hint naming the known names nearest to ``name``."""
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    close = difflib.get_close_matches(name, _shortlist(name, names), n=3, cutoff=0.5)
     if close:
         return "did you mean " + " or ".join(repr(c) for c in close) + "?"
     if len(names) > 12:
         return f"known are {', '.join(names[:12])} and {len(names) - 12} more"
     return f"known are {', '.join(names)}" if names else ""
+
+
+def _shortlist(name: str, names: list[str]) -> list[str]:
+    """Return at most a few hundred names, those that begin and end most as ``name`` does: matching is slow."""
+    if len(names) <= _MOST_MATCHED:
+        return names
+
+    def ends(other: str) -> int:
+        return len(os.path.commonprefix((name, other))) + len(os.path.commonprefix((name[::-1], other[::-1])))
+
+    return heapq.nlargest(_MOST_MATCHED, names, key=ends)
 
 
 def first_line(error: BaseException) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -134,7 +134,7 @@ class Writer(Format):
 
     def dump(self, allocation: Allocation) -> bytes:
         """Return the configuration as the bytes of a file."""
-        return (json.dumps(self.config(allocation), indent=2) + "\n").encode()
+        return msgspec.json.format(msgspec.json.encode(self.config(allocation)), indent=2) + b"\n"
 
     def layers(self, allocation: Allocation, table: Sequence[Precision] | None = None) -> list[Layer]:
         """Return the precision of each layer with weights, in the order of the problem.
@@ -168,10 +168,9 @@ class Writer(Format):
                     f"tie the groups of a layer before solving: --tie {layer!r}",
                 )
             inputs[layer] = self._read(problem, group, bits)
-        return [
-            Layer(layer, self._precision(layer, *said, table or self.precisions()), self._input(layer, inputs[layer]))
-            for layer, said in chosen.items()
-        ]
+        table = table or self.precisions()
+        stored = {said: self._precision(layer, *said, table) for layer, said in _first_of_each(chosen)}
+        return [Layer(layer, stored[said], self._input(layer, inputs[layer])) for layer, said in chosen.items()]
 
     def _read(self, problem: Problem, group: int, bits: npt.NDArray[np.float64]) -> float | None:
         """Return the precision of what a weight group reads, if that is a group; several must agree."""
@@ -218,6 +217,15 @@ class Writer(Format):
         prepared = restate(problem, self.precisions(), inputs, self.name)
         ties = layer_ties(problem) if self.layerwise else []
         return prepared.revise(ties=ties + (fused_ties(problem.names) if self.fused else []))
+
+
+def _first_of_each(chosen: Mapping[str, tuple[str, float]]) -> Iterator[tuple[str, tuple[str, float]]]:
+    """Yield the first layer of each precision, so that what cannot be stored is told of a layer."""
+    seen: set[tuple[str, float]] = set()
+    for layer, said in chosen.items():
+        if said not in seen:
+            seen.add(said)
+            yield layer, said
 
 
 def _labels(allocation: Allocation) -> list[str]:
