@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import difflib
 import heapq
-import os
+import itertools
 from collections.abc import Iterable
 
 from impq_opt.text import shortened, visible
@@ -134,9 +134,14 @@ def _shortlist(name: str, names: list[str]) -> list[str]:
         return names
 
     def ends(other: str) -> int:
-        return len(os.path.commonprefix((name, other))) + len(os.path.commonprefix((name[::-1], other[::-1])))
+        return _alike(name, other) + _alike(reversed(name), reversed(other))
 
     return heapq.nlargest(_MOST_MATCHED, names, key=ends)
+
+
+def _alike(one: Iterable[str], other: Iterable[str]) -> int:
+    """Return with how many letters both begin."""
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def first_line(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -120,3 +121,22 @@ def _print(problem: Problem) -> None:
         out.print(line, soft_wrap=True)
     if "zero_scores" in problem.provenance and problem.unmeasured is not None:
         say("scores of 0 at every candidate say that nobody measured; --accept-zeros takes them as they are")
+    for line in _read_otherwise(problem.provenance):
+        say(line)
+
+
+def _read_otherwise(provenance: Mapping[str, Any]) -> list[str]:
+    """Return what was made of the scores beside reading them, a line each."""
+    lines = []
+    if "negative_scores" in provenance:
+        note, offset = provenance["negative_scores"], provenance["damage_offset"]
+        groups = "1 group" if note["groups"] == 1 else f"{note['groups']:,} groups"
+        lines.append(
+            f"scores below 0 in {groups}: damage counts from each group's smallest, and a bound too "
+            f"({offset:.6g} was taken off in all): {note['such_as']}"
+        )
+    if "size_unknown" in provenance:
+        lines.append(f"nothing tells the size, which counts as 1: {provenance['size_unknown']}")
+    if "columns" in provenance:
+        lines.append(f"kept as notes, since they mean nothing here: {', '.join(provenance['columns'])}")
+    return lines

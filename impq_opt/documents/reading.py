@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import codecs
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 from impq_opt.errors import FileError
 
-__all__ = ["read_bytes", "read_json", "read_text", "read_toml", "unique_keys"]
+__all__ = ["read_bytes", "read_json", "read_text", "read_toml", "rule_text", "unique_keys"]
 
 # The longer marks first: that of UTF-32 begins with that of UTF-16.
 _FOREIGN = {
@@ -36,8 +37,16 @@ def read_bytes(path: Path) -> bytes:
         raise FileError(f"cannot be read: {getattr(error, 'strerror', None) or error}", where=str(path)) from None
 
 
-def read_text(path: Path, what: str = "text") -> str:
+def read_text(path: Path, what: str = "text", *, utf16: bool = False) -> str:
     """Return the text of a file in UTF-8, without the mark that some editors put before it.
+
+    Parameters
+    ----------
+    path : path
+    what : str
+        What the file should be, for the error.
+    utf16 : bool
+        Take UTF-16 with such a mark too, as spreadsheets write it.
 
     Raises
     ------
@@ -45,14 +54,17 @@ def read_text(path: Path, what: str = "text") -> str:
         Where it cannot be read or is not UTF-8.
     """
     data = read_bytes(path)
-    for mark, name in _FOREIGN.items():
-        if data.startswith(mark):
-            raise FileError(f"is a text in {name}", where=str(path), hint="save it as UTF-8")
+    name = next((name for mark, name in _FOREIGN.items() if data.startswith(mark)), "UTF-8")
+    if name != "UTF-8" and not (utf16 and name == "UTF-16"):
+        raise FileError(f"is a text in {name}", where=str(path), hint="save it as UTF-8")
     try:
-        return data.decode("utf-8-sig")
+        return data.decode("utf-8-sig" if name == "UTF-8" else name)
     except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
         raise FileError(
-            "is not a text file", where=str(path), hint=f"{what} in UTF-8; byte {error.start} is not"
+            "is not a text file",
+            where=str(path),
+            hint=f"{what} in {name}; byte {error.start}, in line {line}, is not",
         ) from None
 
 
@@ -72,24 +84,69 @@ def read_toml(path: Path, what: str = "TOML") -> dict[str, Any]:
         raise FileError(f"is not valid TOML: {_first_line(error)}", where=str(path)) from None
 
 
-def read_json(path: Path) -> Any:
-    """Return the JSON document at ``path``; raise FileError where it is none, or says something twice."""
+def read_json(path: Path, *, infinite: bool = False) -> Any:
+    """Return the JSON document at ``path``.
+
+    Parameters
+    ----------
+    path : path
+    infinite : bool
+        Take ``NaN`` and ``Infinity``, which Python and JavaScript write and JSON does not have.
+
+    Raises
+    ------
+    FileError
+        Where it is none, or says something twice.
+    """
     import json
 
     import msgspec
 
     text = read_text(path, "JSON")
     try:
-        document = msgspec.json.decode(text)
         # JSON leaves open which of two equal keys counts, so none does.
-        json.loads(text, object_pairs_hook=unique_keys)
+        document = json.loads(text, object_pairs_hook=unique_keys)
+        return document if infinite else msgspec.json.decode(text)
     except RecursionError:
-        raise FileError("is not valid JSON: it is nested too deeply", where=str(path)) from None
+        raise FileError("is not JSON: it is nested too deeply", where=str(path)) from None
+    except json.JSONDecodeError as error:
+        raise FileError(
+            "is not JSON" if text.strip() else "is empty, and no JSON",
+            where=f"{path}: line {error.lineno}, column {error.colno}",
+            hint="is it whole?" if error.pos >= len(text.rstrip()) else "",
+        ) from None
     except FileError as error:
         raise error.within(str(path)) from None
-    except (msgspec.DecodeError, ValueError) as error:
-        raise FileError(f"is not valid JSON: {_first_line(error)}", where=str(path)) from None
-    return document
+    except msgspec.DecodeError:
+        raise FileError("is not JSON: it holds a number that JSON does not have", where=str(path)) from None
+    except ValueError:
+        raise FileError("is not JSON: it holds a number of thousands of digits", where=str(path)) from None
+
+
+def rule_text(said: str) -> str:
+    """Return what msgspec says of a value that does not fit, in words of a document instead of Python's types."""
+    said = re.sub(r",? got `.*`$", "", said, flags=re.DOTALL)
+    missing = re.search(r"missing required field `(.*)`", said)
+    if missing:
+        return f"the key {missing[1]!r} is missing"
+    said = re.sub(r"^Expected ", "must be ", said)
+    said = re.sub(r"^Invalid enum value.*", "unknown value", said)
+    return re.sub(r"`([^`]*)`", lambda kinds: " or ".join(_words(kinds[1])), said)
+
+
+def _words(kinds: str) -> list[str]:
+    return list(dict.fromkeys(_KINDS.get(kind, kind) for kind in kinds.split(" | ")))
+
+
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text",
+    "bool": "true or false",
+    "null": "nothing",
+    "array": "a list",
+    "object": "a table",
+}
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,8 +13,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.documents.reading import read_text, unique_keys
-from impq_opt.errors import AllocationError, FileError, MissingPackageError
+from impq_opt.documents.reading import read_json, rule_text
+from impq_opt.errors import AllocationError, FileError, InputError, MissingPackageError
 from impq_opt.exchange.fused import fused_ties, layer_ties
 from impq_opt.exchange.restate import Precision, restate
 from impq_opt.exchange.zeros import accept_zeros as zeros_accepted
@@ -31,9 +30,6 @@ __all__ = [
     "Reader",
     "Writer",
     "need",
-    "read_json",
-    "shifted",
-    "table",
     "typed",
     "whole",
 ]
@@ -69,12 +65,13 @@ class Reader(Format):
     def problem(self, scores: Any) -> Problem:
         """Return the problem that ``scores``, in the tool's own shape, declare.
 
-        Those of the shipped formats have passed :func:`~impq_opt.exchange.zeros.unmeasured_zeros`.
+        Those of the shipped formats have passed :func:`~impq_opt.exchange.zeros.unmeasured_zeros`, and negative scores
+        :func:`~impq_opt.exchange.scores.shifted`.
         """
 
     def load(self, paths: Sequence[Path]) -> Any:
         """Return the scores that the files at ``paths`` hold; JSON unless the format says otherwise."""
-        return read_json(self.only(paths))
+        return read_json(self.only(paths), infinite=True)
 
     def read(self, *paths: str | Path, accept_zeros: bool = False) -> Problem:
         """Return the problem that the files at ``paths`` declare.
@@ -91,11 +88,16 @@ class Reader(Format):
             What cannot be read as this format, or scores that are all 0 where zeros are not accepted.
         """
         files = [Path(path) for path in paths]
-        problem = unmeasured_zeros(self.problem(self.load(files)))
+        called = ", ".join(path.name for path in files)
+        scores = self.load(files)
+        try:
+            problem = unmeasured_zeros(self.problem(scores))
+        except InputError as error:
+            raise error.within(called) from None
         if accept_zeros:
             problem = zeros_accepted(problem)
         else:
-            refuse_nothing_measured(problem, ", ".join(path.name for path in files))
+            refuse_nothing_measured(problem, called)
         origin = {"format": self.name, "files": [path.name for path in files]}
         return replace(problem, provenance=origin | dict(problem.provenance))
 
@@ -235,45 +237,33 @@ def _labels(allocation: Allocation) -> list[str]:
     return [names[int(number)][int(column)] for number, column in zip(numbers, choice, strict=True)]
 
 
-def shifted(damage: FloatArray) -> tuple[FloatArray, float]:
-    """Return damage (G, K) with each group's smallest value at 0 where it was negative, and the sum taken off.
-
-    A measured loss can fall. A constant a group changes no comparison of allocations.
-    """
-    lowest = np.minimum(damage.min(axis=1), 0.0)
-    return damage - lowest[:, None], float(lowest.sum())
-
-
-def read_json(path: Path) -> Any:
-    """Return the JSON document at ``path``; raise FileError where it is missing or none."""
-    try:
-        return json.loads(read_text(path, "JSON"), object_pairs_hook=unique_keys)
-    except RecursionError:
-        raise FileError("is not JSON: it is nested too deeply", where=str(path)) from None
-    except FileError as error:
-        raise error if error.where == str(path) else error.within(str(path)) from None
-    except ValueError as error:
-        raise FileError(f"is not JSON: {error}", where=str(path)) from None
-
-
-def typed(document: Any, kind: type[Shape], where: str) -> Shape:
+def typed(document: Any, kind: type[Shape], where: str = "") -> Shape:
     """Return ``document`` as an object of ``kind``; raise FileError with the place where it is not one."""
     try:
         return msgspec.convert(document, kind)
     except msgspec.ValidationError as error:
         what, _, place = str(error).partition(" - at ")
-        at = place.strip("`").lstrip("$.")
-        raise FileError(what, where=f"{where}: {at}" if at else where, hint="is it a file of this format?") from None
+        at = place.strip("`").removeprefix("key in ").strip("`").lstrip("$.")
+        if "[...]" in at:
+            at = _with_key(document, kind, at)
+        stated = document.get("format") if isinstance(document, dict) else None
+        if isinstance(stated, str) and stated.startswith("impq-opt "):
+            what, at, hint = f"is an {stated}, not a file of scores", "", "import reads other tools' scores"
+        else:
+            hint = "is it a file of this format?"
+        raise FileError(rule_text(what), where=": ".join(part for part in (where, at) if part), hint=hint) from None
 
 
-def table(rows: Sequence[Sequence[float]], where: str) -> FloatArray:
-    """Return rows as an array (G, K), short ones filled up with their last value; raise FileError unless finite."""
-    width = max(map(len, rows))
-    values = np.array([[*row, *[row[-1]] * (width - len(row))] for row in rows], dtype=np.float64)
-    if not np.isfinite(values).all():
-        group, column = np.argwhere(~np.isfinite(values))[0]
-        raise FileError("must be finite", where=f"{where}[{group}][{column}]", value=float(values[group, column]))
-    return values
+def _with_key(document: Any, kind: type[Any], at: str) -> str:
+    """Return the place ``at`` with the key that msgspec leaves out, such as the name of a layer."""
+    field, _, rest = at.partition("[...]")
+    entries = document.get(field) if isinstance(document, dict) else None
+    for key, entry in entries.items() if isinstance(entries, dict) else ():
+        try:
+            msgspec.convert({**document, field: {key: entry}}, kind)
+        except msgspec.ValidationError:
+            return f"{key}: {rest.lstrip('.')}" if rest else str(key)
+    return at
 
 
 def whole(costs: FloatArray) -> FloatArray | npt.NDArray[np.int64]:

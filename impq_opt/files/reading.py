@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from impq_opt.documents.reading import rule_text
 from impq_opt.errors import FileError, nearest
 from impq_opt.files import allocation_record as answers
 from impq_opt.files import problem_record as questions
@@ -71,14 +72,12 @@ def _placed(message: str, document: Any, where: str, kind: type[msgspec.Struct])
         for key, _ in _STEP.findall(place):
             fields = _FIELDS.get(key, fields)
         what, value, hint = "unknown key", unknown[1], nearest(unknown[1], fields)
-    missing = re.search(r"missing required field `(.*)`", what)
-    if missing:
-        what, value = f"the key {missing[1]!r} is missing", ...
+    if "missing required field" in what:
+        value = ...
     if what.startswith("Invalid enum value"):
         known = _VALUES.get(place.rpartition(".")[2], ())
-        what, hint = "unknown value", nearest(str(value), known)
-    what = re.sub(r",? got `.*`$", "", what).replace("`", "").replace("Expected", "must be").replace(" | ", " or ")
-    return FileError(what, where=f"{where}: {place.lstrip('.')}" if place else where, value=value, hint=hint)
+        hint = nearest(str(value), known)
+    return FileError(rule_text(what), where=f"{where}: {place.lstrip('.')}" if place else where, value=value, hint=hint)
 
 
 _FIELDS = {key: kind.__struct_fields__ for key, kind in (questions.NESTED | answers.NESTED).items()}
