@@ -32,8 +32,8 @@ class ExLlamaV3(Reader, Writer):
     """Groups of layers, each with its base model's version and one candidate a further model.
 
     Cost is the number of bits more than the base model's, damage the KL divergence more than the base model's. A
-    group's number of weights is not in the file; it follows from those bits and the models' bits a weight. What is written
-    names, for each layer, the model that its tensors are taken from, as ``util/recompile.py --override`` reads
+    group's number of weights is not in the file; it follows from those bits and the models' bits a weight. What is
+    written names, for each layer, the model that its tensors are taken from, as ``util/recompile.py --override`` reads
     it (YAML, of which JSON is a part); layers of the base model are not named.
 
     Parameters

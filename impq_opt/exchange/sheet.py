@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import difflib
 import io
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -46,6 +47,7 @@ _WIDE = re.compile(r"(damage|delta2)_([0-9]+(?:\.[0-9]+)?)(?:_?bits?)?")
 
 _SEPARATORS = ",;\t|"
 _PLAIN = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,2})?")
+_PLAINEST = re.compile(r"[0-9.eE+\-]*")
 _DECIMAL_COMMA = re.compile(r"[+-]?[0-9]*,[0-9]+(?:[eE][+-]?[0-9]+)?")
 _BY_THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2}(?:[.,' \u00a0\u202f_][0-9]{3})+")
 _THOUSANDS = "write numbers without thousands separators"
@@ -70,20 +72,17 @@ def read_columns(path: Path) -> Columns:
     rows = lines[1:]
     if not rows:
         raise FileError("has no rows", where=str(path))
-    columns: list[list[str]] = [[] for _ in head]
-    for number, row in rows:
-        cells = row[: len(head)] if not any(row[len(head) :]) else row
-        if len(cells) != len(head):
-            longer = len(cells) > len(head)
-            hint = "a decimal comma? write a point, or separate the columns by semicolons" if longer else ""
-            raise FileError(
-                f"must have {len(head)} values",
-                where=f"{path}: row {number} ({cells[0]})",
-                value=len(cells),
-                hint=hint,
-            )
-        for column, cell in zip(columns, cells, strict=True):
-            column.append(csv_value(cell))
+    for place, (number, row) in enumerate(rows):
+        if len(row) != len(head):
+            if len(row) < len(head) or any(row[len(head) :]):
+                raise FileError(
+                    f"must have {len(head)} values",
+                    where=f"{path}: row {number} ({row[0]})",
+                    value=len(row),
+                    hint="a decimal comma? write a point, or put semicolons between columns" * (len(row) > len(head)),
+                )
+            rows[place] = (number, row[: len(head)])
+    columns = [list(map(csv_value, cells)) for cells in zip(*(row for _, row in rows), strict=True)]
     return _named(head, head_row, columns, [number for number, _ in rows], path)
 
 
@@ -96,7 +95,9 @@ def _records(path: Path) -> list[tuple[int, list[str]]]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     lines: list[tuple[int, list[str]]] = []
     try:
-        lines.extend((number, row) for number, row in enumerate(reader, start=1) if any(map(str.strip, row)))
+        for number, row in enumerate(reader, start=1):
+            if row and (row[0].strip() or any(map(str.strip, row))):
+                lines.append((number, row))
     except csv.Error as error:
         what = _broken(str(error))
         raise FileError(f"is not CSV: {what}", where=f"{path}: row {len(lines) + 1}") from None
@@ -206,8 +207,14 @@ class Sheet:
 
     def numbers(self, column: str, *, infinite: bool = False) -> list[float]:
         """Return a column as numbers; one that is ``infinite`` stands for a candidate that is not allowed."""
+        cells = self.columns[column]
+        if _all_texts(cells) and _PLAINEST.fullmatch("".join(cells)):
+            with contextlib.suppress(ValueError):
+                values = [float(cell) + 0.0 for cell in cells]
+                if math.inf not in values and -math.inf not in values:
+                    return values
         values = []
-        for row, value in enumerate(self.columns[column]):
+        for row, value in enumerate(cells):
             if isinstance(value, str) and _PLAIN.fullmatch(value):
                 values.append(float(value) + 0.0)
             elif infinite and is_infinite(value):
@@ -279,12 +286,14 @@ def _with_points(sheet: Sheet) -> dict[str, list[Any]]:
         Where a number can be read in two ways: 1,234 with nothing else in the file that tells.
     """
     named = [name for name in sheet.columns if name in _NUMBERS or name == "trace" or _WIDE.fullmatch(name)]
-    for row, text in _texts(sheet, "size") if "size" in named else ():
+    for row, text in _texts(sheet, "size", ".,' \u00a0\u202f_") if "size" in named else ():
         if _BY_THOUSANDS.fullmatch(text.strip()):
             raise FileError("can be read in two ways", where=sheet.place(row, "size"), value=text, hint=_THOUSANDS)
+    if not any(_texts(sheet, name, ",") for name in named):
+        return {}
     certain, unclear, pointed = None, None, None
     for name in named:
-        for row, text in _texts(sheet, name):
+        for row, text in _texts(sheet, name, ".,"):
             if "," in text:
                 if not _DECIMAL_COMMA.fullmatch(text.strip()):
                     raise FileError(
@@ -307,8 +316,16 @@ def _with_points(sheet: Sheet) -> dict[str, list[Any]]:
     }
 
 
-def _texts(sheet: Sheet, name: str) -> Iterator[tuple[int, str]]:
-    return ((row, cell) for row, cell in enumerate(sheet.columns[name]) if isinstance(cell, str))
+def _texts(sheet: Sheet, name: str, signs: str) -> list[tuple[int, str]]:
+    """Return the cells of a column, with their rows, where any of ``signs`` stands in one of them."""
+    cells = sheet.columns[name]
+    if _all_texts(cells) and not set(signs).intersection("".join(cells)):
+        return []
+    return [(row, cell) for row, cell in enumerate(cells) if isinstance(cell, str)]
+
+
+def _all_texts(cells: Sequence[Any]) -> bool:
+    return set(map(type, cells)) == {str}
 
 
 # -- a column for each precision ---------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import contextlib
 import glob
 import hashlib
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from impq_opt.problem.problem import Problem
 __all__ = ["load_problem", "save_problem"]
 
 Arrays = dict[str, npt.NDArray[Any]]
+
+_ARRAYS_FILE = re.compile(r"""^\[arrays\][^\[]*?^file *= *["']([^"']+\.safetensors)["'] *$""", re.MULTILINE)
 
 
 def save_problem(problem: Problem, path: str | os.PathLike[str]) -> None:
@@ -64,13 +67,12 @@ def save_problem(problem: Problem, path: str | os.PathLike[str]) -> None:
 def _named_arrays(path: Path) -> Path | None:
     """Return the arrays file that the problem file at ``path`` names, if it was made for it."""
     try:
-        if not path.is_file():
-            return None
-        name = read_toml(path)["arrays"]["file"]
-    except (FileError, OSError, KeyError, TypeError):
+        text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    except OSError:
         return None
-    own = isinstance(name, str) and Path(name).name == name and name.startswith(path.stem)
-    return path.with_name(name) if own and name.endswith(".safetensors") else None
+    named = _ARRAYS_FILE.search(text)  # of a hundred thousand names the rest takes long to read
+    own = named is not None and Path(named[1]).name == named[1] and named[1].startswith(path.stem)
+    return path.with_name(named[1]) if own and named is not None else None
 
 
 def _left_arrays(path: Path) -> set[Path | None]:
