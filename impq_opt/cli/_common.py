@@ -112,11 +112,27 @@ def parse_assignments(texts: Iterable[str], where: str) -> dict[str, str]:
 
 
 def parse_tie(text: str) -> list[str]:
-    """Read ``A,B``: names or patterns, split at the commas outside brackets (``conv[0,1],conv[0,2]``)."""
-    names = [part.strip() for part in re.split(r",(?![^\[]*\])", text)]
-    if not all(names):
-        raise OptionError("must be names with commas between them", where="--tie", value=text, hint="for example q,k,v")
+    """Read ``A,B``: names or patterns, split at the commas outside brackets (``conv[0,1],conv[0,2]``) and quotes.
+
+    A name with commas of its own is written as CSV has it: ``"a,b",c``, with its quotation marks doubled.
+    """
+    parts, brackets, quoted = [""], 0, False
+    for sign in text:
+        quoted ^= sign == '"'
+        brackets = brackets if quoted else max(0, brackets + (sign == "[") - (sign == "]"))
+        if sign == "," and not quoted and not brackets:
+            parts.append("")
+        else:
+            parts[-1] += sign
+    names = [_unquoted(part.strip()) for part in parts]
+    if not all(names) or quoted:
+        hint = "for example q,k,v; a name with commas in quotation marks"
+        raise OptionError("must be names with commas between them", where="--tie", value=text, hint=hint)
     return names
+
+
+def _unquoted(name: str) -> str:
+    return name[1:-1].replace('""', '"') if len(name) > 1 and name[0] == name[-1] == '"' else name
 
 
 def parse_bytes(text: str) -> int:

@@ -78,8 +78,8 @@ def format_options(name: str, texts: list[str] | None) -> dict[str, Any]:
 
 def _read(scores: str, more: tuple[str, ...], source: str | None, *, accept_zeros: bool) -> Problem:
     if source is None:
-        by_suffix = {".csv": "csv", ".parquet": "parquet"}
-        source = by_suffix.get(Path(scores).suffix)
+        by_suffix = {".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
+        source = by_suffix.get(Path(scores).suffix.lower())
     if source is None:
         if Path(scores).suffix not in ("", ".toml"):
             known = ", ".join(format_names(reads=True))

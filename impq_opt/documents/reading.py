@@ -10,7 +10,7 @@ from typing import Any
 
 from impq_opt.errors import FileError
 
-__all__ = ["read_bytes", "read_json", "read_text", "read_toml", "rule_text", "unique_keys"]
+__all__ = ["read_bytes", "read_json", "read_text", "read_toml", "rule_text", "stated_format", "unique_keys"]
 
 # The longer marks first: that of UTF-32 begins with that of UTF-16.
 _FOREIGN = {
@@ -66,6 +66,17 @@ def read_text(path: Path, what: str = "text", *, utf16: bool = False) -> str:
             where=str(path),
             hint=f"{what} in {name}; byte {error.start}, in line {line}, is not",
         ) from None
+
+
+def stated_format(path: Path) -> str:
+    """Return the format that a file says to be of, such as ``"impq-opt problem"``; empty where it says none of ours."""
+    head = read_bytes(path)[:_HEAD].decode("utf-8", errors="replace")
+    stated = _STATED.search(head)
+    return stated[1] if stated else ""
+
+
+_HEAD = 1 << 14
+_STATED = re.compile(r"""^[ \t{]*["']?format["']?[ \t]*[:=][ \t]*["'](impq-opt [a-z ]+)["']""", re.MULTILINE)
 
 
 def read_toml(path: Path, what: str = "TOML") -> dict[str, Any]:

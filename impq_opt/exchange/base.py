@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.documents.reading import read_json, rule_text
+from impq_opt.documents.reading import read_json, rule_text, stated_format
 from impq_opt.errors import AllocationError, FileError, InputError, MissingPackageError
 from impq_opt.exchange.fused import fused_ties, layer_ties
 from impq_opt.exchange.restate import Precision, restate
@@ -89,6 +89,10 @@ class Reader(Format):
         """
         files = [Path(path) for path in paths]
         called = ", ".join(path.name for path in files)
+        for path in files:
+            stated = stated_format(path) if path.is_file() else ""
+            if stated:
+                raise FileError(f"is an {stated}, not scores of {self.name}", where=str(path), hint=_IMPORTS)
         scores = self.load(files)
         try:
             problem = unmeasured_zeros(self.problem(scores))
@@ -246,12 +250,15 @@ def typed(document: Any, kind: type[Shape], where: str = "") -> Shape:
         at = place.strip("`").removeprefix("key in ").strip("`").lstrip("$.")
         if "[...]" in at:
             at = _with_key(document, kind, at)
-        stated = document.get("format") if isinstance(document, dict) else None
-        if isinstance(stated, str) and stated.startswith("impq-opt "):
-            what, at, hint = f"is an {stated}, not a file of scores", "", "import reads other tools' scores"
-        else:
-            hint = "is it a file of this format?"
+        keys = document if isinstance(document, dict) else ()
+        other = next((name for key, name in _MARKS.items() if key in keys), "")
+        hint = f"they look like scores of {other}" if other and not at else "are they scores of this format?"
         raise FileError(rule_text(what), where=": ".join(part for part in (where, at) if part), hint=hint) from None
+
+
+# Keys that tell whose scores a JSON document has.
+_MARKS = {"candidate_stats": "modelopt", "layer_scores": "autoround", "base_kld": "exllamav3"}
+_IMPORTS = "import reads the scores of other tools; a problem is solved as it is"
 
 
 def _with_key(document: Any, kind: type[Any], at: str) -> str:

@@ -22,7 +22,7 @@ from impq_opt.errors import FileError, InputError
 from impq_opt.files import problem_record as questions
 from impq_opt.files.problem_document import problem_document
 from impq_opt.files.problem_record import ProblemRecord, problem_from_record
-from impq_opt.files.reading import check_format, convert
+from impq_opt.files.reading import check_format, convert, mistaken
 from impq_opt.files.toml import folded
 from impq_opt.problem.problem import Problem
 
@@ -117,7 +117,11 @@ def load_problem(path: str | os.PathLike[str]) -> Problem:
     """
     path = Path(path)
     where = path.name
-    document = read_toml(path, "a problem file is TOML")
+    try:
+        document = read_toml(path, "a problem file is TOML")
+    except FileError as error:
+        known = mistaken(path, questions.FORMAT) if path.is_file() else None
+        raise known or error from None
     check_format(document, questions.FORMAT, path)
     record = convert(document, ProblemRecord, where)
     arrays = None if record.arrays is None else _load_arrays(path, record.arrays.file, record.arrays.sha256)

@@ -8,20 +8,46 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from impq_opt.documents.reading import rule_text
+from impq_opt.documents.reading import read_bytes, read_json, rule_text, stated_format
 from impq_opt.errors import FileError, nearest
 from impq_opt.files import allocation_record as answers
 from impq_opt.files import problem_record as questions
 from impq_opt.groups.arrays import KIND_NAMES
 from impq_opt.problem.allocation import Status
 
-__all__ = ["check_format", "convert"]
+__all__ = ["check_format", "convert", "mistaken"]
 
 Record = TypeVar("Record", bound=msgspec.Struct)
 
 # A place in a decoded document, as msgspec words it: "Expected `int`, got `str` - at `$.groups[0].size`".
 _PLACED = re.compile(r"^(?P<what>.*?)(?: - at `(?:key in )?\$(?P<place>.*)`)?$", re.DOTALL)
 _STEP = re.compile(r"\.([A-Za-z_]\w*)|\[(\d+|\.\.\.)\]")
+
+
+def mistaken(path: Path, wanted: str) -> FileError | None:
+    """Return in a sentence what the file at ``path`` is, where it is known and is not ``wanted``; None elsewhere.
+
+    Swapped arguments, an answer where its problem is due, a table of scores that was never imported.
+    """
+    stated, start = stated_format(path), read_bytes(path)[:10]
+    what, hint = "", ""
+    if stated and stated != wanted:
+        what, hint = f"is an {stated}, not an {wanted}", "the problem comes first, then the allocation"
+    elif start.endswith(b'{"') and b"\0" in start:  # safetensors: the length of the JSON that follows
+        what, hint = f"is a file of arrays, not an {wanted}", "name the .toml beside it"
+    elif path.suffix.lower() in (".csv", ".tsv", ".parquet"):
+        what, hint = f"is a table, not an {wanted}", "impq-opt import TABLE -o problem.toml makes a problem of scores"
+    elif not stated and wanted == questions.FORMAT and _is_json(path):
+        what, hint = f"is JSON, not an {wanted}", "impq-opt import FILE --from FORMAT -o problem.toml reads scores"
+    return FileError(what, where=str(path), hint=hint) if what else None
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        read_json(path, infinite=True)
+    except FileError:
+        return False
+    return True
 
 
 def check_format(document: Any, name: str, path: Path) -> None:
