@@ -20,6 +20,7 @@ import difflib
 import heapq
 import itertools
 from collections.abc import Iterable
+from fractions import Fraction
 
 from impq_opt.text import shortened, visible
 
@@ -150,8 +151,10 @@ def first_line(error: BaseException) -> str:
 
 
 def _brief(value: object) -> str:
+    if value is None:
+        return "nothing"
     try:
-        text = repr(value)
+        text = str(value) if isinstance(value, Fraction) else repr(value)
     except ValueError:  # Python writes out no whole number of thousands of digits
         return "a number of thousands of digits"
     return text if len(text) <= 80 else text[:77] + "..."

@@ -10,7 +10,18 @@ from typing import Any
 
 from impq_opt.errors import FileError
 
-__all__ = ["read_bytes", "read_json", "read_text", "read_toml", "rule_text", "stated_format", "unique_keys"]
+__all__ = [
+    "key_at",
+    "read_bytes",
+    "read_json",
+    "read_text",
+    "read_toml",
+    "rule_text",
+    "stated_format",
+    "steps_of",
+    "unique_keys",
+    "value_at",
+]
 
 # The longer marks first: that of UTF-32 begins with that of UTF-16.
 _FOREIGN = {
@@ -92,7 +103,12 @@ def read_toml(path: Path, what: str = "TOML") -> dict[str, Any]:
     except RecursionError:
         raise FileError("is not valid TOML: it is nested too deeply", where=str(path)) from None
     except (ValueError, OverflowError) as error:  # ValueError: of the syntax, or a number of thousands of digits
-        raise FileError(f"is not valid TOML: {_first_line(error)}", where=str(path)) from None
+        said = re.fullmatch(
+            r"(?P<what>.*?) \(at (?P<place>line [0-9]+, column [0-9]+|end of document)\)", _first_line(error)
+        )
+        what, place = (said["what"], said["place"]) if said else ("it holds a number that is too long", "")
+        where = f"{path}: {place}" if place else str(path)
+        raise FileError(f"is not valid TOML: {what[:1].lower()}{what[1:]}", where=where) from None
 
 
 def read_json(path: Path, *, infinite: bool = False) -> Any:
@@ -124,7 +140,7 @@ def read_json(path: Path, *, infinite: bool = False) -> Any:
         raise FileError(
             "is not JSON" if text.strip() else "is empty, and no JSON",
             where=f"{path}: line {error.lineno}, column {error.colno}",
-            hint="is it whole?" if error.pos >= len(text.rstrip()) else "",
+            hint="is it whole?" if error.pos >= len(text.rstrip()) or "Unterminated" in error.msg else "",
         ) from None
     except FileError as error:
         raise error.within(str(path)) from None
@@ -134,9 +150,58 @@ def read_json(path: Path, *, infinite: bool = False) -> Any:
         raise FileError("is not JSON: it holds a number of thousands of digits", where=str(path)) from None
 
 
+_STEP = re.compile(r"\.([A-Za-z_]\w*)|\[(\d+|\.\.\.)\]")
+
+
+def steps_of(place: str) -> list[tuple[str, str]]:
+    """Return the keys and indices, one of each pair, of a place as msgspec words it: ``.groups[0].size``."""
+    return _STEP.findall(place)
+
+
+def value_at(document: Any, place: str, named: str = "") -> Any:
+    """Return what stands at such a place, or ``...`` where nothing does; ``named`` is the key behind ``[...]``."""
+    value = document
+    try:
+        for key, index in steps_of(place):
+            value = value[key or named] if key or index == "..." else value[int(index)]
+    except (KeyError, IndexError, TypeError, ValueError):
+        return ...
+    return value
+
+
+def key_at(document: Any, kind: type[Any], place: str) -> str:
+    """Return the key for which the first ``[...]`` stands in a place where ``document`` is no ``kind``; else empty."""
+    import msgspec
+
+    steps = steps_of(place.partition("[...]")[0])
+    table = value_at(document, place.partition("[...]")[0])
+    keys = list(table) if isinstance(table, dict) else []
+    while len(keys) > 1:
+        half = keys[: len(keys) // 2]
+        try:
+            msgspec.convert(_replaced(document, steps, {key: table[key] for key in half}), kind)
+        except msgspec.ValidationError:
+            keys = half
+        else:
+            keys = keys[len(half) :]
+    return str(keys[0]) if keys else ""
+
+
+def _replaced(document: Any, steps: list[tuple[str, str]], value: Any) -> Any:
+    """Return ``document`` with ``value`` at a place."""
+    if not steps:
+        return value
+    (key, index), *rest = steps
+    if key:
+        return {**document, key: _replaced(document[key], rest, value)}
+    copy = list(document)
+    copy[int(index)] = _replaced(document[int(index)], rest, value)
+    return copy
+
+
 def rule_text(said: str) -> str:
     """Return what msgspec says of a value that does not fit, in words of a document instead of Python's types."""
-    said = re.sub(r",? got `.*`$", "", said, flags=re.DOTALL)
+    said = re.sub(r",? got .*$", "", said, flags=re.DOTALL)
     missing = re.search(r"missing required field `(.*)`", said)
     if missing:
         return f"the key {missing[1]!r} is missing"
@@ -146,7 +211,8 @@ def rule_text(said: str) -> str:
 
 
 def _words(kinds: str) -> list[str]:
-    return list(dict.fromkeys(_KINDS.get(kind, kind) for kind in kinds.split(" | ")))
+    named = list(dict.fromkeys(_KINDS.get(kind, kind) for kind in kinds.split(" | ")))
+    return [kind for kind in named if not (kind == _KINDS["int"] and _KINDS["float"] in named)]
 
 
 _KINDS = {

@@ -70,8 +70,13 @@ class AutoRound(Reader, Writer):
         layers = list(caches[0].layer_scores)
         for place, cache in enumerate(caches):
             odd = sorted(set(cache.layer_scores) ^ set(layers))
-            if odd or not layers:
-                raise FileError("does not score the same layers", where=f"file {place + 1}", value=odd[:1])
+            if not layers:
+                raise FileError("has no layers", where=f"file {place + 1}: layer_scores")
+            if odd:
+                hint = "give the caches of one model, one a scheme"
+                raise FileError(
+                    "does not score the same layers as file 1", where=f"file {place + 1}", value=odd[0], hint=hint
+                )
         schemes = [
             {key: value for key, value in msgspec.to_builtins(cache.scheme).items() if value is not None}
             for cache in caches

@@ -13,8 +13,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.documents.reading import read_json, rule_text, stated_format
-from impq_opt.errors import AllocationError, FileError, InputError, MissingPackageError
+from impq_opt.documents.reading import key_at, read_bytes, read_json, rule_text, stated_format, value_at
+from impq_opt.errors import AllocationError, FileError, InputError, MissingPackageError, first_line
 from impq_opt.exchange.fused import fused_ties, layer_ties
 from impq_opt.exchange.restate import Precision, restate
 from impq_opt.exchange.zeros import accept_zeros as zeros_accepted
@@ -29,6 +29,7 @@ __all__ = [
     "Precision",
     "Reader",
     "Writer",
+    "looks_like",
     "need",
     "typed",
     "whole",
@@ -88,7 +89,7 @@ class Reader(Format):
             What cannot be read as this format, or scores that are all 0 where zeros are not accepted.
         """
         files = [Path(path) for path in paths]
-        called = ", ".join(path.name for path in files)
+        called = ", ".join(path.name or str(path) for path in files)
         for path in files:
             stated = stated_format(path) if path.is_file() else ""
             if stated:
@@ -247,13 +248,17 @@ def typed(document: Any, kind: type[Shape], where: str = "") -> Shape:
         return msgspec.convert(document, kind)
     except msgspec.ValidationError as error:
         what, _, place = str(error).partition(" - at ")
-        at = place.strip("`").removeprefix("key in ").strip("`").lstrip("$.")
-        if "[...]" in at:
-            at = _with_key(document, kind, at)
+        at = place.strip("`").removeprefix("key in ").strip("`").removeprefix("$")
+        named = key_at(document, kind, at) if "[...]" in at else ""
+        value = ... if "missing required field" in what else value_at(document, at, named)
+        if named:
+            rest = at.partition("[...]")[2]
+            at = f"{named}: {rest[1:]}" if rest.startswith(".") else f"{named}{rest}"
         keys = document if isinstance(document, dict) else ()
         other = next((name for key, name in _MARKS.items() if key in keys), "")
         hint = f"they look like scores of {other}" if other and not at else "are they scores of this format?"
-        raise FileError(rule_text(what), where=": ".join(part for part in (where, at) if part), hint=hint) from None
+        place = ": ".join(part for part in (where, at.lstrip(".")) if part)
+        raise FileError(rule_text(what), where=place, value=value, hint=hint) from None
 
 
 # Keys that tell whose scores a JSON document has.
@@ -261,16 +266,10 @@ _MARKS = {"candidate_stats": "modelopt", "layer_scores": "autoround", "base_kld"
 _IMPORTS = "import reads the scores of other tools; a problem is solved as it is"
 
 
-def _with_key(document: Any, kind: type[Any], at: str) -> str:
-    """Return the place ``at`` with the key that msgspec leaves out, such as the name of a layer."""
-    field, _, rest = at.partition("[...]")
-    entries = document.get(field) if isinstance(document, dict) else None
-    for key, entry in entries.items() if isinstance(entries, dict) else ():
-        try:
-            msgspec.convert({**document, field: {key: entry}}, kind)
-        except msgspec.ValidationError:
-            return f"{key}: {rest.lstrip('.')}" if rest else str(key)
-    return at
+def looks_like(path: Path) -> str:
+    """Return the format whose scores the JSON file at ``path`` seems to hold; empty where none is known."""
+    head = read_bytes(path)[: 1 << 16].decode("utf-8", errors="replace")
+    return next((name for key, name in _MARKS.items() if f'"{key}"' in head), "")
 
 
 def whole(costs: FloatArray) -> FloatArray | npt.NDArray[np.int64]:
@@ -284,4 +283,6 @@ def need(module: str, purpose: str, install: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise MissingPackageError(install, f"{purpose} ({error})", install) from error
+        absent = isinstance(error, ModuleNotFoundError) and module.partition(".")[0] == error.name
+        broken = "" if absent else f" (what is installed cannot be used: {first_line(error)})"
+        raise MissingPackageError(install, f"{purpose}{broken}", install) from error

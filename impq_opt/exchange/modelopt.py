@@ -72,14 +72,14 @@ class ModelOpt(Reader, Writer):
         path = self.only(paths)
         if path.suffix == ".json":
             return read_json(path, infinite=True)
+        if not path.exists():
+            raise FileError("there is no such file", where=str(path))
         quantization = need("modelopt.torch.quantization.algorithms", "a ModelOpt checkpoint", "nvidia-modelopt")
         torch = need("torch", "a ModelOpt checkpoint", "torch")
         try:
             # Only the types that a search state holds are let in.
             with torch.serialization.safe_globals([quantization.QuantRecipe]):
                 return need("modelopt.torch.utils", "a ModelOpt checkpoint", "nvidia-modelopt").safe_load(path)
-        except FileNotFoundError:
-            raise FileError("there is no such file", where=str(path)) from None
         except Exception as error:  # torch raises RuntimeError, UnpicklingError and more
             raise FileError(f"is not a ModelOpt checkpoint: {first_line(error)}", where=str(path)) from None
 
@@ -103,16 +103,19 @@ class ModelOpt(Reader, Writer):
                     where=name,
                     value=(len(row.costs), len(row.scores), len(row.formats)),
                 )
+            labels = [_label(recipe) for recipe in row.formats]
+            if len(set(labels)) < len(labels):
+                raise FileError("has a format twice", where=f"{name}: formats", value=labels)
         modules = [row.module_names for _, row in rows]
-        labels = GroupNames.explicit(names, [m[0] if len(m) == 1 else n for m, n in zip(modules, names, strict=True)])
+        groups = GroupNames.explicit(names, [m[0] if len(m) == 1 else n for m, n in zip(modules, names, strict=True)])
         cost, scored = allowed_tables(
             table([[_UNCOMPRESSED_BITS * effective for effective in row.costs] for _, row in rows], names, "costs"),
             table([row.scores for _, row in rows], names, "scores"),
         )
-        damage, note = shifted(scored, labels)
+        damage, note = shifted(scored, groups)
         sizes = _sizes([row for _, row in rows], names)
         problem = Problem(
-            names=labels,
+            names=groups,
             candidates=gather_sets(
                 [tuple(cost[k, : len(row.costs)] / sizes[k]) for k, (_, row) in enumerate(rows)],
                 [tuple(_label(recipe) for recipe in row.formats) for _, row in rows],
@@ -199,9 +202,10 @@ def _sizes(rows: Sequence[_Scores], names: Sequence[str]) -> IntArray:
         max(filter(math.isfinite, row.costs), default=0.0) if row.uncompressed_cost is None else row.uncompressed_cost
         for row in rows
     ]
-    for name, most in zip(names, full, strict=True):
+    for name, row, most in zip(names, rows, full, strict=True):
         if not 0 <= most < 2**53:
-            raise FileError("must be a number of weights", where=f"{name}: uncompressed_cost", value=most)
+            where = f"{name}: {'costs' if row.uncompressed_cost is None else 'uncompressed_cost'}"
+            raise FileError("must be a number of weights", where=where, value=most)
     return np.maximum(np.rint(full), 1).astype(np.int64)
 
 

@@ -220,7 +220,9 @@ class Sheet:
             elif infinite and is_infinite(value):
                 values.append(math.inf)
             else:
-                values.append(read_float(self.cell(row, column), self.place(row, column), error=FileError))
+                hint = "such as 0.25; inf where it is not allowed" if infinite else "such as 4 or 0.25"
+                cell, where = self.cell(row, column), self.place(row, column)
+                values.append(read_float(cell, where, error=FileError, hint=hint))
         return values
 
     def exact(self, column: str, row: int) -> Fraction:
@@ -346,6 +348,8 @@ def _lengthened(sheet: Sheet) -> Sheet:
             if cell is None or (isinstance(cell, str) and not cell.strip()):
                 continue
             kept.append((row, match[2], _wide_damage(sheet, row, name, match[1])))
+        if not kept or kept[-1][0] != row:
+            raise FileError("has no damage at any precision", where=sheet.place(row, "group"), hint="leave it out")
     rows = [row for row, _, _ in kept]
     columns: dict[str, Sequence[Any]] = {
         name: [values[row] for row in rows]

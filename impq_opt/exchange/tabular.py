@@ -71,13 +71,14 @@ class Csv(Reader, Writer):
             Where a column is missing, or a row says what it must not.
         """
         sheet = Sheet.of(scores)
-        if ("damage" in sheet.columns) == ("sensitivity" in sheet.columns):
+        law, given = "sensitivity" in sheet.columns, "damage" in sheet.columns
+        if given == law:
             raise FileError(
-                "must have a column damage or a column sensitivity",
+                "must have a column damage or a column sensitivity" + ", and not both" * given,
                 where="columns",
                 value=list(sheet.headings.values()) + list(sheet.notes),
             )
-        return unmeasured_zeros(_by_sensitivity(sheet) if "sensitivity" in sheet.columns else _by_candidate(sheet))
+        return unmeasured_zeros(_by_sensitivity(sheet) if law else _by_candidate(sheet))
 
     # -- out ---------------------------------------------------------------------------------------------------------
 
@@ -252,8 +253,8 @@ def _check_candidates(sheet: Sheet, rows: Rows, bits: Sequence[float], formats: 
     for members in rows.values():
         seen: dict[Any, int] = {}
         for row in members:
-            if bits[row] < 0:
-                raise FileError("must not be negative", where=sheet.place(row, "bits"), value=bits[row])
+            if not 0 <= bits[row] <= 64:
+                raise FileError("must be a precision of 0 to 64 bits", where=sheet.place(row, "bits"), value=bits[row])
             said = bits[row] if formats is None else formats[row]
             if said in seen:
                 raise FileError(

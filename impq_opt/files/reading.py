@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from impq_opt.documents.reading import read_bytes, read_json, rule_text, stated_format
+from impq_opt.documents.reading import key_at, read_bytes, read_json, rule_text, stated_format, steps_of, value_at
 from impq_opt.errors import FileError, nearest
 from impq_opt.files import allocation_record as answers
 from impq_opt.files import problem_record as questions
@@ -21,7 +21,6 @@ Record = TypeVar("Record", bound=msgspec.Struct)
 
 # A place in a decoded document, as msgspec words it: "Expected `int`, got `str` - at `$.groups[0].size`".
 _PLACED = re.compile(r"^(?P<what>.*?)(?: - at `(?:key in )?\$(?P<place>.*)`)?$", re.DOTALL)
-_STEP = re.compile(r"\.([A-Za-z_]\w*)|\[(\d+|\.\.\.)\]")
 
 
 def mistaken(path: Path, wanted: str) -> FileError | None:
@@ -85,28 +84,35 @@ def _placed(message: str, document: Any, where: str, kind: type[msgspec.Struct])
     match = _PLACED.match(message)
     assert match is not None
     what, place = match["what"], match["place"] or ""
-    value: Any = document
-    try:
-        for key, index in _STEP.findall(place):
-            value = value[key] if key else value[int(index)]
-    except (KeyError, IndexError, TypeError, ValueError):
-        value = ...
-    hint = ""
+    named = key_at(document, kind, place) if "[...]" in place else ""
+    value, hint = value_at(document, place, named), ""
     unknown = re.search(r"unknown field `(.*)`", what)
     if unknown:
         fields = kind.__struct_fields__
-        for key, _ in _STEP.findall(place):
+        for key, _ in steps_of(place):
             fields = _FIELDS.get(key, fields)
-        what, value, hint = "unknown key", unknown[1], nearest(unknown[1], fields)
+        meant = _CALLED_ELSEWHERE.get(unknown[1].casefold())
+        hint = f"did you mean {meant!r}?" if meant in fields else nearest(unknown[1], fields)
+        what, value = "unknown key", unknown[1]
     if "missing required field" in what:
         value = ...
     if what.startswith("Invalid enum value"):
         known = _VALUES.get(place.rpartition(".")[2], ())
         hint = nearest(str(value), known)
-    return FileError(rule_text(what), where=f"{where}: {place.lstrip('.')}" if place else where, value=value, hint=hint)
+    place = place.replace("[...]", f".{named}" if named else "", 1).lstrip(".")
+    return FileError(rule_text(what), where=f"{where}: {place}" if place else where, value=value, hint=hint)
 
 
 _FIELDS = {key: kind.__struct_fields__ for key, kind in (questions.NESTED | answers.NESTED).items()}
+
+# What tables of scores call what a group says.
+_CALLED_ELSEWHERE = {
+    "group": "name",
+    "module": "name",
+    "tensor": "name",
+    "score": "damage",
+    "loss": "damage",
+} | dict.fromkeys(("numel", "params", "elements", "parameters", "count"), "size")
 
 # What the keys that take one of a few words may say.
 _VALUES: dict[str, tuple[str, ...]] = {
