@@ -66,6 +66,8 @@ class AutoRound(Reader, Writer):
         FileError
             Where a cache is none, or does not score the same layers as the first.
         """
+        if not isinstance(scores, Sequence) or not scores:
+            raise FileError("must be a list of score caches", value=scores, hint="one a scheme")
         caches = [typed(cache, _Cache, f"file {place + 1}") for place, cache in enumerate(scores)]
         layers = list(caches[0].layer_scores)
         for place, cache in enumerate(caches):

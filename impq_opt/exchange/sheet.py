@@ -191,6 +191,12 @@ class Sheet:
         columns = {own: given[name] for own, name in headings.items()}
         _refuse_misspelt(columns, notes)
         count = len(columns["group"])
+        for own, values in columns.items():
+            if len(values) != count:
+                what = f"must have as many rows as {headings['group']}"
+                raise FileError(what, where=str(headings[own]), value=(len(values), count))
+        if not count:
+            raise FileError("has no rows", where="columns", value=list(given))
         rows = getattr(given, "rows", None) or range(2, count + 2)
         sheet = cls(columns, rows, {own: str(name) for own, name in headings.items()}, notes)
         for row, group in enumerate(columns["group"]):
