@@ -15,7 +15,7 @@ from impq_opt.documents.numbers import read_whole
 from impq_opt.errors import FileError, ProblemError
 from impq_opt.exchange.base import Precision, Reader, Writer, need, whole
 from impq_opt.exchange.scores import shifted
-from impq_opt.exchange.sheet import COLUMNS, Sheet, is_infinite, read_columns
+from impq_opt.exchange.sheet import COLUMNS, Columns, Sheet, is_infinite, read_columns
 from impq_opt.exchange.zeros import unmeasured_zeros
 from impq_opt.groups.arrays import KIND_NAMES, allowed_tables
 from impq_opt.groups.candidates import Candidates, gather_sets
@@ -103,14 +103,17 @@ class Parquet(Csv):
 
     def load(self, paths: Sequence[Path]) -> Mapping[str, Sequence[Any]]:
         path = self.only(paths)
+        if not path.is_file():
+            raise FileError("is a folder, not a file" if path.is_dir() else "there is no such file", where=str(path))
         parquet = need("pyarrow.parquet", "Parquet", "pyarrow")
         try:
-            table: dict[str, list[Any]] = parquet.read_table(path).to_pydict()
+            columns = Columns(parquet.read_table(path).to_pydict())
         except OSError as error:
-            raise FileError(f"cannot be read: {error.strerror or error}", where=str(path)) from None
-        except ValueError as error:  # pyarrow.ArrowInvalid
-            raise FileError(f"is not Parquet: {error}", where=str(path)) from None
-        return table
+            raise FileError(f"cannot be read: {error.strerror or 'it is broken'}", where=str(path)) from None
+        except ValueError:  # pyarrow.ArrowInvalid
+            raise FileError("is not Parquet, or not whole", where=str(path)) from None
+        columns.rows = range(1, 1 + max(map(len, columns.values()), default=0))  # no row of headings
+        return columns
 
     def dump(self, allocation: Allocation) -> bytes:
         arrow = need("pyarrow", "Parquet", "pyarrow")
