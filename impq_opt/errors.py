@@ -17,7 +17,10 @@
 from __future__ import annotations
 
 import difflib
+import heapq
+import itertools
 from collections.abc import Iterable
+from fractions import Fraction
 
 from impq_opt.text import shortened, visible
 
@@ -40,6 +43,7 @@ __all__ = [
 
 # Letters of a place, of what quotes a file or another package, and of all: names may have thousands.
 _LONGEST_PLACE, _LONGEST_PART, _LONGEST = 300, 600, 1600
+_MOST_MATCHED = 300
 
 
 class ImpqError(Exception):
@@ -129,10 +133,27 @@ def nearest(name: str, known: Iterable[str], *, most: int = 12) -> str:
 def close_names(name: str, known: Iterable[str]) -> list[str]:
     """Return the known names nearest to ``name``, at most three; one in other capitals is as near as can be."""
     folded: dict[str, list[str]] = {}
-    for one in known:
-        folded.setdefault(one.casefold(), []).append(one)
-    close = difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.5)
-    return [one for fold in close for one in folded[fold]][:3]
+    for spelled in known:
+        folded.setdefault(spelled.casefold(), []).append(spelled)
+    wanted = name.casefold()
+    close = difflib.get_close_matches(wanted, _shortlist(wanted, list(folded)), n=3, cutoff=0.5)
+    return [spelled for fold in close for spelled in folded[fold]][:3]
+
+
+def _shortlist(name: str, names: list[str]) -> list[str]:
+    """Return at most a few hundred names, those that begin and end most as ``name`` does: matching is slow."""
+    if len(names) <= _MOST_MATCHED:
+        return names
+
+    def ends(other: str) -> int:
+        return _alike(name, other) + _alike(reversed(name), reversed(other))
+
+    return heapq.nlargest(_MOST_MATCHED, names, key=ends)
+
+
+def _alike(left: Iterable[str], right: Iterable[str]) -> int:
+    """Return with how many letters both begin."""
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(left, right, strict=False)))
 
 
 def first_line(error: BaseException) -> str:
@@ -141,8 +162,10 @@ def first_line(error: BaseException) -> str:
 
 
 def _brief(value: object) -> str:
+    if value is None:
+        return "nothing"
     try:
-        text = repr(value)
+        text = str(value) if isinstance(value, Fraction) else repr(value)
     except ValueError:  # Python writes out no whole number of thousands of digits
         return "a number of thousands of digits"
     return text if len(text) <= 80 else text[:77] + "..."

@@ -10,10 +10,10 @@ from cyclopts import Parameter
 
 from impq_opt.cli._common import JsonFlag, Output, ProblemName, find_problem, print_json, write_output
 from impq_opt.cli._goals import Many
-from impq_opt.cli.import_ import format_options
+from impq_opt.cli.import_ import format_of
 from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import OptionError
-from impq_opt.exchange import Writer, format_names, make_format
+from impq_opt.exchange import Writer, format_names
 from impq_opt.files import load_allocation
 from impq_opt.text import visible
 
@@ -34,7 +34,7 @@ def export(
 
     Example: `impq-opt export problem.toml allocation.json --to torchao -o torchao.json`
     """
-    writer = make_format(to, **format_options(to, option))
+    writer = format_of("--to", to, option)
     if not isinstance(writer, Writer):
         raise OptionError("is not written", where="--to", value=to, hint=", ".join(format_names(writes=True)))
     data = writer.dump(load_allocation(allocation, find_problem(problem)))

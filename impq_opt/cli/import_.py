@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,13 +11,15 @@ from cyclopts import Parameter
 from impq_opt.cli._common import JsonFlag, Output, console, find_problem, grid, parse_fields, print_json, write_output
 from impq_opt.cli._goals import Many
 from impq_opt.cli._streams import say
+from impq_opt.documents.reading import stated_format
 from impq_opt.errors import OptionError
-from impq_opt.exchange import Reader, Writer, format_names, make_format
+from impq_opt.exchange import Format, Reader, Writer, format_names, make_format
+from impq_opt.exchange.base import looks_like
 from impq_opt.exchange.registry import format_class
 from impq_opt.files import save_problem
 from impq_opt.problem.problem import Problem
 
-__all__ = ["format_options", "import_"]
+__all__ = ["format_of", "import_"]
 
 
 def import_(
@@ -55,7 +58,7 @@ def import_(
     if weights:
         problem = problem.revise(weights_only=True)
     if target is not None:
-        writer = make_format(target, **format_options(target, option))
+        writer = format_of("--for", target, option)
         if not isinstance(writer, Writer):
             raise OptionError("is not written", where="--for", value=target, hint=", ".join(format_names(writes=True)))
         problem = writer.prepare(problem)
@@ -70,24 +73,39 @@ def import_(
     return 0
 
 
-def format_options(name: str, texts: list[str] | None) -> dict[str, Any]:
-    """Return the options ``KEY=VALUE`` of a format."""
-    return parse_fields(format_class(name), f"format {name!r}", texts or [])
+def format_of(where: str, name: str, texts: list[str] | None = None) -> Format:
+    """Return the format called ``name`` with options ``KEY=VALUE``; what is unknown is told at the option ``where``."""
+    try:
+        kind = format_class(name)
+    except OptionError as error:
+        raise OptionError(error.what, where=where, value=error.value, hint=error.hint) from None
+    return make_format(name, **parse_fields(kind, f"format {name!r}", texts or []))
 
 
 def _read(scores: str, more: tuple[str, ...], source: str | None, *, accept_zeros: bool) -> Problem:
     if source is None:
-        by_suffix = {".csv": "csv", ".parquet": "parquet"}
-        source = by_suffix.get(Path(scores).suffix)
+        by_suffix = {".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
+        source = by_suffix.get(Path(scores).suffix.lower())
     if source is None:
-        if Path(scores).suffix not in ("", ".toml"):
-            known = ", ".join(format_names(reads=True))
-            raise OptionError("say what the file is", where="--from", value=scores, hint=f"one of {known}")
+        path = Path(scores)
+        ours = path.suffix in ("", ".toml") or (path.is_file() and stated_format(path))
+        if not ours:
+            raise OptionError("say what the file is", where="--from", value=scores, hint=_which(path))
         return find_problem(scores)
-    reader = make_format(source)
+    reader = format_of("--from", source)
     if not isinstance(reader, Reader):
         raise OptionError("is not read", where="--from", value=source, hint=", ".join(format_names(reads=True)))
     return reader.read(scores, *more, accept_zeros=accept_zeros)
+
+
+def _which(path: Path) -> str:
+    """Return in a hint what a file of scores may be."""
+    likely = looks_like(path) if path.is_file() else ""
+    if likely:
+        return f"it looks like scores of {likely}"
+    if path.suffix.lower() in (".xlsx", ".xls", ".ods"):
+        return "save the sheet as CSV first"
+    return f"one of {', '.join(format_names(reads=True))}"
 
 
 def _summary(problem: Problem) -> dict[str, Any]:
@@ -120,3 +138,22 @@ def _print(problem: Problem) -> None:
         out.print(line, soft_wrap=True)
     if "zero_scores" in problem.provenance and problem.unmeasured is not None:
         say("scores of 0 at every candidate say that nobody measured; --accept-zeros takes them as they are")
+    for line in _read_otherwise(problem.provenance):
+        say(line)
+
+
+def _read_otherwise(provenance: Mapping[str, Any]) -> list[str]:
+    """Return what was made of the scores beside reading them, a line each."""
+    lines = []
+    if "negative_scores" in provenance:
+        note, offset = provenance["negative_scores"], provenance["damage_offset"]
+        groups = "1 group" if note["groups"] == 1 else f"{note['groups']:,} groups"
+        lines.append(
+            f"scores below 0 in {groups}: damage counts from each group's smallest, and a bound too "
+            f"({offset:.6g} was taken off in all): {note['such_as']}"
+        )
+    if "size_unknown" in provenance:
+        lines.append(f"nothing tells the size, which counts as 1: {provenance['size_unknown']}")
+    if "columns" in provenance:
+        lines.append(f"kept as notes, since they mean nothing here: {', '.join(provenance['columns'])}")
+    return lines

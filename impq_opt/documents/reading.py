@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import codecs
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 from impq_opt.errors import FileError
 
-__all__ = ["read_bytes", "read_json", "read_text", "read_toml", "unique_keys"]
+__all__ = [
+    "key_at",
+    "read_bytes",
+    "read_json",
+    "read_text",
+    "read_toml",
+    "rule_text",
+    "stated_format",
+    "steps_of",
+    "unique_keys",
+    "value_at",
+]
 
 # The longer marks first: that of UTF-32 begins with that of UTF-16.
 _FOREIGN = {
@@ -36,8 +48,16 @@ def read_bytes(path: Path) -> bytes:
         raise FileError(f"cannot be read: {getattr(error, 'strerror', None) or error}", where=str(path)) from None
 
 
-def read_text(path: Path, what: str = "text") -> str:
+def read_text(path: Path, what: str = "text", *, utf16: bool = False) -> str:
     """Return the text of a file in UTF-8, without the mark that some editors put before it.
+
+    Parameters
+    ----------
+    path : path
+    what : str
+        What the file should be, for the error.
+    utf16 : bool
+        Take UTF-16 with such a mark too, as spreadsheets write it.
 
     Raises
     ------
@@ -45,15 +65,29 @@ def read_text(path: Path, what: str = "text") -> str:
         Where it cannot be read or is not UTF-8.
     """
     data = read_bytes(path)
-    for mark, name in _FOREIGN.items():
-        if data.startswith(mark):
-            raise FileError(f"is a text in {name}", where=str(path), hint="save it as UTF-8")
+    name = next((name for mark, name in _FOREIGN.items() if data.startswith(mark)), "UTF-8")
+    if name != "UTF-8" and not (utf16 and name == "UTF-16"):
+        raise FileError(f"is a text in {name}", where=str(path), hint="save it as UTF-8")
     try:
-        return data.decode("utf-8-sig")
+        return data.decode("utf-8-sig" if name == "UTF-8" else name)
     except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
         raise FileError(
-            "is not a text file", where=str(path), hint=f"{what} in UTF-8; byte {error.start} is not"
+            "is not a text file",
+            where=str(path),
+            hint=f"{what} in {name}; byte {error.start}, in line {line}, is not",
         ) from None
+
+
+def stated_format(path: Path) -> str:
+    """Return the format that a file says to be of, such as ``"impq-opt problem"``; empty where it says none of ours."""
+    head = read_bytes(path)[:_HEAD].decode("utf-8", errors="replace")
+    stated = _STATED.search(head)
+    return stated[1] if stated else ""
+
+
+_HEAD = 1 << 14
+_STATED = re.compile(r"""^[ \t{]*["']?format["']?[ \t]*[:=][ \t]*["'](impq-opt [a-z ]+)["']""", re.MULTILINE)
 
 
 def read_toml(path: Path, what: str = "TOML") -> dict[str, Any]:
@@ -69,27 +103,127 @@ def read_toml(path: Path, what: str = "TOML") -> dict[str, Any]:
     except RecursionError:
         raise FileError("is not valid TOML: it is nested too deeply", where=str(path)) from None
     except (ValueError, OverflowError) as error:  # ValueError: of the syntax, or a number of thousands of digits
-        raise FileError(f"is not valid TOML: {_first_line(error)}", where=str(path)) from None
+        said = re.fullmatch(
+            r"(?P<what>.*?) \(at (?P<place>line [0-9]+, column [0-9]+|end of document)\)", _first_line(error)
+        )
+        what, place = (said["what"], said["place"]) if said else ("it holds a number that is too long", "")
+        where = f"{path}: {place}" if place else str(path)
+        raise FileError(f"is not valid TOML: {what[:1].lower()}{what[1:]}", where=where) from None
 
 
-def read_json(path: Path) -> Any:
-    """Return the JSON document at ``path``; raise FileError where it is none, or says something twice."""
+def read_json(path: Path, *, infinite: bool = False) -> Any:
+    """Return the JSON document at ``path``.
+
+    Parameters
+    ----------
+    path : path
+    infinite : bool
+        Take ``NaN`` and ``Infinity``, which Python and JavaScript write and JSON does not have.
+
+    Raises
+    ------
+    FileError
+        Where it is none, or says something twice.
+    """
     import json
 
     import msgspec
 
     text = read_text(path, "JSON")
     try:
-        document = msgspec.json.decode(text)
         # JSON leaves open which of two equal keys counts, so none does.
-        json.loads(text, object_pairs_hook=unique_keys)
+        document = json.loads(text, object_pairs_hook=unique_keys)
+        return document if infinite else msgspec.json.decode(text)
     except RecursionError:
-        raise FileError("is not valid JSON: it is nested too deeply", where=str(path)) from None
+        raise FileError("is not JSON: it is nested too deeply", where=str(path)) from None
+    except json.JSONDecodeError as error:
+        raise FileError(
+            "is not JSON" if text.strip() else "is empty, and no JSON",
+            where=f"{path}: line {error.lineno}, column {error.colno}",
+            hint="is it whole?" if error.pos >= len(text.rstrip()) or "Unterminated" in error.msg else "",
+        ) from None
     except FileError as error:
         raise error.within(str(path)) from None
-    except (msgspec.DecodeError, ValueError) as error:
-        raise FileError(f"is not valid JSON: {_first_line(error)}", where=str(path)) from None
-    return document
+    except msgspec.DecodeError:
+        raise FileError("is not JSON: it holds a number that JSON does not have", where=str(path)) from None
+    except ValueError:
+        raise FileError("is not JSON: it holds a number of thousands of digits", where=str(path)) from None
+
+
+_STEP = re.compile(r"\.([A-Za-z_]\w*)|\[(\d+|\.\.\.)\]")
+
+
+def steps_of(place: str) -> list[tuple[str, str]]:
+    """Return the keys and indices, one of each pair, of a place as msgspec words it: ``.groups[0].size``."""
+    return _STEP.findall(place)
+
+
+def value_at(document: Any, place: str, named: str = "") -> Any:
+    """Return what stands at such a place, or ``...`` where nothing does; ``named`` is the key behind ``[...]``."""
+    value = document
+    try:
+        for key, index in steps_of(place):
+            value = value[key or named] if key or index == "..." else value[int(index)]
+    except (KeyError, IndexError, TypeError, ValueError):
+        return ...
+    return value
+
+
+def key_at(document: Any, kind: type[Any], place: str) -> str:
+    """Return the key for which the first ``[...]`` stands in a place where ``document`` is no ``kind``; else empty."""
+    import msgspec
+
+    steps = steps_of(place.partition("[...]")[0])
+    table = value_at(document, place.partition("[...]")[0])
+    keys = list(table) if isinstance(table, dict) else []
+    while len(keys) > 1:
+        half = keys[: len(keys) // 2]
+        try:
+            msgspec.convert(_replaced(document, steps, {key: table[key] for key in half}), kind)
+        except msgspec.ValidationError:
+            keys = half
+        else:
+            keys = keys[len(half) :]
+    return str(keys[0]) if keys else ""
+
+
+def _replaced(document: Any, steps: list[tuple[str, str]], value: Any) -> Any:
+    """Return ``document`` with ``value`` at a place."""
+    if not steps:
+        return value
+    (key, index), *rest = steps
+    if key:
+        return {**document, key: _replaced(document[key], rest, value)}
+    copy = list(document)
+    copy[int(index)] = _replaced(document[int(index)], rest, value)
+    return copy
+
+
+def rule_text(said: str) -> str:
+    """Return what msgspec says of a value that does not fit, in words of a document instead of Python's types."""
+    said = re.sub(r",? got .*$", "", said, flags=re.DOTALL)
+    missing = re.search(r"missing required field `(.*)`", said)
+    if missing:
+        return f"the key {missing[1]!r} is missing"
+    said = re.sub(r"^Expected ", "must be ", said)
+    said = re.sub(r"^Invalid enum value.*", "unknown value", said)
+    return re.sub(r"`([^`]*)`", lambda kinds: " or ".join(_words(kinds[1])), said)
+
+
+def _words(kinds: str) -> list[str]:
+    named = list(dict.fromkeys(_KINDS.get(kind, kind) for kind in kinds.split(" | ")))
+    return [kind for kind in named if not (kind == _KINDS["int"] and _KINDS["float"] in named)]
+
+
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text",
+    "bool": "true or false",
+    "null": "nothing",
+    "array": "a list",
+    "object": "a table",
+}
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -11,9 +11,11 @@ import msgspec
 import numpy as np
 
 from impq_opt.costs import TableCost
+from impq_opt.documents.reading import read_json
 from impq_opt.errors import FileError
-from impq_opt.exchange.base import Layer, Precision, Reader, Writer, read_json, shifted, table, typed
+from impq_opt.exchange.base import Layer, Precision, Reader, Writer, typed
 from impq_opt.exchange.fused import fused_ties
+from impq_opt.exchange.scores import shifted, table
 from impq_opt.exchange.zeros import unmeasured_zeros
 from impq_opt.groups.candidates import Candidates
 from impq_opt.groups.damage import DamageTable
@@ -54,7 +56,7 @@ class AutoRound(Reader, Writer):
         files = [file for path in paths for file in (sorted(path.glob("*.json")) if path.is_dir() else [path])]
         if not files:
             raise FileError("holds no score cache", where=", ".join(map(str, paths)), hint="one .json a scheme")
-        return [read_json(file) for file in files]
+        return [read_json(file, infinite=True) for file in files]
 
     def problem(self, scores: Sequence[Any]) -> Problem:
         """Return the problem of several caches, one a scheme, over the same layers.
@@ -64,12 +66,19 @@ class AutoRound(Reader, Writer):
         FileError
             Where a cache is none, or does not score the same layers as the first.
         """
-        caches = [typed(cache, _Cache, f"autoround: file {place + 1}") for place, cache in enumerate(scores)]
+        if not isinstance(scores, Sequence) or not scores:
+            raise FileError("must be a list of score caches", value=scores, hint="one a scheme")
+        caches = [typed(cache, _Cache, f"file {place + 1}") for place, cache in enumerate(scores)]
         layers = list(caches[0].layer_scores)
         for place, cache in enumerate(caches):
             odd = sorted(set(cache.layer_scores) ^ set(layers))
-            if odd or not layers:
-                raise FileError("does not score the same layers", where=f"autoround: file {place + 1}", value=odd[:1])
+            if not layers:
+                raise FileError("has no layers", where=f"file {place + 1}: layer_scores")
+            if odd:
+                hint = "give the caches of one model, one a scheme"
+                raise FileError(
+                    "does not score the same layers as file 1", where=f"file {place + 1}", value=odd[0], hint=hint
+                )
         schemes = [
             {key: value for key, value in msgspec.to_builtins(cache.scheme).items() if value is not None}
             for cache in caches
@@ -77,13 +86,14 @@ class AutoRound(Reader, Writer):
         labels = [_label(scheme) for scheme in schemes]
         bits = np.array([[cache.layer_scores[layer][0] for cache in caches] for layer in layers], dtype=np.int64)
         losses = [[cache.layer_scores[layer][1] for cache in caches] for layer in layers]
-        damage, offset = shifted(table(losses, "layer_scores"))
+        names = GroupNames.explicit(layers)
+        damage, note = shifted(table(losses, layers, "loss"), names)
         bare = _bare(bits, schemes)
         sizes = _sizes(bits, schemes, bare)
         counted = "weights alone" if bare else "weights, scales, zeros"
         widths = [float(w) for w in np.round(bits.sum(axis=0) / sizes.sum(), 6)]
         problem = Problem(
-            names=GroupNames.explicit(layers),
+            names=names,
             candidates=Candidates((tuple(widths),), None, (tuple(labels),)),
             damage=DamageTable(damage),
             sizes=sizes,
@@ -91,7 +101,7 @@ class AutoRound(Reader, Writer):
             objective={"bits": 1},
             metric="autoround",
             damage_unit="loss above the best of each layer",
-            provenance={"damage_offset": offset, "schemes": dict(zip(labels, schemes, strict=True))},
+            provenance={**note, "schemes": dict(zip(labels, schemes, strict=True))},
         )
         return unmeasured_zeros(problem).revise(ties=fused_ties(problem.names))
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -14,8 +13,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.documents.reading import read_text, unique_keys
-from impq_opt.errors import AllocationError, FileError, MissingPackageError
+from impq_opt.documents.reading import key_at, read_bytes, read_json, rule_text, stated_format, value_at
+from impq_opt.errors import AllocationError, FileError, InputError, MissingPackageError, first_line
 from impq_opt.exchange.fused import fused_ties, layer_ties
 from impq_opt.exchange.restate import Precision, restate
 from impq_opt.exchange.zeros import accept_zeros as zeros_accepted
@@ -30,10 +29,8 @@ __all__ = [
     "Precision",
     "Reader",
     "Writer",
+    "looks_like",
     "need",
-    "read_json",
-    "shifted",
-    "table",
     "typed",
     "whole",
 ]
@@ -69,12 +66,13 @@ class Reader(Format):
     def problem(self, scores: Any) -> Problem:
         """Return the problem that ``scores``, in the tool's own shape, declare.
 
-        Those of the shipped formats have passed :func:`~impq_opt.exchange.zeros.unmeasured_zeros`.
+        Those of the shipped formats have passed :func:`~impq_opt.exchange.zeros.unmeasured_zeros`, and negative scores
+        :func:`~impq_opt.exchange.scores.shifted`.
         """
 
     def load(self, paths: Sequence[Path]) -> Any:
         """Return the scores that the files at ``paths`` hold; JSON unless the format says otherwise."""
-        return read_json(self.only(paths))
+        return read_json(self.only(paths), infinite=True)
 
     def read(self, *paths: str | Path, accept_zeros: bool = False) -> Problem:
         """Return the problem that the files at ``paths`` declare.
@@ -91,11 +89,20 @@ class Reader(Format):
             What cannot be read as this format, or scores that are all 0 where zeros are not accepted.
         """
         files = [Path(path) for path in paths]
-        problem = unmeasured_zeros(self.problem(self.load(files)))
+        called = ", ".join(path.name or str(path) for path in files)
+        for path in files:
+            stated = stated_format(path) if path.is_file() else ""
+            if stated:
+                raise FileError(f"is an {stated}, not scores of {self.name}", where=str(path), hint=_IMPORTS)
+        scores = self.load(files)
+        try:
+            problem = unmeasured_zeros(self.problem(scores))
+        except InputError as error:
+            raise error.within(called) from None
         if accept_zeros:
             problem = zeros_accepted(problem)
         else:
-            refuse_nothing_measured(problem, ", ".join(path.name for path in files))
+            refuse_nothing_measured(problem, called)
         origin = {"format": self.name, "files": [path.name for path in files]}
         return replace(problem, provenance=origin | dict(problem.provenance))
 
@@ -134,7 +141,7 @@ class Writer(Format):
 
     def dump(self, allocation: Allocation) -> bytes:
         """Return the configuration as the bytes of a file."""
-        return (json.dumps(self.config(allocation), indent=2) + "\n").encode()
+        return msgspec.json.format(msgspec.json.encode(self.config(allocation)), indent=2) + b"\n"
 
     def layers(self, allocation: Allocation, table: Sequence[Precision] | None = None) -> list[Layer]:
         """Return the precision of each layer with weights, in the order of the problem.
@@ -168,10 +175,9 @@ class Writer(Format):
                     f"tie the groups of a layer before solving: --tie {layer!r}",
                 )
             inputs[layer] = self._read(problem, group, bits)
-        return [
-            Layer(layer, self._precision(layer, *said, table or self.precisions()), self._input(layer, inputs[layer]))
-            for layer, said in chosen.items()
-        ]
+        table = table or self.precisions()
+        stored = {said: self._precision(layer, *said, table) for layer, said in _first_of_each(chosen)}
+        return [Layer(layer, stored[said], self._input(layer, inputs[layer])) for layer, said in chosen.items()]
 
     def _read(self, problem: Problem, group: int, bits: npt.NDArray[np.float64]) -> float | None:
         """Return the precision of what a weight group reads, if that is a group; several must agree."""
@@ -220,6 +226,15 @@ class Writer(Format):
         return prepared.revise(ties=ties + (fused_ties(problem.names) if self.fused else []))
 
 
+def _first_of_each(chosen: Mapping[str, tuple[str, float]]) -> Iterator[tuple[str, tuple[str, float]]]:
+    """Yield the first layer of each precision, so that what cannot be stored is told of a layer."""
+    seen: set[tuple[str, float]] = set()
+    for layer, said in chosen.items():
+        if said not in seen:
+            seen.add(said)
+            yield layer, said
+
+
 def _labels(allocation: Allocation) -> list[str]:
     candidates, choice = allocation.problem.candidates, allocation._need()
     names = [candidates.labels(number) for number in range(len(candidates.sets))]
@@ -227,45 +242,34 @@ def _labels(allocation: Allocation) -> list[str]:
     return [names[int(number)][int(column)] for number, column in zip(numbers, choice, strict=True)]
 
 
-def shifted(damage: FloatArray) -> tuple[FloatArray, float]:
-    """Return damage (G, K) with each group's smallest value at 0 where it was negative, and the sum taken off.
-
-    A measured loss can fall. A constant a group changes no comparison of allocations.
-    """
-    lowest = np.minimum(damage.min(axis=1), 0.0)
-    return damage - lowest[:, None], float(lowest.sum())
-
-
-def read_json(path: Path) -> Any:
-    """Return the JSON document at ``path``; raise FileError where it is missing or none."""
-    try:
-        return json.loads(read_text(path, "JSON"), object_pairs_hook=unique_keys)
-    except RecursionError:
-        raise FileError("is not JSON: it is nested too deeply", where=str(path)) from None
-    except FileError as error:
-        raise error if error.where == str(path) else error.within(str(path)) from None
-    except ValueError as error:
-        raise FileError(f"is not JSON: {error}", where=str(path)) from None
-
-
-def typed(document: Any, kind: type[Shape], where: str) -> Shape:
+def typed(document: Any, kind: type[Shape], where: str = "") -> Shape:
     """Return ``document`` as an object of ``kind``; raise FileError with the place where it is not one."""
     try:
         return msgspec.convert(document, kind)
     except msgspec.ValidationError as error:
         what, _, place = str(error).partition(" - at ")
-        at = place.strip("`").lstrip("$.")
-        raise FileError(what, where=f"{where}: {at}" if at else where, hint="is it a file of this format?") from None
+        at = place.strip("`").removeprefix("key in ").strip("`").removeprefix("$")
+        named = key_at(document, kind, at) if "[...]" in at else ""
+        value = ... if "missing required field" in what else value_at(document, at, named)
+        if named:
+            rest = at.partition("[...]")[2]
+            at = f"{named}: {rest[1:]}" if rest.startswith(".") else f"{named}{rest}"
+        keys = document if isinstance(document, dict) else ()
+        other = next((name for key, name in _MARKS.items() if key in keys), "")
+        hint = f"they look like scores of {other}" if other and not at else "are they scores of this format?"
+        place = ": ".join(part for part in (where, at.lstrip(".")) if part)
+        raise FileError(rule_text(what), where=place, value=value, hint=hint) from None
 
 
-def table(rows: Sequence[Sequence[float]], where: str) -> FloatArray:
-    """Return rows as an array (G, K), short ones filled up with their last value; raise FileError unless finite."""
-    width = max(map(len, rows))
-    values = np.array([[*row, *[row[-1]] * (width - len(row))] for row in rows], dtype=np.float64)
-    if not np.isfinite(values).all():
-        group, column = np.argwhere(~np.isfinite(values))[0]
-        raise FileError("must be finite", where=f"{where}[{group}][{column}]", value=float(values[group, column]))
-    return values
+# Keys that tell whose scores a JSON document has.
+_MARKS = {"candidate_stats": "modelopt", "layer_scores": "autoround", "base_kld": "exllamav3"}
+_IMPORTS = "import reads the scores of other tools; a problem is solved as it is"
+
+
+def looks_like(path: Path) -> str:
+    """Return the format whose scores the JSON file at ``path`` seems to hold; empty where none is known."""
+    head = read_bytes(path)[: 1 << 16].decode("utf-8", errors="replace")
+    return next((name for key, name in _MARKS.items() if f'"{key}"' in head), "")
 
 
 def whole(costs: FloatArray) -> FloatArray | npt.NDArray[np.int64]:
@@ -279,4 +283,6 @@ def need(module: str, purpose: str, install: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise MissingPackageError(install, f"{purpose} ({error})", install) from error
+        absent = isinstance(error, ModuleNotFoundError) and module.partition(".")[0] == error.name
+        broken = "" if absent else f" (what is installed cannot be used: {first_line(error)})"
+        raise MissingPackageError(install, f"{purpose}{broken}", install) from error

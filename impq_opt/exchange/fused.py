@@ -10,11 +10,17 @@ from impq_opt.problem.problem import Problem
 __all__ = ["fused_ties", "layer_ties"]
 
 # Projections that are stored as one matrix at inference: attention's inputs, and the two inputs of a gated MLP. The
-# experts of a mixture are one tensor. Names are those of Llama-like models and of GGUF.
+# experts of a mixture are one tensor.
 _FUSED = [
     re.compile(pattern)
     for pattern in (
         r"^(?P<stem>.*?)\.(?:q_proj|k_proj|v_proj)$",
+        r"^(?P<stem>.*?)\.(?:q_a_proj|kv_a_proj_with_mqa)$",  # latent attention (MLA)
+        r"^(?P<stem>.*?)\.(?:query|key|value)$",  # BERT, ViT
+        # diffusers: to_q belongs to k and v where all three read the same, and cross-attention is called attn2
+        r"^(?P<stem>.*?(?<!\.attn2))\.(?:to_q|to_k|to_v)$",
+        r"^(?P<stem>.*?\.attn2)\.(?:to_k|to_v)$",
+        r"^(?P<stem>.*?)\.(?:add_q_proj|add_k_proj|add_v_proj)$",
         r"^(?P<stem>.*\.experts)\.\d+\.(?:gate_proj|up_proj|w1|w3)$",
         r"^(?P<stem>.*\.experts)\.\d+\.(?:down_proj|w2)$",
         r"^(?P<stem>.*?)\.(?:gate_proj|up_proj)$",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,14 +13,18 @@ import msgspec
 import numpy as np
 
 from impq_opt.costs import TableCost
+from impq_opt.documents.reading import read_json
 from impq_opt.errors import AllocationError, FileError, first_line
-from impq_opt.exchange.base import Precision, Reader, Writer, need, read_json, table, typed, whole
+from impq_opt.exchange.base import Precision, Reader, Writer, need, typed, whole
+from impq_opt.exchange.scores import shifted, table
 from impq_opt.exchange.zeros import unmeasured_zeros
+from impq_opt.groups.arrays import allowed_tables
 from impq_opt.groups.candidates import gather_sets
 from impq_opt.groups.damage import DamageTable
 from impq_opt.groups.names import GroupNames
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problem.problem import Problem
+from impq_opt.types import IntArray
 
 __all__ = ["ModelOpt"]
 
@@ -66,15 +71,15 @@ class ModelOpt(Reader, Writer):
         """
         path = self.only(paths)
         if path.suffix == ".json":
-            return read_json(path)
+            return read_json(path, infinite=True)
+        if not path.exists():
+            raise FileError("there is no such file", where=str(path))
         quantization = need("modelopt.torch.quantization.algorithms", "a ModelOpt checkpoint", "nvidia-modelopt")
         torch = need("torch", "a ModelOpt checkpoint", "torch")
         try:
             # Only the types that a search state holds are let in.
             with torch.serialization.safe_globals([quantization.QuantRecipe]):
                 return need("modelopt.torch.utils", "a ModelOpt checkpoint", "nvidia-modelopt").safe_load(path)
-        except FileNotFoundError:
-            raise FileError("there is no such file", where=str(path)) from None
         except Exception as error:  # torch raises RuntimeError, UnpicklingError and more
             raise FileError(f"is not a ModelOpt checkpoint: {first_line(error)}", where=str(path)) from None
 
@@ -86,23 +91,31 @@ class ModelOpt(Reader, Writer):
         FileError
             Where there are no scores, or not as many as formats.
         """
-        state = typed(dict(scores) if isinstance(scores, Mapping) else scores, _State, self.name)
+        state = typed(dict(scores) if isinstance(scores, Mapping) else scores, _State)
         if not state.candidate_stats:
-            raise FileError("has no scores", where=f"{self.name}: candidate_stats")
+            raise FileError("has no scores", where="candidate_stats")
         rows = list(state.candidate_stats.items())
-        for name, row in rows:
-            if not len(row.costs) == len(row.scores) == len(row.formats) > 0:
-                raise FileError("must have as many costs as scores as formats", where=f"{self.name}: {name}")
-        cost = table([[_UNCOMPRESSED_BITS * effective for effective in row.costs] for _, row in rows], "costs")
-        damage = table([row.scores for _, row in rows], "scores")
-        full = table(
-            [[max(row.costs) if row.uncompressed_cost is None else row.uncompressed_cost] for _, row in rows], "costs"
-        )
-        sizes = np.maximum(np.rint(full[:, 0]), 1).astype(np.int64)
         names = [name.removesuffix(_SUFFIX) for name, _ in rows]
+        for name, (_, row) in zip(names, rows, strict=True):
+            if not len(row.costs) == len(row.scores) == len(row.formats) > 0:
+                raise FileError(
+                    "must have as many costs as scores as formats",
+                    where=name,
+                    value=(len(row.costs), len(row.scores), len(row.formats)),
+                )
+            labels = [_label(recipe) for recipe in row.formats]
+            if len(set(labels)) < len(labels):
+                raise FileError("has a format twice", where=f"{name}: formats", value=labels)
         modules = [row.module_names for _, row in rows]
+        groups = GroupNames.explicit(names, [m[0] if len(m) == 1 else n for m, n in zip(modules, names, strict=True)])
+        cost, scored = allowed_tables(
+            table([[_UNCOMPRESSED_BITS * effective for effective in row.costs] for _, row in rows], names, "costs"),
+            table([row.scores for _, row in rows], names, "scores"),
+        )
+        damage, note = shifted(scored, groups)
+        sizes = _sizes([row for _, row in rows], names)
         problem = Problem(
-            names=GroupNames.explicit(names, [m[0] if len(m) == 1 else n for m, n in zip(modules, names, strict=True)]),
+            names=groups,
             candidates=gather_sets(
                 [tuple(cost[k, : len(row.costs)] / sizes[k]) for k, (_, row) in enumerate(rows)],
                 [tuple(_label(recipe) for recipe in row.formats) for _, row in rows],
@@ -113,6 +126,7 @@ class ModelOpt(Reader, Writer):
             objective={"bits": 1},
             metric=f"modelopt {state.method or ''}".strip(),
             damage_unit="auto_quantize score",
+            provenance=note,
         )
         return unmeasured_zeros(problem)
 
@@ -180,6 +194,19 @@ def _typed(value: Any) -> Any:
     if isinstance(value, dict):
         return {int(k) if k.lstrip("-").isdigit() else k: _typed(item) for k, item in value.items()}
     return tuple(value) if isinstance(value, list) else value
+
+
+def _sizes(rows: Sequence[_Scores], names: Sequence[str]) -> IntArray:
+    """Return the number of weights (G,): a layer that is not compressed costs one a weight."""
+    full = [
+        max(filter(math.isfinite, row.costs), default=0.0) if row.uncompressed_cost is None else row.uncompressed_cost
+        for row in rows
+    ]
+    for name, row, most in zip(names, rows, full, strict=True):
+        if not 0 <= most < 2**53:
+            where = f"{name}: {'costs' if row.uncompressed_cost is None else 'uncompressed_cost'}"
+            raise FileError("must be a number of weights", where=where, value=most)
+    return np.maximum(np.rint(full), 1).astype(np.int64)
 
 
 def _label(recipe: Any) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +11,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from impq_opt.costs import TableCost
-from impq_opt.documents.numbers import read_float, read_whole
-from impq_opt.documents.reading import read_text
-from impq_opt.errors import FileError, nearest
+from impq_opt.documents.numbers import read_whole
+from impq_opt.errors import FileError, ProblemError
 from impq_opt.exchange.base import Precision, Reader, Writer, need, whole
+from impq_opt.exchange.scores import shifted
+from impq_opt.exchange.sheet import COLUMNS, Columns, Sheet, is_infinite, read_columns
 from impq_opt.exchange.zeros import unmeasured_zeros
 from impq_opt.groups.arrays import KIND_NAMES, allowed_tables
 from impq_opt.groups.candidates import Candidates, gather_sets
@@ -25,22 +24,12 @@ from impq_opt.groups.names import GroupNames
 from impq_opt.instance.cost_row import cost_row
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problem.problem import Problem
-from impq_opt.text import csv_text, csv_value
+from impq_opt.text import csv_text
 
 __all__ = ["Csv", "Parquet"]
 
-_COLUMNS = {
-    "group": "name of the group",
-    "layer": "layer that it belongs to; the group where left out",
-    "kind": "weight or activation",
-    "size": "elements",
-    "bits": "precision of the candidate",
-    "format": "name of the candidate",
-    "cost": "cost of the candidate; size times bits where left out",
-    "damage": "damage of the candidate; inf where it is not allowed",
-    "sensitivity": "instead of damage: E, where damage is E 4^-bits",
-    "chosen": "written only: 1 where the allocation takes the candidate",
-}
+Rows = Mapping[str, list[int]]
+_WHOLE = re.compile(r"[0-9]{1,18}")
 
 
 @dataclass(frozen=True)
@@ -56,7 +45,7 @@ class Csv(Reader, Writer):
 
     name: ClassVar[str] = "csv"
     summary: ClassVar[str] = "plain table: a row a candidate in, a row a group out"
-    source: ClassVar[str] = "RFC 4180; the columns are " + ", ".join(_COLUMNS)
+    source: ClassVar[str] = "RFC 4180; the columns are " + ", ".join(COLUMNS)
     limits: ClassVar[str] = "none: every allocation can be written"
     layerwise: ClassVar[bool] = False
 
@@ -71,22 +60,7 @@ class Csv(Reader, Writer):
     # -- in ----------------------------------------------------------------------------------------------------------
 
     def load(self, paths: Sequence[Path]) -> Mapping[str, Sequence[Any]]:
-        path = self.only(paths)
-        if not path.exists():
-            raise FileError("cannot be read: there is no such file", where=str(path))
-        try:
-            rows = list(csv.reader(io.StringIO(read_text(path, "a table is CSV"), newline=""), strict=True))
-        except csv.Error as error:
-            raise FileError(f"is not CSV: {error}", where=str(path)) from None
-        rows = [row for row in rows if row]
-        if len(rows) < 2:
-            raise FileError("has no rows", where=str(path))
-        for number, row in enumerate(rows[1:], start=2):
-            if len(row) != len(rows[0]):
-                raise FileError(f"must have {len(rows[0])} values", where=f"{path}: row {number}", value=len(row))
-        if len({name.strip() for name in rows[0]}) != len(rows[0]):
-            raise FileError("has two columns of one name", where=f"{path}: row 1", value=rows[0])
-        return {name.strip(): list(map(csv_value, cells)) for name, *cells in zip(*rows, strict=True)}
+        return read_columns(self.only(paths))
 
     def problem(self, scores: Mapping[str, Sequence[Any]]) -> Problem:
         """Return the problem of the columns ``scores``, by name.
@@ -94,17 +68,17 @@ class Csv(Reader, Writer):
         Raises
         ------
         FileError
-            Where a column is unknown or missing, or a row says what it must not.
+            Where a column is missing, or a row says what it must not.
         """
-        for column in scores:
-            if column not in _COLUMNS:
-                raise FileError("unknown column", where=self.name, value=column, hint=nearest(column, _COLUMNS))
-        for column in ("group",):
-            if column not in scores:
-                raise FileError(f"has no column {column!r}", where=self.name)
-        if ("damage" in scores) == ("sensitivity" in scores):
-            raise FileError("must have a column damage or a column sensitivity", where=self.name)
-        return unmeasured_zeros(_by_sensitivity(scores) if "sensitivity" in scores else _by_candidate(scores))
+        sheet = Sheet.of(scores)
+        law, given = "sensitivity" in sheet.columns, "damage" in sheet.columns
+        if given == law:
+            raise FileError(
+                "must have a column damage or a column sensitivity" + ", and not both" * given,
+                where="columns",
+                value=list(sheet.headings.values()) + list(sheet.notes),
+            )
+        return unmeasured_zeros(_by_sensitivity(sheet) if law else _by_candidate(sheet))
 
     # -- out ---------------------------------------------------------------------------------------------------------
 
@@ -129,14 +103,17 @@ class Parquet(Csv):
 
     def load(self, paths: Sequence[Path]) -> Mapping[str, Sequence[Any]]:
         path = self.only(paths)
+        if not path.is_file():
+            raise FileError("is a folder, not a file" if path.is_dir() else "there is no such file", where=str(path))
         parquet = need("pyarrow.parquet", "Parquet", "pyarrow")
         try:
-            table: dict[str, list[Any]] = parquet.read_table(path).to_pydict()
+            columns = Columns(parquet.read_table(path).to_pydict())
         except OSError as error:
-            raise FileError(f"cannot be read: {error.strerror or error}", where=str(path)) from None
-        except ValueError as error:  # pyarrow.ArrowInvalid
-            raise FileError(f"is not Parquet: {error}", where=str(path)) from None
-        return table
+            raise FileError(f"cannot be read: {error.strerror or 'it is broken'}", where=str(path)) from None
+        except ValueError:  # pyarrow.ArrowInvalid
+            raise FileError("is not Parquet, or not whole", where=str(path)) from None
+        columns.rows = range(1, 1 + max(map(len, columns.values()), default=0))  # no row of headings
+        return columns
 
     def dump(self, allocation: Allocation) -> bytes:
         arrow = need("pyarrow", "Parquet", "pyarrow")
@@ -145,117 +122,171 @@ class Parquet(Csv):
         return bytes(sink.getvalue())
 
 
-def _numbers(scores: Mapping[str, Sequence[Any]], column: str, *, infinite: bool = False) -> list[float]:
-    """Return a column as numbers; one that is ``infinite`` stands for a candidate that is not allowed."""
-    return [
-        math.inf if infinite and _is_infinite(value) else read_float(value, f"row {row}: {column}", error=FileError)
-        for row, value in enumerate(scores[column], start=2)
-    ]
-
-
-def _is_infinite(value: object) -> bool:
-    return value == math.inf or (isinstance(value, str) and value.strip().lower() in ("inf", "+inf", "infinity"))
-
-
-def _whole_numbers(scores: Mapping[str, Sequence[Any]], column: str, *, infinite: bool = False) -> list[int]:
+def _whole_numbers(sheet: Sheet, column: str, *, infinite: bool = False) -> list[int]:
     numbers = []
-    for row, value in enumerate(scores[column], start=2):
-        where = f"row {row}: {column}"
-        number = 0 if infinite and _is_infinite(value) else read_whole(value, where, error=FileError)
+    for row, value in enumerate(sheet.columns[column]):
+        if isinstance(value, str) and _WHOLE.fullmatch(value):
+            number = int(value)
+        elif infinite and is_infinite(value):
+            number = 0
+        else:
+            number = read_whole(sheet.cell(row, column), sheet.place(row, column), error=FileError)
         if abs(number) >= 2**63:
-            raise FileError("is beyond 64 bits", where=where, value=value)
+            raise FileError("is beyond 64 bits", where=sheet.place(row, column), value=value)
         numbers.append(number)
     return numbers
 
 
-def _costs(scores: Mapping[str, Sequence[Any]], rows: Mapping[str, list[int]]) -> Any:
+def _costs(sheet: Sheet, rows: Rows) -> Any:
     """Return the costs (G, K) as they are written, whole ones without rounding."""
-    floats = _padded(_numbers(scores, "cost", infinite=True), rows)
+    floats = _padded(sheet.numbers("cost", infinite=True), rows)
     if np.abs(floats).max(where=np.isfinite(floats), initial=0) < 2.0**53:
         return whole(floats)
-    exact = _padded(_whole_numbers(scores, "cost", infinite=True), rows)
+    exact = _padded(_whole_numbers(sheet, "cost", infinite=True), rows)
     return np.ma.masked_array(exact, np.isinf(floats))
 
 
-def _first(rows: Mapping[str, list[int]], values: Sequence[Any], column: str) -> list[Any]:
+def _first(sheet: Sheet, rows: Rows, values: Sequence[Any], column: str) -> list[Any]:
     """Return one value a group; its rows must agree."""
     entries = []
     for group, members in rows.items():
         odd = [row for row in members if values[row] != values[members[0]]]
         if odd:
             raise FileError(
-                f"differs between the rows of {group!r}", where=f"row {odd[0] + 2}: {column}", value=values[odd[0]]
+                f"differs between the rows of {group!r}", where=sheet.place(odd[0], column), value=values[odd[0]]
             )
         entries.append(values[members[0]])
     return entries
 
 
-def _common(scores: Mapping[str, Sequence[Any]], rows: Mapping[str, list[int]]) -> dict[str, Any]:
-    layers = _first(rows, scores["layer"], "layer") if "layer" in scores else list(rows)
-    kinds = _first(rows, scores["kind"], "kind") if "kind" in scores else ["weight"] * len(rows)
-    for group, kind in zip(rows, kinds, strict=True):
+def _common(sheet: Sheet, rows: Rows) -> dict[str, Any]:
+    columns = sheet.columns
+    layers = _first(sheet, rows, columns["layer"], "layer") if "layer" in columns else list(rows)
+    kinds = _first(sheet, rows, columns["kind"], "kind") if "kind" in columns else ["weight"] * len(rows)
+    kinds = [kind.strip().casefold() if isinstance(kind, str) else kind for kind in kinds]
+    for members, kind in zip(rows.values(), kinds, strict=True):
         if kind not in KIND_NAMES:
-            raise FileError("must be weight or activation", where=f"row {rows[group][0] + 2}: kind", value=kind)
-    sizes = _first(rows, _whole_numbers(scores, "size"), "size") if "size" in scores else [1] * len(rows)
-    names = GroupNames.explicit(list(rows), [str(layer) or group for layer, group in zip(layers, rows, strict=True)])
+            raise FileError("must be weight or activation", where=sheet.place(members[0], "kind"), value=kind)
+    sizes = _first(sheet, rows, _whole_numbers(sheet, "size"), "size") if "size" in columns else [1] * len(rows)
+    for members, size in zip(rows.values(), sizes, strict=True):
+        if size < 1:
+            raise FileError("must be positive", where=sheet.place(members[0], "size"), value=size)
     codes = np.array([KIND_NAMES.index(kind) for kind in kinds], dtype=np.int8)
     return {
-        "names": names,
+        "names": _names(sheet, rows, [str(layer) or group for layer, group in zip(layers, rows, strict=True)]),
         "kinds": codes if codes.any() else None,
         "sizes": np.array(sizes, dtype=np.int64),
     }
 
 
-def _by_sensitivity(scores: Mapping[str, Sequence[Any]]) -> Problem:
-    rows = _grouped(scores)
+def _names(sheet: Sheet, rows: Rows, layers: Sequence[str]) -> GroupNames:
+    try:
+        return GroupNames.explicit(list(rows), layers)
+    except ProblemError as error:  # its place is that of a group, not of a row
+        members = rows.get(str(error.value))
+        where = sheet.place(members[0], "group") if members else error.where
+        raise FileError(error.what, where=where, value=error.value, hint=error.hint) from None
+
+
+def _by_sensitivity(sheet: Sheet) -> Problem:
+    rows = _grouped(sheet)
     twice = next((group for group, members in rows.items() if len(members) > 1), None)
     if twice is not None:
-        raise FileError("a table of sensitivities has one row a group", where=f"row {rows[twice][1] + 2}", value=twice)
+        first, second = rows[twice][:2]
+        raise FileError(
+            "a table of sensitivities has one row a group",
+            where=sheet.place(second, "group"),
+            value=twice,
+            hint=f"it stands in row {sheet.rows[first]} too",
+        )
+    widths = tuple(float(b) for b in range(1, 9))
+    law = PowerLaw(np.array(sheet.numbers("sensitivity")))
+    common = _common(sheet, rows)
+    damage: PowerLaw | DamageTable = law
+    note: Mapping[str, Any] = {}
+    if (law.sensitivity < 0).any():
+        table, note = shifted(law.at(slice(None), widths), common["names"])
+        damage = DamageTable(table)
     return Problem(
-        candidates=Candidates((tuple(float(b) for b in range(1, 9)),)),
-        damage=PowerLaw(np.array(_numbers(scores, "sensitivity"))),
-        **_common(scores, rows),
+        candidates=Candidates((widths,)), damage=damage, provenance=dict(note) | _notes(sheet, rows), **common
     )
 
 
-def _by_candidate(scores: Mapping[str, Sequence[Any]]) -> Problem:
-    rows = _grouped(scores)
-    damage = _padded(_numbers(scores, "damage", infinite=True), rows)
-    numbered = "bits" not in scores
+def _by_candidate(sheet: Sheet) -> Problem:
+    rows, columns = _grouped(sheet), sheet.columns
+    damage = _padded(sheet.numbers("damage", infinite=True), rows)
+    numbered = "bits" not in columns
+    if "cost" not in columns and (numbered or "size" not in columns):
+        raise FileError(
+            "needs a column cost, or both size and bits", where="columns", value=list(sheet.headings.values())
+        )
     place = {row: k for members in rows.values() for k, row in enumerate(members)}
-    bits = [float(place[row]) for row in range(len(scores["damage"]))] if numbered else _numbers(scores, "bits")
-    formats = [str(value) for value in scores["format"]] if "format" in scores else None
+    bits = [float(place[row]) for row in range(len(place))] if numbered else sheet.numbers("bits")
+    formats = [str(value) for value in columns["format"]] if "format" in columns else None
+    _check_candidates(sheet, rows, bits, formats)
     candidates = gather_sets(
         [tuple(bits[row] for row in members) for members in rows.values()],
         None if formats is None else [tuple(formats[row] for row in members) for members in rows.values()],
     )
     if numbered:
         candidates = Candidates(candidates.sets, candidates.set_of, candidates.formats, numbered=True)
-    fields: dict[str, Any] = {}
-    if "cost" in scores:
-        cost, damage = allowed_tables(_costs(scores, rows), damage)
+    common, fields = _common(sheet, rows), dict[str, Any]()
+    if "cost" in columns:
+        cost, damage = allowed_tables(_costs(sheet, rows), damage)
         fields["costs"] = (TableCost.from_array(cost, source="the table's cost"),)
         fields["objective"] = {"cost": 1}
-    elif numbered or "size" not in scores:
-        raise FileError("needs a column cost, or both size and bits", where="columns", value=list(scores))
+    forbidden = np.isinf(damage).all(axis=1)
+    if forbidden.any():
+        group = list(rows)[int(forbidden.argmax())]
+        raise FileError("allows none of the group's candidates", where=sheet.place(rows[group][0], "damage"))
+    damage, note = shifted(damage, common["names"])
     return Problem(
         candidates=candidates,
         damage=DamageTable(damage),
         metric="table",
         damage_unit="",
+        provenance=dict(note) | _notes(sheet, rows),
         **fields,
-        **_common(scores, rows),
+        **common,
     )
 
 
-def _grouped(scores: Mapping[str, Sequence[Any]]) -> dict[str, list[int]]:
+def _check_candidates(sheet: Sheet, rows: Rows, bits: Sequence[float], formats: Sequence[str] | None) -> None:
+    """Raise FileError where a precision is none, or a group has one twice."""
+    for members in rows.values():
+        seen: dict[Any, int] = {}
+        for row in members:
+            if not 0 <= bits[row] <= 64:
+                raise FileError("must be a precision of 0 to 64 bits", where=sheet.place(row, "bits"), value=bits[row])
+            said = bits[row] if formats is None else formats[row]
+            if said in seen:
+                raise FileError(
+                    f"candidates must be distinct, and row {sheet.rows[seen[said]]} has the same",
+                    where=sheet.place(row, "bits" if formats is None else "format"),
+                    value=said,
+                    hint="leave one out" if formats else "leave one out, or name them in a column format",
+                )
+            seen[said] = row
+
+
+def _notes(sheet: Sheet, rows: Rows) -> dict[str, Any]:
+    """Return columns that mean nothing here, for the provenance: a value a group, or a list of its rows'."""
+    kept = {}
+    for name, values in sheet.notes.items():
+        texts = ["" if value is None else str(value) for value in values]
+        by_group = [[texts[row] for row in members] for members in rows.values()]
+        kept[name] = [own[0] if len(set(own)) == 1 else own for own in by_group]
+    return {"columns": kept} if kept else {}
+
+
+def _grouped(sheet: Sheet) -> Rows:
     rows: dict[str, list[int]] = {}
-    for row, group in enumerate(scores["group"]):
+    for row, group in enumerate(sheet.columns["group"]):
         rows.setdefault(str(group), []).append(row)
     return rows
 
 
-def _padded(values: Sequence[float], rows: Mapping[str, list[int]]) -> Any:
+def _padded(values: Sequence[float], rows: Rows) -> Any:
     """Return the values (G, K) of each group's rows; the last is repeated."""
     width = max(map(len, rows.values()))
     return np.array([[values[members[min(k, len(members) - 1)]] for k in range(width)] for members in rows.values()])

@@ -9,10 +9,10 @@ import msgspec
 
 from impq_opt.documents.reading import read_json
 from impq_opt.documents.writing import atomic_write
-from impq_opt.errors import InputError
+from impq_opt.errors import FileError, InputError
 from impq_opt.files import allocation_record as answers
 from impq_opt.files.allocation_record import AllocationRecord, allocation_from_record
-from impq_opt.files.reading import check_format, convert
+from impq_opt.files.reading import check_format, convert, mistaken
 from impq_opt.files.revision import Revision
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problem.problem import Problem
@@ -53,7 +53,11 @@ def load_allocation(path: str | os.PathLike[str], problem: Problem) -> Allocatio
         Where it is an answer to another problem, or names groups or precisions that ``problem`` does not have.
     """
     path = Path(path)
-    document = read_json(path)
+    try:
+        document = read_json(path)
+    except FileError as error:
+        known = mistaken(path, answers.FORMAT) if path.is_file() else None
+        raise known or error from None
     check_format(document, answers.FORMAT, path)
     record = convert(document, AllocationRecord, path.name)
     try:

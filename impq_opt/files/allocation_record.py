@@ -269,6 +269,7 @@ def _choice(record: AllocationRecord, problem: Problem) -> npt.NDArray[np.int64]
             )
         choice[group] = column
     if len(given) != len(problem):
-        extra = next(name for name in given if name not in set(problem.names))
+        named = set(problem.names)
+        extra = next(name for name in given if name not in named)
         raise AllocationError("no such group", where=where, value=extra, hint=nearest(extra, problem.names.labels))
     return choice

@@ -6,6 +6,7 @@ import contextlib
 import glob
 import hashlib
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,15 @@ from impq_opt.errors import FileError, InputError
 from impq_opt.files import problem_record as questions
 from impq_opt.files.problem_document import problem_document
 from impq_opt.files.problem_record import ProblemRecord, problem_from_record
-from impq_opt.files.reading import check_format, convert
+from impq_opt.files.reading import check_format, convert, mistaken
 from impq_opt.files.toml import folded
 from impq_opt.problem.problem import Problem
 
 __all__ = ["load_problem", "save_problem"]
 
 Arrays = dict[str, npt.NDArray[Any]]
+
+_ARRAYS_FILE = re.compile(r"""^\[arrays\][^\[]*?^file *= *["']([^"']+\.safetensors)["'] *$""", re.MULTILINE)
 
 
 def save_problem(problem: Problem, path: str | os.PathLike[str]) -> None:
@@ -64,13 +67,12 @@ def save_problem(problem: Problem, path: str | os.PathLike[str]) -> None:
 def _named_arrays(path: Path) -> Path | None:
     """Return the arrays file that the problem file at ``path`` names, if it was made for it."""
     try:
-        if not path.is_file():
-            return None
-        name = read_toml(path)["arrays"]["file"]
-    except (FileError, OSError, KeyError, TypeError):
+        text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    except OSError:
         return None
-    own = isinstance(name, str) and Path(name).name == name and name.startswith(path.stem)
-    return path.with_name(name) if own and name.endswith(".safetensors") else None
+    named = _ARRAYS_FILE.search(text)  # of a hundred thousand names the rest takes long to read
+    own = named is not None and Path(named[1]).name == named[1] and named[1].startswith(path.stem)
+    return path.with_name(named[1]) if own and named is not None else None
 
 
 def _left_arrays(path: Path) -> set[Path | None]:
@@ -115,7 +117,11 @@ def load_problem(path: str | os.PathLike[str]) -> Problem:
     """
     path = Path(path)
     where = path.name
-    document = read_toml(path, "a problem file is TOML")
+    try:
+        document = read_toml(path, "a problem file is TOML")
+    except FileError as error:
+        known = mistaken(path, questions.FORMAT) if path.is_file() else None
+        raise known or error from None
     check_format(document, questions.FORMAT, path)
     record = convert(document, ProblemRecord, where)
     arrays = None if record.arrays is None else _load_arrays(path, record.arrays.file, record.arrays.sha256)

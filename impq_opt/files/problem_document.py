@@ -16,6 +16,7 @@ from impq_opt.files.costs import cost_arrays, cost_head
 from impq_opt.files.problem_record import FORMAT, OPTIONAL, ProblemRecord, problem_from_record
 from impq_opt.groups.candidates import Candidates
 from impq_opt.groups.damage import PowerLaw
+from impq_opt.groups.names import GroupNames
 from impq_opt.problem.problem import Problem
 from impq_opt.problem.stays import STORED, by_reason
 
@@ -168,6 +169,15 @@ def _graph_of(problem: Problem, group: int) -> dict[str, Any]:
     return entry
 
 
+def _names(names: GroupNames) -> dict[str, Any]:
+    record: dict[str, Any] = {"labels": list(names.labels)}
+    if any(names.shapes):
+        record["shapes"] = [list(s) for s in names.shapes]
+    if names.layers != names.labels:
+        record["layers"] = list(names.layers)
+    return record
+
+
 def _by_array(problem: Problem) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
     candidates, names = problem.candidates, problem.names
     sets: list[dict[str, Any]] = [{"bits": [_width(b) for b in entry]} for entry in candidates.sets]
@@ -175,11 +185,7 @@ def _by_array(problem: Problem) -> tuple[dict[str, Any], dict[str, npt.NDArray[A
         entry["formats"] = list(formats)
     record: dict[str, Any] = {"costs": [cost_head(term) for term in problem.costs]} if problem.costs else {}
     record |= {
-        "names": {
-            "labels": list(names.labels),
-            "shapes": [list(s) for s in names.shapes],
-            "layers": list(names.layers),
-        },
+        "names": _names(names),
         "candidates": sets,
         "arrays": {},
     }

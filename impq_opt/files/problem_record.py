@@ -65,10 +65,10 @@ class GroupRecord(_Struct):
 
 
 class NamesRecord(_Struct):
-    """See :class:`impq_opt.GroupNames`."""
+    """See :class:`impq_opt.GroupNames`; without shapes every label names one group, without layers it is its own."""
 
     labels: list[str]
-    shapes: list[list[Whole]]
+    shapes: list[list[Whole]] = []
     layers: list[str] = []
 
 
@@ -338,7 +338,9 @@ def _from_arrays(record: ProblemRecord, arrays: Arrays) -> dict[str, Any]:
         law = DamageTable(arrays["damage"], arrays.get("damage_stderr"))
     names, candidates = record.names, _candidates(record, arrays.get("set_of"))
     return optional | {
-        "names": GroupNames(tuple(names.labels), tuple(map(tuple, names.shapes)), tuple(names.layers)),
+        "names": GroupNames(
+            tuple(names.labels), tuple(map(tuple, names.shapes)) or ((),) * len(names.labels), tuple(names.layers)
+        ),
         "candidates": candidates,
         "damage": law,
         "sizes": arrays["sizes"],

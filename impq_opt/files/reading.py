@@ -8,19 +8,45 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from impq_opt.documents.reading import key_at, read_bytes, read_json, rule_text, stated_format, steps_of, value_at
 from impq_opt.errors import FileError, nearest
 from impq_opt.files import allocation_record as answers
 from impq_opt.files import problem_record as questions
 from impq_opt.groups.arrays import KIND_NAMES
 from impq_opt.problem.allocation import Status
 
-__all__ = ["check_format", "convert"]
+__all__ = ["check_format", "convert", "mistaken"]
 
 Record = TypeVar("Record", bound=msgspec.Struct)
 
 # A place in a decoded document, as msgspec words it: "Expected `int`, got `str` - at `$.groups[0].size`".
 _PLACED = re.compile(r"^(?P<what>.*?)(?: - at `(?:key in )?\$(?P<place>.*)`)?$", re.DOTALL)
-_STEP = re.compile(r"\.([A-Za-z_]\w*)|\[(\d+|\.\.\.)\]")
+
+
+def mistaken(path: Path, wanted: str) -> FileError | None:
+    """Return in a sentence what the file at ``path`` is, where it is known and is not ``wanted``; None elsewhere.
+
+    Swapped arguments, an answer where its problem is due, a table of scores that was never imported.
+    """
+    stated, start = stated_format(path), read_bytes(path)[:10]
+    what, hint = "", ""
+    if stated and stated != wanted:
+        what, hint = f"is an {stated}, not an {wanted}", "the problem comes first, then the allocation"
+    elif start.endswith(b'{"') and b"\0" in start:  # safetensors: the length of the JSON that follows
+        what, hint = f"is a file of arrays, not an {wanted}", "name the .toml beside it"
+    elif path.suffix.lower() in (".csv", ".tsv", ".parquet"):
+        what, hint = f"is a table, not an {wanted}", "impq-opt import TABLE -o problem.toml makes a problem of scores"
+    elif not stated and wanted == questions.FORMAT and _is_json(path):
+        what, hint = f"is JSON, not an {wanted}", "impq-opt import FILE --from FORMAT -o problem.toml reads scores"
+    return FileError(what, where=str(path), hint=hint) if what else None
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        read_json(path, infinite=True)
+    except FileError:
+        return False
+    return True
 
 
 def check_format(document: Any, name: str, path: Path) -> None:
@@ -58,30 +84,35 @@ def _placed(message: str, document: Any, where: str, kind: type[msgspec.Struct])
     match = _PLACED.match(message)
     assert match is not None
     what, place = match["what"], match["place"] or ""
-    value: Any = document
-    try:
-        for key, index in _STEP.findall(place):
-            value = value[key] if key else value[int(index)]
-    except (KeyError, IndexError, TypeError, ValueError):
-        value = ...
-    hint = ""
+    named = key_at(document, kind, place) if "[...]" in place else ""
+    value, hint = value_at(document, place, named), ""
     unknown = re.search(r"unknown field `(.*)`", what)
     if unknown:
         fields = kind.__struct_fields__
-        for key, _ in _STEP.findall(place):
+        for key, _ in steps_of(place):
             fields = _FIELDS.get(key, fields)
-        what, value, hint = "unknown key", unknown[1], nearest(unknown[1], fields)
-    missing = re.search(r"missing required field `(.*)`", what)
-    if missing:
-        what, value = f"the key {missing[1]!r} is missing", ...
+        meant = _CALLED_ELSEWHERE.get(unknown[1].casefold())
+        hint = f"did you mean {meant!r}?" if meant in fields else nearest(unknown[1], fields)
+        what, value = "unknown key", unknown[1]
+    if "missing required field" in what:
+        value = ...
     if what.startswith("Invalid enum value"):
         known = _VALUES.get(place.rpartition(".")[2], ())
-        what, hint = "unknown value", nearest(str(value), known)
-    what = re.sub(r",? got `.*`$", "", what).replace("`", "").replace("Expected", "must be").replace(" | ", " or ")
-    return FileError(what, where=f"{where}: {place.lstrip('.')}" if place else where, value=value, hint=hint)
+        hint = nearest(str(value), known)
+    place = place.replace("[...]", f".{named}" if named else "", 1).lstrip(".")
+    return FileError(rule_text(what), where=f"{where}: {place}" if place else where, value=value, hint=hint)
 
 
 _FIELDS = {key: kind.__struct_fields__ for key, kind in (questions.NESTED | answers.NESTED).items()}
+
+# What tables of scores call what a group says.
+_CALLED_ELSEWHERE = {
+    "group": "name",
+    "module": "name",
+    "tensor": "name",
+    "score": "damage",
+    "loss": "damage",
+} | dict.fromkeys(("numel", "params", "elements", "parameters", "count"), "size")
 
 # What the keys that take one of a few words may say.
 _VALUES: dict[str, tuple[str, ...]] = {

@@ -111,7 +111,8 @@ def _array(values: object, dtype: type[Any], where: str, dimensions: int) -> npt
     else:
         whole = array.dtype.kind != "f" or bool((np.isfinite(array) & (array == np.rint(array))).all())
     if not whole:
-        raise ProblemError("must hold whole numbers", where=where, value=array.dtype.name)
+        swapped = "are sizes and sensitivities in each other's place?" if where == "sizes" else ""
+        raise ProblemError("must hold whole numbers", where=where, value=array.dtype.name, hint=swapped)
     limits = np.iinfo(dtype)
     low, high = (np.asarray(end).item() for end in (array.min(), array.max()))
     if not (limits.min <= low and high <= min(limits.max, _LARGEST_WHOLE)):
@@ -379,5 +380,7 @@ def candidate_sets(
 
 
 def precisions(bits: Iterable[float], where: str) -> tuple[float, ...]:
-    """Return precisions as floats; raise ProblemError unless they are finite numbers."""
+    """Return precisions as floats; raise ProblemError unless they are a list of finite numbers."""
+    if isinstance(bits, str) or not isinstance(bits, Iterable):
+        raise ProblemError("must be a list of precisions", where=where, value=bits, hint="e.g. [2, 4, 8]")
     return tuple(read_float(width, f"{where}[{k}]") for k, width in enumerate(bits))

@@ -123,15 +123,15 @@ class GroupNames(Held, Sequence[str]):
         return {label: i for i, label in enumerate(self.labels)}
 
     def __len__(self) -> int:
-        return int(sum(math.prod(shape) for shape in self.shapes))
+        return int(self.offsets[-1])
 
     def __getitem__(self, index):  # type: ignore[no-untyped-def]
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        index = int(index)
+        index, count = int(index), len(self)
         if index < 0:
-            index += len(self)
-        if not 0 <= index < len(self):
+            index += count
+        if not 0 <= index < count:
             raise IndexError(index)
         label = int(np.searchsorted(self.offsets, index, side="right")) - 1
         if self.shapes[label] == ():

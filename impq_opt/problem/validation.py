@@ -145,16 +145,18 @@ def check_ties(
         if not seen.isdisjoint(tie):
             raise ProblemError("shares a group with another tie", where=where, value=tie)
         seen.update(tie)
-        sets = [layout.candidates.tied(group, allowed) for group in tie]
-        names = [layout.names[group] for group in tie]
+        # Where nothing is forbidden, groups of one candidate set may take the same.
+        alone = tie if allowed is not None else {layout.candidates.number_of(g): g for g in tie}.values()
+        sets = [layout.candidates.tied(group, allowed) for group in alone]
         if not set(sets[0]).intersection(*sets[1:]):
+            names = [layout.names[group] for group in tie]
             raise ProblemError("the tied groups have no candidate in common", where=where, value=names)
         pinned = {g: list(layout.candidates.tied(g))[pins[g]] for g in tie if g in pins}
         if len(set(pinned.values())) > 1:
             said = ", ".join(f"{layout.names[g]}={name or f'{b:g}'}" for g, (b, name) in pinned.items())
             raise ProblemError("tied groups are pinned to different bits", where=where, value=said)
         for bits, name in pinned.values():
-            without = [layout.names[g] for g, s in zip(tie, sets, strict=True) if (bits, name) not in s]
+            without = [layout.names[g] for g, s in zip(alone, sets, strict=True) if (bits, name) not in s]
             if without:
                 raise ProblemError(
                     f"a pin at {name or f'{bits:g} bits'} is not a candidate of a tied group",

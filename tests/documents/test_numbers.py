@@ -170,14 +170,14 @@ def test_tables_keep_every_digit_of_whole_costs_and_sizes(tmp_path: Path) -> Non
     assert known(problem.allowed).tolist() == [[True, False, False]]
     for cell in ("1e9999999", "1_0", "9" * 30, "-inf", "nan", "0.5", "\u0663"):
         path.write_text(f"group,size,bits,cost,damage\na,{cell},2,1,1\n", encoding="utf-8")
-        with pytest.raises(FileError, match=r"row 2: size: "):
+        with pytest.raises(FileError, match=r"row 2 \(a\): size: "):
             Csv().problem(Csv().load([path]))
     for column in (2, 3, 4):
         for cell in ("1e9999999", "1_0", "-inf", "nan", "\u0663", ""):
             row = ["a", "1", "2", "1", "1"]
             row[column] = cell
             path.write_text("group,size,bits,cost,damage\n" + ",".join(row) + "\n", encoding="utf-8")
-            with pytest.raises(FileError, match=r"row 2: (bits|cost|damage): "):
+            with pytest.raises(FileError, match=r"row 2 \(a\): (bits|cost|damage): "):
                 Csv().problem(Csv().load([path]))
 
 

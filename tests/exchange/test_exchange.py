@@ -29,7 +29,7 @@ LAYERS = [
 ] + ["lm_head"]  # fmt: skip
 
 WRITERS = [name for name in format_names(writes=True) if name != "parquet"]
-WEIGHTS_ONLY = ["gptqmodel", "llama.cpp", "mlx"]
+WEIGHTS_ONLY = ["exllamav3", "gptqmodel", "llama.cpp", "mlx"]
 PARQUET = pytest.param("parquet", marks=pytest.mark.peer("pyarrow"))
 
 
@@ -42,7 +42,7 @@ def llama(bits: Any = (2, 3, 4, 5, 6, 8), seed: int = 0) -> Problem:
     return Problem.declare(groups, bound=0.05)
 
 
-def read_back(name: Any, data: Any) -> Any:  # noqa: PLR0911 - one way a format
+def read_back(name: Any, data: Any) -> Any:  # noqa: PLR0911, PLR0912 - one way a format
     """Return layer -> (name of the precision or bits), read from a file by rules written here once more."""
     if name == "llama.cpp":
         lines = [line.split("=") for line in data.decode().split()]
@@ -64,6 +64,10 @@ def read_back(name: Any, data: Any) -> Any:  # noqa: PLR0911 - one way a format
         for group in config["config_groups"].values():
             found |= dict.fromkeys(group["targets"], group["weights"]["num_bits"])
         return found
+    if name == "exllamav3":
+        folders = {source["id"]: source["model_dir"] for source in config["sources"]}
+        taken = {entry["key"].removesuffix(".*"): folders[entry["source"]] for entry in config["overrides"]}
+        return {layer: int(folder.removesuffix(".0bpw")) for layer, folder in taken.items()}
     if name == "autoround":
         return {layer: entry["bits"] for layer, entry in config.items()}
     if name == "torchao":
@@ -409,17 +413,17 @@ def test_sensitivities_as_a_table(tmp_path: Path) -> None:
     [
         ("", "has no rows"),
         ("group,damage\n", "has no rows"),
-        ("group,bits,damage\na,2\n", r"row 2: must have 3 values, got 2"),
+        ("group,bits,damage\na,2\n", r"row 2 \(a\): must have 3 values, got 2"),
         ("grp,bits,damage\na,2,3\n", r"unknown column, got 'grp' \(did you mean 'group'"),
         ("group,bits,size\na,2,3\n", "column damage or a column sensitivity"),
         ("group,bits,damage\na,2,3\n", "needs a column cost"),
-        ("group,bits,size,damage\na,2,3,x\n", r"row 2: damage: must be a finite number, got 'x'"),
+        ("group,bits,size,damage\na,2,3,x\n", r"row 2 \(a\): damage: must be a finite number, got 'x'"),
         ("group,bits,size,damage\na,2,3,nan\n", "must be a finite number"),
         ("group,bits,size,damage\na,2,3.5,1\n", "must be a whole number"),
-        ("group,bits,size,damage\na,2,3,1\na,4,5,1\n", r"row 3: size: differs between the rows of 'a'"),
-        ("group,bits,size,damage,kind\na,2,3,1,wait\n", r"row 2: kind: must be weight or activation"),
+        ("group,bits,size,damage\na,2,3,1\na,4,5,1\n", r"row 3 \(a\): size: differs between the rows of 'a'"),
+        ("group,bits,size,damage,kind\na,2,3,1,wait\n", r"row 2 \(a\): kind: must be weight or activation"),
         ("group,bits,size,damage\na,2,3,1\na,2,3,1\n", "candidates must be distinct"),
-        ("group,bits,size,damage\na,2,3,-1\n", "must be finite and not negative"),
+        ("group,bits,size,damage\na,2,3,-inf\n", r"row 2 \(a\): damage: must be a finite number"),
         ("group,size,sensitivity\na,2,3\na,2,3\n", "one row a group"),
         ('group,bits,size,damage\n"a,2,3,1\n', "is not CSV"),
         ("group,bits,size,damage\na,2,3,\x00\n", "row|CSV"),
