@@ -7,8 +7,10 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from impq_opt.cli._common import JsonFlag, Output, console, find_problem, grid, parse_fields, print_json, write_output
+from impq_opt.cli._choices import READERS, WRITERS
+from impq_opt.cli._common import JsonFlag, Output, check_ending, find_problem, parse_fields, refuse, write_output
 from impq_opt.cli._goals import Many
+from impq_opt.cli._screen import console, grid, print_json
 from impq_opt.cli._streams import say
 from impq_opt.errors import OptionError
 from impq_opt.exchange import Reader, Writer, format_names, make_format, weights_only
@@ -24,10 +26,11 @@ def import_(
     /,
     *more: Annotated[str, Parameter(help="Further files, where a format has several.")],
     source: Annotated[
-        str | None, Parameter(name="--from", help="The format of the scores; see `impq-opt formats`.")
+        str | None, READERS, Parameter(name="--from", help="The format of the scores; see `impq-opt formats`.")
     ] = None,
     target: Annotated[
         str | None,
+        WRITERS,
         Parameter(
             name="--for", help="Restate the problem for this target: its precisions at their true bits, its ties."
         ),
@@ -45,12 +48,8 @@ def import_(
     json: JsonFlag = False,
     output: Output = None,
 ) -> int:
-    """Turn another tool's scores into a problem, or a problem into one that a target can store.
-
-    Example: `impq-opt import scheme_00.json scheme_01.json --from autoround -o problem.toml`
-
-    Example: `impq-opt import problem.toml --for llama.cpp -o problem-gguf.toml`
-    """
+    """Turn another tool's scores into a problem, or a problem into one that a target can store (--for)."""
+    check_ending(output, ".toml")
     problem = _read(scores, more, source, accept_zeros=accept_zeros)
     if weights:
         problem = weights_only(problem)
@@ -83,6 +82,9 @@ def _read(scores: str, more: tuple[str, ...], source: str | None, *, accept_zero
         if Path(scores).suffix not in ("", ".toml"):
             known = ", ".join(format_names(reads=True))
             raise OptionError("say what the file is", where="--from", value=scores, hint=f"one of {known}")
+        refuse("--accept-zeros", accept_zeros, "goes with scores: a problem says itself what is measured")
+        if more:
+            raise OptionError("a problem is one file", value=list(more))
         return find_problem(scores)
     reader = make_format(source)
     if not isinstance(reader, Reader):
@@ -105,8 +107,7 @@ def _summary(problem: Problem) -> dict[str, Any]:
 
 
 def _print(problem: Problem) -> None:
-    table = grid("", "")
-    table.show_header = False
+    table = grid("", "", header=False)
     for key, value in _summary(problem).items():
         if key == "candidates":
             table.add_row(
@@ -117,6 +118,6 @@ def _print(problem: Problem) -> None:
     out = console()
     out.print(table)
     for line in problem.notes():
-        out.print(line, soft_wrap=True)
+        out.print(line)
     if "zero_scores" in problem.provenance and problem.unmeasured is not None:
         say("scores of 0 at every candidate say that nobody measured; --accept-zeros takes them as they are")

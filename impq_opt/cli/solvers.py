@@ -7,7 +7,9 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from impq_opt.cli._common import JsonFlag, console, grid, print_json, styled
+from impq_opt.cli._choices import SOLVERS
+from impq_opt.cli._common import JsonFlag
+from impq_opt.cli._screen import console, grid, print_json, styled
 from impq_opt.errors import ImpqError
 from impq_opt.registry import option_fields
 from impq_opt.solvers import solver_class, solver_names
@@ -23,7 +25,7 @@ _FEATURES = {
 
 
 def solvers(
-    name: Annotated[str | None, Parameter(help="Show one strategy, with its options.")] = None,
+    name: Annotated[str | None, SOLVERS, Parameter(help="Show one strategy, with its options.")] = None,
     /,
     *,
     json: JsonFlag = False,
@@ -43,18 +45,24 @@ def solvers(
         table.add_row(solver["name"], solver["proves"], *handles, solver["summary"])
     out.print(table)
     out.print()
-    out.print("budget: answers least damage under one budget; budgets: takes further budgets", soft_wrap=True)
+    out.print("budget: answers least damage under one budget; budgets: takes further budgets")
     return 0
 
 
 def _describe(name: str) -> dict[str, Any]:
     try:
         kind = solver_class(name)
-    except (ImportError, AttributeError) as error:
-        if isinstance(error, ImpqError):
-            raise
+    except ImpqError:
+        raise
+    except (ImportError, AttributeError):
         # Another package's entry point is broken: its strategy is listed with the reason, the others work.
-        return {"name": name, "summary": f"cannot be loaded: {error}", "proves": "-", "supports": [], "options": {}}
+        return {
+            "name": name,
+            "summary": "cannot be loaded: its package is broken",
+            "proves": "-",
+            "supports": [],
+            "options": {},
+        }
     return {
         "name": name,
         "summary": kind.summary,
@@ -71,7 +79,7 @@ def _describe(name: str) -> dict[str, Any]:
 
 def _print_one(solver: dict[str, Any]) -> None:
     out = console()
-    out.print(styled((solver["name"], "bold"), f": {solver['summary']}"), soft_wrap=True)
+    out.print(styled((solver["name"], "bold"), f": {solver['summary']}"))
     out.print(f"proves: {solver['proves']}")
     for feature in solver["supports"]:
         out.print(f"handles: {_FEATURES.get(feature, feature)}")
@@ -80,4 +88,4 @@ def _print_one(solver: dict[str, Any]) -> None:
     if solver.get("description"):
         out.print()
         for line in solver["description"].splitlines():
-            out.print(line, soft_wrap=True)
+            out.print(line)

@@ -13,7 +13,7 @@ from impq_opt.costs.terms import (
     Storage,
     TableCost,
 )
-from impq_opt.costs.units import format_quantity, parse_quantity
+from impq_opt.costs.units import format_quantity, is_bare, is_mean_bits, parse_quantity
 
 __all__ = [
     "COSTS",
@@ -33,5 +33,7 @@ __all__ = [
     "cost_named",
     "cost_names",
     "format_quantity",
+    "is_bare",
+    "is_mean_bits",
     "parse_quantity",
 ]

@@ -118,6 +118,7 @@ class Writer(Format):
     limits: ClassVar[str]  # the allocations that the target cannot express
     layerwise: ClassVar[bool] = True  # one precision a layer
     fused: ClassVar[bool] = False  # q/k/v and gate/up must agree
+    ending: ClassVar[str] = ".json"  # of its file's name
     inputs: ClassVar[tuple[int, ...]] = ()  # bits that a layer's input may have; () where inputs are never quantized
 
     @abstractmethod

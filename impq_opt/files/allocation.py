@@ -12,7 +12,7 @@ from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import InputError
 from impq_opt.files import allocation_record as answers
 from impq_opt.files.allocation_record import AllocationRecord, allocation_from_record
-from impq_opt.files.reading import check_format, convert
+from impq_opt.files.reading import check_format, check_kind, convert
 from impq_opt.files.revision import Revision
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problem.problem import Problem
@@ -53,6 +53,7 @@ def load_allocation(path: str | os.PathLike[str], problem: Problem) -> Allocatio
         Where it is an answer to another problem, or names groups or precisions that ``problem`` does not have.
     """
     path = Path(path)
+    check_kind(path, answers.FORMAT)
     document = read_json(path)
     check_format(document, answers.FORMAT, path)
     record = convert(document, AllocationRecord, path.name)

@@ -21,7 +21,7 @@ from impq_opt.errors import FileError, InputError
 from impq_opt.files import problem_record as questions
 from impq_opt.files.problem_document import problem_document
 from impq_opt.files.problem_record import ProblemRecord, problem_from_record
-from impq_opt.files.reading import check_format, convert
+from impq_opt.files.reading import check_format, check_kind, convert
 from impq_opt.files.toml import folded
 from impq_opt.problem.problem import Problem
 
@@ -115,6 +115,7 @@ def load_problem(path: str | os.PathLike[str]) -> Problem:
     """
     path = Path(path)
     where = path.name
+    check_kind(path, questions.FORMAT)
     document = read_toml(path, "a problem file is TOML")
     check_format(document, questions.FORMAT, path)
     record = convert(document, ProblemRecord, where)

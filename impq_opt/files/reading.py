@@ -14,13 +14,33 @@ from impq_opt.files import problem_record as questions
 from impq_opt.groups.arrays import KIND_NAMES
 from impq_opt.problem.allocation import Status
 
-__all__ = ["check_format", "convert"]
+__all__ = ["check_format", "check_kind", "convert"]
 
 Record = TypeVar("Record", bound=msgspec.Struct)
 
 # A place in a decoded document, as msgspec words it: "Expected `int`, got `str` - at `$.groups[0].size`".
 _PLACED = re.compile(r"^(?P<what>.*?)(?: - at `(?:key in )?\$(?P<place>.*)`)?$", re.DOTALL)
 _STEP = re.compile(r"\.([A-Za-z_]\w*)|\[(\d+|\.\.\.)\]")
+
+
+_STATED = re.compile(rb"""["']?format["']?\s*[=:]\s*["'](impq-opt [a-z]+)["']""")
+_NOUNS = {questions.FORMAT: "a problem", answers.FORMAT: "an allocation"}
+
+
+def check_kind(path: Path, name: str) -> None:
+    """Raise FileError where a file begins as one of the other format of this package: arguments are easily swapped."""
+    try:
+        with path.open("rb") as file:
+            stated = _STATED.search(file.read(4096))
+    except (OSError, ValueError):
+        return  # told by whoever reads it
+    other = "" if stated is None else stated[1].decode()
+    if other in _NOUNS and other != name:
+        raise FileError(
+            f"is {_NOUNS[other]} file, where {_NOUNS[name]} is due",
+            where=str(path),
+            hint="the problem comes first, then the allocation" if name == questions.FORMAT else "",
+        )
 
 
 def check_format(document: Any, name: str, path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.costs import CostTerm, TableCost, cost_named, parse_quantity
+from impq_opt.costs import CostTerm, TableCost, cost_named
 from impq_opt.documents.numbers import read_exact
 from impq_opt.errors import ProblemError
 from impq_opt.groups.arrays import allowed_tables, candidate_sets, exact_bound, group_names, int_array, precisions
@@ -24,6 +24,7 @@ from impq_opt.groups.labelled import align
 from impq_opt.groups.layout import Layout
 from impq_opt.groups.names import GroupNames
 from impq_opt.problem.declaration import Group, from_groups, pin, restrict, tie
+from impq_opt.problem.limits import read_limit
 from impq_opt.problem.stays import STORED, Stay, Whole, check_stays, staying_lines, width
 from impq_opt.problem.unmeasured import keeping, mask, most_columns, own_pins, unmeasured_lines
 from impq_opt.problem.validation import check_damage, check_goals, check_grids, check_pins, check_tables, check_ties
@@ -235,7 +236,8 @@ class Problem(Layout):
             Cost term, or weights of several.
         bound : float or Fraction
         budgets : mapping
-            Cost term to a number of its unit or a text such as ``"2MiB"``; added to those there are.
+            Cost term to a number of its unit or a text such as ``"2MiB"``, for storage also ``"4.5bpw"``, the mean
+            bits of the weights; added to those there are.
         pins : mapping
             Pattern (see :meth:`GroupNames.select`) to bits or format; added to those there are.
         ties : iterable of sequences of patterns
@@ -257,8 +259,7 @@ class Problem(Layout):
             changes["bound"] = bound
         if budgets:
             changes["budgets"] = dict(self.budgets) | {
-                name: parse_quantity(value, cost_named(name, self.costs).unit, f"budgets.{name}")
-                for name, value in budgets.items()
+                name: read_limit(self, name, value, f"budgets.{name}") for name, value in budgets.items()
             }
         problem = replace(self, **changes) if changes else self
         if bits is not None:
