@@ -221,7 +221,7 @@ def check_ending(path: Path | None, *endings: str, where: str = "--output") -> N
 def refuse(option: str, value: object, why: str) -> None:
     """Raise OptionError for an option that was given and would be ignored."""
     if value is not None and value is not False and value != []:
-        shown = ... if value is True else str(value) if isinstance(value, Path) else value
+        shown = ... if value is True else ", ".join(map(str, value if isinstance(value, list) else [value]))
         raise OptionError(why, where=option, value=shown)
 
 

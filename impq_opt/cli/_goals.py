@@ -117,7 +117,10 @@ class Goals:
         plain = [text for text in self.budget if "=" not in text]
         if len(plain) > 1:
             raise OptionError(
-                "more than one plain budget", where="--budget", value=plain, hint="name them: --budget storage=2MiB"
+                "more than one plain budget",
+                where="--budget",
+                value=" and ".join(plain),
+                hint="name them: --budget storage=2MiB",
             )
         return plain
 
@@ -125,7 +128,7 @@ class Goals:
         """Return the keywords of :func:`impq_opt.solve` that stand for bound, budget and cost."""
         plain = self._plain()
         if plain and self._mean():
-            raise OptionError("give one size", where="--budget, --bits", value=[*plain, self.bits])
+            raise OptionError("give one size", where="--budget, --bits", value=f"{plain[0]} and {self.bits}")
         if plain and self.bound is not None:
             raise OptionError(
                 "give a bound (least cost) or a budget (least damage), not both",

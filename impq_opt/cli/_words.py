@@ -19,6 +19,7 @@ from impq_opt.errors import ImpqError, InputError, nearest
 
 __all__ = ["in_shell_words", "of_parsing"]
 
+_ALIASES = {"budget": ("--exact", "--bits"), "format": ("--to", "--from", "--for")}
 _KEYWORD = re.compile(r"(?<![-\w.\[])([a-z_]+)=(?=[^\s=)])")
 
 
@@ -55,6 +56,10 @@ def _place(where: str, options: Mapping[str, str], arguments: Sequence[str]) -> 
     head, colon, more = where.partition(":")
     root, dot, rest = head.partition(".")
     option = options.get(root.replace("-", "_"), "")
+    # What the library calls otherwise.
+    others = _ALIASES.get(root, ())
+    if option not in given and any(other in given for other in others):
+        return f"{next(other for other in others if other in given)}{colon}{more}"
     if option in given:
         return f"{option}{dot and ' '}{rest}{colon}{more}"
     if "--option" in given and any(word.startswith(f"{rest}=") for word in arguments):

@@ -43,6 +43,11 @@ def formats(
     return 0
 
 
+def _plain(value: Any) -> str:
+    """Return a default as an option is written."""
+    return str(value).lower() if isinstance(value, bool) else str(value) or "TEXT"
+
+
 def _summary(name: str) -> dict[str, Any]:
     kind = format_class(name)
     summary: dict[str, Any] = {
@@ -53,7 +58,7 @@ def _summary(name: str) -> dict[str, Any]:
         "limits": kind.limits if issubclass(kind, Writer) else "",
         "package": kind.package,
         "source": kind.source,
-        "options": [f"{f.name}={f.default!r}" for f in option_fields(kind)],
+        "options": [f"{f.name}={_plain(f.default)}" for f in option_fields(kind)],
     }
     if issubclass(kind, Writer):
         summary["precisions"] = [f"{p.name} ({bits_text(float(p.width))})" for p in kind().precisions()]

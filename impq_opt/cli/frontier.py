@@ -107,7 +107,9 @@ def frontier(
             hint = f"--exact {questions[key]} solves there"
             raise OptionError("the frontier has every bound and size", where=option, hint=hint)
     if solver and not exact:
-        raise OptionError("goes with --exact: strategies stand beside exact points", where="--solver", value=solver)
+        raise OptionError(
+            "goes with --exact: strategies stand beside exact points", where="--solver", value=", ".join(solver)
+        )
     for name in solver or []:
         solver_class(name)
     try:

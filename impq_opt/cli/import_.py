@@ -84,7 +84,7 @@ def _read(scores: str, more: tuple[str, ...], source: str | None, *, accept_zero
             raise OptionError("say what the file is", where="--from", value=scores, hint=f"one of {known}")
         refuse("--accept-zeros", accept_zeros, "goes with scores: a problem says itself what is measured")
         if more:
-            raise OptionError("a problem is one file", value=list(more))
+            raise OptionError("a problem is one file", value=", ".join(more))
         return find_problem(scores)
     reader = make_format(source)
     if not isinstance(reader, Reader):

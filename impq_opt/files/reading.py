@@ -39,7 +39,7 @@ def check_kind(path: Path, name: str) -> None:
         raise FileError(
             f"is {_NOUNS[other]} file, where {_NOUNS[name]} is due",
             where=str(path),
-            hint="the problem comes first, then the allocation" if name == questions.FORMAT else "",
+            hint="a problem comes before its allocation",
         )
 
 
