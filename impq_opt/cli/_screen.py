@@ -45,8 +45,8 @@ _LONGEST_UNIT = 16
 _NARROWEST_PROSE = 20
 _GAP = 2
 
-# A number stays with its unit.
-_WORD = re.compile(r"\s*\S+(?:(?<=\d) (?:[kKMGT]?i?B|bits?|m?s|min|%)(?![A-Za-z0-9])\S*)?")
+# A number stays with its unit, and with what it is at most.
+_WORD = re.compile(r"\s*(?:<= )?\S+(?:(?<=\d) (?:[kKMGT]?i?B|bits?|m?s|min|%)(?![A-Za-z0-9])\S*)?")
 _TRAILING = re.compile(r"[ \t]+((?:\x1b\[[0-9;]*m)*)$", re.MULTILINE)
 
 
@@ -156,10 +156,11 @@ class Grid:
         title = [] if self.title is None else wrapped(Text(screen.shown(self.title), style="italic"), screen.width)
         if not self.header:
             return title + list(self._facts(rows, screen.width))
-        widths = self._widths([heads, *rows], screen.width)
-        if widths is None:
-            return title + list(self._stacked(heads, rows, screen.width))
-        return title + [line for row in [heads, *rows] for line in self._beside(row, widths)]
+        for gap in (_GAP, 1):
+            widths = self._widths([heads, *rows], screen.width, gap)
+            if widths is not None:
+                return title + [line for row in [heads, *rows] for line in self._beside(row, widths, gap)]
+        return title + list(self._stacked(heads, rows, screen.width))
 
     def _cell(self, screen: Screen, place: int, cell: str | Text, style: str) -> Text:
         if isinstance(cell, str) and self.right[place]:
@@ -169,7 +170,7 @@ class Grid:
             text.stylize(style)
         return text
 
-    def _widths(self, rows: list[list[Text]], room: int) -> list[int] | None:
+    def _widths(self, rows: list[list[Text]], room: int, gap: int) -> list[int] | None:
         """Return the width of every column, or None where words would have to be broken."""
         columns = list(zip(*rows, strict=True))
         if not columns:
@@ -179,7 +180,7 @@ class Grid:
             width if right else min(width, max(_NARROWEST_PROSE, *map(_longest_word, column)))
             for width, right, column in zip(widths, self.right, columns, strict=True)
         ]
-        room -= _GAP * (len(columns) - 1)
+        room -= gap * (len(columns) - 1)
         if sum(least) > room:
             return None
         while sum(widths) > room:  # the widest gives way first
@@ -189,14 +190,14 @@ class Grid:
             widths[place] -= step
         return widths
 
-    def _beside(self, row: list[Text], widths: list[int]) -> Iterator[Text]:
+    def _beside(self, row: list[Text], widths: list[int], gap: int = _GAP) -> Iterator[Text]:
         cells = [wrapped(cell, width) or [Text()] for cell, width in zip(row, widths, strict=True)]
         for height in range(max(map(len, cells), default=0)):
             line = Text()
             for cell, width, right in zip(cells, widths, self.right, strict=True):
                 part = cell[height] if height < len(cell) else Text()
                 space = " " * max(0, width - part.cell_len)
-                line = Text.assemble(line, *((space, part) if right else (part, space)), " " * _GAP)
+                line = Text.assemble(line, *((space, part) if right else (part, space)), " " * gap)
             line.rstrip()
             yield line
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from impq_opt.costs import cost_named, parse_quantity
-
-if TYPE_CHECKING:
-    from impq_opt.problem.problem import Problem
+from impq_opt.costs import CostTerm, cost_named, parse_quantity
+from impq_opt.types import BoolArray, IntArray
 
 __all__ = ["read_limit"]
 
@@ -16,7 +14,19 @@ __all__ = ["read_limit"]
 _OF_WEIGHTS = "storage"
 
 
-def read_limit(problem: Problem, cost: str, value: str | float | Fraction, where: str) -> Fraction:
+class Limited(Protocol):
+    """What of a problem says how large a limit is."""
+
+    @property
+    def sizes(self) -> IntArray: ...
+
+    @property
+    def costs(self) -> tuple[CostTerm, ...]: ...
+
+    def weights(self) -> BoolArray: ...
+
+
+def read_limit(problem: Limited, cost: str, value: str | float | Fraction, where: str) -> Fraction:
     """Return a limit on ``cost`` in its unit; ``"4.5bpw"`` is a limit on storage.
 
     Raises
