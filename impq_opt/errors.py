@@ -116,7 +116,7 @@ class MissingPackageError(ImpqError, ImportError):
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a hint naming the known names nearest to ``name``."""
-    names = sorted(known)
+    names = sorted(set(known))
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     if close:
         return "did you mean " + " or ".join(repr(c) for c in close) + "?"

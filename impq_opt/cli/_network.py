@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from impq_opt.cli._choices import DATA, choices
 from impq_opt.cli._common import WHOLE, refuse
 from impq_opt.cli._streams import say
-from impq_opt.errors import MissingPackageError, OptionError, first_line
+from impq_opt.errors import MissingPackageError, OptionError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -71,9 +71,9 @@ class NetworkOptions:
             torch.set_num_threads(self.threads)
         try:
             torch.empty(0, device=self.device)
-        except (RuntimeError, AssertionError) as error:
-            first = first_line(error)
-            raise OptionError("cannot be used here", where="--device", value=self.device, hint=first) from None
+        except (RuntimeError, AssertionError):
+            usable = "cpu, or cuda" if torch.cuda.is_available() else "cpu: torch finds no other device here"
+            raise OptionError("cannot be used here", where="--device", value=self.device, hint=usable) from None
         if name in SHIPPED or ":" in name:
             refuse("--classes", self.classes, f"is known of {name}")
         if name not in FACTORIES:

@@ -19,7 +19,9 @@ from impq_opt.errors import ImpqError, InputError, nearest
 
 __all__ = ["in_shell_words", "of_parsing"]
 
-_ALIASES = {"budget": ("--exact", "--bits"), "format": ("--to", "--from", "--for")}
+_ALIASES = {"budget": ("--exact", "--bits"), "format": ("--to", "--from", "--for")} | {
+    f"--set.{goal}": ("--bits-schedule", "--bound-schedule") for goal in ("budget", "bound")
+}
 _KEYWORD = re.compile(r"(?<![-\w.\[])([a-z_]+)=(?=[^\s=)])")
 
 
@@ -55,9 +57,12 @@ def _place(where: str, options: Mapping[str, str], arguments: Sequence[str]) -> 
     given = {word.partition("=")[0] for word in arguments if word.startswith("--")}
     head, colon, more = where.partition(":")
     root, dot, rest = head.partition(".")
+    last = head.rpartition(".")[2]
     option = options.get(root.replace("-", "_"), "")
+    if option not in given and options.get(last.replace("-", "_")) in given:
+        option, dot, rest = options[last.replace("-", "_")], "", ""  # range.over
     # What the library calls otherwise.
-    others = _ALIASES.get(root, ())
+    others = _ALIASES.get(head, ())
     if option not in given and any(other in given for other in others):
         return f"{next(other for other in others if other in given)}{colon}{more}"
     if option in given:

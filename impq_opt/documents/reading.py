@@ -105,4 +105,4 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0].partition(";")[0]
+    return str(error).partition("\n")[0].partition(";")[0].removeprefix("JSON is malformed: ")

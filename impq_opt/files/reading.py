@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from impq_opt.documents.wording import in_words
 from impq_opt.errors import FileError, nearest
 from impq_opt.files import allocation_record as answers
 from impq_opt.files import problem_record as questions
@@ -18,8 +19,7 @@ __all__ = ["check_format", "check_kind", "convert"]
 
 Record = TypeVar("Record", bound=msgspec.Struct)
 
-# A place in a decoded document, as msgspec words it: "Expected `int`, got `str` - at `$.groups[0].size`".
-_PLACED = re.compile(r"^(?P<what>.*?)(?: - at `(?:key in )?\$(?P<place>.*)`)?$", re.DOTALL)
+# A step in a place such as "groups[0].size".
 _STEP = re.compile(r"\.([A-Za-z_]\w*)|\[(\d+|\.\.\.)\]")
 
 
@@ -68,37 +68,33 @@ def convert(document: Any, kind: type[Record], where: str) -> Record:
     try:
         return msgspec.convert(document, kind)
     except msgspec.ValidationError as error:
-        raise _placed(str(error), document, where, kind) from None
-    except (RecursionError, OverflowError) as error:
-        raise FileError(f"cannot be read: {error}", where=where) from None
+        raise _placed(error, document, where, kind) from None
+    except (RecursionError, OverflowError):
+        raise FileError("cannot be read: nested too deeply, or a number too large", where=where) from None
 
 
-def _placed(message: str, document: Any, where: str, kind: type[msgspec.Struct]) -> FileError:
+def _placed(error: Exception, document: Any, where: str, kind: type[msgspec.Struct]) -> FileError:
     """Turn msgspec's words into ours: the place as in the file, the value found there, near names."""
-    match = _PLACED.match(message)
-    assert match is not None
-    what, place = match["what"], match["place"] or ""
+    what, place = in_words(error)
     value: Any = document
     try:
-        for key, index in _STEP.findall(place):
+        for key, index in _STEP.findall(f".{place}"):
             value = value[key] if key else value[int(index)]
     except (KeyError, IndexError, TypeError, ValueError):
         value = ...
     hint = ""
-    unknown = re.search(r"unknown field `(.*)`", what)
+    unknown = re.search(r"unknown key '(.*)'", what)
     if unknown:
         fields = kind.__struct_fields__
-        for key, _ in _STEP.findall(place):
+        for key, _ in _STEP.findall(f".{place}"):
             fields = _FIELDS.get(key, fields)
         what, value, hint = "unknown key", unknown[1], nearest(unknown[1], fields)
-    missing = re.search(r"missing required field `(.*)`", what)
-    if missing:
-        what, value = f"the key {missing[1]!r} is missing", ...
+    if what.startswith("the key "):
+        value = ...
     if what.startswith("Invalid enum value"):
         known = _VALUES.get(place.rpartition(".")[2], ())
         what, hint = "unknown value", nearest(str(value), known)
-    what = re.sub(r",? got `.*`$", "", what).replace("`", "").replace("Expected", "must be").replace(" | ", " or ")
-    return FileError(what, where=f"{where}: {place.lstrip('.')}" if place else where, value=value, hint=hint)
+    return FileError(what, where=f"{where}: {place}" if place else where, value=value, hint=hint)
 
 
 _FIELDS = {key: kind.__struct_fields__ for key, kind in (questions.NESTED | answers.NESTED).items()}
