@@ -121,7 +121,7 @@ class MissingPackageError(ImpqError, ImportError):
 
 def nearest(name: str, known: Iterable[str], *, most: int = 12) -> str:
     """Return a hint naming the known names nearest to ``name``, else the first, at ``most`` so many."""
-    names = sorted(known)
+    names = sorted(set(known))
     close = close_names(name, names)
     if close:
         return "did you mean " + " or ".join(repr(c) for c in close) + "?"

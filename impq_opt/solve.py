@@ -53,7 +53,8 @@ def solve(
         itself feasible.
     budget : str or number, optional
         Ask the dual question: the least damage whose cost is at most this (``"100KiB"``, or a number of the
-        objective's unit). The problem's bound is then not used.
+        objective's unit). ``"4.5bpw"`` is a storage of so many bits a weight on average. The problem's bound is then
+        not used.
     minimize : str or mapping, optional
         Cost term, or weights of several; the problem's objective where left out.
     solver : str or Solver

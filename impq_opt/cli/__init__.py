@@ -13,12 +13,14 @@ from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import NamedTuple, NoReturn
 
-from cyclopts import App
-from cyclopts.exceptions import CycloptsError, UnknownCommandError, UnusedCliTokensError
+from cyclopts import App, Group
+from cyclopts.exceptions import CycloptsError
 
 from impq_opt import __version__
+from impq_opt.cli._help import Help, help_console
 from impq_opt.cli._streams import StreamError, debugging, interrupted, own_streams, quiet_hooks, say, signals
-from impq_opt.errors import ImpqError, SolverError, nearest
+from impq_opt.cli._words import in_shell_words, of_parsing
+from impq_opt.errors import ImpqError, SolverError
 from impq_opt.text import visible
 
 __all__ = ["COMMANDS", "Command", "invocation", "main", "make_app", "run"]
@@ -34,8 +36,22 @@ class Command(NamedTuple):
     example: str = ""
 
 
-# A command is added by a file of its own and one entry here.
+# In the order of the work, which is that of the help. A command is added by a file of its own and one entry here.
 COMMANDS: tuple[Command, ...] = (
+    Command(
+        "measure",
+        "measure:measure",
+        "Measure",
+        "Measure how sensitive a trained network is, and write the problem.",
+        "impq-opt measure resnet20-fashion-mnist --data fashion-mnist --groups kernel --samples 4096 -o problem.toml",
+    ),
+    Command(
+        "import",
+        "import_:import_",
+        "Measure",
+        "Turn another tool's scores into a problem.",
+        "impq-opt import scheme_00.json scheme_01.json --from autoround -o problem.toml",
+    ),
     Command(
         "solve",
         "solve:solve",
@@ -51,6 +67,20 @@ COMMANDS: tuple[Command, ...] = (
         "impq-opt compare resnet20-fashion-mnist --bound 0.01 --time-limit 10",
     ),
     Command(
+        "frontier",
+        "frontier:frontier",
+        "Allocate",
+        "Sweep the whole trade-off: every breakpoint of the convex hull, exact points, uniform precisions.",
+        "impq-opt frontier resnet20-fashion-mnist --exact 0.01 -o frontier.csv",
+    ),
+    Command(
+        "validate",
+        "validate:validate",
+        "Check",
+        "Quantize a network as allocated and hold the bound against how often it really decides differently.",
+        "impq-opt validate PROBLEM allocation.json --network resnet20-fashion-mnist --data fashion-mnist",
+    ),
+    Command(
         "verify",
         "verify:verify",
         "Check",
@@ -63,13 +93,6 @@ COMMANDS: tuple[Command, ...] = (
         "Check",
         "Why a group has its bits, what one bit more or less costs and saves, and what would change them.",
         "impq-opt explain resnet20-fashion-mnist allocation.json layer1.0.conv1",
-    ),
-    Command(
-        "frontier",
-        "frontier:frontier",
-        "Show",
-        "Sweep the whole trade-off: every breakpoint of the convex hull, exact points, uniform precisions.",
-        "impq-opt frontier resnet20-fashion-mnist --exact 0.01 -o frontier.csv",
     ),
     Command(
         "cost",
@@ -93,53 +116,32 @@ COMMANDS: tuple[Command, ...] = (
         "impq-opt report allocation.json -o report.html --figures figures",
     ),
     Command(
-        "measure",
-        "measure:measure",
-        "Measure",
-        "Measure how sensitive a trained network is, and write the problem.",
-        "impq-opt measure resnet20-fashion-mnist --data fashion-mnist --groups kernel --samples 4096 -o problem.toml",
-    ),
-    Command(
-        "validate",
-        "validate:validate",
-        "Check",
-        "Quantize a network as allocated and hold the bound against how often it really decides differently.",
-        "impq-opt validate PROBLEM allocation.json --network resnet20-fashion-mnist --data fashion-mnist",
-    ),
-    Command(
-        "import",
-        "import_:import_",
-        "Exchange",
-        "Turn another tool's scores into a problem.",
-        "impq-opt import scheme_00.json scheme_01.json --from autoround -o problem.toml",
-    ),
-    Command(
-        "export",
-        "export:export",
-        "Exchange",
-        "Write an allocation as another tool's configuration.",
-        "impq-opt export problem.toml allocation.json --to torchao -o torchao.json",
-    ),
-    Command(
         "rounds",
         "rounds:rounds",
-        "Train",
+        "Train and ship",
         "Alternate allocation with retraining, by one strategy or several side by side.",
         "impq-opt rounds --recipe resnet8-fashion-mnist --compare iterative,exact --seeds 3 -o runs/resnet8",
     ),
     Command(
         "pack",
         "pack:pack",
-        "Train",
+        "Train and ship",
         "Write a network's weights in their allocated bits into one safetensors file.",
         "impq-opt pack resnet20-fashion-mnist problem.toml allocation.json -o packed.safetensors",
     ),
     Command(
         "unpack",
         "pack:unpack",
-        "Train",
+        "Train and ship",
         "Restore a network's quantized weights from a packed file, bit for bit.",
         "impq-opt unpack packed.safetensors -o state.safetensors",
+    ),
+    Command(
+        "export",
+        "export:export",
+        "Train and ship",
+        "Write an allocation as another tool's configuration.",
+        "impq-opt export problem.toml allocation.json --to torchao -o torchao.json",
     ),
     Command(
         "problems",
@@ -190,27 +192,37 @@ def make_app() -> App:
         print_error=False,
         suppress_keyboard_interrupt=False,
         result_action="return_value",
-        help_epilogue=f"Example: `impq-opt solve --bound 0.01`\n\n{_STATUSES}",
+        console=help_console(),
+        help_format="plaintext",
+        help_formatter=Help(),
+        group_parameters=Group("Options"),
+        group_commands=Group("Options", sort_key=len(COMMANDS)),
+        help_epilogue=f"Example: impq-opt solve --bound 0.01\n{_STATUSES}",
     )
-    for command in COMMANDS:
+    groups = {name: Group(name, sort_key=place) for place, name in enumerate(dict.fromkeys(c.group for c in COMMANDS))}
+    for place, command in enumerate(COMMANDS):
         app.command(
             f"impq_opt.cli.{command.function}",
             name=command.name,
-            group=command.group,
+            group=groups[command.group],
+            sort_key=place,
             help=command.help,
-            help_epilogue=f"Example: `{command.example}`\n\n{_STATUSES}",
+            help_epilogue=f"Example: {command.example}\n{_STATUSES}",
         )
     return app
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status; errors end as one sentence on stderr."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    _arguments.set(tuple(words))
+    app = make_app()
     try:
-        return _call(list(sys.argv[1:] if arguments is None else arguments))
-    except (SolverError, StreamError) as error:
-        return _fail(str(error), 1)
+        return _call(app, words)
+    except CycloptsError as error:
+        return _fail(of_parsing(error, words, [command.name for command in COMMANDS]), 2)
     except ImpqError as error:
-        return _fail(str(error), 2)
+        return _fail(in_shell_words(error, app, words), 1 if isinstance(error, SolverError | StreamError) else 2)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     except MemoryError:
@@ -227,18 +239,8 @@ def invocation() -> str:
     return visible(shlex.join(["impq-opt", *_arguments.get()]))
 
 
-def _call(arguments: list[str]) -> int:
-    _arguments.set(tuple(arguments))
-    try:
-        status = make_app()(arguments)
-    except UnknownCommandError as error:
-        name = error.unused_tokens[0] if error.unused_tokens else " ".join(arguments[:1])
-        return _fail(f"there is no command {name!r} ({nearest(name, [c.name for c in COMMANDS])})", 2)
-    except UnusedCliTokensError as error:
-        more = " ".join(error.unused_tokens or [])
-        return _fail(f"the command takes no further argument, got {more!r} (impq-opt {arguments[0]} --help)", 2)
-    except CycloptsError as error:
-        return _fail(" ".join(str(error).split()), 2)
+def _call(app: App, arguments: list[str]) -> int:
+    status = app(arguments)
     sys.stdout.flush()
     return int(status or 0)
 

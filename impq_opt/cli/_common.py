@@ -2,66 +2,70 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import json
-import math
 import os
 import re
 import sys
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from fractions import Fraction
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 from cyclopts import Parameter
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from impq_opt import problems
-from impq_opt.cli._streams import say, silenced
-from impq_opt.costs import format_quantity, parse_quantity
+from impq_opt.cli._choices import PROBLEMS
+from impq_opt.cli._streams import say
+from impq_opt.costs import format_quantity, is_bare, parse_quantity
 from impq_opt.documents.numbers import read_float, read_whole
-from impq_opt.errors import FileError, OptionError, nearest
-from impq_opt.exactness.sums import nearest_float
+from impq_opt.errors import FileError, InputError, OptionError, nearest
 from impq_opt.files import load_problem
 from impq_opt.problem.problem import Problem
 from impq_opt.registry import option_fields
 from impq_opt.solvers import solver_class
-from impq_opt.text import json_lines, shortened, visible
+from impq_opt.text import visible
 
 __all__ = [
+    "WHOLE",
     "JsonFlag",
     "Output",
     "ProblemName",
-    "console",
-    "cost_text",
+    "bare_units",
+    "check_ending",
     "find_problem",
-    "grid",
-    "number",
     "parse_assignments",
     "parse_bits",
     "parse_bytes",
     "parse_fields",
     "parse_options",
+    "parse_sizes",
     "parse_tie",
-    "print_json",
-    "progress",
+    "refuse",
     "say",
-    "spinner",
-    "styled",
+    "type_text",
     "write_output",
 ]
 
-ProblemName = Annotated[str, Parameter(help="A name in the gallery (see `impq-opt problems`) or a problem file.")]
+ProblemName = Annotated[
+    str, PROBLEMS, Parameter(help="A name in the gallery (see `impq-opt problems`) or a problem file.")
+]
 JsonFlag = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON document.")]
 Output = Annotated[Path | None, Parameter(name=["--output", "-o"], help="Write the result to this file.")]
 
 
 # -- arguments ---------------------------------------------------------------------------------------------------
+
+
+def _whole(_: Any, tokens: Sequence[Any]) -> int:
+    try:
+        return read_whole(tokens[0].value, "")
+    except InputError:
+        raise ValueError from None
+
+
+# An option that is a whole number: 1.5 is none, and is not rounded to one.
+WHOLE = Parameter(converter=_whole)
 
 
 def find_problem(name: str) -> Problem:
@@ -78,22 +82,22 @@ def find_problem(name: str) -> Problem:
     )
 
 
-def parse_bits(text: str) -> list[float]:
+def parse_bits(text: str, where: str = "--bits") -> list[float]:
     """Read ``"1:8"``, ``"2,4,8"`` or ``"1:4,8"``; a range includes both ends."""
     widths: list[float] = []
     for part in text.split(","):
         low, colon, high = part.partition(":")
         try:
             if colon:
-                ends = read_whole(low, "--bits"), read_whole(high, "--bits")
+                ends = read_whole(low, where), read_whole(high, where)
                 if not 0 <= ends[0] <= ends[1] <= 64:
                     raise ValueError
                 widths += [float(b) for b in range(ends[0], ends[1] + 1)]
             else:
-                widths.append(read_float(part, "--bits"))
+                widths.append(read_float(part, where))
         except ValueError:  # of which an InputError is one
             raise OptionError(
-                "must be a range or a list of precisions", where="--bits", value=text, hint="for example 1:8 or 2,4,8"
+                "must be a range or a list of precisions", where=where, value=text, hint="for example 1:8 or 2,4,8"
             ) from None
     return widths
 
@@ -130,11 +134,39 @@ def parse_tie(text: str) -> list[str]:
 
 def parse_bytes(text: str) -> int:
     """Read ``"2GiB"``, or a plain number of bytes, as bytes."""
-    plain = re.fullmatch(r"[0-9]+", text.strip())
-    amount = parse_quantity(text, "" if plain else "bit", "--memory-limit") / (1 if plain else 8)
+    bare = is_bare(text)
+    amount = parse_quantity(text, "" if bare else "bit", "--memory-limit") / (1 if bare else 8)
     if amount < 1:
         raise OptionError("must be positive", where="--memory-limit", value=text)
     return int(amount)
+
+
+def bare_units(budgets: Iterable[tuple[str, str, str]], memory_limit: str | None = None) -> list[str]:
+    """Return sentences that say in which unit bare numbers were taken: of bits and bytes, people mean either.
+
+    ``budgets`` are options, their texts, and the units that they have.
+    """
+    notes = [
+        f"{option}{text} is taken as bits: {format_quantity(parse_quantity(text, unit), unit)}; "
+        f"{text.strip()}B would be bytes"
+        for option, text, unit in budgets
+        if unit == "bit" and is_bare(text)
+    ]
+    if memory_limit is not None and is_bare(memory_limit):
+        size = format_quantity(8 * parse_bytes(memory_limit), "bit")
+        notes.append(f"--memory-limit {memory_limit} is taken as bytes: {size}")
+    return notes
+
+
+def parse_sizes(text: str, where: str) -> list[str]:
+    """Read sizes with commas between them; a bare number is the mean bits of the weights."""
+    sizes = []
+    for part in text.split(","):
+        size = f"{part.strip()}bpw" if is_bare(part) else part.strip()
+        if parse_quantity(size, "bit", where, weights=1) <= 0:
+            raise OptionError("must be positive", where=where, value=text)
+        sizes.append(size)
+    return sizes
 
 
 def parse_options(solver: str, texts: Iterable[str]) -> dict[str, Any]:
@@ -155,12 +187,19 @@ def parse_fields(kind: Any, what: str, texts: Iterable[str]) -> dict[str, Any]:
         try:
             options[field] = msgspec.convert(_literal(text), types[field], strict=False)
         except (msgspec.ValidationError, TypeError):
-            raise OptionError(
-                f"must be of type {getattr(types[field], '__name__', types[field])}",
-                where=f"--option {name}",
-                value=text,
-            ) from None
+            raise OptionError(f"must be {type_text(types[field])}", where=f"--option {name}", value=text) from None
     return options
+
+
+def type_text(kind: Any) -> str:
+    """Return in words what a value of a type is."""
+    inside = [part for part in typing.get_args(kind) if part is not type(None)]
+    if typing.get_origin(kind) is typing.Literal:
+        return "one of " + ", ".join(map(str, inside))
+    if inside and typing.get_origin(kind) not in (list, tuple, dict):
+        return " or ".join(dict.fromkeys(map(type_text, inside)))
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", Path: "a file"}
+    return words.get(typing.get_origin(kind) or kind, "a list" if inside else "a value of another kind")
 
 
 def _literal(text: str) -> Any:
@@ -172,108 +211,27 @@ def _literal(text: str) -> Any:
 
 # -- writing -----------------------------------------------------------------------------------------------------
 
-
-# What stands in a column of numbers may have come from a file too: a unit, a label, the heading.
-_WIDEST_NUMBER = 24
-_LONGEST_UNIT = 16
-
-
-class _Console(Console):
-    """A console to which a string is data: one line, in which nothing is markup, an emoji or a control sequence.
-
-    What is ours and has styles is given as :class:`rich.text.Text`; :func:`styled` makes it from data.
-    """
-
-    def render_str(self, text: str, **options: Any) -> Text:
-        options |= {"markup": False, "emoji": False, "highlight": False}
-        return super().render_str(self.shown(text), **options)
-
-    def shown(self, text: str) -> str:
-        """Return ``text`` in characters that the stream has, so that widths are right."""
-        return visible(text).encode(self.encoding, "backslashreplace").decode(self.encoding)
+# Endings that say a type: a file that is written under another's is opened as what it is not.
+_TYPES = {
+    ".csv", ".gz", ".gguf", ".html", ".jpg", ".json", ".jsonl", ".md", ".npy", ".npz", ".onnx", ".parquet", ".pdf",
+    ".pkl", ".png", ".pt", ".pth", ".py", ".safetensors", ".svg", ".toml", ".txt", ".xlsx", ".xml", ".yaml", ".yml",
+    ".zip",
+}  # fmt: skip
 
 
-def console(*, stderr: bool = False) -> _Console:
-    """Return a console; piped output is not cut to a terminal's width."""
-    stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() or os.environ.get("COLUMNS") else 1000
-    return _Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=width, soft_wrap=False)
+def check_ending(path: Path | None, *endings: str, where: str = "--output") -> None:
+    """Raise OptionError where the name of a file says a type that is none of ``endings``; before the work."""
+    ending = "" if path is None else path.suffix.lower()
+    if ending in _TYPES - set(endings):
+        hint = f"name it {Path(str(path)).stem}{endings[0]}"
+        raise OptionError(f"writes {' or '.join(endings)}", where=where, value=str(path), hint=hint)
 
 
-def styled(*parts: str | tuple[str, str]) -> Text:
-    """Return texts, or texts with their styles, as one line for a console."""
-    return Text.assemble(*((visible(p), "") if isinstance(p, str) else (visible(p[0]), p[1]) for p in parts))
-
-
-def print_json(document: Mapping[str, Any] | list[Any]) -> None:
-    """Print one JSON document."""
-    try:
-        text = msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
-    except UnicodeEncodeError:  # half of a surrogate pair: the name of a file that is not UTF-8
-        text = json.dumps(document, indent=2)
-    sys.stdout.write(json_lines(text) + "\n")
-
-
-def grid(*columns: str, title: str | None = None) -> Table:
-    """Return a plain table; a column whose heading begins with ``>`` is set flush right."""
-    table = Table(
-        box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", title=title, title_justify="left"
-    )
-    for column in columns:
-        right = column.startswith(">")
-        heading = shortened(visible(column.removeprefix(">")), _WIDEST_NUMBER)
-        if right:
-            table.add_column(heading, justify="right", no_wrap=True, overflow="ellipsis", max_width=_WIDEST_NUMBER)
-        else:
-            table.add_column(heading, overflow="fold")
-    return table
-
-
-def number(value: Fraction | float | None, digits: int = 4) -> str:
-    """Return a number for people; a dash where there is none."""
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return "-"
-    return f"{nearest_float(value):.{digits}g}"
-
-
-def cost_text(value: Fraction | float | None, unit: str) -> str:
-    """Return a cost with its unit for people; a dash where there is none."""
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return "-"
-    return format_quantity(value, shortened(visible(unit), _LONGEST_UNIT))
-
-
-@contextlib.contextmanager
-def progress(what: str) -> Iterator[None]:
-    """Run long work: show on a terminal that something is going on, and keep stdout for data.
-
-    Native solvers print as they like (HiGHS a line of its own debugging); it would end up between our data.
-    """
-    with _native_silence(), spinner(what):
-        yield
-
-
-@contextlib.contextmanager
-def spinner(what: str) -> Iterator[Callable[[str], None] | None]:
-    """Show on a terminal that something is going on; the yielded function tells of the next step, None elsewhere."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    with console(stderr=True).status(styled(what)) as status:
-        yield lambda line: status.update(styled(line))
-
-
-@contextlib.contextmanager
-def _native_silence() -> Iterator[None]:
-    """Send what is written to file descriptor 1 past Python to nowhere."""
-    with contextlib.suppress(ValueError, AttributeError):  # stdout is closed
-        sys.stdout.flush()
-    with silenced(1):
-        try:
-            yield
-        finally:
-            with contextlib.suppress(OSError, AttributeError, TypeError):
-                ctypes.CDLL(None).fflush(None)  # the C library has a buffer of its own
+def refuse(option: str, value: object, why: str) -> None:
+    """Raise OptionError for an option that was given and would be ignored."""
+    if value is not None and value is not False and value != []:
+        shown = ... if value is True else ", ".join(map(str, value if isinstance(value, list) else [value]))
+        raise OptionError(why, where=option, value=shown)
 
 
 def write_output(path: Path, write: typing.Callable[[Path], None]) -> None:

@@ -7,14 +7,18 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from impq_opt.cli._common import console, grid, number, print_json, progress, say
+from impq_opt.cli._choices import METRICS
+from impq_opt.cli._common import say
 from impq_opt.cli._network import DataOptions, NetworkOptions, need_torch
+from impq_opt.cli._progress import native_silence, shown
+from impq_opt.cli._screen import console, grid, number, print_json
 from impq_opt.errors import OptionError
 
 __all__ = ["MetricName", "compare_metrics"]
 
 MetricName = Annotated[
     str | None,
+    METRICS,
     Parameter(help="Compare metrics instead of strategies: all, or names with commas. Needs --network and --data."),
 ]
 
@@ -34,13 +38,13 @@ def compare_metrics(
     for name in names:
         load_metric(name)
     try:
-        budgets = [float(text) for text in average_bits.split(",")]
+        budgets = [float(text.strip().removesuffix("bpw")) for text in average_bits.split(",")]
     except ValueError:
         raise OptionError("must be numbers", where="--average-bits", value=average_bits) from None
     if not all(1 <= budget <= 8 for budget in budgets):
         raise OptionError("must be from 1 to 8", where="--average-bits", value=average_bits)
     source, model = DataOptions(data), NetworkOptions()
-    with progress(f"measuring by {len(names)} metrics"):
+    with native_silence(), shown("comparing metrics") as progress:
         rows = contest(
             model.load(network),
             source.load("train"),
@@ -50,6 +54,7 @@ def compare_metrics(
             samples=samples,
             seed=seed,
             tell=say,
+            progress=progress,
         )
     if json:
         print_json({"network": network, "data": data, "rows": [asdict(row) for row in rows]})
@@ -65,7 +70,6 @@ def compare_metrics(
     reached = rows[0].reality.float_accuracy if rows else None
     out.print(
         f"{rows[0].reality.samples if rows else 0} held-out samples, activations at 8 bits, no retraining"
-        + ("" if reached is None else f"; float accuracy {reached:.2%}"),
-        soft_wrap=True,
+        + ("" if reached is None else f"; float accuracy {reached:.2%}")
     )
     return 0

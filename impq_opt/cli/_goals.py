@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from impq_opt.cli._common import find_problem, parse_assignments, parse_bits, parse_tie
-from impq_opt.costs import cost_named, format_quantity
+from impq_opt.cli._choices import COSTS
+from impq_opt.cli._common import bare_units, find_problem, parse_assignments, parse_bits, parse_tie, say
+from impq_opt.cli._screen import counted
+from impq_opt.costs import cost_named, format_quantity, is_bare
 from impq_opt.errors import OptionError
 from impq_opt.exactness.sums import nearest_float
 from impq_opt.files.revision import Revision
 from impq_opt.problem.allocation import Allocation
+from impq_opt.problem.limits import read_limit
 from impq_opt.problem.problem import Problem
 from impq_opt.problem.stays import Whole
 from impq_opt.proof.infeasible import quantity_text
@@ -60,13 +63,14 @@ class Goals:
         list[str],
         Many,
         Parameter(
-            help="Largest cost, such as 100KiB: asks for the least damage under it. NAME=VALUE, such as storage=2MiB, "
-            "is a further budget beside a bound. May be repeated."
+            help="Largest cost, such as 100KiB or 4.5bpw (mean bits of the weights): asks for the least damage under "
+            "it. NAME=VALUE, such as storage=2MiB, is a further budget beside a bound. May be repeated."
         ),
     ] = field(default_factory=list)
     minimize: Annotated[
         list[str],
         Many,
+        COSTS,
         Parameter(help="Cost to minimize, such as storage. NAME=WEIGHT, repeated, is a weighted sum of several."),
     ] = field(default_factory=list)
     pin: Annotated[
@@ -84,7 +88,13 @@ class Goals:
     tie: Annotated[list[str], Many, Parameter(help="A,B gives the groups equal bits. May be repeated.")] = field(
         default_factory=list
     )
-    bits: Annotated[str | None, Parameter(help="Keep only these candidates: 1:8, or 2,4,8.")] = None
+    bits: Annotated[
+        str | None,
+        Parameter(
+            help="One number, such as 4.5: the most bits of the weights on average, as a budget of 4.5bpw. A range or "
+            "a list, 1:8 or 2,4,8: keep only these candidates."
+        ),
+    ] = None
     free_unmeasured: Annotated[
         bool,
         Parameter(
@@ -99,18 +109,13 @@ class Goals:
     def load(self, name: str) -> tuple[Problem, Problem, Revision]:
         """Return the problem of the file, the problem as revised by these goals, and the revision."""
         base = find_problem(name)
-        plain = [text for text in self.budget if "=" not in text]
-        if len(plain) > 1:
-            raise OptionError(
-                "more than one plain budget", where="--budget", value=plain, hint="name them: storage=2MiB"
-            )
-        budgets = parse_assignments([text for text in self.budget if "=" in text], "--budget")
-        for cost in budgets:
-            cost_named(cost, base.costs)
+        if self._mean():
+            read_limit(base, "storage", self._mean(), "--bits")
+        budgets = self._named(base)
         revision = Revision(
             pins=activation_pins(self.activation_bits, self.pin, weights_only=self.weights_only),
             ties=[parse_tie(text) for text in self.tie],
-            bits=None if self.bits is None else parse_bits(self.bits),
+            bits=None if self.bits is None or self._mean() else parse_bits(self.bits),
             budgets=budgets,
             confidence=self.confidence,
             free_unmeasured=self.free_unmeasured,
@@ -118,10 +123,61 @@ class Goals:
         )
         return base, revision.apply(base) if revision else base, revision
 
+    def _named(self, base: Problem) -> dict[str, str]:
+        """Return the budgets beside a bound by their costs, each looked at where its option is known."""
+        budgets = parse_assignments([text for text in self.budget if "=" in text], "--budget")
+        for cost, text in budgets.items():
+            cost_named(cost, base.costs, where="--budget")
+            read_limit(base, cost, text, f"--budget {cost}")
+        if self.bound is not None and self._mean():
+            if "storage" in budgets:
+                raise OptionError("is a budget of storage, as is --budget", where="--bits", value=self.bits)
+            budgets["storage"] = self._mean()
+        return budgets
+
+    def _mean(self) -> str:
+        """Return the size that --bits asks for, where it is one number."""
+        return f"{self.bits.strip()}bpw" if is_bare(self.bits) and self.bits is not None else ""
+
+    def _plain(self) -> list[str]:
+        plain = [text for text in self.budget if "=" not in text]
+        if len(plain) > 1:
+            raise OptionError(
+                "more than one plain budget",
+                where="--budget",
+                value=" and ".join(plain),
+                hint="name them: --budget storage=2MiB",
+            )
+        return plain
+
     def questions(self) -> dict[str, Any]:
         """Return the keywords of :func:`impq_opt.solve` that stand for bound, budget and cost."""
-        plain = [text for text in self.budget if "=" not in text]
+        plain = self._plain()
+        if plain and self._mean():
+            raise OptionError("give one size", where="--budget, --bits", value=f"{plain[0]} and {self.bits}")
+        if plain and self.bound is not None:
+            raise OptionError(
+                "give a bound (least cost) or a budget (least damage), not both",
+                where="--bound, --budget",
+                hint=f"a budget beside a bound has a name: --budget storage={plain[0]}",
+            )
+        if self._mean() and self.bound is None:
+            plain = [self._mean()]
         return {"bound": self.bound, "budget": plain[0] if plain else None, "minimize": self._minimize()}
+
+    def say_units(self, base: Problem, memory_limit: str | None = None) -> None:
+        """Say in which unit bare numbers were taken; when all is done, so that what is refused is one sentence."""
+        named = parse_assignments([text for text in self.budget if "=" in text], "--budget")
+        budgets = [(f"--budget {cost}=", text, cost_named(cost, base.costs).unit) for cost, text in named.items()]
+        budgets += [("--budget ", text, _unit(base, self._minimize())) for text in self._plain()]
+        for note in bare_units(budgets, memory_limit):
+            say(note)
+
+    def given(self) -> list[str]:
+        """Return the names of the options that were given."""
+        default = Goals()
+        names = [part.name for part in fields(self) if getattr(self, part.name) != getattr(default, part.name)]
+        return [f"--{name.replace('_', '-')}" for name in names]
 
     def _minimize(self) -> str | dict[str, float] | None:
         if not self.minimize:
@@ -133,6 +189,12 @@ class Goals:
             return {name: float(weight) for name, weight in weights.items()}
         except ValueError:
             raise OptionError("a weight must be a number", where="--minimize", value=weights) from None
+
+
+def _unit(problem: Problem, minimize: str | dict[str, float] | None) -> str:
+    names = [minimize] if isinstance(minimize, str) else list(minimize or problem.objective)
+    units = {cost_named(name, problem.costs, where="--minimize").unit for name in names}
+    return units.pop() if len(units) == 1 else ""
 
 
 def question_text(allocation: Allocation) -> str:
@@ -192,7 +254,7 @@ def whole_text(whole: Whole) -> str:
 def unknown_text(allocation: Allocation) -> str:
     """Return of how many groups the damage lacks, in words; empty where it lacks none."""
     count = len(allocation.unknown)
-    return f"without {count:,} {'group' if count == 1 else 'groups'} of no known damage" if count else ""
+    return f"without {counted(count, 'group')} of no known damage" if count else ""
 
 
 def limit_text(problem: Problem, name: str, limit: Any) -> str:

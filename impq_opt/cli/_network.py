@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from impq_opt.cli._choices import DATA, choices
+from impq_opt.cli._common import WHOLE, refuse
 from impq_opt.cli._streams import say
-from impq_opt.errors import MissingPackageError, OptionError, first_line
+from impq_opt.errors import MissingPackageError, OptionError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -49,19 +51,19 @@ class NetworkOptions:
             "Hugging Face's; or 'pretrained' (torchvision)."
         ),
     ] = None
-    classes: Annotated[int | None, Parameter(help="Classes, where the weights do not tell.")] = None
-    channels: Annotated[int | None, Parameter(help="Input channels, where the weights do not tell.")] = None
+    classes: Annotated[int | None, WHOLE, Parameter(help="Classes, where the weights do not tell.")] = None
+    channels: Annotated[int | None, WHOLE, Parameter(help="Input channels, where the weights do not tell.")] = None
     device: Annotated[str, Parameter(help="Where torch computes: cpu, cuda, cuda:1.")] = "cpu"
-    threads: Annotated[int | None, Parameter(help="Threads of torch; with 1, repeated runs are equal to the bit.")] = (
-        None
-    )
+    threads: Annotated[
+        int | None, WHOLE, Parameter(help="Threads of torch; with 1, repeated runs are equal to the bit.")
+    ] = None
 
     def load(self, name: str) -> nn.Module:
         """Return the network called ``name``, on its device."""
         need_torch("a network")
         import torch
 
-        from impq_opt.networks import load_network
+        from impq_opt.networks import FACTORIES, SHIPPED, load_network
 
         if self.threads is not None:
             if self.threads < 1:
@@ -69,9 +71,13 @@ class NetworkOptions:
             torch.set_num_threads(self.threads)
         try:
             torch.empty(0, device=self.device)
-        except (RuntimeError, AssertionError) as error:
-            first = first_line(error)
-            raise OptionError("cannot be used here", where="--device", value=self.device, hint=first) from None
+        except (RuntimeError, AssertionError):
+            usable = "cpu, or cuda" if torch.cuda.is_available() else "cpu: torch finds no other device here"
+            raise OptionError("cannot be used here", where="--device", value=self.device, hint=usable) from None
+        if name in SHIPPED or ":" in name:
+            refuse("--classes", self.classes, f"is known of {name}")
+        if name not in FACTORIES:
+            refuse("--channels", self.channels, f"is known of {name}")
         network = load_network(name, weights=self.weights, classes=self.classes, channels=self.channels)
         if self.weights is None and ":" in name:
             say(f"no --weights: {name} runs with those that its own code gives it")
@@ -83,14 +89,25 @@ class NetworkOptions:
 class DataOptions:
     """Which samples."""
 
-    data: Annotated[str, Parameter(help=DATA_HELP)]
-    split: Annotated[str | None, Parameter(help="train, validation or test; all, of data that are one set.")] = None
+    data: Annotated[str, DATA, Parameter(help=DATA_HELP)]
+    split: Annotated[
+        str | None,
+        choices("train", "validation", "test", "all"),
+        Parameter(help="train, validation or test; all, of data that are one set."),
+    ] = None
     root: Annotated[Path | None, Parameter(help="Where torchvision keeps data sets.")] = None
-    size: Annotated[int, Parameter(help="Side in pixels of the pictures of a folder.")] = 224
+    size: Annotated[
+        int | None, WHOLE, Parameter(help="Side in pixels of the pictures of a folder; 224 unless given.")
+    ] = None
 
     def load(self, split: str) -> Dataset:
         """Return the data; ``split`` where none is named."""
         need_torch("data")
         from impq_opt.data import load_data
 
-        return load_data(self.data, self.split or split, root=self.root, size=self.size)
+        if not Path(self.data).expanduser().is_dir():
+            refuse("--size", self.size, "goes with a folder of pictures")
+        if self.data not in ("cifar10", "fashion-mnist"):
+            refuse("--root", self.root, "goes with data sets of torchvision")
+        size = 224 if self.size is None else self.size
+        return load_data(self.data, self.split or split, root=self.root, size=size)

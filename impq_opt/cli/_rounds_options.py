@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from impq_opt.cli._common import parse_assignments, spinner
+from impq_opt.cli._choices import DATA, GROUPS, POLICIES, RECIPES
+from impq_opt.cli._common import WHOLE, parse_assignments, refuse
 from impq_opt.cli._goals import Many
 from impq_opt.cli._network import DATA_HELP
+from impq_opt.cli._progress import watched
 from impq_opt.errors import OptionError
 
 if TYPE_CHECKING:
@@ -36,14 +38,18 @@ def _at_least_one(where: str, value: int | None) -> None:
 class ExperimentOptions:
     """Which network is trained on what."""
 
-    recipe: Annotated[str | None, Parameter(help="A shipped recipe, or a TOML file; options override it.")] = None
-    data: Annotated[str | None, Parameter(help=DATA_HELP)] = None
+    recipe: Annotated[str | None, RECIPES, Parameter(help="A shipped recipe, or a TOML file; options override it.")] = (
+        None
+    )
+    data: Annotated[str | None, DATA, Parameter(help=DATA_HELP)] = None
     root: Annotated[Path | None, Parameter(help="Where torchvision keeps data sets.")] = None
     weights: Annotated[str | None, Parameter(help="Of the trained float network: safetensors or a state dict.")] = None
     pretrain: Annotated[
-        int | None, Parameter(help="Where no weights are given: epochs of training in float, kept in the folder.")
+        int | None,
+        WHOLE,
+        Parameter(help="Where no weights are given: epochs of training in float, kept in the folder."),
     ] = None
-    train_samples: Annotated[int | None, Parameter(help="Train on so many samples only.")] = None
+    train_samples: Annotated[int | None, WHOLE, Parameter(help="Train on so many samples only.")] = None
 
     def plan(self, network: str | None) -> Recipe:
         """Return the recipe, or one of the network and the data."""
@@ -57,6 +63,8 @@ class ExperimentOptions:
             raise OptionError("needs a network and --data, or a --recipe", where="rounds", hint=known)
         else:
             plan = Recipe(title=f"{network} on {self.data}", network=network, data=self.data, hyper={}, strategies={})
+        if self.weights is not None:
+            refuse("--pretrain", self.pretrain, "goes without --weights: these are of a trained network")
         changes: dict[str, Any] = {"network": network, "data": self.data, "train_samples": self.train_samples}
         if self.pretrain is not None:
             changes["pretraining"] = Pretraining(epochs=self.pretrain, augment="none")
@@ -72,9 +80,9 @@ class SettingsOptions:
         str | None, Parameter(help="Effective weight bits by round: geometric:3.5:2, linear:..., fixed:2.")
     ] = None
     bound_schedule: Annotated[str | None, Parameter(help="Bound on the damage by round: geometric:0.01:10.")] = None
-    groups: Annotated[str | None, Parameter(help="Weights per layer, kernel or slice.")] = None
-    count: Annotated[int | None, Parameter(name="--rounds", help="How many rounds.")] = None
-    epochs_per_round: Annotated[int | None, Parameter(help="Epochs of fine-tuning in each.")] = None
+    groups: Annotated[str | None, GROUPS, Parameter(help="Weights per layer, kernel or slice.")] = None
+    count: Annotated[int | None, WHOLE, Parameter(name="--rounds", help="How many rounds.")] = None
+    epochs_per_round: Annotated[int | None, WHOLE, Parameter(help="Epochs of fine-tuning in each.")] = None
     set_: Annotated[
         list[str] | None, Many, Parameter(name="--set", help="KEY=VALUE, any other hyper-parameter, such as rate=0.02.")
     ] = None
@@ -111,14 +119,20 @@ class ChoosingOptions:
     """Which strategies run, and how often."""
 
     strategy: Annotated[
-        str | None, Parameter(help="slides (or iterative), authors-code, or a strategy of `impq-opt solvers`.")
+        str | None,
+        POLICIES,
+        Parameter(help="slides (or iterative), authors-code, or a strategy of `impq-opt solvers`."),
     ] = None
-    compare: Annotated[str | None, Parameter(help="Several, with commas: iterative,authors-code,exact,uniform.")] = None
-    seeds: Annotated[int, Parameter(help="With --compare: how many seeds.")] = 1
+    compare: Annotated[
+        str | None, POLICIES, Parameter(help="Several, with commas: iterative,authors-code,exact,uniform.")
+    ] = None
+    seeds: Annotated[int | None, WHOLE, Parameter(help="With --compare: how many seeds; 1 unless given.")] = None
 
     def names(self, plan: Recipe) -> tuple[str, ...]:
         """Return the strategies that are asked for, or all of the recipe."""
         _at_least_one("--seeds", self.seeds)
+        if self.compare is None and (self.strategy is not None or len(plan.strategies) < 2):
+            refuse("--seeds", self.seeds, "goes with --compare")
         if self.strategy is not None and self.compare is not None:
             raise OptionError("give a strategy or a comparison", where="--strategy, --compare")
         if self.strategy is not None:
@@ -137,7 +151,7 @@ class RunningOptions:
     """How long, and where."""
 
     minutes: Annotated[float | None, Parameter(help="Stop after so long; the same command goes on.")] = None
-    threads: Annotated[int | None, Parameter(help="Threads of torch; with 1, runs are equal to the bit.")] = None
+    threads: Annotated[int | None, WHOLE, Parameter(help="Threads of torch; with 1, runs are equal to the bit.")] = None
     device: Annotated[str, Parameter(help="Where torch computes: cpu, cuda.")] = "cpu"
 
     @contextmanager
@@ -154,8 +168,8 @@ class RunningOptions:
             if os.environ.get("RANK", "0") != "0":
                 yield Report(deadline=deadline)
                 return
-            with spinner("rounds") as tell:
-                yield Report(deadline=deadline) if tell is None else Report(show=tell, deadline=deadline)
+            with watched("rounds") as tell:
+                yield Report(show=tell, deadline=deadline)
 
     def check(self) -> None:
         """Raise OptionError for what cannot be."""

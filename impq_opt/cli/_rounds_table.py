@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from impq_opt.cli._common import console, grid
+from impq_opt.cli._screen import console, grid
 from impq_opt.costs import format_quantity
 
 if TYPE_CHECKING:

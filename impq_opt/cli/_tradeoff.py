@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
-from impq_opt.cli._common import console, cost_text, grid, print_json, write_output
+from impq_opt.cli._common import write_output
+from impq_opt.cli._progress import native_silence, shown
+from impq_opt.cli._screen import console, cost_heading, cost_text, grid, print_json
 from impq_opt.costs import cost_named
 from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import OptionError
@@ -38,26 +39,24 @@ def two_costs(
     first = minimize or next(iter(problem.objective))
     names = (first, against)
     units = tuple(cost_named(name, problem.costs).unit for name in names)
-    if output is not None and output.suffix != ".csv":
-        raise OptionError("writes CSV", where="--output", value=str(output), hint="name it points.csv")
-    curve = tradeoff(problem, against, minimize=minimize, bounds=bounds, points=points, progress=_progress)
+    with native_silence(), shown("solving") as tell:
+        curve = tradeoff(
+            problem, against, minimize=minimize, bounds=bounds, points=points,
+            progress=lambda done, total: tell("points", done, total),
+        )  # fmt: skip
     if output is not None:
         write_output(output, lambda path: atomic_write(path, _csv(names, curve).encode()))
     if json:
         print_json([_record(names, point) for point in curve])
     else:
-        table = grid(">bound", f">{first}", f">{against}", "status")
+        heads = [f">{cost_heading(name, unit)}" for name, unit in zip(names, units, strict=True)]
+        table = grid(">bound", *heads, "status")
         for point in curve:
             bound = "-" if point.bound is None else f"{nearest_float(point.bound):g}"
             values = (cost_text(value, unit) for value, unit in zip((point.first, point.second), units, strict=True))
             table.add_row(bound, *values, point.allocation.status.value)
         console().print(table)
     return 0 if curve and all(point.allocation.status is Status.OPTIMAL for point in curve) else 1
-
-
-def _progress(done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        print(f"\r{done} of {total} solved", end="\n" if done == total else "", file=sys.stderr, flush=True)
 
 
 def _record(names: tuple[str, str], point: TradeoffPoint) -> dict[str, Any]:

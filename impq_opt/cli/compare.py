@@ -10,20 +10,10 @@ from typing import Annotated, Any
 
 import numpy as np
 from cyclopts import Parameter
-from rich.table import Table
 
 from impq_opt import problems
-from impq_opt.cli._common import (
-    JsonFlag,
-    ProblemName,
-    console,
-    cost_text,
-    grid,
-    parse_bytes,
-    print_json,
-    progress,
-)
-from impq_opt.cli._common import number as number_text
+from impq_opt.cli._choices import DATA, NETWORKS, SOLVERS
+from impq_opt.cli._common import WHOLE, JsonFlag, ProblemName, parse_bytes, refuse
 from impq_opt.cli._contest import MetricName, compare_metrics
 from impq_opt.cli._goals import (
     Goals,
@@ -36,6 +26,9 @@ from impq_opt.cli._goals import (
     whole_text,
 )
 from impq_opt.cli._process import solve_apart
+from impq_opt.cli._progress import progress
+from impq_opt.cli._screen import Grid, console, cost_heading, cost_text, counted, grid, print_json
+from impq_opt.cli._screen import number as number_text
 from impq_opt.errors import ImpqError, OptionError
 from impq_opt.exactness.sums import nearest_float, reported_as_low
 from impq_opt.problem.allocation import Allocation, Status
@@ -65,15 +58,23 @@ def compare(
     /,
     *,
     goals: Goals = Goals(),  # noqa: B008 - frozen
-    solver: Annotated[list[str] | None, Many, Parameter(help="Only these strategies; may be repeated.")] = None,
-    time_limit: Annotated[float, Parameter(help="Seconds for each strategy.")] = 60.0,
+    solver: Annotated[
+        list[str] | None, Many, SOLVERS, Parameter(help="Only these strategies; may be repeated.")
+    ] = None,
+    time_limit: Annotated[float | None, Parameter(help="Seconds for each strategy; 60 unless given.")] = None,
     memory_limit: Annotated[str | None, Parameter(help="Most memory of each strategy, such as 2GiB.")] = None,
-    seed: Annotated[int, Parameter(help="For strategies that draw random numbers.")] = 0,
+    seed: Annotated[int, WHOLE, Parameter(help="For strategies that draw random numbers.")] = 0,
     metric: MetricName = None,
-    network: Annotated[str | None, Parameter(help="With --metric: the network, as for `impq-opt measure`.")] = None,
-    data: Annotated[str | None, Parameter(help="With --metric: the data, as for `impq-opt measure`.")] = None,
-    average_bits: Annotated[str, Parameter(help="With --metric: bits per weight of the common budgets.")] = "2,3,4",
-    samples: Annotated[int, Parameter(help="With --metric: samples to measure on.")] = 1024,
+    network: Annotated[
+        str | None, NETWORKS, Parameter(help="With --metric: the network, as for `impq-opt measure`.")
+    ] = None,
+    data: Annotated[str | None, DATA, Parameter(help="With --metric: the data, as for `impq-opt measure`.")] = None,
+    average_bits: Annotated[
+        str | None, Parameter(help="With --metric: mean bits of the weights, 2,3,4 unless given: the common budgets.")
+    ] = None,
+    samples: Annotated[
+        int | None, WHOLE, Parameter(help="With --metric: samples to measure on, 1024 unless given.")
+    ] = None,
     json: JsonFlag = False,
 ) -> int:
     """Run all strategies on one problem: cost, bits, compression, mismatch, gap to the best proved bound, time.
@@ -82,16 +83,30 @@ def compare(
     of the quantized networks.
     """
     if metric is not None:
-        return compare_metrics(metric, network, data, average_bits, samples=samples, seed=seed, json=json)
-    _, revised, _ = goals.load(problem)
+        named = None if problem == problems.DEFAULT else problem
+        given = {"PROBLEM": named, "--solver": solver, "--time-limit": time_limit, "--memory-limit": memory_limit}
+        for option, value in (given | dict.fromkeys(goals.given(), True)).items():
+            refuse(option, value, "goes with strategies on a problem, not with --metric")
+        return compare_metrics(
+            metric, network, data, average_bits or "2,3,4", samples=1024 if samples is None else samples, seed=seed,
+            json=json,
+        )  # fmt: skip
+    for option, value in {
+        "--network": network, "--data": data, "--average-bits": average_bits, "--samples": samples
+    }.items():  # fmt: skip
+        refuse(option, value, "goes with --metric")
+    questions = goals.questions()
+    base, revised, _ = goals.load(problem)
     names = tuple(solver) if solver else solver_names()
+    limit = 60.0 if time_limit is None else time_limit
     for name in names:
         solver_class(name)
     memory = None if memory_limit is None else parse_bytes(memory_limit)
     rows = []
-    for name in names:
-        with progress(f"running {name}"):
-            rows.append(_run(revised, goals, name, time_limit=time_limit, memory_limit=memory, seed=seed))
+    for place, name in enumerate(names):
+        with progress(f"running {name}, {place + 1} of {len(names)}", limit * (len(names) - place)):
+            rows.append(_run(revised, name, questions, time_limit=limit, memory_limit=memory, seed=seed))
+    goals.say_units(base, memory_limit)
     best = max((row.allocation.exact_lower_bound for row in rows if row.allocation is not None), default=-math.inf)
     if json:
         print_json({"problem": problem, "best_bound": _plain(best), "rows": [_record(row, rows, best) for row in rows]})
@@ -100,10 +115,10 @@ def compare(
     return 0 if any(row.value is not None for row in rows) else 1
 
 
-def _run(problem: Problem, goals: Goals, name: str, **limits: Any) -> _Row:
+def _run(problem: Problem, name: str, questions: dict[str, Any], **limits: Any) -> _Row:
     started = time.perf_counter()
     try:
-        allocation = solve_apart(problem, name, **goals.questions(), **limits)
+        allocation = solve_apart(problem, name, **questions, **limits)
     except OptionError:
         raise  # the question itself is wrong, for every strategy
     except ImpqError as error:
@@ -170,12 +185,12 @@ def _print(name: str, rows: list[_Row], best: Fraction | float) -> None:
     out = console()
     answers = [row.allocation for row in rows if row.allocation is not None]
     if answers:
-        out.print(f"{name}: {len(answers[0].problem)} groups, {question_text(answers[0])}", soft_wrap=True)
+        out.print(f"{name}: {counted(len(answers[0].problem), 'group')}, {question_text(answers[0])}")
         out.print()
     reference = _reference(rows)
     if reference is not None:
         assert reference.allocation is not None
-        out.print(_table(rows, best, narrow=out.width < 100))
+        out.print(_table(rows, best, cost_unit(reference.allocation)))
         against = f"diff: groups that differ from {reference.solver}"
         of = damage_name(reference.allocation.problem)
         out.print()
@@ -183,22 +198,22 @@ def _print(name: str, rows: list[_Row], best: Fraction | float) -> None:
         if reference.allocation.whole is not None:
             out.print(
                 f"cost, bits and ratio are of the groups; whole network by {reference.solver}: "
-                f"{whole_text(reference.allocation.whole)}",
-                soft_wrap=True,
+                f"{whole_text(reference.allocation.whole)}"
             )
         for line in reference.allocation.problem.notes(reference.allocation.bits):
-            out.print(line, soft_wrap=True)
+            out.print(line)
     reasons: dict[str, list[str]] = {}
     for row in rows:
         if row.reason:
             reasons.setdefault(row.reason, []).append(row.solver)
     for reason, names in reasons.items():
-        out.print(f"{'all strategies' if len(names) == len(rows) > 1 else ', '.join(names)}: {reason}", soft_wrap=True)
+        out.print(f"{'all strategies' if len(names) == len(rows) > 1 else ', '.join(names)}: {reason}")
 
 
-def _table(rows: list[_Row], best: Fraction | float, *, narrow: bool) -> Table:
-    table = grid("solver", ">cost", ">w bits", ">a bits", ">ratio", ">damage", ">gap", ">time", ">diff")
-    table.padding = (0, 1 if narrow else 3, 0, 0)
+def _table(rows: list[_Row], best: Fraction | float, unit: str) -> Grid:
+    table = grid(
+        "solver", f">{cost_heading('cost', unit)}", ">w bits", ">a bits", ">ratio", ">damage", ">gap", ">time", ">diff"
+    )
     for row in rows:
         answer = row.allocation
         if answer is None or answer.choice is None:

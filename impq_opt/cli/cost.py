@@ -7,10 +7,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 from cyclopts import Parameter
 
 from impq_opt import problems
-from impq_opt.cli._common import JsonFlag, console, cost_text, find_problem, grid, print_json
+from impq_opt.cli._choices import COSTS, PROBLEMS_AND_NETWORKS
+from impq_opt.cli._common import JsonFlag, find_problem, refuse
+from impq_opt.cli._screen import console, cost_heading, cost_text, grid, print_json
 from impq_opt.costs import cost_names
 from impq_opt.documents.numbers import read_float, read_whole
 from impq_opt.errors import ImpqError, OptionError, nearest
@@ -30,22 +33,29 @@ _WHOLE = "storage of the groups, and all else as it is stored"
 
 def cost(
     problem: Annotated[
-        str, Parameter(help="A name in the gallery, a problem file, or a network, of which only shapes are used.")
+        str,
+        PROBLEMS_AND_NETWORKS,
+        Parameter(help="A name in the gallery, a problem file, or a network, of which only shapes are used."),
     ],
     allocation: Annotated[Path | None, Parameter(help="What this allocation costs.")] = None,
     /,
     *,
     bits: Annotated[
         list[str] | None,
-        Parameter(negative="", help="WEIGHTS,ACTIVATIONS: uniform precisions, such as 8,8. May be repeated."),
+        Parameter(
+            negative="",
+            help="WEIGHTS,ACTIVATIONS: uniform precisions, such as 8,8. One number, such as 4.5 or 4.5bpw, is the mean "
+            "bits of the weights alone. May be repeated.",
+        ),
     ] = None,
     convention: Annotated[
         list[str] | None,
+        COSTS,
         Parameter(negative="", help="product, sakr, slides, or the name of a cost. All costs where left out."),
     ] = None,
     input: Annotated[  # noqa: A002 - the option's name
-        str, Parameter(help="Shape of one input of a network, C,H,W.")
-    ] = "3,32,32",
+        str | None, Parameter(help="Shape of one input of a network, C,H,W; 3,32,32 unless given.")
+    ] = None,
     json: JsonFlag = False,
 ) -> int:
     """Print what precisions cost, each cost with its unit and source.
@@ -60,9 +70,19 @@ def cost(
         if answer.choice is None:
             raise OptionError("holds no answer", where=str(allocation), value=answer.status.value)
         rows.append((allocation.name, answer.problem, answer.bits))
-    rows += [(text, declared, uniform_bits(declared, *_pair(text))) for text in bits or ([] if allocation else ["8,8"])]
+    texts = bits or ([] if allocation else ["8,8"])
+    rows += [(text, declared, uniform_bits(declared, *_pair(text))) for text in texts]
+    # Rows of weights alone: a cost that other activations change is not known there.
+    alone = {text for text in texts if "," not in text}
     names = _names(declared, convention)
-    values = [[_value(of, at, name, strict=convention is not None) for _, of, at in rows] for name in names]
+    strict = convention is not None
+    values = [
+        [
+            None if title in alone and _by_activations(of, at, name) else _value(of, at, name, strict=strict)
+            for title, of, at in rows
+        ]
+        for name in names
+    ]
     wholes = [] if convention is not None or declared.stays is None else [of.whole(at) for _, of, at in rows]
     if json:
         records = [_record(declared, name, rows, line) for name, line in zip(names, values, strict=True)]
@@ -71,14 +91,14 @@ def cost(
     table = grid("cost", *(f">{title}" for title, _, _ in rows), "source")
     for name, line in zip(names, values, strict=True):
         term = declared.cost(name)
-        table.add_row(name, *(cost_text(value, term.unit) for value in line), term.source)
+        table.add_row(cost_heading(name, term.unit), *(cost_text(value, term.unit) for value in line), term.source)
     out = console()
     if wholes:
         sizes = [None if whole is None else whole.bits for whole in wholes]
         table.add_row("whole network", *(cost_text(size, "bit") for size in sizes), _WHOLE)
     out.print(table)
     for note in declared.notes() if wholes else ():
-        out.print(note, soft_wrap=True)
+        out.print(note)
     return 0
 
 
@@ -92,19 +112,24 @@ def _whole_record(problem: Problem, rows: Any, wholes: list[Whole | None]) -> di
     return {"cost": "whole network", "unit": "bit", "source": _WHOLE, "values": values, "stays": stays}
 
 
-def _problem(name: str, shape: str) -> Problem:
+def _problem(name: str, shape: str | None) -> Problem:
     """Return the problem or, for a network, one that knows its groups and graph and no damages."""
     if name == "mobilenet-v1":
+        refuse("--input", shape, "is known of mobilenet-v1")
         return problems.load("mobilenet-v1-synthetic")
     try:
-        return find_problem(name)
+        found = find_problem(name)
+        refuse("--input", shape, "goes with a network: a problem knows its shapes")
+        return found
     except OptionError as unknown:
+        if name in problems.names():
+            raise
         if Path(name).suffix or find_spec("torch") is None:
             raise
         from impq_opt.measure.structure import structure
         from impq_opt.networks import load_network
 
-        sides = _shape(shape)
+        sides = _shape(shape or "3,32,32")
         try:
             network = load_network(name, classes=10, channels=sides[0], untrained=True)
         except OptionError:
@@ -123,14 +148,14 @@ def _shape(text: str) -> list[int]:
 
 
 def _pair(text: str) -> tuple[float, float]:
-    parts = text.split(",")
+    parts = text.removesuffix("bpw").split(",")
     try:
-        weights, activations = (read_float(part, "--bits") for part in parts)
+        weights, activations = (read_float(part, "--bits") for part in (*parts, "8")[: max(2, len(parts))])
         if weights < 0 or activations < 0:
             raise ValueError
     except ValueError:
         raise OptionError(
-            "must be the bits of weights and of activations", where="--bits", value=text, hint="for example 8,8"
+            "must be the bits of weights and of activations", where="--bits", value=text, hint="for example 8,8, or 4.5"
         ) from None
     return weights, activations
 
@@ -154,6 +179,13 @@ def _value(problem: Problem, bits: Any, name: str, *, strict: bool) -> Fraction 
         if strict:
             raise
         return None
+
+
+def _by_activations(problem: Problem, bits: Any, name: str) -> bool:
+    """Whether a cost is another where activations have one bit more."""
+    weights = problem.weights()
+    more = np.where(weights, bits, bits + 1)
+    return _value(problem, bits, name, strict=False) != _value(problem, more, name, strict=False)
 
 
 def _record(problem: Problem, name: str, rows: Any, line: list[Fraction | None]) -> dict[str, Any]:

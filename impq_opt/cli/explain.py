@@ -9,19 +9,11 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from impq_opt.cli._common import (
-    JsonFlag,
-    ProblemName,
-    console,
-    cost_text,
-    find_problem,
-    grid,
-    print_json,
-    progress,
-    styled,
-)
-from impq_opt.cli._common import number as number_text
+from impq_opt.cli._common import WHOLE, JsonFlag, ProblemName, find_problem, refuse
 from impq_opt.cli._goals import cost_unit, damage_name, question_text
+from impq_opt.cli._progress import progress
+from impq_opt.cli._screen import console, cost_text, counted, grid, print_json, styled
+from impq_opt.cli._screen import number as number_text
 from impq_opt.cli.verify import AllocationFile
 from impq_opt.errors import OptionError
 from impq_opt.exactness.sums import nearest_float
@@ -40,19 +32,28 @@ def explain(
     group: Annotated[str | None, Parameter(help="A group; without one, the groups closest to changing.")] = None,
     /,
     *,
-    count: Annotated[int, Parameter(help="How many groups to list when none is named.")] = 20,
-    solve_again: Annotated[bool, Parameter(help="Solve the changed problems, not only the prices.")] = True,
+    count: Annotated[
+        int | None, WHOLE, Parameter(help="How many groups to list when none is named; 20 unless given.")
+    ] = None,
+    solve_again: Annotated[
+        bool | None, Parameter(help="With a group: solve the changed problems (as is done unless told not to).")
+    ] = None,
     json: JsonFlag = False,
 ) -> int:
     """Say why a group has its bits, what one bit more or less costs and saves, and what would change them."""
-    if count < 1:
+    if count is not None and count < 1:
         raise OptionError("must be positive", where="--count", value=count)
+    if group is None and solve_again is not None:
+        option = "--solve-again" if solve_again else "--no-solve-again"
+        raise OptionError("goes with a group", where=option)
+    if group is not None:
+        refuse("--count", count, "goes with the list of groups: none is named then")
     answer = load_allocation(allocation, find_problem(problem))
     with progress("solving changed problems"):
         if group is None:
-            explanation: Any = overview(answer.problem, answer, count=count)
+            explanation: Any = overview(answer.problem, answer, count=count or 20)
         else:
-            explanation = explain_group(answer.problem, answer, group, solve_again=solve_again)
+            explanation = explain_group(answer.problem, answer, group, solve_again=solve_again is not False)
     if json:
         print_json(_plain(dataclasses.asdict(explanation)))
     elif isinstance(explanation, Overview):
@@ -83,7 +84,11 @@ class _Words:
         self.unit = cost_unit(answer)
         self.by_cost = answer.minimizes == "cost"
         self.cost_name = " + ".join(answer.cost_weights)
-        self.bits = "" if answer.problem.candidates.numbered or answer.problem.candidates.formats else " bits"
+        self.plain = not (answer.problem.candidates.numbered or answer.problem.candidates.formats)
+
+    def bits(self, label: str) -> str:
+        """Return a candidate in words: ``"1 bit"``, or its number or name."""
+        return f"{label} {'bit' if label == '1' else 'bits'}" if self.plain else label
 
     def cost(self, value: float) -> str:
         return cost_text(value, self.unit)
@@ -108,13 +113,12 @@ class _Words:
 
 def _print_overview(summary: Overview, answer: Allocation) -> None:
     words, out = _Words(answer), console()
-    out.print(f"{len(answer.problem)} groups, {question_text(answer)}", soft_wrap=True)
-    out.print(f"price: {words.price(summary.price)}", soft_wrap=True)
+    out.print(f"{counted(len(answer.problem), 'group')}, {question_text(answer)}")
+    out.print(f"price: {words.price(summary.price)}")
     slack = "unknown" if math.isinf(summary.slack) else words.objective(summary.slack)
     out.print(
-        f"near-ties: {summary.near_ties} of {summary.free_groups} groups have another candidate that is behind by at "
-        f"most the {slack} between the answer and its dual bound",
-        soft_wrap=True,
+        f"near-ties: {summary.near_ties} of {counted(summary.free_groups, 'group')} have another candidate that is "
+        f"behind by at most the {slack} between the answer and its dual bound"
     )
     if not summary.rows:
         return
@@ -129,12 +133,12 @@ def _print_overview(summary: Overview, answer: Allocation) -> None:
 def _print_group(explanation: Explanation, answer: Allocation) -> None:
     words, out = _Words(answer), console()
     held = f" ({explanation.held})" if explanation.held else ""
-    out.print(styled((explanation.name, "bold"), f": {explanation.label}{words.bits}{held}"), soft_wrap=True)
+    out.print(styled((explanation.name, "bold"), f": {words.bits(explanation.label)}{held}"))
     if not explanation.candidates:
         out.print("It has no choice.")
         return
-    out.print(f"price: {words.price(explanation.price)}", soft_wrap=True)
-    out.print(f"why:   {_why(explanation, words)}", soft_wrap=True)
+    out.print(f"price: {words.price(explanation.price)}")
+    out.print(f"why:   {_why(explanation, words)}")
     out.print()
     table = grid(">bits", f">{words.cost_name}", ">damage", ">behind the best", "")
     for candidate in explanation.candidates:
@@ -149,9 +153,9 @@ def _print_group(explanation: Explanation, answer: Allocation) -> None:
     out.print(table)
     out.print()
     for step in explanation.alternatives:
-        out.print(f"{step.label}{words.bits} instead: {_step(step, words)}", soft_wrap=True)
+        out.print(f"{words.bits(step.label)} instead: {_step(step, words)}")
     for change in explanation.changes:
-        out.print(_change(change, words), soft_wrap=True)
+        out.print(_change(change, words))
 
 
 def _why(explanation: Explanation, words: _Words) -> str:
@@ -159,11 +163,11 @@ def _why(explanation: Explanation, words: _Words) -> str:
     assert best is not None
     if best.chosen:
         near = [c.label for c in explanation.candidates if c.near_tie]
-        text = f"at this price {chosen.label}{words.bits} is the best that the group can do by itself"
+        text = f"at this price {words.bits(chosen.label)} is the best that the group can do by itself"
         return text + (f"; {', '.join(near)} would be within the gap" if near else "")
     behind = words.objective(chosen.reduced_cost)
-    text = f"by itself it would take {best.label}{words.bits} at this price"
-    return f"{text}; {chosen.label}{words.bits} is {behind} behind, and fits better with the other groups' choices"
+    text = f"by itself it would take {words.bits(best.label)} at this price"
+    return f"{text}; {words.bits(chosen.label)} is {behind} behind, and fits better with the other groups' choices"
 
 
 def _step(step: Alternative, words: _Words) -> str:
@@ -185,6 +189,6 @@ def _change(change: Change, words: _Words) -> str:
     now = words.answer.bound if by_bound else words.answer.budgets[change.limit]
     name = f"the {damage_name(words.answer.problem)}" if by_bound else f"the {change.limit} budget"
     moves = "falls" if now is not None and change.value < now else "rises"
-    text = f"{change.label}{words.bits} once {name} {moves} to about {value} (by multipliers"
-    again = "" if change.solved_again is None else f"; solved again there: {change.solved_again}{words.bits}"
+    text = f"{words.bits(change.label)} once {name} {moves} to about {value} (by multipliers"
+    again = "" if change.solved_again is None else f"; solved again there: {words.bits(change.solved_again)}"
     return f"{text}{again})"

@@ -8,8 +8,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from impq_opt.cli._common import JsonFlag, Output, ProblemName, find_problem, print_json, write_output
+from impq_opt.cli._choices import WRITERS
+from impq_opt.cli._common import JsonFlag, Output, ProblemName, check_ending, find_problem, write_output
 from impq_opt.cli._goals import Many
+from impq_opt.cli._screen import print_json
 from impq_opt.cli.import_ import format_of
 from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import OptionError
@@ -25,18 +27,16 @@ def export(
     allocation: Annotated[Path, Parameter(help="An allocation file of that problem.")],
     /,
     *,
-    to: Annotated[str, Parameter(help="The format to write; see `impq-opt formats`.")],
+    to: Annotated[str, WRITERS, Parameter(help="The format to write; see `impq-opt formats`.")],
     option: Annotated[list[str] | None, Many, Parameter(help="KEY=VALUE, an option of the format.")] = None,
     json: JsonFlag = False,
     output: Output = None,
 ) -> int:
-    """Write an allocation as another tool's configuration; an allocation that the tool cannot express is refused.
-
-    Example: `impq-opt export problem.toml allocation.json --to torchao -o torchao.json`
-    """
+    """Write an allocation as another tool's configuration; an allocation that the tool cannot express is refused."""
     writer = format_of("--to", to, option)
     if not isinstance(writer, Writer):
         raise OptionError("is not written", where="--to", value=to, hint=", ".join(format_names(writes=True)))
+    check_ending(output, writer.ending)
     data = writer.dump(load_allocation(allocation, find_problem(problem)))
     if output is not None:
         write_output(output, lambda path: atomic_write(path, data))

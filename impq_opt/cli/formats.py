@@ -6,7 +6,9 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from impq_opt.cli._common import JsonFlag, console, grid, print_json
+from impq_opt.cli._choices import FORMATS
+from impq_opt.cli._common import JsonFlag
+from impq_opt.cli._screen import bits_text, console, grid, print_json
 from impq_opt.exchange import Reader, Writer, format_names
 from impq_opt.exchange.registry import format_class
 from impq_opt.registry import option_fields
@@ -15,32 +17,35 @@ __all__ = ["formats"]
 
 
 def formats(
-    name: Annotated[str | None, Parameter(help="Show one format, with its options and what it stores.")] = None,
+    name: Annotated[
+        str | None, FORMATS, Parameter(help="Show one format, with its options and what it stores.")
+    ] = None,
     /,
     *,
     json: JsonFlag = False,
 ) -> int:
-    """List the formats that can be imported and exported, with what each cannot express.
-
-    Example: `impq-opt formats torchao`
-    """
+    """List the formats that can be imported and exported, with what each cannot express."""
     summaries = [_summary(known) for known in (format_names() if name is None else (name,))]
     if json:
         print_json(summaries if name is None else summaries[0])
     elif name is None:
         table = grid("name", "in", "out", "what it is", "limits")
         for summary in summaries:
-            ways = ("yes" if summary["reads"] else "", "yes" if summary["writes"] else "")
+            ways = ("yes" if summary["reads"] else "-", "yes" if summary["writes"] else "-")
             table.add_row(summary["name"], *ways, summary["summary"], summary["limits"])
         console().print(table)
     else:
-        table = grid("", "")
-        table.show_header = False
+        table = grid("", "", header=False)
         for key, value in summaries[0].items():
             text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
             table.add_row(key, {"True": "yes", "False": "no", "": "-"}.get(text, text))
         console().print(table)
     return 0
+
+
+def _plain(value: Any) -> str:
+    """Return a default as an option is written."""
+    return str(value).lower() if isinstance(value, bool) else str(value) or "TEXT"
 
 
 def _summary(name: str) -> dict[str, Any]:
@@ -53,8 +58,8 @@ def _summary(name: str) -> dict[str, Any]:
         "limits": kind.limits if issubclass(kind, Writer) else "",
         "package": kind.package,
         "source": kind.source,
-        "options": [f"{f.name}={f.default!r}" for f in option_fields(kind)],
+        "options": [f"{f.name}={_plain(f.default)}" for f in option_fields(kind)],
     }
     if issubclass(kind, Writer):
-        summary["precisions"] = [f"{p.name} ({float(p.width):g} bits)" for p in kind().precisions()]
+        summary["precisions"] = [f"{p.name} ({bits_text(float(p.width))})" for p in kind().precisions()]
     return summary

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from impq_opt.cli._common import JsonFlag, Output, ProblemName, find_problem, print_json, write_output
+from impq_opt.cli._common import JsonFlag, Output, ProblemName, check_ending, find_problem, write_output
+from impq_opt.cli._screen import print_json
 from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import OptionError
 from impq_opt.files import load_allocation
@@ -26,6 +27,7 @@ def graph(
     json: JsonFlag = False,
 ) -> int:
     """Draw who reads which activation, ties and pins, as SVG (to stdout where no file is named)."""
+    check_ending(output, ".svg")
     declared = find_problem(problem)
     bits: Any = None
     if allocation is not None:

@@ -8,8 +8,10 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from impq_opt.cli._common import JsonFlag, Output, console, find_problem, grid, parse_fields, print_json, write_output
+from impq_opt.cli._choices import READERS, WRITERS
+from impq_opt.cli._common import JsonFlag, Output, check_ending, find_problem, parse_fields, refuse, write_output
 from impq_opt.cli._goals import Many
+from impq_opt.cli._screen import console, grid, print_json
 from impq_opt.cli._streams import say
 from impq_opt.documents.reading import stated_format
 from impq_opt.errors import OptionError
@@ -27,10 +29,11 @@ def import_(
     /,
     *more: Annotated[str, Parameter(help="Further files, where a format has several.")],
     source: Annotated[
-        str | None, Parameter(name="--from", help="The format of the scores; see `impq-opt formats`.")
+        str | None, READERS, Parameter(name="--from", help="The format of the scores; see `impq-opt formats`.")
     ] = None,
     target: Annotated[
         str | None,
+        WRITERS,
         Parameter(
             name="--for", help="Restate the problem for this target: its precisions at their true bits, its ties."
         ),
@@ -48,12 +51,8 @@ def import_(
     json: JsonFlag = False,
     output: Output = None,
 ) -> int:
-    """Turn another tool's scores into a problem, or a problem into one that a target can store.
-
-    Example: `impq-opt import scheme_00.json scheme_01.json --from autoround -o problem.toml`
-
-    Example: `impq-opt import problem.toml --for llama.cpp -o problem-gguf.toml`
-    """
+    """Turn another tool's scores into a problem, or a problem into one that a target can store (--for)."""
+    check_ending(output, ".toml")
     problem = _read(scores, more, source, accept_zeros=accept_zeros)
     if weights:
         problem = problem.revise(weights_only=True)
@@ -91,6 +90,9 @@ def _read(scores: str, more: tuple[str, ...], source: str | None, *, accept_zero
         ours = path.suffix in ("", ".toml") or (path.is_file() and stated_format(path))
         if not ours:
             raise OptionError("say what the file is", where="--from", value=scores, hint=_which(path))
+        refuse("--accept-zeros", accept_zeros, "goes with scores: a problem says itself what is measured")
+        if more:
+            raise OptionError("a problem is one file", value=", ".join(more))
         return find_problem(scores)
     reader = format_of("--from", source)
     if not isinstance(reader, Reader):
@@ -123,8 +125,7 @@ def _summary(problem: Problem) -> dict[str, Any]:
 
 
 def _print(problem: Problem) -> None:
-    table = grid("", "")
-    table.show_header = False
+    table = grid("", "", header=False)
     for key, value in _summary(problem).items():
         if key == "candidates":
             table.add_row(
@@ -135,7 +136,7 @@ def _print(problem: Problem) -> None:
     out = console()
     out.print(table)
     for line in problem.notes():
-        out.print(line, soft_wrap=True)
+        out.print(line)
     if "zero_scores" in problem.provenance and problem.unmeasured is not None:
         say("scores of 0 at every candidate say that nobody measured; --accept-zeros takes them as they are")
     for line in _read_otherwise(problem.provenance):

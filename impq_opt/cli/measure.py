@@ -13,9 +13,12 @@ import numpy as np
 from cyclopts import Parameter
 
 from impq_opt.cli import invocation
-from impq_opt.cli._common import JsonFlag, console, grid, number, parse_bits, print_json, say, spinner, write_output
+from impq_opt.cli._choices import ESTIMATORS, GRIDS, GROUPS, METRICS, NETWORKS, choices
+from impq_opt.cli._common import WHOLE, JsonFlag, check_ending, parse_bits, refuse, say, write_output
 from impq_opt.cli._goals import ActivationBits, Many, activation_pins
 from impq_opt.cli._network import NETWORK_HELP, DataOptions, NetworkOptions, need_torch
+from impq_opt.cli._progress import shown
+from impq_opt.cli._screen import console, counted, grid, number, print_json
 from impq_opt.errors import OptionError
 from impq_opt.files import save_problem
 from impq_opt.problem.problem import Problem
@@ -24,39 +27,48 @@ __all__ = ["measure"]
 
 
 def measure(
-    network: Annotated[str, Parameter(help=NETWORK_HELP)],
+    network: Annotated[str, NETWORKS, Parameter(help=NETWORK_HELP)],
     /,
     *,
     data: DataOptions,
     output: Annotated[Path, Parameter(name=["--output", "-o"], help="The problem file to write.")],
     model: NetworkOptions = NetworkOptions(),  # noqa: B008 - frozen
-    groups: Annotated[str, Parameter(help="Weights per layer, kernel, slice, or block:N.")] = "layer",
+    groups: Annotated[str, GROUPS, Parameter(help="Weights per layer, kernel, slice, or block:N.")] = "layer",
     metric: Annotated[
-        str, Parameter(help="impq, sakr, impq-code, gaussian, measured-error, hawq, fit, or loss-delta.")
+        str, METRICS, Parameter(help="impq, sakr, impq-code, gaussian, measured-error, hawq, fit, or loss-delta.")
     ] = "impq",
     estimator: Annotated[
-        str,
+        str | None,
+        ESTIMATORS,
         Parameter(
-            help="importance, signs, batch, exact, or top; importance:64 or top:9 sets draws a chunk or margins."
+            help="importance (unless given), signs, batch, exact, or top; importance:64 or top:9 sets draws a chunk or "
+            "margins."
         ),
-    ] = "importance",
-    samples: Annotated[int | None, Parameter(help="Samples of the pool; all unless given.")] = None,
+    ] = None,
+    samples: Annotated[int | None, WHOLE, Parameter(help="Samples of the pool; all unless given.")] = None,
     relative_error: Annotated[
         float | None, Parameter(help="Stop when the standard errors are below this share of the values.")
     ] = None,
-    quantile: Annotated[float, Parameter(help="Share of groups whose standard error must be there.")] = 0.95,
+    quantile: Annotated[
+        float | None,
+        Parameter(help="With --relative-error: share of groups whose error must be there, 0.95 unless given."),
+    ] = None,
     concede: Annotated[
-        float, Parameter(help="Share of samples, with the smallest margins, given up as lost at any precision.")
-    ] = 0.0,
+        float | None,
+        Parameter(help="Share of samples, with the smallest margins, given up as lost at any precision; none, 0."),
+    ] = None,
     look: Annotated[
-        str,
+        str | None,
+        choices("float32", "bfloat16"),
         Parameter(
-            help="float32, or bfloat16: a quicker first pass over the samples, where the processor multiplies in it."
+            help="float32 (unless given), or bfloat16: a quicker first pass over the samples, where the processor "
+            "multiplies in it."
         ),
-    ] = "float32",
+    ] = None,
     bits: Annotated[str, Parameter(help="Candidates: 1:8, or 2,4,8.")] = "1:8",
     grid: Annotated[
         str,
+        GRIDS,
         Parameter(
             help="How weights are rounded: mid-rise, zero (a grid with a zero level), or auto: zero where many weights "
             "are exactly 0, mid-rise elsewhere."
@@ -64,6 +76,7 @@ def measure(
     ] = "auto",
     residual: Annotated[
         str,
+        choices("tie", "accumulate"),
         Parameter(help="tie: quantize both summands of a residual addition, alike; accumulate: neither for the sum."),
     ] = "tie",
     pin: Annotated[
@@ -78,7 +91,7 @@ def measure(
     bf16: Annotated[
         bool, Parameter(negative="", help="Propagate in bfloat16; the bias is measured and stored.")
     ] = False,
-    seed: Annotated[int, Parameter(help="Of samples, signs and draws.")] = 0,
+    seed: Annotated[int, WHOLE, Parameter(help="Of samples, signs and draws.")] = 0,
     json: JsonFlag = False,
 ) -> int:
     """Measure what each precision of each group does to a trained classifier, and write the problem.
@@ -86,16 +99,19 @@ def measure(
     Interrupted, it resumes from the last finished chunk when called again with the same arguments. Under `torchrun
     --nproc-per-node N -m impq_opt measure ...` the processes share the work and write the same numbers as one.
     """
+    check_ending(output, ".toml")
     need_torch("impq-opt measure")
     from impq_opt.measure import Sampling
     from impq_opt.measure import measure as measure_network
 
+    _refuse_ignored(metric, relative_error, quantile, {"--estimator": estimator, "--concede": concede, "--look": look})
     sampling = Sampling(
-        samples=samples, relative_error=relative_error, quantile=quantile, concede=concede, seed=seed, look=look
-    )
+        samples=samples, relative_error=relative_error, quantile=0.95 if quantile is None else quantile,
+        concede=concede or 0.0, seed=seed, look=look or "float32",
+    )  # fmt: skip
     problem_options = {
         "groups": _groups(groups),
-        "estimator": _estimator(estimator),
+        "estimator": _estimator(estimator or "importance"),
         "bits": parse_bits(bits),
         "pins": activation_pins(activation_bits, pin or [], weights_only=weights_only),
         "weights_only": weights_only,
@@ -114,7 +130,8 @@ def measure(
         return 0
     write_output(output, lambda path: save_problem(problem, path))
     reached = problem.provenance.get("relative_error", {}).get("reached", 0.0)
-    if relative_error is not None and reached > relative_error:
+    missed = relative_error is not None and reached > relative_error
+    if missed:
         say(f"the samples ended at a standard error of {reached:.1%}, above {relative_error:.1%}")
     carried = problem.provenance.get("tail", {}).get("of_the_top_sample", 0.0)
     if carried > 0.2 and not concede:
@@ -123,7 +140,22 @@ def measure(
         print_json(_summary(problem))
     else:
         _print(problem)
-    return 0
+    return 1 if missed else 0
+
+
+def _refuse_ignored(
+    metric: str, relative_error: float | None, quantile: float | None, given: dict[str, object]
+) -> None:
+    """Raise OptionError for options that the metric, or the lack of another option, would leave aside."""
+    from impq_opt.measure.metrics import load_metric
+
+    if relative_error is None:
+        refuse("--quantile", quantile, "goes with --relative-error")
+    if not load_metric(metric).margins:
+        for option, value in given.items():
+            refuse(option, value, f"goes with metrics of margins, and {metric} is none")
+    elif not str(given["--estimator"] or "importance").startswith("importance") and not given["--concede"]:
+        refuse("--look", given["--look"], "goes with the estimator importance, or --concede")
 
 
 def _groups(text: str) -> Any:
@@ -162,13 +194,10 @@ def _distributed() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _shown(what: str) -> Iterator[Callable[[int, int, float], None] | None]:
-    """Show progress where stderr is a terminal."""
-    with spinner(f"{what}: tracing") as tell:
-        if tell is None:
-            yield None
-        else:
-            yield lambda done, total, error: tell(f"{what}: {done} of {total} chunks, standard errors {error:.1%}")
+def _shown(what: str) -> Iterator[Callable[[int, int, float], None]]:
+    """Show how far measuring is."""
+    with shown(what) as tell:
+        yield lambda done, total, error: tell("chunks", done, total, f"standard errors {error:.1%}")
 
 
 def _summary(problem: Problem) -> dict[str, Any]:
@@ -207,17 +236,15 @@ def _print(problem: Problem) -> None:
     weights = int(problem.weights().sum())
     errors = record.get("relative_error")
     out.print(
-        f"{weights} weight groups, {len(problem) - weights} activation groups; {record['samples']} samples, "
-        f"{record['chunks']} chunks" + ("" if errors is None else f", standard errors {errors['median']:.1%} (median)"),
-        soft_wrap=True,
+        f"{counted(weights, 'weight group')}, {counted(len(problem) - weights, 'activation group')}; "
+        f"{record['samples']} samples, "
+        f"{record['chunks']} chunks" + ("" if errors is None else f", standard errors {errors['median']:.1%} (median)")
     )
     for line in [*_noise(problem), *problem.notes(), *_zeros(problem)]:
-        out.print(line, soft_wrap=True)
+        out.print(line)
     if "bf16_bias" in record:
         bias = record["bf16_bias"]
-        out.print(
-            f"bfloat16 changes values by {bias['median']:+.2%} (median), at most {bias['largest']:.2%}", soft_wrap=True
-        )
+        out.print(f"bfloat16 changes values by {bias['median']:+.2%} (median), at most {bias['largest']:.2%}")
     if not isinstance(problem.damage, PowerLaw):
         return
     values, errors = problem.damage.sensitivity, problem.damage.stderr

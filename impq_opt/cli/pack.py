@@ -7,32 +7,43 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from impq_opt.cli._common import JsonFlag, cost_text, grid, print_json, write_output
-from impq_opt.cli._common import console as make_console
+from impq_opt.cli._choices import NETWORKS, choices
+from impq_opt.cli._common import JsonFlag, check_ending, write_output
 from impq_opt.cli._network import NETWORK_HELP, NetworkOptions, need_torch
+from impq_opt.cli._screen import console as make_console
+from impq_opt.cli._screen import cost_text, grid, print_json
 
 __all__ = ["pack", "unpack"]
 
 
 def pack(
-    network: Annotated[str, Parameter(help=NETWORK_HELP)],
+    network: Annotated[str, NETWORKS, Parameter(help=NETWORK_HELP)],
     problem: Annotated[Path, Parameter(help="The problem that was measured on it.")],
     allocation: Annotated[Path, Parameter(help="An allocation of that problem.")],
     /,
     *,
     output: Annotated[Path, Parameter(name=["--output", "-o"], help="The safetensors file to write.")],
     model: NetworkOptions = NetworkOptions(),  # noqa: B008 - frozen
-    over: Annotated[str | None, Parameter(help="Weights that share a scale: kernel, group or tensor.")] = None,
-    statistic: Annotated[
-        str | None, Parameter(help="Range of the quantizer: max, or normal (least squared error).")
+    over: Annotated[
+        str | None,
+        choices("kernel", "group", "tensor"),
+        Parameter(help="Weights that share a scale: kernel, group or tensor."),
     ] = None,
-    one_bit: Annotated[str | None, Parameter(help="Levels at one bit: max (the paper's), or mean (BWN).")] = None,
+    statistic: Annotated[
+        str | None,
+        choices("max", "normal"),
+        Parameter(help="Range of the quantizer: max, or normal (least squared error)."),
+    ] = None,
+    one_bit: Annotated[
+        str | None, choices("max", "mean"), Parameter(help="Levels at one bit: max (the paper's), or mean (BWN).")
+    ] = None,
     json: JsonFlag = False,
 ) -> int:
     """Round a network's weights as allocated and write their codes, each in its bits, into one file.
 
     They are rounded on the grids that the problem names. With --over, --statistic or --one-bit all are mid-rise.
     """
+    check_ending(output, ".safetensors")
     need_torch("impq-opt pack")
     from impq_opt.files import load_allocation, load_problem
     from impq_opt.quantize import PackedSize, WeightRange, quantize
@@ -65,6 +76,7 @@ def unpack(
     json: JsonFlag = False,
 ) -> int:
     """Restore the float state dict with the quantized values, bit for bit what the quantized network computes with."""
+    check_ending(output, ".safetensors")
     need_torch("impq-opt unpack")
     from safetensors.torch import save
 

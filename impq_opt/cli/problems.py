@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from cyclopts import Parameter
-from rich.padding import Padding
 
 from impq_opt import problems as gallery
-from impq_opt.cli._common import JsonFlag, console, find_problem, grid, print_json, styled
+from impq_opt.cli._choices import PROBLEMS
+from impq_opt.cli._common import JsonFlag, find_problem
+from impq_opt.cli._screen import console, counted, grid, print_json, styled
 from impq_opt.exactness.sums import nearest_float
 from impq_opt.problem.problem import Problem
 
@@ -17,7 +18,7 @@ __all__ = ["problems"]
 
 
 def problems(
-    name: Annotated[str | None, Parameter(help="Show one problem, with all of its provenance.")] = None,
+    name: Annotated[str | None, PROBLEMS, Parameter(help="Show one problem, with all of its provenance.")] = None,
     /,
     *,
     json: JsonFlag = False,
@@ -59,15 +60,14 @@ def _print_list(summaries: list[dict[str, Any]]) -> None:
     out = console()
     for summary in summaries:
         out.print(styled((summary["name"], "bold"), " (default)" if summary["name"] == gallery.DEFAULT else ""))
-        counts = f"{summary['groups']:,} groups, {summary['weights']:,} weights"
+        counts = f"{counted(summary['groups'], 'group')}, {counted(summary['weights'], 'weight')}"
         facts = f"{counts}, {summary['bits']} bits, metric {summary['metric']}"
         for text in (facts, str(summary["provenance"].get("description", ""))):
-            out.print(Padding(text, (0, 0, 0, 4), expand=False))
+            out.print(f"    {text}", indent=4)
 
 
 def _print_one(summary: Mapping[str, Any]) -> None:
-    table = grid("", "")
-    table.show_header = False
+    table = grid("", "", header=False)
     for key, value in summary.items():
         if key == "provenance":
             continue

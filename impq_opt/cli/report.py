@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,11 +14,15 @@ import numpy as np
 from cyclopts import Parameter
 
 from impq_opt import problems
-from impq_opt.cli._common import JsonFlag, Output, find_problem, print_json, progress, write_output
+from impq_opt.cli._choices import PROBLEMS
+from impq_opt.cli._common import JsonFlag, Output, check_ending, find_problem, refuse, write_output
+from impq_opt.cli._progress import native_silence, watched
+from impq_opt.cli._screen import print_json
 from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import FileError, ImpqError, InputError, OptionError, UnsupportedError, first_line
 from impq_opt.exactness.sums import nearest_float
-from impq_opt.files import load_allocation
+from impq_opt.files import allocation_record, load_allocation
+from impq_opt.files.reading import mistaken
 from impq_opt.insight.frontier import frontier as sweep
 from impq_opt.problem.allocation import Allocation, Status
 from impq_opt.problem.problem import Problem
@@ -32,6 +36,7 @@ __all__ = ["report"]
 
 _LOG = "log.jsonl"
 # Strategies beside the answer's own: the quick ones on any size.
+_SECONDS = 20
 _QUICK = ("exact", "uniform", "noise-equalization", "greedy", "lagrangian")
 # Factors on the answer's own damage at which exact points are marked on the frontier.
 _AROUND = (0.1, 0.3, 3.0, 10.0)
@@ -42,7 +47,7 @@ def report(
     /,
     *,
     problem: Annotated[
-        str | None, Parameter(help="The problem of the allocation; looked for beside it and in the gallery.")
+        str | None, PROBLEMS, Parameter(help="The problem of the allocation; looked for beside it and in the gallery.")
     ] = None,
     measured: Annotated[Path | None, Parameter(help="What `impq-opt validate --json` printed.")] = None,
     packed: Annotated[Path | None, Parameter(help="What `impq-opt pack` wrote of it: its size on disk.")] = None,
@@ -53,8 +58,14 @@ def report(
     """Write one self-contained page about an allocation or a run; it needs no network and no server."""
     if output is None and figures is None:
         raise OptionError("nothing is written", where="--output", hint="-o report.html, or --figures FOLDER")
-    with progress("gathering"):
-        gathered = _gather(what, problem, [] if measured is None else _read_measured(measured))
+    check_ending(output, ".html", ".htm")
+    if figures is not None and (figures.is_file() or figures.suffix.lower() in (".png", ".svg", ".pdf")):
+        raise OptionError("names a folder, which gets a picture a figure", where="--figures", value=str(figures))
+    if what.is_dir():
+        refuse("--problem", problem, "goes with an allocation: a run has its own problems")
+    rows = [] if measured is None else _read_measured(measured)
+    with native_silence(), watched("gathering") as tell:
+        gathered = _gather(what, problem, rows, tell)
         if packed is not None:
             gathered = replace(gathered, packed_bytes=packed_bytes(packed, gathered.allocation))
     if output is not None:
@@ -66,7 +77,7 @@ def report(
     return 0
 
 
-def _gather(what: Path, name: str | None, measured: Sequence[Measured]) -> Report:
+def _gather(what: Path, name: str | None, measured: Sequence[Measured], tell: Callable[[str], None]) -> Report:
     records: list[Mapping[str, Any]] = []
     if what.is_dir():
         runs = _runs(what)
@@ -78,7 +89,8 @@ def _gather(what: Path, name: str | None, measured: Sequence[Measured]) -> Repor
         allocation, title = load_allocation(what, declared), _title(declared, what)
     if allocation.choice is None:
         return Report(title, allocation)  # which tells why there is none
-    others, unasked = _strategies(allocation)
+    others, unasked = _strategies(allocation, tell)
+    tell("sweeping the trade-off")
     return Report(
         title,
         allocation,
@@ -120,7 +132,8 @@ def _problem_beside(path: Path) -> Problem:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
-        raise FileError("is not an allocation file", where=str(path), hint="impq-opt solve -o writes one") from None
+        unknown = FileError("is not an allocation file", where=str(path), hint="impq-opt solve -o writes one")
+        raise mistaken(path, allocation_record.FORMAT) or unknown from None
     for name in (*(str(p) for p in sorted(path.resolve().parent.glob("*.toml"))), *problems.names()):
         try:
             candidate = find_problem(name)
@@ -164,10 +177,10 @@ def _read_log(path: Path) -> list[Mapping[str, Any]]:
     lines = _text_of(path, hint="is it a run's folder?").split("\n")
     try:
         records = [msgspec.convert(_document(line), _Round) for line in lines if line.strip()]
-    except msgspec.ValidationError as error:
-        raise FileError("has no finished round", where=str(path), hint=str(error)) from None
-    except (ValueError, RecursionError) as error:
-        raise FileError(f"is not a run's log: {error}", where=str(path)) from None
+    except msgspec.ValidationError:
+        raise FileError("has no finished round", where=str(path)) from None
+    except (ValueError, RecursionError):
+        raise FileError("is not a run's log, a JSON object a line", where=str(path)) from None
     if not records:
         raise FileError("has no finished round", where=str(path))
     return [msgspec.to_builtins(record) for record in records]
@@ -211,7 +224,7 @@ def _read_measured(path: Path) -> list[Measured]:
     except (ValueError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
-        raise FileError(f"is not JSON: {error}", where=str(path)) from None
+        raise FileError("is not JSON", where=str(path), hint="impq-opt validate --json prints it") from None
     try:
         return [
             Measured(
@@ -247,10 +260,11 @@ def _question(allocation: Allocation) -> dict[str, Any]:
     return {"minimize": minimize, "bound": allocation.bound or allocation}
 
 
-def _strategies(allocation: Allocation) -> tuple[list[Strategy], dict[str, str]]:
+def _strategies(allocation: Allocation, tell: Callable[[str], None]) -> tuple[list[Strategy], dict[str, str]]:
     """Return the answers of the quick strategies to the same question, and why others were not asked."""
     answers, unasked = [Strategy(allocation.solver, allocation)], {}
     needs = {"damage"} if allocation.minimizes == "damage" else set()
+    question = _question(allocation)
     for name in solver_names():
         if name == allocation.solver:
             continue
@@ -259,8 +273,9 @@ def _strategies(allocation: Allocation) -> tuple[list[Strategy], dict[str, str]]
         elif name not in _QUICK:
             unasked[name] = "can take long; impq-opt compare --solver asks it"
         else:
+            tell(f"running {name}, at most {_SECONDS} s")
             try:
-                answer = solve_in_passing(allocation.problem, **_question(allocation), solver=name, time_limit=20)
+                answer = solve_in_passing(allocation.problem, **question, solver=name, time_limit=_SECONDS)
             except ImpqError as error:
                 unasked[name] = first_line(error)
             else:

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from impq_opt.cli._common import JsonFlag, print_json, say
+from impq_opt.cli._choices import NETWORKS
+from impq_opt.cli._common import JsonFlag, say
 from impq_opt.cli._network import NETWORK_HELP, need_torch
 from impq_opt.cli._rounds_options import ChoosingOptions, ExperimentOptions, RunningOptions, SettingsOptions
 from impq_opt.cli._rounds_table import print_comparison
+from impq_opt.cli._screen import print_json
 from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import MissingPackageError
 
@@ -28,7 +30,7 @@ __all__ = ["rounds"]
 
 
 def rounds(
-    network: Annotated[str | None, Parameter(help=NETWORK_HELP)] = None,
+    network: Annotated[str | None, NETWORKS, Parameter(help=NETWORK_HELP)] = None,
     /,
     *,
     output: Annotated[Path, Parameter(name=["--output", "-o"], help="The folder of the run; a run in it goes on.")],
@@ -48,7 +50,7 @@ def rounds(
     running.check()
     plan = experiment.plan(network)
     strategies = {name: changes.settings(plan, name) for name in choosing.names(plan)}
-    seeds = choosing.seeds if choosing.compare or len(strategies) > 1 else None
+    seeds = (choosing.seeds or 1) if choosing.compare or len(strategies) > 1 else None
     with running.begun() as report:
         runs = _run(plan, strategies, seeds, output, experiment, running.device, report)
     if runs is None:

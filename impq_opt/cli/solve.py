@@ -12,20 +12,16 @@ from cyclopts import Parameter
 from rich.text import Text
 
 from impq_opt import problems
+from impq_opt.cli._choices import SOLVERS
 from impq_opt.cli._common import (
+    WHOLE,
     JsonFlag,
     Output,
     ProblemName,
-    console,
-    cost_text,
-    grid,
-    number,
+    check_ending,
     parse_bytes,
     parse_options,
-    print_json,
-    progress,
     say,
-    styled,
     write_output,
 )
 from impq_opt.cli._goals import (
@@ -40,6 +36,8 @@ from impq_opt.cli._goals import (
     whole_text,
 )
 from impq_opt.cli._picture import picture
+from impq_opt.cli._progress import progress
+from impq_opt.cli._screen import console, cost_heading, cost_text, counted, grid, number, print_json, styled
 from impq_opt.exactness.sums import nearest_float
 from impq_opt.files import save_allocation
 from impq_opt.files.allocation_record import allocation_record
@@ -57,30 +55,35 @@ def solve(
     /,
     *,
     goals: Goals = Goals(),  # noqa: B008 - frozen
-    solver: Annotated[str, Parameter(help="The strategy; see `impq-opt solvers`.")] = "exact",
+    solver: Annotated[str, SOLVERS, Parameter(help="The strategy; see `impq-opt solvers`.")] = "exact",
     option: Annotated[list[str] | None, Many, Parameter(help="KEY=VALUE, an option of the strategy.")] = None,
     time_limit: Annotated[float | None, Parameter(help="Seconds; then the best answer so far, with its gap.")] = None,
     memory_limit: Annotated[str | None, Parameter(help="Most memory of the strategy, such as 2GiB.")] = None,
-    seed: Annotated[int, Parameter(help="For strategies that draw random numbers.")] = 0,
+    seed: Annotated[int, WHOLE, Parameter(help="For strategies that draw random numbers.")] = 0,
     stability: Annotated[
-        int, Parameter(help="Draw the damages so often again within their standard errors: does the answer hold?")
+        int,
+        WHOLE,
+        Parameter(help="Draw the damages so often again within their standard errors: does the answer hold?"),
     ] = 0,
     json: JsonFlag = False,
     output: Output = None,
 ) -> int:
     """Choose the bits of every group, check the answer exactly, and say what is proved."""
+    check_ending(output, ".json")
+    questions = goals.questions()
     base, revised, revision = goals.load(problem)
     options = parse_options(solver, option or [])
-    with progress(f"solving with {solver}"):
+    with progress(f"solving with {solver}", time_limit):
         allocation = solve_problem(
             revised,
-            **goals.questions(),
+            **questions,
             solver=solver,
             time_limit=time_limit,
             memory_limit=None if memory_limit is None else parse_bytes(memory_limit),
             seed=seed,
             **options,
         )
+    goals.say_units(base, memory_limit)
     if output is not None:
         write_output(output, lambda path: save_allocation(allocation, path, base=base, revision=revision))
     record = allocation_record(allocation, base=base, revision=revision)
@@ -103,8 +106,7 @@ def _print_stability(held: Stability) -> None:
     out.print()
     out.print(
         f"stability: {held.feasible:.0%} of {held.resamples} draws of the damages within their standard errors keep "
-        f"the bound, {held.near:.0%} within {held.tolerance:.0%} of the best as well (+- {held.stderr:.0%})",
-        soft_wrap=True,
+        f"the bound, {held.near:.0%} within {held.tolerance:.0%} of the best as well (+- {held.stderr:.0%})"
     )
 
 
@@ -119,19 +121,18 @@ def exit_status(allocation: Allocation) -> int:
 def print_allocation(name: str, allocation: Allocation) -> None:
     """Print an allocation for people."""
     out = console()
-    out.print(f"{name}: {len(allocation.problem)} groups, {question_text(allocation)}", soft_wrap=True)
+    out.print(f"{name}: {counted(len(allocation.problem), 'group')}, {question_text(allocation)}")
     if allocation.choice is None:
         out.print(styled(f"{allocation.solver}: ", (allocation.status.value, "bold")))
         _explain_nothing(allocation)
         return
     out.print()
-    table = grid("", "")
-    table.show_header = False
+    table = grid("", "", header=False)
     for row in _facts(allocation):
         table.add_row(*row)
     out.print(table)
     for line in allocation.problem.notes(allocation.bits):
-        out.print(line, soft_wrap=True)
+        out.print(line)
     if len(allocation.unknown) and not allocation.problem.free_unmeasured:
         say("--free-unmeasured lets groups of no known damage take any bits; the damage is not proved either way")
     out.print()
@@ -149,7 +150,7 @@ def _facts(allocation: Allocation) -> list[tuple[str, str | Text]]:
     problem = allocation.problem
     unit = cost_unit(allocation)
     by_cost = allocation.minimizes == "cost"
-    cost_name = " + ".join(allocation.cost_weights)
+    cost_name = cost_heading(" + ".join(allocation.cost_weights), unit)
     lower = allocation.lower_bound
     status = styled((allocation.status.value, "bold"), _stopped(allocation))
     facts: list[tuple[str, str | Text]] = [(allocation.solver, status)]

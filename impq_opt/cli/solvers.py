@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import re
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from impq_opt.cli._common import JsonFlag, console, grid, print_json, styled
+from impq_opt.cli._choices import SOLVERS
+from impq_opt.cli._common import JsonFlag
+from impq_opt.cli._help import paragraphs
+from impq_opt.cli._screen import console, grid, print_json, styled
 from impq_opt.errors import ImpqError
 from impq_opt.registry import option_fields
 from impq_opt.solvers import solver_class, solver_names
@@ -23,7 +28,7 @@ _FEATURES = {
 
 
 def solvers(
-    name: Annotated[str | None, Parameter(help="Show one strategy, with its options.")] = None,
+    name: Annotated[str | None, SOLVERS, Parameter(help="Show one strategy, with its options.")] = None,
     /,
     *,
     json: JsonFlag = False,
@@ -43,18 +48,24 @@ def solvers(
         table.add_row(solver["name"], solver["proves"], *handles, solver["summary"])
     out.print(table)
     out.print()
-    out.print("budget: answers least damage under one budget; budgets: takes further budgets", soft_wrap=True)
+    out.print("budget: answers least damage under one budget; budgets: takes further budgets")
     return 0
 
 
 def _describe(name: str) -> dict[str, Any]:
     try:
         kind = solver_class(name)
-    except (ImportError, AttributeError) as error:
-        if isinstance(error, ImpqError):
-            raise
+    except ImpqError:
+        raise
+    except (ImportError, AttributeError):
         # Another package's entry point is broken: its strategy is listed with the reason, the others work.
-        return {"name": name, "summary": f"cannot be loaded: {error}", "proves": "-", "supports": [], "options": {}}
+        return {
+            "name": name,
+            "summary": "cannot be loaded: its package is broken",
+            "proves": "-",
+            "supports": [],
+            "options": {},
+        }
     return {
         "name": name,
         "summary": kind.summary,
@@ -71,13 +82,28 @@ def _describe(name: str) -> dict[str, Any]:
 
 def _print_one(solver: dict[str, Any]) -> None:
     out = console()
-    out.print(styled((solver["name"], "bold"), f": {solver['summary']}"), soft_wrap=True)
+    out.print(styled((solver["name"], "bold"), f": {solver['summary']}"))
     out.print(f"proves: {solver['proves']}")
     for feature in solver["supports"]:
         out.print(f"handles: {_FEATURES.get(feature, feature)}")
-    for name, option in solver["options"].items():
-        out.print(f"--option {name}={option['default']}")
-    if solver.get("description"):
+    text, meanings = _of_docstring(solver.get("description", ""))
+    for paragraph in text:
         out.print()
-        for line in solver["description"].splitlines():
-            out.print(line, soft_wrap=True)
+        out.print(paragraph)
+    if solver["options"]:
+        out.print()
+        table = grid("", "", header=False)
+        for name, option in solver["options"].items():
+            table.add_row(f"--option {name}={option['default']}", meanings.get(name, ""))
+        out.print(table)
+
+
+def _of_docstring(text: str) -> tuple[list[str], dict[str, str]]:
+    """Return the paragraphs of a docstring, and what it says of each option."""
+    parts = re.split(r"\n\n *(\w+)\n *-+\n", inspect.cleandoc(text))
+    sections = dict(zip(parts[1::2], parts[2::2], strict=True))
+    options = re.split(r"^(\w+) : .*$", sections.get("Parameters", ""), flags=re.MULTILINE)
+    plain = re.sub(r" \(:\w+:`[^`]*`\)", "", parts[0])  # references are for pages
+    return paragraphs(plain), {
+        name: " ".join(paragraphs(said)) for name, said in zip(options[1::2], options[2::2], strict=True)
+    }

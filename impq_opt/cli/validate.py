@@ -11,20 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from cyclopts import Parameter
 
-from impq_opt.cli._common import (
-    JsonFlag,
-    ProblemName,
-    console,
-    find_problem,
-    grid,
-    number,
-    parse_bits,
-    print_json,
-    say,
-)
+from impq_opt.cli._choices import NETWORKS
+from impq_opt.cli._common import WHOLE, JsonFlag, ProblemName, find_problem, parse_bits, parse_sizes, say
 from impq_opt.cli._goals import activation_pins, diagnosis_text
 from impq_opt.cli._network import NETWORK_HELP, DataOptions, NetworkOptions, need_torch
 from impq_opt.cli._progress import shown
+from impq_opt.cli._screen import bits_text, console, grid, number, print_json
+from impq_opt.costs import is_mean_bits
 from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import MissingPackageError, OptionError
 from impq_opt.files import load_allocation
@@ -45,13 +38,17 @@ def validate(
     *allocations: Annotated[
         Path, Parameter(help="Files written by `impq-opt solve -o`, or packed networks (.safetensors) of the problem.")
     ],
-    network: Annotated[str, Parameter(help=NETWORK_HELP)],
+    network: Annotated[str, NETWORKS, Parameter(help=NETWORK_HELP)],
     data: DataOptions,
     model: NetworkOptions = NetworkOptions(),  # noqa: B008 - frozen
     uniform: Annotated[str | None, Parameter(help="Also all groups at these bits: 2:8.")] = None,
     bounds: Annotated[str | None, Parameter(help="Also allocations for these bounds: 0.3,0.1,0.01.")] = None,
-    average_bits: Annotated[
-        str | None, Parameter(help="Also allocations that have the storage of so many bits a weight: 3,4.")
+    bits: Annotated[
+        str | None,
+        Parameter(
+            name=["--bits", "--average-bits"],
+            help="Also allocations of these sizes: mean bits of the weights, 3,4.5, or 100KiB.",
+        ),
     ] = None,
     weights_only: Annotated[
         bool, Parameter(help="Leave activations in float in every row, so that rows differ in their weights alone.")
@@ -60,7 +57,7 @@ def validate(
         str | None, Parameter(help="Bits of every activation in the rows of --uniform, --bounds and --average-bits.")
     ] = None,
     samples: Annotated[
-        int, Parameter(help="Also bounds on so many of the samples, ten passes each; all serve the mismatch.")
+        int, WHOLE, Parameter(help="Also bounds on so many of the samples, ten passes each; all serve the mismatch.")
     ] = 0,
     confidence: Annotated[float, Parameter(help="Of the interval of the mismatch.")] = 0.95,
     plot: Annotated[Path | None, Parameter(help="Draw the curve into this file (.svg, .png, .pdf).")] = None,
@@ -76,31 +73,37 @@ def validate(
 
     Rows are alike where they differ in one thing. ``--uniform`` rounds activations too, to the same few bits, where
     allocations leave them fine as long as they cost nothing; with ``--weights-only`` neither rounds them, and each of
-    ``--average-bits`` has the storage of the uniform row of as many bits.
+    ``--bits`` has the storage of the uniform row of as many bits.
     """
     need_torch("impq-opt validate")
     from impq_opt.validate.reality import Validation
 
     if not 0 < confidence < 1:
         raise OptionError("must be between 0 and 1", where="--confidence", value=confidence)
+    if plot is not None and plot.suffix.lower() not in (".svg", ".png", ".pdf"):
+        raise OptionError("is no kind of picture", where="--plot", value=plot.name, hint="for example curve.svg")
     if samples < 0:
         raise OptionError("must not be negative", where="--samples", value=samples)
     declared = find_problem(problem)
     pins = activation_pins(activation_bits, [], weights_only=weights_only)
-    if pins and uniform is bounds is average_bits is None:
+    if pins and uniform is bounds is bits is None:
         raise OptionError("is of other rows than those of files", where="--activation-bits", value=activation_bits)
     asked = declared.revise(weights_only=weights_only)
     pinned = asked.revise(pins=pins)
+    solved = list(_solved(pinned, bounds, bits))
     wanted = [
         *_read(declared, asked, allocations),
         *_uniform(pinned, uniform, keep=bool(pins)),
-        *_solved(pinned, bounds, average_bits),
+        *((name, some) for name, some in solved if some is not None),
     ]
+    missed = any(some is None for _, some in solved)
+    if not wanted and missed:
+        return 1
     if not wanted:
         raise OptionError(
             "nothing to validate",
             where="validate",
-            hint="name allocation files, --uniform, --bounds or --average-bits",
+            hint="name allocation files, --uniform, --bounds or --bits",
         )
     with shown(f"validating on {data.data}") as progress:
         held = Validation(model.load(network), asked, data.load("test"), samples=samples, confidence=confidence)
@@ -116,7 +119,7 @@ def validate(
         print_json({"samples": held.origin, "confidence": confidence, "rows": [_record(asked, *row) for row in rows]})
     else:
         _print(asked, rows, held.origin, confidence)
-    return 0
+    return 1 if missed else 0
 
 
 def _read(declared: Problem, asked: Problem, files: tuple[Path, ...]) -> Iterator[tuple[str, np.ndarray | Path]]:
@@ -138,28 +141,32 @@ def _uniform(problem: Problem, widths: str | None, *, keep: bool) -> Iterator[tu
     """Yield all groups at each of some bits, or all weights, with activations kept at what they are pinned to."""
     weights = problem.weights()
     kept = {g: problem.candidates.of(g)[k] for g, k in problem.pins.items() if keep and not weights[g]}
-    for width in [] if widths is None else parse_bits(widths):
+    for width in [] if widths is None else parse_bits(widths, "--uniform"):
         bits = np.full(len(problem), width)
         bits[list(kept)] = list(kept.values())
-        yield f"all {width:g} bits", bits
+        yield f"all {bits_text(width)}", bits
 
 
-def _solved(problem: Problem, bounds: str | None, average_bits: str | None) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield the allocation for each bound, and for the storage of so many bits a weight."""
-    weights = int(problem.sizes[problem.weights()].sum())
+def _solved(problem: Problem, bounds: str | None, sizes: str | None) -> Iterator[tuple[str, np.ndarray | None]]:
+    """Yield the allocation for each bound, and for each size; None, told why, where there is none."""
     goals: list[tuple[str, dict[str, Any]]] = [
         *((f"bound {bound:g}", {"bound": bound}) for bound in _numbers(bounds, "--bounds")),
         *(
-            (f"average {bits:g} bits", {"budget": bits * weights, "minimize": "storage"})
-            for bits in _numbers(average_bits, "--average-bits")
+            (_size_text(size), {"budget": size, "minimize": "storage"})
+            for size in ([] if sizes is None else parse_sizes(sizes, "--bits"))
         ),
     ]
     for name, goal in goals:
         answer = solve_in_passing(problem, **goal)
         if answer.choice is None:
             say(f"{name} is left out, {answer.status.value}: {diagnosis_text(answer)}")
+            yield name, None
         else:
             yield name, np.asarray(answer.bits)
+
+
+def _size_text(size: str) -> str:
+    return f"average {bits_text(float(size[:-3]))}" if is_mean_bits(size) else f"size {size}"
 
 
 def _numbers(text: str | None, where: str) -> list[float]:
@@ -204,8 +211,7 @@ def _print(problem: Problem, rows: list[Row], origin: str, confidence: float) ->
         f"{first.samples} {origin}"
         + (f"; bounds on {first.looked_at} of them" if looked else "")
         + f"; interval of {confidence:.0%}"
-        + ("" if first.float_accuracy is None else f"; float accuracy {first.float_accuracy:.2%}"),
-        soft_wrap=True,
+        + ("" if first.float_accuracy is None else f"; float accuracy {first.float_accuracy:.2%}")
     )
     estimates = (">on samples", ">clipped", ">Gaussian") if looked else ()
     table = grid("", ">bits w", ">bits a", ">bound", *estimates, ">mismatch", ">interval", ">accuracy")
@@ -248,7 +254,5 @@ def _plot(problem: Problem, rows: list[Row], path: Path) -> None:
     axes.legend()
     buffer = io.BytesIO()
     kind = path.suffix.lstrip(".").lower()
-    if kind not in figure.canvas.get_supported_filetypes():
-        raise OptionError("is no kind of picture", where="--plot", value=path.name, hint="for example curve.svg")
     figure.savefig(buffer, format=kind)
     atomic_write(path, buffer.getvalue())

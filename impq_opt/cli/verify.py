@@ -10,7 +10,9 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from impq_opt import problems
-from impq_opt.cli._common import JsonFlag, ProblemName, console, find_problem, print_json, progress, styled
+from impq_opt.cli._common import WHOLE, JsonFlag, ProblemName, check_ending, find_problem, refuse
+from impq_opt.cli._progress import progress
+from impq_opt.cli._screen import console, print_json, styled
 from impq_opt.cli._streams import say
 from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import OptionError
@@ -32,8 +34,10 @@ def verify(
     /,
     *,
     states: Annotated[
-        int, Parameter(help="Most partial assignments when a solver's enumeration is repeated.")
-    ] = 1_000_000,
+        int | None,
+        WHOLE,
+        Parameter(help="Most partial assignments when a solver's enumeration is repeated; 1000000 unless given."),
+    ] = None,
     standalone: Annotated[
         Path | None,
         Parameter(help="Write a checker of one page, which needs nothing but Python 3.11, and let it check instead."),
@@ -41,21 +45,24 @@ def verify(
     json: JsonFlag = False,
 ) -> int:
     """Recompute everything an allocation states: what is proved here, what is only claimed, what is wrong."""
-    if states < 1:
+    if states is not None and states < 1:
         raise OptionError("must be positive", where="--states", value=states)
     if standalone is not None:
+        check_ending(standalone, ".py", where="--standalone")
+        refuse("--states", states, "does not go with --standalone, which enumerates what is left open itself")
+        refuse("--json", json, "does not go with --standalone, which prints lines")
         return _standalone(problem, allocation, standalone)
     answer = load_allocation(allocation, find_problem(problem))
     with progress("verifying"):
-        verification = verify_allocation(answer.problem, answer, states=states)
+        verification = verify_allocation(answer.problem, answer, states=states or 1_000_000)
     if json:
         print_json(_record(verification))
     else:
         out = console()
         for check in verification.checks:
             verdict = (f"{check.verdict.value:<8}", _COLOURS[check.verdict])
-            out.print(styled(verdict, " ", (check.name, "bold"), f": {check.text}"), soft_wrap=True)
-        out.print(_conclusion(verification), soft_wrap=True)
+            out.print(styled(verdict, " ", (check.name, "bold"), f": {check.text}"), indent=9)
+        out.print(_conclusion(verification))
     return 0 if verification.proved else 1
 
 
@@ -79,9 +86,10 @@ def _standalone(problem: str, allocation: Path, checker: Path) -> int:
     )
     out = console()
     for line in done.stdout.splitlines():
-        out.print(line, soft_wrap=True)
+        out.print(line)
     if done.stderr:
-        say(done.stderr.strip().splitlines()[-1])
+        fault = "the checker ended in a fault of its own; nothing is checked"
+        say(fault if "Traceback" in done.stderr else done.stderr.strip().splitlines()[-1])
     return 0 if done.returncode == 0 else 1
 
 

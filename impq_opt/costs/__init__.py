@@ -13,7 +13,7 @@ from impq_opt.costs.terms import (
     Storage,
     TableCost,
 )
-from impq_opt.costs.units import format_quantity, parse_quantity, readable_unit
+from impq_opt.costs.units import format_quantity, is_bare, is_mean_bits, parse_quantity, readable_unit
 
 __all__ = [
     "COSTS",
@@ -33,6 +33,8 @@ __all__ = [
     "cost_named",
     "cost_names",
     "format_quantity",
+    "is_bare",
+    "is_mean_bits",
     "parse_quantity",
     "readable_unit",
 ]

@@ -30,17 +30,17 @@ def cost_names() -> tuple[str, ...]:
     return (*COSTS, *(name for name in _THEIRS.names() if name not in COSTS))
 
 
-def cost_named(name: str, extra: tuple[CostTerm, ...] = ()) -> CostTerm:
+def cost_named(name: str, extra: tuple[CostTerm, ...] = (), *, where: str = "minimize") -> CostTerm:
     """Return the cost term called ``name``: built-in, declared in ``extra``, or of another package.
 
     Raises
     ------
     OptionError
-        Where there is none, with near matches.
+        Where there is none, with near matches, at ``where``.
     """
     known = COSTS | {term.name: term for term in extra}
     if name in known:
         return known[name]
     if name in _THEIRS.names():
         return _THEIRS.make(name)
-    return look_up(dict.fromkeys(cost_names()) | known, name, "cost", where="minimize")  # type: ignore[return-value]
+    return look_up(dict.fromkeys(cost_names()) | known, name, "cost", where=where)  # type: ignore[return-value]

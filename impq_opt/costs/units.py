@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from decimal import Decimal
 from fractions import Fraction
 from typing import cast
@@ -12,7 +13,7 @@ from impq_opt.errors import OptionError, nearest
 from impq_opt.exactness.sums import nearest_float
 from impq_opt.types import Real
 
-__all__ = ["format_quantity", "parse_quantity", "readable_unit"]
+__all__ = ["format_quantity", "is_bare", "is_mean_bits", "parse_quantity", "readable_unit"]
 
 _SI = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _IEC = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
@@ -21,7 +22,6 @@ _IEC = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 _FACTORS: dict[str, dict[str, Fraction]] = {
     "bit": {
         **{f"{p}bit": Fraction(f) for p, f in (_SI | _IEC).items()},
-        **{f"{p}b": Fraction(f) for p, f in (_SI | _IEC).items()},
         **{f"{p}B": Fraction(8 * f) for p, f in (_SI | _IEC).items()},
     },
     "bit-op": {
@@ -31,34 +31,60 @@ _FACTORS: dict[str, dict[str, Fraction]] = {
     "s": {"s": Fraction(1), "ms": Fraction(1, 10**3), "us": Fraction(1, 10**6)},
     "J": {"J": Fraction(1), "mJ": Fraction(1, 10**3), "uJ": Fraction(1, 10**6)},
 }
+# Mean bits of the weights; and what may stand for bits and for bytes.
+_MEAN = "bpw"
+_EITHER = re.compile("([kKmMgGtT]?[iI]?)[bB]")
 # What people write is far below; a Fraction is a limit in whole quanta, of a quantum of any size.
 _LARGEST = Fraction(10) ** 100
 _QUANTITY = re.compile(rf"\s*({NUMBER})\s*([A-Za-z-]{{0,20}})\s*")
 
 
-def parse_quantity(text: str | Real, unit: str, where: str = "quantity") -> Fraction:
+def parse_quantity(text: str | Real, unit: str, where: str = "quantity", *, weights: int | None = None) -> Fraction:
     """Return ``text`` (``"100KiB"``, ``"1.5 Mbit"``, ``"1/3"`` or a plain number of ``unit``) as an exact number.
 
-    Decimals are read as decimals: ``"0.1"`` is one tenth, not the nearest float64, and so is the float 0.1.
+    Decimals are read as decimals: ``"0.1"`` is one tenth, not the nearest float64, and so is the float 0.1. Where the
+    quantity is the storage of ``weights`` weights, ``"4.5bpw"`` is their mean bits.
 
     Raises
     ------
     OptionError
-        Where it is no number, its unit is not one of ``unit``, or it is too large.
+        Where it is no number, its unit is not one of ``unit`` or may be two of them (kb), or it is too large.
     """
     text = str(text) if isinstance(text, Decimal) else cast("str | float | Fraction", number_of(text))
     number, suffix = (text, "") if isinstance(text, Fraction) else _parts(text, where)
     factors = _FACTORS.get(unit, {unit: Fraction(1)})
+    if unit == "bit" and weights is not None:
+        factors = factors | {_MEAN: Fraction(weights)}
     if suffix and suffix not in factors:
-        raise OptionError(
-            f"unknown unit for a quantity in {unit}", where=where, value=suffix, hint=nearest(suffix, factors)
-        )
+        raise _unknown(suffix, unit, factors, where)
     value = read_exact(number, where, error=OptionError) * (factors[suffix] if suffix else 1)
     if abs(value) > _LARGEST and not isinstance(text, Fraction):
         raise OptionError(
             "is too large", where=where, value=text, hint=f"at most {nearest_float(_LARGEST):g} {unit}".rstrip()
         )
     return value
+
+
+def _unknown(suffix: str, unit: str, factors: Mapping[str, Fraction], where: str) -> OptionError:
+    if suffix == _MEAN:
+        return OptionError("bits per weight are a size of the storage of weights", where=where, value=suffix)
+    size = _EITHER.fullmatch(suffix)
+    if unit == "bit" and size:
+        prefix = size[1].replace("K", "k") if len(size[1]) == 1 else size[1]
+        prefix = prefix if prefix == "k" or not prefix else prefix[0].upper() + prefix[1:].lower()
+        return OptionError("may be bits or bytes", where=where, value=suffix, hint=f"write {prefix}bit or {prefix}B")
+    what = f"unknown unit for a quantity in {unit}" if unit else "unknown unit for a quantity without a unit"
+    return OptionError(what, where=where, value=suffix, hint=nearest(suffix, factors) if unit else "give a bare number")
+
+
+def is_mean_bits(text: object) -> bool:
+    """Whether a size is given as mean bits of the weights, as in ``"4.5bpw"``."""
+    return isinstance(text, str) and text.strip().endswith(_MEAN)
+
+
+def is_bare(text: object) -> bool:
+    """Whether a quantity is given as a number without a unit."""
+    return isinstance(text, str) and re.fullmatch(rf"\s*({NUMBER})\s*", text) is not None
 
 
 def _parts(text: str | float, where: str) -> tuple[str | int, str]:

@@ -76,8 +76,8 @@ def _idx(path: Path) -> Tensor:
         if zero or kind != 8:
             raise ValueError("not an IDX file of unsigned bytes")
         array = np.frombuffer(raw, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
-    except (OSError, EOFError, struct.error, ValueError) as error:
-        raise DataError("truncated or foreign file", where=str(path), value=str(error)) from None
+    except (OSError, EOFError, struct.error, ValueError):
+        raise DataError("truncated or foreign file", where=str(path)) from None
     return torch.from_numpy(array.copy())
 
 

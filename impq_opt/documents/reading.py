@@ -16,7 +16,6 @@ __all__ = [
     "read_json",
     "read_text",
     "read_toml",
-    "rule_text",
     "stated_format",
     "steps_of",
     "unique_keys",
@@ -199,33 +198,6 @@ def _replaced(document: Any, steps: list[tuple[str, str]], value: Any) -> Any:
     return copy
 
 
-def rule_text(said: str) -> str:
-    """Return what msgspec says of a value that does not fit, in words of a document instead of Python's types."""
-    said = re.sub(r",? got .*$", "", said, flags=re.DOTALL)
-    missing = re.search(r"missing required field `(.*)`", said)
-    if missing:
-        return f"the key {missing[1]!r} is missing"
-    said = re.sub(r"^Expected ", "must be ", said)
-    said = re.sub(r"^Invalid enum value.*", "unknown value", said)
-    return re.sub(r"`([^`]*)`", lambda kinds: " or ".join(_words(kinds[1])), said)
-
-
-def _words(kinds: str) -> list[str]:
-    named = list(dict.fromkeys(_KINDS.get(kind, kind) for kind in kinds.split(" | ")))
-    return [kind for kind in named if not (kind == _KINDS["int"] and _KINDS["float"] in named)]
-
-
-_KINDS = {
-    "int": "a whole number",
-    "float": "a number",
-    "str": "text",
-    "bool": "true or false",
-    "null": "nothing",
-    "array": "a list",
-    "object": "a table",
-}
-
-
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return a JSON object; raise FileError where a key stands in it twice."""
     table = dict(pairs)
@@ -239,4 +211,4 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0].partition(";")[0]
+    return str(error).partition("\n")[0].partition(";")[0].removeprefix("JSON is malformed: ")

@@ -13,7 +13,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.documents.reading import key_at, read_bytes, read_json, rule_text, stated_format, value_at
+from impq_opt.documents.reading import key_at, read_bytes, read_json, stated_format, value_at
+from impq_opt.documents.wording import rule_text
 from impq_opt.errors import AllocationError, FileError, InputError, MissingPackageError, first_line
 from impq_opt.exchange.fused import fused_ties, layer_ties
 from impq_opt.exchange.restate import Precision, restate
@@ -125,6 +126,7 @@ class Writer(Format):
     limits: ClassVar[str]  # the allocations that the target cannot express
     layerwise: ClassVar[bool] = True  # one precision a layer
     fused: ClassVar[bool] = False  # q/k/v and gate/up must agree
+    ending: ClassVar[str] = ".json"  # of its file's name
     inputs: ClassVar[tuple[int, ...]] = ()  # bits that a layer's input may have; () where inputs are never quantized
 
     @abstractmethod

@@ -57,6 +57,7 @@ class LlamaCpp(Writer):
     r"""One line a tensor, ``^blk\.0\.attn_q\.weight$=q4_k``: a regular expression, and the first that matches wins."""
 
     name: ClassVar[str] = "llama.cpp"
+    ending: ClassVar[str] = ".txt"
     summary: ClassVar[str] = "tensor types for llama-quantize --tensor-type-file"
     source: ClassVar[str] = "https://github.com/ggml-org/llama.cpp/tree/master/tools/quantize"
     limits: ClassVar[str] = "one type a tensor, weights only, rows a multiple of the block (256 for k-quants)"

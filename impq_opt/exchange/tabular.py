@@ -44,6 +44,7 @@ class Csv(Reader, Writer):
     """
 
     name: ClassVar[str] = "csv"
+    ending: ClassVar[str] = ".csv"
     summary: ClassVar[str] = "plain table: a row a candidate in, a row a group out"
     source: ClassVar[str] = "RFC 4180; the columns are " + ", ".join(COLUMNS)
     limits: ClassVar[str] = "none: every allocation can be written"
@@ -97,6 +98,7 @@ class Parquet(Csv):
     """The same table as a Parquet file; needs pyarrow."""
 
     name: ClassVar[str] = "parquet"
+    ending: ClassVar[str] = ".parquet"
     summary: ClassVar[str] = "the same table as Parquet (needs pyarrow)"
     source: ClassVar[str] = "https://parquet.apache.org; columns as for csv"
     package: ClassVar[str] = "pyarrow"

@@ -146,8 +146,8 @@ def _load_arrays(path: Path, name: str, digest: str) -> Arrays:
         )
     try:
         return dict(safetensors.numpy.load(data))
-    except (SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise FileError(f"is not a safetensors file: {error}", where=str(beside)) from None
+    except (SafetensorError, KeyError, ValueError, TypeError):
+        raise FileError("is not a safetensors file", where=str(beside)) from None
 
 
 def _sha256(path: Path) -> str:

@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from impq_opt.documents.reading import key_at, read_bytes, read_json, rule_text, stated_format, steps_of, value_at
+from impq_opt.documents.reading import key_at, read_bytes, read_json, stated_format, steps_of, value_at
+from impq_opt.documents.wording import rule_text
 from impq_opt.errors import FileError, nearest
 from impq_opt.files import allocation_record as answers
 from impq_opt.files import problem_record as questions
@@ -75,8 +76,8 @@ def convert(document: Any, kind: type[Record], where: str) -> Record:
         return msgspec.convert(document, kind)
     except msgspec.ValidationError as error:
         raise _placed(str(error), document, where, kind) from None
-    except (RecursionError, OverflowError) as error:
-        raise FileError(f"cannot be read: {error}", where=where) from None
+    except (RecursionError, OverflowError):
+        raise FileError("cannot be read: nested too deeply, or a number too large", where=where) from None
 
 
 def _placed(message: str, document: Any, where: str, kind: type[msgspec.Struct]) -> FileError:

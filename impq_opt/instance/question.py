@@ -6,13 +6,14 @@ import math
 from collections.abc import Mapping
 from fractions import Fraction
 
-from impq_opt.costs import parse_quantity
+from impq_opt.costs import is_mean_bits, parse_quantity
 from impq_opt.errors import AllocationError, InputError, OptionError
 from impq_opt.groups.arrays import exact_bound
 from impq_opt.instance.compile import compile_instance
 from impq_opt.instance.cost_row import CostRow, budget_rows, cost_row
 from impq_opt.instance.instance import Instance
 from impq_opt.problem.allocation import Allocation
+from impq_opt.problem.limits import read_limit
 from impq_opt.problem.problem import Problem
 from impq_opt.types import Real
 
@@ -45,13 +46,15 @@ def make_instance(
             "give a bound (least cost) or a budget (least damage), not both",
             hint="further budgets beside a bound are declared with Problem.revise(budgets=...)",
         )
+    if minimize is None and is_mean_bits(budget):
+        minimize = "storage"
     weights = {minimize: 1} if isinstance(minimize, str) else dict(minimize or problem.objective)
     row = cost_row(problem, weights)
     limits = dict(problem.budgets if budgets is None else budgets)
     limit = None  # on the cost: damage is minimised where there is one
     exact = None if bound is None else _bound(bound)
     if budget is not None:
-        limit = _quanta(row, parse_quantity(budget, row.unit, "budget"))
+        limit = _quanta(row, _limit(problem, row, weights, budget))
         if weights in [{name: 1} for name in limits]:  # one limit on a cost, the tighter
             limit = min(limit, _quanta(row, limits.pop(next(iter(weights)))))
     elif exact is None:
@@ -77,6 +80,16 @@ def _bound(bound: Real | Allocation) -> Fraction:
             raise OptionError("is an allocation without an answer", where="bound", value=bound)
         return bound.exact_damage
     return exact_bound(bound)
+
+
+def _limit(
+    problem: Problem, row: CostRow, weights: Mapping[str, float | Fraction | int], budget: str | Real
+) -> Fraction:
+    """Return a budget on the cost that is minimised elsewhere; a sum of costs has no mean bits."""
+    name = next(iter(weights))
+    if weights == {name: 1}:
+        return read_limit(problem, name, budget, "budget")
+    return parse_quantity(budget, row.unit, "budget")
 
 
 def _quanta(row: CostRow, value: Fraction) -> int:

@@ -203,8 +203,8 @@ class Replicates:
                 metadata = file.metadata() or {}
                 sums = file.get_tensor("sums")
             state = json.loads(metadata["state"])
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
-            raise FileError("is not the state of a measurement", where=str(path), value=str(error)) from None
+        except (OSError, SafetensorError, KeyError, ValueError):
+            raise FileError("is not the state of a measurement", where=str(path)) from None
         if metadata.get("fingerprint") != fingerprint or sums.shape != self.sums.shape:
             raise FileError(
                 "holds the state of another measurement",

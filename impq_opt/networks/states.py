@@ -92,7 +92,7 @@ def _read(path: Path) -> Any:
         first = first_line(error)
         if "TorchScript" in first:
             raise FileError("is a TorchScript program, which holds code", where=str(path), hint=_HINT) from None
-        raise FileError("is not a state dict or safetensors file", where=str(path), value=first) from None
+        raise FileError("is not a state dict or safetensors file", where=str(path)) from None
 
 
 def _states(held: Any, place: str, depth: int = 0) -> Iterator[State]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.costs import CostTerm, TableCost, cost_named, format_quantity, parse_quantity
+from impq_opt.costs import CostTerm, TableCost, cost_named, format_quantity
 from impq_opt.documents.numbers import number_of, read_exact
 from impq_opt.errors import ProblemError
 from impq_opt.groups.arrays import (
@@ -35,6 +35,7 @@ from impq_opt.groups.names import GroupNames
 from impq_opt.problem.card import by_layer, card
 from impq_opt.problem.declaration import Group, from_groups, group_at, pin, restrict, tie, without_activations
 from impq_opt.problem.frame import data_frame, group_columns
+from impq_opt.problem.limits import read_limit
 from impq_opt.problem.plain import finite, plain
 from impq_opt.problem.stays import STORED, Stay, Whole, check_stays, staying_lines, width
 from impq_opt.problem.unmeasured import keeping, mask, most_columns, own_pins, unmeasured_lines
@@ -259,7 +260,8 @@ class Problem(Layout):
             Cost term, or weights of several.
         bound : float or Fraction
         budgets : mapping
-            Cost term to a number of its unit or a text such as ``"2MiB"``; added to those there are.
+            Cost term to a number of its unit or a text such as ``"2MiB"``, for storage also ``"4.5bpw"``, the mean
+            bits of the weights; added to those there are.
         pins : mapping
             Pattern (see :meth:`select`) to bits or format, such as ``{"kind:activation": 8}``; added to those there
             are.
@@ -289,8 +291,7 @@ class Problem(Layout):
             changes["bound"] = bound
         if budgets:
             changes["budgets"] = dict(self.budgets) | {
-                name: parse_quantity(value, cost_named(name, self.costs).unit, f"budgets.{name}")
-                for name, value in budgets.items()
+                name: read_limit(self, name, value, f"budgets.{name}") for name, value in budgets.items()
             }
         problem = replace(self, **changes) if changes else self
         if weights_only and not problem.weights().all():

@@ -222,8 +222,8 @@ def unpack(path: str | Path) -> Unpacked:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except FileNotFoundError:
         raise FileError("no such file", where=str(path)) from None
-    except (OSError, SafetensorError, ValueError) as error:
-        raise FileError("cannot be read as safetensors", where=str(path), value=str(error)) from None
+    except (OSError, SafetensorError, ValueError):
+        raise FileError("cannot be read as safetensors", where=str(path)) from None
     if not isinstance(about, dict) or about.get("format") != _FORMAT:
         raise FileError("is not a packed network", where=str(path), hint="impq-opt pack writes them")
     if about.get("version") not in _VERSIONS:
@@ -234,8 +234,8 @@ def unpack(path: str | Path) -> Unpacked:
         return _unpacked(about, tensors)
     except FileError as error:
         raise error.within(str(path)) from None
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise FileError("is damaged", where=str(path), value=str(error)) from None
+    except (KeyError, TypeError, ValueError, RuntimeError):
+        raise FileError("is damaged", where=str(path)) from None
 
 
 def unpack_into(network: nn.Module, path: str | Path, *, example: Structure | None = None) -> nn.Module:

@@ -18,6 +18,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from impq_opt.data.batch import parts_of
+from impq_opt.documents.wording import in_words
 from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import DataError, FileError, InputError
 from impq_opt.rounds.record import LOG, Decision, Record, plain_record, record_from, write_records
@@ -155,8 +156,8 @@ def load_state(folder: Path) -> tuple[State, Identity] | None:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except FileNotFoundError:
         return None
-    except (OSError, SafetensorError) as error:
-        raise FileError("the checkpoint cannot be read", where=str(path), value=str(error), hint=hint) from None
+    except (OSError, SafetensorError):
+        raise FileError("the checkpoint cannot be read", where=str(path), hint=hint) from None
     version = metadata.get("version")
     if metadata.get("format") != _FORMAT:
         raise FileError("is not a checkpoint of rounds", where=str(path), value=metadata.get("format"), hint=hint)
@@ -176,7 +177,9 @@ def load_state(folder: Path) -> tuple[State, Identity] | None:
             plain = msgspec.json.decode(texts[0], type=_Plain)
         return _state(plain, tensors, str(path)), identity
     except msgspec.MsgspecError as error:
-        raise FileError(f"the checkpoint does not say what it should: {error}", where=str(path), hint=hint) from None
+        what, place = in_words(error)
+        said = f"the checkpoint does not say what it should: {place and place + ' '}{what}"
+        raise FileError(said, where=str(path), hint=hint) from None
 
 
 def _state(plain: _Plain, tensors: dict[str, Tensor], where: str) -> State:

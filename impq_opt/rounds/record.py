@@ -12,6 +12,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from impq_opt.documents.reading import read_text
+from impq_opt.documents.wording import in_words
 from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import FileError
 
@@ -149,7 +150,8 @@ def record_from(values: Any, where: str) -> Record:
     try:
         return msgspec.convert(told, Record)
     except msgspec.ValidationError as error:
-        raise FileError(f"is not a record of a round: {error}", where=where) from None
+        what, place = in_words(error)
+        raise FileError(f"is not a record of a round: {what}", where=f"{where}: {place}" if place else where) from None
 
 
 def read_records(path: str | Path) -> list[Record]:
@@ -166,8 +168,8 @@ def read_records(path: str | Path) -> list[Record]:
         where = f"{path}: line {number}"
         try:
             values = msgspec.json.decode(line)
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise FileError(f"is not JSON: {error}", where=where) from None
+        except (msgspec.DecodeError, RecursionError):
+            raise FileError("is not JSON", where=where) from None
         records.append(record_from(values, where))
     return records
 

@@ -43,6 +43,7 @@ def contest(
     samples: int = 1024,
     seed: int = 0,
     tell: Callable[[str], None] | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> list[Entry]:
     """Measure by each metric, give each the same storage, round without retraining, and look at all of them together.
 
@@ -59,13 +60,18 @@ def contest(
         Average bits per weight.
     tell : callable, optional
         Told each thing that seems wrong with the data, a sentence.
+    progress : callable, optional
+        Told the part of the work, how much of it is done, and of how much.
     """
     sampling = Sampling(samples=samples, concede=0.01, seed=seed)
     options = {"groups": groups, "residual": "accumulate", "bits": range(1, 9)}
     needing = next((name for name in metrics if load_metric(name).labels), None)
     if needing is not None:  # said before hours of measuring by the others
         fitted(network, data, labels=load_metric(needing).unit)
-    problems = {name: measure(network, data, metric=name, sampling=sampling, **options) for name in metrics}  # type: ignore[arg-type]
+    problems = {
+        name: measure(network, data, metric=name, sampling=sampling, progress=_measuring(name, progress), **options)  # type: ignore[arg-type]
+        for name in metrics
+    }
     first = next(iter(problems.values()))
     validation = Validation(network, first, held_out)
     if tell is not None:
@@ -86,5 +92,12 @@ def contest(
     units = {name: problem.damage_unit for name, problem in problems.items()}
     return [
         Entry(name, units.get(name, ""), float(np.average(bits[weights], weights=first.sizes[weights])), reality)
-        for (name, bits), reality in zip(rows, validation.hold_all([bits for _, bits in rows]), strict=True)
+        for (name, bits), reality in zip(rows, validation.hold_all([bits for _, bits in rows], progress), strict=True)
     ]
+
+
+def _measuring(
+    metric: str, progress: Callable[[str, int, int], None] | None
+) -> Callable[[int, int, float], None] | None:
+    """Return what one metric's measuring is told to, by its name."""
+    return None if progress is None else lambda done, total, _: progress(f"measuring by {metric}", done, total)

@@ -255,7 +255,7 @@ def test_every_recipe_is_complete(name: Any) -> None:
 def test_a_broken_recipe_is_told(tmp_path: Path) -> None:
     path = tmp_path / "r.toml"
     path.write_text('title = "x"\nnetwork = "resnet8"\n')
-    with pytest.raises(FileError, match="is not a recipe: Object missing required field `data`"):
+    with pytest.raises(FileError, match="is not a recipe: the key 'data' is missing"):
         load_recipe(str(path))
     path.write_text('title = "x"\nnetwork = "a"\ndata = "b"\nhyper = {batch = 0}\n[strategies.iterative]\n')
     with pytest.raises(OptionError, match=r"r.toml: training.batch: must be positive, got 0"):

@@ -45,7 +45,7 @@ def broken(**changes: Any) -> dict[Any, Any]:
         (broken(version="2"), "is of a version"),
         (broken(version=True), "is of a version"),
         (broken(format="impq-opt problem"), "is not a record of a round, got 'impq-opt problem'"),
-        (broken(bits="many"), r"is not a record of a round: Expected `array`, got `str` - at `\$.bits`"),
+        (broken(bits="many"), r"bits: is not a record of a round: must be a list"),
         (broken(bits=[1.5]), r"Expected `int`, got `float` - at `\$\.bits"),
         (broken(bits=...), "missing required field `bits`"),
         (broken(surprise=1), "unknown field `surprise`"),

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from impq_opt.documents.wording import in_words
 from impq_opt.errors import OptionError, nearest
 from impq_opt.registry import Registry
 from impq_opt.rounds.policy import Policy
@@ -92,4 +93,6 @@ def built(kind: type[T], values: Mapping[str, Any], where: str) -> T:
     except msgspec.ValidationError as error:
         if isinstance(error.__cause__, OptionError):
             raise error.__cause__ from None
-        raise OptionError(str(error), where=where) from None
+        what, place = in_words(error)
+        value = values.get(place, ...)
+        raise OptionError(what, where=f"{where} {place}" if place else where, value=value) from None

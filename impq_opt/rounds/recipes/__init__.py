@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from impq_opt.data import load_data
+from impq_opt.documents.wording import in_words
 from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import FileError, InputError, OptionError, nearest
 from impq_opt.networks import load_network
@@ -168,8 +169,12 @@ def load_recipe(name: str) -> Recipe:
     try:
         recipe = msgspec.convert(tomllib.loads(data.decode()), Recipe)
         recipe.hypers()
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
-        raise FileError(f"is not a recipe: {error}", where=name) from None
+    except msgspec.ValidationError as error:
+        what, place = in_words(error)
+        raise FileError(f"is not a recipe: {what}", where=f"{name}: {place}" if place else name) from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        first = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
+        raise FileError(f"is not a recipe: {first}", where=name) from None
     except InputError as error:
         raise error.within(name) from None
     return recipe
