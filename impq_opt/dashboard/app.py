@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -101,7 +103,9 @@ def _refused(error: Exception) -> Response:
         return _json({"error": str(error)}, 400)
     if isinstance(error, MemoryError):
         return _json({"error": "there is not enough memory for this"}, 500)
-    return _json({"error": "this is a fault of impq-opt and not of what you asked; please report it"}, 500)
+    if os.environ.get("IMPQ_OPT_DEBUG"):
+        traceback.print_exception(error)
+    return _json({"error": "this is a fault of impq-opt; please report it with what IMPQ_OPT_DEBUG=1 shows"}, 500)
 
 
 async def _body(request: Request) -> bytes:

@@ -126,7 +126,8 @@ class Folder:
     def __init__(self, root: str | os.PathLike[str]) -> None:
         try:
             self.root = Path(root).resolve(strict=True)
-            next(os.scandir(self.root), None)
+            with os.scandir(self.root):
+                pass
         except FileNotFoundError:
             raise FileError("there is no such folder", where=str(root)) from None
         except NotADirectoryError:

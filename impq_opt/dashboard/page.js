@@ -38,9 +38,12 @@
 
   // -- the list ------------------------------------------------------------------------------------------------------
 
-  let items = [], listed = "";
+  let items = [], listed = "", runs = new Set();
   const chosen = new Set();
-  const isRound = (item) => /(^|\/)round-\d+\.problem\.toml$/.test(item.path) && items.some((run) => run.kind === "run" && run.path === item.path.replace(/\/?[^/]*$/, "") || (run.kind === "run" && run.path === "." && !item.path.includes("/")));
+  const isRound = (item) => {
+    const found = /^(?:(.*)\/)?round-\d+\.problem\.toml$/.exec(item.path);
+    return found !== null && runs.has(found[1] || ".");
+  };
   const titleOf = (digest) => { const found = items.find((item) => item.kind === "problem" && item.digest === digest); return found ? found.path : ""; };
 
   function factsOf(item) {
@@ -105,6 +108,7 @@
     if (text === listed) return true;
     const before = new Map(items.map((item) => [item.key, item.state + item.kind]));
     items = told.items; listed = text;
+    runs = new Set(items.filter((item) => item.kind === "run").map((item) => item.path));
     list();
     const { open, compare } = place(), changed = (key) => before.has(key) && before.get(key) !== (items.find((item) => item.key === key) || { state: "", kind: "" }).state + (items.find((item) => item.key === key) || { kind: "" }).kind;
     if ([open, ...compare].some((key) => key && changed(key))) { tell("A file changed and was read again."); route(); }
@@ -233,7 +237,7 @@
       const unit = limit === "cost" ? curve.unit : "", said = value / (limit === "cost" ? curve.factor : 1);
       exact.value = brief(said, 6);
       slider.setAttribute("aria-valuetext", `${brief(said)} ${unit}`.trim());
-      label.textContent = limit === "damage" ? `Bound on the ${told.damage}` : `Budget of ${curve.cost}${unit ? ` [${unit}]` : ""}`;
+      label.textContent = limit === "damage" ? `Largest ${told.damage}` : `Largest ${curve.cost}${unit ? ` [${unit}]` : ""}`;
       marks();
     }
     slider.addEventListener("input", () => {
@@ -482,22 +486,22 @@
     for (const key of keys) chosen.add(key);
     list();
     const told = await ask("compare?keys=" + keys.join(","));
-    const parts = told.figures.map((figure) => make("section", {}, make("h2", {}, "Cost against damage"), make("figure", {}, chart(figure), make("figcaption", {}, "Lines are the convex hulls of problems, rings are allocations."))));
+    const parts = told.figures.map((figure) => make("section", {}, make("h2", {}, "Cost against damage"), make("figure", {}, chart(figure), make("figcaption", {}, figure.series.length > 1 ? "Lines are the convex hulls of problems, rings are allocations." : `The convex hull of ${figure.series[0].name}.`))));
     for (const [name, reason] of told.without) parts.push(make("p", { class: "soft" }, `${name} has no hull: ${reason}`));
     if (told.allocations.length) {
       const heads = ["allocation", "status", ">cost", ">damage", ">~bound", ">bits a weight", ">~bits an activation", ">~ratio", ">~whole network"];
       parts.push(make("section", {}, make("h2", {}, "Allocations"), table("Allocations", heads, told.allocations.map((one) => [one.path, one.status, one.cost, brief(one.damage), brief(one.bound), brief(one.weightBits), brief(one.activationBits), brief(one.ratio, 3), one.whole || "-"]))));
-      parts.push(matrix(told));
+      parts.push(...told.layers.map(matrix));
     }
     if (told.rounds) parts.push(make("section", {}, make("h2", {}, told.rounds.figure.title), make("figure", {}, chart(told.rounds.figure)), roundsTable(told.rounds, told.rounds.runs.length > 1)));
     into(mine, make("h1", {}, `${count(keys.length, "item")} side by side`), parts);
     document.title = "Side by side - impq-opt";
   }
   function matrix(told) {
-    const names = told.allocations.map((one) => one.path);
-    const differs = (bits) => new Set(bits.map((b) => (b === null ? "" : b.toFixed(4)))).size > 1;
-    const rows = told.layers.map((layer) => {
-      const cells = layer.bits.map((b) => { const cell = make("td", { class: "cell" }, b === null ? "-" : brief(b)); cell.style.setProperty("--part", b === null ? 0 : b / told.most); return cell; });
+    const names = told.names;
+    const differs = (bits) => new Set(bits.map((b) => b.toFixed(4))).size > 1;
+    const rows = told.rows.map((layer) => {
+      const cells = layer.bits.map((b) => { const cell = make("td", { class: "cell" }, brief(b)); cell.style.setProperty("--part", b / told.most); return cell; });
       const tr = make("tr", {}, make("td", { class: "name" }, breakable(layer.name), layer.kind === "weight" ? "" : make("small", { class: "soft" }, " activation")), cells);
       tr.dataset.differs = differs(layer.bits) ? "1" : "";
       return tr;
@@ -519,7 +523,10 @@
     clearTimeout(timer); timer = setTimeout(redraw, 80);
   });
   // Beside what is shown the list is always open; above it, it folds.
-  const beside = matchMedia("(min-width: 60.01rem)"), fold = () => { get("list").open = beside.matches || !location.hash; };
+  const beside = matchMedia("(min-width: 60.01rem)"), fold = () => {
+    get("list").open = beside.matches || !location.hash;
+    get("list").firstElementChild.tabIndex = beside.matches ? -1 : 0;
+  };
   beside.addEventListener("change", fold);
   fold();
   look().then((found) => { if (found) route(); });

@@ -52,6 +52,7 @@ class Server:
         settings = uvicorn.Config(
             application(self.folder, token, hosts),
             log_config=None,
+            log_level="critical",
             access_log=False,
             server_header=False,
             proxy_headers=False,

@@ -62,7 +62,7 @@ def problem_view(subject: Subject, folder: Folder) -> dict[str, Any]:
     pinned[list(problem.pins)] = 1
     held = index.sum(pinned)
     told = problem.provenance
-    title = told.get("title") or told.get("description") or told.get("network") or subject.item.path.stem
+    title = told.get("title") or told.get("description") or told.get("network") or ""
     run = folder.run_of(subject.item)
     return {
         "key": subject.item.key,
@@ -181,7 +181,7 @@ def curve_view(work: Work) -> dict[str, Any]:
     return {
         "figure": figure.as_dict(),
         "breakpoints": 0 if front is None else len(front),
-        "reason": work.reason,
+        "reason": work.reason.partition(";")[0],
         "unit": shown_unit,
         "factor": factor,
         "whole": unit == "bit",
@@ -369,29 +369,30 @@ def _round_row(item: Item, record: Record, folder: Folder) -> dict[str, Any]:
 
 
 def compared(works: Sequence[Work]) -> dict[str, Any]:
-    """Return frontiers and allocations side by side: a figure for each pair of cost and damage, and bits by layer."""
-    figures: dict[tuple[str, str, str], list[Series]] = {}
-    answers = []
+    """Return frontiers and allocations side by side: a chart for each network, cost and damage, and bits by layer."""
+    charts: dict[tuple[frozenset[tuple[str, str]], str, str, str], list[Series]] = {}
+    answers: dict[frozenset[tuple[str, str]], list[tuple[str, Work, Allocation]]] = {}
     for work in works:
-        axes = " + ".join(work.weights), _unit(work.problem, work.weights), _damage_name(work.problem)
-        series, name = figures.setdefault(axes, []), work.subject.item.shown
+        network, unit = frozenset(work.index.keys), _unit(work.problem, work.weights)
+        axes = network, " + ".join(work.weights), unit, _damage_name(work.problem)
+        series, name = charts.setdefault(axes, []), work.subject.item.shown
         answer = work.subject.answer
         if answer is not None and answer.choice is not None:
             series.append(Series(name, [answer.damage], [nearest_float(answer.cost)], "ring", [name]))
-            answers.append((name, work, answer))
+            answers.setdefault(network, []).append((name, work, answer))
         elif answer is None and work.front is not None:
             places = thin(work.front.damage, _MOST_POINTS)
             places = places[work.front.damage[places] > 0]
             series.append(Series(name, work.front.damage[places].tolist(), work.front.cost[places].tolist(), "line"))
     return {
         "figures": [
-            _in_units("frontiers", *axes, series)[0].as_dict()
-            for axes, series in figures.items()
-            if any(len(one.x) for one in series)
+            _in_units("frontiers", cost, unit, damage, series)[0].as_dict()
+            for (_, cost, unit, damage), series in charts.items()
+            if sum(len(one.x) for one in series) > 1
         ],
-        "without": [[work.subject.item.shown, work.reason] for work in works if work.reason],
-        "allocations": [_answer_row(name, answer) for name, _, answer in answers],
-        **_layers_side_by_side(answers),
+        "without": [[work.subject.item.shown, work.reason.partition(";")[0]] for work in works if work.reason],
+        "allocations": [_answer_row(name, answer) for some in answers.values() for name, _, answer in some],
+        "layers": [_layers_side_by_side(some) for some in answers.values()],
     }
 
 
@@ -412,15 +413,16 @@ def _answer_row(name: str, answer: Allocation) -> dict[str, Any]:
 
 
 def _layers_side_by_side(answers: Sequence[tuple[str, Work, Allocation]]) -> dict[str, Any]:
-    rows: dict[tuple[str, str], list[float | None]] = {}
+    rows: dict[tuple[str, str], list[float]] = {}
     most = 0.0
-    for column, (_, work, answer) in enumerate(answers):
+    for _, work, answer in answers:
         assert answer.choice is not None
         most = max(most, _most(work.problem))
         bits = LayerIndex(answer.problem).mean_bits(answer.choice)
         for key, value in zip(work.index.keys, bits.tolist(), strict=True):
-            rows.setdefault(key, [None] * len(answers))[column] = value
+            rows.setdefault(key, []).append(value)
     return {
-        "layers": [{"name": name, "kind": kind, "bits": bits} for (name, kind), bits in rows.items()],
+        "names": [name for name, _, _ in answers],
+        "rows": [{"name": name, "kind": kind, "bits": bits} for (name, kind), bits in rows.items()],
         "most": most,
     }
