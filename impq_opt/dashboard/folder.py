@@ -35,6 +35,7 @@ _HEAD = 1 << 16
 _SMALL = 1 << 20
 # Groups of all the problems that are kept in memory.
 _MOST_GROUPS = 4_000_000
+_MOST_SUBJECTS = 12
 
 _FORMATS = {".toml": (b"impq-opt problem", "problem"), ".json": (b"impq-opt allocation", "allocation")}
 
@@ -139,6 +140,7 @@ class Folder:
         self.left_out = 0
         self._items: dict[str, Item] = {}
         self._problems: OrderedDict[str, tuple[_Stamp, Problem]] = OrderedDict()
+        self._subjects: OrderedDict[str, tuple[Subject, list[Item]]] = OrderedDict()
         self._named: dict[Path, tuple[tuple[int, int, int], list[Path]]] = {}
         self._gallery: dict[str, str] | None = None
         self._turn = threading.RLock()
@@ -166,8 +168,7 @@ class Folder:
         """
         with self._turn:
             known = self._items.get(key)
-            path = None if known is None else known.path / LOG if known.kind == "run" else known.path
-            item = None if path is None else self._item(path)
+            item = None if known is None else self._item(_told_by(known))
             if item is None:
                 raise FileError("is not in the folder any more", where="" if known is None else known.shown)
             self._items[key] = item
@@ -298,18 +299,30 @@ class Folder:
             Where the allocation does not belong to the problem with its digest.
         """
         item = self.item(key)
+        with self._turn:
+            subject, rests_on = self._subjects.get(key, (None, []))
+            if subject is None or subject.item != item or any(self._item(_told_by(one)) != one for one in rests_on):
+                subject, rests_on = self._opened(item)
+                self._subjects[key] = subject, rests_on
+            self._subjects.move_to_end(key)
+            while len(self._subjects) > _MOST_SUBJECTS:
+                self._subjects.popitem(last=False)
+        return subject
+
+    def _opened(self, item: Item) -> tuple[Subject, list[Item]]:
+        """Return the subject, and the other items that it rests on."""
         if item.kind == "problem":
             problem = self._problem(item)
-            return Subject(item, problem, mean_bits=self._round_bits(item, problem))
+            bits, runs = self._round_bits(item, problem)
+            return Subject(item, problem, mean_bits=bits), runs
         if item.kind != "allocation":
-            raise FileError(
-                item.error or "is neither a problem nor an allocation", where="" if item.error else item.shown
-            )
+            what = item.error or "is neither a problem nor an allocation"
+            raise FileError(what, where="" if item.error else item.shown)
         stated = _stated(item.path)
-        base = self._by_digest(stated.problem_digest, item)
+        base, problems = self._by_digest(stated.problem_digest, item)
         answer = load_allocation(item.path, base)
-        bits = None if answer.choice is None else LayerIndex(answer.problem).mean_bits(answer.choice)
-        return Subject(item, base, stated.revision or Revision(), answer, bits)
+        mean = None if answer.choice is None else LayerIndex(answer.problem).mean_bits(answer.choice)
+        return Subject(item, base, stated.revision or Revision(), answer, mean), problems
 
     def records(self, key: str) -> tuple[Item, list[Record]]:
         """Return the rounds of the run that ``key`` means.
@@ -340,15 +353,17 @@ class Folder:
         named = item.path.name == f"round-{number}.problem.toml" and number.isdecimal()
         return (run, int(number)) if named and run in self._items and self._items[run].kind == "run" else None
 
-    def _round_bits(self, item: Item, problem: Problem) -> FloatArray | None:
+    def _round_bits(self, item: Item, problem: Problem) -> tuple[FloatArray | None, list[Item]]:
+        """Return the mean bits (L,) of the round that ``problem`` was measured for, and its run."""
         run = self.run_of(item)
         if run is None:
-            return None
-        for record in self.records(run[0])[1]:
+            return None, []
+        of, records = self.records(run[0])
+        for record in records:
             if record.round == run[1] and len(record.bits) == len(problem):
                 index, bits = LayerIndex(problem), np.asarray(record.bits, dtype=np.float64)
-                return index.sum(problem.sizes.astype(np.float64) * bits) / index.sizes
-        return None
+                return index.sum(problem.sizes.astype(np.float64) * bits) / index.sizes, [of]
+        return None, [of]
 
     def _problem(self, item: Item) -> Problem:
         with self._turn:
@@ -366,11 +381,12 @@ class Folder:
         while len(self._problems) > 1 and sum(len(kept) for _, kept in self._problems.values()) > _MOST_GROUPS:
             self._problems.popitem(last=False)
 
-    def _by_digest(self, digest: str, item: Item) -> Problem:
-        """Return the problem that an allocation names: nearest in the folder, then of the gallery."""
+    def _by_digest(self, digest: str, item: Item) -> tuple[Problem, list[Item]]:
+        """Return the problem that an allocation names, and its item: nearest in the folder, or of the gallery."""
         near = [one for one in self.items() if one.kind == "problem" and one.facts["digest"] == digest]
         if near:
-            return self._problem(min(near, key=lambda one: (one.path.parent != item.path.parent, one.shown)))
+            nearest = min(near, key=lambda one: (one.path.parent != item.path.parent, one.shown))
+            return self._problem(nearest), [nearest]
         with self._turn:
             if self._gallery is None:
                 self._gallery = {problems.load(name).digest: name for name in problems.names()}
@@ -381,7 +397,12 @@ class Folder:
                 )
             if name not in self._problems:
                 self._keep(name, (), problems.load(name))
-            return self._problems[name][1]
+            return self._problems[name][1], []
+
+
+def _told_by(item: Item) -> Path:
+    """Return the file that says what an item is."""
+    return item.path / LOG if item.kind == "run" else item.path
 
 
 def _mark(status: os.stat_result) -> tuple[int, int, int]:

@@ -191,6 +191,21 @@ def test_files_are_read_again_when_they_change(tmp_path: Path) -> None:
     assert folder.items() == []
 
 
+def test_an_allocation_is_opened_anew_when_its_problem_changes(tmp_path: Path) -> None:
+    problem = coupled()
+    save_problem(problem, tmp_path / "p.toml")
+    save_allocation(solve(problem), tmp_path / "a.json")
+    folder = Folder(tmp_path)
+    (key,) = [item.key for item in folder.items() if item.kind == "allocation"]
+    first = folder.subject(key)
+    assert folder.subject(key) is first
+    (tmp_path / "p.toml").write_text((tmp_path / "p.toml").read_text().replace("size = 9", "size = 99"))
+    with pytest.raises(FileError, match="no problem with its digest"):
+        folder.subject(key)
+    save_problem(problem, tmp_path / "other.toml")
+    assert folder.subject(key).base.digest == problem.digest
+
+
 def test_an_allocation_of_the_gallery_needs_no_problem_beside_it(tmp_path: Path) -> None:
     from impq_opt import problems
 
@@ -584,6 +599,21 @@ def test_without_the_server_library_the_install_line_is_told(
     assert err == "impq-opt: the dashboard needs the package 'uvicorn': pip install 'impq-opt[dashboard]'\n"
 
 
+@pytest.mark.parametrize(("screen", "flags"), [(True, []), (False, []), (True, ["--no-open"])])
+def test_the_address_is_printed_and_opened_where_there_is_a_screen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], screen: bool, flags: list[str]
+) -> None:
+    opened = threading.Event()
+    monkeypatch.setattr("webbrowser.open", lambda address: opened.set())
+    monkeypatch.setattr("impq_opt.cli.dashboard._has_screen", lambda: screen)
+    monkeypatch.setattr(Server, "run", lambda server: server._socket.close())
+    assert run(["dashboard", str(tmp_path), "--json", *flags]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/[\w-]{32}/", told["address"])
+    assert told["folder"] == str(tmp_path)
+    assert opened.wait(5 if screen and not flags else 0) == (screen and not flags)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_the_command_serves_until_ctrl_c_and_writes_nothing(tmp_path: Path) -> None:
     save_problem(coupled(), tmp_path / "p.toml")
@@ -658,7 +688,11 @@ def test_the_slider_pins_and_the_download_work_in_a_browser(client: Client, brow
         answered(browser)
         assert browser.run(f"return {TILE}")[1] == f"{hull.damage[at]:.4g}"
 
-    # by keyboard: a smaller bound, in the field
+    # by keyboard: a step of the slider, then a bound in the field
+    browser.run("document.querySelector('#headline').textContent = ''")
+    browser.keys("#bound", "\ue014")
+    answered(browser)
+    assert browser.run("return document.querySelector('#bound').value") == "1"
     browser.run("document.querySelector('#headline').textContent = ''; document.querySelector('#limit').select()")
     browser.keys("#limit", "0.1\ue007")
     assert "damage at most 0.1" in answered(browser)
