@@ -144,7 +144,9 @@ class _Views:
         return Response(self._page, media_type="text/html")
 
     def items(self, request: Request, body: bytes) -> Any:
-        items = [item_view(item) for item in self.folder.items()]
+        items = [
+            item_view(item) | ({"round": True} if self.folder.run_of(item) else {}) for item in self.folder.items()
+        ]
         return {"items": items, "leftOut": self.folder.left_out}
 
     def subject(self, request: Request, body: bytes) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import stat
 import threading
@@ -17,8 +18,8 @@ import numpy as np
 
 from impq_opt import problems
 from impq_opt.costs import cost_named, format_quantity
-from impq_opt.documents.reading import read_json, read_toml
-from impq_opt.errors import FileError, ImpqError, InputError
+from impq_opt.documents.reading import read_text, read_toml
+from impq_opt.errors import FileError, ImpqError, InputError, first_line
 from impq_opt.files import Revision, load_allocation, load_problem
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problem.problem import Problem
@@ -174,6 +175,9 @@ class Folder:
             self._items[key] = item
             return item
 
+    def _key(self, place: Path) -> str:
+        return hashlib.sha256(os.fsencode(place.relative_to(self.root).as_posix())).hexdigest()[:16]
+
     def _paths(self) -> Iterator[Path]:
         self.left_out = seen = 0
         for folder, inner, names in os.walk(self.root):
@@ -188,8 +192,8 @@ class Folder:
     def _item(self, path: Path) -> Item | None:
         """Return the item at ``path``, None where it is nobody's or somebody else's."""
         place = path.parent if path.name == LOG else path
-        shown = place.relative_to(self.root).as_posix()
-        key = hashlib.sha256(os.fsencode(shown)).hexdigest()[:16]
+        key, shown = self._key(place), place.relative_to(self.root).as_posix()
+        shown = self.root.name if shown == "." else shown  # the folder is a run itself
         try:
             stamp = self._stamp(path)
         except FileError as error:
@@ -349,7 +353,7 @@ class Folder:
     def run_of(self, item: Item) -> tuple[str, int] | None:
         """Return the key of the run that a problem was measured for, and its round."""
         number = item.path.name.removeprefix("round-").removesuffix(".problem.toml")
-        run = hashlib.sha256(os.fsencode(item.path.parent.relative_to(self.root).as_posix())).hexdigest()[:16]
+        run = self._key(item.path.parent)
         named = item.path.name == f"round-{number}.problem.toml" and number.isdecimal()
         return (run, int(number)) if named and run in self._items and self._items[run].kind == "run" else None
 
@@ -428,10 +432,23 @@ def _kind(path: Path) -> str | None:
         return kind
     if small:
         try:
-            (read_toml if path.suffix == ".toml" else read_json)(path)
+            if path.suffix == ".toml":
+                read_toml(path)
+            else:
+                _check_json(path)
         except FileError as error:
             raise FileError(error.what, where=path.name, hint=error.hint) from None
     return None
+
+
+def _check_json(path: Path) -> None:
+    """Raise FileError where a file is no JSON, not even with the NaN that other tools write."""
+    try:
+        json.loads(read_text(path, "JSON"))
+    except FileError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise FileError(f"is not valid JSON: {first_line(error)}", where=path.name) from None
 
 
 def _stated(path: Path) -> _Stated:

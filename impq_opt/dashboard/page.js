@@ -38,12 +38,8 @@
 
   // -- the list ------------------------------------------------------------------------------------------------------
 
-  let items = [], listed = "", runs = new Set();
+  let items = [], listed = "";
   const chosen = new Set();
-  const isRound = (item) => {
-    const found = /^(?:(.*)\/)?round-\d+\.problem\.toml$/.exec(item.path);
-    return found !== null && runs.has(found[1] || ".");
-  };
   const titleOf = (digest) => { const found = items.find((item) => item.kind === "problem" && item.digest === digest); return found ? found.path : ""; };
 
   function factsOf(item) {
@@ -54,7 +50,7 @@
     return item.error;
   }
   function entry(item) {
-    const label = item.path === "." ? "this folder" : item.path;
+    const label = item.path;
     if (item.kind === "broken") return make("li", { class: "broken" }, make("b", {}, label), make("small", {}, item.error));
     const box = make("input", { type: "checkbox", checked: chosen.has(item.key), "aria-label": `compare ${label}`, onchange: () => { box.checked ? chosen.add(item.key) : chosen.delete(item.key); buttons(); } });
     const link = make("a", { href: "#open=" + item.key }, label);
@@ -69,7 +65,7 @@
     const open = new Set([...document.querySelectorAll("#items details[open]")].map((one) => one.dataset.part));
     get("items").replaceChildren(...parts.flatMap(([title, kind]) => {
       const some = shown.filter((item) => item.kind === kind);
-      const rounds = kind === "problem" ? some.filter(isRound) : [], rest = some.filter((item) => !rounds.includes(item));
+      const rounds = kind === "problem" ? some.filter((item) => item.round) : [], rest = some.filter((item) => !rounds.includes(item));
       const made = rest.length ? [make("h2", {}, title), make("ul", {}, rest.map(entry))] : [];
       if (rounds.length) {
         const fold = make("details", { open: open.has("rounds") || wanted !== "" }, make("summary", {}, `Problems of rounds (${rounds.length})`), make("ul", {}, rounds.map(entry)));
@@ -108,7 +104,6 @@
     if (text === listed) return true;
     const before = new Map(items.map((item) => [item.key, item.state + item.kind]));
     items = told.items; listed = text;
-    runs = new Set(items.filter((item) => item.kind === "run").map((item) => item.path));
     list();
     const { open, compare } = place(), changed = (key) => before.has(key) && before.get(key) !== (items.find((item) => item.key === key) || { state: "", kind: "" }).state + (items.find((item) => item.key === key) || { kind: "" }).kind;
     if ([open, ...compare].some((key) => key && changed(key))) { tell("A file changed and was read again."); route(); }
@@ -150,11 +145,11 @@
     return true;
   };
   function welcome() {
-    const link = items.find((item) => item.kind === "problem" && !isRound(item)) || items.find((item) => item.kind !== "broken");
+    const link = items.find((item) => item.kind === "problem" && !item.round) || items.find((item) => item.kind !== "broken");
     view.replaceChildren(
       make("h1", {}, "Bits by layer, live"),
       make("p", {}, "Open a problem and move its bound: the allocation is solved again, exactly, as the slider moves. Pin layers or single groups, and see what that costs. Open an allocation to change it, or a run to see its rounds; tick several to compare them."),
-      link ? make("p", {}, make("a", { href: "#open=" + link.key }, `Open ${link.path === "." ? "the run of this folder" : link.path}`)) : make("p", { class: "soft" }, "Nothing in this folder can be opened."),
+      link ? make("p", {}, make("a", { href: "#open=" + link.key }, `Open ${link.path}`)) : make("p", { class: "soft" }, "Nothing in this folder can be opened."),
     );
   }
   addEventListener("hashchange", () => { route(); fold(); });
@@ -474,7 +469,7 @@
   async function run(mine, item) {
     const told = await ask("runs/" + item.key);
     const box = chart(told.figure);
-    into(mine, make("h1", {}, item.path === "." ? "This folder's run" : item.path), make("p", { class: "soft" }, factsOf(item)),
+    into(mine, make("h1", {}, item.path), make("p", { class: "soft" }, factsOf(item)),
       make("section", {}, make("h2", {}, told.figure.title), make("figure", {}, box, make("figcaption", {}, "Each point is a round of allocation and retraining; bits fall from right to left."))),
       make("section", {}, make("h2", {}, "Rounds"), make("p", { class: "soft" }, "The number of a round opens the problem that was measured for it."), roundsTable(told, false)));
     document.title = `${item.path} - impq-opt`;

@@ -88,7 +88,8 @@ def fill(folder: Path) -> None:
     write_run(folder / "run")
     (folder / "cut.toml").write_text((folder / "problem.toml").read_text()[:300])
     (folder / "cut.json").write_text('{"format": "impq-opt allocation", "status"')
-    (folder / "foreign.json").write_text('{"name": "somebody else\'s"}')
+    (folder / "foreign.json").write_text('{"name": "somebody else\'s", "score": NaN}')
+    (folder / "empty.json").write_text("")
     (folder / "pyproject.toml").write_text("[project]\nname = 'x'\n")
     (folder / ".hidden").mkdir()
     (folder / ".hidden" / "problem.toml").write_text("format =")
@@ -164,8 +165,10 @@ def test_everything_is_listed_and_what_cannot_be_read_says_why(client: Client) -
         "coupled.toml": "problem", "problem.toml": "problem", "deep/plain.json": "allocation",
         "deep/pinned.json": "allocation", "run": "run", "run/round-00.problem.toml": "problem",
         "run/round-01.problem.toml": "problem", "cut.toml": "broken", "cut.json": "broken",
+        "empty.json": "broken",
     }  # fmt: skip
     assert "is not valid TOML" in items["cut.toml"]["error"]
+    assert items["empty.json"]["error"].startswith("empty.json: is not valid JSON")
     assert "cut.json: is not an allocation" in items["cut.json"]["error"]
     assert items["problem.toml"]["groups"] == 13
     assert items["run"]["validation"] == pytest.approx(0.89)
@@ -368,6 +371,17 @@ def test_runs_are_shown_round_by_round(client: Client) -> None:
     last = client.told(f"subjects/{told['rows'][1]['problem']}")
     assert last["run"] == {"key": client.key("run"), "round": 1}
     assert last["mean"][2] == solve(replace(network(), bound=None), bound=0.1).bits[12]
+
+
+def test_a_folder_may_be_a_run_itself(tmp_path: Path) -> None:
+    write_run(tmp_path / "mine")
+    folder = Folder(tmp_path / "mine")
+    assert [(item.shown, item.kind) for item in folder.items()] == [
+        ("mine", "run"), ("round-00.problem.toml", "problem"), ("round-01.problem.toml", "problem"),
+    ]  # fmt: skip
+    run, *rounds = folder.items()
+    assert [folder.run_of(item) for item in rounds] == [(run.key, 0), (run.key, 1)]
+    assert len(folder.records(run.key)[1]) == 2
 
 
 def test_several_are_compared(client: Client) -> None:
@@ -675,7 +689,7 @@ def test_the_slider_pins_and_the_download_work_in_a_browser(client: Client, brow
     problem = network()
     browser.size(1200, 900)
     browser.open(client.server.address)
-    browser.until("document.querySelectorAll('#items li').length == 9")
+    browser.until("document.querySelectorAll('#items li').length == 10")
     browser.click(f"#items a[href='#open={client.key('problem.toml')}']")
     browser.until("document.querySelector('#bound')")
     assert "damage at most 0.05" in answered(browser)
@@ -723,7 +737,7 @@ def test_every_view_fits_and_nothing_is_blocked(client: Client, browser: Browser
     places = [f"open={key}" for key in keys.values()] + ["compare=" + ",".join(keys.values())]
     browser.open("about:blank")
     browser.open(client.server.address)
-    browser.until("document.querySelectorAll('#items li').length == 9")
+    browser.until("document.querySelectorAll('#items li').length == 10")
     for place in places:
         browser.run("document.querySelector('main').replaceChildren(); location.hash = arguments[0]", place)
         browser.until("document.querySelector('main table, main .error')")
