@@ -158,7 +158,6 @@
 
   function chart(figure, pick) {
     const box = make("div", { class: "chart" });
-    box.log = figure.xLog;
     box.redraw = () => { if (box.figure.series.length) charts.draw(box, box.figure, pick); };
     box.figure = figure;
     return box;
@@ -216,7 +215,7 @@
     const headline = make("p", { id: "headline" }), tiles = make("dl", { class: "tiles" }), notes = make("div");
     const frontier = chart({ key: "frontier", title: "Cost against damage", x: "damage", y: "cost", xLog: true, yLog: false, ticks: [], series: [] }, (x, y) => { value = limit === "damage" ? x : y * curve.factor; place(); request(); });
     const bits = chart({ key: "bits", title: "Bits by layer", x: "layer", y: "bits", xLog: false, yLog: false, ticks: [], series: [] });
-    const hull = make("figcaption");
+    const hull = make("figcaption"), depth = make("figcaption");
 
     const trouble = (problem) => { error.textContent = problem.message; error.hidden = false; };
     const calm = () => { error.hidden = true; };
@@ -367,7 +366,7 @@
       tiles.replaceChildren(...tilesOf(found).map(([name, text, more]) => make("div", {}, make("dt", {}, name), make("dd", {}, text, more ? make("small", {}, more) : ""))));
       notes.replaceChildren(...found.notes.map((line) => make("p", { class: "soft" }, line)));
       rows.forEach((cell, k) => fill(cell, found.layers[k], k));
-      bars(found);
+      bars(found); collapse(found);
       marks();
     }
     function said(found) {
@@ -395,12 +394,29 @@
       }
       if (cell.inner) groups(cell, k, 0);
     }
+    // Activations that all take the same say it once: a line instead of bars and rows, unless somebody looks at them.
+    let every = false;
+    const spread = make("button", { type: "button", hidden: true, onclick: () => { every = true; collapse(answer); } }, "Show the activations");
+    const tensors = told.layers.map((_, k) => k).filter((k) => told.layers[k].kind === "activation");
+    function alike(found) {
+      const same = (values) => values.every((v) => v === values[0]);
+      return tensors.length > 1 && tensors.length < told.layers.length && tensors.every((k) => found.layers[k].shares.length === 1) && same(tensors.map((k) => found.layers[k].bits)) && (!told.mean || same(tensors.map((k) => told.mean[k])));
+    }
+    function collapse(found) {
+      const folded = !every && alike(found);
+      for (const k of tensors) rows[k].tr.hidden = folded && rows[k].pin.value === "" && !rows[k].inner;
+      spread.hidden = !folded;
+      if (folded) spread.textContent = `Show the ${count(tensors.length, "activation")}, all at ${brief(found.layers[tensors[0]].bits)} bits`;
+    }
     function bars(found) {
-      const of = (kind) => told.layers.map((layer, k) => k).filter((k) => told.layers[k].kind === kind);
+      const constant = alike(found), of = (kind) => constant && kind === "activation" ? [] : told.layers.map((layer, k) => k).filter((k) => told.layers[k].kind === kind);
       const series = [["weights", "weight"], ["activations", "activation"]].map(([name, kind]) => ({ name, style: "bars", x: of(kind), y: of(kind).map((k) => found.layers[k].bits), labels: of(kind).map((k) => told.layers[k].name) })).filter((s) => s.x.length);
-      // Bars need a hull of one kind to stay readable: activations that all take the most bits say nothing.
-      if (told.mean && found !== told.answer) series.push({ name: told.run ? `round ${told.run.round}` : "the file's", style: "dash", x: told.layers.map((_, k) => k), y: told.mean, labels: told.layers.map((layer) => `${layer.name} before`) });
-      bits.figure = { ...bits.figure, ticks: told.layers.map((layer) => layer.name), series };
+      const shownHere = [...of("weight"), ...of("activation")].sort((a, b) => a - b);
+      if (told.mean && found !== told.answer) series.push({ name: told.run ? `round ${told.run.round}` : "the file's", style: "dash", colour: "var(--c2)", x: shownHere, y: shownHere.map((k) => told.mean[k]), labels: shownHere.map((k) => `${told.layers[k].name} before`) });
+      const place = new Map(shownHere.map((k, at) => [k, at]));
+      for (const s of series) s.x = s.x.map((k) => place.get(k));
+      bits.figure = { ...bits.figure, ticks: shownHere.map((k) => told.layers[k].name), series };
+      depth.textContent = `Mean precision of each layer's elements, first layer left.${constant ? ` All ${count(tensors.length, "activation")} get ${brief(found.layers[tensors[0]].bits)} bits.` : ""}`;
       if (bits.isConnected) bits.redraw();
     }
 
@@ -447,8 +463,8 @@
     into(mine,
       make("h1", {}, told.path), make("p", { class: "soft" }, what),
       questions,
-      make("div", { class: "side" }, make("section", {}, make("h2", {}, "Cost against damage"), make("figure", {}, frontier, hull)), make("section", {}, make("h2", {}, "Bits by layer"), make("figure", {}, bits))),
-      make("section", {}, make("h2", {}, "Layers"), make("p", { class: "soft" }, "Each bar is as long as the mean precision; where a layer holds several precisions the second line shows their shares, darker for more bits."), grid, more),
+      make("div", { class: "side" }, make("section", {}, make("h2", {}, "Cost against damage"), make("figure", {}, frontier, hull)), make("section", {}, make("h2", {}, "Bits by layer"), make("figure", {}, bits, depth))),
+      make("section", {}, make("h2", {}, "Layers"), make("p", { class: "soft" }, "Each bar is as long as the mean precision; where a layer holds several precisions the second line shows their shares, darker for more bits."), grid, make("div", { class: "row" }, more, spread)),
       make("section", {}, facts));
     document.title = `${told.path} - impq-opt`;
     reset();

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from impq_opt.costs import cost_names, format_quantity
+from impq_opt.costs import cost_names, format_quantity, readable_unit
 from impq_opt.dashboard.desk import Answered, Work
 from impq_opt.dashboard.folder import Folder, Item, Subject
 from impq_opt.errors import ImpqError
@@ -175,7 +175,7 @@ def curve_view(work: Work) -> dict[str, Any]:
     shown = [point for point in uniform if 0 < point[1] < math.inf]
     if shown:
         labels, x, y = zip(*shown, strict=True)
-        series.append(Series("uniform precisions", x, y, "dots", labels))
+        series.append(Series("uniform precisions", x, y, "dots", labels, marked=True))
     figure, factor, shown_unit = _in_units("frontier", name, unit, _damage_name(problem), series)
     bound = problem.bound
     return {
@@ -192,20 +192,12 @@ def curve_view(work: Work) -> dict[str, Any]:
     }
 
 
-# From which value on an axis is in a larger unit.
-_UNITS = {
-    "bit": ((8 << 30, "GiB"), (8 << 20, "MiB"), (8 << 10, "KiB")),
-    **{unit: tuple((10**e, f"{p} {unit}") for e, p in ((12, "T"), (9, "G"), (6, "M"))) for unit in ("bit-op", "FA")},
-}
-
-
 def _in_units(key: str, cost: str, unit: str, damage: str, series: Sequence[Series]) -> tuple[Figure, float, str]:
     """Return cost against damage with costs in a unit of their size, that unit in the cost's own, and its name."""
-    most = max((value for one in series for value in one.y), default=0.0)
-    factor, shown = next(((f, name) for f, name in _UNITS.get(unit, ()) if most >= f), (1, unit))
+    factor, shown = readable_unit(max((value for one in series for value in one.y), default=0.0), unit)
     scaled = [replace(one, y=[value / factor for value in one.y]) for one in series]
     axis = f"{cost} [{shown}]" if shown else cost
-    return Figure(key, "Cost against damage", "", damage, axis, scaled, x_log=True), float(factor), shown
+    return Figure(key, "Cost against damage", "", damage, axis, scaled, x_log=True), factor, shown
 
 
 def _uniform(work: Work) -> list[tuple[str, float, float]]:
@@ -378,7 +370,7 @@ def compared(works: Sequence[Work]) -> dict[str, Any]:
         series, name = charts.setdefault(axes, []), work.subject.item.shown
         answer = work.subject.answer
         if answer is not None and answer.choice is not None:
-            series.append(Series(name, [answer.damage], [nearest_float(answer.cost)], "ring", [name]))
+            series.append(Series(name, [answer.damage], [nearest_float(answer.cost)], "ring", [name], marked=True))
             answers.setdefault(network, []).append((name, work, answer))
         elif answer is None and work.front is not None:
             places = thin(work.front.damage, _MOST_POINTS)

@@ -57,6 +57,13 @@ def coupled() -> Problem:
     return Problem.declare(groups, minimize="bit-operations", bound=0.1)
 
 
+def flat() -> Problem:
+    """Return a problem whose activations cost nothing, so that they take the most bits they may."""
+    return Problem.from_sensitivities(
+        [27, 36, 100, 100], [1, 0.5, 0.3, 0.2], names=["a", "b", "relu1", "relu2"], kinds=[0, 0, 1, 1], bound=0.1
+    )
+
+
 def write_run(folder: Path, seed: int = 0) -> None:
     """Write a run of two rounds as ``impq-opt rounds`` keeps it."""
     folder.mkdir(parents=True)
@@ -80,6 +87,7 @@ def fill(folder: Path) -> None:
     problem = network()
     save_problem(problem, folder / "problem.toml")
     save_problem(coupled(), folder / "coupled.toml")
+    save_problem(flat(), folder / "flat.toml")
     (folder / "deep").mkdir()
     save_allocation(solve(problem), folder / "deep" / "plain.json")
     revision = Revision(pins={"relu": 8})
@@ -162,7 +170,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
 def test_everything_is_listed_and_what_cannot_be_read_says_why(client: Client) -> None:
     items = {item["path"]: item for item in client.told("items")["items"]}
     assert {path: item["kind"] for path, item in items.items()} == {
-        "coupled.toml": "problem", "problem.toml": "problem", "deep/plain.json": "allocation",
+        "coupled.toml": "problem", "flat.toml": "problem", "problem.toml": "problem", "deep/plain.json": "allocation",
         "deep/pinned.json": "allocation", "run": "run", "run/round-00.problem.toml": "problem",
         "run/round-01.problem.toml": "problem", "cut.toml": "broken", "cut.json": "broken",
         "empty.json": "broken",
@@ -689,7 +697,7 @@ def test_the_slider_pins_and_the_download_work_in_a_browser(client: Client, brow
     problem = network()
     browser.size(1200, 900)
     browser.open(client.server.address)
-    browser.until("document.querySelectorAll('#items li').length == 10")
+    browser.until("document.querySelectorAll('#items li').length == 11")
     browser.click(f"#items a[href='#open={client.key('problem.toml')}']")
     browser.until("document.querySelector('#bound')")
     assert "damage at most 0.05" in answered(browser)
@@ -730,6 +738,23 @@ def test_the_slider_pins_and_the_download_work_in_a_browser(client: Client, brow
     assert browser.complaints() == []
 
 
+def test_what_is_constant_is_said_once(client: Client, browser: Browser) -> None:
+    browser.size(1200, 900)
+    browser.open("about:blank")
+    browser.open(f"{client.server.address}#open={client.key('flat.toml')}")
+    answered(browser)
+    rows = "return [...document.querySelectorAll('main tbody tr')].filter((row) => !row.hidden).length"
+    show = "[...document.querySelectorAll('main button')].find((b) => b.textContent.startsWith('Show the'))"
+    assert browser.run(rows) == 2
+    assert browser.run(f"return {show}.textContent") == "Show the 2 activations, all at 8 bits"
+    assert "All 2 activations get 8 bits." in browser.run("return document.querySelector('main').textContent")
+    browser.run(f"{show}.click()")
+    assert browser.run(rows) == 4
+    browser.run(CHOOSE, "select[aria-label='pin relu2 activation']", 0, "5")
+    answered(browser)
+    assert browser.run("return document.querySelectorAll('.chips button').length") == 1
+
+
 @pytest.mark.parametrize(("width", "dark"), [(1200, False), (390, True)])
 def test_every_view_fits_and_nothing_is_blocked(client: Client, browser: Browser, width: int, dark: bool) -> None:
     browser.size(width, 900, dark=dark)
@@ -737,7 +762,7 @@ def test_every_view_fits_and_nothing_is_blocked(client: Client, browser: Browser
     places = [f"open={key}" for key in keys.values()] + ["compare=" + ",".join(keys.values())]
     browser.open("about:blank")
     browser.open(client.server.address)
-    browser.until("document.querySelectorAll('#items li').length == 10")
+    browser.until("document.querySelectorAll('#items li').length == 11")
     for place in places:
         browser.run("document.querySelector('main').replaceChildren(); location.hash = arguments[0]", place)
         browser.until("document.querySelector('main table, main .error')")
