@@ -116,6 +116,13 @@ COMMANDS: tuple[Command, ...] = (
         "impq-opt report allocation.json -o report.html --figures figures",
     ),
     Command(
+        "dashboard",
+        "dashboard:dashboard",
+        "Show",
+        "Show the runs, problems and allocations of a folder in a browser: compare, move the bound, pin, solve again.",
+        "impq-opt dashboard runs",
+    ),
+    Command(
         "rounds",
         "rounds:rounds",
         "Train and ship",

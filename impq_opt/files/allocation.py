@@ -17,7 +17,7 @@ from impq_opt.files.revision import Revision
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problem.problem import Problem
 
-__all__ = ["load_allocation", "save_allocation"]
+__all__ = ["allocation_bytes", "load_allocation", "save_allocation"]
 
 
 def save_allocation(
@@ -38,8 +38,13 @@ def save_allocation(
     revision : Revision, optional
         What was revised, so that the answer can be checked against the file of ``base``.
     """
+    atomic_write(path, allocation_bytes(allocation, base=base, revision=revision))
+
+
+def allocation_bytes(allocation: Allocation, *, base: Problem | None = None, revision: Revision | None = None) -> bytes:
+    """Return what :func:`save_allocation` writes."""
     record = answers.allocation_record(allocation, base=base, revision=revision)
-    atomic_write(path, msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
+    return msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
 
 
 def load_allocation(path: str | os.PathLike[str], problem: Problem) -> Allocation:

@@ -52,7 +52,7 @@ def render_page(report: Report) -> str:
         for key, title, text in sections
     )
     here = files("impq_opt.report")
-    style, script = ((here / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    style, charts, script = ((here / name).read_text(encoding="utf-8") for name in ("page.css", "charts.js", "page.js"))
     title = _text(report.title)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -62,7 +62,8 @@ def render_page(report: Report) -> str:
         '<a class="skip" href="#summary">Skip to the summary</a>'
         f'<header><h1>{title}</h1>{_headline(report)}<nav aria-label="Sections">{links}</nav></header>'
         f"<main>{body}</main><footer>Written by impq-opt {__version__}.</footer>"
-        f'<script type="application/json" id="data">{_data(report)}</script><script>{script}</script></body></html>\n'
+        f'<script type="application/json" id="data">{_data(report)}</script>'
+        f"<script>{charts}</script><script>{script}</script></body></html>\n"
     )
 
 

@@ -20,7 +20,7 @@ else:
 ROOT = Path(__file__).parents[2]
 # Where each package lies in the tree; the two links of impq_opt are the folders beside it.
 PLACES = {"impq_opt/problems": "problems", "impq_opt/solvers": "solvers"}
-SUFFIXES = {".py", ".typed", ".css", ".js", ".toml", ".safetensors", ".c", ".h"}
+SUFFIXES = {".py", ".typed", ".css", ".html", ".js", ".toml", ".safetensors", ".c", ".h"}
 
 
 def tree() -> Any:
