@@ -18,6 +18,7 @@ from impq_opt.cli._common import (
     grid,
     print_json,
     progress,
+    say,
     styled,
 )
 from impq_opt.cli._common import number as number_text
@@ -131,6 +132,8 @@ def _print_group(explanation: Explanation, answer: Allocation) -> None:
     out.print(styled((explanation.name, "bold"), f": {explanation.label}{words.bits}{held}"), soft_wrap=True)
     if not explanation.candidates:
         out.print("It has no choice.")
+        if answer.problem.names.index_of(explanation.name) in answer.problem.kept:
+            say("--pin, or --free-unmeasured for all such groups, gives it one when solving")
         return
     out.print(f"price: {words.price(explanation.price)}", soft_wrap=True)
     out.print(f"why:   {_why(explanation, words)}", soft_wrap=True)

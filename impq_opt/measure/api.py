@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ from impq_opt.problem.unmeasured import few
 from impq_opt.tracing.trace import trace
 from impq_opt.types import BoolArray
 
-__all__ = ["measure", "survey_of", "tensors"]
+__all__ = ["measure", "measure_each", "survey_of", "tensors"]
 
 CALIBRATION = 512  # samples that tell the ranges of activations
 
@@ -112,30 +113,84 @@ def measure(
         A network that is not a classifier or that no gradient goes through, logits that are not numbers or never
         differ, or data that are none or do not fit the network.
     """
-    sampling = sampling or Sampling()
-    chosen = load_metric(metric)
+    survey, dataset = _surveyed(
+        network, data, [metric], sampling or Sampling(), tell,
+        groups=groups, estimator=estimator, bits=bits, residual=residual, grid=grid, assume_noise=assume_noise,
+        device=device,
+    )  # fmt: skip
+    return _measured(
+        survey, dataset, metric, sampling or Sampling(),
+        bf16=bf16, checkpoint=checkpoint, progress=progress, provenance=provenance or {},
+    )  # fmt: skip
+
+
+@kept_memory()
+def measure_each(
+    network: nn.Module,
+    data: Batches,
+    metrics: Sequence[str],
+    *,
+    sampling: Sampling | None = None,
+    tell: Callable[[str], None] | None = None,
+    **options: Any,
+) -> dict[str, Problem]:
+    """Return a problem by each of several metrics, of the same groups and samples: the network is traced once for all.
+
+    Parameters
+    ----------
+    network, data, sampling, tell
+        As in :func:`measure`.
+    metrics : sequence of str
+    **options
+        Of :func:`survey_of`.
+
+    Raises
+    ------
+    DataError
+        As :func:`measure`; what any of the metrics needs is said before the first is measured.
+    """
+    survey, dataset = _surveyed(network, data, metrics, sampling or Sampling(), tell, **options)
+    return {name: _measured(survey, dataset, name, sampling or Sampling()) for name in metrics}
+
+
+def _surveyed(
+    network: nn.Module,
+    data: Batches,
+    metrics: Sequence[str],
+    sampling: Sampling,
+    tell: Callable[[str], None] | None,
+    **options: Any,
+) -> tuple[Survey, Dataset]:
+    """Return a survey of the network, and the data as it takes them, with the labels that a metric needs."""
     dataset = tensors(data, sampling.samples)
-    dataset = fitted(network, dataset, rows=sampling.rows(dataset), labels=chosen.unit if chosen.labels else "")
+    needing = next((chosen for chosen in map(load_metric, metrics) if chosen.labels), None)
+    labels = "" if needing is None else needing.unit
+    dataset = fitted(network, dataset, rows=sampling.rows(dataset), labels=labels)
     if tell is not None:
         for note in dataset.notes:
             tell(note)
-    survey = survey_of(
-        network,
-        dataset,
-        groups=groups,
-        estimator=estimator,
-        bits=bits,
-        residual=residual,
-        grid=grid,
-        assume_noise=assume_noise,
-        device=device,
-        seed=sampling.seed,
-    )
+    return survey_of(network, dataset, seed=sampling.seed, **options), dataset
+
+
+def _measured(
+    survey: Survey,
+    dataset: Dataset,
+    metric: str,
+    sampling: Sampling,
+    *,
+    bf16: bool = False,
+    checkpoint: Path | None = None,
+    progress: Progress | None = None,
+    provenance: Mapping[str, Any] = MappingProxyType({}),
+) -> Problem:
+    """Return the problem of surveyed groups by one metric."""
+    chosen = load_metric(metric)
     chunks = chunks_of(survey, dataset, chosen, sampling)
     columns = chosen.columns(survey)
     grids = [method.spec for method in survey.grids.values()]
     identity = f"{metric}|{survey.grouping}|{survey.estimator}|{survey.bits}|{bf16}|{_digest(survey)}"
-    identity += f"|{grids}|{assume_noise}" if assume_noise or set(grids) != {"mid-rise"} else ""
+    special = survey.assume_noise or set(grids) != {"mid-rise"}
+    identity += f"|{grids}|{survey.assume_noise}" if special else ""
     result = replicate(
         survey, chunks, chosen,
         columns=columns, identity=identity, checkpoint=checkpoint, progress=progress, autocast=bf16,
@@ -156,7 +211,7 @@ def measure(
         record["bf16_bias"] = _bias(survey, dataset, chosen, sampling, columns)
     problem = assemble(
         survey, law if result.chunks > 1 else replace(law, stderr=None),  # one replicate tells nothing of its error
-        network=network, metric=metric, unit=chosen.unit, provenance=record | (provenance or {}), unmeasured=unmeasured,
+        metric=metric, unit=chosen.unit, provenance=record | dict(provenance), unmeasured=unmeasured,
     )  # fmt: skip
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
@@ -220,7 +275,7 @@ def _record(survey: Survey, chunks: Chunks, result: Replicates, metric: str) -> 
         "propagated": sum(len(chunks.places(chunk)) for chunk in range(result.chunks)),
         "chunks": result.chunks,
         "seed": sampling.seed,
-        "conceded": sampling.concede,
+        "conceded": sampling.concede if pool.conceded.any() else 0.0,
         "estimator": survey.estimator.name,
         "estimator_options": {k: v for k, v in asdict(survey.estimator).items() if k != "name"},
         "groups": survey.grouping.kind if survey.grouping.kind != "block" else f"block of {survey.grouping.size}",

@@ -8,7 +8,6 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from impq_opt.groups.candidates import Candidates
 from impq_opt.groups.damage import DamageTable, PowerLaw
@@ -24,13 +23,12 @@ def assemble(
     survey: Survey,
     damage: PowerLaw | DamageTable,
     *,
-    network: nn.Module,
     metric: str,
     unit: str,
     provenance: Mapping[str, Any],
     unmeasured: BoolArray | None = None,
 ) -> Problem:
-    """Return the problem of the surveyed groups of ``network`` with the given damages."""
+    """Return the problem of the surveyed groups with the given damages."""
     reads, macs, also = _reads(survey)
     return Problem(
         names=survey.names,
@@ -47,7 +45,7 @@ def assemble(
         ties=_ties(survey),
         unmeasured=unmeasured,
         stays=survey.network.stays,
-        stored=_stored(survey, network),
+        stored=_stored(survey),
         metric=metric,
         damage_unit=unit,
         grids={site.name: spec for site in survey.network.weights if (spec := survey.grid(site).spec) != "mid-rise"},
@@ -55,12 +53,11 @@ def assemble(
     )
 
 
-def _stored(survey: Survey, network: nn.Module) -> Fraction:
+def _stored(survey: Survey) -> Fraction:
     """Return the bits of a weight in a group as the network stores it: the mean, where tensors differ."""
-    parameters = dict(network.named_parameters())
-    tensors = [parameters.get(s.parameter, survey.network.weight_tensor(s)) for s in survey.network.weights]
     elements = [math.prod(site.shape) for site in survey.network.weights]
-    return Fraction(sum(8 * t.element_size() * n for t, n in zip(tensors, elements, strict=True)), sum(elements))
+    bits = (8 * survey.network.stored_type(site).itemsize for site in survey.network.weights)
+    return Fraction(sum(n * b for n, b in zip(elements, bits, strict=True)), sum(elements))
 
 
 def _per_label(survey: Survey, weights: list[int], activation: int) -> IntArray:

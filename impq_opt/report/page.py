@@ -262,10 +262,11 @@ def _layer_row(layer: Layer, most: float) -> list[str]:
         )
         said = ", ".join(f"{level:g} bits {_percent(share)}" for level, share in layer.shares.items())
         bar += f'<span class="track" role="img" aria-label="{said}">{parts}</span>'
-    pinned = " <small>(pinned)</small>" if layer.pinned else ""
+    marks = (("pinned", layer.pinned), ("no damage known", layer.kept))
+    held = "".join(f" <small>({mark})</small>" for mark, groups in marks if groups)
     kind = "" if layer.kind == "weight" else ' <small class="soft">activation</small>'
     return [
-        _Cell(f'<td class="name">{_text(layer.name)}{kind}{pinned}</td>'),
+        _Cell(f'<td class="name">{_text(layer.name)}{kind}{held}</td>'),
         _Cell(f'<td class="bar">{bar}</td>'),
         f"{layer.bits:.4g}",
         f"{layer.groups:,}",

@@ -9,10 +9,8 @@ import numpy as np
 from torch import nn
 
 from impq_opt.data.dataset import Dataset
-from impq_opt.measure.api import measure
-from impq_opt.measure.metrics import load_metric
+from impq_opt.measure.api import measure_each
 from impq_opt.measure.replicates import Sampling
-from impq_opt.networks.fitting import fitted
 from impq_opt.solve import solve_in_passing
 from impq_opt.types import FloatArray
 from impq_opt.validate.reality import Reality, Validation
@@ -61,15 +59,13 @@ def contest(
         Told each thing that seems wrong with the data, a sentence.
     """
     sampling = Sampling(samples=samples, concede=0.01, seed=seed)
-    options = {"groups": groups, "residual": "accumulate", "bits": range(1, 9)}
-    needing = next((name for name in metrics if load_metric(name).labels), None)
-    if needing is not None:  # said before hours of measuring by the others
-        fitted(network, data, labels=load_metric(needing).unit)
-    problems = {name: measure(network, data, metric=name, sampling=sampling, **options) for name in metrics}  # type: ignore[arg-type]
+    problems = measure_each(
+        network, data, metrics, sampling=sampling, tell=tell, groups=groups, residual="accumulate", bits=range(1, 9)
+    )
     first = next(iter(problems.values()))
     validation = Validation(network, first, held_out)
     if tell is not None:
-        for note in (*first.provenance.get("data_notes", ()), *validation.data.notes):
+        for note in validation.notes:
             tell(note)
     weights = first.weights()
     total = int(first.sizes[weights].sum())

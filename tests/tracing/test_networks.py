@@ -391,7 +391,7 @@ def test_a_label_of_any_call_is_a_place_for_a_quantizer() -> None:
         quantize(network, one, [3], example=PICTURES)
     wrong = Problem.from_sensitivities([4], [1.0], names=["rely"], kinds=["activation"])
     with pytest.raises(
-        DataError, match=re.escape("no such activation in the network, got 'rely' (did you mean 'relu'")
+        DataError, match=re.escape("not of this network, which has no activation 'rely' (did you mean 'relu'")
     ):
         quantize(network, wrong, [3], example=PICTURES)
 
