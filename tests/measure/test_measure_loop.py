@@ -23,8 +23,7 @@ from impq_opt.data import Dataset, load_data
 from impq_opt.errors import DataError, FileError, OptionError, UnsupportedError
 from impq_opt.files import load_problem, save_problem
 from impq_opt.groups.damage import PowerLaw
-from impq_opt.measure import METRICS, Estimator, Sampling, measure, trace
-from impq_opt.measure.api import measure_each
+from impq_opt.measure import METRICS, Estimator, Sampling, measure, measure_each, trace
 from impq_opt.measure.metrics import load_metric
 from impq_opt.measure.pool import look_at, take
 from impq_opt.measure.replicates import Replicates
