@@ -11,7 +11,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from impq_opt.cli._common import JsonFlag, print_json
+from impq_opt.cli._common import JsonFlag
+from impq_opt.cli._screen import print_json
 from impq_opt.dashboard import Server
 
 __all__ = ["dashboard"]

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from impq_opt.cli._common import WHOLE, JsonFlag, ProblemName, find_problem, refuse
+from impq_opt.cli._common import WHOLE, JsonFlag, ProblemName, find_problem, refuse, say
 from impq_opt.cli._goals import cost_unit, damage_name, question_text
 from impq_opt.cli._progress import progress
 from impq_opt.cli._screen import console, cost_text, counted, grid, print_json, styled
@@ -136,6 +136,8 @@ def _print_group(explanation: Explanation, answer: Allocation) -> None:
     out.print(styled((explanation.name, "bold"), f": {words.bits(explanation.label)}{held}"))
     if not explanation.candidates:
         out.print("It has no choice.")
+        if answer.problem.names.index_of(explanation.name) in answer.problem.kept:
+            say("--pin, or --free-unmeasured for all such groups, gives it one when solving")
         return
     out.print(f"price: {words.price(explanation.price)}")
     out.print(f"why:   {_why(explanation, words)}")

@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from impq_opt.cli._choices import NETWORKS, choices
-from impq_opt.cli._common import JsonFlag, check_ending, write_output
+from impq_opt.cli._common import JsonFlag, check_ending, say, write_output
 from impq_opt.cli._network import NETWORK_HELP, NetworkOptions, need_torch
 from impq_opt.cli._screen import console as make_console
 from impq_opt.cli._screen import cost_text, grid, print_json
@@ -46,7 +46,7 @@ def pack(
     check_ending(output, ".safetensors")
     need_torch("impq-opt pack")
     from impq_opt.files import load_allocation, load_problem
-    from impq_opt.quantize import PackedSize, WeightRange, quantize
+    from impq_opt.quantize import PackedSize, WeightRange, of_other_weights, quantize, state_of
     from impq_opt.quantize import pack as pack_network
 
     declared = load_problem(problem)
@@ -54,6 +54,9 @@ def pack(
     options = {"over": over, "statistic": statistic, "one_bit": one_bit}
     given = {name: value for name, value in options.items() if value is not None}
     quantized = quantize(model.load(network), declared, chosen, scheme=WeightRange(**given) if given else None)
+    note = of_other_weights(declared, state_of(quantized, latent=True))
+    if note:
+        say(note)
     sizes: list[PackedSize] = []
     write_output(output, lambda path: sizes.append(pack_network(quantized, path)))
     size = sizes[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from fractions import Fraction
 from typing import Annotated
@@ -41,13 +42,18 @@ from impq_opt.cli._screen import console, cost_heading, cost_text, counted, grid
 from impq_opt.exactness.sums import nearest_float
 from impq_opt.files import save_allocation
 from impq_opt.files.allocation_record import allocation_record
+from impq_opt.files.revision import Revision
 from impq_opt.insight.stability import Stability
 from impq_opt.insight.stability import stability as measure_stability
 from impq_opt.problem.allocation import Allocation, Status, Stop
+from impq_opt.problem.problem import Problem
 from impq_opt.solve import solve as solve_problem
+from impq_opt.solve import solve_in_passing
 from impq_opt.solvers import solver_class
 
 __all__ = ["print_allocation", "solve"]
+
+CARRIED = 0.2  # share of the damages above which the samples that carry it are spoken of
 
 
 def solve(
@@ -96,9 +102,33 @@ def solve(
         print_json(msgspec.to_builtins(record) | ({} if held is None else {"stability": asdict(held)}))
     else:
         print_allocation(problem, allocation)
+        if allocation.diagnosis is not None and allocation.diagnosis.limit == "damage":
+            for hint in _to_reach_less(allocation, goals, base, revision):
+                say(hint)
         if held is not None:
             _print_stability(held)
     return exit_status(allocation)
+
+
+def _to_reach_less(allocation: Allocation, goals: Goals, base: Problem, revision: Revision) -> Iterator[str]:
+    """Yield what of a measurement makes its smallest damage large, and what to do."""
+    if revision.confidence is not None:
+        measured = msgspec.structs.replace(revision, confidence=None).apply(base)
+        diagnosis = solve_in_passing(measured, **goals.questions()).diagnosis
+        reached = "the bound is met" if diagnosis is None else f"the smallest is {number(diagnosis.smallest, 6)}"
+        yield (
+            f"--confidence {revision.confidence:g} adds the standard errors of measuring: without it {reached}; "
+            "`measure` with more samples makes them smaller"
+        )
+    tail = base.provenance.get("tail")
+    carried = tail.get("of_the_top_1_percent") if isinstance(tail, Mapping) else None
+    if isinstance(carried, float) and carried > CARRIED and not base.conceded:
+        yield (
+            f"1% of the samples, those nearest to a decision, carry {carried:.0%} of the damages: "
+            "`measure --concede 0.01` gives them up, and the mismatch is up to 0.01 more"
+        )
+    if base.conceded and allocation.bound is not None:
+        yield f"the bound is on the other samples: the {base.conceded:g} conceded come on top of it"
 
 
 def _print_stability(held: Stability) -> None:

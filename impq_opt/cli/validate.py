@@ -107,7 +107,7 @@ def validate(
         )
     with shown(f"validating on {data.data}") as progress:
         held = Validation(model.load(network), asked, data.load("test"), samples=samples, confidence=confidence)
-        for note in held.data.notes:
+        for note in held.notes:
             say(note)
         realities = held.hold_all([some for _, some in wanted], progress)
         rows = [(name, held.bits(some), reality) for (name, some), reality in zip(wanted, realities, strict=True)]

@@ -14,8 +14,9 @@ from impq_opt.dashboard.desk import Answered, Work
 from impq_opt.dashboard.folder import Folder, Item, Subject
 from impq_opt.errors import ImpqError
 from impq_opt.exactness.sums import nearest_float
-from impq_opt.instance.rows import cost_row
-from impq_opt.problem.allocation import Allocation, number
+from impq_opt.instance.cost_row import cost_row
+from impq_opt.problem.allocation import Allocation
+from impq_opt.problem.plain import number
 from impq_opt.problem.problem import Problem
 from impq_opt.report.curve import knee, thin
 from impq_opt.report.figures import Figure, Series

@@ -16,7 +16,7 @@ from impq_opt.data.parts import ALL, part_of
 from impq_opt.data.torchvision import torchvision_module
 from impq_opt.errors import DataError, first_line, nearest
 
-__all__ = ["load_folder", "read_picture"]
+__all__ = ["Pictures", "load_folder", "read_picture"]
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and deviation for torchvision's classifiers
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"))  # torchvision's

@@ -153,8 +153,7 @@ class Priced:
         first = tie[0] if tie else group
         place = np.flatnonzero(self.instance.representatives == first)
         if len(place) == 0:
-            by = next((problem.names[g] for g in tie if g in problem.pins and g != group), "")
-            return None, f"tied with {by}, which is pinned" if by and group not in problem.pins else "pinned"
+            return None, _held(problem, group, tie)
         return int(place[0]), held
 
     def candidates(self, place: int) -> tuple[Candidate, ...]:
@@ -181,6 +180,13 @@ class Priced:
         order = np.argsort(bits, kind="stable")
         lower, higher = order[bits[order] < here], order[bits[order] > here]
         return [int(column) for column in (*lower[-1:], *higher[:1])]
+
+
+def _held(problem: Problem, group: int, tie: tuple[int, ...]) -> str:
+    """Return in words what leaves a group no choice: its own pin, or that of one it is tied to."""
+    holder = group if group in problem.pins else next(g for g in tie if g in problem.pins)
+    how = "kept at its most bits: no damage is known of it" if holder in problem.kept else "pinned"
+    return how if holder == group else f"tied with {problem.names[holder]}, which is {how}"
 
 
 def clean(difference: FloatArray, value: FloatArray) -> FloatArray:

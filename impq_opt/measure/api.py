@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from impq_opt.measure.pool import Pool, look_at
 from impq_opt.measure.premise import AUTO, grids_of
 from impq_opt.measure.replicates import Chunks, Progress, Replicates, Sampling, replicate
 from impq_opt.measure.silent import SAMPLES, unheard
-from impq_opt.measure.survey import Survey, calibrate
+from impq_opt.measure.survey import Survey, calibrate, types_of
 from impq_opt.memory import kept_memory
 from impq_opt.networks.fitting import fitted
 from impq_opt.problem.problem import Problem
@@ -35,7 +36,7 @@ from impq_opt.problem.unmeasured import few
 from impq_opt.tracing.trace import trace
 from impq_opt.types import BoolArray
 
-__all__ = ["measure", "survey_of", "tensors"]
+__all__ = ["measure", "measure_each", "survey_of", "tensors"]
 
 CALIBRATION = 512  # samples that tell the ranges of activations
 
@@ -119,35 +120,95 @@ def measure(
         A network that is not a classifier or that no gradient goes through, logits that are not numbers or never
         differ, or data that are none or do not fit the network.
     """
-    sampling = sampling or Sampling()
-    chosen = load_metric(metric)
+    survey, dataset = _surveyed(
+        network, data, [metric], sampling or Sampling(), tell,
+        groups=groups, estimator=estimator, bits=bits, residual=residual, grid=grid, assume_noise=assume_noise,
+        device=device,
+    )  # fmt: skip
+    revision: dict[str, Any] = {"pins": pins, "weights_only": weights_only}
+    if pins or weights_only:  # patterns that mean nothing are told before the work
+        assemble(survey, PowerLaw(np.ones(len(survey))), metric=metric, unit="", provenance={}).revise(**revision)
+    problem = _measured(
+        survey, dataset, metric, sampling or Sampling(),
+        bf16=bf16, checkpoint=checkpoint, progress=progress, provenance=provenance or {},
+    )  # fmt: skip
+    return problem.revise(**revision)
+
+
+@kept_memory()
+def measure_each(
+    network: nn.Module,
+    data: Batches,
+    metrics: Sequence[str],
+    *,
+    sampling: Sampling | None = None,
+    tell: Callable[[str], None] | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+    **options: Any,
+) -> dict[str, Problem]:
+    """Return a problem by each of several metrics, of the same groups and samples: the network is traced once for all.
+
+    Parameters
+    ----------
+    network, data, sampling, tell
+        As in :func:`measure`.
+    metrics : sequence of str
+    progress : callable, optional
+        Told the metric, chunks done, and chunks at most.
+    **options
+        Of :func:`survey_of`.
+
+    Raises
+    ------
+    DataError
+        As :func:`measure`; what any of the metrics needs is said before the first is measured.
+    """
+    survey, dataset = _surveyed(network, data, metrics, sampling or Sampling(), tell, **options)
+
+    def telling(metric: str) -> Progress | None:
+        return None if progress is None else lambda done, total, _: progress(metric, done, total)
+
+    return {name: _measured(survey, dataset, name, sampling or Sampling(), progress=telling(name)) for name in metrics}
+
+
+def _surveyed(
+    network: nn.Module,
+    data: Batches,
+    metrics: Sequence[str],
+    sampling: Sampling,
+    tell: Callable[[str], None] | None,
+    **options: Any,
+) -> tuple[Survey, Dataset]:
+    """Return a survey of the network, and the data as it takes them, with the labels that a metric needs."""
     dataset = tensors(data, sampling.samples)
-    dataset = fitted(network, dataset, rows=sampling.rows(dataset), labels=chosen.unit if chosen.labels else "")
+    needing = next((chosen for chosen in map(load_metric, metrics) if chosen.labels), None)
+    labels = "" if needing is None else needing.unit
+    dataset = fitted(network, dataset, rows=sampling.rows(dataset), labels=labels)
     if tell is not None:
         for note in dataset.notes:
             tell(note)
-    survey = survey_of(
-        network,
-        dataset,
-        groups=groups,
-        estimator=estimator,
-        bits=bits,
-        residual=residual,
-        grid=grid,
-        assume_noise=assume_noise,
-        device=device,
-        seed=sampling.seed,
-    )
-    revision: dict[str, Any] = {"pins": pins, "weights_only": weights_only}
-    if pins or weights_only:  # patterns that mean nothing are told before the work
-        assemble(survey, PowerLaw(np.ones(len(survey))), network=network, metric=metric, unit="", provenance={}).revise(
-            **revision
-        )
+    return survey_of(network, dataset, seed=sampling.seed, **options), dataset
+
+
+def _measured(
+    survey: Survey,
+    dataset: Dataset,
+    metric: str,
+    sampling: Sampling,
+    *,
+    bf16: bool = False,
+    checkpoint: Path | None = None,
+    progress: Progress | None = None,
+    provenance: Mapping[str, Any] = MappingProxyType({}),
+) -> Problem:
+    """Return the problem of surveyed groups by one metric."""
+    chosen = load_metric(metric)
     chunks = chunks_of(survey, dataset, chosen, sampling)
     columns = chosen.columns(survey)
     grids = [method.spec for method in survey.grids.values()]
     identity = f"{metric}|{survey.grouping}|{survey.estimator}|{survey.bits}|{bf16}|{_digest(survey)}"
-    identity += f"|{grids}|{assume_noise}" if assume_noise or set(grids) != {"mid-rise"} else ""
+    special = survey.assume_noise or set(grids) != {"mid-rise"}
+    identity += f"|{grids}|{survey.assume_noise}" if special else ""
     result = replicate(
         survey, chunks, chosen,
         columns=columns, identity=identity, checkpoint=checkpoint, progress=progress, autocast=bf16,
@@ -168,8 +229,8 @@ def measure(
         record["bf16_bias"] = _bias(survey, dataset, chosen, sampling, columns)
     problem = assemble(
         survey, law if result.chunks > 1 else replace(law, stderr=None),  # one replicate tells nothing of its error
-        network=network, metric=metric, unit=chosen.unit, provenance=record | (provenance or {}), unmeasured=unmeasured,
-    ).revise(**revision)  # fmt: skip
+        metric=metric, unit=chosen.unit, provenance=record | dict(provenance), unmeasured=unmeasured,
+    )  # fmt: skip
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     return problem
@@ -205,6 +266,7 @@ def survey_of(
         tuple(float(b) for b in bits),
         grids_of({site.name: traced.weight_tensor(site) for site in traced.weights}, grid),
         assume_noise,
+        types_of(network, traced),
     )
 
 
@@ -233,7 +295,7 @@ def _record(survey: Survey, chunks: Chunks, result: Replicates, metric: str) -> 
         "propagated": sum(len(chunks.places(chunk)) for chunk in range(result.chunks)),
         "chunks": result.chunks,
         "seed": sampling.seed,
-        "conceded": sampling.concede,
+        "conceded": sampling.concede if pool.conceded.any() else 0.0,
         "estimator": survey.estimator.name,
         "estimator_options": {k: v for k, v in asdict(survey.estimator).items() if k != "name"},
         "groups": survey.grouping.kind if survey.grouping.kind != "block" else f"block of {survey.grouping.size}",

@@ -8,7 +8,6 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from impq_opt.groups.candidates import Candidates
 from impq_opt.groups.damage import DamageTable, PowerLaw
@@ -24,13 +23,12 @@ def assemble(
     survey: Survey,
     damage: PowerLaw | DamageTable,
     *,
-    network: nn.Module,
     metric: str,
     unit: str,
     provenance: Mapping[str, Any],
     unmeasured: BoolArray | None = None,
 ) -> Problem:
-    """Return the problem of the surveyed groups of ``network`` with the given damages."""
+    """Return the problem of the surveyed groups with the given damages."""
     reads, macs, also = _reads(survey)
     return Problem(
         names=survey.names,
@@ -47,8 +45,8 @@ def assemble(
         ties=_ties(survey),
         unmeasured=unmeasured,
         stays=survey.network.stays,
-        stored=_stored(survey, network),
-        types=_types(survey, network),
+        stored=_stored(survey),
+        types=survey.types,
         metric=metric,
         damage_unit=unit,
         grids={site.name: spec for site in survey.network.weights if (spec := survey.grid(site).spec) != "mid-rise"},
@@ -56,25 +54,11 @@ def assemble(
     )
 
 
-def _stored(survey: Survey, network: nn.Module) -> Fraction:
+def _stored(survey: Survey) -> Fraction:
     """Return the bits of a weight in a group as the network stores it: the mean, where tensors differ."""
-    parameters = dict(network.named_parameters())
-    tensors = [parameters.get(s.parameter, survey.network.weight_tensor(s)) for s in survey.network.weights]
     elements = [math.prod(site.shape) for site in survey.network.weights]
-    return Fraction(sum(8 * t.element_size() * n for t, n in zip(tensors, elements, strict=True)), sum(elements))
-
-
-def _types(survey: Survey, network: nn.Module) -> dict[str, str]:
-    """Return by label the class of the module that a weight is of or that an activation is called after."""
-    modules = dict(network.named_modules())
-    owners = {site.name: site.parameter.rpartition(".")[0] for site in survey.network.weights}
-    owners |= {site.name: site.name for site in survey.network.activations}
-    types = {}
-    for label, owner in owners.items():
-        module = modules.get(owner.partition(".parametrizations")[0])
-        if module is not None and owner:
-            types[label] = type(module).__name__.removeprefix("Parametrized")
-    return types
+    bits = (8 * survey.network.stored_type(site).itemsize for site in survey.network.weights)
+    return Fraction(sum(n * b for n, b in zip(elements, bits, strict=True)), sum(elements))
 
 
 def _per_label(survey: Survey, weights: list[int], activation: int) -> IntArray:

@@ -1,11 +1,13 @@
 """Per-sample gradients of weights through calls without a formula of their own: products, look-ups, recurrent layers.
 
-The call is repeated sample by sample on what it read, and torch's own derivative of it is taken. Every sample passes
-once, so that the work is that of a backward pass of the call; what it costs more is the number of small calls.
+The call is repeated on what it read, and torch's own derivative of it is taken, for many samples at once: torch.func
+turns the call of one sample into that of a batch, recurrent layers step by step. What it has no rule for, as sums over
+bags, goes sample by sample.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,11 +21,26 @@ from impq_opt.tracing.sites import Use, WeightSite
 
 __all__ = ["call_gradients", "is_table", "table_squares"]
 
+_LOOPED = frozenset(["bilinear", "embedding", "embedding_bag"])
+_PORTION = 1 << 21  # elements of gradients at once: 8 MiB of float32
+
+
+@contextlib.contextmanager
+def _step_by_step() -> Iterator[None]:
+    """Let recurrent layers be made of steps that samples can share, not of one call of a library."""
+    kinds = (torch.backends.mkldnn, torch.backends.cudnn)
+    before = [kind.set_flags(False)[0] for kind in kinds]
+    try:
+        yield
+    finally:
+        for kind, enabled in zip(kinds, before, strict=True):
+            kind.set_flags(enabled)
+
 
 def call_gradients(
     network: Network, site: WeightSite, use: Use, args: tuple[Any, ...], grad: Tensor, place: int | None
 ) -> Iterator[Tensor]:
-    """Yield each sample's gradient (out, inputs) of a weight through one call.
+    """Yield the gradients (m, out, inputs) of a weight through one call, of some samples each.
 
     Parameters
     ----------
@@ -38,20 +55,38 @@ def call_gradients(
     """
     node, wide = network.nodes[use.node], torch.promote_types(grad.dtype, torch.float32)
     names = pytree.tree_leaves(node.args, is_leaf=_is_leaf)
-    values, nesting = pytree.tree_flatten(args)
-    weight = network.weight_tensor(site).to(wide).requires_grad_()
-    dimension, samples = _dimension(node, place), len(grad.movedim(_dimension(node, place), 0))
-    for sample in range(samples):
-        with torch.enable_grad():
-            operand = _operand(network, use, weight)
-            own = [
-                operand if isinstance(name, fx.Node) and name.name == use.operand else _part(name, value, sample, wide)
-                for name, value in zip(names, values, strict=True)
-            ]
-            out = node.target(*pytree.tree_unflatten(own, nesting), **node.kwargs)
-            out = out if place is None else out[place]
-        (gradient,) = torch.autograd.grad(out, weight, grad.narrow(dimension, sample, 1).to(out.dtype))
-        yield gradient.flatten(1)
+    leaves, nesting = pytree.tree_flatten(args)
+    values = [_widened(value, wide) for value in leaves]
+    ours = [isinstance(name, fx.Node) and name.name == use.operand for name in names]
+    held = (i for i, value in enumerate(values) if isinstance(value, Tensor) and not ours[i])
+    apart = {i: batch[0] for i in held if (batch := batch_place(names[i])) is not None}  # where samples are
+    dimension = _dimension(node, place)
+
+    def scalar(weight: Tensor, slope: Tensor, *parts: Tensor) -> Tensor:
+        """Return what has the gradient of one sample."""
+        operand, own = _operand(network, use, weight), dict(zip(apart, parts, strict=True))
+        given = [
+            operand if ours[i] else own[i].unsqueeze(apart[i]) if i in own else value for i, value in enumerate(values)
+        ]
+        out = node.target(*pytree.tree_unflatten(given, nesting), **node.kwargs)
+        out = out if place is None else out[place]
+        return (out * slope.unsqueeze(dimension).to(out.dtype)).sum()
+
+    weight = network.weight_tensor(site).to(wide)
+    batched = [(grad, dimension), *((values[i], at) for i, at in apart.items())]
+    gradient = torch.func.grad(scalar)
+    together = torch.func.vmap(gradient, in_dims=(None, *(at for _, at in batched)))
+    looped = op_of(node) in _LOOPED
+    rows = 1 if looped else max(1, _PORTION // weight.numel())
+    for start in range(0, grad.shape[dimension], rows):
+        some = [part.narrow(at, start, min(rows, part.shape[at] - start)) for part, at in batched]
+        if looped:
+            one = (part.squeeze(at) for part, (_, at) in zip(some, batched, strict=True))
+            yield gradient(weight, *one).flatten(1)[None]
+            continue
+        with _step_by_step():
+            each = together(weight, *some)
+        yield each.flatten(2)
 
 
 def table_squares(indices: Tensor, grad: Tensor, shape: tuple[int, ...], *, fine: bool) -> Tensor:
@@ -100,13 +135,11 @@ def _dimension(node: fx.Node, place: int | None) -> int:
     return batch[0]
 
 
-def _part(name: Any, value: Any, sample: int, wide: torch.dtype) -> Any:
+def _widened(value: Any, wide: torch.dtype) -> Any:
     if not isinstance(value, Tensor):
         return value
     value = value.detach()
-    value = value.to(wide) if value.is_floating_point() else value
-    batch = batch_place(name)
-    return value if batch is None else value.narrow(batch[0], sample, 1)
+    return value.to(wide) if value.is_floating_point() else value
 
 
 def _is_leaf(value: Any) -> bool:

@@ -51,7 +51,7 @@ class Premise:
     total, scale, square : float
         How many times the noise's the errors' sum over a kernel, their effect on the scale, and their square are.
     zeros : float
-        Share of exact zeros in kernels that are not zero altogether.
+        Share of exact zeros in kernels that are rounded: not in those of zeros alone, with a range of their own.
     slack : float
         How far from 1 the square may be: sample means of few weights scatter.
     uniform : bool
@@ -89,7 +89,8 @@ def examine(weight: Tensor, method: Method, stored: torch.dtype | None = None) -
     """Look at the errors that ``method`` makes of ``weight`` (out, ...), which the network has in type ``stored``."""
     spans = method.spans(weight)
     kernels = weight.detach().flatten(1)
-    alive = kernels.abs().amax(1) > 0
+    # A kernel of zeros has no range of its own, and stays as it is; one that shares the range of others does not.
+    alive = kernels.abs().amax(1) > 0 if spans is None else spans > 0
     if spans is None or not bool(alive.any()):
         return Premise(uniform=spans is not None, zeros=_zeros(kernels[alive]))
     values = kernels[alive].double()
@@ -112,7 +113,7 @@ def _units(weight: Tensor, method: Method, spans: Tensor, bits: int, stored: tor
 def _statistics(values: Tensor, units: Tensor, spans: Tensor) -> tuple[float, float, float]:
     count, shape = values.shape[1], values / spans[:, None]  # of one size, so that squares neither over- nor underflow
     total = 12 * count * units.mean(1).square()
-    scale = 12 * (units * shape).sum(1).square() / shape.square().sum(1)
+    scale = 12 * (units * shape).sum(1).square() / shape.square().sum(1).clamp_min(torch.finfo(torch.float64).tiny)
     return float(total.mean()), float(scale.mean()), 12 * float(units.square().mean())
 
 

@@ -37,7 +37,6 @@ def structure(
     return assemble(
         survey,
         nothing,
-        network=network,
         metric="none",
         unit="nothing",
         provenance={"source": "structure only", "input": survey.network.module.takes},

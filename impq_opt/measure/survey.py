@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from impq_opt.errors import DataError
 from impq_opt.groups.arrays import ACTIVATION, WEIGHT
@@ -20,12 +20,13 @@ from impq_opt.measure.estimators import Estimator, Squares
 from impq_opt.measure.grouping import Grouping, kernel_ranges
 from impq_opt.measure.premise import Premise, examine
 from impq_opt.measure.shifts import Shifts, rounding_errors
+from impq_opt.networks.own import unwrapped
 from impq_opt.quantize.methods import Method, load_method
 from impq_opt.tracing.graph import Network
 from impq_opt.tracing.sites import ActivationSite, WeightSite
 from impq_opt.types import BoolArray, FloatArray
 
-__all__ = ["ActivationRange", "Survey", "calibrate"]
+__all__ = ["ActivationRange", "Survey", "calibrate", "types_of"]
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,8 @@ class Survey:
     assume_noise : bool
         Take rounding errors for noise without a look at them: for weights that stand for others, as quantized ones do
         for the latent ones that will be rounded.
+    types : mapping of str to str
+        Kind of layer, by label, as :func:`types_of` has it.
     """
 
     network: Network
@@ -104,6 +107,7 @@ class Survey:
     bits: tuple[float, ...] = field(default=(1, 2, 3, 4, 5, 6, 7, 8))
     grids: Mapping[str, Method] = field(default_factory=dict)
     assume_noise: bool = False
+    types: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def names(self) -> GroupNames:
@@ -252,3 +256,16 @@ class Survey:
             column = [self.ranges[node.name].span ** 2] if activation is None else activation(node)
             rows.append(squares.activations.get(node.name, 0.0) * np.asarray(column, dtype=np.float64)[None])
         return np.concatenate(rows)
+
+
+def types_of(module: nn.Module, network: Network) -> dict[str, str]:
+    """Return by label the class of the module that a weight is of or that an activation is called after."""
+    modules = dict(unwrapped(module).named_modules())
+    owners = {site.name: site.parameter.rpartition(".")[0] for site in network.weights}
+    owners |= {site.name: site.name for site in network.activations}
+    types = {}
+    for label, owner in owners.items():
+        known = modules.get(owner.partition(".parametrizations")[0])
+        if known is not None and owner:
+            types[label] = type(known).__name__.removeprefix("Parametrized")
+    return types

@@ -7,7 +7,7 @@ and one layer's gradient, less than a training step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -137,26 +137,32 @@ class Taps:
             if torch.equal(grad, torch.zeros_like(grad)):  # an output that nobody reads
                 return
             grad = grad.detach()
-            each = call_gradients(self.network, site, use, inputs, grad, place)
-            whole = (sum(rows)[None] for rows in [each])  # type: ignore[index]
-            self._shift(site, whole if self.whole else (row[None] for row in each))
+            self._shift(site, self._through(site, use, inputs, grad, place))
             alone = len(site.uses) == 1 and place is None and not self.whole
             if alone and is_table(self.network, use):
                 layout = self.network.layouts[use.node]
                 indices, slope = (layout.by_sample(part, 0) for part in (inputs[1], grad.float()))
                 self.weights[site.name] = table_squares(indices, slope, site.shape, fine=self.fine)
                 return
-            rows = call_gradients(self.network, site, use, inputs, grad, place)
-            if self.whole:
-                self._sum_up(site, sum(rows)[None], None)  # type: ignore[index]
-            elif not alone:
-                self._sum_up(site, torch.stack(list(rows)), None)
+            parts = self._through(site, use, inputs, grad, place)
+            if not alone:
+                self._sum_up(site, torch.cat(list(parts)), None)
             elif self.fine:
-                self.weights[site.name] = sum(row.square() for row in rows)  # type: ignore[assignment]
+                self.weights[site.name] = torch.stack([part.square().sum(0) for part in parts]).sum(0)
             else:
-                self.weights[site.name] = torch.stack([row.square().sum(1) for row in rows])
+                self.weights[site.name] = torch.cat([part.square().sum(2) for part in parts])
 
         return hook
+
+    def _through(
+        self, site: WeightSite, use: Use, inputs: tuple[Any, ...], grad: Tensor, place: int | None
+    ) -> Iterator[Tensor]:
+        """Yield the gradients (n, out, inputs) of a weight through a call, of some samples each, or of the batch."""
+        parts = call_gradients(self.network, site, use, inputs, grad, place)
+        if not self.whole:
+            yield from parts
+            return
+        yield torch.stack([part.sum(0) for part in parts]).sum(0, keepdim=True)
 
     def _sum_up(self, site: WeightSite, gradient: Tensor, scale: Tensor | None) -> None:
         """Add the gradients (n, out, inputs) of a shared weight over its uses before squaring them.

@@ -16,6 +16,7 @@ from impq_opt.data.batch import Several, parts_of, prepare
 from impq_opt.data.calling import call
 from impq_opt.data.dataset import Dataset
 from impq_opt.data.labels import check_labels
+from impq_opt.data.pictures import Pictures
 from impq_opt.errors import DataError, first_line
 from impq_opt.networks.evidence import notes_on
 from impq_opt.networks.own import unwrapped
@@ -122,7 +123,7 @@ def _typed(network: nn.Module, data: Dataset, rows: Tensor) -> Dataset:
         except Exception as error:  # whatever the layers raise, the inputs do not fit them
             for name, part in parts_of(example.inputs if isinstance(example, Several) else example).items():
                 _read(typed, tokens=watch.embedded(name, part)).rows(rows[:2])  # tells of an unknown token
-            first = first or _misfit(example, watch, error)
+            first = first or _misfit(example, watch, error, folder=isinstance(data.inputs, Pictures))
             if not whole:
                 break
         else:
@@ -172,7 +173,7 @@ class _Watch:
         return {name: min(sizes)} if sizes and not part.is_floating_point() else {}
 
 
-def _misfit(example: Tensor | Several, watch: _Watch, error: Exception) -> DataError:
+def _misfit(example: Tensor | Several, watch: _Watch, error: Exception, *, folder: bool = False) -> DataError:
     """Return the sentence that says what does not fit."""
     parts = parts_of(example.inputs if isinstance(example, Several) else example)
     shown = ", ".join(f"{name or 'samples'} of shape {tuple(x.shape[1:])}, {x.dtype}" for name, x in parts.items())
@@ -183,6 +184,8 @@ def _misfit(example: Tensor | Several, watch: _Watch, error: Exception) -> DataE
         told = _layer_hint(name, module, got)
         if told:
             first, hint = f"{tuple(got.shape)} at {name!r}", told
+    if folder:
+        hint += "; a folder's pictures are given as three colours, normalised as ImageNet's; others go into an .npz"
     return DataError(f"does not take {shown}", where="network", value=first, hint=hint)
 
 

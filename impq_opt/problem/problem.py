@@ -139,6 +139,11 @@ class Problem(Layout):
             return {}
         return most_columns(self, self.unmeasured, self.ties, self.allowed, self.costs)
 
+    @property
+    def kept(self) -> dict[int, int]:
+        """The groups that are held at their most bits, as a column, because nobody knows their damage."""
+        return {group: column for group, column in self._most.items() if self.pins.get(group) == column}
+
     # -- building ------------------------------------------------------------------------------------------------
 
     @classmethod
@@ -336,12 +341,20 @@ class Problem(Layout):
             groups += Fraction(repr(level)) * int(sizes[widths == level].sum())  # bits stand for their decimals
         return Whole.of(groups, int(sizes.sum()), self.stored, self.stays)
 
+    @property
+    def conceded(self) -> float:
+        """The share of samples that measuring gave up; whatever the bits, they may be decided otherwise."""
+        share = self.provenance.get("conceded", 0.0)
+        return float(share) if isinstance(share, (int, float)) and 0 < share < 1 else 0.0
+
     def notes(self, bits: npt.ArrayLike | None = None) -> list[str]:
-        """Return in words, a line each, what stays as it is and which groups' damage nobody knows, at ``bits`` (G,)."""
+        """Return in words, a line each, what stays as it is, and samples and groups, at ``bits`` (G,), of no damage."""
         lines = staying_lines(self.stays or (), int(self.sizes[self.weights()].sum()))
+        if self.conceded:
+            share = f"{100 * self.conceded:.3g}% of the samples are conceded"
+            lines.append(f"{share}: over all samples the mismatch may be {self.conceded:.3g} more")
         if self.unmeasured is not None:
-            kept = {group: column for group, column in self._most.items() if self.pins.get(group) == column}
-            lines += unmeasured_lines(self, self.unmeasured, kept, bits)
+            lines += unmeasured_lines(self, self.unmeasured, self.kept, bits)
         return lines
 
     @cached_property

@@ -10,6 +10,7 @@ from impq_opt.quantize.network import (
     state_of,
     storage_bits,
 )
+from impq_opt.quantize.origin import of_other_weights
 from impq_opt.quantize.packing import PackedSize, Unpacked, pack, unpack, unpack_into
 from impq_opt.quantize.quantizers import ActivationQuantizer, WeightQuantizer, WeightRange
 
@@ -25,6 +26,7 @@ __all__ = [
     "WeightRange",
     "activation_quantizers",
     "load_method",
+    "of_other_weights",
     "pack",
     "quantize",
     "quantize_traced",

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from impq_opt.data.batch import Structure, together
-from impq_opt.errors import AllocationError, DataError, nearest
+from impq_opt.errors import AllocationError, DataError
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problem.problem import Problem
 from impq_opt.quantize.methods import Method, Quantizer, load_method
+from impq_opt.quantize.origin import check_activations, check_weights, labels_of, weight_of
 from impq_opt.quantize.quantizers import ActivationQuantizer
 from impq_opt.tracing.example import example_of
 from impq_opt.tracing.graph import Network
@@ -116,12 +117,12 @@ def quantize_traced(
 ) -> TracedModule:
     """Return what :func:`quantize` does, of a network that is traced already, which is left as it is."""
     bits = _bits(problem, allocation)
+    check_activations(problem, network.call_names())
     copied = network.copy()
     _parametrize_all(copied, problem, bits, scheme)
     quantizers = [
         _activation_quantizer(network, problem, groups, bits[groups], label)
-        for label, groups in _labels(problem)
-        if not problem.weights()[groups].any()
+        for label, groups in labels_of(problem, weights=False)
     ]
     return with_activations(copied, {network.node_of(quantizer.label): quantizer for quantizer in quantizers})
 
@@ -155,11 +156,10 @@ def _bits(problem: Problem, allocation: Allocation | npt.ArrayLike) -> npt.NDArr
 def _parametrize_all(
     network: nn.Module, problem: Problem, bits: npt.NDArray[np.generic], scheme: Method | str | None
 ) -> None:
-    weights = problem.weights()
-    for label, groups in _labels(problem):
-        if weights[groups].any():
-            method = load_method(scheme or problem.grid(label))
-            _parametrize(network, label, bits[groups], problem.sizes[groups], method)
+    check_weights(problem, network)
+    for label, groups in labels_of(problem, weights=True):
+        method = load_method(scheme or problem.grid(label))
+        _parametrize(network, label, bits[groups], problem.sizes[groups], method)
 
 
 def quantized_weights(network: nn.Module) -> dict[str, QuantizedWeight]:
@@ -224,12 +224,6 @@ def with_activations(module: TracedModule, quantizers: Mapping[str, ActivationQu
     return module
 
 
-def _labels(problem: Problem) -> Iterator[tuple[str, slice]]:
-    offsets = problem.names.offsets
-    for place, label in enumerate(problem.names.labels):
-        yield label, slice(int(offsets[place]), int(offsets[place + 1]))
-
-
 def _activation_quantizer(
     network: Network, problem: Problem, groups: slice, bits: npt.NDArray[np.generic], label: str
 ) -> ActivationQuantizer:
@@ -252,17 +246,8 @@ def _parametrize(
     method: Method,
 ) -> None:
     """Put a quantizer on the weight that ``label`` names, in every module that shares it."""
-    parameters = dict(network.named_parameters(remove_duplicate=False))
-    weight = parameters.get(label, parameters.get(f"{label}.weight"))
-    if weight is None:
-        raise DataError("no such weight in the network", where="problem", value=label, hint=nearest(label, parameters))
-    if sizes.sum() != weight.numel():
-        raise DataError(
-            "the groups do not add up to the weight",
-            where=f"problem: {label}",
-            value=int(sizes.sum()),
-            hint=f"the network's weight has {weight.numel()} elements",
-        )
+    weight = weight_of(label, dict(network.named_parameters(remove_duplicate=False)))
+    assert weight is not None  # of a problem that was checked
     quantizer = method.quantizer(weight.shape, bits, sizes).to(weight.device)
     for module in list(network.modules()):
         for name, parameter in list(module.named_parameters(recurse=False)):

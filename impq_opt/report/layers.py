@@ -34,6 +34,8 @@ class Layer:
         Sum of its groups' sensitivities E, or of their damages at the coarsest candidate where damage is a table.
     cost, damage : float
         Shares of the total, 0 to 1.
+    pinned, kept : int
+        How many of its groups are pinned, and how many of no known damage are kept at their most bits.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Layer:
     cost: float
     damage: float
     pinned: int
+    kept: int
 
 
 class LayerIndex:
@@ -130,9 +133,10 @@ def layers_of(allocation: Allocation) -> list[Layer]:
     cost = index.sum(row.by_group(problem.candidates, choice, choice).astype(np.float64))
     sensitivity = index.sum(_sensitivities(problem))
     groups, mean = np.bincount(index.of_group), index.mean_bits(choice)
-    pinned = np.zeros(len(problem))
-    pinned[list(problem.pins)] = 1
-    pins = index.sum(pinned)
+    held = np.zeros((2, len(problem)))
+    held[0, list(problem.pins)] = 1
+    held[1, list(problem.kept)] = 1
+    pins, kept = index.sum(held[0] - held[1]), index.sum(held[1])
     levels = np.unique(bits)
     shares = np.array([index.sum(problem.sizes * (bits == level)) for level in levels]) / index.sizes
     return [
@@ -147,6 +151,7 @@ def layers_of(allocation: Allocation) -> list[Layer]:
             cost=float(cost[k] / cost.sum()) if cost.sum() else 0.0,
             damage=float(damage[k] / damage.sum()) if damage.sum() else 0.0,
             pinned=int(pins[k]),
+            kept=int(kept[k]),
         )
         for k, (name, kind) in enumerate(index.keys)
     ]

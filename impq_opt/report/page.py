@@ -313,11 +313,12 @@ def _layer_row(place: int, layer: Layer, most: float, digits: int) -> list[str]:
         )
         said = ", ".join(f"{bits_text(level)} {_percent(share)}" for level, share in layer.shares.items())
         bar += f'<span class="track" role="img" aria-label="{said}">{parts}</span>'
-    pinned = " <small>(pinned)</small>" if layer.pinned else ""
+    marks = (("pinned", layer.pinned), ("no damage known", layer.kept))
+    held = "".join(f" <small>({mark})</small>" for mark, groups in marks if groups)
     kind = "" if layer.kind == "weight" else ' <small class="soft">activation</small>'
     kernels = f' data-layer="{place}"' if layer.groups > 1 else ""
     return [
-        _Cell(f'<td class="name"><span{kernels}>{_text(layer.name)}</span>{kind}{pinned}</td>'),
+        _Cell(f'<td class="name"><span{kernels}>{_text(layer.name)}</span>{kind}{held}</td>'),
         _Cell(f'<td class="bar" data-key="{layer.bits:.17g}">{bar}</td>'),
         _Sorted(f"{layer.bits:.{digits}f}", layer.bits),
         _Sorted(f"{layer.groups:,}", layer.groups),

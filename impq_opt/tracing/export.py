@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +67,7 @@ def export(network: nn.Module, example: Tensor | Several) -> Exported:
     old_labels = symbolic_names(graph)
     make_pure(graph)
     labels = call_names(graph)
+    _refuse_unknown_sizes(labels)
     for node in reversed(graph.nodes):
         if op_of(node) in _ASSERTIONS and not node.users:
             graph.erase_node(node)
@@ -75,6 +77,19 @@ def export(network: nn.Module, example: Tensor | Several) -> Exported:
     named = {str(node.target) for node in graph.nodes if node.op == "get_attr"}
     constants = {name: attribute_of(module, name) for name in sorted(named - own)}
     return Exported(graph, program.call_spec.out_spec, constants, labels, old_labels)
+
+
+def _refuse_unknown_sizes(labels: Mapping[fx.Node, str]) -> None:
+    """Raise where a tensor has as many elements as the values of the input make it have, as boolean indices do."""
+    for node, label in labels.items():
+        value = node.meta.get("val")
+        sizes = value.shape if isinstance(value, Tensor) else ()
+        if any(not isinstance(size, int) and size.node.hint is None for size in sizes):
+            raise DataError(
+                "has a tensor whose size depends on the values of the input, so it is no one graph",
+                where=f"network: {label}",
+                hint="keep all elements: choose by torch.where, or multiply by the mask",
+            )
 
 
 def _program(network: nn.Module, example: Tensor | Several) -> Any:

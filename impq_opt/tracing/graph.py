@@ -219,13 +219,17 @@ class Network:
         DataError
             No call is called so.
         """
-        named = {name: node.name for node, name in self._names.items()}
-        named |= {self._label(node): node.name for node in self._names}
-        before = {name: node.name for name, node in self._old_labels.items()}
-        names = named | before if old else before | named
+        names = self.call_names(old=old)
         if label not in names:
             raise DataError("no such activation in the network", value=label, hint=nearest(label, names))
         return names[label]
+
+    def call_names(self, *, old: bool = False) -> dict[str, str]:
+        """Return the nodes of the calls by all names that :meth:`node_of` knows."""
+        named = {name: node.name for node, name in self._names.items()}
+        named |= {self._label(node): node.name for node in self._names}
+        before = {name: node.name for name, node in self._old_labels.items()}
+        return named | before if old else before | named
 
     def is_rectified(self, node: str) -> bool:
         """Return whether the output of a call cannot be negative because of the calls that make it."""

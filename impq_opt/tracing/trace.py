@@ -123,7 +123,7 @@ def _check(traced: Network, example: Tensor | Several, expected: Tensor, again: 
         raise DataError(
             "mixes the samples of a batch: the logits of one depend on the others",
             where="network",
-            hint="in eval mode batch-norms need running statistics, and no mean may go over the batch",
+            hint="in eval mode batch-norms need running statistics, and no mean, maximum or sum may go over the batch",
         )
 
 

@@ -9,10 +9,8 @@ import numpy as np
 from torch import nn
 
 from impq_opt.data.dataset import Dataset
-from impq_opt.measure.api import measure
-from impq_opt.measure.metrics import load_metric
+from impq_opt.measure.api import measure_each
 from impq_opt.measure.replicates import Sampling
-from impq_opt.networks.fitting import fitted
 from impq_opt.solve import solve_in_passing
 from impq_opt.types import FloatArray
 from impq_opt.validate.reality import Reality, Validation
@@ -64,18 +62,14 @@ def contest(
         Told the part of the work, how much of it is done, and of how much.
     """
     sampling = Sampling(samples=samples, concede=0.01, seed=seed)
-    options = {"groups": groups, "residual": "accumulate", "bits": range(1, 9)}
-    needing = next((name for name in metrics if load_metric(name).labels), None)
-    if needing is not None:  # said before hours of measuring by the others
-        fitted(network, data, labels=load_metric(needing).unit)
-    problems = {
-        name: measure(network, data, metric=name, sampling=sampling, progress=_measuring(name, progress), **options)  # type: ignore[arg-type]
-        for name in metrics
-    }
+    problems = measure_each(
+        network, data, metrics, sampling=sampling, tell=tell, groups=groups, residual="accumulate", bits=range(1, 9),
+        progress=None if progress is None else lambda name, done, total: progress(f"measuring by {name}", done, total),
+    )  # fmt: skip
     first = next(iter(problems.values()))
     validation = Validation(network, first, held_out)
     if tell is not None:
-        for note in (*first.provenance.get("data_notes", ()), *validation.data.notes):
+        for note in validation.notes:
             tell(note)
     weights = first.weights()
     total = int(first.sizes[weights].sum())
@@ -94,10 +88,3 @@ def contest(
         Entry(name, units.get(name, ""), float(np.average(bits[weights], weights=first.sizes[weights])), reality)
         for (name, bits), reality in zip(rows, validation.hold_all([bits for _, bits in rows], progress), strict=True)
     ]
-
-
-def _measuring(
-    metric: str, progress: Callable[[str, int, int], None] | None
-) -> Callable[[int, int, float], None] | None:
-    """Return what one metric's measuring is told to, by its name."""
-    return None if progress is None else lambda done, total, _: progress(f"measuring by {metric}", done, total)

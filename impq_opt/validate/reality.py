@@ -28,7 +28,16 @@ from impq_opt.measure.survey import ActivationRange, Survey
 from impq_opt.memory import kept_memory
 from impq_opt.networks.fitting import fitted
 from impq_opt.problem.problem import Problem
-from impq_opt.quantize import activation_quantizers, load_method, quantize, quantize_traced, unpack, unpack_into
+from impq_opt.quantize import (
+    activation_quantizers,
+    load_method,
+    of_other_weights,
+    quantize,
+    quantize_traced,
+    state_of,
+    unpack,
+    unpack_into,
+)
 from impq_opt.tracing.trace import trace
 from impq_opt.types import FloatArray
 from impq_opt.validate.on_samples import OnSamples, bounds_on_samples
@@ -87,6 +96,11 @@ class Validation:
     confidence : float
         Of the interval of the mismatch.
 
+    Attributes
+    ----------
+    notes : tuple of str
+        What seems wrong with the data, and that the problem was measured at other weights, a sentence each.
+
     Raises
     ------
     DataError
@@ -105,6 +119,8 @@ class Validation:
         self._traced = trace(network, self._example)
         self._batch = batch_size(self._traced.graph)
         checked = self.quantized(np.full(len(problem), 8.0))  # raises where the problem is not this network's
+        other = of_other_weights(problem, state_of(checked, latent=True))
+        self.notes = (*data.notes, *([other] if other else ()))
         self._survey = self._surveyed(checked) if samples else None
         self.samples = min(samples, len(data)) if self._survey else 0
         self._float: tuple[Tensor, Tensor | None] | None = None
@@ -224,8 +240,7 @@ class Validation:
                 value=float(widths[group]),
                 hint=f"it may take {', '.join(f'{b:g}' for b in problem.candidates.of(group))}",
             )
-        conceded = float(problem.provenance.get("conceded", 0.0))
-        return float(problem.damage.chosen(problem.candidates, columns).sum()) + conceded
+        return float(problem.damage.chosen(problem.candidates, columns).sum()) + problem.conceded
 
     # -- running -------------------------------------------------------------------------------------------------
 

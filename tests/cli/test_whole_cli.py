@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from impq_opt import Problem, Stay, files, solve
+from impq_opt import PowerLaw, Problem, Stay, files, solve
 from impq_opt.cli import run
 
 STAYS = (
@@ -87,3 +88,29 @@ def test_of_a_problem_that_says_nothing_nothing_is_said(experts: Any, capsys: py
     ask(capsys, "solve", experts / "silent.toml", "-o", experts / "a.json")
     ask(capsys, "report", experts / "a.json", "--problem", experts / "silent.toml", "-o", experts / "page.html")
     assert "whole network" not in (experts / "page.html").read_text()
+
+
+def test_what_makes_a_measured_bound_unreachable_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    law = PowerLaw(np.array([1.0, 2.0]), np.array([4.0, 8.0]))
+    tail = {"of_the_top_1_percent": 0.9, "of_the_top_sample": 0.5, "ties": 0}
+    measured = replace(problem(None), damage=law, provenance={"source": "measured", "conceded": 0.0, "tail": tail})
+    conceded = replace(measured, provenance={**measured.provenance, "conceded": 0.02})
+    for name, one in (("all", measured), ("kept", conceded)):
+        files.save_problem(one, tmp_path / f"{name}.toml")
+    smallest = 3.0 * 4.0**-8
+
+    def asked(name: str, bound: float, *options: str) -> tuple[str, str]:
+        assert run(["solve", str(tmp_path / f"{name}.toml"), "--bound", repr(bound), *options]) == 1
+        said = capsys.readouterr()
+        return said.out, said.err
+
+    concede = "carry 90% of the damages: `measure --concede 0.01` gives them up, and the mismatch is up to 0.01 more"
+    assert concede in asked("all", smallest / 2)[1]
+    _, err = asked("kept", smallest / 2)
+    assert "the 0.02 conceded come on top of it" in err and "--concede" not in err
+    _, err = asked("kept", smallest / 2, "--confidence", "0.95")
+    assert f"without it the smallest is {smallest:.6g}" in err
+    assert "without it the bound is met" in asked("kept", smallest * 2, "--confidence", "0.95")[1]
+    out = ask(capsys, "solve", tmp_path / "kept.toml")
+    assert "2% of the samples are conceded: over all samples the mismatch may be 0.02 more" in out
+    assert "conceded" not in ask(capsys, "solve", tmp_path / "all.toml")

@@ -120,6 +120,29 @@ def test_pins_and_ties_are_named() -> None:
     assert overview(problem, answer).free_groups == 4
 
 
+def test_groups_of_no_known_damage_are_not_called_pinned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    groups = [
+        Group("q", 10, sensitivity=0.0, bits=(2, 4, 8), measured=False),
+        Group("k", 10, sensitivity=1.0, bits=(2, 4, 8)),
+        Group("v", 10, sensitivity=0.0, bits=(2, 4), measured=False),
+    ]
+    problem = Problem.declare(groups, ties=[["q", "k"]], pins={"v": 2}, bound=9)
+    answer = solve(problem)
+    assert explain(problem, answer, "q").held == "kept at its most bits: no damage is known of it"
+    assert explain(problem, answer, "k").held == (
+        "tied with q, which is kept at its most bits: no damage is known of it"
+    )
+    assert explain(problem, answer, "v").held == "pinned"
+    freed = problem.revise(free_unmeasured=True)
+    assert explain(freed, solve(freed), "q").held == "tied with k"
+    files.save_problem(problem, tmp_path / "p.toml")
+    files.save_allocation(answer, tmp_path / "a.json")
+    assert run(["explain", str(tmp_path / "p.toml"), str(tmp_path / "a.json"), "q"]) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("q: 8 bits (kept at its most bits: no damage is known of it)")
+    assert "--free-unmeasured for all such groups" in said.err
+
+
 def test_a_heuristic_answer_is_explained_by_lagrangian_prices() -> None:
     problem = drawn(2)
     answer = solve(problem, bound=0.02, solver="uniform")

@@ -23,7 +23,8 @@ from impq_opt.data import Dataset, load_data
 from impq_opt.errors import DataError, FileError, OptionError, UnsupportedError
 from impq_opt.files import load_problem, save_problem
 from impq_opt.groups.damage import PowerLaw
-from impq_opt.measure import METRICS, Estimator, Sampling, measure, trace
+from impq_opt.measure import METRICS, Estimator, Sampling, measure, measure_each, trace
+from impq_opt.measure.metrics import load_metric
 from impq_opt.measure.pool import look_at, take
 from impq_opt.measure.replicates import Replicates
 
@@ -208,6 +209,19 @@ def test_the_relative_error_is_that_of_the_damages(metric: Any) -> None:
     value = law.sensitivity[:, None] if isinstance(law, PowerLaw) else law.values
     relative = known(law.stderr).reshape(value.shape).sum(1)[value.sum(1) > 0] / value.sum(1)[value.sum(1) > 0]
     assert problem.provenance["relative_error"]["median"] == pytest.approx(np.median(relative))
+
+
+def test_metrics_that_share_a_trace_measure_what_they_do_alone() -> None:
+    sampling = Sampling(samples=60, concede=0.05)
+    metrics = ("impq", "loss-delta", "measured-error", "fit")
+    together = measure_each(digits_network(), few(), metrics, sampling=sampling, bits=(2, 8))
+    for name, problem in together.items():
+        alone = measure(digits_network(), few(), metric=name, sampling=sampling, bits=(2, 8))
+        assert (alone.digest, dict(alone.provenance)) == (problem.digest, dict(problem.provenance))
+        assert problem.conceded == (0.05 if load_metric(name).margins else 0)
+    unlabelled = Dataset(tensor_of(few()))
+    with pytest.raises(DataError, match="no labels, which are needed"):
+        measure_each(digits_network(), unlabelled, metrics, sampling=sampling)
 
 
 def test_metrics_agree_where_they_must() -> None:

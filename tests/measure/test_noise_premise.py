@@ -20,7 +20,7 @@ from impq_opt.groups.damage import DamageTable, PowerLaw
 from impq_opt.measure import Estimator, Grouping, Sampling, measure, survey_of
 from impq_opt.measure.margins import margins
 from impq_opt.measure.premise import examine
-from impq_opt.quantize import load_method, pack, quantize, unpack_into
+from impq_opt.quantize import load_method, pack, quantize, quantized_weights, unpack_into
 from impq_opt.validate.reality import Validation
 
 MID, ZERO = load_method("mid-rise"), load_method("zero")
@@ -92,6 +92,45 @@ def pruned_network() -> Any:
 
 
 @functools.cache
+def test_kernels_of_zeros_move_where_they_share_the_range_of_others() -> None:
+    """Alone they have none, and stay 0 on a grid without a zero, too."""
+    weight = LIKE_NOISE["dead kernels"]
+    shared = load_method("mid-rise:over=tensor")
+    for method, moved in ((MID, False), (shared, True), (ZERO, False), (load_method("zero:over=tensor"), False)):
+        value = method.quantizer(weight.shape, [2], [weight.numel()])(weight)
+        assert bool(value[16:].any()) is moved
+        assert examine(weight, method).holds is not moved
+    assert "50% of the weights are exactly 0; errors add up in a kernel" in examine(weight, shared).reason
+
+
+@pytest.mark.parametrize("pruned", [False, True])
+def test_zeros_of_a_factor_of_a_product_are_treated_alike(pruned: bool) -> None:
+    class Product(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            weight = smooth(64, 16) / 8
+            weight[:20] = 0
+            self.factor = nn.Parameter(weight * (smooth(64, 16, seed=1) > 0.3) if pruned else weight)
+            self.out = nn.Linear(16, 4)
+
+        def forward(self, x: Any) -> Any:
+            return self.out((x.flatten(1) @ self.factor).relu())
+
+    torch.manual_seed(0)
+    network = Product().eval()
+    data = Dataset(smooth(48, 64, seed=2))
+    problem = measure(network, data, groups="kernel", bits=(2, 8), sampling=Sampling(samples=48))
+    assert problem.grids == ({"factor": "zero"} if pruned else {})
+    assert ("factor" in problem.provenance["noise"].get("errors_as_they_are", ())) is pruned
+    worst = problem.damage.at(slice(None), (2.0, 8.0))[:64, 0]
+    assert (worst[:20] == 0).all() and (worst[20:] > 0).all() and problem.unmeasured is None
+    assert problem.provenance["zero_damages"]["no_effect"]["groups"] == 20
+    factor = quantized_weights(quantize(network, problem, np.full(len(problem), 2)))["factor"]
+    zeros = factor.latent == 0
+    assert not factor.value[zeros].any()
+    assert zeros[20:].any() == pruned
+
+
 def digits(split: str = "train") -> Any:
     return load_data("digits", split)
 

@@ -6,6 +6,7 @@ import dataclasses
 import re
 import warnings
 from collections import namedtuple
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 import torch
 from known import known, law_of
 from measure_world import digits_network, tensor_of
+from PIL import Image
 from torch import nn
 
 from impq_opt.data import Dataset, load_data
@@ -116,6 +118,17 @@ def test_a_network_is_left_as_it_was() -> None:
     assert [module.training for module in network] == [True, False, True, True, True, True]
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
     assert not any(module._forward_pre_hooks for module in network.modules())
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_what_a_folder_gives_a_network_of_one_channel_is_said(tmp_path: Path, deep: bool) -> None:
+    values = np.arange(64).reshape(8, 8)
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        grey = (values * 1000).astype(np.uint16) if deep else values.astype(np.uint8)
+        Image.fromarray(grey).save(tmp_path / folder / "one.png")
+    with pytest.raises(DataError, match=r"given as three colours, normalised as ImageNet's; others go into an \.npz"):
+        fitted(pictures(1), load_data(str(tmp_path), size=8))
 
 
 # -- refused -----------------------------------------------------------------------------------------------------------

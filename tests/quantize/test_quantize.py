@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,15 @@ from torch import nn
 from torch.nn import functional
 
 from impq_opt import GroupNames, Problem, solve
+from impq_opt.data import Dataset
 from impq_opt.errors import AllocationError, DataError, FileError, OptionError
+from impq_opt.measure import measure
 from impq_opt.quantize import (
     ActivationQuantizer,
     WeightQuantizer,
     WeightRange,
     activation_quantizers,
+    of_other_weights,
     pack,
     quantize,
     quantized_weights,
@@ -278,7 +282,7 @@ def test_training_moves_the_latent_weights_and_state_goes_back_to_the_float_netw
 @pytest.mark.parametrize(
     ("label", "sizes", "message"),
     [
-        ("conv3.weight", [36], "no such weight in the network, got 'conv3.weight' .did you mean 'conv"),
+        ("conv3.weight", [36], "is not of this network, which has no weight 'conv3.weight' .did you mean 'conv"),
         ("conv1.weight", [35], "do not add up to the weight, got 35 .the network's weight has 36"),
     ],
 )
@@ -289,8 +293,33 @@ def test_a_problem_of_another_network_is_told(label: str, sizes: Any, message: s
 
 def test_an_unknown_activation_is_told() -> None:
     declared = Problem.from_sensitivities([4], [1.0], names=["relu_7"], kinds=["activation"])
-    with pytest.raises(DataError, match=r"no such activation in the network, got 'relu_7' \(did you mean"):
+    with pytest.raises(DataError, match=r"is not of this network, which has no activation 'relu_7' \(did you mean"):
         quantize(net(), declared, [4], example=EXAMPLE)
+
+
+def test_what_a_problem_has_of_another_network_is_counted() -> None:
+    names = ["conv1", "conv3", "conv4", "conv5", "conv6"]
+    declared = Problem.from_sensitivities([36] * 5, [1.0] * 5, names=names)
+    with pytest.raises(
+        DataError, match=r"has 1 of its 5 weights, and no 'conv3', 'conv4', 'conv5' and 1 more \(did you mean 'conv"
+    ):
+        quantize(net(), declared, [4] * 5)
+
+
+def test_a_problem_measured_at_other_weights_is_told() -> None:
+    network = net()
+    data = torch.randn(32, 1, 8, 8, generator=torch.Generator().manual_seed(3))
+    measured = measure(network, Dataset(data), groups="kernel", bits=(2, 8))
+    assert not of_other_weights(measured, network.state_dict())
+    assert not of_other_weights(measured, network.bfloat16().state_dict())
+    torch.manual_seed(99)
+    other = net()
+    with torch.no_grad():
+        other.conv2.weight *= 1.1
+    assert not of_other_weights(replace(measured, provenance={}), other.state_dict())
+    assert "measured at other weights: 1 of 3 have another range, 'conv2' by 9%" in of_other_weights(
+        measured, state_of(quantize(other, measured, np.full(len(measured), 8)), latent=True)
+    )
 
 
 def test_an_allocation_of_another_length_is_told() -> None:

@@ -259,6 +259,10 @@ REFUSED: dict[str, Any] = {
     "stochastic": (lambda: convolutions(middle=stochastic), "decides by chance: the same input gives other logits"),
     "mean over the batch": (lambda: convolutions(middle=batch_means), "mixes the samples of a batch"),
     "batch statistics": (lambda: convolutions(batch_statistics), "mixes the samples of a batch"),
+    "some rows": (
+        lambda: convolutions(middle=lambda net, x: functional.relu(net.b(x[x.sum((1, 2, 3)) > 0]))),
+        "index: has a tensor whose size depends on the values of the input",
+    ),
     "by value": (lambda: convolutions(middle=by_value), "does other calls for other values of its input"),
     "fixed batch": (
         lambda: convolutions(middle=lambda net, x: net.b(x.view(2, 6, 8, 8))),
@@ -391,7 +395,7 @@ def test_a_label_of_any_call_is_a_place_for_a_quantizer() -> None:
         quantize(network, one, [3], example=PICTURES)
     wrong = Problem.from_sensitivities([4], [1.0], names=["rely"], kinds=["activation"])
     with pytest.raises(
-        DataError, match=re.escape("no such activation in the network, got 'rely' (did you mean 'relu'")
+        DataError, match=re.escape("not of this network, which has no activation 'rely' (did you mean 'relu'")
     ):
         quantize(network, wrong, [3], example=PICTURES)
 

@@ -107,9 +107,11 @@ KINDS = {
 }
 
 
+@pytest.mark.parametrize("portion", [1, 1 << 21])
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_gradients_are_those_of_every_sample_alone(kind: Any) -> None:
+def test_gradients_are_those_of_every_sample_alone(kind: Any, portion: int, monkeypatch: pytest.MonkeyPatch) -> None:
     names, x = KINDS[kind]
+    monkeypatch.setattr("impq_opt.measure.calls._PORTION", portion)
     torch.manual_seed(0)
     network = kind().eval()
     traced = trace(network, x)

@@ -21,6 +21,7 @@ from impq_opt.errors import DataError
 from impq_opt.files import save_allocation, save_problem
 from impq_opt.measure import Sampling, measure
 from impq_opt.quantize import quantize
+from impq_opt.tracing.trace import trace
 from impq_opt.validate.reality import Validation, interval
 
 
@@ -210,7 +211,15 @@ def test_metrics_are_compared_at_equal_storage(
     monkeypatch.chdir(tmp_path)
     command = ["compare", "--metric", "impq,fit", "--network", "own_networks:digits", "--data", "digits"]
     options = ["--average-bits", "3", "--samples", "64"]
+    traces: list[Any] = []
+
+    def counted(*args: Any, **how: Any) -> Any:
+        traces.append(args)
+        return trace(*args, **how)
+
+    monkeypatch.setattr("impq_opt.measure.api.trace", counted)
     assert run([*command, *options, "--json"]) == 0
+    assert len(traces) == 1
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert [row["metric"] for row in rows] == ["uniform", "impq", "fit"]
     assert all(row["effective_bits"] <= 3 for row in rows)

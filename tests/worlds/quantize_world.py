@@ -56,7 +56,7 @@ def declared(network: Any, x: Any, residual: str = "tie") -> Any:
     signed = [name for name, over in survey.ranges.items() if over.signed]
     about = {"input": survey.network.module.takes, "signed": signed}
     law = PowerLaw(np.ones(len(survey)))
-    return assemble(survey, law, network=network, metric="none", unit="none", provenance=about), survey
+    return assemble(survey, law, metric="none", unit="none", provenance=about), survey
 
 
 class Learned(WeightQuantizer):
