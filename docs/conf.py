@@ -27,6 +27,8 @@ numpydoc_show_class_members = False
 html_theme = "furo"
 html_math_renderer = "mathml"
 html_title = f"impq-opt {version}"
+html_static_path = ["_static"]
+html_css_files = ["fit.css"]
 exclude_patterns = ["_build"]
 
 

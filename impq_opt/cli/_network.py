@@ -84,7 +84,7 @@ class DataOptions:
     """Which samples."""
 
     data: Annotated[str, Parameter(help=DATA_HELP)]
-    split: Annotated[str | None, Parameter(help="train, validation or test.")] = None
+    split: Annotated[str | None, Parameter(help="train, validation or test; all, of data that are one set.")] = None
     root: Annotated[Path | None, Parameter(help="Where torchvision keeps data sets.")] = None
     size: Annotated[int, Parameter(help="Side in pixels of the pictures of a folder.")] = 224
 

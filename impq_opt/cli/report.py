@@ -16,7 +16,7 @@ from cyclopts import Parameter
 from impq_opt import problems
 from impq_opt.cli._common import JsonFlag, Output, find_problem, print_json, progress, write_output
 from impq_opt.documents.writing import atomic_write
-from impq_opt.errors import FileError, ImpqError, InputError, OptionError, UnsupportedError
+from impq_opt.errors import FileError, ImpqError, InputError, OptionError, UnsupportedError, first_line
 from impq_opt.exactness.sums import nearest_float
 from impq_opt.files import load_allocation
 from impq_opt.insight.frontier import frontier as sweep
@@ -24,6 +24,7 @@ from impq_opt.problem.allocation import Allocation, Status
 from impq_opt.problem.problem import Problem
 from impq_opt.report import Measured, Report, Strategy, render_page, write_pictures
 from impq_opt.report.curve import Curve, curve
+from impq_opt.report.packed import packed_bytes
 from impq_opt.solve import solve_in_passing
 from impq_opt.solvers import solver_class, solver_names
 
@@ -31,7 +32,7 @@ __all__ = ["report"]
 
 _LOG = "log.jsonl"
 # Strategies beside the answer's own: the quick ones on any size.
-_QUICK = ("uniform", "noise-equalization", "greedy", "lagrangian")
+_QUICK = ("exact", "uniform", "noise-equalization", "greedy", "lagrangian")
 # Factors on the answer's own damage at which exact points are marked on the frontier.
 _AROUND = (0.1, 0.3, 3.0, 10.0)
 
@@ -44,6 +45,7 @@ def report(
         str | None, Parameter(help="The problem of the allocation; looked for beside it and in the gallery.")
     ] = None,
     measured: Annotated[Path | None, Parameter(help="What `impq-opt validate --json` printed.")] = None,
+    packed: Annotated[Path | None, Parameter(help="What `impq-opt pack` wrote of it: its size on disk.")] = None,
     figures: Annotated[Path | None, Parameter(help="Write the figures to this folder too, as PNG and SVG.")] = None,
     json: JsonFlag = False,
     output: Output = None,
@@ -53,6 +55,8 @@ def report(
         raise OptionError("nothing is written", where="--output", hint="-o report.html, or --figures FOLDER")
     with progress("gathering"):
         gathered = _gather(what, problem, [] if measured is None else _read_measured(measured))
+        if packed is not None:
+            gathered = replace(gathered, packed_bytes=packed_bytes(packed, gathered.allocation))
     if output is not None:
         page = render_page(gathered).encode()
         write_output(output, lambda path: atomic_write(path, page))
@@ -72,9 +76,19 @@ def _gather(what: Path, name: str | None, measured: Sequence[Measured]) -> Repor
     else:
         declared = find_problem(name) if name is not None else _problem_beside(what)
         allocation, title = load_allocation(what, declared), _title(declared, what)
-    others = () if allocation.choice is None else _strategies(allocation)
-    frontier = None if allocation.choice is None else _curve(allocation)
-    return Report(title, allocation, frontier, others, measured, records, {"read from": what.name})
+    if allocation.choice is None:
+        return Report(title, allocation)  # which tells why there is none
+    others, unasked = _strategies(allocation)
+    return Report(
+        title,
+        allocation,
+        _curve(allocation),
+        others,
+        measured,
+        records,
+        {"read from": what.name},
+        unasked,
+    )
 
 
 def _title(declared: Problem, path: Path) -> str:
@@ -208,6 +222,8 @@ def _read_measured(path: Path) -> list[Measured]:
                 high=float(row["high"]),
                 gaussian=_number(row.get("gaussian")),
                 accuracy=_number(row.get("accuracy")),
+                float_accuracy=_number(row.get("float_accuracy")),
+                samples=None if row.get("samples") is None else int(row["samples"]),
             )
             for row in document["rows"]
         ]
@@ -231,24 +247,25 @@ def _question(allocation: Allocation) -> dict[str, Any]:
     return {"minimize": minimize, "bound": allocation.bound or allocation}
 
 
-def _strategies(allocation: Allocation) -> list[Strategy]:
-    strategies = [Strategy(allocation.solver, allocation)]
-    names = ["exact", *_QUICK] if allocation.solver not in solver_names() else list(_QUICK)
-    for name in names:
-        if name == allocation.solver or name not in solver_names():
+def _strategies(allocation: Allocation) -> tuple[list[Strategy], dict[str, str]]:
+    """Return the answers of the quick strategies to the same question, and why others were not asked."""
+    answers, unasked = [Strategy(allocation.solver, allocation)], {}
+    needs = {"damage"} if allocation.minimizes == "damage" else set()
+    for name in solver_names():
+        if name == allocation.solver:
             continue
-        needs = {"damage"} if allocation.minimizes == "damage" else set()
         if not needs <= solver_class(name).supports:
-            continue
-        try:
-            strategies.append(
-                Strategy(
-                    name, solve_in_passing(allocation.problem, **_question(allocation), solver=name, time_limit=20)
-                )
-            )
-        except ImpqError:
-            continue  # a strategy that cannot take this problem is not in the table
-    return strategies
+            unasked[name] = "cannot minimize damage"
+        elif name not in _QUICK:
+            unasked[name] = "can take long; impq-opt compare --solver asks it"
+        else:
+            try:
+                answer = solve_in_passing(allocation.problem, **_question(allocation), solver=name, time_limit=20)
+            except ImpqError as error:
+                unasked[name] = first_line(error)
+            else:
+                answers.append(Strategy(name, answer))
+    return answers, unasked
 
 
 def _curve(allocation: Allocation) -> Curve | None:

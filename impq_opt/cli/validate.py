@@ -102,12 +102,14 @@ def validate(
             say(note)
         realities = held.hold_all([some for _, some in wanted], progress)
         rows = [(name, held.bits(some), reality) for (name, some), reality in zip(wanted, realities, strict=True)]
+    for line in _broken(rows, confidence):
+        say(line)
     if plot is not None:
         _plot(asked, rows, plot)
     if json:
-        print_json({"confidence": confidence, "rows": [_record(asked, *row) for row in rows]})
+        print_json({"samples": held.origin, "confidence": confidence, "rows": [_record(asked, *row) for row in rows]})
     else:
-        _print(asked, rows, confidence)
+        _print(asked, rows, held.origin, confidence)
     return 0
 
 
@@ -173,12 +175,22 @@ def _record(problem: Problem, name: str, bits: np.ndarray, held: Reality) -> dic
     return {"name": name, "effective_bits": {"weight": weight, "activation": activation}, **asdict(held)}
 
 
-def _print(problem: Problem, rows: list[Row], confidence: float) -> None:
+def _broken(rows: list[Row], confidence: float) -> Iterator[str]:
+    """Yield for each row whose bound does not hold on what was seen that it does not."""
+    for name, _, held in rows:
+        if held.low > held.bound:
+            yield (
+                f"the bound of {name} does not hold on these samples: it says {held.bound:.3g}, and "
+                f"{held.mismatch:.3g} was seen ({held.low:.3g} .. {held.high:.3g}, {confidence:.0%} confidence)"
+            )
+
+
+def _print(problem: Problem, rows: list[Row], origin: str, confidence: float) -> None:
     out = console()
     first = rows[0][2]
     looked = bool(first.looked_at)
     out.print(
-        f"{first.samples} held-out samples"
+        f"{first.samples} {origin}"
         + (f"; bounds on {first.looked_at} of them" if looked else "")
         + f"; interval of {confidence:.0%}"
         + ("" if first.float_accuracy is None else f"; float accuracy {first.float_accuracy:.2%}"),

@@ -13,7 +13,7 @@ from impq_opt.costs.terms import (
     Storage,
     TableCost,
 )
-from impq_opt.costs.units import format_quantity, parse_quantity
+from impq_opt.costs.units import format_quantity, parse_quantity, readable_unit
 
 __all__ = [
     "COSTS",
@@ -34,4 +34,5 @@ __all__ = [
     "cost_names",
     "format_quantity",
     "parse_quantity",
+    "readable_unit",
 ]

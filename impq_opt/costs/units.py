@@ -9,7 +9,7 @@ from impq_opt.documents.numbers import NUMBER, read_exact
 from impq_opt.errors import OptionError, nearest
 from impq_opt.exactness.sums import nearest_float
 
-__all__ = ["format_quantity", "parse_quantity"]
+__all__ = ["format_quantity", "parse_quantity", "readable_unit"]
 
 _SI = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _IEC = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
@@ -69,23 +69,31 @@ def _parts(text: str | float, where: str) -> tuple[str | int, str]:
     return match[1], match[2]
 
 
-def format_quantity(value: Fraction | float, unit: str) -> str:
-    """Return ``value``, a number of ``unit``, for people: ``format_quantity(819200, "bit") == "100 KiB"``."""
-    number = nearest_float(value)
+def readable_unit(value: Fraction | float, unit: str) -> tuple[float, str]:
+    """Return how many of ``unit`` go into the unit in which people read ``value``, and that unit's name.
+
+    ``readable_unit(819200, "bit") == (8192.0, "KiB")``: divide by the first, write the second.
+    """
+    number = abs(nearest_float(value))
     if unit == "bit":
-        for suffix in ("GiB", "MiB", "KiB", "B"):
+        for suffix in ("GiB", "MiB", "KiB"):
             factor = float(_FACTORS["bit"][suffix])
-            if (abs(number) >= factor and suffix != "B") or (suffix == "B" and number % 8 == 0):
-                return f"{number / factor:.4g} {suffix}"
-        return f"{number:.4g} bit"
+            if number >= factor:
+                return factor, suffix
+        return (8.0, "B") if number % 8 == 0 else (1.0, "bit")
     if unit in ("bit-op", "FA"):
         name = "bit-OPs" if unit == "bit-op" else unit
-        for prefix in ("T", "G", "M", "k"):
-            if abs(number) >= _SI[prefix]:
-                return f"{number / _SI[prefix]:.4g} {prefix}{name}"
-        return f"{number:g} {name}"
+        prefix = next((p for p in ("T", "G", "M", "k") if number >= _SI[p]), "")
+        return float(_SI[prefix]), f"{prefix}{name}"
     if unit in ("s", "J") and number:
         for prefix, factor in (("", 1.0), ("m", 1e-3), ("u", 1e-6)):
-            if abs(number) >= factor or prefix == "u":
-                return f"{number / factor:.4g} {prefix}{unit}"
-    return f"{number:.6g} {unit}".rstrip()
+            if number >= factor or prefix == "u":
+                return factor, f"{prefix}{unit}"
+    return 1.0, unit
+
+
+def format_quantity(value: Fraction | float, unit: str) -> str:
+    """Return ``value``, a number of ``unit``, for people: ``format_quantity(819200, "bit") == "100 KiB"``."""
+    factor, name = readable_unit(value, unit)
+    digits = 4 if factor != 1 or unit == "bit" or (unit in ("s", "J") and value) else 6
+    return f"{nearest_float(value) / factor:.{digits}g} {name}".rstrip()

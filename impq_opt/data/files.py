@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from impq_opt.data.batch import Structure
 from impq_opt.data.dataset import Dataset
 from impq_opt.data.items import LABELS, tensor_of
 from impq_opt.data.labels import as_labels
+from impq_opt.data.parts import ALL, SPLITS, part_of
 from impq_opt.errors import DataError, first_line
 
 __all__ = ["SUFFIXES", "load_file"]
@@ -23,30 +25,38 @@ SUFFIXES = (".npz", ".npy", ".safetensors")
 _ALONE = ("images", "inputs", "tokens", "x")
 _LABELS = (*LABELS, "targets", "y")
 _CLASSES = "classes"
-_SPLITS = ("train", "validation", "test")
 
 
-def load_file(path: Path, split: str) -> Dataset:
+def load_file(path: Path, split: str | None) -> Dataset:
     """Return the data of a file.
 
     An array ``images``, ``inputs``, ``tokens`` or ``x`` is the network's one input; otherwise all arrays are its
     inputs, by keyword where there are several (``input_ids`` and ``attention_mask``). ``labels`` are labels,
-    ``classes`` the names that they use, in order. Names may end in ``_train``, ``_validation`` and ``_test``. Floats
-    are read as float32. Whole numbers stay whole, as tokens must, but for pictures: ``images`` of bytes, or of three
-    dimensions and more.
+    ``classes`` the names that they use, in order. Names may end in ``_train``, ``_validation`` and ``_test``; where
+    none does the file is one set, and :func:`~impq_opt.data.parts.part_of` divides it. Floats are read as float32.
+    Whole numbers stay whole, as tokens must, but for pictures: ``images`` of bytes, or of three dimensions and more.
 
     Raises
     ------
     DataError
-        A file that is missing or foreign, or arrays that are no inputs and labels.
+        A file that is missing or foreign, arrays that are no inputs and labels, or a part that is not there.
     """
     where = str(path)
-    arrays = _of_split(_arrays(path), split)
+    every = _arrays(path)
+    own = {end for name in every for end in SPLITS if name.endswith(f"_{end}")}
+    split = split or ("train" if own else None)
+    if own and split not in own:
+        raise DataError(
+            "is of data without parts; these have them" if split == ALL else "has no arrays of this part",
+            where=where, value=split, hint=f"there are {', '.join(sorted(own))}",
+        )  # fmt: skip
+    arrays = _of_split(every, str(split)) if own else every
     names = arrays.pop(_CLASSES, None)
     labels = next((arrays.pop(name) for name in _LABELS if name in arrays), None)
     inputs = _inputs(arrays, where)
     read = None if labels is None else as_labels(labels, f"{where}: labels", names)
-    return Dataset(inputs, read, f"{path.name}/{split}", None if names is None else len(names))
+    data = Dataset(inputs, read, path.name, None if names is None else len(names))
+    return replace(data, name=f"{path.name}/{split}") if own else part_of(data, split)
 
 
 def _inputs(arrays: dict[str, Any], where: str) -> Structure:
@@ -80,10 +90,8 @@ def _wrong(sample: Tensor) -> float:
 
 
 def _of_split(arrays: dict[str, Any], split: str) -> dict[str, Any]:
-    """Return the arrays of a split under their plain names; all of them where none is of a split."""
-    ends = {name: end for name in arrays for end in _SPLITS if name.endswith(f"_{end}")}
-    if not any(end == split for end in ends.values()):
-        return arrays
+    """Return the arrays of a split under their plain names."""
+    ends = {name: end for name in arrays for end in SPLITS if name.endswith(f"_{end}")}
     own = {name.removesuffix(f"_{split}"): arrays[name] for name, end in ends.items() if end == split}
     return {name: array for name, array in arrays.items() if name == _CLASSES} | own
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from impq_opt.data.dataset import Dataset
+from impq_opt.data.parts import ALL, part_of
 from impq_opt.data.torchvision import torchvision_module
 from impq_opt.errors import DataError, first_line, nearest
 
@@ -38,26 +39,35 @@ class Pictures(Sequence[Any]):
         return self.prepare(read_picture(self.files[row]))
 
 
-def load_folder(path: Path, split: str, size: int) -> Dataset:
+def load_folder(path: Path, split: str | None, size: int) -> Dataset:
     """Return the pictures of a folder that has one sub-folder per class.
 
     Classes are numbered in the order of their names (torchvision's ``ImageFolder``). Where the folder has ``train``,
     ``val`` or ``test``, the classes are those of ``train``, on which a network learnt them. Hidden folders and
-    leftovers of file managers are no classes, and neither are folders without pictures; notes tell of them.
+    leftovers of file managers are no classes, and neither are folders without pictures; notes tell of them. A folder
+    without ``train``, ``val`` or ``test`` is one set, and :func:`~impq_opt.data.parts.part_of` divides it.
 
     Parameters
     ----------
     path : Path
-    split : {"train", "validation", "test"}
+    split : {"train", "validation", "test", "all"}, optional
     size : int
         Side in pixels that pictures are resized and cropped to, with the usual margin (256 for a crop of 224).
 
     Raises
     ------
     DataError
-        No class has a picture, or a class is not among those of ``train``; when read, a picture that is broken.
+        The part is not there, no class has a picture, or a class is not among those of ``train``; when read, a picture
+        that is broken.
     """
-    part = next((path / name for name in _SPLITS[split] if (path / name).is_dir()), path)
+    own = [name for names in _SPLITS.values() for name in names if (path / name).is_dir()]
+    split = split or ("train" if own else None)
+    part = next((path / name for name in _SPLITS.get(str(split), ()) if name in own), path)
+    if own and part == path:
+        raise DataError(
+            "is of data without parts; these have them" if split == ALL else "has no folder of this part",
+            where=f"data {path}", value=split, hint=f"there are {', '.join(dict.fromkeys(own))}",
+        )  # fmt: skip
     try:
         folders, hidden, empty = _classes(part)
         apart = part != path and part.name != "train" and (path / "train").is_dir()
@@ -84,7 +94,8 @@ def load_folder(path: Path, split: str, size: int) -> Dataset:
         *([f"{_some('folder', hidden)} in {part.name} {_are(hidden)} hidden, and skipped"] if hidden else []),
         *([f"{_some('folder', empty)} in {part.name} {_are(empty)} without pictures, and no class"] if empty else []),
     )
-    return Dataset(pictures, labels, name=f"{part.name}/{split}", classes=len(learnt), notes=notes)
+    data = Dataset(pictures, labels, name=path.name, classes=len(learnt), notes=notes)
+    return replace(data, name=f"{path.name}/{split}") if own else part_of(data, split)
 
 
 def _classes(folder: Path) -> tuple[dict[str, list[Path]], list[str], list[str]]:

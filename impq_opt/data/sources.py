@@ -9,6 +9,7 @@ import torch
 from impq_opt.data.dataset import Dataset
 from impq_opt.data.fashion_mnist import load_fashion_mnist
 from impq_opt.data.files import SUFFIXES, load_file
+from impq_opt.data.parts import ALL, SPLITS
 from impq_opt.data.pictures import load_folder
 from impq_opt.data.torchvision import torchvision_module
 from impq_opt.errors import DataError, MissingPackageError, OptionError, nearest
@@ -16,13 +17,12 @@ from impq_opt.errors import DataError, MissingPackageError, OptionError, nearest
 __all__ = ["DATA_NAMES", "load_data"]
 
 DATA_NAMES = ("cifar10", "digits", "fashion-mnist")
-SPLITS = ("train", "validation", "test")
 # Mean and standard deviation per channel, of the training images scaled to [0, 1].
 CIFAR10 = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
 
 def load_data(
-    name: str, split: str = "train", *, root: Path | None = None, size: int = 224, download: bool = True
+    name: str, split: str | None = None, *, root: Path | None = None, size: int = 224, download: bool = True
 ) -> Dataset:
     """Return a data set.
 
@@ -32,9 +32,11 @@ def load_data(
         One of :data:`DATA_NAMES`, a folder with one sub-folder of pictures per class
         (:func:`~impq_opt.data.pictures.load_folder`), or a file of arrays, ``.npz``, ``.npy`` or ``.safetensors``
         (:func:`~impq_opt.data.files.load_file`).
-    split : {"train", "validation", "test"}
+    split : {"train", "validation", "test", "all"}, optional
         What a network may be trained on, what choices may be made on, and what is only reported on. A folder that has
-        sub-folders ``train``, ``val`` or ``test`` is split so; any other folder, or file, is one split for all.
+        sub-folders ``train``, ``val`` or ``test`` is split so, and a file whose arrays are named so. Any other folder
+        or file is one set: :func:`~impq_opt.data.parts.part_of` divides it, and ``"all"`` takes it whole. Where none is
+        named: ``train``, or the whole of one set.
     root : Path, optional
         Where torchvision keeps data sets.
     size : int
@@ -47,19 +49,22 @@ def load_data(
     OptionError, DataError
         Unknown name or split, or files that are missing or foreign.
     """
-    if split not in SPLITS:
-        raise OptionError("unknown split", where="data", value=split, hint=nearest(split, SPLITS))
+    if split is not None and split not in (*SPLITS, ALL):
+        raise OptionError("unknown split", where="data", value=split, hint=nearest(split, (*SPLITS, ALL)))
+    if split == ALL and name in DATA_NAMES:
+        raise OptionError("is of data without parts; these have them", where="data", value=ALL, hint=", ".join(SPLITS))
+    path = Path(name).expanduser()
+    if name not in DATA_NAMES and path.is_dir():
+        return load_folder(path, split, size)
+    if path.suffix in SUFFIXES:
+        return load_file(path, split)
+    split = split or "train"
     if name == "fashion-mnist":
         return Dataset(*load_fashion_mnist(split, root, download=download), name=f"fashion-mnist/{split}", classes=10)
     if name == "digits":
         return _digits(split)
     if name == "cifar10":
         return _cifar10(split, root, download=download)
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return load_folder(path, split, size)
-    if path.suffix in SUFFIXES:
-        return load_file(path, split)
     raise OptionError(
         "neither a known data set, nor a folder of pictures, nor an .npz, .npy or .safetensors file",
         where="data",

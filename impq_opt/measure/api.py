@@ -216,6 +216,7 @@ def _record(survey: Survey, chunks: Chunks, result: Replicates, metric: str) -> 
         "source": "measured",
         "metric": metric,
         "data": chunks.data.name,
+        "data_digest": chunks.data.digest(),
         "samples": len(pool),
         "propagated": sum(len(chunks.places(chunk)) for chunk in range(result.chunks)),
         "chunks": result.chunks,

@@ -35,7 +35,9 @@ class Measured:
         Confidence interval of the mismatch.
     gaussian : float, optional
         The Gaussian estimate of the mismatch.
-    accuracy : float, optional
+    accuracy, float_accuracy : float, optional
+        Of the quantized network and of the float network on the same data.
+    samples : int, optional
     """
 
     label: str
@@ -45,6 +47,8 @@ class Measured:
     high: float
     gaussian: float | None = None
     accuracy: float | None = None
+    float_accuracy: float | None = None
+    samples: int | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,12 @@ class Report:
     measured : sequence of Measured
     rounds : sequence of mapping
         Records of a run, as ``log.jsonl`` has them.
+    origin : mapping
+        Facts for the provenance.
+    unasked : mapping of str to str
+        Strategies that were not asked, each with the reason.
+    packed_bytes : int, optional
+        Size of the file that holds the packed network.
     """
 
     title: str
@@ -71,6 +81,8 @@ class Report:
     measured: Sequence[Measured] = ()
     rounds: Sequence[Mapping[str, Any]] = ()
     origin: Mapping[str, Any] = field(default_factory=dict)
+    unasked: Mapping[str, str] = field(default_factory=dict)
+    packed_bytes: int | None = None
 
     def __post_init__(self) -> None:
         if self.allocation.choice is None:
@@ -78,6 +90,11 @@ class Report:
                 f"there is nothing to report: the status is {self.allocation.status.value}",
                 hint=str(self.allocation.diagnosis or ""),
             )
+
+    @property
+    def held(self) -> Measured | None:
+        """What was measured of this very allocation: its bound is this damage, to the last bit."""
+        return next((row for row in self.measured if row.bound == self.allocation.damage), None)
 
     @cached_property
     def layers(self) -> list[Layer]:

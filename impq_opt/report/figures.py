@@ -6,9 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from impq_opt.report.layers import Layer
+from impq_opt.report.layers import Layer, alike
 
-__all__ = ["Figure", "Series", "bits_figure", "depth_figure", "mismatch_figure", "size_figure", "spread_figure"]
+__all__ = [
+    "Figure",
+    "Series",
+    "bits_figure",
+    "bits_text",
+    "depth_figure",
+    "mismatch_figure",
+    "size_figure",
+    "spread_figure",
+]
 
 
 @dataclass(frozen=True)
@@ -20,6 +29,8 @@ class Series:
     style : {"line", "dots", "bars", "stack", "ring"}
     labels : sequence of str
         What each point is.
+    marked : bool
+        Whether the labels are written beside the points.
     """
 
     name: str
@@ -27,6 +38,7 @@ class Series:
     y: Sequence[float]
     style: str = "dots"
     labels: Sequence[str] = ()
+    marked: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,14 +69,15 @@ class Figure:
             "key": self.key, "title": self.title, "x": self.x, "y": self.y,
             "xLog": self.x_log, "yLog": self.y_log, "ticks": list(self.ticks),
             "series": [
-                {"name": s.name, "style": s.style, "x": list(s.x), "y": list(s.y), "labels": list(s.labels)}
+                {"name": s.name, "style": s.style, "marked": s.marked, "x": list(s.x), "y": list(s.y),
+                 "labels": list(s.labels)}
                 for s in self.series
             ],
         }  # fmt: skip
 
 
 def depth_figure(layers: Sequence[Layer], what: str) -> Figure:
-    """Return the sensitivity of each layer by depth, in the order of the problem."""
+    """Return the sensitivity of each layer by depth."""
     shown = [layer for layer in layers if layer.sensitivity > 0]
     names = [layer.name for layer in shown]
     series = [
@@ -96,7 +109,7 @@ def size_figure(layers: Sequence[Layer], what: str) -> Figure:
         some = [layer for layer in layers if layer.kind == kind and layer.sensitivity > 0]
         if some:
             per = [layer.sensitivity / layer.size for layer in some]
-            labels = [f"{layer.name}, {layer.bits:.3g} bits" for layer in some]
+            labels = [f"{layer.name}, mean {layer.bits:.3g} bits" for layer in some]
             series.append(Series(name, [float(layer.size) for layer in some], per, "dots", labels))
     return Figure(
         "sensitivity-by-size",
@@ -110,31 +123,32 @@ def size_figure(layers: Sequence[Layer], what: str) -> Figure:
     )
 
 
-def bits_figure(layers: Sequence[Layer]) -> Figure:
-    """Return mean bits by depth."""
+def bits_figure(every: Sequence[Layer]) -> Figure:
+    """Return mean bits by depth; a kind of which all layers get the same bits is said, not drawn."""
+    same = alike(every)
+    layers = [layer for layer in every if layer.kind not in same]
     series = []
     for kind, name in (("weight", "weights"), ("activation", "activations")):
         places = [k for k, layer in enumerate(layers) if layer.kind == kind]
         if places:
             some = [layers[k] for k in places]
-            series.append(
-                Series(
-                    name,
-                    [float(k) for k in places],
-                    [layer.bits for layer in some],
-                    "bars",
-                    [layer.name for layer in some],
-                )
-            )
+            labels = [layer.name for layer in some]
+            series.append(Series(name, [float(k) for k in places], [layer.bits for layer in some], "bars", labels))
+    said = "".join(f" All {kind}s get {bits_text(bits)}." for kind, bits in same.items())
     return Figure(
         "bits-by-depth",
         "Bits by depth",
-        "Mean precision of each layer's elements, first layer left.",
+        f"Mean precision of each layer's elements, first layer left.{said}",
         "layer",
         "bits",
         series,
         ticks=[layer.name for layer in layers],
     )
+
+
+def bits_text(bits: float) -> str:
+    """Return ``bits`` with its word: "1 bit", "4 bits"."""
+    return f"{bits:g} bit{'s' * (bits != 1)}"
 
 
 def spread_figure(every: Sequence[Layer]) -> Figure | None:
@@ -152,7 +166,7 @@ def spread_figure(every: Sequence[Layer]) -> Figure | None:
         "layer",
         "share of elements",
         [
-            Series(f"{level:g} bits", places, [layer.shares.get(level, 0.0) for layer in layers], "stack", names)
+            Series(bits_text(level), places, [layer.shares.get(level, 0.0) for layer in layers], "stack", names)
             for level in levels
         ],
         ticks=names,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,7 +15,7 @@ from impq_opt.problem.allocation import Allocation
 from impq_opt.problem.problem import Problem
 from impq_opt.types import FloatArray, IntArray
 
-__all__ = ["Layer", "LayerIndex", "layers_of", "sensitivity_name"]
+__all__ = ["Layer", "LayerIndex", "alike", "layers_of", "sensitivity_name"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,11 @@ class Layer:
 
 
 class LayerIndex:
-    """Which layer each group belongs to: groups of one layer name and one kind, in the order of the problem."""
+    """Which layer each group belongs to: groups of one layer name and one kind, in the order of the network.
+
+    Weights stand as the problem has them. An activation stands before the first layer that reads it, or, where none
+    does, with the activation that follows it.
+    """
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
@@ -61,8 +65,12 @@ class LayerIndex:
                 for place, layer in enumerate(names.layers)
             ]
         )
-        self.of_group: IntArray = of_label[names.label_of]
-        self.keys = [(name, KIND_NAMES[0 if weight else 1]) for name, weight in keys]
+        order = np.argsort(_depths(problem, of_label[names.label_of], [weight for _, weight in keys]), kind="stable")
+        place_of = np.empty_like(order)
+        place_of[order] = np.arange(len(order))
+        declared = list(keys)
+        self.of_group: IntArray = place_of[of_label][names.label_of]
+        self.keys = [(declared[k][0], KIND_NAMES[0 if declared[k][1] else 1]) for k in order]
 
     @cached_property
     def sizes(self) -> FloatArray:
@@ -76,6 +84,40 @@ class LayerIndex:
     def mean_bits(self, choice: IntArray) -> FloatArray:
         """Return the mean precision (L,) of each layer's elements."""
         return self.sum(self.problem.sizes * self.problem.candidates.bits(choice)) / self.sizes
+
+
+def _depths(problem: Problem, of_group: IntArray, is_weight: list[bool]) -> FloatArray:
+    """Return the depth (L,) of each layer: weights count on, an activation is half a step before who reads it first."""
+    weight = np.array(is_weight)
+    depth = np.where(weight, np.cumsum(weight, dtype=np.float64), np.inf)
+    for readers, tensors in _reads(problem):
+        np.minimum.at(depth, of_group[tensors], depth[of_group[readers]] - 0.5)
+    if np.isinf(depth[~weight]).all():
+        return np.arange(len(depth), dtype=np.float64)  # nothing tells who reads whom
+    following = np.inf
+    for place in range(len(depth) - 1, -1, -1):
+        if not weight[place]:
+            depth[place] = following = min(depth[place], following) if np.isinf(depth[place]) else depth[place]
+    return depth
+
+
+def _reads(problem: Problem) -> Iterator[tuple[IntArray, IntArray]]:
+    """Yield weight groups with the activation groups that they read."""
+    if problem.reads is not None:
+        readers = np.flatnonzero(problem.reads >= 0)
+        yield readers, problem.reads[readers]
+    if problem.also_reads is not None:
+        yield problem.also_reads[:, 0], problem.also_reads[:, 1]
+
+
+def alike(layers: Sequence[Layer]) -> dict[str, float]:
+    """Return the kinds of which all of several layers get the same bits, with those bits."""
+    bits = {kind: [layer for layer in layers if layer.kind == kind] for kind in KIND_NAMES}
+    return {
+        kind: some[0].bits
+        for kind, some in bits.items()
+        if len(some) > 1 and len({level for layer in some for level in layer.shares}) == 1
+    }
 
 
 def layers_of(allocation: Allocation) -> list[Layer]:

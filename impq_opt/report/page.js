@@ -75,10 +75,10 @@
     if (!named) node("text", { x: (edge.left + width - edge.right) / 2, y: height - 6, "text-anchor": "middle" }, svg).textContent = figure.x;
     node("text", { transform: `translate(13,${(edge.top + height - edge.bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, svg).textContent = figure.y;
     const bar = Math.max(1, (figure.ticks.length ? (width - edge.left - edge.right) / figure.ticks.length : 8) * (stack.length ? 0.96 : 0.72));
-    const points = [], base = new Map();
+    const points = [], marks = [], base = new Map();
     figure.series.forEach((s, k) => {
       const paint = s.style === "stack" ? shade(stack.indexOf(s), stack.length) : colour(k);
-      const at = s.x.map((v, i) => [v, s.y[i], s.labels[i] || s.name]).filter(([a, b]) => (!figure.xLog || a > 0) && (!figure.yLog || b > 0));
+      const at = s.x.map((v, i) => [v, s.y[i], s.labels[i]]).filter(([a, b]) => (!figure.xLog || a > 0) && (!figure.yLog || b > 0));
       if (s.style === "line")
         node("path", { d: at.map(([a, b], i) => `${i ? "L" : "M"}${x.at(a).toFixed(1)},${y.at(b).toFixed(1)}`).join(""), fill: "none", stroke: paint, "stroke-width": 2, "stroke-dasharray": ["", "6 3", "2 3"][Math.floor(k / 8) % 3] }, svg);
       for (const [a, b, label] of at) {
@@ -93,9 +93,11 @@
           py = y.at(under + b / 2);
         } else if (s.style === "ring") node("circle", { cx: px, cy: py, r: 6, fill: "none", stroke: paint, "stroke-width": 2.5 }, svg);
         else if (s.style === "dots" || at.length < 60) node("circle", { cx: px, cy: py, r: s.style === "dots" ? 4.5 : 3, fill: paint }, svg);
-        points.push({ px, py, text: `${label}: ${figure.ticks.length ? "" : full(a) + ", "}${s.style === "stack" ? s.name + " " : ""}${full(b)}` });
+        if (s.marked && label) marks.push({ px, py, label, paint });
+        points.push({ px, py, text: `${label || s.name}: ${figure.ticks.length ? "" : full(a) + ", "}${s.style === "stack" ? s.name + " " : ""}${full(b)}` });
       }
     });
+    annotate(svg, marks, points, width - edge.right);
     if (figure.key === "frontier" && data.curve) box.mark = node("circle", { r: 8, fill: "none", stroke: "var(--ink)", "stroke-width": 3 }, svg);
     box.places = { x, y };
     const tip = document.createElement("div");
@@ -119,6 +121,26 @@
     legend(box, figure, stack);
   }
 
+  // Each mark's name beside it, where it covers neither another name nor another mark.
+  function annotate(svg, marks, points, right) {
+    const taken = points.map((p) => [p.px - 5, p.py - 5, p.px + 5, p.py + 5]);
+    for (const { px, py, label, paint } of marks) {
+      const text = node("text", { fill: paint, style: `fill:${paint}` }, svg);
+      text.textContent = label;
+      const wide = text.getComputedTextLength();
+      const spots = [[10, 4], [-10 - wide, 4], [-wide / 2, -10], [-wide / 2, 20], [10, 20], [10, -10], [-10 - wide, -10], [-10 - wide, 20]];
+      const free = ([dx, dy]) => {
+        const box = [px + dx, py + dy - 10, px + dx + wide, py + dy + 2];
+        return box[0] > 60 && box[2] < right && taken.every((t) => t[2] < box[0] || t[0] > box[2] || t[3] < box[1] || t[1] > box[3]);
+      };
+      const spot = spots.find(free);
+      if (!spot) { text.remove(); continue; }
+      const [dx, dy] = spot;
+      text.setAttribute("x", px + dx); text.setAttribute("y", py + dy);
+      taken.push([px + dx, py + dy - 10, px + dx + wide, py + dy + 2]);
+    }
+  }
+
   function legend(box, figure, stack) {
     if (figure.series.length < 2) return;
     const list = document.createElement("ul");
@@ -132,8 +154,8 @@
     box.append(list);
   }
 
-  const slider = document.getElementById("point"), said = document.getElementById("said"), cells = document.getElementById("cells");
-  let current = data.start;
+  const slider = document.getElementById("point"), said = document.getElementById("said"), cells = document.getElementById("cells"), rest = document.getElementById("rest");
+  let current = data.curve ? data.curve.own : 0;
   function choose(k) {
     const curve = data.curve;
     current = Math.max(0, Math.min(curve.cost.length - 1, k));
@@ -146,25 +168,89 @@
     } else if (box.mark) box.mark.setAttribute("visibility", "hidden");
     let bits = 0, elements = 0;
     curve.layers.forEach((layer, l) => { if (layer.kind === "weight") { bits += curve.bits[current][l] * curve.sizes[l]; elements += curve.sizes[l]; } });
-    said.textContent = `damage ${full(curve.damage[current])} · ${curve.costName} ${full(curve.cost[current])} ${curve.unit}` + (elements ? ` · ${(bits / elements).toFixed(3)} bits a weight` : "");
+    said.textContent = (current === curve.own ? "This allocation: " : "Breakpoint: ") + `damage ${full(curve.damage[current])} · ${curve.costName} ${full(curve.cost[current])} ${curve.unit}` + (elements ? ` · ${(bits / elements).toFixed(3)} bits a weight` : "");
     slider.setAttribute("aria-valuetext", said.textContent);
+    const row = curve.bits[current], digits = row.some((b) => b % 1) ? 2 : 0;
+    const tensors = row.filter((_, l) => curve.layers[l].kind === "activation"), alike = tensors.length > 1 && tensors.every((b) => b === tensors[0]);
+    rest.textContent = alike ? `All ${tensors.length} activations get ${tensors[0]} bit${tensors[0] === 1 ? "" : "s"}.` : "";
+    curve.layers.forEach((layer, l) => { cells.children[l].hidden = alike && layer.kind === "activation"; });
     curve.layers.forEach((layer, l) => {
-      const cell = cells.children[l], value = curve.bits[current][l];
-      cell.querySelector("i").style.width = `${(100 * value) / curve.most}%`;
-      cell.querySelector("em").textContent = value.toFixed(value % 1 ? 2 : 0);
+      const cell = cells.children[l];
+      cell.querySelector("i").style.width = `${(100 * row[l]) / curve.most}%`;
+      cell.querySelector("em").textContent = row[l].toFixed(digits);
     });
   }
   if (data.curve) {
     for (const layer of data.curve.layers) {
       const cell = document.createElement("div"), name = document.createElement("b"), track = document.createElement("span"), value = document.createElement("em");
-      name.textContent = layer.name; name.title = `${layer.name} (${layer.kind})`;
+      name.textContent = layer.name.length > 24 ? `${layer.name.slice(0, 12)}\u2026${layer.name.slice(-10)}` : layer.name; name.title = `${layer.name} (${layer.kind})`;
       track.className = `track ${layer.kind}`; track.append(document.createElement("i"));
       cell.append(name, track, value); cells.append(cell);
     }
     slider.max = data.curve.cost.length - 1;
     slider.addEventListener("input", () => choose(+slider.value));
-    document.getElementById("back").addEventListener("click", () => choose(data.start));
+    document.getElementById("back").addEventListener("click", () => choose(data.curve.own));
   }
+  // Tables: sorted by a press on a heading; long ones are searched.
+  for (const table of document.querySelectorAll("table.data")) {
+    const body = table.tBodies[0], rows = () => [...body.rows].filter((row) => !row.classList.contains("kernels"));
+    const key = (row, k) => { const cell = row.cells[k]; return cell.dataset.key === undefined ? cell.textContent.trim() : +cell.dataset.key; };
+    const fold = () => { body.querySelectorAll("tr.kernels").forEach((row) => row.remove()); body.querySelectorAll("[aria-expanded]").forEach((b) => b.setAttribute("aria-expanded", "false")); };
+    [...table.tHead.rows[0].cells].forEach((head, k) => {
+      if (rows().length < 2) return;
+      const press = document.createElement("button");
+      press.type = "button"; press.className = "sort"; press.append(...head.childNodes); head.append(press);
+      press.addEventListener("click", () => {
+        const down = head.getAttribute("aria-sort") === "ascending" || (!head.hasAttribute("aria-sort") && head.classList.contains("n"));
+        fold();
+        const sorted = rows().map((row, place) => [key(row, k), place, row]);
+        const compare = (a, b) => (typeof a === "number" && typeof b === "number" ? a - b : typeof a === "number" ? 1 : typeof b === "number" ? -1 : String(a).localeCompare(String(b), "en", { numeric: true }));
+        sorted.sort((a, b) => (down ? -1 : 1) * compare(a[0], b[0]) || a[1] - b[1]);
+        body.append(...sorted.map(([, , row]) => row));
+        for (const other of head.parentNode.cells) other.removeAttribute("aria-sort");
+        head.setAttribute("aria-sort", down ? "descending" : "ascending");
+      });
+    });
+    if (rows().length > 12) {
+      const field = document.createElement("input"), count = document.createElement("span");
+      field.type = "search"; field.className = "find"; field.placeholder = "find a row"; field.setAttribute("aria-label", `find a row in ${table.parentNode.getAttribute("aria-label")}`);
+      count.className = "soft"; count.setAttribute("aria-live", "polite");
+      field.addEventListener("input", () => {
+        const word = field.value.trim().toLowerCase();
+        let shown = 0;
+        fold();
+        for (const row of rows()) { row.hidden = !row.textContent.toLowerCase().includes(word); shown += !row.hidden; }
+        count.textContent = word ? ` ${shown} of ${rows().length}` : "";
+      });
+      table.parentNode.before(field, count);
+    }
+  }
+
+  // Kernels of a layer, when they are asked for.
+  if (data.kernels) for (const name of document.querySelectorAll("[data-layer]")) {
+    const press = document.createElement("button");
+    press.type = "button"; press.className = "fold"; press.setAttribute("aria-expanded", "false");
+    press.append(...name.childNodes); name.append(press);
+    press.addEventListener("click", () => {
+      const row = name.closest("tr"), open = press.getAttribute("aria-expanded") === "true";
+      press.setAttribute("aria-expanded", String(!open));
+      if (open) { row.nextElementSibling.remove(); return; }
+      const levels = data.kernels.levels, letters = [...data.kernels.layers[+name.dataset.layer]].map((c) => c.codePointAt(0) - 48);
+      const below = document.createElement("tr"), cell = document.createElement("td"), said = document.createElement("p"), strip = document.createElement("div");
+      below.className = "kernels"; cell.colSpan = row.cells.length; strip.className = "strip";
+      const counts = levels.map((_, k) => letters.filter((l) => l === k).length), word = (b) => `${b} bit${b === 1 ? "" : "s"}`;
+      said.textContent = `${letters.length} kernels: ` + levels.map((b, k) => [b, counts[k]]).filter(([, n]) => n).map(([b, n]) => `${n} at ${word(b)}`).join(", ");
+      letters.forEach((k, place) => {
+        const one = document.createElement("i");
+        one.textContent = levels[k]; one.title = `${press.textContent}[${place}]: ${word(levels[k])}`;
+        one.style.setProperty("--part", `${Math.round((100 * k) / Math.max(1, levels.length - 1))}%`);
+        if (k * 2 >= levels.length) one.className = "deep";
+        strip.append(one);
+      });
+      cell.append(said, strip); below.append(cell); row.after(below);
+    });
+  }
+
   const redraw = () => { document.querySelectorAll(".chart").forEach(draw); if (data.curve) choose(current); };
   redraw();
   let last = document.documentElement.clientWidth, timer;

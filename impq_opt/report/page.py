@@ -18,8 +18,8 @@ from impq_opt.problem.allocation import number as allocation_number
 from impq_opt.problem.stays import Whole
 from impq_opt.problem.unmeasured import few
 from impq_opt.report.content import Report
-from impq_opt.report.figures import Figure
-from impq_opt.report.layers import Layer, sensitivity_name
+from impq_opt.report.figures import Figure, bits_text
+from impq_opt.report.layers import Layer, LayerIndex, alike, sensitivity_name
 from impq_opt.text import html_text as _text
 from impq_opt.text import script_json
 
@@ -28,6 +28,8 @@ __all__ = ["render_page"]
 # Nothing may be loaded from anywhere: the page says so to the browser.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 _MOST_ROWS = 400
+# Kernels whose bits are in the page, a letter each.
+_MOST_KERNELS = 300_000
 
 
 def render_page(report: Report) -> str:
@@ -66,19 +68,47 @@ def render_page(report: Report) -> str:
 
 def _data(report: Report) -> str:
     curve = report.curve
-    start = 0 if curve is None else int(np.abs(curve.cost - nearest_float(report.allocation.cost)).argmin())
     document = {
         "figures": {key: figure.as_dict() for key, figure in report.figures.items()},
         "curve": None if curve is None else curve.as_dict(),
-        "start": start,
+        "kernels": _kernels(report),
     }
     return script_json(document)
+
+
+def _kernels(report: Report) -> dict[str, Any] | None:
+    """Return the precision of every kernel of layers of several groups: a letter each, by layer, from the first on."""
+    answer = report.allocation
+    if len(answer.problem) > _MOST_KERNELS or all(layer.groups == 1 for layer in report.layers):
+        return None
+    index = LayerIndex(answer.problem)
+    levels, place = np.unique(np.asarray(answer.bits, dtype=np.float64), return_inverse=True)
+    letters = (place.reshape(-1) + ord("0")).astype(np.uint32)
+    order = np.argsort(index.of_group, kind="stable")
+    ends = np.cumsum(np.bincount(index.of_group))
+    texts = [part.tobytes().decode("utf-32-le") for part in np.split(letters[order].astype("<u4"), ends[:-1])]
+    return {
+        "levels": levels.tolist(),
+        "layers": [text if layer.groups > 1 else "" for text, layer in zip(texts, report.layers, strict=True)],
+    }
 
 
 class _Cell(str):
     """A cell of HTML made here, in which all text is escaped; every other string is text."""
 
     __slots__ = ()
+
+
+class _Sorted(str):
+    """Text of a cell that is sorted by a number."""
+
+    __slots__ = ("key",)
+    key: float
+
+    def __new__(cls, text: str, key: float) -> _Sorted:
+        made = super().__new__(cls, text)
+        made.key = key
+        return made
 
 
 def _number(value: float | None, digits: int = 4) -> str:
@@ -107,13 +137,16 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]], label: str) -> st
         "<tr>" + "".join(_cell(cell, c) for cell, c in zip(row, classes, strict=True)) + "</tr>" for row in rows
     )
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{_text(label)}"><table>'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{_text(label)}"><table class="data">'
         f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 
 def _cell(cell: str, classes: str) -> str:
-    return cell if isinstance(cell, _Cell) else f'<td class="{classes}">{_text(cell)}</td>'
+    if isinstance(cell, _Cell):
+        return cell
+    key = f' data-key="{cell.key:.17g}"' if isinstance(cell, _Sorted) else ""
+    return f'<td class="{classes}"{key}>{_text(cell)}</td>'
 
 
 def _chart(figure: Figure | None) -> str:
@@ -179,6 +212,12 @@ def _summary(report: Report) -> str:
         tiles.append(("bits an activation", f"{activation:.3f}", ""))
     if answer.whole is not None:
         tiles.append(("whole network", format_quantity(answer.whole.bits, "bit"), _whole(answer.whole)))
+    if report.packed_bytes is not None:
+        tiles.append(("packed file", format_quantity(8 * report.packed_bytes, "bit"), f"{report.packed_bytes:,} bytes"))
+    if (held := report.held) is not None and held.accuracy is not None:
+        beside = "" if held.float_accuracy is None else f"float {100 * held.float_accuracy:.2f} %"
+        on = "" if held.samples is None else f"on {held.samples:,} samples"
+        tiles.append(("accuracy", f"{100 * held.accuracy:.2f} %", ", ".join(filter(None, (beside, on)))))
     tiles.append(("solver", answer.solver, _seconds(answer.seconds) if answer.seconds else ""))
     items = "".join(
         f"<div><dt>{_text(name)}</dt><dd>{_text(value)}{f'<small>{_text(note)}</small>' if note else ''}</dd></div>"
@@ -236,42 +275,54 @@ def _certificate(answer: Allocation) -> str:
 
 
 def _bits(report: Report) -> str:
-    layers, figures = report.layers, report.figures
+    layers, figures, same = report.layers, report.figures, alike(report.layers)
+    rows = [(place, layer) for place, layer in enumerate(layers) if layer.kind not in same]
+    text = _layer_table(report, rows[:_MOST_ROWS], "Bits by layer") if rows else ""
+    if len(rows) > _MOST_ROWS:
+        text += f"<p>{len(rows) - _MOST_ROWS:,} more layers are left out of the table.</p>"
+    for kind, bits in same.items():
+        some = [(place, layer) for place, layer in enumerate(layers) if layer.kind == kind]
+        line = f"{len(some):,} {'layers' if kind == 'weight' else 'activations'}, all at {bits_text(bits)}"
+        text += f"<details><summary>{line}</summary>{_layer_table(report, some[:_MOST_ROWS], line)}</details>"
+    notes = ["Each bar is as long as the mean precision."] if rows else []
+    if any(len(layer.shares) > 1 for layer in layers):
+        notes.append("Where a layer holds several precisions its second line shows their shares, darker for more bits.")
+    if len(report.allocation.problem) > _MOST_KERNELS:
+        notes.append(f"Single kernels are left out of a page about more than {_MOST_KERNELS:,} groups.")
+    elif any(layer.groups > 1 for layer in layers):
+        notes.append('<span class="script">Press a layer\'s name to see its kernels.</span>')
+    charts = f"{_chart(figures.get('bits-by-depth'))}{_chart(figures.get('spread-inside-layers'))}"
+    return f"<p>{' '.join(notes)}</p>{charts}{text}"
+
+
+def _layer_table(report: Report, rows: Sequence[tuple[int, Layer]], label: str) -> str:
     most = max(float(max(map(max, report.allocation.problem.candidates.sets))), 1e-9)
-    spread = any(len(layer.shares) > 1 for layer in layers)
+    digits = 0 if all(layer.bits == round(layer.bits) for _, layer in rows) else 2
     head = ["layer", "bits", ">mean", ">~groups", ">~elements", ">~of cost", ">of damage"]
-    rows = [_layer_row(layer, most) for layer in layers[:_MOST_ROWS]]
-    text = _table(head, rows, "Bits by layer")
-    if len(layers) > _MOST_ROWS:
-        text += f"<p>{len(layers) - _MOST_ROWS} more layers are left out of the table.</p>"
-    note = "Each bar is as long as the mean precision. " + (
-        "Where a layer holds several precisions its second line shows their shares, darker for more bits."
-        if spread
-        else ""
-    )
-    return f"<p>{note}</p>{_chart(figures.get('bits-by-depth'))}{_chart(figures.get('spread-inside-layers'))}{text}"
+    return _table(head, [_layer_row(place, layer, most, digits) for place, layer in rows], label)
 
 
-def _layer_row(layer: Layer, most: float) -> list[str]:
+def _layer_row(place: int, layer: Layer, most: float, digits: int) -> list[str]:
     bar = f'<span class="track {layer.kind}"><i style="width:{100 * layer.bits / most:.2f}%"></i></span>'
     if len(layer.shares) > 1:
         parts = "".join(
             f'<i style="width:{100 * share:.2f}%;background:color-mix(in srgb, rgb(var(--shade1)) '
-            f'{100 * level / most:.0f}%, rgb(var(--shade0)))" title="{level:g} bits: {_percent(share)}"></i>'
+            f'{100 * level / most:.0f}%, rgb(var(--shade0)))" title="{bits_text(level)}: {_percent(share)}"></i>'
             for level, share in layer.shares.items()
         )
-        said = ", ".join(f"{level:g} bits {_percent(share)}" for level, share in layer.shares.items())
+        said = ", ".join(f"{bits_text(level)} {_percent(share)}" for level, share in layer.shares.items())
         bar += f'<span class="track" role="img" aria-label="{said}">{parts}</span>'
     pinned = " <small>(pinned)</small>" if layer.pinned else ""
     kind = "" if layer.kind == "weight" else ' <small class="soft">activation</small>'
+    kernels = f' data-layer="{place}"' if layer.groups > 1 else ""
     return [
-        _Cell(f'<td class="name">{_text(layer.name)}{kind}{pinned}</td>'),
-        _Cell(f'<td class="bar">{bar}</td>'),
-        f"{layer.bits:.4g}",
-        f"{layer.groups:,}",
-        f"{layer.size:,}",
-        _percent(layer.cost),
-        _percent(layer.damage),
+        _Cell(f'<td class="name"><span{kernels}>{_text(layer.name)}</span>{kind}{pinned}</td>'),
+        _Cell(f'<td class="bar" data-key="{layer.bits:.17g}">{bar}</td>'),
+        _Sorted(f"{layer.bits:.{digits}f}", layer.bits),
+        _Sorted(f"{layer.groups:,}", layer.groups),
+        _Sorted(f"{layer.size:,}", layer.size),
+        _Sorted(_percent(layer.cost), layer.cost),
+        _Sorted(_percent(layer.damage), layer.damage),
     ]
 
 
@@ -292,13 +343,14 @@ def _frontier(report: Report) -> str:
     if report.curve is None:
         return ""
     return (
-        "<p>Move the slider, or click on the curve, to see the allocation of a breakpoint.</p>"
+        "<p>Move the slider, or click on the curve, to see the allocation of a breakpoint. At first it "
+        "shows this allocation.</p>"
         '<div class="control"><label for="point">point</label>'
         '<input type="range" id="point" min="0" max="1" value="0" step="1">'
-        '<button type="button" id="back">nearest to this allocation</button></div>'
+        '<button type="button" id="back">this allocation</button></div>'
         '<p id="said" aria-live="polite"></p>'
         f"{_chart(report.figures.get('frontier'))}<h3>Bits by layer at this point</h3>"
-        '<div class="cells" id="cells"></div>'
+        '<div class="cells" id="cells"></div><p id="rest"></p>'
         "<noscript><p>The slider needs JavaScript; the numbers stand in the table.</p></noscript>"
     )
 
@@ -309,15 +361,26 @@ def _strategies(report: Report) -> str:
     rows = []
     for strategy in report.strategies:
         answer = strategy.allocation
+        time = _Sorted(_seconds(answer.seconds), answer.seconds)
         if answer.choice is None:
-            rows.append([strategy.name, answer.status.value, "-", "-", "-", "-", _seconds(answer.seconds)])
+            rows.append([strategy.name, answer.status.value, "-", "-", "-", "-", time])
             continue
         weight = answer.effective_bits[0]
         gap = "-" if answer.gap == float("inf") else _percent(answer.gap)
-        cells = [_cost(answer, answer.cost), _number(answer.damage), gap, "-" if weight is None else f"{weight:.3f}"]
-        rows.append([strategy.name, answer.status.value, *cells, _seconds(answer.seconds)])
+        cells = [
+            _Sorted(_cost(answer, answer.cost), nearest_float(answer.cost)),
+            _Sorted(_number(answer.damage), answer.damage),
+            _Sorted(gap, nearest_float(answer.gap)),
+            "-" if weight is None else f"{weight:.3f}",
+        ]
+        rows.append([strategy.name, answer.status.value, *cells, time])
     head = ["strategy", "status", ">cost", ">damage", ">gap it proves", ">~bits a weight", ">~time"]
-    return "<p>The same question, put to each strategy.</p>" + _table(head, rows, "Strategies")
+    asked = "<p>The same question, put to each strategy.</p>" + _table(head, rows, "Strategies")
+    reasons: dict[str, list[str]] = {}
+    for name, reason in report.unasked.items():
+        reasons.setdefault(reason, []).append(name)
+    others = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in reasons.items())
+    return asked + (f"<p>Not asked: {_text(others)}.</p>" if others else "")
 
 
 def _mismatch(report: Report) -> str:

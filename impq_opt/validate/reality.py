@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from impq_opt.data.batch import prepare
 from impq_opt.data.calling import call, logits_of
 from impq_opt.data.dataset import Dataset
+from impq_opt.data.parts import SPLITS
 from impq_opt.errors import DataError
 from impq_opt.measure.estimators import Estimator
 from impq_opt.measure.grouping import Grouping
@@ -40,7 +41,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Reality:
-    """One allocation, on held-out samples.
+    """One allocation, on samples.
 
     Parameters
     ----------
@@ -72,14 +73,14 @@ class Reality:
 
 
 class Validation:
-    """A network, a problem that was measured on it, and held-out data.
+    """A network, a problem that was measured on it, and data, which should be others than those.
 
     Parameters
     ----------
     network : nn.Module
     problem : Problem
     data : Dataset
-        Samples that the problem was not measured on, and the network not trained on.
+        Samples that the problem was not measured on, and the network not trained on; :attr:`origin` says what is known.
     samples : int
         How many of them are looked at one margin at a time, for the bounds on samples; ten passes each. All serve the
         mismatch.
@@ -107,6 +108,17 @@ class Validation:
         self._survey = self._surveyed(checked) if samples else None
         self.samples = min(samples, len(data)) if self._survey else 0
         self._float: tuple[Tensor, Tensor | None] | None = None
+
+    @property
+    def origin(self) -> str:
+        """Which samples these are: the very ones that were measured, of another part of those data, or others."""
+        measured, name = self.problem.provenance, self.data.name
+        if measured.get("data_digest") == self.data.digest():
+            return f"samples of {name}, the very ones that the problem was measured on"
+        origin, _, part = str(measured.get("data", "")).rpartition("/")
+        own, _, other = name.rpartition("/")
+        apart = origin == own and {part, other} <= set(SPLITS) and other not in (part, "train")
+        return f"{'held-out samples' if apart else 'samples'} of {name}"
 
     def quantized(self, allocation: npt.ArrayLike | Path) -> nn.Module:
         """Return the network that decides for an allocation, bits (G,), or that a packed file holds, in eval mode.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -61,6 +62,15 @@ def test_every_page_is_reached() -> None:
     trees = re.findall(r"^```\{toctree\}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     listed = {line for tree in trees for line in tree.splitlines() if line and not line.startswith(":")}
     assert listed == {page.removesuffix(".md") for page in PAGES} - {"index"}
+
+
+def test_the_page_of_commands_says_what_they_say() -> None:
+    """``python docs/commands.py`` writes it anew."""
+    page = runpy.run_path(str(DOCS / "commands.py"))["page"]()
+    assert (DOCS / "commands.md").read_text(encoding="utf-8") == page
+    for name in ("measure", "solve", "pack"):
+        assert f"\n## {name}\n" in page
+    assert "`--bound FLOAT`" in page
 
 
 @pytest.mark.peer("sphinx", "myst_parser", "numpydoc", "furo", "latex2mathml")

@@ -347,10 +347,23 @@ const click = (x) => { plot.dispatchEvent(new MouseEvent("click", { clientX: x, 
 click(frame.left + frame.width - 15);
 click(frame.left + 70);
 document.getElementById("back").click(); step();
+const table = document.querySelector("#bits table.data");
+const column = (k) => [...table.tBodies[0].rows].map((r) => r.cells[k].textContent);
+const heads = [...table.tHead.rows[0].cells], sorted = [];
+heads[2].querySelector("button").click(); sorted.push(column(2), heads[2].getAttribute("aria-sort"));
+heads[2].querySelector("button").click(); sorted.push(column(2), heads[2].getAttribute("aria-sort"));
+const layer = document.querySelector("[data-layer='1'] button");
+layer.click();
+const kernels = [...document.querySelectorAll(".strip i")].map((i) => i.textContent);
+const told_of = document.querySelector(".kernels p").textContent;
+layer.click();
+const folded = document.querySelectorAll(".kernels").length;
 const answer = document.createElement("pre");
 answer.id = "answer";
 answer.textContent = JSON.stringify({
-  problems, steps, width: document.documentElement.clientWidth, needs: document.documentElement.scrollWidth,
+  problems, steps, sorted, kernels, told_of, folded,
+  marks: [...document.querySelectorAll("[data-figure=frontier] svg text")].map((t) => t.textContent),
+  width: document.documentElement.clientWidth, needs: document.documentElement.scrollWidth,
   charts: [...document.querySelectorAll(".chart")].map((c) => c.querySelectorAll("rect, path, circle").length),
   paper: getComputedStyle(document.body).backgroundColor,
 });
@@ -376,12 +389,65 @@ def test_the_page_works_in_a_browser(page: Any) -> None:
     assert found["needs"] <= found["width"]
     hull = sweep(network())
     start, last, first, clicked_right, clicked_left, back = found["steps"]
-    assert last[0] == len(thin(hull.damage)) - 1
+    mine = solve(network())
+    assert last[0] == len(thin(hull.damage))  # and one place for the allocation, which is no breakpoint
+    assert start[1].startswith("This allocation: ")
+    assert f"damage {mine.damage:.6g}" in start[1]
+    assert last[1].startswith("Breakpoint: ")
     assert f"{hull.cost[-1]:,.0f}" in last[1]
     assert f"{hull.cost[0]:,.0f}" in first[1]
     assert float(first[2]) < float(last[2])
     assert clicked_right[0] < clicked_left[0]
     assert back == start
+    assert "uniform" in found["marks"]
+    assert "this allocation" in found["marks"]
+    falling, down, rising, up = found["sorted"]
+    assert (down, up) == ("descending", "ascending")
+    assert [float(bits) for bits in falling] == sorted(map(float, falling), reverse=True)
+    assert rising == falling[::-1]
+    assert list(map(float, found["kernels"])) == mine.bits[4:12].tolist()
+    assert found["told_of"].startswith("8 kernels: ")
+    assert found["folded"] == 0
+
+
+def test_activations_of_one_width_are_said_once() -> None:
+    groups = [
+        Group(f"conv{k}", size=100, sensitivity=100.0**k, reads=f"relu{k - 1}" if k else "", macs=100) for k in range(3)
+    ]
+    groups += [Group(f"relu{k}", size=10, sensitivity=1.0, kind="activation") for k in range(3)]
+    report = Report("x", solve(Problem.declare(groups, minimize="storage", bound=0.5, pins={"relu*": 8})))
+    assert [layer.name for layer in report.layers] == ["conv0", "relu0", "conv1", "relu1", "conv2", "relu2"]
+    figure = report.figures["bits-by-depth"]
+    assert [line.name for line in figure.series] == ["weights"]
+    assert "All activations get 8 bits." in figure.caption
+    assert "3 activations, all at 8 bits" in render_page(report)
+
+
+def test_a_report_says_accuracy_and_bytes_of_what_was_packed(files: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from impq_opt.quantize import pack, quantize
+
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Linear(8, 6), torch.nn.ReLU(), torch.nn.Linear(6, 3))
+    groups = [Group("0", size=48, sensitivity=1.0), Group("2", size=18, sensitivity=3.0)]
+    problem = Problem.declare(groups, minimize="storage", bound=0.1)
+    mine, other = solve(problem), solve(problem, bound=1.0)
+    save_problem(problem, files / "p.toml")
+    for name, answer in (("mine", mine), ("other", other)):
+        save_allocation(answer, files / f"{name}.json")
+        pack(quantize(module, problem, answer), files / f"{name}.safetensors")
+    rows = [{"name": "m", "bound": mine.damage, "mismatch": 0.01, "low": 0.0, "high": 0.02, "accuracy": 0.875,
+             "float_accuracy": 0.9, "samples": 200}]  # fmt: skip
+    (files / "v.json").write_text(json.dumps({"rows": rows}))
+    arguments = ["report", str(files / "mine.json"), "--problem", str(files / "p.toml")]
+    arguments += ["--measured", str(files / "v.json"), "-o", str(files / "r.html"), "--packed"]
+    assert run([*arguments, str(files / "mine.safetensors")]) == 0
+    words = " ".join(Page((files / "r.html").read_text()).texts)
+    assert f"{(files / 'mine.safetensors').stat().st_size:,} bytes" in words
+    assert "87.50 %" in words
+    assert "float 90.00 %, on 200 samples" in words
+    assert run([*arguments, str(files / "other.safetensors")]) == 2
+    assert run([*arguments, str(files / "p.toml")]) == 2
 
 
 def test_the_page_fits_a_phone(page: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -219,3 +220,24 @@ def test_metrics_are_compared_at_equal_storage(
     assert "accuracy" in capsys.readouterr().out
     assert run(["compare", "--metric", "all"]) == 2
     assert run([*command, "--average-bits", "9"]) == 2
+
+
+def test_samples_are_called_held_out_only_where_they_are(problem: Any) -> None:
+    network, train, test = digits_network(), load_data("digits"), load_data("digits", "test")
+    assert Validation(network, problem, test).origin == "held-out samples of digits/test"
+    assert Validation(network, problem, train).origin.endswith("the very ones that the problem was measured on")
+    copied = data_of(tensor_of(train))  # the same images under another name and without labels
+    assert Validation(network, problem, copied).origin == f"samples of {copied.name}"
+
+
+def test_a_bound_that_does_not_hold_is_told(problem: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Scaled down a thousand times the damages promise what no rounding to 2 bits keeps."""
+    weights = {name: value.contiguous() for name, value in digits_network().state_dict().items()}
+    save_file(weights, tmp_path / "w.safetensors")
+    law = replace(problem.damage, sensitivity=problem.damage.sensitivity / 1e6, stderr=None)
+    save_problem(replace(problem, damage=law), tmp_path / "p.toml")
+    arguments = ["validate", str(tmp_path / "p.toml"), "--network", "small-cnn", "--data", "digits", "--uniform", "2"]
+    assert run([*arguments, "--weights", str(tmp_path / "w.safetensors")]) == 0
+    printed = capsys.readouterr()
+    assert "held-out samples of digits/test" in printed.out
+    assert "the bound of all 2 bits does not hold on these samples" in printed.err
