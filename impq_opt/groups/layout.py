@@ -90,23 +90,32 @@ class Layout(Held):
         ProblemError
             Where it means no group, with the nearest names.
         """
-        what, colon, wanted = pattern.partition(":") if isinstance(pattern, str) else ("", "", "")
-        if not colon or what not in ("kind", "type") or self.names.find(pattern) is not None:
-            return self.names.select(pattern)
+        found = self.find(pattern)
+        if found is not None:
+            return found
+        what, _, wanted = pattern.partition(":")
+        if what == "kind" and wanted in KIND_NAMES:
+            raise ProblemError(f"the problem has no {wanted} groups", value=pattern)
         if what == "kind":
-            if wanted not in KIND_NAMES:
-                raise ProblemError("must be 'kind:weight' or 'kind:activation'", value=pattern)
-            groups = np.flatnonzero(self.weights() == (wanted == KIND_NAMES[WEIGHT]))
-            if not len(groups):
-                raise ProblemError(f"the problem has no {wanted} groups", value=pattern)
-            return groups
-        known = sorted(set(self.types.values()))
-        names = self.names
-        hits = [i for i, label in enumerate(names.labels) if fnmatchcase(self.types.get(label, ""), wanted or "-")]
-        if not hits:
+            raise ProblemError("must be 'kind:weight' or 'kind:activation'", value=pattern)
+        if what == "type":
+            known = sorted(set(self.types.values()))
             hint = nearest(wanted, known, most=5) or "it does not say of which type its layers are"
             raise ProblemError("no layer of this type", value=pattern, hint=hint)
-        return names.groups_of(hits)
+        return self.names.select(pattern)
+
+    def find(self, pattern: str) -> IntArray | None:
+        """Return what :meth:`select` does, None where the pattern means no group."""
+        found = self.names.find(pattern)  # a name means itself, whatever it looks like
+        if found is not None:
+            return found
+        what, _, wanted = pattern.partition(":")
+        if what == "kind" and wanted in KIND_NAMES:
+            found = np.flatnonzero(self.weights() == (wanted == KIND_NAMES[WEIGHT]))
+        elif what == "type" and wanted:
+            kinds = enumerate(self.types.get(label, "") for label in self.names.labels)
+            found = self.names.groups_of(number for number, kind in kinds if fnmatchcase(kind, wanted) and kind)
+        return found if found is not None and len(found) else None
 
     def place(self, group: int, what: str) -> str:
         """Return where a fault of ``group`` is, for an error."""

@@ -409,7 +409,7 @@ class Problem(Layout):
         return (self[group] for group in range(len(self)))
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and self.names.find(name) is not None
+        return isinstance(name, str) and self.find(name) is not None
 
     def __getitem__(self, key: str | int) -> Group:
         """Return what is declared of the group of this name or number.

@@ -51,8 +51,8 @@ def test_an_allocation_is_a_mapping_of_names_to_bits() -> None:
         assert found[several].tolist() == found.bits[:6].tolist()
     assert found["f*"].shape == (1,)  # a pattern means several, however many there are
     assert found[2:4].tolist() == found.bits[2:4].tolist()
-    assert all(name in found for name in ("fc", "conv", "conv[1,2]", "features", "*"))
-    assert not any(name in found for name in ("x", "conv[9,9]", 3, None))
+    assert all(name in found for name in ("fc", "conv", "conv[1,2]", "features", "*", "kind:weight"))
+    assert not any(name in found for name in ("x", "conv[9,9]", "kind:activation", "type:Linear", 3, None))
 
 
 def test_fractional_bits_are_floats() -> None:
