@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -14,7 +12,7 @@ import numpy as np
 from impq_opt.costs.operations import INPUT_BITS
 from impq_opt.costs.terms import CostTerm, PairTables, common_quantum
 from impq_opt.documents.numbers import read_exact
-from impq_opt.documents.reading import read_text
+from impq_opt.documents.tables import heading_key, read_columns, with_points
 from impq_opt.errors import FileError, ProblemError, nearest
 from impq_opt.exactness.limits import LARGEST_TOTAL
 from impq_opt.groups.held import Held
@@ -26,6 +24,7 @@ __all__ = ["LookupCost"]
 
 _LARGEST = Fraction(10) ** 300
 _COLUMNS = ("layer", "weight_bits", "activation_bits", "value")
+_ALSO = {"name": "layer", "group": "layer", "module": "layer", "latency": "value", "energy": "value"}
 _Table = dict[str, dict[tuple[Fraction, Fraction], Fraction]]
 
 
@@ -63,16 +62,12 @@ class LookupCost(Held, CostTerm):
     ) -> LookupCost:
         """Read a CSV file with the columns layer, weight_bits, activation_bits and value (in ``unit``).
 
-        Every layer of the problem's weight groups needs a value for every pair of candidates. Raise FileError with the
-        line of what cannot be read, and ProblemError with the first value that is missing.
+        It may have any separators, decimal commas, and further columns, which are not looked at. Every layer of the
+        problem's weight groups needs a value for every pair of candidates. Raise FileError with the row of what cannot
+        be read, and ProblemError with the first value that is missing.
         """
         path = Path(path)
-        try:
-            text = read_text(path, "a table of costs is CSV")
-        except FileError as error:
-            hint = f"{error.what}: {error.hint}" if error.hint else error.what
-            raise FileError("cannot be read as a table", where=str(path), hint=hint) from None
-        table = _read(text, str(path))
+        table = _read(path)
         return cls.from_table(table, layout, name=name, unit=unit, source=source or f"table {path.name}")
 
     @classmethod
@@ -159,38 +154,33 @@ class LookupCost(Held, CostTerm):
             yield key, getattr(self, key)
 
 
-def _rows(text: str, where: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield the rows of a CSV text that say anything, each with its line."""
-    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        for row in rows:
-            if any(cell.strip() for cell in row):
-                yield rows.line_num, [cell.strip() for cell in row]
-    except csv.Error as error:
-        raise FileError(f"is not CSV: {error}", where=f"{where}: line {rows.line_num}") from None
+def _meaning(heading: str) -> str | None:
+    key = heading_key(heading)
+    return _ALSO.get(key, key if key in _COLUMNS else None)
 
 
-def _read(text: str, where: str) -> _Table:
-    rows = _rows(text, where)
-    _, header = next(rows, (1, []))
-    missing = [column for column in _COLUMNS if column not in header]
+def _read(path: Path) -> _Table:
+    columns = read_columns(path, _meaning, "a table of costs is CSV")
+    named = {_meaning(heading): heading for heading in reversed(columns)}
+    missing = [column for column in _COLUMNS if column not in named]
     if missing:
         raise FileError(
-            f"has no column {missing[0]!r}", where=f"{where}: line 1", value=header, hint=f"needs {', '.join(_COLUMNS)}"
+            f"has no column {missing[0]!r}", where=str(path), value=list(columns), hint=f"needs {', '.join(_COLUMNS)}"
         )
-    if len(set(header)) != len(header):
-        raise FileError("has two columns of one name", where=f"{where}: line 1", value=header)
+    cells = {name: columns[named[name]] for name in _COLUMNS}
+    layers = [layer.strip() for layer in cells["layer"]]
+
+    def place(row: int, name: str) -> str:
+        return f"{path}: row {columns.rows[row]} ({layers[row]}): {named[name]}"
+
+    cells |= with_points({name: cells[name] for name in _COLUMNS[1:]}, place)
     table: _Table = {}
-    for line, row in rows:
-        place = f"{where}: line {line}"
-        if len(row) != len(header):
-            raise FileError(f"must have {len(header)} cells", where=place, value=len(row))
-        cells = dict(zip(header, row, strict=True))
-        weight, activation, value = (_number(cells[name], place) for name in _COLUMNS[1:])
-        cell = table.setdefault(cells["layer"], {})
-        if (weight, activation) in cell:
-            raise FileError("gives a value twice", where=place, value=cells["layer"])
-        cell[weight, activation] = value
+    for row, layer in enumerate(layers):
+        weight, activation, value = (_number(cells[name][row], place(row, name)) for name in _COLUMNS[1:])
+        known = table.setdefault(layer, {})
+        if (weight, activation) in known:
+            raise FileError("gives a value twice", where=place(row, "value"), value=layer)
+        known[weight, activation] = value
     return table
 
 

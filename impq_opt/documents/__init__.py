@@ -1,1 +1,1 @@
-"""Numbers, text, TOML and JSON out of files, each told where it is wrong; files written whole or not at all."""
+"""Numbers, text, TOML, JSON and tables out of files, each told where it is wrong; files written whole or not at all."""

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import difflib
-import io
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 from impq_opt.documents.numbers import read_exact, read_float
-from impq_opt.documents.reading import read_text
+from impq_opt.documents.tables import all_texts, heading_key, with_points
 from impq_opt.errors import FileError, nearest
-from impq_opt.text import csv_value
 
-__all__ = ["COLUMNS", "Columns", "Sheet", "is_infinite", "read_columns"]
+__all__ = ["COLUMNS", "Sheet", "is_infinite", "meaning"]
 
 COLUMNS = {
     "group": "name of the group",
@@ -36,118 +32,22 @@ COLUMNS = {
 
 # What else a column is called, the likeliest first; capitals, blanks and hyphens do not count.
 _ALSO = {
-    "group": ("name", "module", "tensor", "layer", "layer_name", "module_name", "tensor_name", "parameter", "param"),
+    "group": ("name", "layer", "module", "tensor", "layer_name", "module_name", "tensor_name", "parameter", "param"),
     "size": ("numel", "params", "elements", "n_params", "num_params", "parameters", "num_elements", "weights", "count"),
     "bits": ("bit", "precision", "bitwidth", "bit_width", "num_bits", "n_bits", "wbits", "w_bits"),
     "damage": ("score", "scores", "damages"),
 }
 _NUMBERS = ("size", "bits", "cost", "damage", "sensitivity")
 # A column for each precision: damages, or ||Q(W) - W||^2, which HAWQ multiplies with the trace of the Hessian.
-_WIDE = re.compile(r"(damage|delta2)_([0-9]+(?:\.[0-9]+)?)(?:_?bits?)?")
+_WIDE = re.compile(r"(damage|score|loss|kld?|mse|error|delta2)_?([0-9]+(?:\.[0-9]+)?)(?:_?bits?)?")
 
-_SEPARATORS = ",;\t|"
 _PLAIN = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,2})?")
 _PLAINEST = re.compile(r"[0-9.eE+\-]*")
-_DECIMAL_COMMA = re.compile(r"[+-]?[0-9]*,[0-9]+(?:[eE][+-]?[0-9]+)?")
-_BY_THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2}(?:[.,' \u00a0\u202f_][0-9]{3})+")
-_THOUSANDS = "write numbers without thousands separators"
 
 
-class Columns(dict[str, Sequence[Any]]):
-    """Columns as a file has them, by their headings, and the number of each row in the file."""
-
-    rows: Sequence[int] = ()
-
-
-def read_columns(path: Path) -> Columns:
-    """Return the columns of a text with separators: commas, semicolons, tabs or bars, in UTF-8 or UTF-16.
-
-    Raises
-    ------
-    FileError
-        Where it is no table: with the row, and what to do.
-    """
-    lines = _records(path)
-    head_row, head = lines[0] if lines else (1, [])
-    rows = lines[1:]
-    if not rows:
-        raise FileError("has no rows", where=str(path))
-    for place, (number, row) in enumerate(rows):
-        if len(row) != len(head):
-            if len(row) < len(head) or any(row[len(head) :]):
-                raise FileError(
-                    f"must have {len(head)} values",
-                    where=f"{path}: row {number} ({row[0]})",
-                    value=len(row),
-                    hint="a decimal comma? write a point, or put semicolons between columns" * (len(row) > len(head)),
-                )
-            rows[place] = (number, row[: len(head)])
-    columns = [list(map(csv_value, cells)) for cells in zip(*(row for _, row in rows), strict=True)]
-    return _named(head, head_row, columns, [number for number, _ in rows], path)
-
-
-def _records(path: Path) -> list[tuple[int, list[str]]]:
-    """Return the rows that are not empty, each with its number."""
-    text = read_text(path, "a table is CSV", utf16=True)
-    stated = re.match(r"sep=(.)\r?\n", text)  # as Excel writes and wants it
-    first = next((line for line in text.splitlines() if line.strip() and not line.startswith("sep=")), "")
-    separator = stated[1] if stated else _separator(first)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    lines: list[tuple[int, list[str]]] = []
-    try:
-        for number, row in enumerate(reader, start=1):
-            if row and (row[0].strip() or any(map(str.strip, row))):
-                lines.append((number, row))
-    except csv.Error as error:
-        what = _broken(str(error))
-        raise FileError(f"is not CSV: {what}", where=f"{path}: row {len(lines) + 1}") from None
-    return lines[1:] if stated else lines
-
-
-def _broken(said: str) -> str:
-    if "NUL" in said:
-        return "it holds a NUL character"
-    if "field limit" in said:
-        return "a cell has more than 131,072 characters"
-    return "a quotation mark is not closed, or not doubled inside a cell"
-
-
-def _separator(head: str) -> str:
-    """Return what separates the columns: what gives the heading most names that are known, or most names."""
-
-    def known(separator: str) -> tuple[int, int]:
-        try:
-            names = next(csv.reader([head], delimiter=separator), [])
-        except csv.Error:
-            return 0, 0
-        return sum(_meaning(name) is not None for name in names), len(names)
-
-    return max(_SEPARATORS, key=known)
-
-
-def _named(head: Sequence[str], head_row: int, cells: Sequence[list[str]], rows: Sequence[int], path: Path) -> Columns:
-    columns = Columns()
-    columns.rows = rows
-    for place, (heading, column) in enumerate(zip(map(str.strip, head), cells, strict=True)):
-        name = heading or "group"
-        if not heading:
-            if not any(column) or column == [str(k) for k in range(len(column))]:
-                continue  # an empty column, or the numbers of rows that pandas writes
-            if place or any(_meaning(other) == "group" for other in head):
-                raise FileError("has a column without a name", where=f"{path}: row {head_row}", value=list(head))
-        if name in columns:
-            raise FileError("has two columns of one name", where=f"{path}: row {head_row}", value=list(head))
-        columns[name] = column
-    return columns
-
-
-def _key(name: object) -> str:
-    return re.sub(r"[\s\-]+", "_", str(name).strip("\ufeff \t").casefold())
-
-
-def _meaning(name: object) -> str | None:
+def meaning(name: str) -> str | None:
     """Return the column that a heading means, None where it means none of ours."""
-    key = _key(name)
+    key = heading_key(name)
     if key in COLUMNS:
         return key
     if _WIDE.fullmatch(key) or key == "trace":
@@ -204,7 +104,15 @@ class Sheet:
                 raise FileError(
                     "is empty", where=f"row {rows[row]}: {sheet.headings['group']}", hint="name every group"
                 )
-        return _lengthened(replace(sheet, columns=dict(columns) | _with_points(sheet)))
+        return _lengthened(replace(sheet, columns=dict(columns) | sheet._with_points()))
+
+    def _with_points(self) -> dict[str, list[Any]]:
+        numbers = {
+            name: cells
+            for name, cells in self.columns.items()
+            if name in _NUMBERS or name == "trace" or _WIDE.fullmatch(name)
+        }
+        return with_points(numbers, self.place, {"size"} & set(numbers))
 
     def place(self, row: int, column: str) -> str:
         """Return where a fault is: the row of the file, the group, the column."""
@@ -214,7 +122,7 @@ class Sheet:
     def numbers(self, column: str, *, infinite: bool = False) -> list[float]:
         """Return a column as numbers; one that is ``infinite`` stands for a candidate that is not allowed."""
         cells = self.columns[column]
-        if _all_texts(cells) and _PLAINEST.fullmatch("".join(cells)):
+        if all_texts(cells) and _PLAINEST.fullmatch("".join(cells)):
             with contextlib.suppress(ValueError):
                 values = [float(cell) + 0.0 for cell in cells]
                 if math.inf not in values and -math.inf not in values:
@@ -252,17 +160,21 @@ def _headings(given: Mapping[str, Sequence[Any]]) -> dict[str, str]:
     """Return the heading of each of our columns."""
     by_key: dict[str, str] = {}
     for name in given:
-        if _key(name) in by_key:
-            raise FileError("has two columns of one name", where="columns", value=[by_key[_key(name)], name])
-        by_key[_key(name)] = name
+        if heading_key(name) in by_key:
+            raise FileError("has two columns of one name", where="columns", value=[by_key[heading_key(name)], name])
+        by_key[heading_key(name)] = name
     headings = {own: by_key[own] for own in COLUMNS if own in by_key}
-    headings |= {key: name for key, name in by_key.items() if _WIDE.fullmatch(key)}
-    if "trace" in by_key and any(key.startswith("delta2") for key in headings):
-        headings["trace"] = by_key["trace"]
     for own, others in _ALSO.items():
         also = next((by_key[other] for other in others if other in by_key), None)
         if own not in headings and also is not None:
             headings[own] = also
+    for key, name in by_key.items():
+        match = _WIDE.fullmatch(key)
+        # Beside a damage of its own a column such as loss_1 means something else.
+        if match and (match[1] == "damage" or {"damage", "sensitivity"}.isdisjoint(headings)):
+            headings[key] = name
+    if "trace" in by_key and any(key.startswith("delta2") for key in headings):
+        headings["trace"] = by_key["trace"]
     return headings
 
 
@@ -270,70 +182,16 @@ def _refuse_misspelt(columns: Mapping[str, Any], notes: Mapping[str, Any]) -> No
     for name in notes:
         wanted = [own for own in COLUMNS if own not in columns and own != "chosen"]
         cutoff = 0.5 if "group" not in columns else 0.8
-        close = difflib.get_close_matches(_key(name), wanted, n=1, cutoff=cutoff)
+        close = difflib.get_close_matches(heading_key(name), wanted, n=1, cutoff=cutoff)
         if close and (cutoff == 0.8 or close == ["group"]):
-            raise FileError("unknown column", where="columns", value=name, hint=nearest(_key(name), close))
+            raise FileError("unknown column", where="columns", value=name, hint=nearest(heading_key(name), close))
     if "group" not in columns:
         raise FileError(
             "has no column 'group'",
             where="columns",
             value=list(notes) + list(columns),
-            hint="the groups may be called name, module, tensor or layer too",
+            hint="the groups may be called name, layer, module or tensor too",
         )
-
-
-# -- commas ------------------------------------------------------------------------------------------------------
-
-
-def _with_points(sheet: Sheet) -> dict[str, list[Any]]:
-    """Return the columns of numbers with decimal commas read as such.
-
-    Raises
-    ------
-    FileError
-        Where a number can be read in two ways: 1,234 with nothing else in the file that tells.
-    """
-    named = [name for name in sheet.columns if name in _NUMBERS or name == "trace" or _WIDE.fullmatch(name)]
-    for row, text in _texts(sheet, "size", ".,' \u00a0\u202f_") if "size" in named else ():
-        if _BY_THOUSANDS.fullmatch(text.strip()):
-            raise FileError("can be read in two ways", where=sheet.place(row, "size"), value=text, hint=_THOUSANDS)
-    if not any(_texts(sheet, name, ",") for name in named):
-        return {}
-    certain, unclear, pointed = None, None, None
-    for name in named:
-        for row, text in _texts(sheet, name, ".,"):
-            if "," in text:
-                if not _DECIMAL_COMMA.fullmatch(text.strip()):
-                    raise FileError(
-                        "must be a number", where=sheet.place(row, name), value=text, hint=f"such as 0.25; {_THOUSANDS}"
-                    )
-                two = _BY_THOUSANDS.fullmatch(text.strip())
-                certain, unclear = (certain, unclear or (row, name)) if two else (certain or (row, name), unclear)
-            elif "." in text and pointed is None:
-                pointed = (row, name)
-    if certain is None and unclear is None:
-        return {}
-    row, name = unclear or pointed or (0, named[0])
-    if certain is None or pointed is not None:
-        what = "can be read in two ways" if certain is None else "has a point where other numbers have decimal commas"
-        row, name = (unclear or (0, named[0])) if certain is None else (pointed or (0, named[0]))
-        raise FileError(what, where=sheet.place(row, name), value=sheet.columns[name][row], hint=_THOUSANDS)
-    return {
-        name: [cell.replace(",", ".") if isinstance(cell, str) else cell for cell in sheet.columns[name]]
-        for name in named
-    }
-
-
-def _texts(sheet: Sheet, name: str, signs: str) -> list[tuple[int, str]]:
-    """Return the cells of a column, with their rows, where any of ``signs`` stands in one of them."""
-    cells = sheet.columns[name]
-    if _all_texts(cells) and not set(signs).intersection("".join(cells)):
-        return []
-    return [(row, cell) for row, cell in enumerate(cells) if isinstance(cell, str)]
-
-
-def _all_texts(cells: Sequence[Any]) -> bool:
-    return set(map(type, cells)) == {str}
 
 
 # -- a column for each precision ---------------------------------------------------------------------------------
@@ -347,6 +205,9 @@ def _lengthened(sheet: Sheet) -> Sheet:
     for name in ("damage", "sensitivity", "bits", "cost", "format"):
         if name in sheet.columns:
             raise FileError(f"cannot stand beside {sheet.headings[name]}", where="columns", value=next(iter(wide)))
+    if len({match[1] for match in wide.values()}) > 1:
+        said = [sheet.headings[name] for name in wide]
+        raise FileError("says the damage in several ways", where="columns", value=said, hint="keep the columns of one")
     kept: list[tuple[int, str, float]] = []
     for row in range(len(sheet.rows)):
         for name, match in wide.items():
@@ -370,7 +231,10 @@ def _lengthened(sheet: Sheet) -> Sheet:
 def _wide_damage(sheet: Sheet, row: int, name: str, kind: str) -> float:
     if is_infinite(sheet.columns[name][row]):
         return math.inf
-    if kind == "damage":
+    if kind != "delta2":
+        cell = sheet.columns[name][row]
+        if isinstance(cell, str) and _PLAIN.fullmatch(cell):
+            return float(cell) + 0.0
         return read_float(sheet.columns[name][row], sheet.place(row, name), error=FileError)
     if "trace" not in sheet.columns:
         raise FileError("needs a column trace: damage is trace times delta2 (HAWQ)", where="columns", value=name)

@@ -12,10 +12,11 @@ import numpy as np
 
 from impq_opt.costs import TableCost
 from impq_opt.documents.numbers import read_whole
+from impq_opt.documents.tables import Columns, read_columns
 from impq_opt.errors import FileError, ProblemError
 from impq_opt.exchange.base import Precision, Reader, Writer, need, whole
 from impq_opt.exchange.scores import shifted
-from impq_opt.exchange.sheet import COLUMNS, Columns, Sheet, is_infinite, read_columns
+from impq_opt.exchange.sheet import COLUMNS, Sheet, is_infinite, meaning
 from impq_opt.exchange.zeros import unmeasured_zeros
 from impq_opt.groups.arrays import KIND_NAMES, allowed_tables
 from impq_opt.groups.candidates import Candidates, gather_sets
@@ -61,7 +62,7 @@ class Csv(Reader, Writer):
     # -- in ----------------------------------------------------------------------------------------------------------
 
     def load(self, paths: Sequence[Path]) -> Mapping[str, Sequence[Any]]:
-        return read_columns(self.only(paths))
+        return read_columns(self.only(paths), meaning)
 
     def problem(self, scores: Mapping[str, Sequence[Any]]) -> Problem:
         """Return the problem of the columns ``scores``, by name.

@@ -88,6 +88,7 @@ TABLES: list[tuple[str | bytes, str]] = [
     ("name,numel,delta2_4\na,9,0.1\n", "needs a column trace: damage is trace times delta2 (HAWQ), got 'delta2_4'"),
     ("name,numel,trace,delta2_4\na,9,0.1,x\n", "row 2 (a): delta2_4: must be a number, got 'x'"),
     ("name,numel,trace,delta2_4\na,9,,0.1\n", "row 2 (a): trace: is empty"),
+    ("name,numel,kl_4,mse_4\na,9,0.1,4\n", "says the damage in several ways, got ['kl_4', 'mse_4']"),
     ("name,numel,damage_4,bits\na,9,0.1,4\n", "cannot stand beside bits, got 'damage_4'"),
     ("name,numel,damage_4,damage_8\na,9,,\n", "row 2 (a): name: has no damage at any precision"),
     ('group,size,bits,damage\n"a,9,4,1\n', "t.csv: row 2: is not CSV: a quotation mark is not closed"),
