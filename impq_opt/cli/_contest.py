@@ -24,7 +24,15 @@ MetricName = Annotated[
 
 
 def compare_metrics(
-    metrics: str, network: str | None, data: str | None, average_bits: str, *, samples: int, seed: int, json: bool
+    metrics: str,
+    network: str | None,
+    weights: str | None,
+    data: str | None,
+    average_bits: str,
+    *,
+    samples: int,
+    seed: int,
+    json: bool,
 ) -> int:
     """Measure by each metric, allocate at equal storage, round without retraining, and print accuracy and mismatch."""
     if network is None or data is None:
@@ -43,7 +51,7 @@ def compare_metrics(
         raise OptionError("must be numbers", where="--average-bits", value=average_bits) from None
     if not all(1 <= budget <= 8 for budget in budgets):
         raise OptionError("must be from 1 to 8", where="--average-bits", value=average_bits)
-    source, model = DataOptions(data), NetworkOptions()
+    source, model = DataOptions(data), NetworkOptions(weights=weights)
     with native_silence(), shown("comparing metrics") as progress:
         rows = contest(
             model.load(network),
@@ -57,7 +65,7 @@ def compare_metrics(
             progress=progress,
         )
     if json:
-        print_json({"network": network, "data": data, "rows": [asdict(row) for row in rows]})
+        print_json({"network": network, "weights": weights, "data": data, "rows": [asdict(row) for row in rows]})
         return 0
     table = grid(">bits w", "metric", ">mismatch", ">interval", ">accuracy")
     for row in rows:

@@ -68,6 +68,7 @@ def compare(
     network: Annotated[
         str | None, NETWORKS, Parameter(help="With --metric: the network, as for `impq-opt measure`.")
     ] = None,
+    weights: Annotated[str | None, Parameter(help="With --metric: its weights, as for `impq-opt measure`.")] = None,
     data: Annotated[str | None, DATA, Parameter(help="With --metric: the data, as for `impq-opt measure`.")] = None,
     average_bits: Annotated[
         str | None, Parameter(help="With --metric: mean bits of the weights, 2,3,4 unless given: the common budgets.")
@@ -88,11 +89,11 @@ def compare(
         for option, value in (given | dict.fromkeys(goals.given(), True)).items():
             refuse(option, value, "goes with strategies on a problem, not with --metric")
         return compare_metrics(
-            metric, network, data, average_bits or "2,3,4", samples=1024 if samples is None else samples, seed=seed,
+            metric, network, weights, data, average_bits or "2,3,4", samples=1024 if samples is None else samples, seed=seed,
             json=json,
         )  # fmt: skip
     for option, value in {
-        "--network": network, "--data": data, "--average-bits": average_bits, "--samples": samples
+        "--network": network, "--weights": weights, "--data": data, "--average-bits": average_bits, "--samples": samples
     }.items():  # fmt: skip
         refuse(option, value, "goes with --metric")
     questions = goals.questions()
