@@ -672,7 +672,7 @@ def browser() -> Iterator[Browser]:
 
 def answered(browser: Browser) -> str:
     """Return the headline once an answer is there."""
-    return str(browser.until("document.querySelector('#headline').textContent"))
+    return str(browser.until("document.querySelector('#headline')?.textContent"))
 
 
 SLIDE = """

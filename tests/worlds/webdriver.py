@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,8 +35,11 @@ class Browser:
     def _call(self, method: str, path: str, body: Any = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self._base + path, data, {"Content-Type": "application/json"}, method=method)
-        with _DIRECT.open(request, timeout=60) as answer:
-            return json.load(answer)["value"]
+        try:
+            with _DIRECT.open(request, timeout=60) as answer:
+                return json.load(answer)["value"]
+        except urllib.error.HTTPError as error:
+            raise AssertionError(f"{path} {body}: {json.load(error)['value']['message']}") from None
 
     def open(self, address: str) -> None:
         self._call("POST", "/url", {"url": address})
