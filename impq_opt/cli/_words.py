@@ -19,7 +19,7 @@ from impq_opt.errors import ImpqError, InputError, nearest
 
 __all__ = ["in_shell_words", "of_parsing"]
 
-_ALIASES = {"budget": ("--exact", "--bits"), "format": ("--to", "--from", "--for")} | {
+_ALIASES = {"--bits": ("--average-bits",), "budget": ("--exact", "--bits"), "format": ("--to", "--from", "--for")} | {
     f"--set.{goal}": ("--bits-schedule", "--bound-schedule") for goal in ("budget", "bound")
 }
 _KEYWORD = re.compile(r"(?<![-\w.\[])([a-z_]+)=(?=[^\s=)])")

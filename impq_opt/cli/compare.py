@@ -89,8 +89,8 @@ def compare(
         for option, value in (given | dict.fromkeys(goals.given(), True)).items():
             refuse(option, value, "goes with strategies on a problem, not with --metric")
         return compare_metrics(
-            metric, network, weights, data, average_bits or "2,3,4", samples=1024 if samples is None else samples, seed=seed,
-            json=json,
+            metric, network, weights, data, average_bits or "2,3,4", seed=seed, json=json,
+            samples=1024 if samples is None else samples,
         )  # fmt: skip
     for option, value in {
         "--network": network, "--weights": weights, "--data": data, "--average-bits": average_bits, "--samples": samples

@@ -177,7 +177,7 @@ def test_cost_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     (record,) = json.loads(capsys.readouterr().out)
     assert record["unit"] == "bit-op"
     assert record["values"] == {"8,8": 52_360_905_304, "4,8": 31_906_427_384}
-    assert run(["cost", "mobilenet-v1-synthetic", "--bits", "8"]) == 2
+    assert run(["cost", "mobilenet-v1-synthetic", "--bits", "8,8,8"]) == 2
     assert "--bits" in capsys.readouterr().err
     assert run(["cost", "mobilenet-v1-synthetic", "--convention", "slide"]) == 2
     assert "did you mean 'slides'" in capsys.readouterr().err
