@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from impq_opt.errors import DataError
 from impq_opt.networks.states import State
 
-__all__ = ["fill", "matched"]
+__all__ = ["fill", "matched", "versioned"]
 
 # What wrappers put in front of names, or in between; where several prefixes fit, the first of these is taken.
 _WRAPPERS = ("module", "_orig_mod")
@@ -66,7 +66,18 @@ def fill(network: nn.Module, states: Sequence[State], where: str) -> None:
                 )
             if tensor.dtype in _KEPT and tensor.dtype != own[name].dtype:
                 own[name].data = own[name].data.to(tensor.dtype)
-    network.load_state_dict(weights, strict=False)
+    network.load_state_dict(versioned(network, weights), strict=False)
+
+
+def versioned(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state dict of present names and shapes, with the versions of the network's modules, which files lack.
+
+    Some modules, such as MNASNet, refuse to be loaded without.
+    """
+    own = network.state_dict()
+    own.clear()
+    own.update(state)
+    return own
 
 
 def matched(own: dict[str, Tensor], states: Sequence[State], where: str) -> dict[str, Tensor]:

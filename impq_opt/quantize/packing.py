@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from impq_opt.data.batch import Structure
 from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import DataError, FileError, OptionError, nearest
+from impq_opt.networks.matching import versioned
 from impq_opt.quantize.methods import Quantizer, load_method
 from impq_opt.quantize.methods.mid_rise import MidRise
 from impq_opt.quantize.network import (
@@ -277,7 +278,7 @@ def _fill(copied: nn.Module, unpacked: Unpacked, path: str | Path) -> None:
                 value=list(tensor.shape),
                 hint=nearest(name, own) if name not in own else f"the network's has shape {list(own[name].shape)}",
             )
-    copied.load_state_dict(dict(unpacked.state), strict=False)
+    copied.load_state_dict(versioned(copied, unpacked.state), strict=False)
 
 
 def _packed_weight(latent: Tensor, quantizer: Quantizer) -> dict[str, Tensor]:

@@ -21,6 +21,7 @@ from impq_opt.data.batch import parts_of
 from impq_opt.documents.wording import in_words
 from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import DataError, FileError, InputError
+from impq_opt.networks.matching import versioned
 from impq_opt.rounds.record import LOG, Decision, Record, plain_record, record_from, write_records
 from impq_opt.rounds.settings import Settings
 from impq_opt.training import Progress
@@ -266,7 +267,7 @@ def own_state(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]
     missing = [name for name in names if name not in state]
     if missing:
         raise DataError("has no values for the whole network", where="the state of a run", value=missing[0])
-    return {name: state[name] for name in names}
+    return versioned(network, {name: state[name] for name in names})
 
 
 def network_digest(network: nn.Module) -> str:

@@ -22,6 +22,7 @@ from impq_opt.errors import DataError, FileError
 from impq_opt.files import save_problem
 from impq_opt.memory import kept_memory
 from impq_opt.networks.fitting import fitted
+from impq_opt.networks.matching import versioned
 from impq_opt.problem.problem import Problem
 from impq_opt.quantize import pack, quantize, state_of, unpack_into
 from impq_opt.rounds.checkpoint import (
@@ -254,7 +255,7 @@ class _Run:
         """Fine-tune at this round's precisions, from wherever this round stands."""
         assert state.decision is not None
         plan, quantized = self.settings.plan, self._quantized(state.number, state.bits)
-        quantized.load_state_dict(state.learned, strict=False)
+        quantized.load_state_dict(versioned(quantized, state.learned), strict=False)
         seconds = state.decision.seconds
 
         def keep(progress: Progress, spent: float) -> None:
@@ -297,7 +298,7 @@ class _Run:
             pack(quantized, self.folder.packed_path(state.number))
         state.records.append(record)
         state.network = own_state(self.network, state_of(quantized, latent=True))
-        self.network.load_state_dict(state.network)
+        self.network.load_state_dict(versioned(self.network, state.network))
         state.done = self._why_done(state, record)
         state.number, state.decision, state.progress, state.learned = state.number + 1, None, Progress(), {}
         self._save(state)

@@ -15,11 +15,13 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from impq_opt import Problem
 from impq_opt.errors import DataError, FileError, ImpqError, OptionError
 from impq_opt.networks import load_network, read_state
 from impq_opt.networks.matching import fill
 from impq_opt.networks.own import unwrapped
 from impq_opt.networks.states import State, read_states
+from impq_opt.quantize import pack, quantize, unpack_into
 
 
 class Small(nn.Module):
@@ -415,3 +417,26 @@ def test_a_shard_alone_is_told(tmp_path: Path) -> None:
 def test_one_reads_the_likeliest_weights_alone(tmp_path: Path) -> None:
     torch.save({"epoch": 1, "state_dict": under("module.")}, tmp_path / "w.pt")
     assert list(read_state(tmp_path / "w.pt")) == list(STATE)
+
+
+class Versioned(nn.Linear):
+    """As torchvision's MNASNet: not loaded from a state dict that does not say its version."""
+
+    _version = 2
+
+    def _load_from_state_dict(self, state: Any, prefix: str, metadata: Any, *rest: Any) -> None:
+        if metadata.get("version") is None:
+            raise ValueError("version should be set")
+        super()._load_from_state_dict(state, prefix, metadata, *rest)
+
+
+def test_modules_that_ask_for_a_version_are_loaded(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network, other = Versioned(6, 3), Versioned(6, 3)
+    fill(network, [State("", dict(other.state_dict()))], "file")
+    assert torch.equal(network.weight, other.weight)
+    problem = Problem.from_sensitivities([18], [1.0], names=["weight"])
+    quantized: Any = quantize(network, problem, [4])
+    pack(quantized, tmp_path / "packed.safetensors")
+    restored: Any = unpack_into(other, tmp_path / "packed.safetensors")
+    assert torch.equal(restored.weight, quantized.weight)
