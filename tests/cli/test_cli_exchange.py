@@ -108,12 +108,7 @@ def test_activations_are_left_out_where_asked(files: Any, capsys: pytest.Capture
         (["import", "nothing.csv"], "nothing.csv: there is no such file"),
         (["import", "nothing.csv", "--option", "a=1"], "options belong to a target"),
         (["import", "problem.toml", "--for", "mlx", "--option", "group=1"], "unknown option of format 'mlx'"),
-<<<<<<< HEAD
-        (["import", "problem.toml", "--for", "mlx", "--option", "group_size=x"], "must be of type int"),
-=======
         (["import", "problem.toml", "--for", "mlx", "--option", "group_size=x"], "must be a whole number"),
-        (["export", "problem.toml", "allocation.json", "--to", "exllamav3"], "--to: is not written"),
->>>>>>> h-term
         (["export", "problem.toml", "problem.toml", "--to", "mlx"], "problem.toml"),
         (["formats", "mlxx"], "did you mean 'mlx'"),
     ],
