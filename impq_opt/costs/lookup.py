@@ -24,7 +24,8 @@ __all__ = ["LookupCost"]
 
 _LARGEST = Fraction(10) ** 300
 _COLUMNS = ("layer", "weight_bits", "activation_bits", "value")
-_ALSO = {"name": "layer", "group": "layer", "module": "layer", "latency": "value", "energy": "value"}
+_MEANT = {heading_key(column): column for column in _COLUMNS}
+_MEANT |= {"name": "layer", "group": "layer", "module": "layer", "latency": "value", "energy": "value"}
 _Table = dict[str, dict[tuple[Fraction, Fraction], Fraction]]
 
 
@@ -155,8 +156,7 @@ class LookupCost(Held, CostTerm):
 
 
 def _meaning(heading: str) -> str | None:
-    key = heading_key(heading)
-    return _ALSO.get(key, key if key in _COLUMNS else None)
+    return _MEANT.get(heading_key(heading))
 
 
 def _read(path: Path) -> _Table:

@@ -123,8 +123,8 @@ def _named(head: Sequence[str], head_row: int, cells: Sequence[list[str]], meani
 
 
 def heading_key(name: object) -> str:
-    """Return a heading without capitals, with one underscore for blanks and hyphens, so that headings compare."""
-    return re.sub(r"[\s\-]+", "_", str(name).strip("\ufeff \t").casefold())
+    """Return a heading without capitals, blanks, hyphens and the like, so that headings compare: ``# Params``."""
+    return re.sub(r"[\s\-_#@:]+", "", str(name).strip("\ufeff").casefold())
 
 
 # -- commas ------------------------------------------------------------------------------------------------------

@@ -30,16 +30,16 @@ COLUMNS = {
     "chosen": "written only: 1 where the allocation takes the candidate",
 }
 
-# What else a column is called, the likeliest first; capitals, blanks and hyphens do not count.
+# What else a column is called, the likeliest first; see heading_key.
 _ALSO = {
-    "group": ("name", "layer", "module", "tensor", "layer_name", "module_name", "tensor_name", "parameter", "param"),
-    "size": ("numel", "params", "elements", "n_params", "num_params", "parameters", "num_elements", "weights", "count"),
-    "bits": ("bit", "precision", "bitwidth", "bit_width", "num_bits", "n_bits", "wbits", "w_bits"),
+    "group": ("name", "layer", "module", "tensor", "layername", "modulename", "tensorname", "parameter", "param"),
+    "size": ("numel", "params", "elements", "nparams", "numparams", "parameters", "numelements", "weights", "count"),
+    "bits": ("bit", "precision", "bitwidth", "numbits", "nbits", "wbits"),
     "damage": ("score", "scores", "damages"),
 }
 _NUMBERS = ("size", "bits", "cost", "damage", "sensitivity")
 # A column for each precision: damages, or ||Q(W) - W||^2, which HAWQ multiplies with the trace of the Hessian.
-_WIDE = re.compile(r"(damage|score|loss|kld?|mse|error|delta2)_?([0-9]+(?:\.[0-9]+)?)(?:_?bits?)?")
+_WIDE = re.compile(r"(damage|score|loss|kld?|mse|error|delta2)([0-9]+(?:\.[0-9]+)?)(?:bits?)?")
 
 _PLAIN = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,2})?")
 _PLAINEST = re.compile(r"[0-9.eE+\-]*")
@@ -204,7 +204,8 @@ def _lengthened(sheet: Sheet) -> Sheet:
         return sheet
     for name in ("damage", "sensitivity", "bits", "cost", "format"):
         if name in sheet.columns:
-            raise FileError(f"cannot stand beside {sheet.headings[name]}", where="columns", value=next(iter(wide)))
+            first = sheet.headings[next(iter(wide))]
+            raise FileError(f"cannot stand beside {sheet.headings[name]}", where="columns", value=first)
     if len({match[1] for match in wide.values()}) > 1:
         said = [sheet.headings[name] for name in wide]
         raise FileError("says the damage in several ways", where="columns", value=said, hint="keep the columns of one")
@@ -237,5 +238,6 @@ def _wide_damage(sheet: Sheet, row: int, name: str, kind: str) -> float:
             return float(cell) + 0.0
         return read_float(sheet.columns[name][row], sheet.place(row, name), error=FileError)
     if "trace" not in sheet.columns:
-        raise FileError("needs a column trace: damage is trace times delta2 (HAWQ)", where="columns", value=name)
+        what = "needs a column trace: damage is trace times delta2 (HAWQ)"
+        raise FileError(what, where="columns", value=sheet.headings[name])
     return float(sheet.exact("trace", row)) * float(sheet.exact(name, row))

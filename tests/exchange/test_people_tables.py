@@ -38,7 +38,7 @@ SAME: dict[str, str | bytes] = {
     "empty rows and columns": PLAIN.replace("\n", ",,\n").replace("\nfc,2000,4", "\n,,,,,\nfc,2000,4"),
     "rows in another order": "\n".join([*PLAIN.splitlines()[:2], *PLAIN.splitlines()[3:], PLAIN.splitlines()[2]]),
     "a column a precision": "name,numel,damage_4,damage_8\nconv,100,0.5,0.25\nfc,2000,1.5,0\n",
-    "a divergence for each precision": "Layer,Elements,KL 4bit,KL 8bit\nconv,100,0.5,0.25\nfc,2000,1.5,0\n",
+    "a divergence for each precision": "Layer Name,# Params,KL @4,KL 8bit\nconv,100,0.5,0.25\nfc,2000,1.5,0\n",
     "HAWQ's trace and perturbation": "name,numel,trace,delta2_4,delta2_8\nconv,100,2,0.25,0.125\nfc,2000,3,0.5,0\n",
 }
 
