@@ -203,12 +203,13 @@ class Grid:
 
     def _facts(self, rows: list[list[Text]], room: int) -> Iterator[Text]:
         """Yield what is called so and is so; a word that has no room beside its name stands under it."""
-        names = max((row[0].cell_len for row in rows), default=0) + _GAP
+        short = [row[0].cell_len for row in rows if row[0].cell_len <= room // 2]
+        names = max(short, default=0) + _GAP
         for name, fact in rows:
-            if _longest_word(fact) <= room - names:
+            if name.cell_len <= names - _GAP and _longest_word(fact) <= room - names:
                 yield from self._beside([name, fact], [names - _GAP, room - names])
             else:
-                yield name
+                yield from wrapped(name, room)
                 for line in wrapped(fact, room - _GAP):
                     line.pad_left(_GAP)
                     yield line
