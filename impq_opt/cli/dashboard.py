@@ -12,7 +12,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from impq_opt.cli._common import JsonFlag
-from impq_opt.cli._screen import print_json
+from impq_opt.cli._screen import console, print_json
 from impq_opt.dashboard import Server
 
 __all__ = ["dashboard"]
@@ -35,7 +35,7 @@ def dashboard(
     if json:
         print_json({"address": server.address, "folder": str(server.folder.root)})
     else:
-        print(server.address)
+        console().print(server.address)
     sys.stdout.flush()
     if open and _has_screen():
         threading.Thread(target=webbrowser.open, args=(server.address,), daemon=True).start()

@@ -170,12 +170,11 @@ def _graph_of(problem: Problem, group: int) -> dict[str, Any]:
 
 
 def _names(names: GroupNames) -> dict[str, Any]:
-    record: dict[str, Any] = {"labels": list(names.labels)}
-    if any(names.shapes):
-        record["shapes"] = [list(s) for s in names.shapes]
-    if names.layers != names.labels:
-        record["layers"] = list(names.layers)
-    return record
+    return {
+        "labels": list(names.labels),
+        "shapes": [list(s) for s in names.shapes],
+        "layers": list(names.layers),
+    }
 
 
 def _by_array(problem: Problem) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:

@@ -77,7 +77,7 @@ def read_problem(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 def from_arrays(doc: dict[str, Any], arrays: dict[str, Any]) -> list[dict[str, Any]]:
     names: dict[str, Any] = doc["names"]
     groups: list[dict[str, Any]] = []
-    for label, shape in zip(names["labels"], names["shapes"]):
+    for label, shape in zip(names["labels"], names.get("shapes") or [[]] * len(names["labels"])):
         for index in itertools.product(*map(range, shape)):
             i = len(groups)
             group = dict(doc["candidates"][arrays["set_of"][i] if "set_of" in arrays else 0])

@@ -140,9 +140,9 @@ class Problem(Layout):
         return most_columns(self, self.unmeasured, self.ties, self.allowed, self.costs)
 
     @property
-    def kept(self) -> dict[int, int]:
+    def kept(self) -> Mapping[int, int]:
         """The groups that are held at their most bits, as a column, because nobody knows their damage."""
-        return {group: column for group, column in self._most.items() if self.pins.get(group) == column}
+        return frozen({group: column for group, column in self._most.items() if self.pins.get(group) == column})
 
     # -- building ------------------------------------------------------------------------------------------------
 
@@ -351,7 +351,7 @@ class Problem(Layout):
         """Return in words, a line each, what stays as it is, and samples and groups, at ``bits`` (G,), of no damage."""
         lines = staying_lines(self.stays or (), int(self.sizes[self.weights()].sum()))
         if self.conceded:
-            share = f"{100 * self.conceded:.3g}% of the samples are conceded"
+            share = f"{100 * self.conceded:.3g} % of the samples are conceded"
             lines.append(f"{share}: over all samples the mismatch may be {self.conceded:.3g} more")
         if self.unmeasured is not None:
             lines += unmeasured_lines(self, self.unmeasured, self.kept, bits)

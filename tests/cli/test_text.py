@@ -393,7 +393,7 @@ def test_a_report_holds_no_element_of_the_data(world: Any, capsys: pytest.Captur
     page = tmp_path / "page.html"
     assert ask(capsys, "report", answer, "--problem", file, "-o", str(page))[0] == 0
     seen = Seen(page.read_text(encoding="utf-8"))
-    assert seen.tags.count("script") == 2
+    assert seen.tags.count("script") == 3
     assert "img" not in seen.tags
     assert not [name for name, _ in seen.attributes if name.startswith("on")]
     assert all(c.isprintable() or c == "\n" for c in page.read_text(encoding="utf-8"))
@@ -513,7 +513,7 @@ answer.id = "answer";
 answer.textContent = JSON.stringify({
   problems, pwned: typeof window.pwned, images: document.images.length, scripts: document.scripts.length,
   charts: [...document.querySelectorAll(".chart")].map((c) => c.querySelectorAll("rect, path, circle").length),
-  cells: [...document.querySelectorAll("#cells b")].map((b) => b.textContent),
+  cells: [...document.querySelectorAll("#cells b")].map((b) => b.title.replace(/ \\((weight|activation)\\)$/, "")),
   said: document.getElementById("said").textContent, title: document.title,
 });
 document.body.append(answer);
@@ -543,7 +543,7 @@ def test_the_page_is_drawn_and_runs_nothing_of_the_data(tmp_path: Path) -> None:
     assert seen["problems"] == []
     assert seen["pwned"] == "undefined"
     assert seen["images"] == 0
-    assert seen["scripts"] == 4  # the page's two, and the two of this test
+    assert seen["scripts"] == 5  # the page's three, and the two of this test
     assert len(seen["charts"]) >= 5
     assert all(count > 0 for count in seen["charts"])
     assert sorted(seen["cells"]) == sorted(map(visible, problem.names.layers))

@@ -13,14 +13,14 @@ from impq_opt.solvers import solver_names
 
 D = "resnet20-fashion-mnist"
 WRONG = {
-    "solve a.json --bound 1": "a.json: is an allocation file, where a problem is due",
-    "verify a.json p.toml": "a.json: is an allocation file, where a problem is due (a problem comes before its",
-    "verify p.toml p.toml": "p.toml: is a problem file, where an allocation is due",
-    "explain a.json p.toml": "a.json: is an allocation file, where a problem is due",
-    "export a.json p.toml --to csv": "a.json: is an allocation file, where a problem is due",
-    "graph p.toml p.toml": "p.toml: is a problem file, where an allocation is due",
-    "cost p.toml p.toml": "p.toml: is a problem file, where an allocation is due",
-    "report p.toml -o r.html": "p.toml: is a problem file, where an allocation is due",
+    "solve a.json --bound 1": "a.json: is an impq-opt allocation, not an impq-opt problem",
+    "verify a.json p.toml": "a.json: is an impq-opt allocation, not an impq-opt problem",
+    "verify p.toml p.toml": "p.toml: is an impq-opt problem, not an impq-opt allocation",
+    "explain a.json p.toml": "a.json: is an impq-opt allocation, not an impq-opt problem",
+    "export a.json p.toml --to csv": "a.json: is an impq-opt allocation, not an impq-opt problem",
+    "graph p.toml p.toml": "p.toml: is an impq-opt problem, not an impq-opt allocation",
+    "cost p.toml p.toml": "p.toml: is an impq-opt problem, not an impq-opt allocation",
+    "report p.toml -o r.html": "p.toml: is an impq-opt problem, not an impq-opt allocation",
     "report a.json -o r.pdf": "--output: writes .html or .htm, got 'r.pdf' (name it r.html)",
     "report a.json --figures f.png": "--figures: names a folder",
     "graph p.toml -o g.png": "--output: writes .svg, got 'g.png' (name it g.svg)",

@@ -185,7 +185,7 @@ def test_the_command_line_takes_tokens_and_several_inputs(
     else:
         save_file(arrays, tmp_path / "d.safetensors")
     network, data = f"{tmp_path / 'word_networks.py'}:Words", str(tmp_path / f"d{suffix}")
-    problem, common = str(tmp_path / "p.toml"), ["--weights", str(tmp_path / "w.pt"), "--data", data]
+    problem, common = str(tmp_path / "p.toml"), ["--weights", str(tmp_path / "w.pt"), "--data", data, "--split", "all"]
     assert run(["measure", network, *common, "-o", problem]) == 0
     told = capsys.readouterr().err
     assert "the float network gets" in told  # it was never trained
@@ -195,7 +195,7 @@ def test_the_command_line_takes_tokens_and_several_inputs(
     np.testing.assert_allclose(law_of(load_problem(problem)).sensitivity, law_of(plain).sensitivity, rtol=1e-5)
     assert run(["solve", problem, "--bound", "100", "-o", str(tmp_path / "a.json")]) == 0
     assert run(["validate", problem, str(tmp_path / "a.json"), "--network", network, *common]) == 0
-    assert "48 held-out samples" in capsys.readouterr().out
+    assert f"48 samples of d{suffix}/all, the very ones that the problem was measured on" in capsys.readouterr().out
     packed = str(tmp_path / "packed.safetensors")
     assert (
         run(["pack", network, problem, str(tmp_path / "a.json"), "--weights", str(tmp_path / "w.pt"), "-o", packed])

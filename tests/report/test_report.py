@@ -127,7 +127,10 @@ def test_frontier_command(files: Any, capsys: pytest.CaptureFixture[str]) -> Non
     assert len(record["hull"]) == len(hull)
     exact = [one for one in record["points"] if one["kind"] == "exact"]
     assert [one["cost"] for one in exact] == [solve(network(), bound=b).cost for b in (0.05, 0.5)]
-    assert {one["label"] for one in record["points"] if one["kind"] == "uniform"} == {f"{b} bits" for b in range(1, 9)}
+    assert {one["label"] for one in record["points"] if one["kind"] == "uniform"} == {
+        "1 bit",
+        *(f"{b} bits" for b in range(2, 9)),
+    }
     assert run(["frontier", name]) == 0
     assert "the knee" in capsys.readouterr().out
 
