@@ -348,7 +348,7 @@ class Problem(Layout):
         return float(share) if isinstance(share, (int, float)) and 0 < share < 1 else 0.0
 
     def notes(self, bits: npt.ArrayLike | None = None) -> list[str]:
-        """Return in words, a line each, what stays as it is, and what damages do not count, for groups at ``bits`` (G,)."""
+        """Return in words, a line each, what stays as it is, and what damages do not count, at ``bits`` (G,)."""
         lines = staying_lines(self.stays or (), int(self.sizes[self.weights()].sum()))
         if self.conceded:
             share = f"{100 * self.conceded:.3g}% of the samples are conceded"
