@@ -165,9 +165,7 @@ def test_negative_sensitivities_follow_the_same_rule(tmp_path: Path, capsys: pyt
     assert run(["import", str(tmp_path / "t.csv"), "-o", str(tmp_path / "t.toml")]) == 0
     said = capsys.readouterr()
     assert "scores below 0 in 1 group: a\n" in said.err
-    told = (
-        "damages and bounds count from each group's smallest score: -0.5 was taken off in all"
-    )
+    told = "damages and bounds count from each group's smallest score: -0.5 was taken off in all"
     assert told in " ".join(said.out.split())
     assert run(["solve", str(tmp_path / "t.toml"), "--bound", "1"]) == 0
     assert told in " ".join(capsys.readouterr().out.split())
