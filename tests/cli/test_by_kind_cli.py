@@ -176,6 +176,13 @@ def test_measuring_by_kind(network: str, capsys: pytest.CaptureFixture[str]) -> 
     rows = answered(capsys, *validated, "--uniform", "4", "--weights-only")["rows"]
     assert [row["name"] for row in rows] == ["1e9", "1e3", "all 4 bits"]
     assert {row["effective_bits"]["activation"] for row in rows} == {None}
+    assert run(["solve", "p.toml", "--bound", "1e9", "--weights-only", "-o", "alone.json"]) == 0
+    assert run(["pack", network, "p.toml", "alone.json", "-o", "alone.safetensors"]) == 0
+    capsys.readouterr()
+    alone = ["validate", "p.toml", "alone.json", "alone.safetensors", *validated[4:]]
+    again = answered(capsys, *alone, "--weights-only")["rows"]
+    assert [row["mismatch"] for row in again] == [rows[0]["mismatch"]] * 2
+    assert "alone.json: is of the weights alone (--weights-only leaves" in told(capsys, *alone)
     error = told(capsys, *validated, "--activation-bits", "8")
     assert "--activation-bits: is of other rows than those of files" in error
 
