@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any
 
+import numpy as np
 from cyclopts import Parameter
 
 from impq_opt.cli._choices import COSTS
@@ -112,8 +114,9 @@ class Goals:
         if self._mean():
             read_limit(base, "storage", self._mean(), "--bits")
         budgets = self._named(base)
+        pins = activation_pins(self.activation_bits, self.pin, weights_only=self.weights_only)
         revision = Revision(
-            pins=activation_pins(self.activation_bits, self.pin, weights_only=self.weights_only),
+            pins=_by_name(base.revise(weights_only=self.weights_only), pins),
             ties=[parse_tie(text) for text in self.tie],
             bits=None if self.bits is None or self._mean() else parse_bits(self.bits),
             budgets=budgets,
@@ -189,6 +192,19 @@ class Goals:
             return {name: float(weight) for name, weight in weights.items()}
         except ValueError:
             raise OptionError("a weight must be a number", where="--minimize", value=weights) from None
+
+
+def _by_name(problem: Problem, pins: Mapping[str, float | str]) -> dict[str, Any]:
+    """Return pins with labels for types of layers: a file's answer must not change with what its digest leaves out."""
+    named: dict[str, float | str] = {}
+    for pattern, precision in pins.items():
+        groups = problem.find(pattern) if pattern.startswith("type:") else None
+        places = [] if groups is None else np.unique(problem.names.label_of[groups]).tolist()
+        labels = [problem.names.labels[place] for place in places] or [pattern]
+        if any(named.get(label, precision) != precision for label in labels):
+            return dict(pins)  # two pins of one group, which whoever reads the patterns tells
+        named |= dict.fromkeys(labels, precision)
+    return named
 
 
 def _unit(problem: Problem, minimize: str | dict[str, float] | None) -> str:

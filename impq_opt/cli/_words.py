@@ -22,7 +22,7 @@ __all__ = ["in_shell_words", "of_parsing"]
 _ALIASES = {"--bits": ("--average-bits",), "budget": ("--exact", "--bits"), "format": ("--to", "--from", "--for")} | {
     f"--set.{goal}": ("--bits-schedule", "--bound-schedule") for goal in ("budget", "bound")
 }
-_KEYWORD = re.compile(r"(?<![-\w.\[])([a-z_]+)=(?=[^\s=)])")
+_KEYWORD = re.compile(r"(?<![-\w.\[])([a-z_]+)=(?=[^\s=)])(?:True\b)?")
 
 
 def in_shell_words(error: ImpqError, app: App, arguments: Sequence[str]) -> str:
@@ -74,7 +74,9 @@ def _place(where: str, options: Mapping[str, str], arguments: Sequence[str]) -> 
 
 def _spelled(text: str, options: Mapping[str, str]) -> str:
     def option(match: re.Match[str]) -> str:
-        return f"{options[match[1]]} " if match[1] in options else match[0]
+        if match[1] not in options:
+            return match[0]
+        return options[match[1]] + " " * (not match[0].endswith("True"))
 
     return _KEYWORD.sub(option, text)
 

@@ -147,12 +147,9 @@ def _read_otherwise(provenance: Mapping[str, Any]) -> list[str]:
     """Return what was made of the scores beside reading them, a line each."""
     lines = []
     if "negative_scores" in provenance:
-        note, offset = provenance["negative_scores"], provenance["damage_offset"]
+        note = provenance["negative_scores"]
         groups = "1 group" if note["groups"] == 1 else f"{note['groups']:,} groups"
-        lines.append(
-            f"scores below 0 in {groups}: damage counts from each group's smallest, and a bound too "
-            f"({offset:.6g} was taken off in all): {note['such_as']}"
-        )
+        lines.append(f"scores below 0 in {groups}: {note['such_as']}")
     if "size_unknown" in provenance:
         lines.append(f"nothing tells the size, which counts as 1: {provenance['size_unknown']}")
     if "columns" in provenance:

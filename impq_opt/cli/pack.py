@@ -53,7 +53,8 @@ def pack(
     chosen = load_allocation(allocation, declared)
     options = {"over": over, "statistic": statistic, "one_bit": one_bit}
     given = {name: value for name, value in options.items() if value is not None}
-    quantized = quantize(model.load(network), declared, chosen, scheme=WeightRange(**given) if given else None)
+    scheme = WeightRange(**given) if given else None
+    quantized = quantize(model.load(network), chosen.problem, chosen, scheme=scheme)  # of the weights alone, perhaps
     note = of_other_weights(declared, state_of(quantized, latent=True))
     if note:
         say(note)

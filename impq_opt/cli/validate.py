@@ -134,7 +134,12 @@ def _read(declared: Problem, asked: Problem, files: tuple[Path, ...]) -> Iterato
         if loaded.choice is None:
             raise OptionError("holds no allocation", where=str(file), value=loaded.status.value)
         bits = np.asarray(loaded.bits)
-        yield name, bits if asked is declared else bits[declared.weights()]
+        if len(bits) == len(asked):
+            yield name, bits
+        elif len(bits) == len(declared):
+            yield name, bits[declared.weights()]
+        else:
+            raise OptionError("is of the weights alone", where=str(file), hint="--weights-only leaves activations out")
 
 
 def _uniform(problem: Problem, widths: str | None, *, keep: bool) -> Iterator[tuple[str, np.ndarray]]:

@@ -39,7 +39,7 @@ def part_of(whole: Dataset, split: str | None) -> Dataset:
     if count < 4:
         raise DataError(
             "is one set of too few samples to be divided", where=f"data {whole.name}", value=count,
-            hint="--split all, or split='all', takes it whole",
+            hint="split='all' takes it whole",
         )  # fmt: skip
     order = torch.randperm(count, generator=torch.Generator().manual_seed(SEED))
     train, validation = count // 2, count // 4

@@ -42,10 +42,25 @@ def shifted(damage: FloatArray, names: GroupNames) -> tuple[FloatArray, Mapping[
 
     A measured loss can fall, and scores are often differences to a base. A constant a group changes no comparison of
     allocations, so this is the one rule for all formats. ``damage_offset`` is the sum that was taken off.
+
+    Raises
+    ------
+    FileError
+        Where a score is so far from its group's smallest that float64 does not hold the difference.
     """
     lowest = np.minimum(damage.min(axis=1), 0.0)
     groups = np.flatnonzero(lowest < 0)
     if not len(groups):
         return damage, {}
     note = {"groups": len(groups), "such_as": few(names, groups)}
-    return damage - lowest[:, None], {"damage_offset": float(lowest.sum()), "negative_scores": note}
+    with np.errstate(over="ignore"):
+        counted = damage - lowest[:, None]
+    beyond = np.isinf(counted) & np.isfinite(damage)  # infinity would mean that it is not allowed
+    if beyond.any():
+        group, column = np.argwhere(beyond)[0].tolist()
+        raise FileError(
+            "is further from the group's smallest score than float64 tells",
+            where=names[group],
+            value=float(damage[group, column]),
+        )
+    return counted, {"damage_offset": float(lowest.sum()), "negative_scores": note}

@@ -45,5 +45,5 @@ def refuse_nothing_measured(problem: Problem, where: str) -> None:
             "every score is 0: nothing was measured",
             where=where,
             value=f"{len(problem)} group" + "s" * (len(problem) > 1),
-            hint="--accept-zeros, or accept_zeros=True, takes them as they are",
+            hint="accept_zeros=True takes them as they are",
         )

@@ -129,7 +129,7 @@ def _loosened(origin: Problem, revised: Problem) -> Iterator[Check]:
         if origin.unmeasured is not None and origin.unmeasured[group]:
             continue  # whatever it takes, its damage is not called proved
         now = revised.pins.get(group)
-        if now is None or revised.candidates.of(group)[now] != origin.candidates.of(group)[column]:
+        if now is None or _candidate(revised, group, now) != _candidate(origin, group, column):
             yield Check(f"pin {origin.names[group]}", Verdict.WRONG, "the answer's revision takes it back")
     if not set(origin.ties) <= set(revised.ties) and not all(
         any(set(tie) <= set(other) for other in revised.ties) for tie in origin.ties
@@ -147,19 +147,21 @@ def _loosened(origin: Problem, revised: Problem) -> Iterator[Check]:
 
 def _damage_at(revised: Problem, origin: Problem, choice: IntArray) -> npt.NDArray[np.float64]:
     """Return the damage (G,) in ``revised`` of candidates (G,) of ``origin``; inf where they are none any more."""
-    damage = np.full(len(choice), np.inf)
-    bits = origin.candidates.bits(choice)
-    for number_, members in _by_set(revised):
-        some = revised.candidates.sets[number_]
-        for column, width in enumerate(some):
-            inside = members[bits[members] == width]
-            damage[inside] = revised.damage.at(inside, some)[:, column]
-    return damage
+    taken, there = np.zeros(len(choice), dtype=np.int64), np.zeros(len(choice), dtype=np.bool_)
+    old, new = origin.candidates.numbers(len(choice)), revised.candidates.numbers(len(choice))
+    pairs, which = np.unique(old * len(revised.candidates.sets) + new, return_inverse=True)
+    for pair in range(len(pairs)):
+        members = np.flatnonzero(which == pair)
+        group = int(members[0])  # the others have the same candidates, before and after
+        column = revised.candidates.tied(group).get(_candidate(origin, group, int(choice[group])))
+        if column is not None:
+            taken[members], there[members] = column, True
+    return np.where(there, revised.damage.chosen(revised.candidates, taken), np.inf)
 
 
-def _by_set(problem: Problem) -> Iterator[tuple[int, IntArray]]:
-    for number_ in range(len(problem.candidates.sets)):
-        yield number_, problem.candidates.members(number_, len(problem))
+def _candidate(problem: Problem, group: int, column: int) -> tuple[float, str]:
+    """Return precision and format of a candidate: formats of one width are told apart."""
+    return list(problem.candidates.tied(group))[column]
 
 
 # -- the choice ------------------------------------------------------------------------------------------------------

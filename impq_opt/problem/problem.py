@@ -348,11 +348,15 @@ class Problem(Layout):
         return float(share) if isinstance(share, (int, float)) and 0 < share < 1 else 0.0
 
     def notes(self, bits: npt.ArrayLike | None = None) -> list[str]:
-        """Return in words, a line each, what stays as it is, and samples and groups, at ``bits`` (G,), of no damage."""
+        """Return in words, a line each, what stays as it is, and what damages do not count, at ``bits`` (G,)."""
         lines = staying_lines(self.stays or (), int(self.sizes[self.weights()].sum()))
         if self.conceded:
             share = f"{100 * self.conceded:.3g} % of the samples are conceded"
             lines.append(f"{share}: over all samples the mismatch may be {self.conceded:.3g} more")
+        offset = self.provenance.get("damage_offset")
+        if isinstance(offset, (int, float)) and offset < 0:
+            counted = "damages and bounds count from each group's smallest score"
+            lines.append(f"{counted}: {offset:.6g} was taken off in all that the scores were of")
         if self.unmeasured is not None:
             lines += unmeasured_lines(self, self.unmeasured, self.kept, bits)
         return lines

@@ -134,7 +134,7 @@ def curve(allocation: Allocation, front: Frontier, exact: Sequence[Allocation] =
 
 def knee(cost: FloatArray, damage: FloatArray) -> int:
     """Return the place of the point farthest below the chord between the ends, in log damage (Satopaa et al. 2011)."""
-    inside = np.flatnonzero(damage > 0)
+    inside = np.flatnonzero((damage > 0) & np.isfinite(damage))
     if len(inside) < 3:
         return int(inside[0]) if len(inside) else 0
     x, y = np.log(damage[inside]), cost[inside].astype(np.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -78,7 +79,7 @@ class Figure:
 
 def depth_figure(layers: Sequence[Layer], what: str) -> Figure:
     """Return the sensitivity of each layer by depth."""
-    shown = [layer for layer in layers if layer.sensitivity > 0]
+    shown = [layer for layer in layers if 0 < layer.sensitivity < math.inf]
     names = [layer.name for layer in shown]
     series = [
         Series(
@@ -106,7 +107,7 @@ def size_figure(layers: Sequence[Layer], what: str) -> Figure:
     """Return sensitivity per element against the number of elements: large layers tend to be less sensitive."""
     series = []
     for kind, name in (("weight", "weights"), ("activation", "activations")):
-        some = [layer for layer in layers if layer.kind == kind and layer.sensitivity > 0]
+        some = [layer for layer in layers if layer.kind == kind and 0 < layer.sensitivity < math.inf]
         if some:
             per = [layer.sensitivity / layer.size for layer in some]
             labels = [f"{layer.name}, mean {layer.bits:.3g} bits" for layer in some]

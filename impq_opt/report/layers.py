@@ -128,9 +128,9 @@ def layers_of(allocation: Allocation) -> list[Layer]:
     problem, index = allocation.problem, LayerIndex(allocation.problem)
     choice = np.asarray(allocation.choice)
     bits = problem.candidates.bits(choice)
-    damage = index.sum(problem.damage.chosen(problem.candidates, choice))
+    damage = _shares(index, problem.damage.chosen(problem.candidates, choice))
     row = cost_row(problem, allocation.cost_weights)
-    cost = index.sum(row.by_group(problem.candidates, choice, choice).astype(np.float64))
+    cost = _shares(index, row.by_group(problem.candidates, choice, choice).astype(np.float64))
     sensitivity = index.sum(_sensitivities(problem))
     groups, mean = np.bincount(index.of_group), index.mean_bits(choice)
     held = np.zeros((2, len(problem)))
@@ -148,13 +148,19 @@ def layers_of(allocation: Allocation) -> list[Layer]:
             bits=float(mean[k]),
             shares={float(level): float(share) for level, share in zip(levels, shares[:, k], strict=True) if share},
             sensitivity=float(sensitivity[k]),
-            cost=float(cost[k] / cost.sum()) if cost.sum() else 0.0,
-            damage=float(damage[k] / damage.sum()) if damage.sum() else 0.0,
+            cost=float(cost[k]),
+            damage=float(damage[k]),
             pinned=int(pins[k]),
             kept=int(kept[k]),
         )
         for k, (name, kind) in enumerate(index.keys)
     ]
+
+
+def _shares(index: LayerIndex, values: FloatArray) -> FloatArray:
+    """Return the share (L,) of each layer in the sum of ``values`` (G,), which float64 need not hold; 0 of nothing."""
+    by_layer = index.sum(values / (values.max() or 1.0))
+    return by_layer / (by_layer.sum() or 1.0)
 
 
 def _sensitivities(problem: Problem) -> FloatArray:

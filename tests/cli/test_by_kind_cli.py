@@ -55,6 +55,21 @@ def test_weights_alone_are_a_question_that_is_told(tmp_path: Path, capsys: pytes
     capsys.readouterr()
 
 
+def test_an_answer_names_what_was_pinned_by_type(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Types are outside the digest: without them, or with others, an answer still says what it said."""
+    groups = [Group("a", 100, 0.1), Group("b", 10, 0.3), Group("c", 10, 0.3)]
+    problem, file, answer = Problem.declare(groups, bound=0.01), str(tmp_path / "p.toml"), str(tmp_path / "a.json")
+    files.save_problem(replace(problem, types={"a": "Linear", "b": "Conv2d", "c": "Conv2d"}), file)
+    record = answered(capsys, "solve", file, "--pin", "type:Conv2d=8", "-o", answer)
+    assert record["revision"]["pins"] == {"b": "8", "c": "8"}
+    for types in ({}, {"a": "Conv2d"}):
+        files.save_problem(replace(problem, types=types), file)
+        assert run(["verify", file, answer]) == 0
+        assert "2 pins" in capsys.readouterr().out
+    files.save_problem(replace(problem, types={"a": "Linear"}), file)
+    assert "a: is pinned twice" in told(capsys, "solve", file, "--pin", "type:Linear=8", "--pin", "a=4")
+
+
 def test_a_revision_to_the_weights_may_loosen_nothing_of_them() -> None:
     groups = [Group("w", 4, 1.0), Group("v", 4, 1.0), Group("x", 4, 1.0, kind="activation")]
     problem = Problem.declare(groups, pins={"w": 8})
@@ -161,6 +176,13 @@ def test_measuring_by_kind(network: str, capsys: pytest.CaptureFixture[str]) -> 
     rows = answered(capsys, *validated, "--uniform", "4", "--weights-only")["rows"]
     assert [row["name"] for row in rows] == ["1e9", "1e3", "all 4 bits"]
     assert {row["effective_bits"]["activation"] for row in rows} == {None}
+    assert run(["solve", "p.toml", "--bound", "1e9", "--weights-only", "-o", "alone.json"]) == 0
+    assert run(["pack", network, "p.toml", "alone.json", "-o", "alone.safetensors"]) == 0
+    capsys.readouterr()
+    alone = ["validate", "p.toml", "alone.json", "alone.safetensors", *validated[4:]]
+    again = answered(capsys, *alone, "--weights-only")["rows"]
+    assert [row["mismatch"] for row in again] == [rows[0]["mismatch"]] * 2
+    assert "alone.json: is of the weights alone (--weights-only leaves" in told(capsys, *alone)
     error = told(capsys, *validated, "--activation-bits", "8")
     assert "--activation-bits: is of other rows than those of files" in error
 

@@ -70,7 +70,7 @@ def test_folders_with_and_without_parts(tmp_path: Path) -> None:
 
 def test_too_few_samples_are_not_divided(tmp_path: Path) -> None:
     name = _file(tmp_path, images=np.zeros((3, 3)))
-    with pytest.raises(DataError, match=r"too few samples to be divided.*3.*--split all"):
+    with pytest.raises(DataError, match=r"too few samples to be divided.*3.*split='all'"):
         load_data(name, "train")
     assert len(load_data(name, ALL)) == 3
     with pytest.raises(OptionError, match="these have them"):

@@ -12,6 +12,7 @@ from known import law_of, table_of
 
 from impq_opt import Group, Problem, solve
 from impq_opt.cli import run
+from impq_opt.errors import FileError
 from impq_opt.files import load_problem
 
 PLAIN = "group,size,bits,damage\nconv,100,4,0.5\nconv,100,8,0.25\nfc,2000,4,1.5\nfc,2000,8,0\n"
@@ -161,9 +162,27 @@ def test_negative_sensitivities_follow_the_same_rule(tmp_path: Path, capsys: pyt
     np.testing.assert_allclose(values[1], 2 * 4.0 ** -np.arange(1, 9))
     assert law_of(read("group,size,sensitivity\na,10,1\nb,10,2\n", tmp_path)).sensitivity.tolist() == [1, 2]
     (tmp_path / "t.csv").write_text("group,size,bits,damage\na,10,4,-0.5\na,10,8,1\n")
-    assert run(["import", str(tmp_path / "t.csv")]) == 0
-    said = capsys.readouterr().err
-    assert "scores below 0 in 1 group" in said and "(-0.5 was taken off in all): a" in said
+    assert run(["import", str(tmp_path / "t.csv"), "-o", str(tmp_path / "t.toml")]) == 0
+    said = capsys.readouterr()
+    assert "scores below 0 in 1 group: a\n" in said.err
+    told = "damages and bounds count from each group's smallest score: -0.5 was taken off in all"
+    assert told in " ".join(said.out.split())
+    assert run(["solve", str(tmp_path / "t.toml"), "--bound", "1"]) == 0
+    assert told in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_score_beyond_float64_of_the_smallest_is_refused_not_forbidden(tmp_path: Path) -> None:
+    """Infinity would mean that a candidate is not allowed: what is optimal would be so of another problem."""
+    rows = "group,size,bits,damage\na,10,2,0\na,10,4,{}\na,10,8,{}\n"
+    with pytest.raises(FileError, match=r"a: is further from the group's smallest score than float64 tells.*1e\+308"):
+        read(rows.format(1e308, -1e308), tmp_path)
+    assert table_of(read(rows.format("inf", -1e308), tmp_path)).values.tolist() == [[1e308, float("inf"), 0.0]]
+
+
+def test_groups_that_differ_by_blanks_alone_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match=r"row 3.*differs from 'a', in row 2, by blanks alone, got 'a '"):
+        read("group,size,bits,damage\na,10,4,0.5\na ,10,8,0.1\n", tmp_path)
+    assert list(read("group,size,bits,damage\n a,10,4,0.5\n a,10,8,0.1\n", tmp_path).names) == [" a"]
 
 
 # -- exllamav3 ----------------------------------------------------------------------------------------------------

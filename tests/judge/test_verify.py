@@ -17,8 +17,9 @@ from known import known
 from strategies import bounds, restricted
 
 import impq_opt
-from impq_opt import Certificate, Enumeration, Group, ImpqError, Problem, Status, Verdict, solve, verify
+from impq_opt import Certificate, DamageTable, Enumeration, Group, ImpqError, Problem, Status, Verdict, solve, verify
 from impq_opt.costs import TableCost
+from impq_opt.groups.names import GroupNames
 from impq_opt.instance.question import asked
 from impq_opt.judge.recount import Outcome, prove_bound
 
@@ -286,6 +287,28 @@ def test_a_revision_may_not_lower_the_damage_of_one_group() -> None:
         assert [check.name for check in _loosened(origin, Problem.from_tables(cost, other))] == ["damage"]
         other[place] *= 8
         assert not list(_loosened(origin, Problem.from_tables(cost, other)))
+
+
+def test_a_revision_of_formats_of_one_width_is_no_lower_damage() -> None:
+    """q4_0 and q4_k may have equal bits: each is compared with itself, wherever it stands in what is left."""
+    from impq_opt.judge.verify import _loosened
+
+    bits, formats = (4.0, 4.0, 8.0), ("q40", "q4k", "q80")
+    damage = np.array([[1.0, 0.1, 0.01], [2.0, 0.2, 0.02]])
+    candidates = impq_opt.Candidates((bits,), formats=(formats,))
+    origin = Problem(
+        names=GroupNames.explicit(["a", "b"]), candidates=candidates, damage=DamageTable(damage), sizes=np.array([9, 9])
+    )
+    answer = dataclasses.replace(solve(origin.revise(pins={"a": "q80"}), bound=0.5), origin=origin)
+    verification = verify(origin, answer)
+    assert verification.proved, verification
+    pinned = origin.revise(pins={"a": "q4k"})
+    for taken_back in (origin, origin.revise(pins={"a": "q40"})):
+        assert [check.name for check in _loosened(pinned, taken_back)] == ["pin a"]
+    for place in np.ndindex(2, 3):
+        other = damage.copy()
+        other[place] *= 0.5
+        assert [check.name for check in _loosened(origin, dataclasses.replace(origin, damage=DamageTable(other)))]
 
 
 @pytest.mark.parametrize("price", [-1.0, -5e-324, math.inf, math.nan])

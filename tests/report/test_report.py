@@ -6,6 +6,7 @@ import csv
 import html.parser
 import json
 import re
+import warnings
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -24,6 +25,7 @@ from impq_opt.insight.frontier import frontier as sweep
 from impq_opt.report import Measured, Report, Strategy, render_page
 from impq_opt.report.curve import curve, knee, thin
 from impq_opt.report.layers import layers_of
+from impq_opt.report.pictures import write_pictures
 
 
 def network(seed: int = 0, groups: int = 4) -> Problem:
@@ -127,10 +129,8 @@ def test_frontier_command(files: Any, capsys: pytest.CaptureFixture[str]) -> Non
     assert len(record["hull"]) == len(hull)
     exact = [one for one in record["points"] if one["kind"] == "exact"]
     assert [one["cost"] for one in exact] == [solve(network(), bound=b).cost for b in (0.05, 0.5)]
-    assert {one["label"] for one in record["points"] if one["kind"] == "uniform"} == {
-        "1 bit",
-        *(f"{b} bits" for b in range(2, 9)),
-    }
+    uniform = {one["label"] for one in record["points"] if one["kind"] == "uniform"}
+    assert uniform == {"1 bit", *(f"{b} bits" for b in range(2, 9))}
     assert run(["frontier", name]) == 0
     assert "the knee" in capsys.readouterr().out
 
@@ -475,3 +475,17 @@ def test_the_page_is_dark_where_the_reader_is(page: Any) -> None:
     assert light["paper"] == "rgb(251, 251, 250)"
     assert dark["paper"] == "rgb(20, 23, 27)"
     assert dark["problems"] == []
+
+
+def test_damages_whose_sum_no_float64_holds_are_reported(tmp_path: Path) -> None:
+    """They are solved and saved, so their report has them: as shares of what cannot be written."""
+    problem = Problem.from_tables([[1, 2], [3, 4]], [[1.7e308, 0.1], [1.7e308, 0.1]], names=["a", "b"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        answer = solve(problem, budget=4)
+        assert [(layer.damage, layer.cost) for layer in layers_of(answer)] == [(0.5, 0.25), (0.5, 0.75)]
+        assert write_pictures(Report("beyond", answer), tmp_path)
+        one_layer = Problem.from_tables([[1, 2], [3, 4]], [[1.7e308, 0.1], [1.7e308, 0.1]])
+        assert write_pictures(Report("beyond", solve(one_layer, budget=4)), tmp_path)
+        hull = [np.array([9.0, 4.0, 3.0, 2.0]), np.array([1e-3, 1e-2, 1.0, np.inf])]
+        assert knee(*hull) == knee(hull[0][:3], hull[1][:3]) == 1
