@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from impq_opt.cli._choices import COSTS
 from impq_opt.cli._common import bare_units, find_problem, parse_assignments, parse_bits, parse_tie, say
 from impq_opt.cli._screen import counted
-from impq_opt.costs import cost_named, format_quantity, is_bare
+from impq_opt.costs import cost_named, format_quantity, is_bare, is_mean_bits
 from impq_opt.errors import OptionError
 from impq_opt.exactness.sums import nearest_float
 from impq_opt.files.revision import Revision
@@ -139,8 +139,9 @@ class Goals:
         return budgets
 
     def _mean(self) -> str:
-        """Return the size that --bits asks for, where it is one number."""
-        return f"{self.bits.strip()}bpw" if is_bare(self.bits) and self.bits is not None else ""
+        """Return the size that --bits asks for, where it is one number, with its unit or without."""
+        text = (self.bits or "").strip()
+        return text if is_mean_bits(text) else f"{text}bpw" if is_bare(text) else ""
 
     def _plain(self) -> list[str]:
         plain = [text for text in self.budget if "=" not in text]

@@ -195,7 +195,12 @@ def _effective(problem: Problem, bits: np.ndarray) -> tuple[float, float | None]
 
 def _record(problem: Problem, name: str, bits: np.ndarray, held: Reality) -> dict[str, Any]:
     weight, activation = _effective(problem, bits)
-    return {"name": name, "effective_bits": {"weight": weight, "activation": activation}, **asdict(held)}
+    return {
+        "name": name,
+        "effective_bits": {"weight": weight, "activation": activation},
+        **asdict(held),
+        "bound_holds": held.low <= held.bound,  # on these samples, as far as their interval tells
+    }
 
 
 def _broken(rows: list[Row], confidence: float) -> Iterator[str]:

@@ -140,6 +140,7 @@ class Folder:
             raise FileError(f"cannot be read: {getattr(error, 'strerror', None) or error}", where=str(root)) from None
         self.left_out = 0
         self._items: dict[str, Item] = {}
+        self._foreign: dict[Path, _Stamp] = {}  # somebody else's files, which are not read at every look
         self._problems: OrderedDict[str, tuple[_Stamp, Problem]] = OrderedDict()
         self._subjects: OrderedDict[str, tuple[Subject, list[Item]]] = OrderedDict()
         self._named: dict[Path, tuple[tuple[int, int, int], list[Path]]] = {}
@@ -198,7 +199,7 @@ class Folder:
             stamp = self._stamp(path)
         except FileError as error:
             return Item(key, "broken", place, shown, (), {}, str(error))
-        if stamp is None:
+        if stamp is None or self._foreign.get(path) == stamp:
             return None
         before = self._items.get(key)
         if before is not None and before.stamp == stamp and before.path == place:
@@ -206,6 +207,7 @@ class Folder:
         try:
             kind = "run" if path.name == LOG else _kind(path)
             if kind is None:
+                self._foreign[path] = stamp
                 return None
             facts = {"problem": self._problem_facts, "allocation": self._allocation_facts, "run": _run_facts}[kind](
                 path
@@ -247,9 +249,9 @@ class Folder:
             mark, before = _mark(path.stat()), self._named.get(path)
             if before is not None and before[0] == mark:
                 return before[1]
-            if not path.resolve().is_relative_to(self.root) or not path.is_file() or _kind(path) is None:
+            if not path.resolve().is_relative_to(self.root) or not path.is_file():
                 return []
-            document = read_toml(path)
+            document = {} if _kind(path) is None else read_toml(path)
         except (InputError, OSError, RuntimeError):
             return []  # whoever reads the problem says so
         arrays, costs = document.get("arrays"), document.get("costs")

@@ -33,9 +33,9 @@ def part_of(whole: Dataset, split: str | None) -> Dataset:
     DataError
         The set has fewer than four samples, and ``split`` is not ``"all"``.
     """
-    if split is None or split == ALL:
-        return replace(whole, name=f"{whole.name}/{ALL}")
     count = len(whole)
+    if split is None or split == ALL:
+        return replace(whole, name=f"{whole.name}[{count}]/{ALL}")
     if count < 4:
         raise DataError(
             "is one set of too few samples to be divided", where=f"data {whole.name}", value=count,
@@ -53,4 +53,5 @@ def part_of(whole: Dataset, split: str | None) -> Dataset:
         f"seed {SEED}; --split all takes them all"
     )
     part = whole.subset(order[first:last].sort().values)
-    return replace(part, name=f"{whole.name}/{split}", notes=(*whole.notes, note))
+    # The name tells how large the set was: with another sample in it the parts are others.
+    return replace(part, name=f"{whole.name}[{count}]/{split}", notes=(*whole.notes, note))

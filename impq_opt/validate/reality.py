@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from impq_opt.data.batch import prepare
 from impq_opt.data.calling import call, logits_of
 from impq_opt.data.dataset import Dataset
-from impq_opt.data.parts import SPLITS
+from impq_opt.data.parts import ALL, SPLITS
 from impq_opt.errors import DataError
 from impq_opt.measure.estimators import Estimator
 from impq_opt.measure.grouping import Grouping
@@ -134,6 +134,8 @@ class Validation:
         origin, _, part = str(measured.get("data", "")).rpartition("/")
         own, _, other = name.rpartition("/")
         apart = origin == own and {part, other} <= set(SPLITS) and other not in (part, "train")
+        if origin == own and part != other and ALL in (part, other):
+            return f"samples of {name}, which share some with {measured['data']}, where the problem was measured"
         return f"{'held-out samples' if apart else 'samples'} of {name}"
 
     def quantized(self, allocation: npt.ArrayLike | Path) -> nn.Module:

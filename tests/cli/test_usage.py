@@ -117,8 +117,9 @@ def test_sizes_and_statuses(
     assert told in err if told else err == ""
 
 
-def test_bits_of_weights_are_a_size(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["solve", str(folder / "p.toml"), "--bits", "4.5"]) == 0
+@pytest.mark.parametrize("size", ["4.5", "4.5bpw", " 4.5 bpw"])
+def test_bits_of_weights_are_a_size(size: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["solve", str(folder / "p.toml"), "--bits", size]) == 0
     assert "storage <= 2250 bit" in capsys.readouterr().out  # 4.5 * 500
 
 

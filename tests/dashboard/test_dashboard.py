@@ -25,6 +25,7 @@ from impq_opt import Group, GroupNames, Problem, frontier, solve, verify
 from impq_opt.cli import run
 from impq_opt.dashboard import Folder, Server
 from impq_opt.dashboard.desk import Desk, Question, SupersededError
+from impq_opt.dashboard.folder import _kind
 from impq_opt.errors import FileError
 from impq_opt.files import Revision, load_allocation, load_problem, save_allocation, save_problem
 from impq_opt.problem.allocation import Allocation, Stop
@@ -200,6 +201,25 @@ def test_files_are_read_again_when_they_change(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="is not in the folder any more"):
         folder.subject(after.key)
     assert folder.items() == []
+
+
+def test_foreign_files_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    def counted(path: Path) -> str | None:
+        read.append(path.name)
+        return _kind(path)
+
+    monkeypatch.setattr("impq_opt.dashboard.folder._kind", counted)
+    (tmp_path / "foreign.json").write_text("{}")
+    (tmp_path / "pyproject.toml").write_text("[project]\n")
+    folder = Folder(tmp_path)
+    assert folder.items() == []
+    assert {*read} == {"foreign.json", "pyproject.toml"}
+    read.clear()
+    assert folder.items() == [] and read == []
+    save_problem(network(), tmp_path / "pyproject.toml")
+    assert [item.kind for item in folder.items()] == ["problem"]
 
 
 def test_an_allocation_is_opened_anew_when_its_problem_changes(tmp_path: Path) -> None:

@@ -34,12 +34,12 @@ def test_parts_share_no_sample_and_leave_none_out(count: int) -> None:
 def test_a_set_says_how_it_was_divided(tmp_path: Path) -> None:
     name = _file(tmp_path, images=np.zeros((10, 3)), labels=np.arange(10))
     train, test = load_data(name, "train"), load_data(name, "test")
-    assert (len(train), len(test), train.name, test.name) == (5, 3, "set.npz/train", "set.npz/test")
+    assert (len(train), len(test), train.name, test.name) == (5, 3, "set.npz[10]/train", "set.npz[10]/test")
     assert "one set of 10 samples" in train.notes[-1]
     assert "seed 0" in train.notes[-1]
     assert "one set of 10 samples" in test.notes[-1]
     for whole in (load_data(name), load_data(name, ALL)):
-        assert (len(whole), whole.notes, whole.name) == (10, (), "set.npz/all")
+        assert (len(whole), whole.notes, whole.name) == (10, (), "set.npz[10]/all")
 
 
 def test_named_parts_are_taken_as_they_are(tmp_path: Path) -> None:

@@ -195,7 +195,7 @@ def test_the_command_line_takes_tokens_and_several_inputs(
     np.testing.assert_allclose(law_of(load_problem(problem)).sensitivity, law_of(plain).sensitivity, rtol=1e-5)
     assert run(["solve", problem, "--bound", "100", "-o", str(tmp_path / "a.json")]) == 0
     assert run(["validate", problem, str(tmp_path / "a.json"), "--network", network, *common]) == 0
-    assert f"48 samples of d{suffix}/all, the very ones that the problem was measured on" in capsys.readouterr().out
+    assert f"48 samples of d{suffix}[48]/all, the very ones that the problem was measured on" in capsys.readouterr().out
     packed = str(tmp_path / "packed.safetensors")
     assert (
         run(["pack", network, problem, str(tmp_path / "a.json"), "--weights", str(tmp_path / "w.pt"), "-o", packed])

@@ -235,3 +235,12 @@ def test_all_groups_pinned() -> None:
 def test_public_names_are_exact() -> None:
     assert impq_opt.__all__ == sorted(impq_opt.__all__)
     assert all(hasattr(impq_opt, name) for name in impq_opt.__all__)
+
+
+def test_of_the_weights_alone_ties_of_two_stay_and_mean_bits_are_theirs() -> None:
+    groups = [Group("v", 10, 1.0), Group("w", 30, 1.0), Group("x", 50, 1.0, kind="activation"), Group("y", 5, 1.0)]
+    problem = Problem.declare(groups, ties=[("v", "w"), ("x", "y")], budgets={"storage": "4.5bpw"})
+    alone = problem.revise(weights_only=True)
+    assert (list(alone.names), alone.ties) == (["v", "w", "y"], ((0, 1),))
+    assert problem.budgets["storage"] == alone.budgets["storage"] == Fraction(9, 2) * 45
+    assert alone.revise(budgets={"storage": "4.5 bpw"}).budgets == alone.budgets

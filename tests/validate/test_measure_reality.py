@@ -236,6 +236,9 @@ def test_samples_are_called_held_out_only_where_they_are(problem: Any) -> None:
     assert Validation(network, problem, train).origin.endswith("the very ones that the problem was measured on")
     copied = data_of(tensor_of(train))  # the same images under another name and without labels
     assert Validation(network, problem, copied).origin == f"samples of {copied.name}"
+    whole = replace(test, name="digits/all")
+    shared = "samples of digits/all, which share some with digits/train, where the problem was measured"
+    assert Validation(network, problem, whole).origin == shared
 
 
 def test_a_bound_that_does_not_hold_is_told(problem: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
