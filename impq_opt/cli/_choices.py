@@ -30,7 +30,15 @@ __all__ = [
 ]
 
 METRIC_NAMES = ("impq", "sakr", "impq-code", "gaussian", "measured-error", "hawq", "fit", "loss-delta")
-NETWORK_NAMES = ("resnet20-fashion-mnist", "resnet20", "resnet8", "vgg-small", "mobilenet-v1", "small-cnn")
+NETWORK_NAMES = (
+    "resnet20-fashion-mnist",
+    "resnet20",
+    "resnet8",
+    "vgg-small",
+    "mobilenet-v1",
+    "mobilenet-v1-tf",
+    "small-cnn",
+)
 METHOD_NAMES = ("mid-rise", "zero")
 POLICY_NAMES = ("slides", "iterative", "authors-code")
 RECIPE_NAMES = (
