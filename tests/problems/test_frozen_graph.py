@@ -89,7 +89,7 @@ def test_a_graph_of_mobilenet_computes_what_its_tensors_say(tmp_path: Path) -> N
 def test_padding_is_that_of_tensorflow() -> None:
     """At stride 2 the first window of SAME starts at the first pixel, and the last one hangs over the end."""
     network = mobilenet_v1_tf()
-    conv = network.features[0]
+    conv: Any = network.features[0]
     with torch.no_grad():
         conv.conv.weight.zero_()
         conv.conv.weight[:, 0, 0, 0] = 1.0  # the upper left corner of the window
