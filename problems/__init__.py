@@ -24,9 +24,16 @@ def _mobilenet(granularity: str) -> Problem:
     return mobilenet_v1(granularity=granularity)
 
 
+def _microcontroller() -> Problem:
+    from impq_opt.problems.mobilenet import microcontroller
+
+    return microcontroller()
+
+
 _SYNTHETIC: dict[str, Callable[[], Problem]] = {
     "mobilenet-v1-synthetic": lambda: _mobilenet("layer"),
     "mobilenet-v1-synthetic-kernel": lambda: _mobilenet("kernel"),
+    "mobilenet-v1-synthetic-microcontroller": _microcontroller,
 }
 
 

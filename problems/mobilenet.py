@@ -6,6 +6,7 @@ The sensitivities are not measured: they are drawn from the generator that :func
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from impq_opt.groups.damage import PowerLaw
 from impq_opt.groups.names import GroupNames
 from impq_opt.problem.problem import Problem
 
-__all__ = ["LAYERS", "Layer", "layers", "mobilenet_v1"]
+__all__ = ["LAYERS", "Layer", "layers", "microcontroller", "mobilenet_v1"]
 
 # Output channels and stride of the 13 pairs of a depthwise and a pointwise convolution.
 _PAIRS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *((512, 1),) * 5, (1024, 2), (1024, 1))
@@ -116,3 +117,34 @@ def mobilenet_v1(
             "sensitivities": f"synthetic: problems.mobilenet.mobilenet_v1, seed {seed}",
         },
     )
+
+
+def microcontroller(*, granularity: str = "layer", seed: int = 0) -> Problem:
+    """Return MobileNetV1 for a microcontroller: 2, 4 or 8 bits in 2 MiB of flash and 512 KiB of RAM.
+
+    The limits are those of Rusci et al. (2019, arXiv:1905.13082): weights in flash; in RAM, while a layer runs, what it
+    reads and what it writes. The picture has 8 bits. Scales and biases are not counted. Sensitivities are those of
+    :func:`mobilenet_v1`, drawn and not measured. ``solve(microcontroller(), budget="2MiB")`` asks for the least damage.
+
+    Parameters
+    ----------
+    granularity : {"kernel", "layer"}
+        Of the weights; each activation tensor has one precision.
+    seed : int
+
+    Raises
+    ------
+    OptionError
+        Where ``granularity`` is neither.
+    """
+    problem = mobilenet_v1(granularity=granularity, seed=seed, bits=(2, 4, 8), bound=None)
+    problem = problem.revise(
+        minimize="storage",
+        budgets={"storage": "2MiB", "peak-activation-memory": "512KiB"},
+        pins={f"{LAYERS[0].name}.input": 8},
+    )
+    told = {
+        "description": f"{problem.provenance['description']}; within the memory of a microcontroller",
+        "limits": "2 MiB of flash, 512 KiB of RAM, 2/4/8 bits: Rusci et al. 2019, arXiv:1905.13082",
+    }
+    return dataclasses.replace(problem, provenance=dict(problem.provenance) | told)

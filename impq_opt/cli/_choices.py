@@ -30,11 +30,20 @@ __all__ = [
 ]
 
 METRIC_NAMES = ("impq", "sakr", "impq-code", "gaussian", "measured-error", "hawq", "fit", "loss-delta")
-NETWORK_NAMES = ("resnet20-fashion-mnist", "resnet20", "resnet8", "vgg-small", "mobilenet-v1", "small-cnn")
+NETWORK_NAMES = (
+    "resnet20-fashion-mnist",
+    "resnet20",
+    "resnet8",
+    "vgg-small",
+    "mobilenet-v1",
+    "mobilenet-v1-tf",
+    "small-cnn",
+)
 METHOD_NAMES = ("mid-rise", "zero")
 POLICY_NAMES = ("slides", "iterative", "authors-code")
 RECIPE_NAMES = (
-    "mobilenet-v1-imagenet", "resnet20-cifar10", "resnet20-fashion-mnist", "resnet8-fashion-mnist", "vgg-small-cifar10",
+    "mobilenet-v1-imagenet", "mobilenet-v1-imagenet-activations", "resnet20-cifar10", "resnet20-cifar10-activations",
+    "resnet20-fashion-mnist", "resnet8-fashion-mnist", "vgg-small-cifar10",
 )  # fmt: skip
 DATA_NAMES = ("cifar10", "digits", "fashion-mnist")
 ESTIMATOR_NAMES = ("importance", "signs", "batch", "exact", "top")

@@ -50,6 +50,9 @@ class ExperimentOptions:
         Parameter(help="Where no weights are given: epochs of training in float, kept in the folder."),
     ] = None
     train_samples: Annotated[int | None, WHOLE, Parameter(help="Train on so many samples only.")] = None
+    start: Annotated[
+        Path | None, Parameter(help="The folder of a run that has ended: its last round is round 0 of this one.")
+    ] = None
 
     def plan(self, network: str | None) -> Recipe:
         """Return the recipe, or one of the network and the data."""

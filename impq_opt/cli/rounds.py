@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from impq_opt.cli._choices import NETWORKS
-from impq_opt.cli._common import JsonFlag, say
+from impq_opt.cli._common import JsonFlag, refuse, say
 from impq_opt.cli._network import NETWORK_HELP, need_torch
 from impq_opt.cli._rounds_options import ChoosingOptions, ExperimentOptions, RunningOptions, SettingsOptions
 from impq_opt.cli._rounds_table import print_comparison
@@ -86,12 +86,14 @@ def _run(
 
     try:
         if seeds is not None:
+            refuse("--start", experiment.start, "goes with one strategy: a comparison has a start of its own")
             return compare(
                 lambda seed: network(), splits, strategies, range(seeds), output, measurer=measurer, report=report
             )
         name, settings = next(iter(strategies.items()))
         measure = measurer(settings)  # what it cannot be is told before anything is trained
-        return {name: [run_rounds(network(), splits, settings, output, measure=measure, report=report)]}
+        told = run_rounds(network(), splits, settings, output, measure=measure, start=experiment.start, report=report)
+        return {name: [told]}
     except PausedError:
         return None
 

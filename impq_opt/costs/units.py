@@ -28,9 +28,12 @@ _FACTORS: dict[str, dict[str, Fraction]] = {
         f"{p}{name}": Fraction(f) for p, f in _SI.items() for name in ("bit-op", "bit-OPs", "bitops", "BOPs", "bop")
     },
     "FA": {f"{p}{name}": Fraction(f) for p, f in _SI.items() for name in ("FA", "adders")},
+    "cycle": {f"{p}{name}": Fraction(f) for p, f in _SI.items() for name in ("cycle", "cycles")},
     "s": {"s": Fraction(1), "ms": Fraction(1, 10**3), "us": Fraction(1, 10**6)},
     "J": {"J": Fraction(1), "mJ": Fraction(1, 10**3), "uJ": Fraction(1, 10**6)},
 }
+# What is read with SI prefixes, and what it is called then.
+_PREFIXED = {"bit-op": "bit-OPs", "FA": "FA", "cycle": "cycles"}
 # Mean bits of the weights; and what may stand for bits and for bytes.
 _MEAN = "bpw"
 _EITHER = re.compile("([kKmMgGtT]?[iI]?)[bB]")
@@ -111,8 +114,8 @@ def readable_unit(value: Fraction | float, unit: str) -> tuple[float, str]:
             if number >= factor:
                 return factor, suffix
         return (8.0, "B") if number % 8 == 0 else (1.0, "bit")
-    if unit in ("bit-op", "FA"):
-        name = "bit-OPs" if unit == "bit-op" else unit
+    if unit in _PREFIXED:
+        name = _PREFIXED[unit]
         prefix = next((p for p in ("T", "G", "M", "k") if number >= _SI[p]), "")
         return float(_SI[prefix]), f"{prefix}{name}"
     if unit in ("s", "J") and number:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from impq_opt.data.torchvision import torchvision_module
 from impq_opt.errors import DataError, OptionError, first_line, nearest
 from impq_opt.networks.matching import fill
-from impq_opt.networks.mobilenet import mobilenet_v1
+from impq_opt.networks.mobilenet import mobilenet_v1, mobilenet_v1_tf
 from impq_opt.networks.own import own_network
 from impq_opt.networks.resnet import resnet8, resnet20
 from impq_opt.networks.shipped import SHIPPED
@@ -27,6 +27,7 @@ FACTORIES: dict[str, Callable[..., nn.Module]] = {
     "resnet8": resnet8,
     "vgg-small": vgg_small,
     "mobilenet-v1": mobilenet_v1,
+    "mobilenet-v1-tf": mobilenet_v1_tf,
     "small-cnn": small_cnn,
 }
 

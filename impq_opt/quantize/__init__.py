@@ -4,6 +4,7 @@ from impq_opt.quantize.methods import METHODS, Method, Quantizer, load_method
 from impq_opt.quantize.network import (
     QuantizedWeight,
     activation_quantizers,
+    clips_by_norms,
     quantize,
     quantize_traced,
     quantized_weights,
@@ -25,6 +26,7 @@ __all__ = [
     "WeightQuantizer",
     "WeightRange",
     "activation_quantizers",
+    "clips_by_norms",
     "load_method",
     "of_other_weights",
     "pack",

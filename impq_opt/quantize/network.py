@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
 
 from impq_opt.data.batch import Structure, together
@@ -20,9 +20,11 @@ from impq_opt.problem.problem import Problem
 from impq_opt.quantize.methods import Method, Quantizer, load_method
 from impq_opt.quantize.origin import check_activations, check_weights, labels_of, weight_of
 from impq_opt.quantize.quantizers import ActivationQuantizer
+from impq_opt.tracing.clips import clip_of
 from impq_opt.tracing.example import example_of
 from impq_opt.tracing.graph import Network
 from impq_opt.tracing.module import TracedModule
+from impq_opt.tracing.nodes import attribute_of
 from impq_opt.tracing.plain import plain
 from impq_opt.tracing.trace import trace
 from impq_opt.types import IntArray
@@ -30,6 +32,7 @@ from impq_opt.types import IntArray
 __all__ = [
     "QuantizedWeight",
     "activation_quantizers",
+    "clips_by_norms",
     "quantize",
     "quantize_traced",
     "quantized_weights",
@@ -182,6 +185,28 @@ def quantized_weights(network: nn.Module) -> dict[str, QuantizedWeight]:
 def activation_quantizers(network: nn.Module) -> dict[str, ActivationQuantizer]:
     """Return the activation quantizers of a network by the label of their group."""
     return {module.label: module for module in network.modules() if isinstance(module, ActivationQuantizer)}
+
+
+def clips_by_norms(network: nn.Module) -> dict[str, float]:
+    """Return where the rectifiers of a quantized network end now, by label, as their batch-norms say.
+
+    It is what :func:`impq_opt.tracing.clips.clip_of` says; rectifiers of which it says nothing are left out.
+    """
+    if not isinstance(network, TracedModule):
+        return {}
+
+    def tensor(argument: object) -> Tensor | None:
+        held = isinstance(argument, fx.Node) and argument.op == "get_attr"
+        return attribute_of(network, str(argument.target)) if held else None  # type: ignore[attr-defined]
+
+    clips: dict[str, float] = {}
+    for node in network.traced_graph.nodes:
+        quantizer = network._modules.get(str(node.target)) if node.op == "call_module" else None
+        if isinstance(quantizer, ActivationQuantizer) and not quantizer.signed:
+            clip, rule = clip_of(node.args[0], tensor)
+            if rule:
+                clips[quantizer.label] = clip
+    return clips
 
 
 def storage_bits(network: nn.Module) -> int:

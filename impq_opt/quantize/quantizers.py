@@ -43,13 +43,23 @@ class ActivationQuantizer(nn.Module):
     def __init__(self, bits: float, span: float, label: str = "", *, signed: bool = False) -> None:
         super().__init__()
         self.bits, self.label, self.signed = int(whole_bits([bits])[0]), label, signed
+        least = -(2 ** (self.bits - 1)) if signed else 0
+        self.codes = (least, least + 2**self.bits - 1)
+        self.stretch(span)
+
+    def stretch(self, span: float) -> None:
+        """Represent an interval of another length from now on.
+
+        Raises
+        ------
+        OptionError
+            It is not positive and finite.
+        """
         if not (math.isfinite(span) and span > 0):
             raise OptionError("must be positive and finite", where="span", value=span)
         self.span = float(span)
         self.step = self.span * 2.0**-self.bits
-        least = -(2 ** (self.bits - 1)) if signed else 0
-        self.codes = (least, least + 2**self.bits - 1)
-        self.inside = (-self.span / 2, self.span / 2) if signed else (0.0, self.span)
+        self.inside = (-self.span / 2, self.span / 2) if self.signed else (0.0, self.span)
 
     def forward(self, values: Tensor) -> Tensor:
         rounded: Tensor = _RoundActivation.apply(values, self.step, self.codes, self.inside)  # type: ignore[no-untyped-call]

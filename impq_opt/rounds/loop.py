@@ -18,6 +18,7 @@ from torch import distributed, nn
 import impq_opt
 from impq_opt.data import Dataset
 from impq_opt.data.batch import together
+from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import DataError, FileError
 from impq_opt.files import save_problem
 from impq_opt.memory import kept_memory
@@ -35,6 +36,7 @@ from impq_opt.rounds.checkpoint import (
     own_state,
     save_state,
 )
+from impq_opt.rounds.clips import Clips, restore_spans, spans_of
 from impq_opt.rounds.folder import Folder
 from impq_opt.rounds.latent import RESTATED, group_means, with_latent_ranges
 from impq_opt.rounds.policy import Trial, Turn
@@ -43,7 +45,7 @@ from impq_opt.rounds.record import Accuracy, Decision, Record, Seconds
 from impq_opt.rounds.settings import Settings
 from impq_opt.rounds.watch import PausedError, Report, Watch
 from impq_opt.tracing.example import describe_input
-from impq_opt.training import Progress, accuracy, train
+from impq_opt.training import Hooks, Progress, accuracy, train
 from impq_opt.training.samples import Samples
 from impq_opt.training.seeds import processes
 from impq_opt.types import IntArray
@@ -110,8 +112,9 @@ def rounds(
     folder : path
     measure : Measure
     start : path, optional
-        Folder of a run that has finished its round 0 on the same network: its weights are taken, so that strategies are
-        compared from one start. Groups are measured anew, for they may be others.
+        Folder of a run on the same network. Where it has finished its round 0 alone, its weights are taken, so that
+        strategies are compared from one start; groups are measured anew, for they may be others. Where it has ended
+        after further rounds, its last round is round 0 of this run, precisions and all.
     report : Report, optional
 
     Raises
@@ -171,7 +174,8 @@ class _Run:
 
     def _start_of(self, problem: Problem) -> Decision:
         bits = self.settings.quantizing
-        wanted = np.where(problem.weights(), bits.start_bits, bits.activation_bits or bits.start_bits)
+        activations = bits.activation_bits or bits.start_activation_bits or bits.start_bits
+        wanted = np.where(problem.weights(), bits.start_bits, activations)
         columns = columns_of(problem, wanted)
         columns[list(problem.pins)] = list(problem.pins.values())  # such as what is not measured, at its most bits
         decision = decision_of(problem, columns)
@@ -256,6 +260,7 @@ class _Run:
         assert state.decision is not None
         plan, quantized = self.settings.plan, self._quantized(state.number, state.bits)
         quantized.load_state_dict(versioned(quantized, state.learned), strict=False)
+        restore_spans(quantized, state.learned)
         seconds = state.decision.seconds
 
         def keep(progress: Progress, spent: float) -> None:
@@ -265,13 +270,14 @@ class _Run:
         before, title = seconds.train, f"round {state.number}/{plan.rounds}"
         later = max(0, plan.rounds - state.number) * plan.epochs
         hook = Watch(self.report, keep, title, self.settings.training.batch, later)
+        clips = Clips(self.settings.quantizing.clip_every)
         state.progress = train(
             quantized,
             self.data.train,
             self.settings.training,
-            first_epoch=plan.epochs_before(state.number),
+            first_epoch=self._epochs_before(state, state.number),
             epochs=plan.epochs_of(state.number),
-            hook=hook,
+            hook=Hooks(clips, hook),  # which keeps what was read
             progress=state.progress,
         )
         seconds.train = before + hook.spent()
@@ -290,7 +296,7 @@ class _Run:
             accuracy=Accuracy(train=hits, validation=valid, test=None),
             loss=done.loss / done.seen if done.seen else None,
             epochs=plan.epochs_of(state.number),
-            total_epochs=plan.epochs_before(state.number + 1),
+            total_epochs=self._epochs_before(state, state.number + 1),
             seed=settings.seed,
             versions=_versions(),
         )
@@ -302,6 +308,11 @@ class _Run:
         state.done = self._why_done(state, record)
         state.number, state.decision, state.progress, state.learned = state.number + 1, None, Progress(), {}
         self._save(state)
+
+    def _epochs_before(self, state: State, number: int) -> int:
+        """Return the epochs before a round, those of the run where this one began among them."""
+        began = state.records[0].total_epochs if state.records else self.settings.plan.start_epochs
+        return began + (number - 1) * self.settings.plan.epochs if number else 0
 
     def _why_done(self, state: State, record: Record) -> str:
         plan, effective = self.settings.plan, record.effective_bits.weights
@@ -347,7 +358,7 @@ class _Run:
         return state
 
     def _take_start(self, state: State, start: Path) -> None:
-        """Take round 0 from another run, which must have begun as this one does."""
+        """Take round 0 from another run, which must have begun as this one does: its own, or the last if it ended."""
         kept = load_state(start)
         if kept is None or not kept[0].records:
             raise FileError("holds no run that has finished its round 0", where=str(start))
@@ -356,7 +367,8 @@ class _Run:
             if getattr(identity, name) != getattr(self.identity, name):
                 raise DataError(f"began with another {name}", where=str(start))
         if other.number != 1:
-            raise DataError("has gone past round 0", where=str(start), value=other.number - 1)
+            self._take_end(state, other, identity, start)
+            return
         # Its groups may be others.
         problem = fix_activations(self._measured(state), self.settings.quantizing.activation_bits)
         first, decision = other.records[0], self._start_of(problem)
@@ -367,6 +379,37 @@ class _Run:
         self.network.load_state_dict(own_state(self.network, state.network))
         if self.rank == 0:
             pack(self._quantized(0, state.bits), self.folder.packed_path(0))
+
+    def _take_end(self, state: State, other: State, identity: Identity, start: Path) -> None:
+        """Make the last round of a run that has ended, with its precisions and its weights, round 0 of this one."""
+        if not other.done:
+            raise DataError("has gone past round 0, and has not ended", where=str(start), value=other.number - 1)
+        for name in ("granularity", "bits", "method"):  # what its groups are, and how its weights are packed
+            if identity.hyper.get(name, "") != self.identity.hyper[name]:
+                raise DataError(f"has another {name}", where=str(start), value=identity.hyper.get(name))
+        theirs, last, fixed = Folder(start), other.records[-1], self.settings.quantizing.activation_bits
+        problem = fix_activations(theirs.problem(last.round), fixed)
+        columns = columns_of(problem, last.bits)
+        if any(columns[group] != column for group, column in problem.pins.items()):
+            raise DataError(
+                "ended with activations of another precision", where=str(start), value=fixed, hint="activation_bits=0"
+            )
+        state.network, state.bits, state.number = other.network, last.bits, 1
+        state.records = [
+            msgspec.structs.replace(
+                last,
+                round=0,
+                strategy=self.settings.strategy,
+                status="start",
+                accuracy=msgspec.structs.replace(last.accuracy, test=None),
+            )
+        ]
+        self.network.load_state_dict(own_state(self.network, state.network))
+        if self.rank == 0:
+            save_problem(problem, self.folder.problem_path(0))
+            # As it was packed then: its clip values are those at the end of that round.
+            atomic_write(self.folder.packed_path(0), theirs.packed_path(last.round).read_bytes())
+        self._wait()
 
     def _save(self, state: State) -> None:
         if self.rank == 0:
@@ -379,6 +422,8 @@ class _Run:
         known = {tensor.data_ptr() for tensor in state.network.values()}
         # What quantizers learn besides the weights has no place in the float network.
         state.learned = {n: t for n, t in quantized.state_dict().items() if t.data_ptr() not in known}
+        if self.settings.quantizing.clip_every:
+            state.learned |= spans_of(quantized)
         self._save(state)
 
     def _wait(self) -> None:

@@ -37,6 +37,11 @@ class Quantizing:
         Precision of all activations; 0 leaves them to the policy, from ``start_bits`` on.
     start_bits : int
         Uniform precision of round 0, which every strategy starts from.
+    start_activation_bits : int
+        That of activations, where the policy has them; as ``start_bits`` where 0.
+    clip_every : int
+        Steps of fine-tuning after which the clip values of activations are read from the batch-norms again, as at each
+        epoch's end; 0 leaves them as they were measured for the round.
     method : str
         How weights are rounded, as :func:`impq_opt.quantize.load_method` reads it (``"zero:over=tensor"``); as the
         problem says of each where it is empty.
@@ -45,6 +50,8 @@ class Quantizing:
     bits: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8)
     activation_bits: int = 8
     start_bits: int = 4
+    start_activation_bits: int = 0
+    clip_every: int = 0
     method: str = ""
 
     def __post_init__(self) -> None:
@@ -53,7 +60,9 @@ class Quantizing:
         _check(self, "bits", len(self.bits) > 0 and min(self.bits) >= 1, "must be whole numbers from 1")
         _check(self, "start_bits", self.start_bits in self.bits, f"must be one of the candidates {list(self.bits)}")
         allowed = (0, *self.bits)
-        _check(self, "activation_bits", self.activation_bits in allowed, f"must be one of {list(allowed)}")
+        for name in ("activation_bits", "start_activation_bits"):
+            _check(self, name, getattr(self, name) in allowed, f"must be one of {list(allowed)}")
+        _check(self, "clip_every", self.clip_every >= 0, "must not be negative")
 
 
 @dataclass(frozen=True)

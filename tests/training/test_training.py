@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, cast
 
 import numpy as np
@@ -18,7 +19,7 @@ from impq_opt.networks.shipped import Drawn
 from impq_opt.quantize import quantize, state_of
 from impq_opt.training import Hook, Scored, Training, accuracy, cross_entropy, train
 from impq_opt.training.loop import train_on
-from impq_opt.training.schedules import SCHEDULES, cosine, one_cycle
+from impq_opt.training.schedules import SCHEDULES, cosine, cosine_from_start, one_cycle
 from impq_opt.training.seeds import mix
 
 PLAIN = Training(batch=32, rate=0.05, augment="none")
@@ -211,11 +212,22 @@ def test_one_cycle_is_that_of_torch_to_the_bit(steps: int, warmup: float) -> Non
             scheduler.step()
 
 
+@pytest.mark.parametrize(("epochs", "rising"), [(10, 1), (30, 3), (19, 1), (3, 0)])
+def test_the_cosine_from_the_start_joins_where_it_would_have_been(epochs: int, rising: int) -> None:
+    rates = [cosine_from_start(1.0, 0.1, step, 50 * epochs, 50).rate for step in range(50 * epochs)]
+    warm = 50 * rising
+    assert rates[:warm] == pytest.approx([(step + 1) / warm for step in range(warm)])
+    expected = [0.5 + 0.5 * math.cos(math.pi * step / (50 * epochs)) for step in range(warm, 50 * epochs)]
+    assert rates[warm:] == pytest.approx(expected)
+    if epochs in (10, 30):
+        assert round(rates[warm], 3) == 0.976
+
+
 @pytest.mark.parametrize("name", SCHEDULES)
 @pytest.mark.parametrize("warmup", [0.0, 0.1, 0.9])
 def test_schedules_stay_between_zero_and_the_peak_for_any_number_of_steps(name: Any, warmup: float) -> None:
     for steps in (1, 2, 3, 10, 11):
-        rates = [SCHEDULES[name](0.1, warmup, step, steps).rate for step in range(steps)]
+        rates = [SCHEDULES[name](0.1, warmup, step, steps, 1).rate for step in range(steps)]
         assert all(0 <= rate <= 0.1 * (1 + 1e-12) for rate in rates)
 
 

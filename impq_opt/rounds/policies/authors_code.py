@@ -17,26 +17,32 @@ __all__ = ["AuthorsCode"]
 
 @dataclass(frozen=True)
 class AuthorsCode(Policy):
-    """Take a step off all groups up to the score of rank N (N + 1 groups and ties), weights and activations apart.
+    """Take a step off all groups of a kind up to the score of rank N: N + 1 groups, and those that tie with the last.
 
-    The score is that of :func:`impq_opt.groups.first_power.first_power_factor`, whatever metric was measured, as long
-    as it grows with the squared step; ranks count from 0.
+    The score is that of :func:`impq_opt.groups.first_power.first_power_factor`, with the magnitudes of the quantized
+    weights, whatever metric was measured, as long as it grows with the squared step; ranks count from 0.
+
+    That code makes two runs: one takes the weights down, the next begins where it ended, keeps their precisions and
+    takes the activations down. So a run has one of the two schedules; with both, both kinds fall in every round.
 
     Parameters
     ----------
     take, take_activations : tuple of (int, float)
         (from round, N) of weights and of activations, counted from 1; below 1 it is a share of the groups of the kind.
+        A kind without a schedule keeps its precisions.
     """
 
     name: ClassVar[str] = "authors-code"
     summary: ClassVar[str] = "a bit off all groups up to a threshold, weights and activations apart"
 
     take: Takes = ((1, 0.25),)
-    take_activations: Takes = ((1, 0.25),)
+    take_activations: Takes = ()
 
     def __post_init__(self) -> None:
-        check_takes(self.take, "take")
-        check_takes(self.take_activations, "take_activations")
+        if self.take or not self.take_activations:
+            check_takes(self.take, "take")
+        if self.take_activations:
+            check_takes(self.take_activations, "take_activations")
 
     @property
     def falls(self) -> bool:
@@ -51,7 +57,7 @@ class AuthorsCode(Policy):
         chosen = []
         for kind, takes in ((weights, self.take), (~weights, self.take_activations)):
             members = able[kind[able]]
-            if len(members):
+            if takes and len(members):
                 rank = min(count(takes, turn.number, int(kind.sum())), len(members) - 1)
                 chosen.append(members[scores[members] <= np.sort(scores[members])[rank]])
         return fallen(problem, turn.columns, chosen)
