@@ -24,7 +24,7 @@ from impq_opt.memory import kept_memory
 from impq_opt.networks.fitting import fitted
 from impq_opt.networks.matching import versioned
 from impq_opt.problem.problem import Problem
-from impq_opt.quantize import pack, quantize, state_of, unpack_into
+from impq_opt.quantize import BeforeSteps, pack, quantize, state_of, unpack_into
 from impq_opt.rounds.checkpoint import (
     Identity,
     State,
@@ -43,7 +43,7 @@ from impq_opt.rounds.record import Accuracy, Decision, Record, Seconds
 from impq_opt.rounds.settings import Settings
 from impq_opt.rounds.watch import PausedError, Report, Watch
 from impq_opt.tracing.example import describe_input
-from impq_opt.training import Progress, accuracy, train
+from impq_opt.training import Hooks, Progress, accuracy, train
 from impq_opt.training.samples import Samples
 from impq_opt.training.seeds import processes
 from impq_opt.types import IntArray
@@ -210,7 +210,14 @@ class _Run:
                 bits = problem.candidates.bits(columns)
                 quantized = self._quantize(problem, bits)
                 first = self.settings.plan.epochs_before(state.number)
-                train(quantized, self.data.train, self.settings.training, first_epoch=first, epochs=epochs)
+                train(
+                    quantized,
+                    self.data.train,
+                    self.settings.training,
+                    first_epoch=first,
+                    epochs=epochs,
+                    hook=BeforeSteps(),
+                )
                 state.trials.append(self._accuracy(quantized, self.data.validation))
                 self._save(state)
                 if self.report.over(time.monotonic()):  # between trials, so that every call gets further
@@ -264,17 +271,17 @@ class _Run:
 
         before, title = seconds.train, f"round {state.number}/{plan.rounds}"
         later = max(0, plan.rounds - state.number) * plan.epochs
-        hook = Watch(self.report, keep, title, self.settings.training.batch, later)
+        watch = Watch(self.report, keep, title, self.settings.training.batch, later)
         state.progress = train(
             quantized,
             self.data.train,
             self.settings.training,
             first_epoch=plan.epochs_before(state.number),
             epochs=plan.epochs_of(state.number),
-            hook=hook,
+            hook=Hooks(BeforeSteps(), watch),
             progress=state.progress,
         )
-        seconds.train = before + hook.spent()
+        seconds.train = before + watch.spent()
         return quantized.eval()
 
     def _close(self, state: State, quantized: nn.Module) -> None:

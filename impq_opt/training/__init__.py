@@ -11,8 +11,8 @@ and after steps and after epochs.
 
 from impq_opt.training.accuracy import accuracy
 from impq_opt.training.batches import Batch
-from impq_opt.training.loop import Course, Hook, Progress, train
+from impq_opt.training.loop import Course, Hook, Hooks, Progress, train
 from impq_opt.training.objective import Scored, cross_entropy
 from impq_opt.training.settings import Training
 
-__all__ = ["Batch", "Course", "Hook", "Progress", "Scored", "Training", "accuracy", "cross_entropy", "train"]
+__all__ = ["Batch", "Course", "Hook", "Hooks", "Progress", "Scored", "Training", "accuracy", "cross_entropy", "train"]

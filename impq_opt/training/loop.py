@@ -26,7 +26,7 @@ from impq_opt.training.schedules import SCHEDULES
 from impq_opt.training.seeds import processes
 from impq_opt.training.settings import Training
 
-__all__ = ["Course", "Hook", "Progress", "train", "train_on"]
+__all__ = ["Course", "Hook", "Hooks", "Progress", "train", "train_on"]
 
 
 @dataclass
@@ -95,6 +95,25 @@ class Hook:
 
     def after_epoch(self, course: Course) -> None:
         """Act after the last step of an epoch, before ``after_step`` of that step."""
+
+
+class Hooks(Hook):
+    """Several hooks, each called in turn."""
+
+    def __init__(self, *hooks: Hook) -> None:
+        self.hooks = hooks
+
+    def before_step(self, course: Course) -> None:
+        for hook in self.hooks:
+            hook.before_step(course)
+
+    def after_step(self, course: Course) -> None:
+        for hook in self.hooks:
+            hook.after_step(course)
+
+    def after_epoch(self, course: Course) -> None:
+        for hook in self.hooks:
+            hook.after_epoch(course)
 
 
 def train(
