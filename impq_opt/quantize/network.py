@@ -265,13 +265,16 @@ def state_of(network: nn.Module, *, latent: bool) -> dict[str, Tensor]:
     """Return the state dict of the float network under a quantized one.
 
     ``latent=True`` gives the weights that training moves, ``latent=False`` the quantized values. Names are those of the
-    float network.
+    float network; what quantizers learn besides has no place in it.
     """
     weights = {id(one.latent): one for one in quantized_weights(network).values()}
+    learned = {id(own) for one in weights.values() for own in one.quantizer.state_dict(keep_vars=True).values()}
     state: dict[str, Tensor] = {}
     for name, tensor in network.state_dict(keep_vars=True).items():
         weight = weights.get(id(tensor))
         plain = name.replace(".parametrizations.", ".").removeprefix("parametrizations.").removesuffix(".original")
+        if id(tensor) in learned:
+            continue
         if weight is None:
             state[name] = tensor.detach()
         else:
