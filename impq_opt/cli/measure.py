@@ -70,8 +70,9 @@ def measure(
         str,
         GRIDS,
         Parameter(
-            help="How weights are rounded: a method of `impq-opt methods`, or auto: zero (a grid with a zero level) "
-            "where many weights are exactly 0, mid-rise elsewhere."
+            help="How weights are rounded: mid-rise, zero (a grid with a zero level), symmetric, normal, bwn, twn, "
+            "lq-net, dbq, uniq (`impq-opt methods`; dorefa and ttq need training), or auto: zero where many weights are "
+            "exactly 0, mid-rise elsewhere."
         ),
     ] = "auto",
     residual: Annotated[

@@ -73,10 +73,10 @@ def pack(
     out = make_console()
     out.print(table)
     out.print()
-    out.print(
-        f"bits of a weight: {own.packed:.4g} with scales and what stays in float; "
-        f"{own.effective:.4g} by the levels of its codes"
+    by_levels = (
+        "" if own.effective == own.packed else f"; {own.effective:.4g} where codes say no more than their levels"
     )
+    out.print(f"bits of a weight: {own.packed:.4g} with scales and what stays in float{by_levels}")
     return 0
 
 

@@ -159,7 +159,12 @@ def check_candidates(grids: Mapping[str, Method], bits: Sequence[float]) -> None
             )
         for width in bits:
             if whole_below(width) not in method.widths:
-                raise OptionError(f"{method.name} has {widths_text(method.widths)}", where="bits", value=width)
+                raise OptionError(
+                    f"{method.name} has {widths_text(method.widths)}",
+                    where="bits",
+                    value=f"{width:g}",
+                    hint=f"such as bits={method.widths[0]}",
+                )
 
 
 def _chosen(grid: str, weight: Tensor) -> str:
