@@ -165,6 +165,13 @@ COMMANDS: tuple[Command, ...] = (
         "impq-opt solvers exact",
     ),
     Command(
+        "methods",
+        "methods:methods",
+        "Look up",
+        "The methods of quantizing weights, with their sources, precisions and options.",
+        "impq-opt methods lq-net",
+    ),
+    Command(
         "formats",
         "formats:formats",
         "Look up",

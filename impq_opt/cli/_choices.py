@@ -16,6 +16,7 @@ __all__ = [
     "FORMATS",
     "GRIDS",
     "GROUPS",
+    "METHODS",
     "METRICS",
     "NETWORKS",
     "NETWORK_NAMES",
@@ -39,7 +40,9 @@ NETWORK_NAMES = (
     "mobilenet-v1-tf",
     "small-cnn",
 )
-METHOD_NAMES = ("mid-rise", "zero")
+METHOD_NAMES = (
+    "mid-rise", "zero", "symmetric", "normal", "bwn", "twn", "ttq", "dorefa", "lq-net", "dbq", "uniq"
+)  # fmt: skip
 POLICY_NAMES = ("slides", "iterative", "authors-code")
 RECIPE_NAMES = (
     "mobilenet-v1-imagenet", "mobilenet-v1-imagenet-activations", "resnet20-cifar10", "resnet20-cifar10-activations",
@@ -114,6 +117,7 @@ SOLVERS = _asked(_solvers)
 FORMATS, READERS, WRITERS = _asked(_formats()), _asked(_formats(reads=True)), _asked(_formats(writes=True))
 COSTS = _asked(_costs)
 METRICS = _asked(_theirs(METRIC_NAMES, "impq_opt.metrics"), lists=True)
+METHODS = _asked(_theirs(METHOD_NAMES, "impq_opt.methods"))
 NETWORKS = choices(*NETWORK_NAMES)
 DATA = _asked(lambda: DATA_NAMES, files=True)
 GRIDS = _asked(lambda: ["auto", *_theirs(METHOD_NAMES, "impq_opt.methods")()])

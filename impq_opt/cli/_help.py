@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import sys
@@ -13,7 +14,7 @@ from rich.text import Text
 
 from impq_opt.cli._screen import Screen, wrapped
 
-__all__ = ["Help", "help_console", "paragraphs"]
+__all__ = ["Help", "help_console", "of_docstring", "paragraphs"]
 
 # Names stand beside their meaning where this many columns are left for it, and above it elsewhere.
 _LONGEST_NAME, _LEAST_MEANING = 28, 36
@@ -104,3 +105,14 @@ def help_console() -> Screen:
     """Return the console that help is printed on: as wide as a page where it is piped."""
     wide = sys.stdout.isatty() or os.environ.get("COLUMNS")
     return _HelpScreen(highlight=False, markup=False, emoji=False, width=None if wide else _PAGE, soft_wrap=False)
+
+
+def of_docstring(text: str) -> tuple[list[str], dict[str, str]]:
+    """Return the paragraphs of a docstring, and what it says of each option."""
+    parts = re.split(r"\n\n *(\w+)\n *-+\n", inspect.cleandoc(text))
+    sections = dict(zip(parts[1::2], parts[2::2], strict=True))
+    options = re.split(r"^(\w+) : .*$", sections.get("Parameters", ""), flags=re.MULTILINE)
+    plain = re.sub(r" \(:\w+:`[^`]*`\)", "", parts[0])  # references are for pages
+    return paragraphs(plain), {
+        name: " ".join(paragraphs(said)) for name, said in zip(options[1::2], options[2::2], strict=True)
+    }

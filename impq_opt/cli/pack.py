@@ -46,7 +46,7 @@ def pack(
     check_ending(output, ".safetensors")
     need_torch("impq-opt pack")
     from impq_opt.files import load_allocation, load_problem
-    from impq_opt.quantize import PackedSize, WeightRange, of_other_weights, quantize, state_of
+    from impq_opt.quantize import PackedSize, WeightRange, of_other_weights, quantize, state_of, weight_size
     from impq_opt.quantize import pack as pack_network
 
     declared = load_problem(problem)
@@ -61,14 +61,23 @@ def pack(
     sizes: list[PackedSize] = []
     write_output(output, lambda path: sizes.append(pack_network(quantized, path)))
     size = sizes[0]
+    own = weight_size(quantized)
     parts = {name: getattr(size, name) for name in ("codes", "scales", "widths", "padding", "others", "header")}
     if json:
-        print_json({"bits": parts | {"total": size.total}, "effective_bits": chosen.effective_bits[0]})
+        each = {"packed": own.packed, "levels": own.effective}
+        bits = parts | {"total": size.total}
+        print_json({"bits": bits, "effective_bits": chosen.effective_bits[0], "bits_of_a_weight": each})
         return 0
     table = grid("", ">size", ">bits")
     for name, bits in (parts | {"file": size.total}).items():
         table.add_row(name, cost_text(bits, "bit"), str(bits))
-    make_console().print(table)
+    out = make_console()
+    out.print(table)
+    out.print()
+    by_levels = (
+        "" if own.effective == own.packed else f"; {own.effective:.4g} where codes say no more than their levels"
+    )
+    out.print(f"bits of a weight: {own.packed:.4g} with scales and what stays in float{by_levels}")
     return 0
 
 

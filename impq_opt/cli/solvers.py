@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
-import re
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from impq_opt.cli._choices import SOLVERS
 from impq_opt.cli._common import JsonFlag
-from impq_opt.cli._help import paragraphs
+from impq_opt.cli._help import of_docstring
 from impq_opt.cli._screen import console, grid, print_json, styled
 from impq_opt.errors import ImpqError
 from impq_opt.registry import option_fields
@@ -86,7 +84,7 @@ def _print_one(solver: dict[str, Any]) -> None:
     out.print(f"proves: {solver['proves']}")
     for feature in solver["supports"]:
         out.print(f"handles: {_FEATURES.get(feature, feature)}")
-    text, meanings = _of_docstring(solver.get("description", ""))
+    text, meanings = of_docstring(solver.get("description", ""))
     for paragraph in text:
         out.print()
         out.print(paragraph)
@@ -96,14 +94,3 @@ def _print_one(solver: dict[str, Any]) -> None:
         for name, option in solver["options"].items():
             table.add_row(f"--option {name}={option['default']}", meanings.get(name, ""))
         out.print(table)
-
-
-def _of_docstring(text: str) -> tuple[list[str], dict[str, str]]:
-    """Return the paragraphs of a docstring, and what it says of each option."""
-    parts = re.split(r"\n\n *(\w+)\n *-+\n", inspect.cleandoc(text))
-    sections = dict(zip(parts[1::2], parts[2::2], strict=True))
-    options = re.split(r"^(\w+) : .*$", sections.get("Parameters", ""), flags=re.MULTILINE)
-    plain = re.sub(r" \(:\w+:`[^`]*`\)", "", parts[0])  # references are for pages
-    return paragraphs(plain), {
-        name: " ".join(paragraphs(said)) for name, said in zip(options[1::2], options[2::2], strict=True)
-    }

@@ -25,7 +25,7 @@ from impq_opt.measure.estimators import Estimator
 from impq_opt.measure.grouping import Grouping
 from impq_opt.measure.metrics import Metric, load_metric
 from impq_opt.measure.pool import Pool, look_at
-from impq_opt.measure.premise import AUTO, grids_of
+from impq_opt.measure.premise import AUTO, check_candidates, grids_of
 from impq_opt.measure.replicates import Chunks, Progress, Replicates, Sampling, replicate
 from impq_opt.measure.silent import SAMPLES, unheard
 from impq_opt.measure.survey import Survey, calibrate, types_of
@@ -249,11 +249,19 @@ def survey_of(
     device: str = "cpu",
     seed: int = 0,
 ) -> Survey:
-    """Trace a network and find the ranges of its activations on the first :data:`CALIBRATION` samples."""
+    """Trace a network and find the ranges of its activations on the first :data:`CALIBRATION` samples.
+
+    Raises
+    ------
+    OptionError
+        A grid that has not all candidates, or whose levels say nothing of a network that was not trained with it.
+    """
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:CALIBRATION]
     example, _ = data.rows(order[:2])
     home = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     traced = trace(network, prepare(example, home), residual=residual)
+    grids = grids_of({site.name: traced.weight_tensor(site) for site in traced.weights}, grid)
+    check_candidates(grids, bits)
     place = torch.device(device)
     traced.widen()
     traced.to(place)
@@ -264,7 +272,7 @@ def survey_of(
         estimator if isinstance(estimator, Estimator) else Estimator(estimator),
         calibrate(traced, batches),
         tuple(float(b) for b in bits),
-        grids_of({site.name: traced.weight_tensor(site) for site in traced.weights}, grid),
+        grids,
         assume_noise,
         types_of(network, traced),
     )

@@ -15,18 +15,18 @@ half precision are looked at at 4 and 6 bits: at 8 the type's own rounding count
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from impq_opt.errors import DataError, nearest
-from impq_opt.measure.shifts import rounded
-from impq_opt.quantize.methods import Method, load_method
+from impq_opt.errors import DataError, OptionError, nearest
+from impq_opt.measure.shifts import rounded, whole_below
+from impq_opt.quantize.methods import Method, load_method, widths_text
 
-__all__ = ["AUTO", "Premise", "examine", "grids_of"]
+__all__ = ["AUTO", "Premise", "check_candidates", "examine", "grids_of"]
 
 AUTO = "auto"
 # A share z of exact zeros, each of which a mid-rise grid moves by +step/2, has in a kernel of n weights up to 3 n z^2
@@ -145,6 +145,26 @@ def grids_of(weights: Mapping[str, Tensor], grid: str | Mapping[str, str]) -> di
             raise DataError("no such weight in the network", where="grid", value=name, hint=nearest(name, weights))
     usual = grid if isinstance(grid, str) else AUTO
     return {name: load_method(_chosen(named.get(name, usual), weight)) for name, weight in weights.items()}
+
+
+def check_candidates(grids: Mapping[str, Method], bits: Sequence[float]) -> None:
+    """Raise OptionError unless these methods say what weights are at each of the candidates ``bits``."""
+    for method in set(grids.values()):
+        if method.needs_training:
+            raise OptionError(
+                "is not near the weights of a network that was not trained with it, so no damage can be measured",
+                where="grid",
+                value=method.name,
+                hint="rounds train with it and measure then",
+            )
+        for width in bits:
+            if whole_below(width) not in method.widths:
+                raise OptionError(
+                    f"{method.name} has {widths_text(method.widths)}",
+                    where="bits",
+                    value=f"{width:g}",
+                    hint=f"such as bits={method.widths[0]}",
+                )
 
 
 def _chosen(grid: str, weight: Tensor) -> str:

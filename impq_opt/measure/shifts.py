@@ -18,7 +18,7 @@ from impq_opt.quantize.methods import MOST_BITS, Method
 from impq_opt.tracing.sites import WeightSite
 from impq_opt.types import IntArray
 
-__all__ = ["Shifts", "rounded", "rounding_errors"]
+__all__ = ["Shifts", "rounded", "rounding_errors", "whole_below"]
 
 
 def rounded(weight: Tensor, method: Method, bits: float, sizes: IntArray, stored: torch.dtype | None = None) -> Tensor:
@@ -32,6 +32,11 @@ def rounded(weight: Tensor, method: Method, bits: float, sizes: IntArray, stored
     return value.to(weight.dtype)
 
 
+def whole_below(bits: float) -> float:
+    """Return the precision of the quantizer that stands for ``bits``: the next whole one below, of 1 to 16."""
+    return float(min(max(1.0, np.floor(bits)), MOST_BITS))
+
+
 def rounding_errors(
     weight: Tensor, method: Method, bits: Sequence[float], sizes: IntArray, stored: torch.dtype | None = None
 ) -> Tensor:
@@ -43,7 +48,7 @@ def rounding_errors(
     exact = weight.detach()
     errors = []
     for width in bits:
-        whole = float(min(max(1.0, np.floor(width)), MOST_BITS))
+        whole = whole_below(width)
         error = (rounded(weight, method, whole, sizes, stored) - exact).flatten(1)
         errors.append(error if whole == width else error * 2.0 ** (whole - width))
     return torch.stack(errors)

@@ -1,15 +1,19 @@
 """Quantizers, quantized copies of networks from allocations, and packed integer codes."""
 
+from impq_opt.quantize.hooks import BeforeSteps
 from impq_opt.quantize.methods import METHODS, Method, Quantizer, load_method
 from impq_opt.quantize.network import (
     QuantizedWeight,
+    WeightSize,
     activation_quantizers,
+    before_step,
     clips_by_norms,
     quantize,
     quantize_traced,
     quantized_weights,
     state_of,
     storage_bits,
+    weight_size,
 )
 from impq_opt.quantize.origin import of_other_weights
 from impq_opt.quantize.packing import PackedSize, Unpacked, pack, unpack, unpack_into
@@ -18,6 +22,7 @@ from impq_opt.quantize.quantizers import ActivationQuantizer, WeightQuantizer, W
 __all__ = [
     "METHODS",
     "ActivationQuantizer",
+    "BeforeSteps",
     "Method",
     "PackedSize",
     "QuantizedWeight",
@@ -25,7 +30,9 @@ __all__ = [
     "Unpacked",
     "WeightQuantizer",
     "WeightRange",
+    "WeightSize",
     "activation_quantizers",
+    "before_step",
     "clips_by_norms",
     "load_method",
     "of_other_weights",
@@ -37,4 +44,5 @@ __all__ = [
     "storage_bits",
     "unpack",
     "unpack_into",
+    "weight_size",
 ]

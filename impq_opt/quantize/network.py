@@ -31,7 +31,9 @@ from impq_opt.types import IntArray
 
 __all__ = [
     "QuantizedWeight",
+    "WeightSize",
     "activation_quantizers",
+    "before_step",
     "clips_by_norms",
     "quantize",
     "quantize_traced",
@@ -39,6 +41,7 @@ __all__ = [
     "state_of",
     "storage_bits",
     "traced_for",
+    "weight_size",
     "with_activations",
 ]
 
@@ -217,17 +220,86 @@ def storage_bits(network: nn.Module) -> int:
     )
 
 
+@dataclass(frozen=True)
+class WeightSize:
+    """What the weights of a network take, in bits; batch-norms and biases aside.
+
+    Parameters
+    ----------
+    elements : int
+        All weights of two dimensions and more.
+    levels : float
+        What the quantized ones say: log2 of the number of their levels each, 1.58 bits for three.
+    codes : int
+        What their codes take in a packed file: 2 bits for three levels.
+    side : int
+        Scales and codebooks.
+    floats : int
+        Weights that are not quantized.
+    """
+
+    elements: int
+    levels: float
+    codes: int
+    side: int
+    floats: int
+
+    @property
+    def effective(self) -> float:
+        """Mean bits of a weight, what stays in float and side information counted (``B_w,eff``)."""
+        return (self.levels + self.side + self.floats) / self.elements
+
+    @property
+    def packed(self) -> float:
+        """The same with codes as they are in a packed file."""
+        return (self.codes + self.side + self.floats) / self.elements
+
+
+def weight_size(network: nn.Module) -> WeightSize:
+    """Return what the weights of a quantized network take."""
+    quantized = quantized_weights(network)
+    elements, levels, side = 0, 0.0, 0
+    for weight in quantized.values():
+        own = weight.quantizer
+        elements += weight.latent.numel()
+        levels += sum(
+            own.method.effective_bits(int(bits)) * float(own.group_sizes[own.group_bits == bits].sum())
+            for bits in np.unique(own.group_bits)
+        )
+        side += own.side_bits(weight.latent)
+    own_tensors = {id(weight.latent) for weight in quantized.values()}
+    own_tensors |= {id(learned) for weight in quantized.values() for learned in weight.quantizer.parameters()}
+    floats = [p for p in network.parameters() if p.ndim > 1 and id(p) not in own_tensors]
+    return WeightSize(
+        elements + sum(p.numel() for p in floats),
+        levels,
+        storage_bits(network),
+        side,
+        sum(8 * p.nbytes for p in floats),
+    )
+
+
+@torch.no_grad()
+def before_step(network: nn.Module) -> None:
+    """Do what the methods of a quantized network want done before a training step."""
+    for weight in quantized_weights(network).values():
+        weight.quantizer.before_step(weight.latent)
+
+
 def state_of(network: nn.Module, *, latent: bool) -> dict[str, Tensor]:
     """Return the state dict of the float network under a quantized one.
 
     ``latent=True`` gives the weights that training moves, ``latent=False`` the quantized values. Names are those of the
-    float network.
+    float network; what quantizers learn besides has no place in it.
     """
     weights = {id(one.latent): one for one in quantized_weights(network).values()}
+    learned = {id(own) for one in weights.values() for own in one.quantizer.state_dict(keep_vars=True).values()}
     state: dict[str, Tensor] = {}
     for name, tensor in network.state_dict(keep_vars=True).items():
         weight = weights.get(id(tensor))
         plain = name.replace(".parametrizations.", ".").removeprefix("parametrizations.").removesuffix(".original")
+        if id(tensor) in learned:
+            continue
         if weight is None:
             state[name] = tensor.detach()
         else:

@@ -31,13 +31,14 @@ def with_latent_ranges(problem: Problem, quantized: nn.Module) -> Problem:
     """Return the problem with the ranges of the latent weights.
 
     It was measured at the quantized values, whose largest lies half a step below the range that the quantizer really
-    spans: at one bit at half of it. Sensitivities carry the square of the range.
+    spans: at one bit at half of it. Sensitivities carry the square of the range. Methods whose levels are not near the
+    latent weights keep the range of the quantized ones, which is that of their levels.
     """
     if problem.ranges is None or not isinstance(problem.damage, (PowerLaw, DamageTable)):
         return problem
     weights = quantized_weights(quantized)
-    latent = {name: weight.latent for name, weight in weights.items()}
     rounded = {name: weight.value for name, weight in weights.items()}
+    latent = {n: rounded[n] if w.quantizer.method.needs_training else w.latent for n, w in weights.items()}
     factor = np.ones(len(problem))
     for (_, groups, wide), (_, _, narrow) in zip(
         _weights_of(problem, latent), _weights_of(problem, rounded), strict=True

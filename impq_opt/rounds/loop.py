@@ -25,7 +25,7 @@ from impq_opt.memory import kept_memory
 from impq_opt.networks.fitting import fitted
 from impq_opt.networks.matching import versioned
 from impq_opt.problem.problem import Problem
-from impq_opt.quantize import pack, quantize, state_of, unpack_into
+from impq_opt.quantize import BeforeSteps, pack, quantize, state_of, unpack_into
 from impq_opt.rounds.checkpoint import (
     Identity,
     State,
@@ -214,7 +214,14 @@ class _Run:
                 bits = problem.candidates.bits(columns)
                 quantized = self._quantize(problem, bits)
                 first = self.settings.plan.epochs_before(state.number)
-                train(quantized, self.data.train, self.settings.training, first_epoch=first, epochs=epochs)
+                train(
+                    quantized,
+                    self.data.train,
+                    self.settings.training,
+                    first_epoch=first,
+                    epochs=epochs,
+                    hook=BeforeSteps(),
+                )
                 state.trials.append(self._accuracy(quantized, self.data.validation))
                 self._save(state)
                 if self.report.over(time.monotonic()):  # between trials, so that every call gets further
@@ -269,7 +276,7 @@ class _Run:
 
         before, title = seconds.train, f"round {state.number}/{plan.rounds}"
         later = max(0, plan.rounds - state.number) * plan.epochs
-        hook = Watch(self.report, keep, title, self.settings.training.batch, later)
+        watch = Watch(self.report, keep, title, self.settings.training.batch, later)
         clips = Clips(self.settings.quantizing.clip_every)
         state.progress = train(
             quantized,
@@ -277,10 +284,10 @@ class _Run:
             self.settings.training,
             first_epoch=self._epochs_before(state, state.number),
             epochs=plan.epochs_of(state.number),
-            hook=Hooks(clips, hook),  # which keeps what was read
+            hook=Hooks(BeforeSteps(), clips, watch),  # which keeps what was read
             progress=state.progress,
         )
-        seconds.train = before + hook.spent()
+        seconds.train = before + watch.spent()
         return quantized.eval()
 
     def _close(self, state: State, quantized: nn.Module) -> None:

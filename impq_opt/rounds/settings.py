@@ -12,6 +12,7 @@ import msgspec
 from impq_opt.errors import OptionError, nearest
 from impq_opt.measure.metrics import load_metric
 from impq_opt.quantize import WeightRange, load_method
+from impq_opt.quantize.methods import widths_text
 from impq_opt.rounds.latent import RESTATED
 from impq_opt.rounds.policies import built, make_policy, policy_class, policy_fields, policy_names, strategy_class
 from impq_opt.rounds.policy import Policy
@@ -55,9 +56,10 @@ class Quantizing:
     method: str = ""
 
     def __post_init__(self) -> None:
-        if self.method:
-            load_method(self.method)
+        method = load_method(self.method or WeightRange.name)
         _check(self, "bits", len(self.bits) > 0 and min(self.bits) >= 1, "must be whole numbers from 1")
+        theirs = f"must be among the precisions of {method.name}, {widths_text(method.widths)}"
+        _check(self, "bits", set(self.bits) <= set(method.widths), theirs)
         _check(self, "start_bits", self.start_bits in self.bits, f"must be one of the candidates {list(self.bits)}")
         allowed = (0, *self.bits)
         for name in ("activation_bits", "start_activation_bits"):
@@ -178,6 +180,12 @@ class Settings:
         for name in policy_fields(type(self.policy)):
             if name in _PART_OF or name == "strategy":
                 raise OptionError("is an option of the policy, and a setting of rounds", where=f"rounds.{name}")
+        method, how = self.quantizing.method, self.measuring
+        if method and load_method(method).needs_training:
+            # Its levels are not near the latent weights, so nothing that is measured at those is of what it computes.
+            near = f"cannot be with {method}, whose levels are not near the latent weights"
+            _check(how, "measure_at", how.measure_at == "quantized", near)
+            _check(how, "metric", how.metric not in RESTATED, near)
 
     @property
     def seed(self) -> int:

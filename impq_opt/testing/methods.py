@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from impq_opt.errors import OptionError
-from impq_opt.quantize import pack, unpack_into
+from impq_opt.quantize import before_step, pack, unpack_into
 from impq_opt.quantize.methods import Method, Quantizer, load_method, method_names
 from impq_opt.testing.rules import rule
 
@@ -32,7 +32,9 @@ def check_method(method: Method | str) -> None:
     as it is; codes are whole numbers of B bits; codes and side information give the rounded weight back, bit for bit;
     there are at most as many levels as the method says, and no more than 2^B; zeros stay zeros and gradients pass
     unchanged where the method says so; no error is larger than a step where it says how long steps are; a network in
-    half precision has the same codes; a packed network computes what the quantized one does, bit for bit.
+    half precision has the same codes; it has the precisions that it says, and other gradients are finite; what it
+    learns or does before a step is in its state, so that training goes on from saved tensors; a network that was
+    trained for two steps and packed computes what the quantized one does, bit for bit.
     """
     chosen = load_method(method) if isinstance(method, str) else method
     registered = chosen.name in method_names()
@@ -40,13 +42,19 @@ def check_method(method: Method | str) -> None:
     rule(not registered or load_method(chosen.spec) == chosen, chosen.spec, "its spec names it, options and all")
     widths = [bits for bits in range(1, 9) if _has(chosen, bits)]
     rule(bool(widths), chosen.spec, "it has a precision of 1 to 8 bits")
+    rule(widths == [b for b in range(1, 9) if b in chosen.widths], chosen.spec, "it has the precisions that it says")
+    rule(
+        set(chosen.leaves_float) <= {"first", "last"}, chosen.spec, "it leaves first and last layers in float, no more"
+    )
     for dtype in _TYPES:
         for kind, weight in _weights(dtype):
             where = f"{kind} weights of {dtype}"
-            for bits in widths if dtype == torch.float32 else {widths[0], widths[-1]}:
+            for bits in widths if (dtype, kind) == (torch.float32, "smooth") else widths[:1]:
                 _check(chosen, weight, [bits], [weight.numel()], f"{where} at {bits} bits")
             mixed = np.array([widths[row % len(widths)] for row in range(_SHAPE[0])])
             _check(chosen, weight, mixed, [weight[0].numel()] * _SHAPE[0], f"{where} at bits {mixed.tolist()}")
+            if kind == "smooth":
+                _check_learning(chosen, weight, mixed, where)
         if registered:
             _check_packing(chosen, widths, dtype)
 
@@ -106,7 +114,11 @@ def _check_codes(method: Method, quantizer: Quantizer, weight: Tensor, value: Te
     again = quantizer.values(codes, side, weight.dtype)
     equal = again.dtype == value.dtype and torch.equal(again, value)
     rule(equal, method.spec, f"codes and side information give the rounded weight back, bit for bit: {where}")
-    rule(quantizer.side_bits(weight) >= 8 * len(side), method.spec, f"side information is counted: {where}")
+    rule(
+        quantizer.side_bits(weight) >= sum(t.numel() for t in side.values()),
+        method.spec,
+        f"side information is counted: {where}",
+    )
     for row, width in zip(value.flatten(1), widths.reshape(len(value), -1)[:, 0].tolist(), strict=True):
         levels = method.levels(width)
         rule(levels <= 2**width, method.spec, f"it has at most 2^{width} levels: {where}")
@@ -128,6 +140,38 @@ def _check_steps(method: Method, quantizer: Quantizer, weight: Tensor, value: Te
     rule(bool((error <= steps + slack).all()), method.spec, f"no error is larger than a step: {where}")
 
 
+def _check_learning(method: Method, weight: Tensor, bits: npt.NDArray[np.int64], where: str) -> None:
+    """Do what the method wants done before a step, twice, once more from its state."""
+    quantizer, fresh = (method.quantizer(weight.shape, bits, [weight[0].numel()] * len(bits)) for _ in range(2))
+    moved = weight.clone()
+    with torch.no_grad():
+        quantizer.before_step(moved)
+    kept = (moved.shape, moved.dtype) == (weight.shape, weight.dtype) and bool(torch.isfinite(moved).all())
+    rule(kept, method.spec, f"before a step the latent weight stays finite: {where}")
+    fresh.load_state_dict(quantizer.state_dict())
+    again = moved.clone()
+    with torch.no_grad():
+        for one, latent in ((quantizer, moved), (fresh, again)):
+            one.before_step(latent)
+        same = torch.equal(moved, again) and torch.equal(quantizer(moved), fresh(again))
+    rule(same, method.spec, f"what is learned is in its state, so that training can go on from a saved one: {where}")
+    latent = moved.requires_grad_()
+    quantizer(latent).sum().backward()
+    finite = all(bool(torch.isfinite(_gradient(one)).all()) for one in (latent, *quantizer.parameters()))
+    rule(finite, method.spec, f"gradients are finite: {where}")
+
+
+def _train(network: nn.Module, dtype: torch.dtype) -> None:
+    """Make a few steps, so that what can be learned is not what it began as."""
+    optimizer = torch.optim.SGD(network.parameters(), 0.01)
+    x = torch.randn(4, 6, generator=torch.Generator().manual_seed(2)).to(dtype)
+    for _ in range(2):
+        before_step(network)
+        optimizer.zero_grad()
+        network(x).square().sum().backward()
+        optimizer.step()
+
+
 def _check_packing(method: Method, widths: list[int], dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).to(dtype).eval()
@@ -137,6 +181,7 @@ def _check_packing(method: Method, widths: list[int], dtype: torch.dtype) -> Non
             bits = [widths[row % len(widths)] for row in range(layer.out_features)]
             quantizer = method.quantizer(layer.weight.shape, bits, [layer.in_features] * len(bits))
             parametrize.register_parametrization(layer, "weight", quantizer)
+    _train(quantized, dtype)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "packed.safetensors"
         pack(quantized, path)

@@ -98,7 +98,7 @@ class Hook:
 
 
 class Hooks(Hook):
-    """Several hooks, one after the other."""
+    """Several hooks, each called in turn."""
 
     def __init__(self, *hooks: Hook) -> None:
         self.hooks = hooks

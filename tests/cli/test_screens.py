@@ -32,6 +32,8 @@ SCREENS = [
     "problems {}/p.toml",
     "solvers",
     "solvers iterative",
+    "methods",
+    "methods twn",
     "formats",
     "formats onnxruntime",
     *(f"{command.name} --help" for command in COMMANDS),

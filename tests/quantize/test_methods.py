@@ -54,6 +54,21 @@ class Widened(WeightQuantizer):
         return super().forward(weight).float()
 
 
+class Forgetful(WeightQuantizer):
+    """Keeps what it counts outside of its state."""
+
+    counted = 0
+
+    def before_step(self, weight: Any) -> None:
+        self.counted += 1
+        weight.mul_(self.counted)
+
+
+class Spoiling(WeightQuantizer):
+    def before_step(self, weight: Any) -> None:
+        weight.div_(0)
+
+
 def lying(kind: Any) -> Any:
     @dataclass(frozen=True)
     class Liar(Zero):
@@ -87,9 +102,44 @@ class ShortSpans(Zero):
         return known(super().spans(weight)) / 4
 
 
+@dataclass(frozen=True)
+class Bending(Zero):
+    name = "bending"
+    straight_through = False
+
+    def quantizer(self, shape: Any, bits: Any, sizes: Any) -> Any:
+        return Bent(shape, bits, sizes, self)
+
+
+class Bent(WeightQuantizer):
+    def forward(self, weight: Any) -> Any:
+        rounded = super().forward(weight).detach()
+        return rounded + (weight - weight.detach()).double().mul(1e300).mul(1e300).nan_to_num(0.0).to(weight.dtype)
+
+
+@dataclass(frozen=True)
+class MoreWidths(Zero):
+    name = "more-widths"
+    widths = (2, 3)
+
+    def quantizer(self, shape: Any, bits: Any, sizes: Any) -> Any:
+        return WeightQuantizer(shape, bits, sizes, Zero())
+
+
+@dataclass(frozen=True)
+class LeavesMiddle(Zero):
+    name = "leaves-middle"
+    leaves_float = ("middle",)
+
+
 @pytest.mark.parametrize(
     ("method", "rule"),
     [
+        (lying(Forgetful), "what is learned is in its state"),
+        (lying(Spoiling), "the latent weight stays finite"),
+        (Bending(), "gradients are finite"),
+        (MoreWidths(), "the precisions that it says"),
+        (LeavesMiddle(), "first and last layers"),
         (lying(Shifting), "codes have B bits"),
         (lying(Lossy), "give the rounded weight back"),
         (lying(Blind), "gradients pass unchanged|does not require grad"),

@@ -11,18 +11,37 @@ import dataclasses
 from typing import Any
 
 from impq_opt.errors import OptionError, nearest
-from impq_opt.quantize.methods.base import MOST_BITS, Method, Quantizer, whole_bits
+from impq_opt.quantize.methods.base import MOST_BITS, Method, Quantizer, whole_bits, widths_text
 from impq_opt.registry import Registry
 
-__all__ = ["METHODS", "MOST_BITS", "Method", "Quantizer", "load_method", "method_names", "whole_bits"]
+__all__ = [
+    "METHODS",
+    "MOST_BITS",
+    "Method",
+    "Quantizer",
+    "load_method",
+    "method_class",
+    "method_names",
+    "whole_bits",
+    "widths_text",
+]
 
 METHODS: dict[str, str] = {
     "mid-rise": "impq_opt.quantize.methods.mid_rise:MidRise",  # no zero level, steps of the largest weight (IMPQ)
     "zero": "impq_opt.quantize.methods.zero:Zero",  # zero and the largest weight are levels (as llama.cpp's q4_0)
+    "symmetric": "impq_opt.quantize.methods.symmetric:Symmetric",  # 2^B - 1 levels, as many integer kernels want them
+    "normal": "impq_opt.quantize.methods.normal:Normal",  # least squared error for normal weights (Max)
+    "bwn": "impq_opt.quantize.methods.bwn:BWN",  # the sign
+    "twn": "impq_opt.quantize.methods.twn:TWN",  # three levels, one scale
+    "ttq": "impq_opt.quantize.methods.ttq:TTQ",  # three levels, two learned scales
+    "dorefa": "impq_opt.quantize.methods.dorefa:DoReFa",  # equal steps of tanh w
+    "lq-net": "impq_opt.quantize.methods.lq_net:LQNet",  # sums of fitted scales with signs
+    "dbq": "impq_opt.quantize.methods.dbq:DBQ",  # sums of two ternary branches
+    "uniq": "impq_opt.quantize.methods.uniq:UNIQ",  # equally probable bins
 }
 
 _registry = Registry[Method]("method", METHODS, "impq_opt.methods")
-method_names = _registry.names
+method_names, method_class = _registry.names, _registry.find
 
 
 def load_method(spec: str | Method) -> Method:

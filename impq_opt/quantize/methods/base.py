@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -12,9 +13,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from impq_opt.errors import OptionError
+from impq_opt.errors import OptionError, nearest
 
-__all__ = ["MOST_BITS", "Method", "Quantizer", "whole_bits"]
+__all__ = ["MOST_BITS", "Method", "Quantizer", "check_choice", "check_sizes", "exact", "whole_bits", "widths_text"]
 
 # Codes are whole numbers held in float32 while training; 16 bits leave that exact with room to spare.
 MOST_BITS = 16
@@ -34,6 +35,13 @@ class Method(ABC):
         Zero is always a level, so that a weight of exactly 0 stays 0 at every precision.
     straight_through : bool
         The gradient of the rounded weight passes unchanged to the latent one.
+    widths : sequence of int
+        The precisions that it has, in bits of a code. A method of three levels has one, of 2 bits.
+    needs_training : bool
+        Its levels are not near the weights before a network was trained with them: what it would do to a float network
+        says nothing, so damages are measured at weights that it rounded.
+    leaves_float : tuple of str
+        Which layers the paper leaves in float, ``"first"`` or ``"last"``. Nothing is left out unless asked for.
     """
 
     name: ClassVar[str]
@@ -41,6 +49,9 @@ class Method(ABC):
     source: ClassVar[str]
     has_zero: ClassVar[bool] = False
     straight_through: ClassVar[bool] = True
+    widths: ClassVar[Sequence[int]] = range(1, MOST_BITS + 1)
+    needs_training: ClassVar[bool] = False
+    leaves_float: ClassVar[tuple[str, ...]] = ()
 
     @property
     def spec(self) -> str:
@@ -55,6 +66,10 @@ class Method(ABC):
     @abstractmethod
     def levels(self, bits: int) -> int:
         """Return the most values that the weights of one range take at ``bits``."""
+
+    def effective_bits(self, bits: int) -> float:
+        """Return what a weight says at ``bits``, log2 of its levels: 1.58 bits for three levels in codes of 2 bits."""
+        return math.log2(self.levels(bits))
 
     @abstractmethod
     def quantizer(self, shape: tuple[int, ...] | torch.Size, bits: npt.ArrayLike, sizes: npt.ArrayLike) -> Quantizer:
@@ -114,6 +129,13 @@ class Quantizer(nn.Module):
         """Return the weights of type ``dtype`` that ``codes`` stand for; of the type of the arithmetic unless given."""
         raise NotImplementedError
 
+    def before_step(self, weight: Tensor) -> None:
+        """Do what the method wants done before a training step, in place: to the latent ``weight``, or what is kept.
+
+        Called without gradients. What is kept is in parameters and persistent buffers, so that training goes on from
+        saved ones as if it had never stopped.
+        """
+
     def side_bits(self, weight: Tensor) -> int:
         """Return the bits that the side information takes."""
         return sum(8 * tensor.nbytes for tensor in self.side(weight).values())
@@ -129,14 +151,52 @@ class Quantizer(nn.Module):
         return self
 
 
-def whole_bits(bits: npt.ArrayLike) -> npt.NDArray[np.int64]:
-    """Return precisions as whole numbers; raise OptionError unless each is one of 1 to 16 bits."""
-    widths = np.atleast_1d(np.asarray(bits, dtype=np.float64))
-    wrong = (widths != np.rint(widths)) | (widths < 1) | (widths > MOST_BITS)
+def whole_bits(
+    bits: npt.ArrayLike, widths: Sequence[int] = Method.widths, who: str = "integer quantizers take"
+) -> npt.NDArray[np.int64]:
+    """Return precisions as whole numbers.
+
+    Raises
+    ------
+    OptionError
+        Unless each is one of ``widths``; ``who`` begins the sentence.
+    """
+    asked = np.atleast_1d(np.asarray(bits, dtype=np.float64))
+    wrong = ~np.isin(asked, widths)
     if wrong.any():
         raise OptionError(
-            f"integer quantizers take whole precisions of 1 to {MOST_BITS} bits",
+            f"{who} whole precisions of {widths_text(widths)}",
             where="bits",
-            value=float(widths[wrong][0]),
+            value=float(asked[wrong][0]),
         )
-    return widths.astype(np.int64)
+    return asked.astype(np.int64)
+
+
+def widths_text(widths: Sequence[int]) -> str:
+    """Return precisions as people read them: ``1 to 16 bits``, ``2 bits``."""
+    ends = f"{min(widths)} to {max(widths)}" if len(widths) > 1 else f"{widths[0]}"
+    return ends + (" bit" if ends == "1" else " bits")
+
+
+def check_sizes(shape: tuple[int, ...], bits: npt.NDArray[np.int64], sizes: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """Return the sizes of groups; raise OptionError unless there is one for each precision and they are the weight."""
+    runs = np.asarray(sizes, dtype=np.int64)
+    if bits.shape != runs.shape or runs.sum() != math.prod(shape) or (runs < 1).any():
+        raise OptionError(
+            "group sizes must add up to the weight",
+            where="sizes",
+            value=int(runs.sum()),
+            hint=f"the weight has shape {list(shape)}",
+        )
+    return runs
+
+
+def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
+    """Raise OptionError unless an option has one of its known values."""
+    if value not in known:
+        raise OptionError("unknown choice", where=f"range.{name}", value=value, hint=nearest(str(value), known))
+
+
+def exact(weight: Tensor) -> Tensor:
+    """Return the weight in the type of the arithmetic: float32 for half precision, whose steps would not be equal."""
+    return weight.to(torch.promote_types(weight.dtype, torch.float32))

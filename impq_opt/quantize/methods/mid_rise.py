@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from impq_opt.quantize.methods.uniform import Uniform, check_choice
+from impq_opt.quantize.methods.base import check_choice
+from impq_opt.quantize.methods.uniform import Uniform
 
 __all__ = ["MidRise"]
 

@@ -17,12 +17,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from impq_opt.errors import OptionError, nearest
+from impq_opt.errors import OptionError
 from impq_opt.quantize.methods import load_method
-from impq_opt.quantize.methods.base import MOST_BITS, Method, Quantizer, whole_bits
+from impq_opt.quantize.methods.base import MOST_BITS, Method, Quantizer, check_choice, check_sizes, exact, whole_bits
 
-__all__ = ["Uniform", "WeightQuantizer", "check_choice"]
+__all__ = ["Uniform", "WeightQuantizer"]
 
+_ROWS = range(MOST_BITS + 1)
 # Ranges below this are zero: 1 / step would overflow.
 _LEAST_STEP = 2.0**-120
 
@@ -110,19 +111,11 @@ class WeightQuantizer(Quantizer):
         chosen = load_method(method or "mid-rise")
         assert isinstance(chosen, Uniform)
         self.shape, self.method = tuple(shape), chosen
-        widths = whole_bits(bits)
-        runs = np.asarray(sizes, dtype=np.int64)
-        if widths.shape != runs.shape or runs.sum() != math.prod(self.shape) or (runs < 1).any():
-            raise OptionError(
-                "group sizes must add up to the weight",
-                where="sizes",
-                value=int(runs.sum()),
-                hint=f"the weight has shape {list(self.shape)}",
-            )
+        widths = whole_bits(bits, chosen.widths, f"{chosen.name} has")
+        runs = check_sizes(self.shape, widths, sizes)
         self.group_bits, self.group_sizes = widths, runs
         self.view, self.shared, spread = _view(self.shape, widths, runs, chosen.over)
-        used = range(1, MOST_BITS + 1)
-        rows = [(0, 0, 0.0), *((*chosen.limits(b), chosen.factor(b)) for b in used)]
+        rows = [(*chosen.limits(b), chosen.factor(b)) if b in chosen.widths else (0, 0, 0.0) for b in _ROWS]
         least, most, factors = (
             torch.tensor(column).float()[torch.from_numpy(spread)] for column in zip(*rows, strict=True)
         )
@@ -135,7 +128,7 @@ class WeightQuantizer(Quantizer):
 
     def scales(self, weight: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the scale of each range, and that of one-bit groups where they have one of their own."""
-        values = _exact(weight.detach()).reshape(self.view)
+        values = exact(weight.detach()).reshape(self.view)
         single = self.method.scale_one_bit(values, self.shared) if self.has_single else None
         return self.method.scale(values, self.shared), single
 
@@ -146,7 +139,7 @@ class WeightQuantizer(Quantizer):
 
     def codes(self, weight: Tensor) -> Tensor:
         step = self.steps(*self.scales(weight))
-        values = _exact(weight.detach()).reshape(self.view)
+        values = exact(weight.detach()).reshape(self.view)
         signed = _codes(values, step, self.least, self.most, self.method.offset)
         kind = torch.uint8 if float((self.most - self.least).max()) < 256 else torch.int32
         return (signed - self.least).reshape(self.shape).to(kind)
@@ -180,7 +173,7 @@ class _Round(torch.autograd.Function):
     def forward(
         weight: Tensor, step: Tensor, least: Tensor, most: Tensor, offset: float, view: tuple[int, ...]
     ) -> Tensor:
-        codes = _codes(_exact(weight).reshape(view), step, least, most, offset)
+        codes = _codes(exact(weight).reshape(view), step, least, most, offset)
         return codes.add_(offset).mul_(step).reshape(weight.shape).to(weight.dtype)
 
     @staticmethod
@@ -190,17 +183,6 @@ class _Round(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None, None]:
         return gradients[0], None, None, None, None, None
-
-
-def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
-    """Raise OptionError unless an option has one of its known values."""
-    if value not in known:
-        raise OptionError("unknown choice", where=f"range.{name}", value=value, hint=nearest(str(value), known))
-
-
-def _exact(weight: Tensor) -> Tensor:
-    """Return the weight in the type of the arithmetic: steps of half precision would not be equal."""
-    return weight.to(torch.promote_types(weight.dtype, torch.float32))
 
 
 def _codes(weight: Tensor, step: Tensor, least: Tensor, most: Tensor, offset: float) -> Tensor:
