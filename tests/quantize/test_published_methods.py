@@ -409,8 +409,8 @@ def test_damages_are_measured_of_the_errors_as_they_are(grid: Any, bits: Any) ->
 @pytest.mark.parametrize(
     ("grid", "bits", "message"),
     [
-        ("twn", (1, 2, 4), r"bits: twn has 2 bits, got 1"),
-        ("normal", (4, 12), r"bits: normal has 1 to 8 bits, got 12"),
+        ("twn", (1, 2, 4), r"bits: twn has 2 bits, got"),
+        ("normal", (4, 12), r"bits: normal has 1 to 8 bits, got"),
         ("dorefa", (4,), r"grid: is not near the weights of a network that was not trained with it.*got 'dorefa'"),
         ("ttq", (2,), r"grid: is not near the weights.*got 'ttq'"),
     ],
