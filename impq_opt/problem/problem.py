@@ -352,7 +352,7 @@ class Problem(Layout):
         lines = staying_lines(self.stays or (), int(self.sizes[self.weights()].sum()))
         if self.conceded:
             share = f"{100 * self.conceded:.3g} % of the samples are conceded"
-            lines.append(f"{share}: over all samples the mismatch may be {self.conceded:.3g} more")
+            lines.append(f"{share}: over all, the mismatch may be {self.conceded:.3g} more")
         offset = self.provenance.get("damage_offset")
         if isinstance(offset, (int, float)) and offset < 0:
             counted = "damages and bounds count from each group's smallest score"

@@ -112,5 +112,5 @@ def test_what_makes_a_measured_bound_unreachable_is_said(tmp_path: Path, capsys:
     assert f"without it the smallest is {smallest:.6g}" in err
     assert "without it the bound is met" in asked("kept", smallest * 2, "--confidence", "0.95")[1]
     out = ask(capsys, "solve", tmp_path / "kept.toml")
-    assert "2 % of the samples are conceded: over all samples the mismatch may be 0.02 more" in out
+    assert "2 % of the samples are conceded: over all, the mismatch may be 0.02 more" in out
     assert "conceded" not in ask(capsys, "solve", tmp_path / "all.toml")
