@@ -28,7 +28,7 @@ __all__ = ["cost"]
 # The conventions of the field for the cost of computing, by what they are called.
 _CONVENTIONS = {"product": "bit-operations", "sakr": "adders", "slides": "slides"}
 
-_WHOLE = "storage of the groups, and all else as it is stored"
+_WHOLE = "codes of the groups, and what stays as it is stored; a packed file adds scales and names"
 
 
 def cost(

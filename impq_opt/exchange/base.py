@@ -200,7 +200,12 @@ class Writer(Format):
             if precision.bits == bits:
                 return precision
         known = ", ".join(dict.fromkeys(f"{precision.name}" for precision in table))
-        raise self._refusal(f"stores {known}", layer, f"has {label}", f"prepare the problem: --for {self.name}")
+        raise self._refusal(
+            f"stores {known}",
+            layer,
+            f"has {label}",
+            f"impq-opt import PROBLEM --for {self.name} -o prepared.toml, and solve that",
+        )
 
     def _input(self, layer: str, bits: float | None) -> float | None:
         if bits is not None and bits not in self.inputs:

@@ -135,6 +135,12 @@ def _load_arrays(path: Path, name: str, digest: str) -> Arrays:
     if not name or Path(name).name != name:
         raise FileError("must be a file beside the problem file", where=f"{path.name}: arrays.file", value=name)
     beside = path.with_name(name)
+    if not beside.exists():
+        raise FileError(
+            "there is no such file",
+            where=str(beside),
+            hint=f"{path.name} has its arrays there; copy both files together",
+        )
     data = read_bytes(beside)
     actual = hashlib.sha256(data).hexdigest()
     if actual != digest:

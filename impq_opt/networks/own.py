@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from impq_opt.errors import OptionError, first_line
+from impq_opt.errors import OptionError, first_line, nearest
 
 __all__ = ["own_network", "unwrapped"]
 
@@ -30,8 +30,11 @@ def own_network(name: str) -> nn.Module:
     for part in attribute.split("."):
         try:
             network = getattr(network, part)
-        except AttributeError as error:
-            raise OptionError("cannot be imported", where="network", value=name, hint=str(error)) from None
+        except AttributeError:
+            known = [known for known in vars(network) if not known.startswith("_")]
+            raise OptionError(
+                f"{module} has no {part!r}", where="network", value=name, hint=nearest(part, known)
+            ) from None
     if not isinstance(network, nn.Module):
         if not callable(network):
             raise OptionError(
