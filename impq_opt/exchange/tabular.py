@@ -288,8 +288,8 @@ def _grouped(sheet: Sheet) -> Rows:
         rows.setdefault(str(group), []).append(row)
     bare: dict[str, str] = {}
     for name, members in rows.items():
-        if bare.setdefault(name.strip(), name) != name:
-            other = bare[name.strip()]
+        if bare.setdefault(name.strip(" "), name) != name:
+            other = bare[name.strip(" ")]
             what = f"differs from {other!r}, in row {sheet.rows[rows[other][0]]}, by blanks alone"
             raise FileError(what, where=sheet.place(members[0], "group"), value=name)
     return rows

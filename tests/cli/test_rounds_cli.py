@@ -177,7 +177,7 @@ def test_accuracy_at_equal_bits_is_paired_by_seed_and_interpolated() -> None:
         (["small-cnn"], "needs a network and --data, or a --recipe (recipes are mobilenet-v1-imagenet"),
         (["--recipe", "resnet8-fashionmnist"], "did you mean 'resnet8-fashion-mnist'"),
         (["small-cnn", "--data", "digits", "--set", "rounnds=3"], "did you mean 'rounds'"),
-        (["small-cnn", "--data", "digits", "--bits-schedule", "cubic:3"], "budget: is not a schedule"),
+        (["small-cnn", "--data", "digits", "--bits-schedule", "cubic:3"], "is not a schedule"),
         (["small-cnn", "--data", "digits", "--strategy", "exact", "--compare", "a,b"], "a strategy or a comparison"),
         (["small-cnn", "--data", "digits"], "has no weights"),
         (
@@ -309,13 +309,13 @@ def test_the_cifar_recipes_run_on_a_folder_of_the_same_layout(tmp_path: Path, mo
     strategies = {name: recipe.strategies[name] for name in ("authors-code", "exact")}
     found = _runs(msgspec.structs.replace(recipe, strategies=strategies), tmp_path / "run", root=tmp_path)
     ends = {name: runs[0][1] for name, runs in found.items()}
-    # The authors' code takes N + 1 groups of each kind, and ties: 400 + 1 of the weights, 12 + 1 of the activations.
+    # The authors' code takes N + 1 groups of weights, and ties: 400 + 1; a run of its own takes the activations.
     # Kernels that had no gradient on the few pictures of round 0 stood at their most bits there, not at 4.
     before, after = (np.array(record.bits) for record in found["authors-code"][0])
     fell = after < before
     assert (after >= before - 1).all()
     assert fell[:698].sum() >= 401
-    assert fell[698:].sum() >= 13
+    assert not fell[698:].any()
     costs = ends["exact"].costs
     assert costs["storage"].value + costs["activation-memory"].value <= ends["exact"].budget["representational"]
 
