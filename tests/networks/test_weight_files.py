@@ -365,7 +365,7 @@ def test_a_network_of_ones_own_takes_weights(source: Any, tmp_path: Path) -> Non
         ("my_own_networks:number", "must be a torch module, or return one"),
         ("my_own_networks:broken", "could not be built, got 'ZeroDivisionError: no'"),
         ("my_own_networks:asks", "called without arguments"),
-        ("my_own_networks:nothing", "cannot be imported"),
+        ("my_own_networks:nothing", "my_own_networks has no 'nothing'"),
         ("my_own_networks.py:tiny", "no such file"),
         ("bad_source:f", "cannot be imported"),
         ("{folder}/bad_source.py:f", "cannot be imported"),
