@@ -14,10 +14,25 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["csv_text", "csv_value", "figure_text", "html_text", "json_lines", "script_json", "shortened", "visible"]
+__all__ = [
+    "bits_text",
+    "csv_text",
+    "csv_value",
+    "figure_text",
+    "html_text",
+    "json_lines",
+    "script_json",
+    "shortened",
+    "visible",
+]
 
 # More marks than any script piles on one letter would run over the lines above and below.
 _MOST_MARKS = 4
+
+
+def bits_text(bits: float) -> str:
+    """Return a precision in words: ``"1 bit"``, ``"4.5 bits"``."""
+    return f"{bits:g} {'bit' if bits == 1 else 'bits'}"
 
 
 def visible(text: object) -> str:

@@ -6,15 +6,16 @@ import inspect
 import os
 import re
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from cyclopts.help import HelpEntry, HelpPanel
 from rich.console import Console, ConsoleOptions
 from rich.text import Text
 
-from impq_opt.cli._screen import Screen, wrapped
+from impq_opt.cli._screen import Screen, console, grid, wrapped
 
-__all__ = ["Help", "help_console", "of_docstring", "paragraphs"]
+__all__ = ["Help", "help_console", "of_docstring", "paragraphs", "print_description"]
 
 # Names stand beside their meaning where this many columns are left for it, and above it elsewhere.
 _LONGEST_NAME, _LEAST_MEANING = 28, 36
@@ -105,6 +106,21 @@ def help_console() -> Screen:
     """Return the console that help is printed on: as wide as a page where it is piped."""
     wide = sys.stdout.isatty() or os.environ.get("COLUMNS")
     return _HelpScreen(highlight=False, markup=False, emoji=False, width=None if wide else _PAGE, soft_wrap=False)
+
+
+def print_description(description: str, options: Mapping[str, str]) -> None:
+    """Print the paragraphs of a docstring, and what it says of each option, by name to what sets it."""
+    out = console()
+    parts, meanings = of_docstring(description)
+    for paragraph in parts:
+        out.print()
+        out.print(paragraph)
+    if options:
+        out.print()
+        table = grid("", "", header=False)
+        for name, shown in options.items():
+            table.add_row(shown, meanings.get(name, ""))
+        out.print(table)
 
 
 def of_docstring(text: str) -> tuple[list[str], dict[str, str]]:

@@ -23,7 +23,6 @@ from impq_opt.text import json_lines, shortened, visible
 __all__ = [
     "Grid",
     "Screen",
-    "bits_text",
     "console",
     "cost_heading",
     "cost_text",
@@ -282,11 +281,6 @@ def cost_text(value: Fraction | float | None, unit: str) -> str:
 def cost_heading(name: str, unit: str) -> str:
     """Return what a column of costs is called; a cost without a unit says so."""
     return name if unit else f"{name} (no unit)"
-
-
-def bits_text(width: float) -> str:
-    """Return a precision in words: ``"1 bit"``, ``"4.5 bits"``."""
-    return f"{width:g} {'bit' if width == 1 else 'bits'}"
 
 
 def counted(count: int, noun: str, many: str = "") -> str:

@@ -8,10 +8,11 @@ from cyclopts import Parameter
 
 from impq_opt.cli._choices import FORMATS
 from impq_opt.cli._common import JsonFlag
-from impq_opt.cli._screen import bits_text, console, grid, print_json
+from impq_opt.cli._screen import console, grid, print_json
 from impq_opt.exchange import Reader, Writer, format_names
 from impq_opt.exchange.registry import format_class
 from impq_opt.registry import option_fields
+from impq_opt.text import bits_text
 
 __all__ = ["formats"]
 

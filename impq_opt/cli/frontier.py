@@ -15,7 +15,7 @@ from impq_opt.cli._choices import COSTS, SOLVERS
 from impq_opt.cli._common import WHOLE, JsonFlag, Output, ProblemName, check_ending, refuse, write_output
 from impq_opt.cli._goals import Goals, Many, damage_name
 from impq_opt.cli._progress import native_silence, progress, shown
-from impq_opt.cli._screen import bits_text, console, cost_heading, cost_text, counted, grid, number, print_json
+from impq_opt.cli._screen import console, cost_heading, cost_text, counted, grid, number, print_json
 from impq_opt.cli._tradeoff import two_costs
 from impq_opt.costs import cost_named, is_bare
 from impq_opt.documents.writing import atomic_write
@@ -33,7 +33,7 @@ from impq_opt.report.figures import Figure, Series
 from impq_opt.report.pictures import picture_bytes
 from impq_opt.solve import solve_in_passing
 from impq_opt.solvers import solver_class
-from impq_opt.text import csv_text
+from impq_opt.text import bits_text, csv_text
 
 __all__ = ["frontier"]
 

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from impq_opt.cli._choices import METHODS
 from impq_opt.cli._common import JsonFlag
-from impq_opt.cli._help import of_docstring
+from impq_opt.cli._help import print_description
 from impq_opt.cli._network import need_torch
 from impq_opt.cli._screen import console, grid, print_json, styled
 from impq_opt.registry import option_fields
@@ -90,13 +90,6 @@ def _print_one(method: dict[str, Any]) -> None:
     out.print(f"layers that the paper leaves in float: {', '.join(method['leaves_float']) or 'none'}")
     if method["needs_training"]:
         out.print("damages cannot be measured before a network was trained with it")
-    text, meanings = of_docstring(method["description"])
-    for paragraph in text:
-        out.print()
-        out.print(paragraph)
-    if method["options"]:
-        out.print()
-        table = grid("", "", header=False)
-        for name, usual in method["options"].items():
-            table.add_row(f"{method['name']}:{name}={usual}", meanings.get(name, ""))
-        out.print(table)
+    print_description(
+        method["description"], {name: f"{method['name']}:{name}={usual}" for name, usual in method["options"].items()}
+    )

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from impq_opt.cli._choices import SOLVERS
 from impq_opt.cli._common import JsonFlag
-from impq_opt.cli._help import of_docstring
+from impq_opt.cli._help import print_description
 from impq_opt.cli._screen import console, grid, print_json, styled
 from impq_opt.errors import ImpqError
 from impq_opt.registry import option_fields
@@ -84,13 +84,7 @@ def _print_one(solver: dict[str, Any]) -> None:
     out.print(f"proves: {solver['proves']}")
     for feature in solver["supports"]:
         out.print(f"handles: {_FEATURES.get(feature, feature)}")
-    text, meanings = of_docstring(solver.get("description", ""))
-    for paragraph in text:
-        out.print()
-        out.print(paragraph)
-    if solver["options"]:
-        out.print()
-        table = grid("", "", header=False)
-        for name, option in solver["options"].items():
-            table.add_row(f"--option {name}={option['default']}", meanings.get(name, ""))
-        out.print(table)
+    print_description(
+        solver.get("description", ""),
+        {name: f"--option {name}={option['default']}" for name, option in solver["options"].items()},
+    )

@@ -16,13 +16,14 @@ from impq_opt.cli._common import WHOLE, JsonFlag, ProblemName, find_problem, par
 from impq_opt.cli._goals import activation_pins, diagnosis_text
 from impq_opt.cli._network import NETWORK_HELP, DataOptions, NetworkOptions, need_torch
 from impq_opt.cli._progress import shown
-from impq_opt.cli._screen import bits_text, console, grid, number, print_json
+from impq_opt.cli._screen import console, grid, number, print_json
 from impq_opt.costs import is_mean_bits
 from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import MissingPackageError, OptionError
 from impq_opt.files import load_allocation
 from impq_opt.problem.problem import Problem
 from impq_opt.solve import solve_in_passing
+from impq_opt.text import bits_text
 
 if TYPE_CHECKING:
     from impq_opt.validate.reality import Reality

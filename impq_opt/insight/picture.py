@@ -10,7 +10,7 @@ import networkx as nx
 import numpy as np
 
 from impq_opt.problem.problem import Problem
-from impq_opt.text import html_text, shortened, visible
+from impq_opt.text import bits_text, html_text, shortened, visible
 
 __all__ = ["graph_svg", "network_graph"]
 
@@ -229,7 +229,7 @@ def _box(problem: Problem, graph: nx.Graph, height: dict[str, float], label: str
         deep = (float(part.mean()) - least) / max(most - least, 1e-9)
         fill = f' style="fill:{_shade(deep)}"'
         ink, soft = (' fill="#fff"', ' fill="#fff"') if deep > 0.62 else ("", "")
-        note += f" · {low:g} bit{'s' * (low != 1)}" if low == high else f" · {low:g} to {high:g} bits"
+        note += f" · {bits_text(low)}" if low == high else f" · {low:g} to {high:g} bits"
     room = max(_FITS - len(note), 8)
     shown = shortened(visible(label), room)
     whole = "" if shown == label else f"<title>{html_text(label)}</title>"

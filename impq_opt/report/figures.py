@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from impq_opt.report.layers import Layer, alike
+from impq_opt.text import bits_text
 
 __all__ = [
     "Figure",
     "Series",
     "bits_figure",
-    "bits_text",
     "depth_figure",
     "mismatch_figure",
     "size_figure",
@@ -145,11 +145,6 @@ def bits_figure(every: Sequence[Layer]) -> Figure:
         series,
         ticks=[layer.name for layer in layers],
     )
-
-
-def bits_text(bits: float) -> str:
-    """Return ``bits`` with its word: "1 bit", "4 bits"."""
-    return f"{bits:g} bit{'s' * (bits != 1)}"
 
 
 def spread_figure(every: Sequence[Layer]) -> Figure | None:

@@ -18,10 +18,10 @@ from impq_opt.problem.plain import number as allocation_number
 from impq_opt.problem.stays import Whole
 from impq_opt.problem.unmeasured import few
 from impq_opt.report.content import Report
-from impq_opt.report.figures import Figure, bits_text
+from impq_opt.report.figures import Figure
 from impq_opt.report.layers import Layer, LayerIndex, alike, sensitivity_name
+from impq_opt.text import bits_text, script_json
 from impq_opt.text import html_text as _text
-from impq_opt.text import script_json
 
 __all__ = ["render_page"]
 
