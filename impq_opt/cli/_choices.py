@@ -70,7 +70,7 @@ def _asked(names: Callable[[], Iterable[str]], *, files: bool = False, lists: bo
 
 
 def _files(written: str) -> list[str]:
-    return [path + os.sep * os.path.isdir(path) for path in sorted(glob.glob(f"{glob.escape(written)}*"))]  # noqa: PTH112, PTH207
+    return [path + os.sep * os.path.isdir(path) for path in sorted(glob.glob(f"{glob.escape(written)}*"))]  # noqa: PTH207
 
 
 def _theirs(names: tuple[str, ...], group: str) -> Callable[[], list[str]]:

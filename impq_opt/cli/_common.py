@@ -73,7 +73,7 @@ def find_problem(name: str) -> Problem:
     known = problems.names()
     if name in known:
         return problems.load(name)
-    if Path(name).suffix or os.sep in name or os.path.exists(name):  # noqa: PTH110 - Path refuses long names
+    if Path(name).suffix or os.sep in name or os.path.exists(name):
         return load_problem(name)
     raise OptionError(
         "no such problem in the gallery and no such file",

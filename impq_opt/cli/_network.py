@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -105,7 +106,7 @@ class DataOptions:
         need_torch("data")
         from impq_opt.data import load_data
 
-        if not Path(self.data).expanduser().is_dir():
+        if not os.path.isdir(Path(self.data).expanduser()):
             refuse("--size", self.size, "goes with a folder of pictures")
         if self.data not in ("cifar10", "fashion-mnist"):
             refuse("--root", self.root, "goes with data sets of torchvision")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -87,7 +88,7 @@ def _read(scores: str, more: tuple[str, ...], source: str | None, *, accept_zero
         source = by_suffix.get(Path(scores).suffix.lower())
     if source is None:
         path = Path(scores)
-        ours = path.suffix in ("", ".toml") or (path.is_file() and stated_format(path))
+        ours = path.suffix in ("", ".toml") or (os.path.isfile(path) and stated_format(path))
         if not ours:
             raise OptionError("say what the file is", where="--from", value=scores, hint=_which(path))
         refuse("--accept-zeros", accept_zeros, "goes with scores: a problem says itself what is measured")
@@ -102,7 +103,7 @@ def _read(scores: str, more: tuple[str, ...], source: str | None, *, accept_zero
 
 def _which(path: Path) -> str:
     """Return in a hint what a file of scores may be."""
-    likely = looks_like(path) if path.is_file() else ""
+    likely = looks_like(path) if os.path.isfile(path) else ""
     if likely:
         return f"it looks like scores of {likely}"
     if path.suffix.lower() in (".xlsx", ".xls", ".ods"):

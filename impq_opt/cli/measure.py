@@ -117,7 +117,7 @@ def measure(
         "pins": activation_pins(activation_bits, pin or [], weights_only=weights_only),
         "weights_only": weights_only,
     }
-    if not output.absolute().parent.is_dir():  # before the work, not after it
+    if not os.path.isdir(output.absolute().parent):  # before the work, not after it
         raise OptionError("is in no folder", where="--output", value=str(output), hint="make the folder first")
     first = os.environ.get("RANK", "0") == "0"
     with _shown(f"measuring {network}") as progress, _distributed():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -59,9 +60,9 @@ def report(
     if output is None and figures is None:
         raise OptionError("nothing is written", where="--output", hint="-o report.html, or --figures FOLDER")
     check_ending(output, ".html", ".htm")
-    if figures is not None and (figures.is_file() or figures.suffix.lower() in (".png", ".svg", ".pdf")):
+    if figures is not None and (os.path.isfile(figures) or figures.suffix.lower() in (".png", ".svg", ".pdf")):
         raise OptionError("names a folder, which gets a picture a figure", where="--figures", value=str(figures))
-    if what.is_dir():
+    if os.path.isdir(what):
         refuse("--problem", problem, "goes with an allocation: a run has its own problems")
     rows = [] if measured is None else _read_measured(measured)
     with native_silence(), watched("gathering") as tell:
@@ -79,7 +80,7 @@ def report(
 
 def _gather(what: Path, name: str | None, measured: Sequence[Measured], tell: Callable[[str], None]) -> Report:
     records: list[Mapping[str, Any]] = []
-    if what.is_dir():
+    if os.path.isdir(what):
         runs = _runs(what)
         records = [record for run in runs.values() for record in run]
         shown = next((folder for folder in runs if folder.name == "exact"), next(iter(runs)))
@@ -150,7 +151,7 @@ def _problem_beside(path: Path) -> Problem:
 
 def _runs(folder: Path) -> dict[Path, list[Mapping[str, Any]]]:
     """Return the records of the run in ``folder``, or of the runs of a comparison (``seed-0/exact`` and so on)."""
-    logs = [] if (folder / _LOG).exists() else sorted(folder.glob(f"seed-*/*/{_LOG}"))
+    logs = [] if os.path.exists(folder / _LOG) else sorted(folder.glob(f"seed-*/*/{_LOG}"))
     # A comparison may run one strategy several times, under other names.
     several: dict[Path, list[Mapping[str, Any]]] = {
         path.parent: [{**record, "strategy": path.parent.name} for record in _read_log(path)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -98,9 +99,9 @@ def _of_split(arrays: dict[str, Any], split: str) -> dict[str, Any]:
 
 def _arrays(path: Path) -> dict[str, Any]:
     """Return what the file holds by name; nothing is unpickled."""
-    if not path.exists():
+    if not os.path.exists(path):
         raise DataError("no such file", where=str(path))
-    if not path.is_file() or (path.suffix == ".npz" and not zipfile.is_zipfile(path)):
+    if not os.path.isfile(path) or (path.suffix == ".npz" and not zipfile.is_zipfile(path)):
         raise DataError(
             "missing, truncated or foreign file", where=str(path), hint="an .npz file is written by np.savez"
         )

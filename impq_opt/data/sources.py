@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
@@ -54,7 +55,7 @@ def load_data(
     if split == ALL and name in DATA_NAMES:
         raise OptionError("is of data without parts; these have them", where="data", value=ALL, hint=", ".join(SPLITS))
     path = Path(name).expanduser()
-    if name not in DATA_NAMES and path.is_dir():
+    if name not in DATA_NAMES and os.path.isdir(path):
         return load_folder(path, split, size)
     if path.suffix in SUFFIXES:
         return load_file(path, split)

@@ -37,8 +37,8 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | memoryview) -> None
         With the reason where the file cannot be written; then nothing has changed.
     """
     target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file():
-        if target.is_dir():
+    if os.path.exists(target) and not os.path.isfile(target):
+        if os.path.isdir(target):
             raise FileError("is a folder, not a file", where=str(path))
         with writing(path):  # a pipe or a terminal: nothing can be renamed onto it
             target.write_bytes(data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +54,7 @@ class AutoRound(Reader, Writer):
     # -- in ----------------------------------------------------------------------------------------------------------
 
     def load(self, paths: Sequence[Path]) -> list[Any]:
-        files = [file for path in paths for file in (sorted(path.glob("*.json")) if path.is_dir() else [path])]
+        files = [file for path in paths for file in (sorted(path.glob("*.json")) if os.path.isdir(path) else [path])]
         if not files:
             raise FileError("holds no score cache", where=", ".join(map(str, paths)), hint="one .json a scheme")
         return [read_json(file, infinite=True) for file in files]

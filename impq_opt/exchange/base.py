@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -92,7 +93,7 @@ class Reader(Format):
         files = [Path(path) for path in paths]
         called = ", ".join(path.name or str(path) for path in files)
         for path in files:
-            stated = stated_format(path) if path.is_file() else ""
+            stated = stated_format(path) if os.path.isfile(path) else ""
             if stated:
                 raise FileError(f"is an {stated}, not scores of {self.name}", where=str(path), hint=_IMPORTS)
         scores = self.load(files)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -72,7 +73,7 @@ class ModelOpt(Reader, Writer):
         path = self.only(paths)
         if path.suffix == ".json":
             return read_json(path, infinite=True)
-        if not path.exists():
+        if not os.path.exists(path):
             raise FileError("there is no such file", where=str(path))
         quantization = need("modelopt.torch.quantization.algorithms", "a ModelOpt checkpoint", "nvidia-modelopt")
         torch = need("torch", "a ModelOpt checkpoint", "torch")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -91,7 +91,7 @@ class OnnxRuntime(Writer):
         if not self.model:
             return {}
         onnx = need("onnx", "reading an ONNX model", "onnx")
-        if not Path(self.model).is_file():
+        if not os.path.isfile(self.model):
             raise OptionError("there is no such file", where="onnxruntime.model", value=self.model)
         graph = onnx.load(self.model).graph
         weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}

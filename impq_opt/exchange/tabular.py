@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -106,8 +107,10 @@ class Parquet(Csv):
 
     def load(self, paths: Sequence[Path]) -> Mapping[str, Sequence[Any]]:
         path = self.only(paths)
-        if not path.is_file():
-            raise FileError("is a folder, not a file" if path.is_dir() else "there is no such file", where=str(path))
+        if not os.path.isfile(path):
+            raise FileError(
+                "is a folder, not a file" if os.path.isdir(path) else "there is no such file", where=str(path)
+            )
         parquet = need("pyarrow.parquet", "Parquet", "pyarrow")
         try:
             columns = Columns(parquet.read_table(path).to_pydict())

@@ -61,7 +61,7 @@ def load_allocation(path: str | os.PathLike[str], problem: Problem) -> Allocatio
     try:
         document = read_json(path)
     except FileError as error:
-        known = mistaken(path, answers.FORMAT) if path.is_file() else None
+        known = mistaken(path, answers.FORMAT) if os.path.isfile(path) else None
         raise known or error from None
     check_format(document, answers.FORMAT, path)
     record = convert(document, AllocationRecord, path.name)

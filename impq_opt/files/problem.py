@@ -50,12 +50,12 @@ def save_problem(problem: Problem, path: str | os.PathLike[str]) -> None:
                 data = safetensors.numpy.save({k: np.ascontiguousarray(v) for k, v in arrays.items()})
             digest = hashlib.sha256(data).hexdigest()
             beside = path.with_suffix(".safetensors")
-            if beside.exists() and _sha256(beside) != digest:
+            if os.path.exists(beside) and _sha256(beside) != digest:
                 beside = path.with_name(f"{path.stem}-{digest[:12]}.safetensors")
             record["arrays"] |= {"file": beside.name, "sha256": digest}
             atomic_write(beside, data)
         atomic_write(path, folded(tomli_w.dumps(record)).encode())
-        if arrays and not beside.exists():  # without the turn another writer may have cleared it as left
+        if arrays and not os.path.exists(beside):  # without the turn another writer may have cleared it as left
             atomic_write(beside, data)
         for old in {before} | _left_arrays(path) if locked else {before}:
             if old is None or old.name == record.get("arrays", {}).get("file") or _named_elsewhere(old):
@@ -67,7 +67,7 @@ def save_problem(problem: Problem, path: str | os.PathLike[str]) -> None:
 def _named_arrays(path: Path) -> Path | None:
     """Return the arrays file that the problem file at ``path`` names, if it was made for it."""
     try:
-        text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+        text = path.read_text(encoding="utf-8", errors="replace") if os.path.isfile(path) else ""
     except OSError:
         return None
     named = _ARRAYS_FILE.search(text)  # of a hundred thousand names the rest takes long to read
@@ -120,7 +120,7 @@ def load_problem(path: str | os.PathLike[str]) -> Problem:
     try:
         document = read_toml(path, "a problem file is TOML")
     except FileError as error:
-        known = mistaken(path, questions.FORMAT) if path.is_file() else None
+        known = mistaken(path, questions.FORMAT) if os.path.isfile(path) else None
         raise known or error from None
     check_format(document, questions.FORMAT, path)
     record = convert(document, ProblemRecord, where)
@@ -135,7 +135,7 @@ def _load_arrays(path: Path, name: str, digest: str) -> Arrays:
     if not name or Path(name).name != name:
         raise FileError("must be a file beside the problem file", where=f"{path.name}: arrays.file", value=name)
     beside = path.with_name(name)
-    if not beside.exists():
+    if not os.path.exists(beside):
         raise FileError(
             "there is no such file",
             where=str(beside),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,7 @@ def _torchvision(name: str, classes: int | None, pretrained: bool, states: list[
         hint = nearest(name, [*known, *FACTORIES, *SHIPPED]) + "; or package.module:name, or file.py:name"
         if Path(name).suffix == ".py":
             hint = f"{name}:name, where name is a module in the file or a function that returns one"
-        elif Path(name).suffix and Path(name).exists():
+        elif Path(name).suffix and os.path.exists(name):
             hint = "name the network, and a file of its weights with --weights"
         raise OptionError("unknown network", where="network", value=name, hint=hint)
     options: dict[str, Any] = {} if classes is None else {"num_classes": classes}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -69,7 +70,7 @@ def _imported(module: str, name: str) -> Any:
     """Import a module by name, or from a file, beside which its own imports are looked for first."""
     path = Path(module).expanduser()
     is_file = path.suffix == ".py"
-    if is_file and not path.is_file():
+    if is_file and not os.path.isfile(path):
         raise OptionError("no such file", where=f"network {name}", value=str(path))
     beside = str(path.absolute().parent if is_file else Path.cwd())
     if beside not in sys.path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import re
 import warnings
@@ -54,9 +55,9 @@ def read_states(path: str | Path) -> list[State]:
         Missing or foreign files, missing shards, files that hold more than tensors.
     """
     path = Path(path).expanduser()
-    if path.is_dir():
+    if os.path.isdir(path):
         return read_states(_in_folder(path))
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise FileError("no such file", where="weights", value=str(path))
     if path.suffix in _FOREIGN:
         raise FileError("is of another framework", where=str(path), hint="save the weights as safetensors")
@@ -121,7 +122,7 @@ def _in_folder(folder: Path) -> Path:
     """Return the file of weights in a folder, or the index of its shards."""
     for suffix in (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".pt", ".pth"):
         for stem in _IN_FOLDERS:
-            if (folder / f"{stem}{suffix}").is_file():
+            if os.path.isfile(folder / f"{stem}{suffix}"):
                 return folder / f"{stem}{suffix}"
     files = sorted(file for file in folder.iterdir() if file.suffix in (".safetensors", ".bin", ".pt", ".pth", ".ckpt"))
     if len(files) != 1:
@@ -144,7 +145,7 @@ def _shards(index: Path) -> dict[str, Tensor]:
     for file in dict.fromkeys(names.values()):
         if Path(file).name != file:
             raise FileError("must name files beside it", where=str(index), value=file)
-        if not (index.parent / file).is_file():
+        if not os.path.isfile(index.parent / file):
             raise FileError("names a shard that is missing", where=str(index), value=file, hint="is it all downloaded?")
         held = read_states(index.parent / file)[0].tensors
         wanted = [key for key, place in names.items() if place == file]

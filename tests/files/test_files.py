@@ -237,6 +237,10 @@ BAD = {
         HEAD + 'arrays = {file = "no.safetensors", sha256 = ""}\n',
         "no.safetensors: there is no such file",
     ),
+    "arrays of a name that no file can have": (
+        HEAD + f'arrays = {{file = "{"9" * 400}.safetensors", sha256 = ""}}\n',
+        "999.safetensors: there is no such file",
+    ),
 }
 
 

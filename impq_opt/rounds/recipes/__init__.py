@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import resources
 from pathlib import Path
@@ -157,7 +158,7 @@ def load_recipe(name: str) -> Recipe:
     """
     if name in recipe_names():
         data = resources.files("impq_opt.rounds.recipes").joinpath(f"{name}.toml").read_bytes()
-    elif name.endswith(".toml") or Path(name).exists():
+    elif name.endswith(".toml") or os.path.exists(name):
         try:
             data = Path(name).read_bytes()
         except OSError as error:
@@ -203,7 +204,7 @@ def pretrained(
     """Return the float network: from ``weights``, from ``folder``, or trained on all training data and kept there."""
     known = {"classes": recipe.classes, "channels": recipe.channels}
     kept = folder / "pretrained.safetensors"
-    if weights is not None or kept.exists():
+    if weights is not None or os.path.exists(kept):
         return load_network(recipe.network, weights=weights or kept, **known)  # type: ignore[arg-type]
     how = recipe.pretraining
     if how is None:
