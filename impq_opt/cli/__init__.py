@@ -123,6 +123,20 @@ COMMANDS: tuple[Command, ...] = (
         "impq-opt dashboard runs",
     ),
     Command(
+        "train",
+        "train:train",
+        "Train and ship",
+        "Train one network, in float or with a method of quantizing.",
+        "impq-opt train resnet8 --data fashion-mnist --pretrain 4 --method twn --epochs 2 -o runs/twn",
+    ),
+    Command(
+        "baselines",
+        "baselines:baselines",
+        "Train and ship",
+        "Train all methods of a table from one float network, beside what was published of them.",
+        "impq-opt baselines resnet8-fashion-mnist --methods twn,lq-net-2 --seeds 2 -o runs/methods",
+    ),
+    Command(
         "rounds",
         "rounds:rounds",
         "Train and ship",

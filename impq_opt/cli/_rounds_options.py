@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from impq_opt.rounds import Report, Settings
     from impq_opt.rounds.recipes import Recipe
 
-__all__ = ["ChoosingOptions", "ExperimentOptions", "RunningOptions", "SettingsOptions"]
+__all__ = ["ChoosingOptions", "ExperimentOptions", "RunningOptions", "SettingsOptions", "assigned"]
 
 
 def _at_least_one(where: str, value: int | None) -> None:
@@ -107,13 +107,18 @@ class SettingsOptions:
 
     def _given(self) -> dict[str, Any]:
         given = {"granularity": self.groups, "rounds": self.count, "epochs": self.epochs_per_round}
-        values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        for name, text in parse_assignments(self.set_ or [], "--set").items():
-            try:
-                values[name.replace("-", "_")] = json.loads(text)
-            except ValueError:
-                values[name.replace("-", "_")] = text
-        return values
+        return {name: value for name, value in given.items() if value is not None} | assigned(self.set_)
+
+
+def assigned(texts: list[str] | None) -> dict[str, Any]:
+    """Return settings as ``--set`` gives them: values of JSON, or texts."""
+    values: dict[str, Any] = {}
+    for name, text in parse_assignments(texts or [], "--set").items():
+        try:
+            values[name.replace("-", "_")] = json.loads(text)
+        except ValueError:
+            values[name.replace("-", "_")] = text
+    return values
 
 
 @Parameter(name="*")

@@ -78,6 +78,7 @@ def _run(
     from impq_opt.rounds.recipes import pretrained, splits_of
 
     splits = splits_of(plan, root=experiment.root)
+    plan = plan.sized(splits)
 
     @cache
     def network() -> nn.Module:

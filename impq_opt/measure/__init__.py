@@ -1,6 +1,6 @@
 """Measuring how sensitive a trained network's decisions are to the precision of its parts. Needs torch."""
 
-from impq_opt.measure.api import measure, measure_each, survey_of
+from impq_opt.measure.api import measure, measure_each, structure_of, survey_of
 from impq_opt.measure.estimators import ESTIMATORS, Estimator
 from impq_opt.measure.grouping import GROUPINGS, Grouping
 from impq_opt.measure.metrics import METRICS
@@ -18,6 +18,7 @@ __all__ = [
     "Sampling",
     "measure",
     "measure_each",
+    "structure_of",
     "survey_of",
     "trace",
 ]

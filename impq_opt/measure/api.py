@@ -36,7 +36,7 @@ from impq_opt.problem.unmeasured import few
 from impq_opt.tracing.trace import trace
 from impq_opt.types import BoolArray
 
-__all__ = ["measure", "measure_each", "survey_of", "tensors"]
+__all__ = ["measure", "measure_each", "structure_of", "survey_of", "tensors"]
 
 CALIBRATION = 512  # samples that tell the ranges of activations
 
@@ -276,6 +276,25 @@ def survey_of(
         assume_noise,
         types_of(network, traced),
     )
+
+
+def structure_of(network: nn.Module, data: Dataset, **options: Any) -> Problem:
+    """Return the problem of a network of which nothing is measured: groups, ranges and costs, and no damage.
+
+    It tells where quantizers sit and what precisions cost, for networks that train with given ones.
+
+    Parameters
+    ----------
+    network : nn.Module
+    data : Dataset
+    **options
+        Of :func:`survey_of`.
+    """
+    survey = survey_of(network, data, **options)
+    signed = [site.name for site in survey.network.activations if survey.ranges[site.name].signed]
+    told = {"source": "not measured", "input": survey.network.module.takes, "signed": signed}
+    zeros = PowerLaw(np.zeros(len(survey)))
+    return assemble(survey, zeros, metric="none", unit="none", provenance=told)
 
 
 def chunks_of(survey: Survey, data: Dataset, metric: Metric, sampling: Sampling) -> Chunks:

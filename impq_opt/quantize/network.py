@@ -17,7 +17,7 @@ from impq_opt.data.batch import Structure, together
 from impq_opt.errors import AllocationError, DataError
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problem.problem import Problem
-from impq_opt.quantize.methods import Method, Quantizer, load_method
+from impq_opt.quantize.methods import FLOAT_BITS, Method, Quantizer, load_method
 from impq_opt.quantize.origin import check_activations, check_weights, labels_of, weight_of
 from impq_opt.quantize.quantizers import ActivationQuantizer
 from impq_opt.tracing.clips import clip_of
@@ -97,7 +97,7 @@ def quantize(
         has a weight, its groups are consecutive runs of that weight in C order; an activation label is the name of a
         call, and its range is the span of its quantizer (the clip value of a rectifier's output).
     allocation : Allocation, or array of int (G,)
-        Precisions of the groups.
+        Precisions of the groups. A weight or an activation of 32 bits stays as it is, in float.
     scheme : Method or str, optional
         How all weights are rounded; as the problem says of each (``Problem.grids``) unless given.
     example : Tensor, tuple of Tensor or dict of str to Tensor, optional
@@ -111,7 +111,7 @@ def quantize(
         Not one precision per group.
     """
     bits = _bits(problem, allocation)
-    if problem.weights().all():
+    if bool((problem.weights() | (bits == FLOAT_BITS)).all()):
         copied = plain(network)
         _parametrize_all(copied, problem, bits, scheme)
         return copied
@@ -129,6 +129,7 @@ def quantize_traced(
     quantizers = [
         _activation_quantizer(network, problem, groups, bits[groups], label)
         for label, groups in labels_of(problem, weights=False)
+        if bits[groups][0] != FLOAT_BITS
     ]
     return with_activations(copied, {network.node_of(quantizer.label): quantizer for quantizer in quantizers})
 
@@ -164,6 +165,13 @@ def _parametrize_all(
 ) -> None:
     check_weights(problem, network)
     for label, groups in labels_of(problem, weights=True):
+        floats = bits[groups] == FLOAT_BITS
+        if floats.all():
+            continue
+        if floats.any():
+            raise AllocationError(
+                "a weight stays in float whole, or not at all", where=label, value=f"{int(floats.sum())} of its groups"
+            )
         method = load_method(scheme or problem.grid(label))
         _parametrize(network, label, bits[groups], problem.sizes[groups], method)
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor
+
 from impq_opt.errors import FileError
 from impq_opt.files import load_problem
 from impq_opt.problem.problem import Problem
+from impq_opt.quantize import unpack
+from impq_opt.rounds.checkpoint import load_state
 
-__all__ = ["Folder"]
+__all__ = ["Folder", "trained_state"]
 
 
 @dataclass(frozen=True)
@@ -36,3 +40,19 @@ class Folder:
     def problem(self, number: int) -> Problem:
         """Return the problem that was measured for a round."""
         return load_problem(self.problem_path(number))
+
+
+def trained_state(folder: str | Path) -> dict[str, Tensor]:
+    """Return the state dict of the float network with the values that a run that has ended computes with.
+
+    Raises
+    ------
+    FileError
+        No run has ended there.
+    """
+    kept = load_state(Path(folder))
+    if kept is None or not kept[0].done:
+        raise FileError("holds no run that has ended", where=str(folder))
+    packed = Folder(Path(folder)).packed_path(kept[0].records[-1].round)
+    state = unpack(packed).state if packed.exists() else kept[0].network
+    return {name: tensor.contiguous().clone() for name, tensor in state.items()}

@@ -25,7 +25,7 @@ from impq_opt.memory import kept_memory
 from impq_opt.networks.fitting import fitted
 from impq_opt.networks.matching import versioned
 from impq_opt.problem.problem import Problem
-from impq_opt.quantize import BeforeSteps, pack, quantize, state_of, unpack_into
+from impq_opt.quantize import BeforeSteps, pack, quantize, quantized_weights, state_of, unpack_into
 from impq_opt.rounds.checkpoint import (
     Identity,
     State,
@@ -40,7 +40,7 @@ from impq_opt.rounds.clips import Clips, restore_spans, spans_of
 from impq_opt.rounds.folder import Folder
 from impq_opt.rounds.latent import RESTATED, group_means, with_latent_ranges
 from impq_opt.rounds.policy import Trial, Turn
-from impq_opt.rounds.precisions import answered, columns_of, decision_of, fix_activations, unmeasured_stay
+from impq_opt.rounds.precisions import answered, columns_of, decision_of, fix_activations, in_float, unmeasured_stay
 from impq_opt.rounds.record import Accuracy, Decision, Record, Seconds
 from impq_opt.rounds.settings import Settings
 from impq_opt.rounds.watch import PausedError, Report, Watch
@@ -162,7 +162,7 @@ class _Run:
         """Measure, and decide this round's precisions; round 0 is uniform."""
         settings, began = self.settings, time.perf_counter()
         self.report.show(f"round {state.number}/{settings.plan.rounds}: measuring")
-        problem = fix_activations(self._measured(state), settings.quantizing.activation_bits)
+        problem = self._fixed(self._measured(state))
         seconds = Seconds(measure=time.perf_counter() - began, solve=0.0, train=0.0)
         began = time.perf_counter()
         decision = self._start_of(problem) if state.number == 0 else self._chosen(state, problem)
@@ -172,10 +172,17 @@ class _Run:
         state.progress, state.learned, state.trials = Progress(), {}, []
         self._save(state)
 
+    def _fixed(self, problem: Problem) -> Problem:
+        """Return the problem with what the settings leave nobody to choose."""
+        how = self.settings.quantizing
+        return in_float(fix_activations(problem, how.activation_bits), how.leave_float)
+
     def _start_of(self, problem: Problem) -> Decision:
         bits = self.settings.quantizing
         activations = bits.activation_bits or bits.start_activation_bits or bits.start_bits
         wanted = np.where(problem.weights(), bits.start_bits, activations)
+        fixed = problem.candidates.counts(len(problem)) == 1
+        wanted = np.where(fixed, problem.candidates.bits(np.zeros(len(problem), dtype=np.int64)), wanted)
         columns = columns_of(problem, wanted)
         columns[list(problem.pins)] = list(problem.pins.values())  # such as what is not measured, at its most bits
         decision = decision_of(problem, columns)
@@ -308,7 +315,7 @@ class _Run:
             versions=_versions(),
         )
         if self.rank == 0:
-            pack(quantized, self.folder.packed_path(state.number))
+            self._pack(quantized, state.number)
         state.records.append(record)
         state.network = own_state(self.network, state_of(quantized, latent=True))
         self.network.load_state_dict(versioned(self.network, state.network))
@@ -338,7 +345,10 @@ class _Run:
         assert self.data.test is not None
         for record in state.records:
             self.report.show(f"testing round {record.round}")
-            network = unpack_into(self.network, self.folder.packed_path(record.round), example=self.example)
+            packed = self.folder.packed_path(record.round)
+            network = self.network  # of a run in float, which has no codes and one round
+            if packed.exists():
+                network = unpack_into(self.network, packed, example=self.example)
             record.accuracy.test = self._accuracy(network, self.data.test)
         self._save(state)
 
@@ -377,7 +387,7 @@ class _Run:
             self._take_end(state, other, identity, start)
             return
         # Its groups may be others.
-        problem = fix_activations(self._measured(state), self.settings.quantizing.activation_bits)
+        problem = self._fixed(self._measured(state))
         first, decision = other.records[0], self._start_of(problem)
         decision.seconds = first.seconds
         state.network, state.bits, state.number = other.network, decision.bits, 1
@@ -385,7 +395,7 @@ class _Run:
         state.records = [msgspec.structs.replace(first, **told)]
         self.network.load_state_dict(own_state(self.network, state.network))
         if self.rank == 0:
-            pack(self._quantized(0, state.bits), self.folder.packed_path(0))
+            self._pack(self._quantized(0, state.bits), 0)
 
     def _take_end(self, state: State, other: State, identity: Identity, start: Path) -> None:
         """Make the last round of a run that has ended, with its precisions and its weights, round 0 of this one."""
@@ -395,7 +405,7 @@ class _Run:
             if identity.hyper.get(name, "") != self.identity.hyper[name]:
                 raise DataError(f"has another {name}", where=str(start), value=identity.hyper.get(name))
         theirs, last, fixed = Folder(start), other.records[-1], self.settings.quantizing.activation_bits
-        problem = fix_activations(theirs.problem(last.round), fixed)
+        problem = self._fixed(theirs.problem(last.round))
         columns = columns_of(problem, last.bits)
         if any(columns[group] != column for group, column in problem.pins.items()):
             raise DataError(
@@ -432,6 +442,10 @@ class _Run:
         if self.settings.quantizing.clip_every:
             state.learned |= spans_of(quantized)
         self._save(state)
+
+    def _pack(self, quantized: nn.Module, number: int) -> None:
+        if quantized_weights(quantized):  # a network that stays in float has no codes
+            pack(quantized, self.folder.packed_path(number))
 
     def _wait(self) -> None:
         if self.world > 1:

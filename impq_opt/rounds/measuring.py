@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from impq_opt.data import Dataset
-from impq_opt.measure import Sampling, measure
+from impq_opt.measure import Sampling, measure, structure_of
 from impq_opt.measure.estimators import Estimator
 from impq_opt.measure.grouping import Grouping
 from impq_opt.problem.problem import Problem
@@ -14,7 +14,7 @@ from impq_opt.rounds.loop import Measure
 from impq_opt.rounds.settings import Settings
 from impq_opt.training.samples import Samples
 
-__all__ = ["measurer"]
+__all__ = ["measurer", "surveyor"]
 
 
 def measurer(settings: Settings) -> Measure:
@@ -51,3 +51,22 @@ def measurer(settings: Settings) -> Measure:
         )
 
     return measured
+
+
+def surveyor(settings: Settings) -> Measure:
+    """Return what stands for a measurement where nothing is to be chosen: the same groups, and no damages.
+
+    Raises
+    ------
+    OptionError
+        An unknown granularity.
+    """
+    groups, bits = Grouping(settings.measuring.granularity), settings.quantizing.bits
+
+    def surveyed(network: nn.Module, data: Samples, seed: int) -> Problem:
+        assert isinstance(data, Dataset)
+        device = str(next(network.parameters()).device)
+        options = {"groups": groups, "bits": bits, "residual": "accumulate", "grid": "mid-rise", "assume_noise": True}
+        return structure_of(network, data, device=device, seed=seed, **options)
+
+    return surveyed

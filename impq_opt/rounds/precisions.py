@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
@@ -13,13 +14,16 @@ import numpy.typing as npt
 from impq_opt.errors import OptionError, ProblemError
 from impq_opt.groups.arrays import ACTIVATION
 from impq_opt.groups.candidates import Candidates
+from impq_opt.groups.damage import DamageTable, PowerLaw
 from impq_opt.instance.cost_row import cost_row
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problem.problem import Problem
+from impq_opt.quantize.methods import FLOAT_BITS
+from impq_opt.quantize.origin import labels_of
 from impq_opt.rounds.record import Cost, Decision, Effective
 from impq_opt.types import BoolArray, IntArray
 
-__all__ = ["answered", "columns_of", "decision_of", "fix_activations", "not_above", "unmeasured_stay"]
+__all__ = ["answered", "columns_of", "decision_of", "fix_activations", "in_float", "not_above", "unmeasured_stay"]
 
 # Every record carries these, each by one formula; the last three need the network's graph.
 _COSTS = ("storage", "activation-memory", "bit-operations", "adders", "slides")
@@ -48,14 +52,79 @@ def columns_of(problem: Problem, bits: npt.ArrayLike) -> IntArray:
 
 
 def fix_activations(problem: Problem, bits: int) -> Problem:
-    """Pin all activations to one precision; 0 leaves them free."""
+    """Give all activations one precision; 0 leaves them free, 32 in float.
+
+    Raises
+    ------
+    ProblemError
+        It is not among their candidates, and what it would damage is not known.
+    """
     if not bits or problem.kinds is None:
         return problem
     groups = np.flatnonzero(problem.kinds == ACTIVATION)
+    known = all(bits in problem.candidates.of(group) for group in groups.tolist())
+    if bits == FLOAT_BITS or (isinstance(problem.damage, PowerLaw) and not known):
+        return _alone(problem, groups, bits)
     wanted = np.array([problem.candidates.of(group)[0] for group in range(len(problem))], dtype=np.float64)
     wanted[groups] = bits
     columns = columns_of(problem, wanted)
     return dataclasses.replace(problem, pins=dict(problem.pins) | {int(g): int(columns[g]) for g in groups})
+
+
+def in_float(problem: Problem, weights: Sequence[str]) -> Problem:
+    """Leave some weights in float: 32 bits are all that they may take, and do no damage.
+
+    Parameters
+    ----------
+    problem : Problem
+    weights : sequence of str
+        ``"first"`` and ``"last"``, of the network's order, or patterns of :meth:`Problem.select`.
+
+    Raises
+    ------
+    ProblemError
+        A pattern that means no group.
+    """
+    labels = [groups for _, groups in labels_of(problem, weights=True)]
+    ends = {"first": labels[:1], "last": labels[-1:]}
+    chosen = np.zeros(len(problem), dtype=bool)
+    for pattern in weights:
+        if pattern in ends and problem.find(pattern) is None:
+            for groups in ends[pattern]:
+                chosen[groups] = True
+        else:
+            chosen[problem.select(pattern)] = True
+    return _alone(problem, np.flatnonzero(chosen & problem.weights()), FLOAT_BITS)
+
+
+def _alone(problem: Problem, groups: IntArray, bits: int) -> Problem:
+    """Return the problem in which ``groups`` may take ``bits`` only; what stays in float does no damage."""
+    if not len(groups):
+        return problem
+    free, old = problem.revise(free_unmeasured=True), problem.candidates
+    numbers = old.numbers(len(problem)).copy()
+    numbers[groups] = len(old.sets)
+    damage: PowerLaw | DamageTable
+    if isinstance(free.damage, PowerLaw):
+        sensitivity = free.damage.sensitivity.copy()
+        if bits == FLOAT_BITS:
+            sensitivity[groups] = 0.0
+        damage = PowerLaw(sensitivity, free.damage.stderr)
+    else:
+        values = free.damage.values.copy()
+        values[groups, 0] = 0.0
+        damage = DamageTable(values, free.damage.stderr)
+    gone = set(groups.tolist())
+    ties = (tuple(group for group in tie if group not in gone) for tie in free.ties)
+    return dataclasses.replace(
+        free,
+        candidates=Candidates((*old.sets, (float(bits),)), numbers),
+        damage=damage,
+        pins={group: column for group, column in free.pins.items() if group not in gone},
+        ties=tuple(tie for tie in ties if len(tie) > 1),
+        unmeasured=None if free.unmeasured is None else free.unmeasured & ~np.isin(np.arange(len(problem)), groups),
+        free_unmeasured=problem.free_unmeasured,
+    )
 
 
 def not_above(problem: Problem, columns: IntArray) -> Problem:
@@ -67,10 +136,15 @@ def not_above(problem: Problem, columns: IntArray) -> Problem:
         Groups have different candidates, or candidates that do not ascend.
     """
     old = problem.candidates
-    if len(old.sets) != 1 or old.sets[0] != tuple(sorted(old.sets[0])):
-        raise OptionError("needs one ascending list of candidates for all groups", where="rounds.monotone")
+    if any(widths != tuple(sorted(widths)) for widths in old.sets):
+        raise OptionError("needs ascending lists of candidates", where="rounds.monotone")
     # Each group keeps a prefix of the candidates, so the columns of the tables stay where they are.
-    candidates = Candidates(tuple(old.sets[0][: k + 1] for k in range(old.width)), columns)
+    numbers = old.numbers(len(problem))
+    prefixes = {
+        pair: place for place, pair in enumerate(sorted(set(zip(numbers.tolist(), columns.tolist(), strict=True))))
+    }
+    of = np.array([prefixes[pair] for pair in zip(numbers.tolist(), columns.tolist(), strict=True)], dtype=np.int64)
+    candidates = Candidates(tuple(old.sets[number][: column + 1] for number, column in prefixes), of)
     free = problem.revise(free_unmeasured=True)  # what keeps its most bits keeps the most that are left
     return dataclasses.replace(free, candidates=candidates, free_unmeasured=problem.free_unmeasured)
 

@@ -12,7 +12,7 @@ import msgspec
 from impq_opt.errors import OptionError, nearest
 from impq_opt.measure.metrics import load_metric
 from impq_opt.quantize import WeightRange, load_method
-from impq_opt.quantize.methods import widths_text
+from impq_opt.quantize.methods import FLOAT_BITS, MOST_BITS, widths_text
 from impq_opt.rounds.latent import RESTATED
 from impq_opt.rounds.policies import built, make_policy, policy_class, policy_fields, policy_names, strategy_class
 from impq_opt.rounds.policy import Policy
@@ -35,7 +35,8 @@ class Quantizing:
     bits : tuple of int
         Candidates.
     activation_bits : int
-        Precision of all activations; 0 leaves them to the policy, from ``start_bits`` on.
+        Precision of all activations; 0 leaves them to the policy, from ``start_bits`` on, and 32 in float;
+        others may be beside ``bits``.
     start_bits : int
         Uniform precision of round 0, which every strategy starts from.
     start_activation_bits : int
@@ -46,6 +47,8 @@ class Quantizing:
     method : str
         How weights are rounded, as :func:`impq_opt.quantize.load_method` reads it (``"zero:over=tensor"``); as the
         problem says of each where it is empty.
+    leave_float : tuple of str
+        Weights that stay in float, and count 32 bits each: ``"first"``, ``"last"``, or patterns of their names.
     """
 
     bits: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8)
@@ -54,6 +57,7 @@ class Quantizing:
     start_activation_bits: int = 0
     clip_every: int = 0
     method: str = ""
+    leave_float: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         method = load_method(self.method or WeightRange.name)
@@ -61,9 +65,11 @@ class Quantizing:
         theirs = f"must be among the precisions of {method.name}, {widths_text(method.widths)}"
         _check(self, "bits", set(self.bits) <= set(method.widths), theirs)
         _check(self, "start_bits", self.start_bits in self.bits, f"must be one of the candidates {list(self.bits)}")
-        allowed = (0, *self.bits)
-        for name in ("activation_bits", "start_activation_bits"):
-            _check(self, name, getattr(self, name) in allowed, f"must be one of {list(allowed)}")
+        fixed, start = self.activation_bits, (0, *self.bits)
+        whole = f"must be 0, from 1 to {MOST_BITS}, or {FLOAT_BITS} for float"
+        _check(self, "activation_bits", 0 <= fixed <= MOST_BITS or fixed == FLOAT_BITS, whole)
+        known = self.start_activation_bits in start
+        _check(self, "start_activation_bits", known, f"must be one of {list(start)}")
         _check(self, "clip_every", self.clip_every >= 0, "must not be negative")
 
 

@@ -11,10 +11,11 @@ import dataclasses
 from typing import Any
 
 from impq_opt.errors import OptionError, nearest
-from impq_opt.quantize.methods.base import MOST_BITS, Method, Quantizer, whole_bits, widths_text
+from impq_opt.quantize.methods.base import FLOAT_BITS, MOST_BITS, Method, Quantizer, whole_bits, widths_text
 from impq_opt.registry import Registry
 
 __all__ = [
+    "FLOAT_BITS",
     "METHODS",
     "MOST_BITS",
     "Method",

@@ -15,10 +15,15 @@ from torch import Tensor, nn
 
 from impq_opt.errors import OptionError, nearest
 
-__all__ = ["MOST_BITS", "Method", "Quantizer", "check_choice", "check_sizes", "exact", "whole_bits", "widths_text"]
+__all__ = [
+    "FLOAT_BITS", "MOST_BITS", "Method", "Quantizer", "check_choice", "check_sizes", "exact", "whole_bits",
+    "widths_text",
+]  # fmt: skip
 
 # Codes are whole numbers held in float32 while training; 16 bits leave that exact with room to spare.
 MOST_BITS = 16
+# A group of so many bits stays as it is.
+FLOAT_BITS = 32
 
 
 class Method(ABC):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from importlib import resources
@@ -17,10 +18,13 @@ from impq_opt.documents.wording import in_words
 from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import FileError, InputError, OptionError, nearest
 from impq_opt.networks import load_network
-from impq_opt.rounds.loop import Splits
+from impq_opt.quantize import load_method
+from impq_opt.quantize.methods import FLOAT_BITS
+from impq_opt.rounds.checkpoint import load_state, own_state
+from impq_opt.rounds.loop import Splits, rounds
+from impq_opt.rounds.measuring import surveyor
 from impq_opt.rounds.settings import Settings
 from impq_opt.rounds.watch import Report
-from impq_opt.training import Course, Hook, Training, train
 from impq_opt.training.seeds import mix, processes
 
 if sys.version_info >= (3, 11):
@@ -28,17 +32,28 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["Pretraining", "Published", "Recipe", "load_recipe", "pretrained", "recipe_names", "splits_of"]
+__all__ = [
+    "Pretraining",
+    "Published",
+    "Recipe",
+    "load_recipe",
+    "pretrained",
+    "recipe_names",
+    "row_settings",
+    "splits_of",
+]
 
 
 class Pretraining(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How the float network is trained where no weights are given: SGD, linear rise, cosine to 0.
+    """How the float network is trained where no weights are given: as :class:`impq_opt.training.Training` has it.
 
     Parameters
     ----------
     epochs, batch : int
     rate, momentum, decay, warmup : float
     augment : {"none", "flip", "crop-flip"}
+    schedule : {"cosine", "cosine-from-start", "one-cycle"}
+    optimizer : {"sgd", "nesterov", "adam"}
     """
 
     epochs: int
@@ -48,11 +63,13 @@ class Pretraining(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     decay: float = 5e-4
     warmup: float = 0.1
     augment: str = "crop-flip"
+    schedule: str = "cosine"
+    optimizer: str = "sgd"
 
-    def training(self) -> Training:
-        """Return the settings of the training loop."""
+    def table(self) -> dict[str, Any]:
+        """Return the settings of a run of rounds that has no more than its start."""
         values = msgspec.structs.asdict(self)
-        return Training(**{name: value for name, value in values.items() if name != "epochs"})
+        return {"start_epochs" if name == "epochs" else name: value for name, value in values.items()}
 
 
 class Published(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -70,6 +87,8 @@ class Published(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     operations : float, optional
         The slides' C_C in Gbit-OPs.
     note : str
+    row : str
+        The row of the recipe's ``methods`` that it stands beside; empty where there is none.
     """
 
     method: str
@@ -79,6 +98,7 @@ class Published(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     activation_bits: float | None = None
     operations: float | None = None
     note: str = ""
+    row: str = ""
 
 
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -95,6 +115,10 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Hyper-parameters that all strategies share.
     strategies : dict of str to dict
         Hyper-parameters of each strategy on top, by the strategy's name, or by another where they name the strategy.
+    methods : dict of str to dict
+        The rows of a table of methods (:mod:`impq_opt.baselines`): hyper-parameters of each on top of ``table``.
+    table : dict
+        Hyper-parameters that the rows of that table share; nothing of ``hyper``.
     pretraining : Pretraining, optional
         Where left out, weights must be given.
     channels, classes : int, optional
@@ -111,6 +135,8 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     data: str
     hyper: dict[str, Any]
     strategies: dict[str, dict[str, Any]]
+    methods: dict[str, dict[str, Any]] = {}
+    table: dict[str, Any] = {}
     pretraining: Pretraining | None = None
     channels: int | None = None
     classes: int | None = None
@@ -121,6 +147,14 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def but(self, **changes: Any) -> Recipe:
         """Return the recipe with some of its values replaced."""
         return msgspec.structs.replace(self, **changes)
+
+    def sized(self, data: Splits) -> Recipe:
+        """Return the recipe with classes and channels as the data have them, where it names none."""
+        classes, channels = getattr(data.train, "classes", None), None
+        inputs = data.train.rows(torch.arange(1))[0]
+        if isinstance(inputs, torch.Tensor) and inputs.dim() == 4:
+            channels = inputs.shape[1]
+        return self.but(classes=self.classes or classes, channels=self.channels or channels)
 
     def hypers(self, names: tuple[str, ...] = ()) -> dict[str, Settings]:
         """Return the settings by strategy, of all of them or of ``names``.
@@ -140,6 +174,38 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             name: Settings.from_dict(self.hyper | {"strategy": name} | self.strategies[name], f"strategies.{name}")
             for name in chosen
         }
+
+    def rows(self, names: tuple[str, ...] = ()) -> dict[str, Settings]:
+        """Return the settings of the rows of the table of methods, of all of them or of ``names``.
+
+        A row that names no strategy trains with one precision, ``start_bits``, and chooses nothing.
+
+        Raises
+        ------
+        OptionError
+            A row that is not in the recipe; a setting that is unknown or says what cannot be.
+        """
+        for name in names:
+            if name not in self.methods:
+                hint = nearest(name, self.methods) if self.methods else "the recipe has no table of methods"
+                raise OptionError("is not in the recipe", where="methods", value=name, hint=hint)
+        chosen = names or tuple(self.methods)
+        return {name: row_settings(self.table | self.methods[name], f"methods.{name}") for name in chosen}
+
+
+def row_settings(values: dict[str, Any], where: str) -> Settings:
+    """Return the settings of one row of a table of methods: of one precision, unless it names a strategy.
+
+    Raises
+    ------
+    OptionError
+        A setting that is unknown or says what cannot be.
+    """
+    if "strategy" in values:
+        return Settings.from_dict(values, where)
+    bits = values.get("start_bits", load_method(values["method"]).widths[-1] if values.get("method") else 8)
+    alone = {"strategy": "uniform", "budget": f"fixed:{bits}", "start_bits": bits, "bits": [bits], "rounds": 0}
+    return Settings.from_dict(values | alone, where)
 
 
 def recipe_names() -> tuple[str, ...]:
@@ -170,6 +236,7 @@ def load_recipe(name: str) -> Recipe:
     try:
         recipe = msgspec.convert(tomllib.loads(data.decode()), Recipe)
         recipe.hypers()
+        recipe.rows()
     except msgspec.ValidationError as error:
         what, place = in_words(error)
         raise FileError(f"is not a recipe: {what}", where=f"{name}: {place}" if place else name) from None
@@ -209,26 +276,42 @@ def pretrained(
     how = recipe.pretraining
     if how is None:
         return load_network(recipe.network, **known)  # type: ignore[arg-type]
-    torch.manual_seed(mix(0))
-    network = load_network(recipe.network, untrained=True, **known)  # type: ignore[arg-type]
-    data = load_data(recipe.data, "train", root=root, size=recipe.size)
-    train(network, data, how.training(), epochs=how.epochs, hook=_Told(report or Report()))
+    return train_float(recipe, splits_of(recipe, root=root), how, kept, report=report)
+
+
+def train_float(
+    recipe: Recipe,
+    data: Splits,
+    how: Pretraining,
+    kept: Path,
+    *,
+    seed: int = 0,
+    device: str = "cpu",
+    report: Report | None = None,
+) -> nn.Module:
+    """Train the recipe's network in float from random weights; killed, the same call goes on.
+
+    It is a run of rounds in which everything stays in float, beside ``kept``, where the weights are at the end.
+
+    Raises
+    ------
+    PausedError
+        The report's deadline has passed.
+    """
+    known = {"classes": recipe.classes, "channels": recipe.channels}
+    torch.manual_seed(mix(seed))
+    network = load_network(recipe.network, untrained=True, **known).to(device)  # type: ignore[arg-type]
+    settings = row_settings(how.table() | {"seed": seed, "leave_float": ["*"], "activation_bits": FLOAT_BITS}, "float")
+    report = report or Report()
+    told = dataclasses.replace(report, show=lambda line: report.show(f"in float: {line}"))
+    folder = kept.with_suffix("")
+    rounds(network, dataclasses.replace(data, test=None), settings, folder, measure=surveyor(settings), report=told)
+    ended = load_state(folder)
+    assert ended is not None
+    network.load_state_dict(own_state(network, ended[0].network))
     if processes()[0] == 0:
         from safetensors.torch import save
 
-        folder.mkdir(parents=True, exist_ok=True)
-        state = {name: tensor.contiguous().clone() for name, tensor in network.state_dict().items()}
+        state = {name: tensor.cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
         atomic_write(kept, save(state))
     return network.eval()
-
-
-class _Told(Hook):
-    """A line every fifty steps."""
-
-    def __init__(self, report: Report) -> None:
-        self.report = report
-
-    def after_step(self, course: Course) -> None:
-        done = course.progress
-        if done.step % 50 == 0:
-            self.report.show(f"training in float: step {done.step}, loss {done.loss / done.seen:.3f}")
