@@ -28,7 +28,7 @@ def rounded(weight: Tensor, method: Method, bits: float, sizes: IntArray, stored
     """
     quantizer = method.quantizer(weight.shape, np.full(len(sizes), bits), sizes).to(weight.device)
     with torch.no_grad():
-        value: Tensor = quantizer(weight.detach().to(stored or weight.dtype))
+        value = quantizer.rounded(weight.detach().to(stored or weight.dtype))
     return value.to(weight.dtype)
 
 

@@ -1,12 +1,11 @@
 """Quantizers, quantized copies of networks from allocations, and packed integer codes."""
 
-from impq_opt.quantize.hooks import BeforeSteps
+from impq_opt.quantize.hooks import HowToTrain, before_step, training_of
 from impq_opt.quantize.methods import METHODS, Method, Quantizer, load_method
+from impq_opt.quantize.methods.base import QuantizedWeight
 from impq_opt.quantize.network import (
-    QuantizedWeight,
     WeightSize,
     activation_quantizers,
-    before_step,
     clips_by_norms,
     quantize,
     quantize_traced,
@@ -22,7 +21,7 @@ from impq_opt.quantize.quantizers import ActivationQuantizer, WeightQuantizer, W
 __all__ = [
     "METHODS",
     "ActivationQuantizer",
-    "BeforeSteps",
+    "HowToTrain",
     "Method",
     "PackedSize",
     "QuantizedWeight",
@@ -42,6 +41,7 @@ __all__ = [
     "quantized_weights",
     "state_of",
     "storage_bits",
+    "training_of",
     "unpack",
     "unpack_into",
     "weight_size",

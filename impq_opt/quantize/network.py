@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
 
@@ -18,6 +17,7 @@ from impq_opt.errors import AllocationError, DataError
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problem.problem import Problem
 from impq_opt.quantize.methods import FLOAT_BITS, Method, Quantizer, load_method
+from impq_opt.quantize.methods.base import QuantizedWeight
 from impq_opt.quantize.origin import check_activations, check_weights, labels_of, weight_of
 from impq_opt.quantize.quantizers import ActivationQuantizer
 from impq_opt.tracing.clips import clip_of
@@ -30,10 +30,8 @@ from impq_opt.tracing.trace import trace
 from impq_opt.types import IntArray
 
 __all__ = [
-    "QuantizedWeight",
     "WeightSize",
     "activation_quantizers",
-    "before_step",
     "clips_by_norms",
     "quantize",
     "quantize_traced",
@@ -47,31 +45,6 @@ __all__ = [
 
 
 _CHILD = "activation_quantizer"
-
-
-@dataclass(frozen=True)
-class QuantizedWeight:
-    """One quantized weight tensor of a network.
-
-    Parameters
-    ----------
-    name : str
-        The parameter's name in the float network.
-    latent : Tensor
-        The float weight that training moves.
-    quantizer : Quantizer
-    """
-
-    name: str
-    latent: Tensor
-    quantizer: Quantizer
-
-    @property
-    def value(self) -> Tensor:
-        """The quantized weight."""
-        with torch.no_grad():
-            value: Tensor = self.quantizer(self.latent)
-        return value
 
 
 def quantize(
@@ -285,13 +258,6 @@ def weight_size(network: nn.Module) -> WeightSize:
         side,
         sum(8 * p.nbytes for p in floats),
     )
-
-
-@torch.no_grad()
-def before_step(network: nn.Module) -> None:
-    """Do what the methods of a quantized network want done before a training step."""
-    for weight in quantized_weights(network).values():
-        weight.quantizer.before_step(weight.latent)
 
 
 def state_of(network: nn.Module, *, latent: bool) -> dict[str, Tensor]:

@@ -70,7 +70,7 @@ def with_rounding_errors(problem: Problem, network: nn.Module, method: str) -> P
         sizes, tensor = problem.sizes[groups], torch.from_numpy(weights).float()
         starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
         for column, bits in enumerate(widths):
-            rounded = rule.quantizer(tensor.shape, np.full(len(sizes), bits), sizes)(tensor)
+            rounded = rule.quantizer(tensor.shape, np.full(len(sizes), bits), sizes).rounded(tensor).detach()
             errors = np.add.reduceat(np.square(rounded.double().numpy() - weights).reshape(-1), starts) / sizes
             assumed = np.square(problem.ranges[groups] * 2.0**-bits) / 12
             values[groups, column] *= np.divide(errors, assumed, out=np.zeros(len(errors)), where=assumed > 0)

@@ -25,7 +25,7 @@ from impq_opt.memory import kept_memory
 from impq_opt.networks.fitting import fitted
 from impq_opt.networks.matching import versioned
 from impq_opt.problem.problem import Problem
-from impq_opt.quantize import BeforeSteps, pack, quantize, quantized_weights, state_of, unpack_into
+from impq_opt.quantize import pack, quantize, quantized_weights, state_of, training_of, unpack_into
 from impq_opt.rounds.checkpoint import (
     Identity,
     State,
@@ -221,13 +221,15 @@ class _Run:
                 bits = problem.candidates.bits(columns)
                 quantized = self._quantize(problem, bits)
                 first = self.settings.plan.epochs_before(state.number)
+                objective, hook = training_of(quantized)
                 train(
                     quantized,
                     self.data.train,
                     self.settings.training,
                     first_epoch=first,
                     epochs=epochs,
-                    hook=BeforeSteps(),
+                    objective=objective,
+                    hook=hook,
                 )
                 state.trials.append(self._accuracy(quantized, self.data.validation))
                 self._save(state)
@@ -285,13 +287,15 @@ class _Run:
         later = max(0, plan.rounds - state.number) * plan.epochs
         watch = Watch(self.report, keep, title, self.settings.training.batch, later)
         clips = Clips(self.settings.quantizing.clip_every)
+        objective, hook = training_of(quantized)
         state.progress = train(
             quantized,
             self.data.train,
             self.settings.training,
             first_epoch=self._epochs_before(state, state.number),
             epochs=plan.epochs_of(state.number),
-            hook=Hooks(BeforeSteps(), clips, watch),  # which keeps what was read
+            objective=objective,
+            hook=Hooks(hook, clips, watch),  # which keeps what was read
             progress=state.progress,
         )
         seconds.train = before + watch.spent()

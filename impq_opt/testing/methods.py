@@ -16,11 +16,14 @@ from torch.nn.utils import parametrize
 from impq_opt.errors import OptionError
 from impq_opt.quantize import before_step, pack, unpack_into
 from impq_opt.quantize.methods import Method, Quantizer, load_method, method_names
+from impq_opt.quantize.methods.base import Moment
 from impq_opt.testing.rules import rule
 
 __all__ = ["check_method"]
 
 _SHAPE = (8, 6, 5)
+# In the middle of training, the second of three weights.
+_LATER = Moment(0.5, 1, 3)
 _TYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
@@ -81,7 +84,7 @@ def _weights(dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
 
 
 def _check(method: Method, weight: Tensor, bits: npt.ArrayLike, sizes: list[int], where: str) -> None:
-    quantizer = method.quantizer(weight.shape, bits, sizes)
+    quantizer = method.quantizer(weight.shape, bits, sizes).eval()
     latent = weight.clone().requires_grad_()
     rounded = quantizer(latent)
     rule(torch.equal(latent, weight), method.spec, f"it leaves the latent weight alone: {where}")
@@ -145,28 +148,38 @@ def _check_learning(method: Method, weight: Tensor, bits: npt.NDArray[np.int64],
     quantizer, fresh = (method.quantizer(weight.shape, bits, [weight[0].numel()] * len(bits)) for _ in range(2))
     moved = weight.clone()
     with torch.no_grad():
-        quantizer.before_step(moved)
+        quantizer.before_step(moved, Moment())
     kept = (moved.shape, moved.dtype) == (weight.shape, weight.dtype) and bool(torch.isfinite(moved).all())
     rule(kept, method.spec, f"before a step the latent weight stays finite: {where}")
     fresh.load_state_dict(quantizer.state_dict())
     again = moved.clone()
     with torch.no_grad():
         for one, latent in ((quantizer, moved), (fresh, again)):
-            one.before_step(latent)
-        same = torch.equal(moved, again) and torch.equal(quantizer(moved), fresh(again))
+            one.before_step(latent, _LATER)
+        same = torch.equal(moved, again) and torch.equal(_seeded(quantizer, moved), _seeded(fresh, again))
     rule(same, method.spec, f"what is learned is in its state, so that training can go on from a saved one: {where}")
     latent = moved.requires_grad_()
-    quantizer(latent).sum().backward()
+    relaxed = quantizer(latent)
+    same = (relaxed.shape, relaxed.dtype) == (weight.shape, weight.dtype) and bool(torch.isfinite(relaxed).all())
+    rule(same, method.spec, f"in training the weight is finite, of the latent one's shape and type: {where}")
+    relaxed.sum().backward()
     finite = all(bool(torch.isfinite(_gradient(one)).all()) for one in (latent, *quantizer.parameters()))
     rule(finite, method.spec, f"gradients are finite: {where}")
+
+
+def _seeded(quantizer: Quantizer, weight: Tensor) -> Tensor:
+    """Return what stands for the weight in training, with the noise of one seed."""
+    torch.manual_seed(3)
+    value: Tensor = quantizer(weight)
+    return value
 
 
 def _train(network: nn.Module, dtype: torch.dtype) -> None:
     """Make a few steps, so that what can be learned is not what it began as."""
     optimizer = torch.optim.SGD(network.parameters(), 0.01)
     x = torch.randn(4, 6, generator=torch.Generator().manual_seed(2)).to(dtype)
-    for _ in range(2):
-        before_step(network)
+    for step in range(2):
+        before_step(network, step / 2)
         optimizer.zero_grad()
         network(x).square().sum().backward()
         optimizer.step()
@@ -181,7 +194,8 @@ def _check_packing(method: Method, widths: list[int], dtype: torch.dtype) -> Non
             bits = [widths[row % len(widths)] for row in range(layer.out_features)]
             quantizer = method.quantizer(layer.weight.shape, bits, [layer.in_features] * len(bits))
             parametrize.register_parametrization(layer, "weight", quantizer)
-    _train(quantized, dtype)
+    _train(quantized.train(), dtype)
+    quantized.eval()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "packed.safetensors"
         pack(quantized, path)

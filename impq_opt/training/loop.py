@@ -90,6 +90,9 @@ class Hook:
     def before_step(self, course: Course) -> None:
         """Act once the step has its rate, before its forward pass."""
 
+    def after_update(self, course: Course) -> None:
+        """Act when the optimizer has moved the parameters, before the step is counted."""
+
     def after_step(self, course: Course) -> None:
         """Act when the step is done and counted."""
 
@@ -106,6 +109,10 @@ class Hooks(Hook):
     def before_step(self, course: Course) -> None:
         for hook in self.hooks:
             hook.before_step(course)
+
+    def after_update(self, course: Course) -> None:
+        for hook in self.hooks:
+            hook.after_update(course)
 
     def after_step(self, course: Course) -> None:
         for hook in self.hooks:
@@ -194,6 +201,7 @@ def train_on(
         optimizer.zero_grad()
         scored.loss.backward()
         optimizer.step()
+        hook.after_update(course)
         progress.add(scored, batch.labels)
         progress.step += 1
         if not math.isfinite(progress.loss):

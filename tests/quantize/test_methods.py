@@ -45,13 +45,13 @@ class Lossy(WeightQuantizer):
 
 
 class Blind(WeightQuantizer):
-    def forward(self, weight: Any) -> Any:
-        return super().forward(weight.detach())
+    def rounded(self, weight: Any) -> Any:
+        return super().rounded(weight.detach())
 
 
 class Widened(WeightQuantizer):
-    def forward(self, weight: Any) -> Any:
-        return super().forward(weight).float()
+    def rounded(self, weight: Any) -> Any:
+        return super().rounded(weight).float()
 
 
 class Forgetful(WeightQuantizer):
@@ -59,13 +59,13 @@ class Forgetful(WeightQuantizer):
 
     counted = 0
 
-    def before_step(self, weight: Any) -> None:
+    def before_step(self, weight: Any, moment: Any) -> None:
         self.counted += 1
         weight.mul_(self.counted)
 
 
 class Spoiling(WeightQuantizer):
-    def before_step(self, weight: Any) -> None:
+    def before_step(self, weight: Any, moment: Any) -> None:
         weight.div_(0)
 
 

@@ -24,16 +24,17 @@ from impq_opt.data import Dataset
 from impq_opt.errors import OptionError
 from impq_opt.measure import measure as measure_network
 from impq_opt.quantize import (
-    BeforeSteps,
     before_step,
     load_method,
     pack,
     quantize,
     quantized_weights,
     state_of,
+    training_of,
     unpack_into,
     weight_size,
 )
+from impq_opt.quantize.methods.base import Moment
 from impq_opt.quantize.methods.basis import Basis, step
 from impq_opt.quantize.methods.codebook import between
 from impq_opt.quantize.methods.normal import unit_levels
@@ -123,11 +124,11 @@ def test_bwn_takes_the_mean_off_and_clamps_before_a_step() -> None:
     weight = 0.2 * torch.randn(4, 6, 3, 3, generator=torch.Generator().manual_seed(0))
     latent = weight.clone()
     chosen = quantizer("bwn", weight, 1)
-    chosen.before_step(latent)
+    chosen.before_step(latent, Moment())
     torch.testing.assert_close(latent.mean(1), torch.zeros(4, 3, 3), atol=1e-6, rtol=0)
     torch.testing.assert_close(latent, weight - weight.mean(1, keepdim=True))
     far = 9 * weight
-    chosen.before_step(far)
+    chosen.before_step(far, Moment())
     assert float(far.abs().max()) == 1.0
 
 
@@ -293,10 +294,10 @@ def test_a_basis_moves_by_a_tenth_before_a_step_and_stays_for_rounding() -> None
     chosen = quantizer("lq-net", weight, 2)
     began = chosen.side(weight)["scale_2"]
     assert not chosen.basis_2.any() and torch.equal(chosen.method.scales(weight, 2), began)
-    chosen.before_step(3 * weight)
+    chosen.before_step(3 * weight, Moment())
     first = chosen.basis_2.clone()
     torch.testing.assert_close(first, 3 * began, rtol=0.02, atol=0)
-    chosen.before_step(weight)
+    chosen.before_step(weight, Moment())
     torch.testing.assert_close(chosen.basis_2, 0.9 * first + 0.1 * step(chosen.method, weight, first, 2))
     assert torch.equal(chosen.side(weight)["scale_2"], chosen.basis_2)
 
@@ -441,6 +442,9 @@ class Recorder(Hook):
     def before_step(self, course: Any) -> None:
         self.told.append(f"{self.name} before")
 
+    def after_update(self, course: Any) -> None:
+        self.told.append(f"{self.name} update")
+
     def after_step(self, course: Any) -> None:
         self.told.append(f"{self.name} after")
 
@@ -452,9 +456,9 @@ def test_several_hooks_are_called_in_turn() -> None:
     told: list[str] = []
     course: Any = None
     hook = Hooks(Recorder(told, "a"), Recorder(told, "b"))
-    for call in (hook.before_step, hook.after_epoch, hook.after_step):
+    for call in (hook.before_step, hook.after_update, hook.after_epoch, hook.after_step):
         call(course)
-    assert told == ["a before", "b before", "a epoch", "b epoch", "a after", "b after"]
+    assert told == [f"{name} {when}" for when in ("before", "update", "epoch", "after") for name in "ab"]
 
 
 def test_a_shared_weight_is_prepared_once() -> None:
@@ -468,9 +472,8 @@ def test_a_shared_weight_is_prepared_once() -> None:
     kept = weight.quantizer.get_buffer("basis_2")
     expected = load_method("lq-net").quantizer((4, 4), [2], [16])
     with torch.no_grad():
-        expected.before_step(weight.latent)
+        expected.before_step(weight.latent, Moment())
     assert torch.equal(kept, expected.get_buffer("basis_2"))
-    assert isinstance(BeforeSteps(), Hook)
 
 
 class Stopping(Hook):
@@ -487,11 +490,11 @@ def test_training_that_stops_after_every_step_ends_with_the_same_bits(method: An
         return quantize(small(seed), problem, [bits, bits], scheme=method)
 
     whole = fresh(0)
-    train(whole, data, training, epochs=2, hook=BeforeSteps())
+    train(whole, data, training, epochs=2, hook=training_of(whole).hook)
     parts, progress, stops = fresh(0), Progress(), 0
     while progress.step < 8:
         with contextlib.suppress(KeyboardInterrupt):
-            train(parts, data, training, epochs=2, hook=Hooks(BeforeSteps(), Stopping()), progress=progress)
+            train(parts, data, training, epochs=2, hook=Hooks(training_of(parts).hook, Stopping()), progress=progress)
         state, parts, stops = copy.deepcopy(parts.state_dict()), fresh(1), stops + 1
         parts.load_state_dict(state)
     assert stops == 8

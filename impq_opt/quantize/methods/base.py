@@ -6,7 +6,7 @@ import dataclasses
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +14,20 @@ import torch
 from torch import Tensor, nn
 
 from impq_opt.errors import OptionError, nearest
+from impq_opt.training import Objective
 
 __all__ = [
-    "FLOAT_BITS", "MOST_BITS", "Method", "Quantizer", "check_choice", "check_sizes", "exact", "whole_bits",
+    "FLOAT_BITS",
+    "MOST_BITS",
+    "Method",
+    "Moment",
+    "Quantizer",
+    "check_choice",
+    "check_sizes",
+    "exact",
+    "whole_bits",
     "widths_text",
-]  # fmt: skip
+]
 
 # Codes are whole numbers held in float32 while training; 16 bits leave that exact with room to spare.
 MOST_BITS = 16
@@ -95,6 +104,20 @@ class Method(ABC):
             A precision that the method has not, or groups that it cannot tell apart.
         """
 
+    def objective(self, objective: Objective, network: nn.Module, weights: Mapping[str, QuantizedWeight]) -> Objective:
+        """Return what training makes small where these weights of a network are quantized so: ``objective`` and terms.
+
+        Parameters
+        ----------
+        objective : Objective
+            Without them.
+        network : nn.Module
+            The quantized network, without wrappers.
+        weights : mapping of str to QuantizedWeight
+            The weights that this method quantizes.
+        """
+        return objective
+
     @abstractmethod
     def spans(self, weight: Tensor) -> Tensor | None:
         """Return the span (out,), float64, of every output kernel: the step at B bits is the span times 2^-B.
@@ -103,12 +126,54 @@ class Method(ABC):
         """
 
 
+class Moment(NamedTuple):
+    """Where training stands before a step, as a quantizer sees it: a function of the course alone.
+
+    Parameters
+    ----------
+    share : float
+        Steps done, of all: 0 before the first, below 1 before the last.
+    place, places : int
+        The weight's number among the quantized ones, in the order of the network's modules, and how many there are.
+    """
+
+    share: float = 0.0
+    place: int = 0
+    places: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class QuantizedWeight:
+    """One quantized weight tensor of a network.
+
+    Parameters
+    ----------
+    name : str
+        The parameter's name in the float network.
+    latent : Tensor
+        The float weight that training moves.
+    quantizer : Quantizer
+    """
+
+    name: str
+    latent: Tensor
+    quantizer: Quantizer
+
+    @property
+    def value(self) -> Tensor:
+        """The quantized weight."""
+        with torch.no_grad():
+            return self.quantizer.rounded(self.latent)
+
+
 class Quantizer(nn.Module):
     """A method on one weight, for use as a torch parametrization.
 
     Whole codes and *side information* (scales, codebooks) stand for the rounded weight: ``values(codes(w), side(w))``
-    is ``forward(w)``, bit for bit. Arithmetic is in float32, or in float64 for weights of float64; the rounded weight
-    has the type of the latent one, each value rounded to it once.
+    is ``rounded(w)``, bit for bit, which the network computes with in eval mode. In training mode it computes with
+    ``relaxed(w)``, the same unless a method says otherwise, and what is ``frozen`` is rounded and gets no gradient.
+    Arithmetic is in float32, or in float64 for weights of float64; the rounded weight has the type of the latent one,
+    each value rounded to it once.
 
     Attributes
     ----------
@@ -134,12 +199,30 @@ class Quantizer(nn.Module):
         """Return the weights of type ``dtype`` that ``codes`` stand for; of the type of the arithmetic unless given."""
         raise NotImplementedError
 
-    def before_step(self, weight: Tensor) -> None:
+    def rounded(self, weight: Tensor) -> Tensor:
+        """Return the rounded weight, as it is at test, with the method's gradient."""
+        raise NotImplementedError
+
+    def relaxed(self, weight: Tensor) -> Tensor:
+        """Return what stands for the weight in training; what it draws is drawn from torch's generator."""
+        return self.rounded(weight)
+
+    def frozen(self, weight: Tensor) -> Tensor | None:
+        """Return which entries keep their values through the step (bool, broadcastable to the weight); None: none."""
+        return None
+
+    def before_step(self, weight: Tensor, moment: Moment) -> None:
         """Do what the method wants done before a training step, in place: to the latent ``weight``, or what is kept.
 
-        Called without gradients. What is kept is in parameters and persistent buffers, so that training goes on from
-        saved ones as if it had never stopped.
+        Called without gradients. What must last from step to step is in parameters and persistent buffers; all else
+        that is set here follows from the ``moment``. So training goes on from saved tensors as if it had never stopped.
         """
+
+    def forward(self, weight: Tensor) -> Tensor:
+        if not self.training:
+            return self.rounded(weight)
+        value, frozen = self.relaxed(weight), self.frozen(weight)
+        return value if frozen is None else torch.where(frozen, self.rounded(weight).detach(), value)
 
     def side_bits(self, weight: Tensor) -> int:
         """Return the bits that the side information takes."""

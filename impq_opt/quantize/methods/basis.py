@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from impq_opt.quantize.methods.base import exact
+from impq_opt.quantize.methods.base import Moment, exact
 from impq_opt.quantize.methods.codebook import Codebook, CodebookQuantizer, between
 
 __all__ = ["Basis", "BasisQuantizer", "size", "step"]
@@ -75,7 +75,7 @@ class BasisQuantizer(CodebookQuantizer):
         assert kept is not None
         return kept.to(values.dtype) if bool(kept.any()) else self.method.scales(values, bits)
 
-    def before_step(self, weight: Tensor) -> None:
+    def before_step(self, weight: Tensor, moment: Moment) -> None:
         for bits, own in self._own(exact(weight).reshape(self.view)):
             scales = self.scales(own, bits)
             moved = _KEPT * scales + (1 - _KEPT) * step(self.method, own, scales, bits)

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from impq_opt.quantize.methods.base import Moment
 from impq_opt.quantize.methods.codebook import Codebook, CodebookQuantizer
 
 __all__ = ["BWN"]
@@ -58,7 +59,7 @@ class _Binary(CodebookQuantizer):
             factor = (1 / count + scales * (values.abs() < 1)) * (1 - 1 / inputs) * count
         return values * factor
 
-    def before_step(self, weight: Tensor) -> None:
+    def before_step(self, weight: Tensor, moment: Moment) -> None:
         if weight.ndim > 1:
             weight -= weight.mean(1, keepdim=True)
         weight.clamp_(-1, 1)

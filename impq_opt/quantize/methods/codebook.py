@@ -130,7 +130,7 @@ class CodebookQuantizer(Quantizer):
             values = self._put(values, bits, table.gather(1, own.clamp(max=table.shape[1] - 1)))
         return values.reshape(self.shape).to(dtype or kind)
 
-    def forward(self, weight: Tensor) -> Tensor:
+    def rounded(self, weight: Tensor) -> Tensor:
         codes, side = self._encoded(weight)
         rounded = self.values(codes, side, weight.dtype)
         taking: Tensor = weight if self.method.straight_through else self._latent(weight, codes)

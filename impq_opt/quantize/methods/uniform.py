@@ -154,7 +154,7 @@ class WeightQuantizer(Quantizer):
         values = (signed + self.method.offset) * self.steps(scale, side.get("scale_one_bit"))
         return values.reshape(self.shape).to(dtype or scale.dtype)
 
-    def forward(self, weight: Tensor) -> Tensor:
+    def rounded(self, weight: Tensor) -> Tensor:
         step = self.steps(*self.scales(weight))
         rounded: Tensor = _Round.apply(weight, step, self.least, self.most, self.method.offset, self.view)  # type: ignore[no-untyped-call]
         return rounded
