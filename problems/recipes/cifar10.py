@@ -45,7 +45,7 @@ def write_arrays(folder: Path, output: Path) -> None:
     arrays["images_test"], arrays["labels_test"] = _pictures(folder, "test")
     beside = output.with_name(f".{output.stem}.part.npz")
     with writing(output):
-        np.savez(beside, **{name: tensor.numpy() for name, tensor in arrays.items()})
+        np.savez(beside, allow_pickle=False, **{name: tensor.numpy() for name, tensor in arrays.items()})
         beside.replace(output)
 
 

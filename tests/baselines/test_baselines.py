@@ -30,7 +30,7 @@ SHARED: dict[str, Any] = {
     "augment": "none",
     "measure_samples": 40,
 }
-ROWS = {
+ROWS: dict[str, dict[str, Any]] = {
     "float": {"leave_float": ["*"]},
     "twn": {"method": "twn"},
     "bwn": {"method": "bwn", "leave_float": ["first", "last"]},
