@@ -32,8 +32,8 @@ def quantizer(spec: Any, weight: Any, bits: int) -> Any:
 
 
 def begun(spec: Any, weight: Any, bits: int, moment: Moment = EARLY) -> Any:
-    """Return a quantizer before a step."""
-    chosen = quantizer(spec, weight, bits)
+    """Return a quantizer in training, before a step."""
+    chosen = quantizer(spec, weight, bits).train()
     with torch.no_grad():
         chosen.before_step(weight, moment)
     return chosen

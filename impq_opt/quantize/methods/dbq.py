@@ -37,8 +37,9 @@ class DBQ(Basis):
     """
 
     name = "dbq"
-    summary = "sums of two learned ternary branches: nine levels a layer, zero among them; sigmoids in training"
+    summary = "sums of two scaled ternary branches: nine levels a layer, zero among them"
     source = "after DBQ (Dbouk, Sanghvi, Mehendale and Shanbhag, ECCV 2020)"
+    training = "scales learned, sigmoids that become steeper"
     widths = (4,)
     has_zero = True
     straight_through = False

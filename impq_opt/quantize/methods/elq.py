@@ -43,8 +43,9 @@ class ELQ(Basis):
     """
 
     name = "elq"
-    summary = "{-a, a} or {-a, 0, a}, frozen in stages, with the change of the loss as a term of it"
+    summary = "{-a, a} or {-a, 0, a}, with a of least squared error for a layer"
     source = "after ELQ (Zhou, Yao, Wang and Chen, CVPR 2018)"
+    training = "frozen in stages, terms in the loss"
     widths = (1, 2)
 
     gap: float = 0.1

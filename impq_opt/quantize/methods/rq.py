@@ -44,8 +44,9 @@ class RQ(Codebook):
     """
 
     name = "rq"
-    summary = "2^B equal steps with learned length and offset; in training relaxed choices under learned noise"
+    summary = "2^B equal steps of learned length and offset, for each layer"
     source = "after RQ (Louizos et al., ICLR 2019)"
+    training = "grid and noise learned, choices relaxed"
     straight_through = False
 
     temperature: float = 1.0
@@ -75,11 +76,20 @@ class RQ(Codebook):
 
 @dataclass(frozen=True)
 class RQST(RQ):
-    """As ``rq``, but in training the weight is the one level that was drawn; the gradient is that of the mixture."""
+    """As ``rq``, but in training the weight is the one level that was drawn; the gradient is that of the mixture.
+
+    Parameters
+    ----------
+    over : {"kernel", "tensor"}
+        The weights that share a, b and s.
+    temperature : float
+        Positive, of the mixture.
+    """
 
     name = "rq-st"
-    summary = "2^B equal steps with learned length and offset; in training choices drawn under learned noise"
+    summary = "as rq, but for what training does"
     source = "after RQ-ST (Louizos et al., ICLR 2019)"
+    training = "grid and noise learned, choices drawn"
 
     def mixture(self, logits: Tensor) -> Tensor:
         soft = super().mixture(logits)

@@ -33,6 +33,7 @@ class UNIQ(Codebook):
     name = "uniq"
     summary = "the medians of 2^B equally probable bins of a normal distribution with a layer's mean and deviation"
     source = "UNIQ (Baskin et al., 2018), weights"
+    training = "uniform noise, a layer at a time"
     straight_through = False
 
     def scales(self, values: Tensor, bits: int) -> Tensor:
