@@ -41,7 +41,8 @@ NETWORK_NAMES = (
     "small-cnn",
 )
 METHOD_NAMES = (
-    "mid-rise", "zero", "symmetric", "normal", "bwn", "twn", "ttq", "dorefa", "lq-net", "dbq", "uniq"
+    "mid-rise", "zero", "symmetric", "normal", "bwn", "twn", "ttq", "elq", "dorefa", "lq-net", "dbq", "uniq", "rq",
+    "rq-st",
 )  # fmt: skip
 POLICY_NAMES = ("slides", "iterative", "authors-code")
 RECIPE_NAMES = (

@@ -23,7 +23,7 @@ def methods(
     *,
     json: JsonFlag = False,
 ) -> int:
-    """List the methods of quantizing weights: source, precisions, whether zero is a level, what stays in float.
+    """List the methods of quantizing weights: source, precisions, what training does, what stays in float.
 
     `measure --grid` takes their names, options behind a colon: zero:over=tensor.
     """
@@ -34,10 +34,11 @@ def methods(
     if json:
         print_json(described if name is None else described[0])
     elif name is None:
-        table = grid("name", "bits", "zero", "float", "what it does", "source")
+        table = grid("name", "bits", "zero", "float", "what it does", "in training", "source")
         for method in described:
             zero, kept = "yes" if method["has_zero"] else "-", " ".join(method["leaves_float"]) or "-"
-            table.add_row(method["name"], _bits(method), zero, kept, method["summary"], method["source"])
+            about = (method["summary"], method["training"], method["source"])
+            table.add_row(method["name"], _bits(method), zero, kept, *about)
         out = console()
         out.print(table)
         out.print()
@@ -57,12 +58,14 @@ def _describe(name: str) -> dict[str, Any]:
         # Another package's entry point is broken: its method is listed with the reason, the others work.
         nothing = dict.fromkeys(("has_zero", "straight_through", "needs_training"), False)
         none: dict[str, Any] = {"bits": [], "effective_bits": [], "leaves_float": [], "options": {}, "description": ""}
-        return {"name": name, "summary": "cannot be loaded: its package is broken", "source": "-"} | none | nothing
+        broken = {"summary": "cannot be loaded: its package is broken", "source": "-", "training": "-"}
+        return {"name": name} | broken | none | nothing
     usual = kind()
     return {
         "name": name,
         "summary": kind.summary,
         "source": kind.source,
+        "training": kind.training,
         "bits": list(kind.widths),
         "effective_bits": [usual.effective_bits(width) for width in kind.widths],
         "has_zero": kind.has_zero,
@@ -86,6 +89,7 @@ def _print_one(method: dict[str, Any]) -> None:
     out.print(styled((method["name"], "bold"), f": {method['summary']}"))
     out.print(f"source: {method['source']}")
     out.print(f"bits: {_bits(method)}" + (" (of a code, and log2 of the levels)" if "," in _bits(method) else ""))
+    out.print(f"in training: {method['training']}")
     out.print(f"zero is a level: {'yes' if method['has_zero'] else 'no'}")
     out.print(f"layers that the paper leaves in float: {', '.join(method['leaves_float']) or 'none'}")
     if method["needs_training"]:

@@ -84,7 +84,7 @@ def _weights(dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
 
 
 def _check(method: Method, weight: Tensor, bits: npt.ArrayLike, sizes: list[int], where: str) -> None:
-    quantizer = method.quantizer(weight.shape, bits, sizes).eval()
+    quantizer = method.quantizer(weight.shape, bits, sizes)
     latent = weight.clone().requires_grad_()
     rounded = quantizer(latent)
     rule(torch.equal(latent, weight), method.spec, f"it leaves the latent weight alone: {where}")
@@ -98,7 +98,8 @@ def _check(method: Method, weight: Tensor, bits: npt.ArrayLike, sizes: list[int]
         rule(bool((value[weight == 0] == 0).all()), method.spec, f"zeros stay zeros: {where}")
     if method.straight_through:
         upstream = torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)).to(weight.dtype)
-        rounded.backward(upstream)
+        quantizer.train()(latent).backward(upstream)
+        quantizer.eval()
         rule(torch.equal(_gradient(latent), upstream), method.spec, f"gradients pass unchanged: {where}")
     _check_steps(method, quantizer, weight, value, where)
 
@@ -145,7 +146,7 @@ def _check_steps(method: Method, quantizer: Quantizer, weight: Tensor, value: Te
 
 def _check_learning(method: Method, weight: Tensor, bits: npt.NDArray[np.int64], where: str) -> None:
     """Do what the method wants done before a step, twice, once more from its state."""
-    quantizer, fresh = (method.quantizer(weight.shape, bits, [weight[0].numel()] * len(bits)) for _ in range(2))
+    quantizer, fresh = (method.quantizer(weight.shape, bits, [weight[0].numel()] * len(bits)).train() for _ in range(2))
     moved = weight.clone()
     with torch.no_grad():
         quantizer.before_step(moved, Moment())

@@ -481,7 +481,20 @@ class Stopping(Hook):
         raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize(("method", "bits"), [("bwn", 1), ("ttq", 2), ("lq-net", 2), ("dorefa", 3)])
+@pytest.mark.parametrize(
+    ("method", "bits"),
+    [
+        ("bwn", 1),
+        ("ttq", 2),
+        ("lq-net", 2),
+        ("dorefa", 3),
+        ("elq", 2),
+        ("dbq", 4),
+        ("uniq", 2),
+        ("rq", 3),
+        ("rq-st", 3),
+    ],
+)
 def test_training_that_stops_after_every_step_ends_with_the_same_bits(method: Any, bits: Any, tmp_path: Path) -> None:
     problem = Problem.from_sensitivities([54, 432], [1.0, 1.0], names=["conv1.weight", "conv2.weight"])
     data, training = Stripes(128, 0), Training(batch=32, rate=0.05, augment="none")
@@ -490,11 +503,14 @@ def test_training_that_stops_after_every_step_ends_with_the_same_bits(method: An
         return quantize(small(seed), problem, [bits, bits], scheme=method)
 
     whole = fresh(0)
-    train(whole, data, training, epochs=2, hook=training_of(whole).hook)
+    objective, hook = training_of(whole)
+    train(whole, data, training, epochs=2, objective=objective, hook=hook)
     parts, progress, stops = fresh(0), Progress(), 0
     while progress.step < 8:
         with contextlib.suppress(KeyboardInterrupt):
-            train(parts, data, training, epochs=2, hook=Hooks(training_of(parts).hook, Stopping()), progress=progress)
+            objective, hook = training_of(parts)
+            hooks = Hooks(hook, Stopping())
+            train(parts, data, training, epochs=2, objective=objective, hook=hooks, progress=progress)
         state, parts, stops = copy.deepcopy(parts.state_dict()), fresh(1), stops + 1
         parts.load_state_dict(state)
     assert stops == 8

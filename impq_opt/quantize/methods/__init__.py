@@ -35,10 +35,13 @@ METHODS: dict[str, str] = {
     "bwn": "impq_opt.quantize.methods.bwn:BWN",  # the sign
     "twn": "impq_opt.quantize.methods.twn:TWN",  # three levels, one scale
     "ttq": "impq_opt.quantize.methods.ttq:TTQ",  # three levels, two learned scales
+    "elq": "impq_opt.quantize.methods.elq:ELQ",  # two or three levels, frozen in stages, the loss' change made small
     "dorefa": "impq_opt.quantize.methods.dorefa:DoReFa",  # equal steps of tanh w
     "lq-net": "impq_opt.quantize.methods.lq_net:LQNet",  # sums of fitted scales with signs
-    "dbq": "impq_opt.quantize.methods.dbq:DBQ",  # sums of two ternary branches
-    "uniq": "impq_opt.quantize.methods.uniq:UNIQ",  # equally probable bins
+    "dbq": "impq_opt.quantize.methods.dbq:DBQ",  # sums of two ternary branches, sigmoids in training
+    "uniq": "impq_opt.quantize.methods.uniq:UNIQ",  # equally probable bins, noise in training
+    "rq": "impq_opt.quantize.methods.rq:RQ",  # equal steps with learned noise, relaxed in training
+    "rq-st": "impq_opt.quantize.methods.rq:RQST",  # the same, sampled in training
 }
 
 _registry = Registry[Method]("method", METHODS, "impq_opt.methods")

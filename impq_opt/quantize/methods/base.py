@@ -54,6 +54,8 @@ class Method(ABC):
     needs_training : bool
         Its levels are not near the weights before a network was trained with them: what it would do to a float network
         says nothing, so damages are measured at weights that it rounded.
+    training : str
+        What training does besides rounding, in a few words.
     leaves_float : tuple of str
         Which layers the paper leaves in float, ``"first"`` or ``"last"``. Nothing is left out unless asked for.
     """
@@ -65,6 +67,7 @@ class Method(ABC):
     straight_through: ClassVar[bool] = True
     widths: ClassVar[Sequence[int]] = range(1, MOST_BITS + 1)
     needs_training: ClassVar[bool] = False
+    training: ClassVar[str] = "straight-through gradient"
     leaves_float: ClassVar[tuple[str, ...]] = ()
 
     @property
@@ -186,6 +189,10 @@ class Quantizer(nn.Module):
     shape: tuple[int, ...]
     group_bits: npt.NDArray[np.int64]
     group_sizes: npt.NDArray[np.int64]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.eval()  # by itself; on a network it is in the mode of the layer
 
     def codes(self, weight: Tensor) -> Tensor:
         """Return the codes, of the weight's shape, whole numbers from 0 to 2^B - 1, as uint8 or int32."""

@@ -23,6 +23,8 @@ _KEPT = 0.9
 class Basis(Codebook):
     """Levels ``factors @ v`` for scales v (P,) of a range, sorted; thresholds are the middles between them."""
 
+    training = "scales move to least squares before each step"
+
     @abstractmethod
     def factors(self, bits: int) -> Tensor:
         """Return the factors (L, P) of the scales in each level, in any order."""

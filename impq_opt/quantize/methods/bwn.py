@@ -31,6 +31,7 @@ class BWN(Codebook):
     name = "bwn"
     summary = "the sign times the mean size of an output kernel"
     source = "BWN (Rastegari et al., XNOR-Net, ECCV 2016), authors' code"
+    training = "centred and clamped before each step, gradient by size"
     widths = (1,)
     straight_through = False
     leaves_float = ("first", "last")

@@ -7,7 +7,7 @@ so that what one group's bits do does not depend on those of the others. Nothing
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -69,7 +69,8 @@ class Codebook(Method):
 class CodebookQuantizer(Quantizer):
     """Quantizer of one weight by tables of levels; see :class:`Codebook`.
 
-    Derive where scales are learned (:meth:`scales`) or gradients are not straight-through (:meth:`latent`).
+    Derive where scales are learned (:meth:`scales`), gradients are not straight-through (:meth:`latent`), or training
+    computes with other values (:meth:`relaxed`, by :meth:`joined`).
 
     Parameters
     ----------
@@ -113,6 +114,14 @@ class CodebookQuantizer(Quantizer):
     def latent(self, values: Tensor, scales: Tensor, codes: Tensor, bits: int) -> Tensor:
         """Return what takes the gradient of the rounded values (R, n), by autograd."""
         return self.method.curve(values, bits)
+
+    def joined(self, weight: Tensor, part: Callable[[Tensor, int], Tensor]) -> Tensor:
+        """Return what ``part`` makes of the ranges (R, n) of each precision, as a weight."""
+        values = exact(weight).reshape(self.view)
+        whole = torch.zeros_like(values)
+        for bits, own in self._own(values):
+            whole = self._put(whole, bits, part(own, bits))
+        return whole.reshape(self.shape).to(weight.dtype)
 
     def codes(self, weight: Tensor) -> Tensor:
         return self._encoded(weight)[0]

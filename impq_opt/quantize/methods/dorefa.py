@@ -28,6 +28,7 @@ class DoReFa(Codebook):
     name = "dorefa"
     summary = "2^B equal steps from -1 to 1, of tanh w over its largest; at one bit the sign times the mean size"
     source = "DoReFa-Net (Zhou et al., 2016), weights, authors' code"
+    training = "gradient of tanh w over its largest"
     straight_through = False
     needs_training = True
     leaves_float = ("first", "last")

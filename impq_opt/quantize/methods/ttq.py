@@ -30,6 +30,7 @@ class TTQ(Codebook):
     name = "ttq"
     summary = "{-Wn, 0, Wp} with learned Wn and Wp, the threshold at 0.05 of a layer's largest weight"
     source = "TTQ (Zhu, Han, Mao and Dally, ICLR 2017)"
+    training = "both levels learned, gradient scaled by them"
     widths = (2,)
     has_zero = True
     straight_through = False
