@@ -17,6 +17,7 @@ TABLE: dict[str, str] = {
     "milp": "impq_opt.solvers.milp:Milp",
     "ilp": "impq_opt.solvers.ilp:Ilp",
     "exhaustive": "impq_opt.solvers.exhaustive:Exhaustive",
+    "haq": "impq_opt.solvers.haq:Haq",
 }
 
 _STRATEGIES: Registry[Solver] = Registry("solver", TABLE, "impq_opt.solvers")

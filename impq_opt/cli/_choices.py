@@ -44,7 +44,7 @@ METHOD_NAMES = (
     "mid-rise", "zero", "symmetric", "normal", "bwn", "twn", "ttq", "elq", "dorefa", "lq-net", "dbq", "uniq", "rq",
     "rq-st",
 )  # fmt: skip
-POLICY_NAMES = ("slides", "iterative", "authors-code")
+POLICY_NAMES = ("slides", "iterative", "authors-code", "haq")
 RECIPE_NAMES = (
     "mobilenet-v1-imagenet", "mobilenet-v1-imagenet-activations", "resnet20-cifar10", "resnet20-cifar10-activations",
     "resnet20-fashion-mnist", "resnet8-fashion-mnist", "vgg-small-cifar10",
@@ -124,5 +124,5 @@ DATA = _asked(lambda: DATA_NAMES, files=True)
 GRIDS = _asked(lambda: ["auto", *_theirs(METHOD_NAMES, "impq_opt.methods")()])
 GROUPS = choices("layer", "kernel", "slice", "block:")
 ESTIMATORS = choices(*ESTIMATOR_NAMES)
-POLICIES = _asked(lambda: [*_theirs(POLICY_NAMES, "impq_opt.policies")(), *_solvers()], lists=True)
+POLICIES = _asked(lambda: dict.fromkeys([*_theirs(POLICY_NAMES, "impq_opt.policies")(), *_solvers()]), lists=True)
 RECIPES = _asked(lambda: RECIPE_NAMES, files=True)

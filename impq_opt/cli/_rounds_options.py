@@ -129,7 +129,7 @@ class ChoosingOptions:
     strategy: Annotated[
         str | None,
         POLICIES,
-        Parameter(help="slides (or iterative), authors-code, or a strategy of `impq-opt solvers`."),
+        Parameter(help="slides (or iterative), authors-code, haq, or a strategy of `impq-opt solvers`."),
     ] = None
     compare: Annotated[
         str | None, POLICIES, Parameter(help="Several, with commas: iterative,authors-code,exact,uniform.")

@@ -59,7 +59,7 @@ def compare(
     *,
     goals: Goals = Goals(),  # noqa: B008 - frozen
     solver: Annotated[
-        list[str] | None, Many, SOLVERS, Parameter(help="Only these strategies; may be repeated.")
+        list[str] | None, Many, SOLVERS, Parameter(help="Only these strategies, slow ones too; may be repeated.")
     ] = None,
     time_limit: Annotated[float | None, Parameter(help="Seconds for each strategy; 60 unless given.")] = None,
     memory_limit: Annotated[str | None, Parameter(help="Most memory of each strategy, such as 2GiB.")] = None,
@@ -80,6 +80,8 @@ def compare(
 ) -> int:
     """Run all strategies on one problem: cost, bits, compression, mismatch, gap to the best proved bound, time.
 
+    What takes minutes (haq) is run where --solver names it.
+
     With --metric, measure a network by several metrics instead, give each the same storage, and look at the accuracy
     of the quantized networks.
     """
@@ -98,7 +100,7 @@ def compare(
         refuse(option, value, "goes with --metric")
     questions = goals.questions()
     base, revised, _ = goals.load(problem)
-    names = tuple(solver) if solver else solver_names()
+    names = tuple(solver) if solver else tuple(name for name in solver_names() if not solver_class(name).slow)
     limit = 60.0 if time_limit is None else time_limit
     for name in names:
         solver_class(name)

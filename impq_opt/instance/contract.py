@@ -152,7 +152,8 @@ class Solver(ABC):
     that the strategy handles beside the plain problem (least cost under a bound): ``"damage"`` (least damage under a
     budget), ``"budgets"`` (further budgets), ``"pairs"`` (costs that couple two groups) and ``"peaks"`` (a cost that is
     the largest of several sums). A problem with any other feature is refused by name. A strategy that ``decides`` finds
-    an answer or shows that there is none, so that feasibility need not be looked into before it runs.
+    an answer or shows that there is none, so that feasibility need not be looked into before it runs. One that is
+    ``slow``, minutes where others take moments, is compared with others only where it is named.
     """
 
     name: ClassVar[str]
@@ -160,6 +161,7 @@ class Solver(ABC):
     proves: ClassVar[str] = "nothing"
     supports: ClassVar[frozenset[str]] = frozenset()
     decides: ClassVar[bool] = False
+    slow: ClassVar[bool] = False
 
     @abstractmethod
     def run(self, instance: Instance, control: Control) -> Claim:

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 
 import msgspec
 import numpy as np
@@ -23,7 +24,16 @@ from impq_opt.quantize.origin import labels_of
 from impq_opt.rounds.record import Cost, Decision, Effective
 from impq_opt.types import BoolArray, IntArray
 
-__all__ = ["answered", "columns_of", "decision_of", "fix_activations", "in_float", "not_above", "unmeasured_stay"]
+__all__ = [
+    "answered",
+    "columns_of",
+    "cost_of_uniform",
+    "decision_of",
+    "fix_activations",
+    "in_float",
+    "not_above",
+    "unmeasured_stay",
+]
 
 # Every record carries these, each by one formula; the last three need the network's graph.
 _COSTS = ("storage", "activation-memory", "bit-operations", "adders", "slides")
@@ -193,3 +203,20 @@ def answered(decision: Decision, answer: Allocation) -> Decision:
         budget={name: float(most) for name, most in answer.budgets.items()},
         gap=answer.gap if math.isfinite(answer.gap) else None,
     )
+
+
+def cost_of_uniform(problem: Problem, cost: str, bits: float) -> Fraction:
+    """Return what a network of ``bits`` bits everywhere costs, pinned groups as pinned; linear between candidates."""
+    row = cost_row(problem, {cost: 1})
+    widths = sorted({float(width) for candidates in problem.candidates.sets for width in candidates})
+    low = max((w for w in widths if w <= bits), default=widths[0])
+    high = min((w for w in widths if w >= bits), default=widths[-1])
+    ends = []
+    for width in (low, high):
+        wanted = np.array([min(problem.candidates.of(g), key=lambda b: abs(b - width)) for g in range(len(problem))])
+        columns = columns_of(problem, wanted)
+        columns[list(problem.pins)] = list(problem.pins.values())
+        ends.append(Fraction(row.total(problem.candidates, columns)) * row.quantum)
+    share = Fraction(bits - low) / Fraction(high - low) if high > low else Fraction(0)
+    scale = Fraction(bits) / Fraction(low) if bits < low else Fraction(1)
+    return (ends[0] + share * (ends[1] - ends[0])) * scale

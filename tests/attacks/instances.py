@@ -40,9 +40,10 @@ def attack(seed: int) -> Attack:
 
 def strategies(seed: int) -> list[str]:
     """Return ``exact``, and what is run beside it."""
-    from impq_opt.solvers import solver_names
+    from impq_opt.solvers import solver_class, solver_names
 
-    names = [name for name in solver_names() if name not in (*_OTHERS, *_SELDOM.values(), "exact")]
+    names = [name for name in solver_names() if not solver_class(name).slow]
+    names = [name for name in names if name not in (*_OTHERS, *_SELDOM.values(), "exact")]
     turn = [*_OTHERS, *names]  # a strategy that is new here gets its turn
     return ["exact", _SELDOM.get(seed % 100, turn[seed % len(turn)])]
 

@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
+from quick import QUICK
 
 from impq_opt import Problem, files
 from impq_opt.cli import run
-from impq_opt.solvers import solver_names
 
 D = "resnet20-fashion-mnist"
 WRONG = {
@@ -167,7 +167,7 @@ def test_values_of_options_complete(words: list[str], expected: str, capsys: pyt
 
 
 def test_options_that_are_listed_are_taken(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name in solver_names():
+    for name in QUICK:
         capsys.readouterr()
         run(["solvers", name])
         for option in re.findall(r"^--option (\S+)", capsys.readouterr().out, re.MULTILINE):

@@ -176,6 +176,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"solver": "uniform", "budget": "linear:5:3"},
         {"solver": "greedy", "budget": "geometric:5:3", "minimize": "representational"},
     ],
+    "haq": [{"budget": "fixed:4", "episodes": 3, "warm_up_episodes": 2}],
 }
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from quick import QUICK
 
 from impq_opt import Group, Problem, Status, frontier, solve, verify
 from impq_opt.costs import LookupCost, TableCost
@@ -30,7 +31,7 @@ from impq_opt.instance.contract import Control
 from impq_opt.instance.question import make_instance
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problems.families import generate
-from impq_opt.solvers import make_solver, solver_names
+from impq_opt.solvers import make_solver
 from impq_opt.solvers import native as solver_native
 from impq_opt.solvers.exact.scan import everything, gather, scan
 from impq_opt.solvers.exact.strategy import Exact
@@ -245,7 +246,7 @@ def test_draws_with_further_budgets(path: str) -> None:
         ask(problem, every, limit, by_cost, held, time_limit=5)
 
 
-@pytest.mark.parametrize("name", solver_names())
+@pytest.mark.parametrize("name", QUICK)
 def test_no_strategy_lies_or_breaks_down_there(name: str) -> None:
     for seed in range(8 if name == "ilp" else 60):
         for family in ("plain", "ragged", "damage", "budgets"):
@@ -460,7 +461,7 @@ def beyond() -> Iterator[tuple[Problem, Every]]:
         yield Problem.from_tables(cost, damage), assignments([cost], damage, [2, 2, 2])
 
 
-@pytest.mark.parametrize("name", solver_names())
+@pytest.mark.parametrize("name", QUICK)
 def test_sums_of_damages_around_the_largest_float(name: str) -> None:
     for problem, every in beyond():
         totals = sorted({damage for _, damage in every if damage > 0})

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from known import known
+from quick import QUICK
 
 from impq_opt import Problem, Status, frontier, solve
 from impq_opt.cli import run
@@ -20,7 +21,7 @@ from impq_opt.instance import Instance
 from impq_opt.instance.contract import Control
 from impq_opt.instance.question import make_instance
 from impq_opt.problems.families import explicit, generate
-from impq_opt.solvers import make_solver, solver_names
+from impq_opt.solvers import make_solver
 from impq_opt.solvers.exact.strategy import Exact
 from impq_opt.solvers.exact.tuning import Tuning
 
@@ -138,7 +139,7 @@ def test_no_number_of_the_tuning_decides_what_is_optimal(field: str) -> None:
             assert found.status is Status.OPTIMAL or field in ("most_states", "doubtful"), value
 
 
-@pytest.mark.parametrize("name", [name for name in solver_names() if name not in ("milp", "ilp")])
+@pytest.mark.parametrize("name", [name for name in QUICK if name not in ("milp", "ilp")])
 def test_answers_that_are_adopted_are_nobody_elses(name: str) -> None:
     """The arrays of answers to one question do not share memory, and cannot be written to."""
     problem = generate("layer", 5, 1).revise(bound=0.05)

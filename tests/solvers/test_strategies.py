@@ -1,10 +1,11 @@
-"""Every strategy on every case, and the suite itself against liars."""
+"""Every strategy but the slow ones on every case, and the suite itself against liars."""
 
 from __future__ import annotations
 
 import pytest
+from quick import QUICK
 
-from impq_opt.solvers import make_solver, solver_names
+from impq_opt.solvers import make_solver
 from impq_opt.testing import CASES, Case, check_strategy, random_case
 
 OPTIONS: dict[str, list[dict[str, object]]] = {
@@ -13,7 +14,7 @@ OPTIONS: dict[str, list[dict[str, object]]] = {
 }
 STRATEGIES = [
     pytest.param((name, options), marks=pytest.mark.peer("highspy") if "highs" in options.values() else ())
-    for name in solver_names()
+    for name in QUICK
     for options in OPTIONS.get(name, [{}])
 ]
 SLOW = {"ilp"}  # starts a process for each solve

@@ -26,6 +26,7 @@ TABLE: dict[str, str] = {
     "slides": "impq_opt.rounds.policies.slides:Slides",
     "authors-code": "impq_opt.rounds.policies.authors_code:AuthorsCode",
     "by-solver": "impq_opt.rounds.policies.by_solver:BySolver",
+    "haq": "impq_opt.rounds.policies.haq:Haq",
 }
 
 _POLICIES: Registry[Policy] = Registry("policy", TABLE, "impq_opt.policies")

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from fractions import Fraction
 from typing import Any, ClassVar
 
-import numpy as np
-
 from impq_opt.errors import OptionError
-from impq_opt.instance.cost_row import cost_row
-from impq_opt.problem.problem import Problem
 from impq_opt.rounds.policy import Choice, Policy, Turn
-from impq_opt.rounds.precisions import columns_of, not_above
+from impq_opt.rounds.precisions import cost_of_uniform, not_above
 from impq_opt.rounds.schedule import Schedule
 from impq_opt.solve import solve_in_passing
 from impq_opt.solvers import make_solver
@@ -96,23 +91,6 @@ class BySolver(Policy):
     def _limits(self, turn: Turn) -> dict[str, Any]:
         if self.budget is not None:
             bits = self.budget.at(turn.number, turn.rounds)
-            return {"budget": _cost_of_uniform(turn.problem, self.minimize, bits)}
+            return {"budget": cost_of_uniform(turn.problem, self.minimize, bits)}
         assert self.bound is not None
         return {"bound": self.bound.at(turn.number, turn.rounds)}
-
-
-def _cost_of_uniform(problem: Problem, cost: str, bits: float) -> Fraction:
-    """Return what a network of ``bits`` bits everywhere costs, pinned groups as pinned; linear between candidates."""
-    row = cost_row(problem, {cost: 1})
-    widths = sorted({float(width) for candidates in problem.candidates.sets for width in candidates})
-    low = max((w for w in widths if w <= bits), default=widths[0])
-    high = min((w for w in widths if w >= bits), default=widths[-1])
-    ends = []
-    for width in (low, high):
-        wanted = np.array([min(problem.candidates.of(g), key=lambda b: abs(b - width)) for g in range(len(problem))])
-        columns = columns_of(problem, wanted)
-        columns[list(problem.pins)] = list(problem.pins.values())
-        ends.append(Fraction(row.total(problem.candidates, columns)) * row.quantum)
-    share = Fraction(bits - low) / Fraction(high - low) if high > low else Fraction(0)
-    scale = Fraction(bits) / Fraction(low) if bits < low else Fraction(1)
-    return (ends[0] + share * (ends[1] - ends[0])) * scale
