@@ -21,7 +21,7 @@ HELD_OUT = 5000
 def write_arrays(folder: Path, output: Path) -> None:
     """Write the pictures of ``folder`` to an ``.npz`` file: train, validation and test, float32, normalised.
 
-    Pictures keep their size: one of 32x32 that is enlarged and cut, as pictures of a folder usually are, is another one.
+    Pictures keep their size: enlarged and cut, as pictures of a folder usually are, these would be others.
     A tenth of the training pictures, drawn with seed 0, is held out for validation.
 
     Parameters

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -20,7 +21,7 @@ from impq_opt.quantize import unpack, unpack_into
 from impq_opt.rounds import PausedError, Report, Splits, accuracy
 from impq_opt.rounds.checkpoint import load_state
 from impq_opt.rounds.folder import Folder, trained_state
-from impq_opt.rounds.recipes import Published, load_recipe, row_settings
+from impq_opt.rounds.recipes import Published, load_recipe, row_settings, splits_of
 
 SHARED: dict[str, Any] = {
     "start_epochs": 2,
@@ -251,6 +252,19 @@ def test_train_in_float_then_with_a_method(tmp_path: Path, capsys: pytest.Captur
     assert row["test"]["mean"] > 0.3
     assert row["float_test"] > 0.3
     assert (tmp_path / "q" / "weights.safetensors").exists()
+
+
+def test_data_without_a_validation_part_have_a_tenth_held_out(tmp_path: Path) -> None:
+    images = np.arange(40 * 9, dtype=np.float32).reshape(40, 1, 3, 3)
+    parts = {f"{name}_{split}": array for split in ("train", "test") for name, array in
+             (("images", images), ("labels", np.arange(40) % 4))}  # fmt: skip
+    np.savez(tmp_path / "d.npz", **parts, allow_pickle=False)
+    recipe = load_recipe("resnet8-fashion-mnist").but(data=str(tmp_path / "d.npz"), train_samples=None)
+    splits = splits_of(recipe)
+    assert (len(splits.train), len(splits.validation)) == (36, 4)
+    rows = [part.rows(torch.arange(len(part)))[0][:, 0, 0, 0].tolist() for part in (splits.train, splits.validation)]
+    assert sorted(rows[0] + rows[1]) == images[:, 0, 0, 0].tolist()
+    assert splits_of(recipe).validation.rows(torch.arange(4))[0].flatten()[0] == rows[1][0]
 
 
 def test_shipped_tables_name_rows_that_they_have() -> None:

@@ -13,10 +13,10 @@ import msgspec
 import torch
 from torch import nn
 
-from impq_opt.data import load_data
+from impq_opt.data import Dataset, load_data
 from impq_opt.documents.wording import in_words
 from impq_opt.documents.writing import atomic_write
-from impq_opt.errors import FileError, InputError, OptionError, nearest
+from impq_opt.errors import DataError, FileError, InputError, OptionError, nearest
 from impq_opt.networks import load_network
 from impq_opt.quantize import load_method
 from impq_opt.quantize.methods import FLOAT_BITS
@@ -252,15 +252,26 @@ def load_recipe(name: str) -> Recipe:
 
 
 def splits_of(recipe: Recipe, *, root: Path | None = None, download: bool = True) -> Splits:
-    """Return training, validation and test data; ``train_samples`` of the first."""
-    parts = [
-        load_data(recipe.data, split, root=root, size=recipe.size, download=download)
-        for split in ("train", "validation", "test")
-    ]
-    if recipe.train_samples is not None and recipe.train_samples < len(parts[0]):
-        order = torch.randperm(len(parts[0]), generator=torch.Generator().manual_seed(0))
-        parts[0] = parts[0].subset(order[: recipe.train_samples])
-    return Splits(*parts)
+    """Return training, validation and test data; ``train_samples`` of the first.
+
+    Where the data have no validation part of their own a tenth of the training part, drawn with seed 0, is held out.
+    """
+
+    def part(split: str) -> Dataset:
+        return load_data(recipe.data, split, root=root, size=recipe.size, download=download)
+
+    train, test, order = part("train"), part("test"), torch.Generator().manual_seed(0)
+    try:
+        validation = part("validation")
+    except DataError as error:
+        if error.value != "validation":  # another fault than that there is none
+            raise
+        rows = torch.randperm(len(train), generator=order)
+        held = max(1, len(train) // 10)
+        validation, train = (train.subset(own.sort().values) for own in (rows[:held], rows[held:]))
+    if recipe.train_samples is not None and recipe.train_samples < len(train):
+        train = train.subset(torch.randperm(len(train), generator=order.manual_seed(0))[: recipe.train_samples])
+    return Splits(train, validation, test)
 
 
 def pretrained(
