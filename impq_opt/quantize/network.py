@@ -33,6 +33,7 @@ __all__ = [
     "WeightSize",
     "activation_quantizers",
     "clips_by_norms",
+    "needs_tracing",
     "quantize",
     "quantize_traced",
     "quantized_weights",
@@ -84,7 +85,7 @@ def quantize(
         Not one precision per group.
     """
     bits = _bits(problem, allocation)
-    if bool((problem.weights() | (bits == FLOAT_BITS)).all()):
+    if not needs_tracing(problem, bits):
         copied = plain(network)
         _parametrize_all(copied, problem, bits, scheme)
         return copied
@@ -105,6 +106,11 @@ def quantize_traced(
         if bits[groups][0] != FLOAT_BITS
     ]
     return with_activations(copied, {network.node_of(quantizer.label): quantizer for quantizer in quantizers})
+
+
+def needs_tracing(problem: Problem, bits: npt.NDArray[np.generic]) -> bool:
+    """Return whether an activation is quantized, whose place in the network only its graph tells."""
+    return not bool((problem.weights() | (bits == FLOAT_BITS)).all())
 
 
 def traced_for(network: nn.Module, example: Structure | None, described: Any) -> Network:

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import platform
 import time
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -25,7 +26,16 @@ from impq_opt.memory import kept_memory
 from impq_opt.networks.fitting import fitted
 from impq_opt.networks.matching import versioned
 from impq_opt.problem.problem import Problem
-from impq_opt.quantize import pack, quantize, quantized_weights, state_of, training_of, unpack_into
+from impq_opt.quantize import (
+    pack,
+    quantize,
+    quantize_traced,
+    quantized_weights,
+    state_of,
+    training_of,
+    unpack_into,
+)
+from impq_opt.quantize.network import needs_tracing, traced_for
 from impq_opt.rounds.checkpoint import (
     Identity,
     State,
@@ -45,6 +55,7 @@ from impq_opt.rounds.record import Accuracy, Decision, Record, Seconds
 from impq_opt.rounds.settings import Settings
 from impq_opt.rounds.watch import PausedError, Report, Watch
 from impq_opt.tracing.example import describe_input
+from impq_opt.tracing.graph import Network
 from impq_opt.training import Hooks, Progress, accuracy, train
 from impq_opt.training.samples import Samples
 from impq_opt.training.seeds import processes
@@ -245,8 +256,16 @@ class _Run:
         return self._quantize(self.folder.problem(number), bits)
 
     def _quantize(self, problem: Problem, bits: npt.ArrayLike) -> nn.Module:
-        scheme = self.settings.quantizing.method or None
-        return quantize(self.network, problem, bits, scheme=scheme, example=self.example)
+        scheme, precisions = self.settings.quantizing.method or None, np.asarray(bits)
+        if not needs_tracing(problem, precisions):
+            return quantize(self.network, problem, precisions, scheme=scheme)
+        self._traced.fill(self.network)
+        return quantize_traced(self._traced, problem, precisions, scheme=scheme)
+
+    @cached_property
+    def _traced(self) -> Network:
+        """The network traced once: from round to round its weights change, not its calls."""
+        return traced_for(self.network, self.example, None)
 
     def _measured(self, state: State) -> Problem:
         """Measure at this point of training, and keep it; all processes read what the first one wrote."""

@@ -36,6 +36,7 @@ from impq_opt.tracing.nodes import (
     sample_shape,
 )
 from impq_opt.tracing.operations import IDENTITIES, SHAPES, TRANSPARENT
+from impq_opt.tracing.plain import plain
 from impq_opt.tracing.precision import HALVES, widen_graph, widened
 from impq_opt.tracing.running import Runner
 from impq_opt.tracing.sites import ActivationSite, WeightSite
@@ -202,6 +203,12 @@ class Network:
             self.__dict__.pop(name, None)
         self.module._apply(change)
         self._hold()
+
+    def fill(self, network: nn.Module) -> None:
+        """Take over the parameters and buffers of another network of the same modules, such as this one trained on."""
+        self.module.load_state_dict(plain(network).state_dict())
+        for name in ("folds", "_folded"):
+            self.__dict__.pop(name, None)
 
     def weight_tensor(self, site: WeightSite) -> Tensor:
         """Return the weights (out, in / groups, *kernel) of a site."""
