@@ -233,7 +233,7 @@ def test_without_noise_and_temperature_rq_rounds_and_clips() -> None:
             chosen.moved_3[:, 2] = -12
         relaxed, rounded = chosen(weight), chosen.eval()(weight)
         assert torch.allclose(relaxed, rounded, atol=1e-6)
-        step = float(chosen.scales(weight, 3)[0, 0])
+        step = float(chosen.scales(weight, 3).detach()[0, 0])
         assert torch.allclose(rounded, (weight / step).round().clamp(-4, 3) * step)
 
 

@@ -16,9 +16,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from impq_opt.quantize.methods.base import Method, Quantizer, check_choice, check_sizes, exact, whole_bits
+from impq_opt.quantize.methods.base import Method, Moment, Quantizer, check_choice, check_sizes, exact, whole_bits
 
-__all__ = ["Codebook", "CodebookQuantizer", "between"]
+__all__ = ["Codebook", "CodebookQuantizer", "StartedQuantizer", "between"]
 
 
 @dataclass(frozen=True)
@@ -181,6 +181,35 @@ class CodebookQuantizer(Quantizer):
         if inside is not None:
             part = torch.where(inside, part, whole if rows is None else whole[rows])
         return part if rows is None else whole.index_copy(0, rows, part)
+
+
+class StartedQuantizer(CodebookQuantizer):
+    """Quantizer that keeps the scales (R, P) that its weights have when training begins, and starts from there.
+
+    Until then they are a function of the weights. Derive, and say what P is.
+    """
+
+    columns: ClassVar[int]
+
+    def __init__(
+        self, shape: tuple[int, ...] | torch.Size, bits: npt.ArrayLike, sizes: npt.ArrayLike, method: Codebook
+    ) -> None:
+        super().__init__(shape, bits, sizes, method)
+        for width in self.used:
+            # Zeros until the first step: scales of zero would be those of weights that are all zero.
+            self.register_buffer(f"start_{width}", torch.zeros(self.rows[width], self.columns))
+
+    def scales(self, values: Tensor, bits: int) -> Tensor:
+        kept = self._buffers[f"start_{bits}"]
+        assert kept is not None
+        return kept.to(values.dtype) if bool(kept.any()) else self.method.scales(values.detach(), bits)
+
+    def before_step(self, weight: Tensor, moment: Moment) -> None:
+        for bits, own in self._own(exact(weight).reshape(self.view)):
+            kept = self._buffers[f"start_{bits}"]
+            assert kept is not None
+            if not bool(kept.any()):
+                kept.copy_(self.method.scales(own, bits))
 
 
 class _Rounded(torch.autograd.Function):

@@ -9,9 +9,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from impq_opt.quantize.methods.base import Moment, exact
+from impq_opt.quantize.methods.base import Moment
 from impq_opt.quantize.methods.basis import Basis, size
-from impq_opt.quantize.methods.codebook import CodebookQuantizer, between
+from impq_opt.quantize.methods.codebook import CodebookQuantizer, StartedQuantizer, between
 
 __all__ = ["DBQ", "annealed"]
 
@@ -28,7 +28,8 @@ class DBQ(Basis):
 
     In training each step from a level to the next, gap g at threshold t, is g F(k (w - t) / g), F the logistic
     function; gradients go to the weights, a1 and a2. k rises from 5 to 200 in equal ratios. a1 and a2 begin at the
-    least squared error. What k is, and where a1 and a2 begin, are choices made here; hence "after".
+    least squared error; what is learned are their logarithms relative to that, so that one rate suits all layers. These
+    are choices made here; hence "after".
 
     Parameters
     ----------
@@ -60,27 +61,26 @@ class DBQ(Basis):
         return _Annealed(shape, bits, sizes, self)
 
 
-class _Annealed(CodebookQuantizer):
+class _Annealed(StartedQuantizer):
     method: DBQ
+    columns = 2
     steep = _STEEP[0]
 
     def __init__(
         self, shape: tuple[int, ...] | torch.Size, bits: npt.ArrayLike, sizes: npt.ArrayLike, method: DBQ
     ) -> None:
         super().__init__(shape, bits, sizes, method)
-        # Zeros until the first step: both are then those of the weights.
-        self.branches = nn.Parameter(torch.zeros(self.rows[4], 2))
+        self.moved = nn.Parameter(torch.zeros(self.rows[4], 2))
 
     def scales(self, values: Tensor, bits: int) -> Tensor:
-        branches: Tensor = self.branches
-        return branches.to(values.dtype) if bool(branches.any()) else self.method.scales(values.detach(), bits)
+        return super().scales(values, bits) * self.moved.to(values.dtype).exp()
 
     def relaxed(self, weight: Tensor) -> Tensor:
         return self.joined(weight, self._annealed)
 
     def before_step(self, weight: Tensor, moment: Moment) -> None:
         self.steep = _STEEP[0] * (_STEEP[1] / _STEEP[0]) ** moment.share
-        self.branches.copy_(self.scales(exact(weight).reshape(self.view), 4))
+        super().before_step(weight, moment)
 
     def _annealed(self, values: Tensor, bits: int) -> Tensor:
         return annealed(values, self.method.table(self.scales(values, bits), bits), self.steep)

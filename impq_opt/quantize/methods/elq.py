@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from impq_opt.errors import OptionError
-from impq_opt.quantize.methods.base import Moment, QuantizedWeight, exact
-from impq_opt.quantize.methods.basis import Basis, BasisQuantizer
-from impq_opt.quantize.methods.codebook import CodebookQuantizer
+from impq_opt.quantize.methods.base import Moment, QuantizedWeight
+from impq_opt.quantize.methods.basis import Basis
+from impq_opt.quantize.methods.codebook import CodebookQuantizer, StartedQuantizer
 from impq_opt.training import Batch, Objective, Scored
 
 __all__ = ["ELQ"]
@@ -106,8 +106,9 @@ def _in_float(objective: Objective, network: nn.Module, weights: tuple[Quantized
             buffer.data.copy_(kept)  # unseen by autograd, which holds running statistics that it does not use
 
 
-class _Incremental(BasisQuantizer):
+class _Incremental(StartedQuantizer):
     method: ELQ
+    columns = 1
     fixed: Tensor
 
     def __init__(
@@ -120,10 +121,7 @@ class _Incremental(BasisQuantizer):
         return self.fixed
 
     def before_step(self, weight: Tensor, moment: Moment) -> None:
-        for bits, own in self._own(exact(weight).reshape(self.view)):
-            kept = self._buffers[f"basis_{bits}"]
-            assert kept is not None
-            kept.copy_(self.scales(own, bits))
+        super().before_step(weight, moment)
         stages = self.method.stages
         more = weight.numel() * int(moment.share * stages) // stages - int(self.fixed.sum())
         if more > 0:

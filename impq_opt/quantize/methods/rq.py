@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from impq_opt.errors import OptionError
-from impq_opt.quantize.methods.base import Moment, exact
 from impq_opt.quantize.methods.basis import size
-from impq_opt.quantize.methods.codebook import Codebook, CodebookQuantizer
+from impq_opt.quantize.methods.codebook import Codebook, CodebookQuantizer, StartedQuantizer
 from impq_opt.quantize.methods.mid_rise import MidRise
 
 __all__ = ["RQ", "RQST", "log_probabilities"]
@@ -97,34 +96,25 @@ class RQST(RQ):
         return drawn + (soft - soft.detach())
 
 
-class _Relaxed(CodebookQuantizer):
+class _Relaxed(StartedQuantizer):
     method: RQ
+    columns = 2
 
     def __init__(
         self, shape: tuple[int, ...] | torch.Size, bits: npt.ArrayLike, sizes: npt.ArrayLike, method: RQ
     ) -> None:
         super().__init__(shape, bits, sizes, method)
         for width in self.used:
-            # Zeros until the first step: a and b are then those of the weights.
-            self.register_buffer(f"start_{width}", torch.zeros(self.rows[width], 2))
             self.register_parameter(f"moved_{width}", nn.Parameter(torch.zeros(self.rows[width], 3)))
 
     def scales(self, values: Tensor, bits: int) -> Tensor:
-        start, moved = self._buffers[f"start_{bits}"], self._parameters[f"moved_{bits}"]
-        assert start is not None and moved is not None
-        begun = start.to(values.dtype) if bool(start.any()) else self.method.scales(values.detach(), bits)
+        begun, moved = super().scales(values, bits), self._parameters[f"moved_{bits}"]
+        assert moved is not None
         step = begun[:, :1] * moved[:, :1].to(values.dtype).exp()
         return torch.cat([step, begun[:, 1:] + step * moved[:, 1:2].to(values.dtype)], dim=1)
 
     def relaxed(self, weight: Tensor) -> Tensor:
         return self.joined(weight, self._mixed)
-
-    def before_step(self, weight: Tensor, moment: Moment) -> None:
-        for bits, own in self._own(exact(weight).reshape(self.view)):
-            start = self._buffers[f"start_{bits}"]
-            assert start is not None
-            if not bool(start.any()):
-                start.copy_(self.method.scales(own, bits))
 
     def _mixed(self, values: Tensor, bits: int) -> Tensor:
         scales, moved = self.scales(values, bits), self._parameters[f"moved_{bits}"]
