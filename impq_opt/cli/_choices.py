@@ -41,7 +41,7 @@ NETWORK_NAMES = (
     "small-cnn",
 )
 METHOD_NAMES = (
-    "mid-rise", "zero", "symmetric", "normal", "bwn", "twn", "ttq", "dorefa", "lq-net", "dbq", "uniq"
+    "mid-rise", "zero", "symmetric", "normal", "bwn", "twn", "ttq", "dorefa", "pact", "lq-net", "dbq", "uniq"
 )  # fmt: skip
 POLICY_NAMES = ("slides", "iterative", "authors-code")
 RECIPE_NAMES = (

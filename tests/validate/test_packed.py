@@ -23,7 +23,8 @@ from impq_opt.data.calling import call, logits_of
 from impq_opt.errors import DataError, FileError
 from impq_opt.files import save_allocation, save_problem
 from impq_opt.measure import Sampling, measure
-from impq_opt.quantize import WeightRange, pack, quantize, unpack_into
+from impq_opt.quantize import pack, quantize, unpack_into
+from impq_opt.quantize.methods.mid_rise import MidRise
 from impq_opt.validate.reality import Validation
 
 
@@ -109,7 +110,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Any:
     allocation = solve(problem, bound=1.0)
     save_allocation(allocation, folder / "a.json")
     pack(quantize(network, problem, allocation), folder / "packed.safetensors")
-    pack(quantize(network, problem, allocation, scheme=WeightRange("tensor")), folder / "other.safetensors")
+    pack(quantize(network, problem, allocation, scheme=MidRise("tensor")), folder / "other.safetensors")
     return folder, problem
 
 
