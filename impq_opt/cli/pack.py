@@ -89,7 +89,9 @@ def unpack(
 
     unpacked = unpack_file(packed)
     write_output(output, lambda path: atomic_write(path, save(dict(unpacked.state))))
-    activations = {a.label: {"bits": a.bits, "span": a.span, "signed": a.signed} for a in unpacked.activations}
+    activations = {
+        a.label: {"bits": a.bits, "span": a.span, "signed": a.signed, "method": a.method} for a in unpacked.activations
+    }
     if json:
         print_json(
             {"weights": {name: bits.tolist() for name, bits in unpacked.bits.items()}, "activations": activations}

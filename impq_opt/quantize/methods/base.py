@@ -101,6 +101,16 @@ class Method(ABC):
             A precision that the method has not, or groups that it cannot tell apart.
         """
 
+    def width(self, bits: float) -> int:
+        """Return a precision as a whole number.
+
+        Raises
+        ------
+        OptionError
+            Unless the method has it.
+        """
+        return int(whole_bits([bits], self.widths, f"{self.name} has")[0])
+
     def activation(self, bits: float, span: float, label: str = "", *, signed: bool = False) -> ActivationQuantizer:
         """Return a quantizer of one activation tensor: IMPQ's, unless the method has a rule of its own.
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from impq_opt.quantize.methods.activation import ActivationQuantizer, kind_of
-from impq_opt.quantize.methods.base import exact, whole_bits
+from impq_opt.quantize.methods.base import exact
 from impq_opt.quantize.methods.codebook import Codebook
 
 __all__ = ["Clipped", "DoReFa"]
@@ -65,7 +65,7 @@ class DoReFa(Codebook):
     def activation(self, bits: float, span: float, label: str = "", *, signed: bool = False) -> ActivationQuantizer:
         if signed:
             return super().activation(bits, span, label, signed=True)
-        return Clipped(self.spec, int(whole_bits([bits], self.widths, f"{self.name} has")[0]), label)
+        return Clipped(self.spec, self.width(bits), label)
 
 
 class Clipped(ActivationQuantizer):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from impq_opt.quantize.methods.activation import ActivationQuantizer, below, kind_of, through
-from impq_opt.quantize.methods.base import exact, whole_bits
+from impq_opt.quantize.methods.base import exact
 from impq_opt.quantize.methods.basis import KEPT, Basis, size, solved
 from impq_opt.quantize.methods.codebook import between
 
@@ -55,7 +55,7 @@ class LQNet(Basis):
     def activation(self, bits: float, span: float, label: str = "", *, signed: bool = False) -> ActivationQuantizer:
         if signed:
             return super().activation(bits, span, label, signed=True)
-        return LQActivation(self.spec, int(whole_bits([bits], self.widths, f"{self.name} has")[0]), label)
+        return LQActivation(self.spec, self.width(bits), label)
 
 
 class LQActivation(ActivationQuantizer):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from impq_opt.errors import OptionError
 from impq_opt.quantize.methods.activation import ActivationQuantizer, below
-from impq_opt.quantize.methods.base import exact, whole_bits
+from impq_opt.quantize.methods.base import exact
 from impq_opt.quantize.methods.dorefa import Clipped, DoReFa
 
 __all__ = ["PACT"]
@@ -52,8 +52,7 @@ class PACT(DoReFa):
     def activation(self, bits: float, span: float, label: str = "", *, signed: bool = False) -> ActivationQuantizer:
         if signed:
             return super().activation(bits, span, label, signed=True)
-        width = int(whole_bits([bits], self.widths, f"{self.name} has")[0])
-        return _Learned(self.spec, width, self.start or span, label)
+        return _Learned(self.spec, self.width(bits), self.start or span, label)
 
 
 class _Learned(Clipped):
