@@ -214,7 +214,7 @@ class _Run:
                 self.report.show(f"round {state.number}/{self.settings.plan.rounds}: trial {asked + 1}")
                 bits = problem.candidates.bits(columns)
                 quantized = self._quantize(problem, bits)
-                carry(self._before(state), quantized)
+                self._carry(state, quantized)
                 first = self.settings.plan.epochs_before(state.number)
                 train(
                     quantized,
@@ -242,6 +242,11 @@ class _Run:
         quantized = self._quantized(state.number - 1, state.records[-1].bits)
         restore(quantized, state.learned)
         return quantized
+
+    def _carry(self, state: State, quantized: nn.Module) -> None:
+        """Give a round's network, not yet trained, what the one before it learned."""
+        if state.learned:
+            carry(self._before(state), quantized)
 
     def _quantize(self, problem: Problem, bits: npt.ArrayLike) -> nn.Module:
         scheme = self.settings.quantizing.method or None
@@ -274,8 +279,8 @@ class _Run:
         """Fine-tune at this round's precisions, from wherever this round stands."""
         assert state.decision is not None
         plan, quantized = self.settings.plan, self._quantized(state.number, state.bits)
-        if state.number and not state.progress.step:
-            carry(self._before(state), quantized)
+        if not state.progress.step:
+            self._carry(state, quantized)
         else:
             restore(quantized, state.learned)
             restore_spans(quantized, state.learned)
