@@ -182,7 +182,7 @@ COMMANDS: tuple[Command, ...] = (
         "methods",
         "methods:methods",
         "Look up",
-        "The methods of quantizing weights, with their sources, precisions and options.",
+        "The methods of quantizing weights and activations, with their sources, precisions and options.",
         "impq-opt methods lq-net",
     ),
     Command(

@@ -41,7 +41,7 @@ NETWORK_NAMES = (
     "small-cnn",
 )
 METHOD_NAMES = (
-    "mid-rise", "zero", "symmetric", "normal", "bwn", "twn", "ttq", "elq", "dorefa", "lq-net", "dbq", "uniq", "rq",
+    "mid-rise", "zero", "symmetric", "normal", "bwn", "twn", "ttq", "elq", "dorefa", "pact", "lq-net", "dbq", "uniq", "rq",
     "rq-st",
 )  # fmt: skip
 POLICY_NAMES = ("slides", "iterative", "authors-code", "haq")

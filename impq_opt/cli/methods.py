@@ -1,4 +1,4 @@
-"""``impq-opt methods``: how weights can be rounded."""
+"""``impq-opt methods``: how weights and activations can be rounded."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def methods(
     *,
     json: JsonFlag = False,
 ) -> int:
-    """List the methods of quantizing weights: source, precisions, what training does, what stays in float.
+    """List the methods of quantizing: what they round, at which bits, what training does, what stays in float.
 
-    `measure --grid` takes their names, options behind a colon: zero:over=tensor.
+    `measure --grid` and `pack --method` take their names, options behind a colon: zero:over=tensor.
     """
     need_torch("impq-opt methods")
     from impq_opt.quantize.methods import method_names
@@ -34,14 +34,16 @@ def methods(
     if json:
         print_json(described if name is None else described[0])
     elif name is None:
-        table = grid("name", "bits", "zero", "float", "what it does", "in training", "source")
+        table = grid("name", "rounds", "bits", "zero", "float", "what it does", "in training", "source")
         for method in described:
             zero, kept = "yes" if method["has_zero"] else "-", " ".join(method["leaves_float"]) or "-"
+            rounds = "both" if method["activations"] else "weights"
             about = (method["summary"], method["training"], method["source"])
-            table.add_row(method["name"], _bits(method), zero, kept, *about)
+            table.add_row(method["name"], rounds, _bits(method), zero, kept, *about)
         out = console()
         out.print(table)
         out.print()
+        out.print("rounds: where weights alone, activations are rounded as mid-rise does")
         out.print("bits: of a code, and log2 of the levels where there is one precision and that is less")
         out.print("float: layers that the paper leaves in float; nothing is left out unless asked for")
     else:
@@ -57,7 +59,8 @@ def _describe(name: str) -> dict[str, Any]:
     except (ImportError, AttributeError):
         # Another package's entry point is broken: its method is listed with the reason, the others work.
         nothing = dict.fromkeys(("has_zero", "straight_through", "needs_training"), False)
-        none: dict[str, Any] = {"bits": [], "effective_bits": [], "leaves_float": [], "options": {}, "description": ""}
+        none: dict[str, Any] = {"bits": [], "effective_bits": [], "leaves_float": [], "options": {}}
+        none |= {"activations": "", "description": ""}
         broken = {"summary": "cannot be loaded: its package is broken", "source": "-", "training": "-"}
         return {"name": name} | broken | none | nothing
     usual = kind()
@@ -68,6 +71,7 @@ def _describe(name: str) -> dict[str, Any]:
         "training": kind.training,
         "bits": list(kind.widths),
         "effective_bits": [usual.effective_bits(width) for width in kind.widths],
+        "activations": kind.activations,
         "has_zero": kind.has_zero,
         "straight_through": kind.straight_through,
         "needs_training": kind.needs_training,
@@ -90,6 +94,7 @@ def _print_one(method: dict[str, Any]) -> None:
     out.print(f"source: {method['source']}")
     out.print(f"bits: {_bits(method)}" + (" (of a code, and log2 of the levels)" if "," in _bits(method) else ""))
     out.print(f"in training: {method['training']}")
+    out.print(f"activations: {method['activations'] or 'as mid-rise rounds them'}")
     out.print(f"zero is a level: {'yes' if method['has_zero'] else 'no'}")
     out.print(f"layers that the paper leaves in float: {', '.join(method['leaves_float']) or 'none'}")
     if method["needs_training"]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from impq_opt.cli._choices import NETWORKS, choices
+from impq_opt.cli._choices import METHODS, NETWORKS
 from impq_opt.cli._common import JsonFlag, check_ending, say, write_output
 from impq_opt.cli._network import NETWORK_HELP, NetworkOptions, need_torch
 from impq_opt.cli._screen import console as make_console
@@ -24,36 +24,27 @@ def pack(
     *,
     output: Annotated[Path, Parameter(name=["--output", "-o"], help="The safetensors file to write.")],
     model: NetworkOptions = NetworkOptions(),  # noqa: B008 - frozen
-    over: Annotated[
+    method: Annotated[
         str | None,
-        choices("kernel", "group", "tensor"),
-        Parameter(help="Weights that share a scale: kernel, group or tensor."),
-    ] = None,
-    statistic: Annotated[
-        str | None,
-        choices("max", "normal"),
-        Parameter(help="Range of the quantizer: max, or normal (least squared error)."),
-    ] = None,
-    one_bit: Annotated[
-        str | None, choices("max", "mean"), Parameter(help="Levels at one bit: max (the paper's), or mean (BWN).")
+        METHODS,
+        Parameter(help="How weights and activations are rounded (`impq-opt methods`), unless as the problem says."),
     ] = None,
     json: JsonFlag = False,
 ) -> int:
     """Round a network's weights as allocated and write their codes, each in its bits, into one file.
 
-    They are rounded on the grids that the problem names. With --over, --statistic or --one-bit all are mid-rise.
+    They are rounded by the methods that the problem names of each. With --method all are, and activations too:
+    mid-rise:over=tensor, options behind a colon.
     """
     check_ending(output, ".safetensors")
     need_torch("impq-opt pack")
     from impq_opt.files import load_allocation, load_problem
-    from impq_opt.quantize import PackedSize, WeightRange, of_other_weights, quantize, state_of, weight_size
+    from impq_opt.quantize import PackedSize, load_method, of_other_weights, quantize, state_of, weight_size
     from impq_opt.quantize import pack as pack_network
 
     declared = load_problem(problem)
     chosen = load_allocation(allocation, declared)
-    options = {"over": over, "statistic": statistic, "one_bit": one_bit}
-    given = {name: value for name, value in options.items() if value is not None}
-    scheme = WeightRange(**given) if given else None
+    scheme = None if method is None else load_method(method)  # what is wrong with it is told before anything is loaded
     quantized = quantize(model.load(network), chosen.problem, chosen, scheme=scheme)  # of the weights alone, perhaps
     note = of_other_weights(declared, state_of(quantized, latent=True))
     if note:
@@ -98,7 +89,9 @@ def unpack(
 
     unpacked = unpack_file(packed)
     write_output(output, lambda path: atomic_write(path, save(dict(unpacked.state))))
-    activations = {a.label: {"bits": a.bits, "span": a.span, "signed": a.signed} for a in unpacked.activations}
+    activations = {
+        a.label: {"bits": a.bits, "span": a.span, "signed": a.signed, "method": a.method} for a in unpacked.activations
+    }
     if json:
         print_json(
             {"weights": {name: bits.tolist() for name, bits in unpacked.bits.items()}, "activations": activations}

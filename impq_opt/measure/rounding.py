@@ -13,7 +13,7 @@ from impq_opt.groups.damage import DamageTable, PowerLaw
 from impq_opt.measure.estimators import Squares
 from impq_opt.measure.shifts import rounded
 from impq_opt.measure.survey import Survey
-from impq_opt.quantize import ActivationQuantizer
+from impq_opt.quantize import UniformActivation
 from impq_opt.tracing.nodes import Layout
 from impq_opt.tracing.sites import ActivationSite, WeightSite
 from impq_opt.types import FloatArray
@@ -89,10 +89,10 @@ def as_rounded(
     return DamageTable(values, errors)
 
 
-def activation_quantizer(survey: Survey, site: ActivationSite, bits: float) -> ActivationQuantizer:
+def activation_quantizer(survey: Survey, site: ActivationSite, bits: float) -> UniformActivation:
     """Return the quantizer of an activation at one precision."""
     over = survey.ranges[site.name]
-    return ActivationQuantizer(bits, over.span, site.name, signed=over.signed)
+    return UniformActivation(bits, over.span, site.name, signed=over.signed)
 
 
 def activation_errors(

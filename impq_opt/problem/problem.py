@@ -88,8 +88,9 @@ class Problem(Layout):
     stored : int or Fraction
         Bits of a weight in a group as the network stores it; 32 where nothing is said.
     grids : mapping of str to str
-        How the weights of a label are rounded: the name of a method of :mod:`impq_opt.quantize.methods`, with options,
-        such as ``"zero"`` or ``"zero:over=tensor"``. ``"mid-rise"`` where a label is not named.
+        How the weights of a label are rounded, or its activation: the name of a method of
+        :mod:`impq_opt.quantize.methods`, with options, such as ``"zero"`` or ``"zero:over=tensor"``. ``"mid-rise"``
+        where a label is not named.
     provenance : mapping
         Where the numbers come from.
     """
@@ -300,9 +301,10 @@ class Problem(Layout):
             }
         problem = replace(self, **changes) if changes else self
         if weights_only and not problem.weights().all():
-            problem = replace(
-                problem, **without_activations(problem, problem.damage, problem.costs, problem.pins, problem.ties)
-            )
+            rest = without_activations(problem, problem.damage, problem.costs, problem.pins, problem.ties)
+            labels = set(rest["names"].labels)
+            grids = {label: grid for label, grid in problem.grids.items() if label in labels}
+            problem = replace(problem, **rest, grids=grids)
         if bits is not None:
             problem = replace(problem, **restrict(problem, problem.damage, problem.costs, problem.pins, bits))
         if pins:
@@ -313,7 +315,7 @@ class Problem(Layout):
         return problem if problem.free_unmeasured == free else replace(problem, free_unmeasured=free)
 
     def grid(self, label: str) -> str:
-        """Return how the weights of ``label`` are rounded."""
+        """Return how the weights of ``label``, or its activation, are rounded."""
         return self.grids.get(label, "mid-rise")
 
     @property

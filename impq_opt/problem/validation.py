@@ -166,16 +166,13 @@ def check_ties(
 
 
 def check_grids(layout: Layout, grids: Mapping[str, str]) -> None:
-    """Raise ProblemError unless each entry names a label of weights and, in a line of text, a grid."""
+    """Raise ProblemError unless each entry names a label and, in a line of text, a grid."""
     if not isinstance(grids, Mapping):
         raise ProblemError("must be a mapping of labels to grids", where="grids", value=grids)
     labels = layout.names.labels
-    places = dict(zip(labels, layout.names.offsets, strict=False)) if grids else {}
-    weights = layout.weights()
+    known = set(labels) if grids else ()
     for label, grid in grids.items():
-        if label not in places:
+        if label not in known:
             raise ProblemError("no such label", where="grids", value=label, hint=nearest(str(label), labels))
-        if not weights[places[label]]:
-            raise ProblemError("is of an activation; grids are of weights", where=f"grids.{label}", value=grid)
         if not isinstance(grid, str) or not grid.strip() or not grid.isprintable():
             raise ProblemError("must be the name of a grid", where=f"grids.{label}", value=grid, hint="e.g. 'zero'")

@@ -1,12 +1,15 @@
 """Quantizers, quantized copies of networks from allocations, and packed integer codes."""
 
 from impq_opt.quantize.hooks import HowToTrain, before_step, training_of
-from impq_opt.quantize.methods import METHODS, Method, Quantizer, load_method
+from impq_opt.quantize.methods import METHODS, ActivationQuantizer, Method, Quantizer, load_method
+from impq_opt.quantize.methods.activation import UniformActivation
 from impq_opt.quantize.methods.base import QuantizedWeight
+from impq_opt.quantize.methods.uniform import WeightQuantizer
 from impq_opt.quantize.network import (
     WeightSize,
     activation_quantizers,
     clips_by_norms,
+    learned_of,
     quantize,
     quantize_traced,
     quantized_weights,
@@ -16,7 +19,6 @@ from impq_opt.quantize.network import (
 )
 from impq_opt.quantize.origin import of_other_weights
 from impq_opt.quantize.packing import PackedSize, Unpacked, pack, unpack, unpack_into
-from impq_opt.quantize.quantizers import ActivationQuantizer, WeightQuantizer, WeightRange
 
 __all__ = [
     "METHODS",
@@ -26,13 +28,14 @@ __all__ = [
     "PackedSize",
     "QuantizedWeight",
     "Quantizer",
+    "UniformActivation",
     "Unpacked",
     "WeightQuantizer",
-    "WeightRange",
     "WeightSize",
     "activation_quantizers",
     "before_step",
     "clips_by_norms",
+    "learned_of",
     "load_method",
     "of_other_weights",
     "pack",

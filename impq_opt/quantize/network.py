@@ -16,10 +16,9 @@ from impq_opt.data.batch import Structure, together
 from impq_opt.errors import AllocationError, DataError
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problem.problem import Problem
-from impq_opt.quantize.methods import FLOAT_BITS, Method, Quantizer, load_method
+from impq_opt.quantize.methods import FLOAT_BITS, ActivationQuantizer, Method, Quantizer, load_method
 from impq_opt.quantize.methods.base import QuantizedWeight
 from impq_opt.quantize.origin import check_activations, check_weights, labels_of, weight_of
-from impq_opt.quantize.quantizers import ActivationQuantizer
 from impq_opt.tracing.clips import clip_of
 from impq_opt.tracing.example import example_of
 from impq_opt.tracing.graph import Network
@@ -33,6 +32,7 @@ __all__ = [
     "WeightSize",
     "activation_quantizers",
     "clips_by_norms",
+    "learned_of",
     "needs_tracing",
     "quantize",
     "quantize_traced",
@@ -69,11 +69,12 @@ def quantize(
     problem : Problem
         As measured on ``network``: a weight label is the name of a parameter (``"conv1.weight"``) or of a module that
         has a weight, its groups are consecutive runs of that weight in C order; an activation label is the name of a
-        call, and its range is the span of its quantizer (the clip value of a rectifier's output).
+        call, and its range is the span of its quantizer (the clip value of a rectifier's output), or where a learned
+        one begins.
     allocation : Allocation, or array of int (G,)
         Precisions of the groups. A weight or an activation of 32 bits stays as it is, in float.
     scheme : Method or str, optional
-        How all weights are rounded; as the problem says of each (``Problem.grids``) unless given.
+        How all weights and activations are rounded; as the problem says of each (``Problem.grids``) unless given.
     example : Tensor, tuple of Tensor or dict of str to Tensor, optional
         Inputs (n, ...) to trace the network with; made from the problem's provenance unless given.
 
@@ -101,7 +102,7 @@ def quantize_traced(
     copied = network.copy()
     _parametrize_all(copied, problem, bits, scheme)
     quantizers = [
-        _activation_quantizer(network, problem, groups, bits[groups], label)
+        _activation_quantizer(network, problem, groups, bits[groups], label, load_method(scheme or problem.grid(label)))
         for label, groups in labels_of(problem, weights=False)
         if bits[groups][0] != FLOAT_BITS
     ]
@@ -255,7 +256,7 @@ def weight_size(network: nn.Module) -> WeightSize:
         )
         side += own.side_bits(weight.latent)
     own_tensors = {id(weight.latent) for weight in quantized.values()}
-    own_tensors |= {id(learned) for weight in quantized.values() for learned in weight.quantizer.parameters()}
+    own_tensors |= {id(tensor) for tensor in learned_of(network).values()}
     floats = [p for p in network.parameters() if p.ndim > 1 and id(p) not in own_tensors]
     return WeightSize(
         elements + sum(p.numel() for p in floats),
@@ -266,6 +267,17 @@ def weight_size(network: nn.Module) -> WeightSize:
     )
 
 
+def learned_of(network: nn.Module) -> dict[str, Tensor]:
+    """Return what the quantizers of a network keep besides its weights, the very tensors, by their names in its state.
+
+    A weight that several modules share has its quantizer's tensors under the names of each.
+    """
+    quantizers = [weight.quantizer for weight in quantized_weights(network).values()]
+    kept = [*quantizers, *activation_quantizers(network).values()]
+    own = {id(tensor) for quantizer in kept for tensor in quantizer.state_dict(keep_vars=True).values()}
+    return {name: tensor for name, tensor in network.state_dict(keep_vars=True).items() if id(tensor) in own}
+
+
 def state_of(network: nn.Module, *, latent: bool) -> dict[str, Tensor]:
     """Return the state dict of the float network under a quantized one.
 
@@ -273,12 +285,12 @@ def state_of(network: nn.Module, *, latent: bool) -> dict[str, Tensor]:
     float network; what quantizers learn besides has no place in it.
     """
     weights = {id(one.latent): one for one in quantized_weights(network).values()}
-    learned = {id(own) for one in weights.values() for own in one.quantizer.state_dict(keep_vars=True).values()}
+    learned = learned_of(network)
     state: dict[str, Tensor] = {}
     for name, tensor in network.state_dict(keep_vars=True).items():
         weight = weights.get(id(tensor))
         plain = name.replace(".parametrizations.", ".").removeprefix("parametrizations.").removesuffix(".original")
-        if id(tensor) in learned:
+        if name in learned:
             continue
         if weight is None:
             state[name] = tensor.detach()
@@ -288,11 +300,15 @@ def state_of(network: nn.Module, *, latent: bool) -> dict[str, Tensor]:
 
 
 def with_activations(module: TracedModule, quantizers: Mapping[str, ActivationQuantizer]) -> TracedModule:
-    """Put quantizers behind nodes of a traced module, by their names; return the module, which is changed."""
+    """Put quantizers behind nodes of a traced module, by their names; return the module, which is changed.
+
+    They are in its mode, and where its tensors are.
+    """
     graph = module.traced_graph
     nodes = {node.name: node for node in graph.nodes}
+    device = next((tensor.device for part in (module.parameters(), module.buffers()) for tensor in part), None)
     for number, (name, quantizer) in enumerate(quantizers.items()):
-        module._modules[f"{_CHILD}_{number}"] = quantizer
+        module._modules[f"{_CHILD}_{number}"] = quantizer.to(device).train(module.training)
         with graph.inserting_after(nodes[name]):
             after = graph.call_module(f"{_CHILD}_{number}", (nodes[name],))
         nodes[name].replace_all_uses_with(after, delete_user_cb=lambda user, own=after: user is not own)
@@ -302,7 +318,7 @@ def with_activations(module: TracedModule, quantizers: Mapping[str, ActivationQu
 
 
 def _activation_quantizer(
-    network: Network, problem: Problem, groups: slice, bits: npt.NDArray[np.generic], label: str
+    network: Network, problem: Problem, groups: slice, bits: npt.NDArray[np.generic], label: str, method: Method
 ) -> ActivationQuantizer:
     if len(bits) != 1:
         raise DataError("an activation tensor has one precision", where=label, value=len(bits))
@@ -312,7 +328,7 @@ def _activation_quantizer(
         span = network.default_clip(node)
     signed = problem.provenance.get("signed")
     negative = label in signed if isinstance(signed, (list, tuple)) else not network.is_rectified(node)
-    return ActivationQuantizer(float(bits[0]), span, label, signed=negative)
+    return method.activation(float(bits[0]), span, label, signed=negative)
 
 
 def _parametrize(

@@ -20,23 +20,24 @@ from impq_opt.data.batch import Structure
 from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import DataError, FileError, OptionError, nearest
 from impq_opt.networks.matching import versioned
-from impq_opt.quantize.methods import Quantizer, load_method
+from impq_opt.quantize.methods import ActivationQuantizer, Quantizer, load_method
 from impq_opt.quantize.methods.mid_rise import MidRise
 from impq_opt.quantize.network import (
     activation_quantizers,
+    learned_of,
     quantized_weights,
     storage_bits,
     traced_for,
     with_activations,
 )
-from impq_opt.quantize.quantizers import ActivationQuantizer
 from impq_opt.tracing.module import TracedModule
 from impq_opt.tracing.plain import plain
 
 __all__ = ["PackedSize", "Unpacked", "pack", "pack_codes", "unpack", "unpack_codes", "unpack_into"]
 
 # Version 1 names activations as torch.fx does, version 2 as measurements do. New in it are what the network takes,
-# grids other than mid-rise, and weights in half precision.
+# methods other than mid-rise, and weights in half precision. Activations of other methods say no "span", so that who
+# does not know of those methods calls the file damaged, and does not take them for mid-rise.
 _FORMAT, _VERSIONS = "impq-opt packed network", ("1", "2")
 _MID_RISE = ("over", "statistic", "one_bit")  # its options, as version 1 writes them
 # Elements whose bits are spread out at a time: 8 bytes each at 8 bits.
@@ -52,7 +53,8 @@ class PackedSize:
     codes : int
         The weights in their allocated precisions: the problem's storage cost, exactly.
     scales : int
-        What decoding needs beside the codes: one float32 per range on uniform grids, of float64 for weights of float64.
+        What decoding needs beside the codes: one float32 per range on uniform grids, of float64 for weights of float64;
+        and what quantizers of activations learned.
     widths : int
         One byte per group: the allocation itself.
     padding : int
@@ -183,11 +185,12 @@ def pack(network: nn.Module, path: str | Path) -> PackedSize:
         sizes["padding"] += 8 * parts["codes"].nbytes - int(
             np.dot(weight.quantizer.group_bits, weight.quantizer.group_sizes)
         )
-    others = _other_state(network)
-    activations = [
-        {"label": a.label, "bits": a.bits, "span": a.span, "signed": a.signed}
-        for a in activation_quantizers(network).values()
-    ]
+    others, activations = _other_state(network), []
+    for label, own in activation_quantizers(network).items():
+        activations.append(_described_activation(own))
+        for part, tensor in own.state_dict().items():
+            tensors[f"{label}@{part}"] = tensor.cpu().contiguous()
+            sizes["scales"] += 8 * tensor.nbytes
     about: dict[str, Any] = {
         "format": _FORMAT,
         "version": _VERSIONS[-1],
@@ -301,15 +304,31 @@ def _described(latent: Tensor, quantizer: Quantizer) -> dict[str, Any]:
     return about if latent.dtype in exact else about | {"dtype": str(latent.dtype).removeprefix("torch.")}
 
 
+def _described_activation(quantizer: ActivationQuantizer) -> dict[str, Any]:
+    """Return what its method makes a quantizer of activations from; what it learned besides is in tensors."""
+    about = {"label": quantizer.label, "bits": quantizer.bits, "signed": quantizer.signed}
+    if quantizer.method == MidRise.name:
+        return about | {"span": quantizer.span}
+    return about | {"method": quantizer.method, "range": quantizer.span}
+
+
+def _activation(entry: Mapping[str, Any], tensors: dict[str, Tensor]) -> ActivationQuantizer:
+    method = load_method(entry.get("method", MidRise.name))
+    span, label = entry["range" if "method" in entry else "span"], entry["label"]
+    quantizer = method.activation(entry["bits"], span, label, signed=entry["signed"])
+    quantizer.load_state_dict({part: tensors.pop(f"{label}@{part}") for part in quantizer.state_dict()})
+    return quantizer.eval()
+
+
 def _other_state(network: nn.Module) -> dict[str, Tensor]:
     """Return what is not quantized, without the second names of shared tensors.
 
-    What a quantizer learned is in the codes and the side information that it gives.
+    What a quantizer of weights learned is in the codes and the side information that it gives; of activations, beside
+    them.
     """
     others: dict[str, Tensor] = {}
     quantized = quantized_weights(network).values()
-    written = {id(weight.latent) for weight in quantized}
-    written |= {id(own) for weight in quantized for own in weight.quantizer.state_dict(keep_vars=True).values()}
+    written = {id(weight.latent) for weight in quantized} | {id(own) for own in learned_of(network).values()}
     for name, tensor in network.state_dict(keep_vars=True).items():
         if id(tensor) in written:
             continue
@@ -349,8 +368,5 @@ def _unpacked(about: Mapping[str, Any], tensors: dict[str, Tensor]) -> Unpacked:
             torch.from_numpy(codes).reshape(shape), side, getattr(torch, entry["dtype"]) if "dtype" in entry else None
         )
         widths[name] = bits
-    activations = tuple(
-        ActivationQuantizer(entry["bits"], entry["span"], entry["label"], signed=entry["signed"])
-        for entry in about["activations"]
-    )
+    activations = tuple(_activation(entry, tensors) for entry in about["activations"])
     return Unpacked(state | tensors, widths, activations, about.get("input"), about["version"])

@@ -51,7 +51,8 @@ class State:
     network : dict of str to Tensor
         The float network with its latent weights.
     learned : dict of str to Tensor
-        What the quantized network has besides while it trains, such as learned spans, by its own names.
+        What the quantized network has besides, such as learned spans, by its own names: as training left it, in this
+        round once it has begun to train, else in the round before.
     number : int
         The present round.
     bits : list of int

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from impq_opt.groups.damage import DamageTable, PowerLaw
 from impq_opt.problem.problem import Problem
-from impq_opt.quantize import load_method, quantized_weights
+from impq_opt.quantize import activation_quantizers, load_method, quantized_weights
+from impq_opt.quantize.methods.mid_rise import MidRise
+from impq_opt.quantize.origin import labels_of
 from impq_opt.types import FloatArray
 
 __all__ = ["RESTATED", "group_means", "with_latent_ranges", "with_rounding_errors"]
@@ -28,11 +30,12 @@ def group_means(problem: Problem, weights: Mapping[str, Tensor]) -> FloatArray:
 
 
 def with_latent_ranges(problem: Problem, quantized: nn.Module) -> Problem:
-    """Return the problem with the ranges of the latent weights.
+    """Return the problem with the ranges of the latent weights, and of activations whose span is learned or fixed.
 
     It was measured at the quantized values, whose largest lies half a step below the range that the quantizer really
     spans: at one bit at half of it. Sensitivities carry the square of the range. Methods whose levels are not near the
-    latent weights keep the range of the quantized ones, which is that of their levels.
+    latent weights keep the range of the quantized ones, which is that of their levels. Activations were measured for
+    the span that their batch-norms give, which is not that of all methods.
     """
     if problem.ranges is None or not isinstance(problem.damage, (PowerLaw, DamageTable)):
         return problem
@@ -46,6 +49,10 @@ def with_latent_ranges(problem: Problem, quantized: nn.Module) -> Problem:
         starts = np.concatenate([[0], np.cumsum(problem.sizes[groups])[:-1]])
         squares = [np.add.reduceat(_kernel_squares(v), starts) for v in (wide, narrow)]
         factor[groups] = np.where(squares[1] > 0, squares[0] / np.where(squares[1] > 0, squares[1], 1), 1)
+    activations = activation_quantizers(quantized)
+    for label, groups in labels_of(problem, weights=False):
+        if activations[label].method != MidRise.name:
+            factor[groups] = (activations[label].span / problem.ranges[groups]) ** 2
     damage = problem.damage
     if isinstance(damage, PowerLaw):
         damage = PowerLaw(damage.sensitivity * factor, None if damage.stderr is None else damage.stderr * factor)

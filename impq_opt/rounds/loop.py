@@ -27,6 +27,7 @@ from impq_opt.networks.fitting import fitted
 from impq_opt.networks.matching import versioned
 from impq_opt.problem.problem import Problem
 from impq_opt.quantize import (
+    learned_of,
     pack,
     quantize,
     quantize_traced,
@@ -49,6 +50,7 @@ from impq_opt.rounds.checkpoint import (
 from impq_opt.rounds.clips import Clips, restore_spans, spans_of
 from impq_opt.rounds.folder import Folder
 from impq_opt.rounds.latent import RESTATED, group_means, with_latent_ranges
+from impq_opt.rounds.learned import carry, restore
 from impq_opt.rounds.policy import Trial, Turn
 from impq_opt.rounds.precisions import answered, columns_of, decision_of, fix_activations, in_float, unmeasured_stay
 from impq_opt.rounds.record import Accuracy, Decision, Record, Seconds
@@ -180,7 +182,7 @@ class _Run:
         seconds.solve = time.perf_counter() - began
         decision.seconds = seconds
         state.bits, state.decision = decision.bits, decision
-        state.progress, state.learned, state.trials = Progress(), {}, []
+        state.progress, state.trials = Progress(), []
         self._save(state)
 
     def _fixed(self, problem: Problem) -> Problem:
@@ -212,7 +214,7 @@ class _Run:
                 number=state.number,
                 rounds=settings.plan.rounds,
                 seed=settings.seed,
-                magnitudes=group_means(problem, state_of(self._quantized(state.number - 1, state.bits), latent=False)),
+                magnitudes=group_means(problem, state_of(self._before(state), latent=False)),
                 memory=state.memory,
                 trial=self._trials(state, problem),
             )
@@ -231,6 +233,7 @@ class _Run:
                 self.report.show(f"round {state.number}/{self.settings.plan.rounds}: trial {asked + 1}")
                 bits = problem.candidates.bits(columns)
                 quantized = self._quantize(problem, bits)
+                self._carry(state, quantized)
                 first = self.settings.plan.epochs_before(state.number)
                 objective, hook = training_of(quantized)
                 train(
@@ -252,8 +255,19 @@ class _Run:
         return trial
 
     def _quantized(self, number: int, bits: list[int]) -> nn.Module:
-        """Return the network quantized as in round ``number``."""
+        """Return the network quantized as in round ``number``, with nothing learned besides."""
         return self._quantize(self.folder.problem(number), bits)
+
+    def _before(self, state: State) -> nn.Module:
+        """Return the network as the round before left it."""
+        quantized = self._quantized(state.number - 1, state.records[-1].bits)
+        restore(quantized, state.learned)
+        return quantized
+
+    def _carry(self, state: State, quantized: nn.Module) -> None:
+        """Give a round's network, not yet trained, what the one before it learned."""
+        if state.learned:
+            carry(self._before(state), quantized)
 
     def _quantize(self, problem: Problem, bits: npt.ArrayLike) -> nn.Module:
         scheme, precisions = self.settings.quantizing.method or None, np.asarray(bits)
@@ -275,7 +289,7 @@ class _Run:
         if state.number > 0:
             at = f"{how.measure_at} weights after round {state.number - 1}"
         if state.number > 0 and how.measure_at == "quantized":
-            before = self._quantized(state.number - 1, state.bits)
+            before = self._before(state)
             network.load_state_dict(own_state(network, state_of(before, latent=False)))
             problem = with_latent_ranges(self.measure(network, self.data.train, seed), before)
         else:
@@ -294,8 +308,11 @@ class _Run:
         """Fine-tune at this round's precisions, from wherever this round stands."""
         assert state.decision is not None
         plan, quantized = self.settings.plan, self._quantized(state.number, state.bits)
-        quantized.load_state_dict(versioned(quantized, state.learned), strict=False)
-        restore_spans(quantized, state.learned)
+        if not state.progress.step:
+            self._carry(state, quantized)
+        else:
+            restore(quantized, state.learned)
+            restore_spans(quantized, state.learned)
         seconds = state.decision.seconds
 
         def keep(progress: Progress, spent: float) -> None:
@@ -343,7 +360,8 @@ class _Run:
         state.network = own_state(self.network, state_of(quantized, latent=True))
         self.network.load_state_dict(versioned(self.network, state.network))
         state.done = self._why_done(state, record)
-        state.number, state.decision, state.progress, state.learned = state.number + 1, None, Progress(), {}
+        state.number, state.decision, state.progress = state.number + 1, None, Progress()
+        state.learned = {name: tensor.detach() for name, tensor in learned_of(quantized).items()}
         self._save(state)
 
     def _epochs_before(self, state: State, number: int) -> int:
@@ -413,12 +431,12 @@ class _Run:
         problem = self._fixed(self._measured(state))
         first, decision = other.records[0], self._start_of(problem)
         decision.seconds = first.seconds
-        state.network, state.bits, state.number = other.network, decision.bits, 1
+        state.network, state.learned, state.bits, state.number = other.network, other.learned, decision.bits, 1
         told = msgspec.structs.asdict(decision) | {"strategy": self.settings.strategy}
         state.records = [msgspec.structs.replace(first, **told)]
         self.network.load_state_dict(own_state(self.network, state.network))
         if self.rank == 0:
-            self._pack(self._quantized(0, state.bits), 0)
+            self._pack(self._before(state), 0)
 
     def _take_end(self, state: State, other: State, identity: Identity, start: Path) -> None:
         """Make the last round of a run that has ended, with its precisions and its weights, round 0 of this one."""
@@ -434,7 +452,7 @@ class _Run:
             raise DataError(
                 "ended with activations of another precision", where=str(start), value=fixed, hint="activation_bits=0"
             )
-        state.network, state.bits, state.number = other.network, last.bits, 1
+        state.network, state.learned, state.bits, state.number = other.network, other.learned, last.bits, 1
         state.records = [
             msgspec.structs.replace(
                 last,
@@ -459,9 +477,7 @@ class _Run:
     def _save_training(self, state: State, quantized: nn.Module, progress: Progress) -> None:
         """Keep a round in the middle of its training."""
         state.network, state.progress = own_state(self.network, state_of(quantized, latent=True)), progress
-        known = {tensor.data_ptr() for tensor in state.network.values()}
-        # What quantizers learn besides the weights has no place in the float network.
-        state.learned = {n: t for n, t in quantized.state_dict().items() if t.data_ptr() not in known}
+        state.learned = {name: tensor.detach() for name, tensor in learned_of(quantized).items()}
         if self.settings.quantizing.clip_every:
             state.learned |= spans_of(quantized)
         self._save(state)

@@ -11,8 +11,9 @@ import msgspec
 
 from impq_opt.errors import OptionError, nearest
 from impq_opt.measure.metrics import load_metric
-from impq_opt.quantize import WeightRange, load_method
+from impq_opt.quantize import load_method
 from impq_opt.quantize.methods import FLOAT_BITS, MOST_BITS, widths_text
+from impq_opt.quantize.methods.mid_rise import MidRise
 from impq_opt.rounds.latent import RESTATED
 from impq_opt.rounds.policies import built, make_policy, policy_class, policy_fields, policy_names, strategy_class
 from impq_opt.rounds.policy import Policy
@@ -43,10 +44,10 @@ class Quantizing:
         That of activations, where the policy has them; as ``start_bits`` where 0.
     clip_every : int
         Steps of fine-tuning after which the clip values of activations are read from the batch-norms again, as at each
-        epoch's end; 0 leaves them as they were measured for the round.
+        epoch's end; 0 leaves them as they were measured for the round. Learned and fixed ones are none of these.
     method : str
-        How weights are rounded, as :func:`impq_opt.quantize.load_method` reads it (``"zero:over=tensor"``); as the
-        problem says of each where it is empty.
+        How weights and activations are rounded, as :func:`impq_opt.quantize.load_method` reads it
+        (``"zero:over=tensor"``); as the problem says of each where it is empty.
     leave_float : tuple of str
         Weights that stay in float, and count 32 bits each: ``"first"``, ``"last"``, or patterns of their names.
     """
@@ -60,7 +61,7 @@ class Quantizing:
     leave_float: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        method = load_method(self.method or WeightRange.name)
+        method = load_method(self.method or MidRise.name)
         _check(self, "bits", len(self.bits) > 0 and min(self.bits) >= 1, "must be whole numbers from 1")
         theirs = f"must be among the precisions of {method.name}, {widths_text(method.widths)}"
         _check(self, "bits", set(self.bits) <= set(method.widths), theirs)
@@ -257,8 +258,8 @@ def _renamed(values: Mapping[str, Any], where: str) -> dict[str, Any]:
     if "weight_range" not in values:
         return dict(values)
     rest = {name: value for name, value in values.items() if name != "weight_range"}
-    spec = built(WeightRange, values["weight_range"], f"{where}.weight_range").spec
-    return {"method": "" if spec == WeightRange.name else spec} | rest
+    spec = built(MidRise, values["weight_range"], f"{where}.weight_range").spec
+    return {"method": "" if spec == MidRise.name else spec} | rest
 
 
 def _check_known(name: str, where: str) -> None:

@@ -1,4 +1,4 @@
-"""What every method of quantizing weights must keep. Needs torch."""
+"""What every method of quantizing must keep. Needs torch."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from impq_opt.errors import OptionError
 from impq_opt.quantize import before_step, pack, unpack_into
 from impq_opt.quantize.methods import Method, Quantizer, load_method, method_names
 from impq_opt.quantize.methods.base import Moment
+from impq_opt.testing.activations import check_activations
 from impq_opt.testing.rules import rule
 
 __all__ = ["check_method"]
@@ -38,6 +39,11 @@ def check_method(method: Method | str) -> None:
     half precision has the same codes; it has the precisions that it says, and other gradients are finite; what it
     learns or does before a step is in its state, so that training goes on from saved tensors; a network that was
     trained for two steps and packed computes what the quantized one does, bit for bit.
+
+    Of a rule for activations, where the method says that it has one, at every precision, of both signs and of one:
+    shape, type and device stay; codes of B bits give the rounded activations back, bit for bit; what is larger is not
+    rounded to less, zeros stay zeros, gradients are finite; in eval mode nothing is learned; what is learned is in its
+    state, stays finite, and is packed.
     """
     chosen = load_method(method) if isinstance(method, str) else method
     registered = chosen.name in method_names()
@@ -60,6 +66,7 @@ def check_method(method: Method | str) -> None:
                 _check_learning(chosen, weight, mixed, where)
         if registered:
             _check_packing(chosen, widths, dtype)
+    check_activations(chosen)
 
 
 def _has(method: Method, bits: int) -> bool:

@@ -118,7 +118,7 @@ class Validation:
         self._example = prepare(example, self.device)
         self._traced = trace(network, self._example)
         self._batch = batch_size(self._traced.graph)
-        checked = self.quantized(np.full(len(problem), 8.0))  # raises where the problem is not this network's
+        checked = self.quantized(_possible(problem))  # raises where the problem is not this network's
         other = of_other_weights(problem, state_of(checked, latent=True))
         self.notes = (*data.notes, *([other] if other else ()))
         self._survey = self._surveyed(checked) if samples else None
@@ -287,6 +287,12 @@ class Validation:
         looked_at = _counter("bounds on samples", progress, self.samples)
         ordered = [bits[place] for bits in widths]
         return bounds_on_samples(survey, self.data, torch.arange(self.samples), ordered, self.device, looked_at)
+
+
+def _possible(problem: Problem) -> FloatArray:
+    """Return precisions (G,) that the methods of a problem have: 8 bits, or their most where that is less."""
+    most = [min(8.0, *load_method(problem.grid(label)).widths[-1:]) for label in problem.names.labels]
+    return np.repeat(most, problem.names.counts)
 
 
 def _deciding(network: nn.Module) -> Logits:

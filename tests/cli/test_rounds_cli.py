@@ -226,6 +226,16 @@ def test_packing_and_unpacking_from_the_command_line(tmp_path: Path, capsys: pyt
     assert all(torch.equal(restored[name], expected[name]) for name in expected)
     status, _, err = ask(capsys, "unpack", tmp_path / "problem.toml", "-o", tmp_path / "x")
     assert (status, err.count("\n")) == (2, 1)
+    again = ["pack", "small-cnn", *files, *weights, "-o", tmp_path / "packed", "--method"]
+    assert ask(capsys, *again, "pact:start=3")[0] == 0
+    status, out, _ = ask(capsys, "unpack", tmp_path / "packed", "-o", tmp_path / "state.safetensors", "--json")
+    stored = json.loads(out)["activations"].values()
+    assert {(one["method"], one["span"]) for one in stored} == {("pact:start=3.0", 3.0)}
+    expected = state_of(quantize(network, problem, allocation, scheme="pact"), latent=False)
+    restored = load_file(tmp_path / "state.safetensors")
+    assert all(torch.equal(restored[name], expected[name]) for name in expected)
+    status, _, err = ask(capsys, *again, "pakt")
+    assert (status, err.count("\n")) == (2, 1) and "did you mean 'pact'" in err
 
 
 def test_a_network_has_a_structure_without_being_measured() -> None:

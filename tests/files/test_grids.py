@@ -47,6 +47,7 @@ def test_grids_change_no_answer_and_stay_with_the_problem() -> None:
     assert problem.digest == declared({}).digest  # damages tell what a grid does, and they are in the digest
     assert problem.revise(pins={"conv": 8}).grids == {"fc": "zero"}
     assert problem.revise(weights_only=True).grids == {"fc": "zero"}
+    assert declared({"fc": "zero", "conv.output": "pact"}).revise(weights_only=True).grids == {"fc": "zero"}
 
 
 def test_grids_are_the_problems_own() -> None:
@@ -60,7 +61,6 @@ def test_grids_are_the_problems_own() -> None:
     ("grids", "message"),
     [
         ({"fd": "zero"}, r"grids: no such label, got 'fd' \(did you mean 'fc'"),
-        ({"conv.output": "zero"}, r"grids.conv.output: is of an activation; grids are of weights, got 'zero'"),
         ({"fc": ""}, r"grids.fc: must be the name of a grid, got ''"),
         ({"fc": "zero\n"}, "grids.fc: must be the name of a grid"),
         ({"fc": 4}, "grids.fc: must be the name of a grid, got 4"),

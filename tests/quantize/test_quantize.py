@@ -24,9 +24,8 @@ from impq_opt.data import Dataset
 from impq_opt.errors import AllocationError, DataError, FileError, OptionError
 from impq_opt.measure import measure
 from impq_opt.quantize import (
-    ActivationQuantizer,
+    UniformActivation,
     WeightQuantizer,
-    WeightRange,
     activation_quantizers,
     of_other_weights,
     pack,
@@ -37,6 +36,7 @@ from impq_opt.quantize import (
     unpack,
     unpack_into,
 )
+from impq_opt.quantize.methods.mid_rise import MidRise
 from impq_opt.quantize.packing import pack_codes, unpack_codes
 
 
@@ -84,7 +84,7 @@ def test_weights_are_rounded_by_the_papers_formula_with_mixed_bits(shape: Any, g
     if groups == "uneven":
         sizes = np.array([5, 1, total - 6])
     bits = rng.integers(1, 9, count)
-    quantizer = WeightQuantizer(shape, bits, sizes, WeightRange(one_bit=one_bit))
+    quantizer = WeightQuantizer(shape, bits, sizes, MidRise(one_bit=one_bit))
     got = quantizer(torch.from_numpy(weight)).numpy()
     expected = reference(weight, np.repeat(bits, sizes).reshape(shape), one_bit)
     np.testing.assert_allclose(got, expected, rtol=2e-6, atol=1e-7)
@@ -122,7 +122,7 @@ def test_gradients_pass_straight_through() -> None:
 def test_activations_are_rounded_to_the_levels_below_the_clip(bits: int) -> None:
     clip = 2.5
     values = torch.linspace(-1, 4, 4001).requires_grad_()
-    rounded = ActivationQuantizer(bits, clip)(values)
+    rounded = UniformActivation(bits, clip)(values)
     step = clip * 2.0**-bits
     levels = np.arange(2**bits) * step
     plain = values.detach().double().numpy()
@@ -138,7 +138,7 @@ def test_activations_are_rounded_to_the_levels_below_the_clip(bits: int) -> None
 @pytest.mark.parametrize("bits", range(1, 9))
 def test_signed_activations_span_both_sides(bits: int) -> None:
     values = torch.linspace(-4, 4, 4001).requires_grad_()
-    rounded = ActivationQuantizer(bits, 5.0, signed=True)(values)
+    rounded = UniformActivation(bits, 5.0, signed=True)(values)
     levels = np.arange(-(2 ** (bits - 1)), 2 ** (bits - 1)) * 5.0 * 2.0**-bits
     plain = values.detach().double().numpy()
     nearest = np.abs(plain[:, None] - levels).min(axis=1)
@@ -149,7 +149,7 @@ def test_signed_activations_span_both_sides(bits: int) -> None:
 
 def test_activations_keep_bfloat16_and_memory_format() -> None:
     values = torch.rand(2, 3, 8, 8).to(memory_format=torch.channels_last)
-    quantizer = ActivationQuantizer(3, 1.0)
+    quantizer = UniformActivation(3, 1.0)
     assert quantizer(values).is_contiguous(memory_format=torch.channels_last)
     half = quantizer(values.bfloat16())
     assert half.dtype == torch.bfloat16
@@ -161,7 +161,7 @@ def test_activations_keep_bfloat16_and_memory_format() -> None:
 def test_range_options_set_what_shares_a_scale(over: str, statistic: str) -> None:
     torch.manual_seed(1)
     weight = torch.randn(4, 6, 5)
-    quantizer = WeightQuantizer(weight.shape, [3] * 24, [5] * 24, WeightRange(over, statistic))
+    quantizer = WeightQuantizer(weight.shape, [3] * 24, [5] * 24, MidRise(over, statistic))
     scale, _ = quantizer.scales(weight)
     parts = {"kernel": weight.reshape(4, -1), "group": weight.reshape(24, -1), "tensor": weight.reshape(1, -1)}[over]
     expected = parts.abs().amax(1) if statistic == "max" else parts.square().mean(1).sqrt()
@@ -171,14 +171,14 @@ def test_range_options_set_what_shares_a_scale(over: str, statistic: str) -> Non
 
 def test_a_weight_may_be_a_group_with_a_range_of_its_own() -> None:
     weight = torch.randn(3, 4)
-    quantizer = WeightQuantizer(weight.shape, [2] * 12, [1] * 12, WeightRange("group"))
+    quantizer = WeightQuantizer(weight.shape, [2] * 12, [1] * 12, MidRise("group"))
     torch.testing.assert_close(quantizer(weight), 0.75 * weight)  # the top level of two bits
 
 
 def test_the_normal_range_has_the_least_error_for_normal_weights() -> None:
     weight = torch.randn(1, 200_000, generator=torch.Generator().manual_seed(0))
     for bits, expected in ((1, 0.3634), (2, 0.1188), (3, 0.03744), (4, 0.01154)):  # Max 1960, table II
-        rounded = WeightQuantizer(weight.shape, [bits], [200_000], WeightRange(statistic="normal"))(weight)
+        rounded = WeightQuantizer(weight.shape, [bits], [200_000], MidRise(statistic="normal"))(weight)
         assert float((rounded - weight).square().mean()) == pytest.approx(expected, rel=0.02)
 
 
@@ -188,8 +188,8 @@ def test_the_normal_range_has_the_least_error_for_normal_weights() -> None:
         (lambda: WeightQuantizer((2, 3), [2, 2.5], [3, 3]), "whole precisions"),
         (lambda: WeightQuantizer((2, 3), [0], [6]), "1 to 16 bits, got 0.0"),
         (lambda: WeightQuantizer((2, 3), [2], [5]), r"add up to the weight, got 5 \(the weight has shape \[2, 3\]"),
-        (lambda: WeightRange(over="kernal"), "did you mean 'kernel'"),
-        (lambda: ActivationQuantizer(4, math.nan), "span: must be positive"),
+        (lambda: MidRise(over="kernal"), "did you mean 'kernel'"),
+        (lambda: UniformActivation(4, math.nan), "span: must be positive"),
     ],
 )
 def test_bad_options_are_told(make: Callable[..., Any], message: str) -> None:
@@ -353,7 +353,7 @@ def test_long_streams_are_packed_in_chunks(monkeypatch: pytest.MonkeyPatch) -> N
     assert np.array_equal(unpack_codes(whole, bits), codes)
 
 
-@pytest.mark.parametrize("scheme", [WeightRange(), WeightRange("group", "normal", "mean"), WeightRange("tensor")])
+@pytest.mark.parametrize("scheme", [MidRise(), MidRise("group", "normal", "mean"), MidRise("tensor")])
 def test_a_packed_file_has_the_stated_size_and_restores_the_network_bit_for_bit(tmp_path: Path, scheme: Any) -> None:
     network, declared = net(), problem()
     bits = np.random.default_rng(5).integers(1, 9, len(declared))

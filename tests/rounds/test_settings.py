@@ -11,7 +11,7 @@ from rounds_world import hyper
 
 from impq_opt.errors import OptionError
 from impq_opt.measure.metrics import METRICS
-from impq_opt.quantize import WeightRange
+from impq_opt.quantize.methods.mid_rise import MidRise
 from impq_opt.rounds import Hyper, Measuring, Plan, Policy, Quantizing, Schedule, Settings, Training, parse_schedule
 from impq_opt.rounds.policies import make_policy
 from impq_opt.rounds.policies.by_solver import BySolver
@@ -81,7 +81,7 @@ def test_settings_survive_a_file() -> None:
 
 
 def test_what_the_only_method_was_once_told_is_read() -> None:
-    assert Hyper(strategy="slides", weight_range=WeightRange(one_bit="mean")) == Hyper(
+    assert Hyper(strategy="slides", weight_range=MidRise(one_bit="mean")) == Hyper(
         strategy="slides", method="mid-rise:one_bit=mean"
     )
     assert Hyper(strategy="slides", weight_range={"over": "kernel"}) == Hyper(strategy="slides")

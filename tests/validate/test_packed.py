@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from measure_world import Branches, data_of, digits_network, noise, seeded, tensor_of
-from quantize_world import net
+from quantize_world import declared, net
 from safetensors.torch import save_file
 from torch import nn
 
@@ -23,7 +24,8 @@ from impq_opt.data.calling import call, logits_of
 from impq_opt.errors import DataError, FileError
 from impq_opt.files import save_allocation, save_problem
 from impq_opt.measure import Sampling, measure
-from impq_opt.quantize import WeightRange, pack, quantize, unpack_into
+from impq_opt.quantize import activation_quantizers, pack, quantize, unpack_into
+from impq_opt.quantize.methods.mid_rise import MidRise
 from impq_opt.validate.reality import Validation
 
 
@@ -99,6 +101,24 @@ def test_logits_are_those_of_the_packed_network(tmp_path: Path) -> None:
         assert torch.equal(held.quantized(bits)(x), unpack_into(network, tmp_path / "packed.safetensors")(x))
 
 
+def test_packed_networks_of_methods_that_learn_are_held(tmp_path: Path) -> None:
+    network, x = net(), noise(40, 1, 8, 8)
+    problem, _ = declared(network, x[:2])
+    grids = {"conv1": "twn", "conv2": "pact", "relu": "pact", "relu#3": "lq-net"}
+    problem = dataclasses.replace(problem, grids=grids)
+    bits = np.repeat([2.0, 3, 4, 3, 5, 2], problem.names.counts)
+    quantized: Any = quantize(network, problem, bits)
+    for one in activation_quantizers(quantized).values():
+        for tensor in one.state_dict().values():
+            tensor.mul_(0.75)
+    pack(quantized, tmp_path / "packed.safetensors")
+    held = Validation(network, problem, data_of(x))
+    assert held.bits(tmp_path / "packed.safetensors").tolist() == bits.tolist()
+    reality, fresh = held.hold_all([tmp_path / "packed.safetensors", bits])
+    assert reality.mismatch == float((decided(network, x) != decided(quantized.eval(), x)).double().mean())
+    assert reality.bound == fresh.bound
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The problem of the digits network, an allocation and what `pack` makes of it, in files."""
@@ -109,7 +129,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Any:
     allocation = solve(problem, bound=1.0)
     save_allocation(allocation, folder / "a.json")
     pack(quantize(network, problem, allocation), folder / "packed.safetensors")
-    pack(quantize(network, problem, allocation, scheme=WeightRange("tensor")), folder / "other.safetensors")
+    pack(quantize(network, problem, allocation, scheme=MidRise("tensor")), folder / "other.safetensors")
     return folder, problem
 
 

@@ -1,4 +1,4 @@
-"""Methods of quantizing weights, one file each, by name.
+"""Methods of quantizing weights and activations, one file each, by name.
 
 A new one is a file with a frozen dataclass that derives from :class:`Method`, and a line in :data:`METHODS`, or an
 entry point in the group ``impq_opt.methods`` of another package. :func:`impq_opt.testing.check_method` says whether it
@@ -11,6 +11,7 @@ import dataclasses
 from typing import Any
 
 from impq_opt.errors import OptionError, nearest
+from impq_opt.quantize.methods.activation import ActivationQuantizer
 from impq_opt.quantize.methods.base import FLOAT_BITS, MOST_BITS, Method, Quantizer, whole_bits, widths_text
 from impq_opt.registry import Registry
 
@@ -18,6 +19,7 @@ __all__ = [
     "FLOAT_BITS",
     "METHODS",
     "MOST_BITS",
+    "ActivationQuantizer",
     "Method",
     "Quantizer",
     "load_method",
@@ -36,8 +38,9 @@ METHODS: dict[str, str] = {
     "twn": "impq_opt.quantize.methods.twn:TWN",  # three levels, one scale
     "ttq": "impq_opt.quantize.methods.ttq:TTQ",  # three levels, two learned scales
     "elq": "impq_opt.quantize.methods.elq:ELQ",  # two or three levels, frozen in stages, the loss' change made small
-    "dorefa": "impq_opt.quantize.methods.dorefa:DoReFa",  # equal steps of tanh w
-    "lq-net": "impq_opt.quantize.methods.lq_net:LQNet",  # sums of fitted scales with signs
+    "dorefa": "impq_opt.quantize.methods.dorefa:DoReFa",  # equal steps of tanh w; of activations, up to 1
+    "pact": "impq_opt.quantize.methods.pact:PACT",  # weights as dorefa; activations up to a learned clip value
+    "lq-net": "impq_opt.quantize.methods.lq_net:LQNet",  # sums of fitted scales with signs; of activations, without
     "dbq": "impq_opt.quantize.methods.dbq:DBQ",  # sums of two ternary branches, sigmoids in training
     "uniq": "impq_opt.quantize.methods.uniq:UNIQ",  # equally probable bins, noise in training
     "rq": "impq_opt.quantize.methods.rq:RQ",  # equal steps with learned noise, relaxed in training

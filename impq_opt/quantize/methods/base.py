@@ -1,4 +1,4 @@
-"""What a weight quantizer is: a method with a name and options, and the module that it makes for one weight."""
+"""What a method is: a name and options, and the modules that it makes for one weight and for one activation tensor."""
 
 from __future__ import annotations
 
@@ -13,7 +13,18 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from impq_opt.errors import OptionError, nearest
+from impq_opt.quantize.methods.activation import ActivationQuantizer, UniformActivation
+from impq_opt.quantize.methods.checks import (
+    ALL_WIDTHS,
+    FLOAT_BITS,
+    MOST_BITS,
+    Kept,
+    check_choice,
+    check_sizes,
+    exact,
+    whole_bits,
+    widths_text,
+)
 from impq_opt.training import Objective
 
 __all__ = [
@@ -29,17 +40,12 @@ __all__ = [
     "widths_text",
 ]
 
-# Codes are whole numbers held in float32 while training; 16 bits leave that exact with room to spare.
-MOST_BITS = 16
-# A group of so many bits stays as it is.
-FLOAT_BITS = 32
-
 
 class Method(ABC):
-    """How weights are rounded, by name: a frozen dataclass whose fields are the method's options.
+    """How weights and activations are rounded, by name: a frozen dataclass whose fields are the method's options.
 
-    A problem names one for each weight (``Problem.grids``), and whoever measures, quantizes, validates or packs makes
-    its quantizer from that name.
+    A problem names one for each weight (``Problem.grids``), and for activations where they are not rounded as in IMPQ;
+    whoever measures, quantizes, validates or packs makes the quantizers from that name.
 
     Attributes
     ----------
@@ -58,6 +64,9 @@ class Method(ABC):
         What training does besides rounding, in a few words.
     leaves_float : tuple of str
         Which layers the paper leaves in float, ``"first"`` or ``"last"``. Nothing is left out unless asked for.
+    activations : str
+        What its own rule for activations is, in a few words; empty where it has none, so that they are rounded as in
+        IMPQ.
     """
 
     name: ClassVar[str]
@@ -65,10 +74,11 @@ class Method(ABC):
     source: ClassVar[str]
     has_zero: ClassVar[bool] = False
     straight_through: ClassVar[bool] = True
-    widths: ClassVar[Sequence[int]] = range(1, MOST_BITS + 1)
+    widths: ClassVar[Sequence[int]] = ALL_WIDTHS
     needs_training: ClassVar[bool] = False
     training: ClassVar[str] = "straight-through gradient"
     leaves_float: ClassVar[tuple[str, ...]] = ()
+    activations: ClassVar[str] = ""
 
     @property
     def spec(self) -> str:
@@ -121,6 +131,37 @@ class Method(ABC):
         """
         return objective
 
+    def width(self, bits: float) -> int:
+        """Return a precision as a whole number.
+
+        Raises
+        ------
+        OptionError
+            Unless the method has it.
+        """
+        return int(whole_bits([bits], self.widths, f"{self.name} has")[0])
+
+    def activation(self, bits: float, span: float, label: str = "", *, signed: bool = False) -> ActivationQuantizer:
+        """Return a quantizer of one activation tensor: IMPQ's, unless the method has a rule of its own.
+
+        Parameters
+        ----------
+        bits : int
+        span : float
+            Length of the interval that the tensor was measured to need, such as the clip value of a rectifier's output.
+        label : str
+            The activation group that it quantizes.
+        signed : bool
+            The tensor is not the output of a rectifier. Published methods have rules for those alone, and round others
+            as IMPQ does.
+
+        Raises
+        ------
+        OptionError
+            A precision that the method has not, or a span that is not positive and finite.
+        """
+        return UniformActivation(bits, span, label, signed=signed)
+
     @abstractmethod
     def spans(self, weight: Tensor) -> Tensor | None:
         """Return the span (out,), float64, of every output kernel: the step at B bits is the span times 2^-B.
@@ -169,7 +210,7 @@ class QuantizedWeight:
             return self.quantizer.rounded(self.latent)
 
 
-class Quantizer(nn.Module):
+class Quantizer(Kept):
     """A method on one weight, for use as a torch parametrization.
 
     Whole codes and *side information* (scales, codebooks) stand for the rounded weight: ``values(codes(w), side(w))``
@@ -234,64 +275,3 @@ class Quantizer(nn.Module):
     def side_bits(self, weight: Tensor) -> int:
         """Return the bits that the side information takes."""
         return sum(8 * tensor.nbytes for tensor in self.side(weight).values())
-
-    def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]
-        """Move buffers with the network, and keep their type: whole numbers of 16 bits do not fit half precision."""
-        before = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for name, buffer in before.items():
-            moved = self._buffers[name]
-            assert moved is not None
-            self._buffers[name] = moved if moved.dtype == buffer.dtype else buffer.to(moved.device)
-        return self
-
-
-def whole_bits(
-    bits: npt.ArrayLike, widths: Sequence[int] = Method.widths, who: str = "integer quantizers take"
-) -> npt.NDArray[np.int64]:
-    """Return precisions as whole numbers.
-
-    Raises
-    ------
-    OptionError
-        Unless each is one of ``widths``; ``who`` begins the sentence.
-    """
-    asked = np.atleast_1d(np.asarray(bits, dtype=np.float64))
-    wrong = ~np.isin(asked, widths)
-    if wrong.any():
-        raise OptionError(
-            f"{who} whole precisions of {widths_text(widths)}",
-            where="bits",
-            value=float(asked[wrong][0]),
-        )
-    return asked.astype(np.int64)
-
-
-def widths_text(widths: Sequence[int]) -> str:
-    """Return precisions as people read them: ``1 to 16 bits``, ``2 bits``."""
-    ends = f"{min(widths)} to {max(widths)}" if len(widths) > 1 else f"{widths[0]}"
-    return ends + (" bit" if ends == "1" else " bits")
-
-
-def check_sizes(shape: tuple[int, ...], bits: npt.NDArray[np.int64], sizes: npt.ArrayLike) -> npt.NDArray[np.int64]:
-    """Return the sizes of groups; raise OptionError unless there is one for each precision and they are the weight."""
-    runs = np.asarray(sizes, dtype=np.int64)
-    if bits.shape != runs.shape or runs.sum() != math.prod(shape) or (runs < 1).any():
-        raise OptionError(
-            "group sizes must add up to the weight",
-            where="sizes",
-            value=int(runs.sum()),
-            hint=f"the weight has shape {list(shape)}",
-        )
-    return runs
-
-
-def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
-    """Raise OptionError unless an option has one of its known values."""
-    if value not in known:
-        raise OptionError("unknown choice", where=f"range.{name}", value=value, hint=nearest(str(value), known))
-
-
-def exact(weight: Tensor) -> Tensor:
-    """Return the weight in the type of the arithmetic: float32 for half precision, whose steps would not be equal."""
-    return weight.to(torch.promote_types(weight.dtype, torch.float32))

@@ -12,11 +12,11 @@ from torch import Tensor
 from impq_opt.quantize.methods.base import Moment, exact
 from impq_opt.quantize.methods.codebook import Codebook, CodebookQuantizer, between
 
-__all__ = ["Basis", "BasisQuantizer", "size", "step"]
+__all__ = ["KEPT", "Basis", "BasisQuantizer", "size", "solved", "step"]
 
 _RIDGE = 1e-4
 _SWEEPS = 10
-_KEPT = 0.9
+KEPT = 0.9
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class BasisQuantizer(CodebookQuantizer):
     def before_step(self, weight: Tensor, moment: Moment) -> None:
         for bits, own in self._own(exact(weight).reshape(self.view)):
             scales = self.scales(own, bits)
-            moved = _KEPT * scales + (1 - _KEPT) * step(self.method, own, scales, bits)
+            moved = KEPT * scales + (1 - KEPT) * step(self.method, own, scales, bits)
             kept = self._buffers[f"basis_{bits}"]
             assert kept is not None
             kept.copy_(moved)
@@ -97,11 +97,16 @@ def step(method: Basis, values: Tensor, scales: Tensor, bits: int) -> Tensor:
     precise = values.double()
     count = torch.zeros_like(levels).scatter_add_(1, codes, torch.ones_like(precise))
     total = torch.zeros_like(levels).scatter_add_(1, codes, precise)
-    squares = (own * count[..., None]).mT @ own
-    products = (total[:, None] @ own)[:, 0]
-    ridge = _RIDGE * torch.eye(squares.shape[-1], dtype=torch.float64, device=values.device)
-    solved: Tensor = torch.linalg.solve(squares + ridge, products)
-    return solved.to(values.dtype)
+    return solved(own, count, total).to(values.dtype)
+
+
+def solved(factors: Tensor, count: Tensor, total: Tensor) -> Tensor:
+    """Return (B'B + 1e-4 I)^-1 B'x (R, P) of ``count`` values (R, L) with ``factors`` (R, L, P), by their ``total``."""
+    squares = (factors * count[..., None]).mT @ factors
+    products = (total[:, None] @ factors)[:, 0]
+    ridge = _RIDGE * torch.eye(squares.shape[-1], dtype=torch.float64, device=factors.device)
+    scales: Tensor = torch.linalg.solve(squares + ridge, products)
+    return scales
 
 
 def size(values: Tensor) -> Tensor:

@@ -26,6 +26,9 @@ class MidRise(Uniform):
     This is what IMPQ rounds weights by. The authors' code clamps w/2M to +-(0.5 - 1e-6) instead of the code; the values
     are the same. A weight of exactly 0 becomes +step/2: for pruned weights take ``zero``.
 
+    Activations have levels ``code step``, zero among them: codes from 0 to 2^B - 1 and step = clip 2^-B behind a
+    rectifier, elsewhere codes from -2^(B-1) to 2^(B-1) - 1 and step = span 2^-B.
+
     Parameters
     ----------
     over : {"kernel", "group", "tensor"}
@@ -41,6 +44,7 @@ class MidRise(Uniform):
     name = "mid-rise"
     summary = "2^B levels, none at zero, that span the largest weight of each output kernel"
     source = "IMPQ (Gonugondla and Shanbhag, ICASSP 2022), authors' code"
+    activations = "2^B equal steps from 0 to below a given clip value"
     offset = 0.5
 
     statistic: str = "max"
