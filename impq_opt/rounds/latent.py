@@ -42,6 +42,8 @@ def with_latent_ranges(problem: Problem, quantized: nn.Module) -> Problem:
     weights = quantized_weights(quantized)
     rounded = {name: weight.value for name, weight in weights.items()}
     latent = {n: rounded[n] if w.quantizer.method.needs_training else w.latent for n, w in weights.items()}
+    floats = dict(quantized.named_parameters(remove_duplicate=False))  # where no quantizer is, there is one value
+    latent, rounded = floats | latent, floats | rounded
     factor = np.ones(len(problem))
     for (_, groups, wide), (_, _, narrow) in zip(
         _weights_of(problem, latent), _weights_of(problem, rounded), strict=True
@@ -51,7 +53,7 @@ def with_latent_ranges(problem: Problem, quantized: nn.Module) -> Problem:
         factor[groups] = np.where(squares[1] > 0, squares[0] / np.where(squares[1] > 0, squares[1], 1), 1)
     activations = activation_quantizers(quantized)
     for label, groups in labels_of(problem, weights=False):
-        if activations[label].method != MidRise.name:
+        if label in activations and activations[label].method != MidRise.name:
             factor[groups] = (activations[label].span / problem.ranges[groups]) ** 2
     damage = problem.damage
     if isinstance(damage, PowerLaw):

@@ -27,8 +27,9 @@ def carry(before: nn.Module, quantized: nn.Module) -> None:
     """
     weights, activations = quantized_weights(before), activation_quantizers(before)
     for name, weight in quantized_weights(quantized).items():
-        old = weights[name].quantizer
-        if np.array_equal(old.group_bits, weight.quantizer.group_bits):
+        old = weights[name].quantizer if name in weights else None
+        if old is not None and np.array_equal(old.group_bits, weight.quantizer.group_bits):
             weight.quantizer.load_state_dict(old.state_dict())
     for label, quantizer in activation_quantizers(quantized).items():
-        restore(quantizer, activations[label].state_dict())
+        if label in activations:  # a rectifier that was in float learned nothing
+            restore(quantizer, activations[label].state_dict())
