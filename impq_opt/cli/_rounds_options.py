@@ -25,7 +25,11 @@ if TYPE_CHECKING:
     from impq_opt.rounds import Report, Settings
     from impq_opt.rounds.recipes import Recipe
 
-__all__ = ["ChoosingOptions", "ExperimentOptions", "RunningOptions", "SettingsOptions", "assigned"]
+__all__ = ["ChoosingOptions", "ExperimentOptions", "RecipeOption", "RunningOptions", "SettingsOptions", "assigned"]
+
+RecipeOption = Annotated[
+    str | None, RECIPES, Parameter(name="--recipe", help="A shipped recipe, or a TOML file; options override it.")
+]
 
 
 def _at_least_one(where: str, value: int | None) -> None:
@@ -38,9 +42,6 @@ def _at_least_one(where: str, value: int | None) -> None:
 class ExperimentOptions:
     """Which network is trained on what."""
 
-    recipe: Annotated[str | None, RECIPES, Parameter(help="A shipped recipe, or a TOML file; options override it.")] = (
-        None
-    )
     data: Annotated[str | None, DATA, Parameter(help=DATA_HELP)] = None
     root: Annotated[Path | None, Parameter(help="Where torchvision keeps data sets.")] = None
     weights: Annotated[str | None, Parameter(help="Of the trained float network: safetensors or a state dict.")] = None
@@ -50,20 +51,17 @@ class ExperimentOptions:
         Parameter(help="Where no weights are given: epochs of training in float, kept in the folder."),
     ] = None
     train_samples: Annotated[int | None, WHOLE, Parameter(help="Train on so many samples only.")] = None
-    start: Annotated[
-        Path | None, Parameter(help="The folder of a run that has ended: its last round is round 0 of this one.")
-    ] = None
 
-    def plan(self, network: str | None) -> Recipe:
-        """Return the recipe, or one of the network and the data."""
+    def plan(self, network: str | None, recipe: str | None) -> Recipe:
+        """Return the recipe of that name, or one of the network and the data, and what replaces its parts."""
         from impq_opt.rounds.recipes import Pretraining, Recipe, load_recipe, recipe_names
 
         _at_least_one("--train-samples", self.train_samples)
-        if self.recipe is not None:
-            plan = load_recipe(self.recipe)
+        if recipe is not None:
+            plan = load_recipe(recipe)
         elif network is None or self.data is None:
             known = "recipes are " + ", ".join(recipe_names())
-            raise OptionError("needs a network and --data, or a --recipe", where="rounds", hint=known)
+            raise OptionError("needs a network and --data, or a --recipe", hint=known)
         else:
             plan = Recipe(title=f"{network} on {self.data}", network=network, data=self.data, hyper={}, strategies={})
         if self.weights is not None:
@@ -135,6 +133,9 @@ class ChoosingOptions:
         str | None, POLICIES, Parameter(help="Several, with commas: iterative,authors-code,exact,uniform.")
     ] = None
     seeds: Annotated[int | None, WHOLE, Parameter(help="With --compare: how many seeds; 1 unless given.")] = None
+    start: Annotated[
+        Path | None, Parameter(help="The folder of a run that has ended: its last round is round 0 of this one.")
+    ] = None
 
     def names(self, plan: Recipe) -> tuple[str, ...]:
         """Return the strategies that are asked for, or all of the recipe."""

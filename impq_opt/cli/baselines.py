@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json as json_module
 import os
 from functools import partial
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from impq_opt.cli._choices import RECIPES
-from impq_opt.cli._common import WHOLE, JsonFlag, refuse, say
+from impq_opt.cli._common import WHOLE, JsonFlag, say
 from impq_opt.cli._goals import Many
 from impq_opt.cli._methods_table import print_methods
 from impq_opt.cli._network import need_torch
@@ -53,11 +52,9 @@ def baselines(
     """
     need_torch("impq-opt baselines")
     running.check()
-    for option, value in (("--recipe", experiment.recipe), ("--start", experiment.start)):
-        refuse(option, value, "goes with rounds")
     if seeds < 1:
         raise OptionError("must be at least 1", where="--seeds", value=seeds)
-    plan = dataclasses.replace(experiment, recipe=recipe).plan(None)
+    plan = experiment.plan(None, recipe)
     rows = plan.but(table=plan.table | assigned(set_)).rows(tuple(methods.split(",")) if methods else ())
     if not rows:
         raise OptionError("has no table of methods", where="recipe", value=recipe)

@@ -13,7 +13,13 @@ from cyclopts import Parameter
 from impq_opt.cli._choices import NETWORKS
 from impq_opt.cli._common import JsonFlag, refuse, say
 from impq_opt.cli._network import NETWORK_HELP, need_torch
-from impq_opt.cli._rounds_options import ChoosingOptions, ExperimentOptions, RunningOptions, SettingsOptions
+from impq_opt.cli._rounds_options import (
+    ChoosingOptions,
+    ExperimentOptions,
+    RecipeOption,
+    RunningOptions,
+    SettingsOptions,
+)
 from impq_opt.cli._rounds_table import print_comparison
 from impq_opt.cli._screen import print_json
 from impq_opt.documents.writing import atomic_write
@@ -34,6 +40,7 @@ def rounds(
     /,
     *,
     output: Annotated[Path, Parameter(name=["--output", "-o"], help="The folder of the run; a run in it goes on.")],
+    recipe: RecipeOption = None,
     experiment: ExperimentOptions = ExperimentOptions(),  # noqa: B008 - frozen
     choosing: ChoosingOptions = ChoosingOptions(),  # noqa: B008
     changes: SettingsOptions = SettingsOptions(),  # noqa: B008
@@ -48,11 +55,11 @@ def rounds(
     """
     need_torch("impq-opt rounds")
     running.check()
-    plan = experiment.plan(network)
+    plan = experiment.plan(network, recipe)
     strategies = {name: changes.settings(plan, name) for name in choosing.names(plan)}
     seeds = (choosing.seeds or 1) if choosing.compare or len(strategies) > 1 else None
     with running.begun() as report:
-        runs = _run(plan, strategies, seeds, output, experiment, running.device, report)
+        runs = _run(plan, strategies, seeds, output, experiment, choosing.start, running.device, report)
     if runs is None:
         say(f"stopped after {running.minutes:g} minutes; the same command goes on")
         return 1
@@ -67,6 +74,7 @@ def _run(
     seeds: int | None,
     output: Path,
     experiment: ExperimentOptions,
+    began: Path | None,
     device: str,
     report: Report,
 ) -> Runs | None:
@@ -87,13 +95,13 @@ def _run(
 
     try:
         if seeds is not None:
-            refuse("--start", experiment.start, "goes with one strategy: a comparison has a start of its own")
+            refuse("--start", began, "goes with one strategy: a comparison has a start of its own")
             return compare(
                 lambda seed: network(), splits, strategies, range(seeds), output, measurer=measurer, report=report
             )
         name, settings = next(iter(strategies.items()))
         measure = measurer(settings)  # what it cannot be is told before anything is trained
-        told = run_rounds(network(), splits, settings, output, measure=measure, start=experiment.start, report=report)
+        told = run_rounds(network(), splits, settings, output, measure=measure, start=began, report=report)
         return {name: [told]}
     except PausedError:
         return None

@@ -13,8 +13,9 @@ from impq_opt.cli._common import WHOLE, JsonFlag, refuse, say
 from impq_opt.cli._goals import Many
 from impq_opt.cli._methods_table import print_methods
 from impq_opt.cli._network import NETWORK_HELP, need_torch
-from impq_opt.cli._rounds_options import ExperimentOptions, RunningOptions, assigned
+from impq_opt.cli._rounds_options import ExperimentOptions, RecipeOption, RunningOptions, assigned
 from impq_opt.cli._screen import print_json
+from impq_opt.errors import OptionError
 
 if TYPE_CHECKING:
     from impq_opt.baselines import Row
@@ -53,6 +54,7 @@ def train(
     set_: Annotated[
         list[str] | None, Many, Parameter(name="--set", help="KEY=VALUE, any other hyper-parameter, such as rate=0.02.")
     ] = None,
+    recipe: RecipeOption = None,
     experiment: ExperimentOptions = ExperimentOptions(),  # noqa: B008 - frozen
     running: RunningOptions = RunningOptions(),  # noqa: B008
     json: JsonFlag = False,
@@ -65,8 +67,9 @@ def train(
     """
     need_torch("impq-opt train")
     running.check()
-    refuse("--start", experiment.start, "goes with rounds")
-    plan = experiment.plan(network)
+    if epochs < 1:
+        raise OptionError("must be at least 1", where="--epochs", value=epochs)
+    plan = experiment.plan(network, recipe)
     settings = _settings(method, bits, activation_bits, leave_float, epochs, seed, set_)
     with running.begun() as report:
         row = _run(plan, settings, method, output, experiment, running.device, report)
@@ -140,6 +143,9 @@ def _run(
             torch.manual_seed(mix(settings.seed))
             start = load_network(plan.network, untrained=True, classes=plan.classes, channels=plan.channels)
         else:
+            if experiment.weights is None and plan.pretraining is None:
+                hint = "--weights FILE, or --pretrain EPOCHS to train it in float first"
+                raise OptionError("begins with a trained network", where=f"--method {method}", hint=hint)
             start = pretrained(plan, output, weights=experiment.weights, root=experiment.root, report=report)
         start = start.to(device)
         records = rounds(start, splits, settings, output, measure=surveyor(settings), report=report)
