@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from impq_opt.cli._screen import console, cost_text, grid
+from impq_opt.cli._screen import console, cost_text, counted, grid
 from impq_opt.costs import format_quantity
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def print_methods(title: str, rows: Sequence[Row]) -> None:
     seeds, epochs = {row.seeds for row in rows}, {row.epochs for row in rows}
     error = "over seeds" if min(seeds) > 1 else "of so many samples, of one seed"
     out.print(
-        f"{max(epochs)} {'epoch' if max(epochs) == 1 else 'epochs'} each; +- is the standard error {error}; B_w,eff with scales, "
+        f"{counted(max(epochs), 'epoch')} each; +- is the standard error {error}; B_w,eff with scales, "
         "codebooks and what stays in float; C_C by the slides' convention, codes of three levels as 2 bits"
     )
     known = [row.float_test for row in rows if row.float_test is not None]
