@@ -177,6 +177,16 @@ def test_rounded_activations_lie_in_memory_as_the_others() -> None:
         torch.testing.assert_close(rounded, load_method(spec).activation(2, 1.0)(values.contiguous()))
 
 
+def test_levels_are_as_fine_in_training_with_bfloat16() -> None:
+    values, weight = torch.rand(50), torch.randn(4, 12, generator=torch.Generator().manual_seed(0))
+    activation = load_method("lq-net").activation(3, 1.0).eval()
+    quantizers = [load_method(spec).quantizer(weight.shape, [bits], [48]) for spec, bits in (("lq-net", 3), ("dbq", 4))]
+    expected = [activation(values), *(quantizer(weight) for quantizer in quantizers)]
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = [activation(values), *(quantizer(weight) for quantizer in quantizers)]
+    assert all(torch.equal(one, other) for one, other in zip(rounded, expected, strict=True))
+
+
 # -- the conformance suite ----------------------------------------------------------------------------------------
 
 

@@ -48,7 +48,8 @@ class Basis(Codebook):
         return scales.reshape(len(starts), len(values), -1)[best, torch.arange(len(values), device=best.device)]
 
     def table(self, scales: Tensor, bits: int) -> Tensor:
-        return (scales @ self.factors(bits).to(scales).T).sort(dim=1).values
+        with torch.autocast(scales.device.type, enabled=False):  # training in bfloat16 is no reason for coarse levels
+            return (scales @ self.factors(bits).to(scales).T).sort(dim=1).values
 
     def quantizer(
         self, shape: tuple[int, ...] | torch.Size, bits: npt.ArrayLike, sizes: npt.ArrayLike

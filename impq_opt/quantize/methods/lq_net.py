@@ -76,7 +76,9 @@ class LQActivation(ActivationQuantizer):
         return self._levels().sort().values
 
     def _levels(self) -> Tensor:
-        return _bits(self.bits).to(self.basis) @ self.basis
+        return (_bits(self.bits).to(self.basis) * self.basis).sum(
+            1
+        )  # autocast would take a product of matrices in bfloat16
 
     def codes(self, values: Tensor) -> Tensor:
         return self._places(values, self.table()).to(kind_of(self.bits))
