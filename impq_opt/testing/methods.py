@@ -36,9 +36,10 @@ def check_method(method: Method | str) -> None:
     as it is; codes are whole numbers of B bits; codes and side information give the rounded weight back, bit for bit;
     there are at most as many levels as the method says, and no more than 2^B; zeros stay zeros and gradients pass
     unchanged where the method says so; no error is larger than a step where it says how long steps are; a network in
-    half precision has the same codes; it has the precisions that it says, and other gradients are finite; what it
-    learns or does before a step is in its state, so that training goes on from saved tensors; a network that was
-    trained for two steps and packed computes what the quantized one does, bit for bit.
+    half precision has the same codes; it has the precisions that it says, and other gradients are finite; what stands
+    for the weight in training is finite, of its shape and type; what it learns or does before a step is in its state,
+    and noise is drawn from torch's generator, so that training goes on from saved tensors; a network that was trained
+    for two steps and packed computes what the quantized one does, bit for bit.
 
     Of a rule for activations, where the method says that it has one, at every precision, of both signs and of one:
     shape, type and device stay; codes of B bits give the rounded activations back, bit for bit; what is larger is not
@@ -165,7 +166,8 @@ def _check_learning(method: Method, weight: Tensor, bits: npt.NDArray[np.int64],
         for one, latent in ((quantizer, moved), (fresh, again)):
             one.before_step(latent, _LATER)
         same = torch.equal(moved, again) and torch.equal(_seeded(quantizer, moved), _seeded(fresh, again))
-    rule(same, method.spec, f"what is learned is in its state, so that training can go on from a saved one: {where}")
+    told = "what is learned is in its state, noise of torch's generator: training can go on from saved ones"
+    rule(same, method.spec, f"{told}: {where}")
     latent = moved.requires_grad_()
     relaxed = quantizer(latent)
     same = (relaxed.shape, relaxed.dtype) == (weight.shape, weight.dtype) and bool(torch.isfinite(relaxed).all())

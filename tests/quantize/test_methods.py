@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -69,10 +70,23 @@ class Spoiling(WeightQuantizer):
         weight.div_(0)
 
 
-def lying(kind: Any) -> Any:
+class Straying(WeightQuantizer):
+    def relaxed(self, weight: Any) -> Any:
+        return super().relaxed(weight) + float("inf")
+
+
+class Unseeded(WeightQuantizer):
+    """Draws its noise where no seed of torch reaches."""
+
+    def relaxed(self, weight: Any) -> Any:
+        return weight * (1 + 0.1 * random.random())
+
+
+def lying(kind: Any, *, straight: bool = True) -> Any:
     @dataclass(frozen=True)
     class Liar(Zero):
         name = "liar"
+        straight_through = straight
 
         def quantizer(self, shape: Any, bits: Any, sizes: Any) -> Any:
             return kind(shape, bits, sizes, self)
@@ -138,6 +152,8 @@ class LeavesMiddle(Zero):
         (lying(Forgetful), "what is learned is in its state"),
         (lying(Spoiling), "the latent weight stays finite"),
         (Bending(), "gradients are finite"),
+        (lying(Straying, straight=False), "in training the weight is finite"),
+        (lying(Unseeded, straight=False), "noise of torch's generator"),
         (MoreWidths(), "the precisions that it says"),
         (LeavesMiddle(), "first and last layers"),
         (lying(Shifting), "codes have B bits"),
