@@ -253,3 +253,16 @@ def test_a_search_that_is_killed_in_the_middle_of_its_trials_goes_on_to_the_same
             ask(kept, most)
     found = ask(kept, 100)
     assert kept == whole and found.columns.tolist() == expected.columns.tolist() and found.memory == expected.memory
+
+
+def test_no_budget_is_made_up_for_it_as_for_strategies_of_solve() -> None:
+    from impq_opt.cli._rounds_options import SettingsOptions
+    from impq_opt.rounds.recipes import Recipe
+
+    recipe = Recipe(title="", network="resnet8", data="digits", hyper={}, strategies={})
+    assert SettingsOptions().settings(recipe, "exact").as_dict()["budget"] is not None
+    with pytest.raises(OptionError, match="'haq' needs a schedule of budgets, or budgets"):
+        SettingsOptions().settings(recipe, "haq")
+    options = SettingsOptions(set_=['budgets={"storage": "100KiB"}', "episodes=9"])
+    told = options.settings(recipe, "haq").as_dict()
+    assert (told["budget"], told["budgets"], told["episodes"]) == (None, {"storage": "100KiB"}, 9)
