@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from fractions import Fraction
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from impq_opt.agent.walk import Limit, Walk, walk
 from impq_opt.exactness.sums import units_within
 from impq_opt.instance.instance import Instance
 from impq_opt.instance.row import Row
-from impq_opt.types import FloatArray, IntArray
+from impq_opt.types import BoolArray, FloatArray, IntArray
 
 __all__ = ["Units"]
 
@@ -102,7 +103,7 @@ class Units:
         """Yield the limit of a row on the units, in its quanta, or in units of 2**-1074 where it is on damage."""
         assert row.limit is not None
         if not row.whole:
-            yield Limit(units_within(row.limit - row.base), dict(enumerate(self._damages())))  # type: ignore[arg-type]
+            yield Limit(units_within(Fraction(row.limit) - row.base), dict(enumerate(self._damages())))
             return
         table = np.zeros(self._columns.shape, dtype=np.int64)
         np.add.at(table, self.of, np.take_along_axis(row.table, self._columns[self.of], axis=1))
@@ -146,7 +147,7 @@ class Units:
         return found
 
 
-def _joined(instance: Instance, weights: np.ndarray) -> IntArray:
+def _joined(instance: Instance, weights: BoolArray) -> IntArray:
     """Return a number (size,) that free groups share where they are of one layer and kind, with the same candidates."""
     names = instance.problem.names
     if len(names.labels) == 1:
@@ -158,7 +159,7 @@ def _joined(instance: Instance, weights: np.ndarray) -> IntArray:
     return joined
 
 
-def _in_order(instance: Instance, weights: np.ndarray, joined: IntArray) -> IntArray:
+def _in_order(instance: Instance, weights: BoolArray, joined: IntArray) -> IntArray:
     """Return the unit (size,) of each free group for the number that its unit has so far."""
     problem, groups = instance.problem, instance.representatives
     free = np.full(len(problem), -1)

@@ -91,16 +91,18 @@ class SettingsOptions:
     def settings(self, plan: Recipe, name: str) -> Settings:
         """Return the settings of a strategy of the recipe, or of one that it does not mention."""
         from impq_opt.rounds import Settings
+        from impq_opt.rounds.policies import policy_fields, strategy_class
 
         values = plan.hyper | {"strategy": name} | plan.strategies.get(name, {}) | self._given()
+        takes_either = "bound" in policy_fields(strategy_class(values["strategy"])[0])
         if self.bits_schedule is not None and self.bound_schedule is not None:
             raise OptionError("give one schedule", where="--bits-schedule, --bound-schedule")
         if self.bits_schedule is not None:
             values |= {"budget": self.bits_schedule, "bound": None}
         elif self.bound_schedule is not None:
             values |= {"bound": self.bound_schedule, "budget": None}
-        elif not values.get("budget") and not values.get("bound"):
-            values["budget"] = "geometric:3.5:2"  # which policies without budgets leave aside
+        elif takes_either and not values.get("budget") and not values.get("bound"):
+            values["budget"] = "geometric:3.5:2"
         return Settings.from_dict(values, "--set")
 
     def _given(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from contextlib import suppress
 from fractions import Fraction
 from typing import Any
@@ -13,7 +14,7 @@ from agent_world import network
 from known import known
 
 from impq_opt import Problem, Status, Stop, solve
-from impq_opt.errors import OptionError, UnsupportedError
+from impq_opt.errors import MissingPackageError, OptionError, UnsupportedError
 from impq_opt.solvers import make_solver
 from impq_opt.testing import CASES, check_strategy, random_case
 
@@ -105,6 +106,14 @@ def test_budgets_out_of_reach_are_told_before_anything_is_tried() -> None:
         search(chain(bound=0.1), evaluate)
     with pytest.raises(OptionError, match="episodes: must be at least 1, got 0"):
         Settings(episodes=0)
+
+
+def test_without_torch_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("impq_opt.agent.ddpg", "impq_opt.agent.episodes"):
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingPackageError, match="HAQ's agent needs the package 'torch': pip install 'impq-opt"):
+        solve(chain(), budget=160, solver="haq")
 
 
 def test_where_all_is_pinned_there_is_nothing_to_search() -> None:
@@ -253,3 +262,16 @@ def test_a_search_that_is_killed_in_the_middle_of_its_trials_goes_on_to_the_same
             ask(kept, most)
     found = ask(kept, 100)
     assert kept == whole and found.columns.tolist() == expected.columns.tolist() and found.memory == expected.memory
+
+
+def test_no_budget_is_made_up_for_it_as_for_strategies_of_solve() -> None:
+    from impq_opt.cli._rounds_options import SettingsOptions
+    from impq_opt.rounds.recipes import Recipe
+
+    recipe = Recipe(title="", network="resnet8", data="digits", hyper={}, strategies={})
+    assert SettingsOptions().settings(recipe, "exact").as_dict()["budget"] is not None
+    with pytest.raises(OptionError, match="'haq' needs a schedule of budgets, or budgets"):
+        SettingsOptions().settings(recipe, "haq")
+    options = SettingsOptions(set_=['budgets={"storage": "100KiB"}', "episodes=9"])
+    told = options.settings(recipe, "haq").as_dict()
+    assert (told["budget"], told["budgets"], told["episodes"]) == (None, {"storage": "100KiB"}, 9)
