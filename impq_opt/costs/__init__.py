@@ -1,6 +1,6 @@
 """Cost terms: what a precision costs, declared by name, each with its unit and source."""
 
-from impq_opt.costs.hardware import MpicCycles
+from impq_opt.costs.hardware import BitFusionCycles, MpicCycles
 from impq_opt.costs.lookup import LookupCost
 from impq_opt.costs.memory import PeakActivationMemory
 from impq_opt.costs.operations import INPUT_BITS, Adders, BitOperations, Slides
@@ -21,6 +21,7 @@ __all__ = [
     "INPUT_BITS",
     "ActivationMemory",
     "Adders",
+    "BitFusionCycles",
     "BitOperations",
     "CostTerm",
     "LookupCost",

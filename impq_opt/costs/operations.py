@@ -73,7 +73,10 @@ class BitOperations(CostTerm):
 
     name: str = "bit-operations"
     unit: str = "bit-op"
-    source: str = "sum MACs B_w B_a, one sample; the product convention of IMPQ's public code, HAWQ-V3 and MCT"
+    source: str = (
+        "sum MACs B_w B_a, one sample; the product convention of IMPQ's public code, HAWQ-V3 and MCT; of declared "
+        "bits, so at least the EBOPs of HGQ (arXiv:2405.00645)"
+    )
 
     def slope(self, layout: Layout) -> IntArray:
         edges = reads(layout, self.name)

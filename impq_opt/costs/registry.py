@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from impq_opt.costs.hardware import MpicCycles
+from impq_opt.costs.hardware import BitFusionCycles, MpicCycles
 from impq_opt.costs.memory import PeakActivationMemory
 from impq_opt.costs.operations import Adders, BitOperations, Slides
 from impq_opt.costs.terms import ActivationMemory, CostTerm, Representational, Storage
@@ -21,6 +21,7 @@ COSTS: dict[str, CostTerm] = {
         Adders(),
         Slides(),
         MpicCycles(),
+        BitFusionCycles(),
     )
 }
 # Of other packages: asked for only where a name is not built in, since looking for entry points takes milliseconds.

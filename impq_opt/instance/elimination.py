@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from impq_opt.types import IntArray
 
-__all__ = ["Factor", "least_sum", "strip_leaves"]
+__all__ = ["Factor", "least_by_value", "least_sum", "strip_leaves"]
 
 # The variables of a function and its table, one axis a variable, in their order.
 Factor = tuple[tuple[int, ...], npt.NDArray[Any]]
@@ -52,6 +52,62 @@ def least_sum(
             axis = scope.index(variable)
             pool.append((scope[:axis] + scope[axis + 1 :], table.min(axis=axis)))
     return constant, _assign(trail), exact
+
+
+def least_by_value(
+    factors: Sequence[Factor], check: Callable[[], None] | None = None
+) -> dict[int, npt.NDArray[Any]] | None:
+    """Return what the sum of ``factors`` is at least with each variable at each of its values.
+
+    What elimination takes from a bucket to the next it takes back again afterwards: each bucket hears of all others.
+    The least sum must be finite. None where a table would grow too large.
+    """
+    pool = [(factor, -1) for factor in factors]
+    buckets: list[tuple[int, list[tuple[Factor, int]]]] = []
+    roots: dict[int, float] = {}
+    constant = 0.0
+    while True:
+        # A bucket that leaves nothing to choose is the last of its part of the graph.
+        done = [(float(table), origin) for (scope, table), origin in pool if not scope]
+        constant += sum(value for value, _ in done)
+        roots |= {origin: value for value, origin in done}
+        pool = [entry for entry in pool if entry[0][0]]
+        if not pool:
+            break
+        if check is not None:
+            check()
+        variable = _next([factor for factor, _ in pool])
+        bucket = [entry for entry in pool if variable in entry[0][0]]
+        pool = [entry for entry in pool if variable not in entry[0][0]]
+        parts = _parts([factor for factor, _ in bucket])
+        if len(parts) > 1:
+            return None
+        scope, table = parts[0]
+        axis = scope.index(variable)
+        pool.append(((scope[:axis] + scope[axis + 1 :], table.min(axis=axis)), len(buckets)))
+        buckets.append((variable, bucket))
+    heard: dict[int, Factor] = {number: ((), np.asarray(constant - value)) for number, value in roots.items()}
+    found: dict[int, npt.NDArray[Any]] = {}
+    for number in range(len(buckets) - 1, -1, -1):
+        variable, bucket = buckets[number]
+        everything = [factor for factor, _ in bucket] + [heard[number]]
+        found[variable] = _onto(everything, (variable,))
+        for place, (factor, origin) in enumerate(bucket):
+            if origin >= 0:
+                heard[origin] = factor[0], _onto(everything[:place] + everything[place + 1 :], factor[0])
+    return found
+
+
+def _onto(factors: list[Factor], scope: tuple[int, ...]) -> npt.NDArray[Any]:
+    """Return the least sum of ``factors``, which fit into one table, for each assignment of ``scope``."""
+    (whole, table), *rest = sorted(factors, key=lambda f: -f[1].size)
+    for factor in rest:
+        joined = _join((whole, table), factor)
+        assert joined is not None  # as in the bucket that they come from
+        whole, table = joined
+    others = tuple(axis for axis, variable in enumerate(whole) if variable not in scope)
+    kept = [variable for variable in whole if variable in scope]
+    return table.min(axis=others).transpose([kept.index(variable) for variable in scope])
 
 
 def _next(pool: list[Factor]) -> int:

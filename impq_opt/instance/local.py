@@ -14,7 +14,7 @@ import numpy.typing as npt
 from impq_opt.exactness.sums import exact_int_sum
 from impq_opt.instance.instance import Instance, Row
 
-__all__ = ["LocalLimit", "is_local", "local_limits", "without_constant"]
+__all__ = ["LocalLimit", "is_local", "local_limits", "without_slack"]
 
 # Combinations of a limit's groups: five of eight candidates.
 _LARGEST = 1 << 15
@@ -51,12 +51,14 @@ def local_limits(instance: Instance) -> list[LocalLimit]:
     return limits
 
 
-def without_constant(instance: Instance) -> Instance | None:
-    """Return ``instance`` without the budgets that no choice changes; None where one of them is broken."""
+def without_slack(instance: Instance) -> Instance | None:
+    """Return ``instance`` without the budgets that every choice keeps; None where none keeps one of them."""
     kept = []
     for row in instance.budgets:
-        if row.pairs is not None or len(row.touched):
-            kept.append(row)
-        elif row.broken_by(row.base + exact_int_sum(row.table[:, :1])):
+        least, most = row.ends
+        if row.pairs is None and row.broken_by(least):
             return None
+        # Tied damages are rounded down in tables, so the most of them proves nothing.
+        if row.pairs is not None or row.broken_by(most) or (len(row.touched) and not row.whole):
+            kept.append(row)
     return instance if len(kept) == len(instance.budgets) else replace(instance, budgets=tuple(kept))

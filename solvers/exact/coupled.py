@@ -215,24 +215,32 @@ class _Search:
         point = dual.best
         bound = point.value - point.margin
         vector = point.choice[self.oracle.core]
-        stars = point.stars
-        separate = self.oracle.separate
-        prefix = domain.allowed.copy()
         # The vector itself first: its answer prunes the others.
-        alone = np.zeros_like(prefix)
+        alone = np.zeros_like(domain.allowed)
         alone[np.arange(len(vector)), vector] = True
         self._visit(_Node(bound, next(self.count), alone, point.prices))
+        bounds = bound + np.maximum(self.oracle.departures(point) - 2 * point.margin, 0.0)
+        prefix = domain.allowed & ~self._closed_by(bounds)
         # Groups that the two sides of the crossing disagree about first: their children are close to the bound.
         spread = np.array([np.ptp([p.choice[g] for p in dual.ends]) for g in self.oracle.core]) if dual.ends else 0
         for group in np.argsort(-np.broadcast_to(spread, len(vector)), kind="stable").tolist():
             others = prefix[group].copy()
             others[vector[group]] = False
             if others.any():
-                # Where core groups choose for themselves, one's others cost at least the difference to its next best.
-                more = float(stars[group][others].min() - stars[group, vector[group]]) if separate else 0.0
-                self._push(prefix, group, others, bound + max(more, 0.0), point)
+                self._push(prefix, group, others, float(bounds[group][others].min()), point)
             prefix[group] = False
             prefix[group, vector[group]] = True
+
+    def _closed_by(self, bounds: FloatArray) -> BoolArray:
+        """Return which candidates (C, K) of core groups, of the given lower bounds, are in no answer of interest."""
+        most = self._most
+        if most is None:
+            return np.zeros(bounds.shape, dtype=bool)
+        closed = bounds > np.nextafter(nearest_float(most), math.inf)
+        finite = bounds[closed & np.isfinite(bounds)]
+        if finite.size:
+            self.closed.append(self.objective.lowest(float(finite.min())))
+        return np.asarray(closed)
 
     def _push(self, prefix: BoolArray, group: int, others: BoolArray, bound: float, point: Point) -> None:
         if self._pruned(bound):

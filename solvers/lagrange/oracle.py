@@ -17,7 +17,7 @@ from functools import cached_property
 import numpy as np
 
 from impq_opt.exactness.sums import nearest_float
-from impq_opt.instance.elimination import Factor, least_sum
+from impq_opt.instance.elimination import Factor, least_by_value, least_sum
 from impq_opt.instance.instance import Instance
 from impq_opt.instance.local import local_limits
 from impq_opt.solvers.lagrange.part import Part
@@ -183,18 +183,33 @@ class Oracle:
         values = _Leaves(self, [1.0, *point.prices.tolist()]).at(core)
         return values - values.min(axis=0)
 
+    def departures(self, point: Point) -> FloatArray:
+        """Return how far above a point's value the Lagrangian is at least, by core group and its candidate (C, K).
+
+        Inf outside the point's domain; exact but for rounding, which twice the point's margin covers.
+        """
+        if self.separate:
+            return np.asarray(point.stars - point.stars.min(axis=1)[:, None])
+        least = least_by_value(self._factors(point.stars, [1.0, *point.prices.tolist()]), self.check)
+        if least is None:
+            return np.where(np.isfinite(point.stars), 0.0, np.inf)
+        by_group = np.array([least[place] for place in range(len(point.stars))])
+        return np.asarray(by_group - by_group.min(axis=1)[:, None])
+
     def _choose(self, values: FloatArray, weights: Sequence[float]) -> IntArray:
         if self.separate:
             self._core_value = float(values.min(axis=1).sum())
             return np.asarray(values.argmin(axis=1), dtype=np.int64)
+        value, columns, _ = least_sum(self._factors(values, weights), self.check)
+        self._core_value = nearest_float(value)
+        return np.array([columns[i] for i in range(len(values))], dtype=np.int64)
+
+    def _factors(self, values: FloatArray, weights: Sequence[float]) -> list[Factor]:
+        """Return what the core groups' choice costs beyond what each of them does: a sum of small tables."""
         tables = _weighted([part.inner for part in self.parts], weights)
         factors: list[Factor] = [((i,), row) for i, row in enumerate(values)]
         ends = zip(self.inner[0].tolist(), self.inner[1].tolist(), tables, strict=True)
-        factors += [((a, b), table) for a, b, table in ends]
-        factors += self.local
-        value, columns, _ = least_sum(factors, self.check)
-        self._core_value = nearest_float(value)
-        return np.array([columns[i] for i in range(len(values))], dtype=np.int64)
+        return [*factors, *(((a, b), table) for a, b, table in ends), *self.local]
 
 
 class _Leaves:
