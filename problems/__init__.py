@@ -30,15 +30,15 @@ def _microcontroller() -> Problem:
     return microcontroller()
 
 
-def _on_microcontroller(granularity: str) -> Problem:
+def _on_microcontroller(name: str) -> Problem:
     from impq_opt.problems.mobilenet import on_microcontroller
 
-    return on_microcontroller(load("mobilenet-v1-imagenet-kernel"), granularity=granularity)
+    return on_microcontroller(load(name))
 
 
 _MADE: dict[str, Callable[[], Problem]] = {
-    "mobilenet-v1-imagenet-microcontroller": lambda: _on_microcontroller("layer"),
-    "mobilenet-v1-imagenet-microcontroller-kernel": lambda: _on_microcontroller("kernel"),
+    "mobilenet-v1-imagenet-microcontroller": lambda: _on_microcontroller("mobilenet-v1-imagenet"),
+    "mobilenet-v1-imagenet-microcontroller-kernel": lambda: _on_microcontroller("mobilenet-v1-imagenet-kernel"),
     "mobilenet-v1-synthetic": lambda: _mobilenet("layer"),
     "mobilenet-v1-synthetic-kernel": lambda: _mobilenet("kernel"),
     "mobilenet-v1-synthetic-microcontroller": _microcontroller,

@@ -14,7 +14,7 @@ import numpy as np
 
 from impq_opt.errors import OptionError
 from impq_opt.groups.candidates import Candidates
-from impq_opt.groups.damage import DamageTable, PowerLaw
+from impq_opt.groups.damage import PowerLaw
 from impq_opt.groups.names import GroupNames
 from impq_opt.problem.problem import Problem
 
@@ -143,7 +143,7 @@ def microcontroller(*, granularity: str = "layer", seed: int = 0) -> Problem:
     return _within(problem, {f"{LAYERS[0].name}.input": 8})
 
 
-def on_microcontroller(measured: Problem, *, granularity: str) -> Problem:
+def on_microcontroller(measured: Problem) -> Problem:
     """Return a measured MobileNetV1 with the precisions and limits of :func:`microcontroller`.
 
     The picture is no group of a measured problem. Its 147 KiB leave the output of the first layer, which reads it, 4
@@ -152,56 +152,16 @@ def on_microcontroller(measured: Problem, *, granularity: str) -> Problem:
     Parameters
     ----------
     measured : Problem
-        ``mobilenet-v1-imagenet-kernel`` of the gallery.
-    granularity : {"kernel", "layer"}
-        Whether the kernels of a layer may have several precisions.
-
-    Raises
-    ------
-    OptionError
-        Where ``granularity`` is neither.
+        ``mobilenet-v1-imagenet`` of the gallery, or the one by kernel.
     """
-    if granularity not in ("kernel", "layer"):
-        raise OptionError("must be 'kernel' or 'layer'", where="granularity", value=granularity)
     # A layer's operations run as one, as in the paper: who reads a tensor says how long it is in memory.
-    whole = dataclasses.replace(measured, steps=None)
-    problem = _within(whole if granularity == "kernel" else _by_layer(whole), {})
+    problem = _within(dataclasses.replace(measured, steps=None), {})
     first = problem.select("features.0.relu")
     most = (_RAM - 8 * LAYERS[0].inputs) / problem.sizes[first].item()
     set_of = np.zeros(len(problem), dtype=np.int64)
     set_of[first] = 1
     narrow = tuple(width for width in problem.candidates.sets[0] if width <= most)
     return dataclasses.replace(problem, candidates=Candidates((problem.candidates.sets[0], narrow), set_of))
-
-
-def _by_layer(problem: Problem) -> Problem:
-    """Return a problem by kernel with one group a layer, whose damage is the sum of its kernels'.
-
-    Standard errors, which do not add up where kernels were measured on the same samples, are left out.
-    """
-    names, label_of, damage = problem.names, problem.names.label_of, problem.damage
-    macs, kinds, lengths, reads = problem.macs, problem.kinds, problem.lengths, problem.reads
-    assert isinstance(damage, DamageTable) and macs is not None and kinds is not None  # of the gallery
-    assert lengths is not None and reads is not None
-    first = np.unique(label_of, return_index=True)[1]
-
-    def total(values: np.ndarray) -> np.ndarray:
-        sums = np.zeros((len(first), *values.shape[1:]), dtype=values.dtype)
-        np.add.at(sums, label_of, values)
-        return sums
-
-    return dataclasses.replace(
-        problem,
-        names=GroupNames(names.labels, ((),) * len(first), names.layers),
-        candidates=Candidates(problem.candidates.sets),
-        damage=DamageTable(total(damage.values)),
-        sizes=total(problem.sizes),
-        macs=total(macs),
-        kinds=kinds[first],
-        lengths=lengths[first],
-        reads=np.where(reads[first] < 0, -1, label_of[reads[first]]),
-        ranges=None,
-    )
 
 
 def _within(problem: Problem, pins: dict[str, float]) -> Problem:

@@ -55,7 +55,7 @@ def _weights_alone(granularity: str) -> Allocation:
 
 @pytest.mark.parametrize("name", ["", "-kernel"])
 def test_the_measured_one_leaves_room_for_the_picture(name: str) -> None:
-    measured = problems.load("mobilenet-v1-imagenet-kernel")
+    measured = problems.load(f"mobilenet-v1-imagenet{name}")
     problem = problems.load(f"mobilenet-v1-imagenet-microcontroller{name}")
     answer = solve(problem, budget="2MiB")
     assert answer.status is Status.OPTIMAL
@@ -64,9 +64,7 @@ def test_the_measured_one_leaves_room_for_the_picture(name: str) -> None:
     held = [8 * LAYERS[0].inputs, *(problem.sizes[~weights] * bits[~weights]).tolist()]
     assert max(read + written for read, written in itertools.pairwise(held)) <= RAM
     damages = measured.revise(bits=BITS, weights_only=True).damage.at(slice(None), BITS)
-    label = measured.names.label_of[: len(damages)]
-    per_group = damages if name else np.array([damages[label == number].sum(axis=0) for number in range(28)])
-    alone = Problem.from_tables(problem.sizes[weights, None] * np.array(BITS), per_group)
+    alone = Problem.from_tables(problem.sizes[weights, None] * np.array(BITS), damages)
     damage = measured.revise(bits=BITS).damage.at(np.flatnonzero(~measured.weights()), BITS)
     expected = _least_damage_of_a_chain(damage, problem.sizes[~weights].tolist()) + known(
         solve(alone, budget=FLASH).damage
