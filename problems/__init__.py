@@ -1,6 +1,6 @@
 """The gallery: problems that ship with the package, each with its provenance.
 
-Measured ones are files in ``problems/data``; synthetic ones are made when they are asked for.
+Measured ones are files in ``problems/data``; synthetic ones, and those with further limits, are made when asked for.
 """
 
 from __future__ import annotations
@@ -30,7 +30,15 @@ def _microcontroller() -> Problem:
     return microcontroller()
 
 
-_SYNTHETIC: dict[str, Callable[[], Problem]] = {
+def _on_microcontroller(name: str) -> Problem:
+    from impq_opt.problems.mobilenet import on_microcontroller
+
+    return on_microcontroller(load(name))
+
+
+_MADE: dict[str, Callable[[], Problem]] = {
+    "mobilenet-v1-imagenet-microcontroller": lambda: _on_microcontroller("mobilenet-v1-imagenet"),
+    "mobilenet-v1-imagenet-microcontroller-kernel": lambda: _on_microcontroller("mobilenet-v1-imagenet-kernel"),
     "mobilenet-v1-synthetic": lambda: _mobilenet("layer"),
     "mobilenet-v1-synthetic-kernel": lambda: _mobilenet("kernel"),
     "mobilenet-v1-synthetic-microcontroller": _microcontroller,
@@ -39,13 +47,13 @@ _SYNTHETIC: dict[str, Callable[[], Problem]] = {
 
 def names() -> tuple[str, ...]:
     """Return the names of all shipped problems, the default first."""
-    shipped = sorted([*(file.stem for file in _DATA.glob("*.toml")), *_SYNTHETIC])
+    shipped = sorted([*(file.stem for file in _DATA.glob("*.toml")), *_MADE])
     return tuple(sorted(shipped, key=lambda name: name != DEFAULT))
 
 
 def path(name: str) -> Path:
     """Return the file of the measured problem called ``name``; raise OptionError with near names."""
-    known = [measured for measured in names() if measured not in _SYNTHETIC]
+    known = [measured for measured in names() if measured not in _MADE]
     if name not in known:
         raise OptionError("no such problem in the gallery", value=name, hint=nearest(name, known) or "it is empty")
     return _DATA / f"{name}.toml"
@@ -61,8 +69,8 @@ def load(name: str = DEFAULT) -> Problem:
     """
     from impq_opt.files import load_problem
 
-    if name in _SYNTHETIC:
-        return _SYNTHETIC[name]()
+    if name in _MADE:
+        return _MADE[name]()
     if name not in names():
         raise OptionError("no such problem in the gallery", value=name, hint=nearest(name, names()))
     return load_problem(path(name))

@@ -18,11 +18,13 @@ from impq_opt.groups.damage import PowerLaw
 from impq_opt.groups.names import GroupNames
 from impq_opt.problem.problem import Problem
 
-__all__ = ["LAYERS", "Layer", "layers", "microcontroller", "mobilenet_v1"]
+__all__ = ["LAYERS", "Layer", "layers", "microcontroller", "mobilenet_v1", "on_microcontroller"]
 
 # Output channels and stride of the 13 pairs of a depthwise and a pointwise convolution.
 _PAIRS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *((512, 1),) * 5, (1024, 2), (1024, 1))
 _CLASSES = 1000
+# Of the microcontroller: precisions, and bits of memory.
+_WIDTHS, _RAM = (2, 4, 8), 512 * 2**10 * 8
 
 
 class Layer(NamedTuple):
@@ -137,11 +139,38 @@ def microcontroller(*, granularity: str = "layer", seed: int = 0) -> Problem:
     OptionError
         Where ``granularity`` is neither.
     """
-    problem = mobilenet_v1(granularity=granularity, seed=seed, bits=(2, 4, 8), bound=None)
+    problem = mobilenet_v1(granularity=granularity, seed=seed, bits=_WIDTHS, bound=None)
+    return _within(problem, {f"{LAYERS[0].name}.input": 8})
+
+
+def on_microcontroller(measured: Problem) -> Problem:
+    """Return a measured MobileNetV1 with the precisions and limits of :func:`microcontroller`.
+
+    The picture is no group of a measured problem. Its 147 KiB leave the output of the first layer, which reads it, 4
+    bits at most.
+
+    Parameters
+    ----------
+    measured : Problem
+        ``mobilenet-v1-imagenet`` of the gallery, or the one by kernel.
+    """
+    # A layer's operations run as one, as in the paper: who reads a tensor says how long it is in memory.
+    problem = _within(dataclasses.replace(measured, steps=None), {})
+    first = problem.select("features.0.relu")
+    most = (_RAM - 8 * LAYERS[0].inputs) / problem.sizes[first].item()
+    set_of = np.zeros(len(problem), dtype=np.int64)
+    set_of[first] = 1
+    narrow = tuple(width for width in problem.candidates.sets[0] if width <= most)
+    return dataclasses.replace(problem, candidates=Candidates((problem.candidates.sets[0], narrow), set_of))
+
+
+def _within(problem: Problem, pins: dict[str, float]) -> Problem:
+    """Return a problem with the microcontroller's precisions and memory."""
     problem = problem.revise(
+        bits=_WIDTHS,
         minimize="storage",
         budgets={"storage": "2MiB", "peak-activation-memory": "512KiB"},
-        pins={f"{LAYERS[0].name}.input": 8},
+        pins=pins,
     )
     told = {
         "description": f"{problem.provenance['description']}; within the memory of a microcontroller",

