@@ -193,7 +193,7 @@ class Oracle:
         least = least_by_value(self._factors(point.stars, [1.0, *point.prices.tolist()]), self.check)
         if least is None:
             return np.where(np.isfinite(point.stars), 0.0, np.inf)
-        by_group = np.array([least[place] for place in range(len(point.stars))])
+        by_group = np.array([least[place] for place in range(len(point.stars))]).reshape(point.stars.shape)
         return np.asarray(by_group - by_group.min(axis=1)[:, None])
 
     def _choose(self, values: FloatArray, weights: Sequence[float]) -> IntArray:

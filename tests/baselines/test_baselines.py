@@ -199,7 +199,9 @@ def ask(capsys: pytest.CaptureFixture[str], *arguments: Any) -> Any:
     return status, captured.out, captured.err
 
 
-def test_baselines_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_baselines_from_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     recipe = tmp_path / "r.toml"
     recipe.write_text(RECIPE)
     command = ["baselines", recipe, "-o", tmp_path / "runs", "--threads", 1]
@@ -215,6 +217,13 @@ def test_baselines_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureF
     assert status == 0
     assert "-1.00" in out  # the published change
     assert "lq" not in out
+    for width in (60, 80, 200):
+        monkeypatch.setenv("COLUMNS", str(width))
+        status, out, _ = ask(capsys, *command)
+        lines = out.splitlines()
+        assert max(map(len, lines)) <= width
+        assert not [line for line in lines if line.endswith(" ")]
+        assert "B_w,eff" in out
 
 
 @pytest.mark.parametrize(
