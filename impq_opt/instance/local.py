@@ -14,7 +14,7 @@ import numpy.typing as npt
 from impq_opt.exactness.sums import exact_int_sum
 from impq_opt.instance.instance import Instance, Row
 
-__all__ = ["LocalLimit", "is_local", "local_limits", "without_slack"]
+__all__ = ["LocalLimit", "is_local", "local_limits", "without_constant", "without_slack"]
 
 # Combinations of a limit's groups: five of eight candidates.
 _LARGEST = 1 << 15
@@ -49,6 +49,17 @@ def local_limits(instance: Instance) -> list[LocalLimit]:
             total += row.table[group].reshape(shape)
         limits.append(LocalLimit(groups, total <= int(row.room) - rest))
     return limits
+
+
+def without_constant(instance: Instance) -> Instance | None:
+    """Return ``instance`` without the budgets that no choice changes; None where one of them is broken."""
+    kept = []
+    for row in instance.budgets:
+        if row.pairs is not None or len(row.touched):
+            kept.append(row)
+        elif row.broken_by(row.base + exact_int_sum(row.table[:, :1])):
+            return None
+    return instance if len(kept) == len(instance.budgets) else replace(instance, budgets=tuple(kept))
 
 
 def without_slack(instance: Instance) -> Instance | None:

@@ -27,7 +27,7 @@ from impq_opt.errors import OptionError, UnsupportedError
 from impq_opt.exactness.sums import nearest_float
 from impq_opt.instance.contract import Claim, Control, ExpiredError, Solver
 from impq_opt.instance.instance import Instance
-from impq_opt.instance.local import is_local, without_slack
+from impq_opt.instance.local import is_local, without_constant, without_slack
 from impq_opt.problem.allocation import Enumeration, Stop
 from impq_opt.registry import NO_OPTION
 from impq_opt.solvers.exact.magnify import as_before, magnified
@@ -128,7 +128,8 @@ class Exact(Solver):
 
     def _run_limited(self, instance: Instance, control: Control, enough: int | Fraction | None = None) -> Claim:
         """Solve an instance whose objective is a sum; with ``enough``, only find out whether that can be met."""
-        known = without_slack(instance)
+        # Whether something can be met is found in the search over groups that limits hold together, so they stay.
+        known = without_slack(instance) if enough is None else without_constant(instance)
         if known is None:
             return Claim(lower_bound=math.inf, enumeration=Enumeration(0, 0))
         tuning = self.tuning
