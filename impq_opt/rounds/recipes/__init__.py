@@ -290,7 +290,8 @@ def pretrained(
     how = recipe.pretraining
     if how is None:
         return load_network(recipe.network, **known)  # type: ignore[arg-type]
-    return train_float(recipe, splits_of(recipe, root=root), how, kept, report=report)
+    everything = splits_of(recipe.but(train_samples=None), root=root)
+    return train_float(recipe, everything, how, kept, report=report)
 
 
 def train_float(
