@@ -30,10 +30,11 @@ from impq_opt.quantize.network import (
     traced_for,
     with_activations,
 )
+from impq_opt.tracing.graph import Network
 from impq_opt.tracing.module import TracedModule
 from impq_opt.tracing.plain import plain
 
-__all__ = ["PackedSize", "Unpacked", "pack", "pack_codes", "unpack", "unpack_codes", "unpack_into"]
+__all__ = ["PackedSize", "Unpacked", "pack", "pack_codes", "unpack", "unpack_codes", "unpack_into", "unpack_traced"]
 
 # Version 1 names activations as torch.fx does, version 2 as measurements do. New in it are what the network takes,
 # methods other than mid-rise, and weights in half precision. Activations of other methods say no "span", so that who
@@ -266,8 +267,19 @@ def unpack_into(network: nn.Module, path: str | Path, *, example: Structure | No
     if not unpacked.activations:
         return copied
     traced = traced_for(copied, example, unpacked.input)
+    return _with_quantizers(traced, traced.copy(), unpacked)
+
+
+def unpack_traced(traced: Network, path: str | Path) -> nn.Module:
+    """Return what :func:`unpack_into` does, of a network that is traced already, which is left as it is."""
+    unpacked, copied = unpack(path), traced.copy()
+    _fill(copied, unpacked, path)
+    return _with_quantizers(traced, copied, unpacked)
+
+
+def _with_quantizers(traced: Network, copied: TracedModule, unpacked: Unpacked) -> TracedModule:
     quantizers = {traced.node_of(a.label, old=unpacked.version == "1"): a for a in unpacked.activations}
-    return with_activations(traced.copy(), quantizers)
+    return with_activations(copied, quantizers)
 
 
 def _fill(copied: nn.Module, unpacked: Unpacked, path: str | Path) -> None:

@@ -37,6 +37,7 @@ from impq_opt.quantize import (
     unpack_into,
 )
 from impq_opt.quantize.network import needs_tracing, traced_for
+from impq_opt.quantize.packing import unpack_traced
 from impq_opt.rounds.checkpoint import (
     Identity,
     State,
@@ -389,7 +390,8 @@ class _Run:
             packed = self.folder.packed_path(record.round)
             network = self.network  # of a run in float, which has no codes and one round
             if packed.exists():
-                network = unpack_into(self.network, packed, example=self.example)
+                traced = needs_tracing(self.folder.problem(record.round), np.array(record.bits))
+                network = unpack_traced(self._traced, packed) if traced else unpack_into(self.network, packed)
             record.accuracy.test = self._accuracy(network, self.data.test)
         self._save(state)
 

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from impq_opt.errors import DataError, FileError
 from impq_opt.files import load_problem
-from impq_opt.quantize import quantize, storage_bits, unpack
+from impq_opt.quantize import quantize, quantize_traced, storage_bits, unpack
 from impq_opt.rounds import PausedError, Report, read_records, rounds
 
 HERE = Path(__file__).parents[1]
@@ -211,7 +211,7 @@ def test_what_quantizers_learn_besides_the_weights_survives_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "impq_opt.rounds.loop.quantize", lambda *given, **options: learning(quantize(*given, **options))
+        "impq_opt.rounds.loop.quantize_traced", lambda *given, **options: learning(quantize_traced(*given, **options))
     )
     data = dataclasses.replace(splits(), test=None)
     settings = hyper(rounds=0, start_epochs=2)

@@ -123,7 +123,7 @@ def readings(quantized: Any, survey: Any, x: Any) -> Any:
 
 def on_grid(values: Any, quantizer: Any) -> Any:
     codes = values.double() / quantizer.step
-    low, high = quantizer.codes
+    low, high = quantizer.ends
     whole = codes.round()
     return ((codes - whole).abs() < 1e-3) & (whole >= low) & (whole <= high)  # float32 holds a step to 1e-7
 
