@@ -15,7 +15,7 @@ from torch import nn
 
 from impq_opt.quantize import WeightSize, quantize, weight_size
 from impq_opt.rounds import Settings
-from impq_opt.rounds.comparison import Estimate, Runs
+from impq_opt.rounds.comparison import Estimate, Runs, estimate, mean_costs
 from impq_opt.rounds.folder import Folder
 from impq_opt.rounds.recipes import Published
 from impq_opt.rounds.record import Cost, Record
@@ -107,19 +107,15 @@ def table(
     for name, trials in runs.items():
         last = [run[-1] for run in trials]
         sizes = [_size(network, rows[name], folder_of(record.seed, name), record) for record in last]
-        costs = {
-            cost: Cost(value=sum(r.costs[cost].value for r in last) / len(last), unit=first.unit)
-            for cost, first in last[0].costs.items()
-        }
         told.append(
             Row(
                 name=name,
                 method=rows[name].quantizing.method or "as measured",
                 epochs=last[0].total_epochs,
                 weight_bits=Estimate.of([size.effective for size in sizes]),
-                activation_bits=_known([record.effective_bits.activations for record in last]),
+                activation_bits=estimate([record.effective_bits.activations for record in last]),
                 storage=Estimate.of([size.packed * size.elements for size in sizes]),
-                costs=costs,
+                costs=mean_costs(last),
                 validation=_accuracy([record.accuracy.validation for record in last], len(validation)),
                 test=_accuracy([record.accuracy.test or 0.0 for record in last], len(test)),
                 float_test=in_float,
@@ -145,8 +141,3 @@ def _accuracy(shares: Sequence[float], samples: int) -> Estimate:
         return estimate
     p = estimate.mean
     return dataclasses.replace(estimate, stderr=math.sqrt(p * (1 - p) / samples))
-
-
-def _known(values: Sequence[float | None]) -> Estimate | None:
-    known = [value for value in values if value is not None]
-    return Estimate.of(known) if len(known) == len(values) else None

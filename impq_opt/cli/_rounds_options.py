@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from impq_opt.cli._choices import DATA, GROUPS, POLICIES, RECIPES
-from impq_opt.cli._common import WHOLE, parse_assignments, refuse
+from impq_opt.cli._common import WHOLE, parse_assignments, refuse, say
 from impq_opt.cli._goals import Many
 from impq_opt.cli._network import DATA_HELP
 from impq_opt.cli._progress import watched
@@ -181,6 +181,11 @@ class RunningOptions:
                 return
             with watched("rounds") as tell:
                 yield Report(show=tell, deadline=deadline)
+
+    def stopped(self) -> int:
+        """Say that the time is over; return the exit status."""
+        say(f"stopped after {self.minutes:g} minutes; the same command goes on")
+        return 1
 
     def check(self) -> None:
         """Raise OptionError for what cannot be."""

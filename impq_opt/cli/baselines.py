@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from impq_opt.cli._choices import RECIPES
-from impq_opt.cli._common import WHOLE, JsonFlag, say
+from impq_opt.cli._common import WHOLE, JsonFlag
 from impq_opt.cli._goals import Many
 from impq_opt.cli._methods_table import print_methods
 from impq_opt.cli._network import need_torch
@@ -61,8 +61,7 @@ def baselines(
     with running.begun() as report:
         told = _run(plan, rows, seeds, output, experiment, running.device, report)
     if told is None:
-        say(f"stopped after {running.minutes:g} minutes; the same command goes on")
-        return 1
+        return running.stopped()
     if os.environ.get("RANK", "0") == "0":
         document = {"title": plan.title, "rows": [row.to_dict() for row in told]}
         atomic_write(output / "methods.json", json_module.dumps(document, indent=1).encode())

@@ -61,8 +61,7 @@ def rounds(
     with running.begun() as report:
         runs = _run(plan, strategies, seeds, output, experiment, choosing.start, running.device, report)
     if runs is None:
-        say(f"stopped after {running.minutes:g} minutes; the same command goes on")
-        return 1
+        return running.stopped()
     if os.environ.get("RANK", "0") == "0":
         _tell(plan, runs, output, json)
     return 0

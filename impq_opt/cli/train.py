@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from impq_opt.cli._choices import METHODS, NETWORKS
-from impq_opt.cli._common import WHOLE, JsonFlag, refuse, say
+from impq_opt.cli._common import WHOLE, JsonFlag, refuse
 from impq_opt.cli._goals import Many
 from impq_opt.cli._methods_table import print_methods
 from impq_opt.cli._network import NETWORK_HELP, need_torch
@@ -74,8 +74,7 @@ def train(
     with running.begun() as report:
         row = _run(plan, settings, method, output, experiment, running.device, report)
     if row is None:
-        say(f"stopped after {running.minutes:g} minutes; the same command goes on")
-        return 1
+        return running.stopped()
     if os.environ.get("RANK", "0") == "0":
         if json:
             print_json(row.to_dict())
@@ -123,16 +122,12 @@ def _run(
     report: Report,
 ) -> Row | None:
     """Return what came of it, or None where time ran out."""
-    import torch
-
     from impq_opt.baselines import table
     from impq_opt.documents.writing import atomic_write
-    from impq_opt.networks import load_network
     from impq_opt.rounds import PausedError, accuracy, rounds
     from impq_opt.rounds.folder import trained_state
     from impq_opt.rounds.measuring import surveyor
-    from impq_opt.rounds.recipes import pretrained, splits_of
-    from impq_opt.training.seeds import mix
+    from impq_opt.rounds.recipes import pretrained, splits_of, untrained
 
     splits = splits_of(plan, root=experiment.root)
     assert splits.test is not None
@@ -140,8 +135,7 @@ def _run(
     plan = plan.sized(splits)
     try:
         if fresh:
-            torch.manual_seed(mix(settings.seed))
-            start = load_network(plan.network, untrained=True, classes=plan.classes, channels=plan.channels)
+            start = untrained(plan, settings.seed)
         else:
             if experiment.weights is None and plan.pretraining is None:
                 hint = "--weights FILE, or --pretrain EPOCHS to train it in float first"

@@ -19,7 +19,7 @@ from impq_opt.text import figure_text
 
 __all__ = [
     "Advantage", "AgainstEnd", "Comparison", "Estimate", "Mean", "Reached", "Runs", "advantage", "against_end",
-    "plot", "reached", "summary", "trails",
+    "estimate", "mean_costs", "plot", "reached", "summary", "trails",
 ]  # fmt: skip
 
 # Records of every run of a strategy, one run a seed.
@@ -162,21 +162,17 @@ def trails(runs: Runs) -> list[Mean]:
     for name, trials in runs.items():
         for number in range(min(map(len, trials))):
             records = [run[number] for run in trials]
-            costs = {
-                cost: Cost(value=float(np.mean([r.costs[cost].value for r in records])), unit=first.unit)
-                for cost, first in records[0].costs.items()
-            }
             row = Mean(
                 strategy=name,
                 round=number,
                 epochs=records[0].total_epochs,
                 bits=Estimate.of([_weight_bits(r) for r in records]),
-                activation_bits=_estimate([r.effective_bits.activations for r in records]),
-                costs=costs,
+                activation_bits=estimate([r.effective_bits.activations for r in records]),
+                costs=mean_costs(records),
                 damage=Estimate.of([r.damage for r in records]),
-                train=_estimate([r.accuracy.train for r in records]),
-                validation=_estimate([r.accuracy.validation for r in records]),
-                test=_estimate([r.accuracy.test for r in records]),
+                train=estimate([r.accuracy.train for r in records]),
+                validation=estimate([r.accuracy.validation for r in records]),
+                test=estimate([r.accuracy.test for r in records]),
             )
             rows.append(row)
     return rows
@@ -260,8 +256,8 @@ def against_end(runs: Runs, reference: str) -> dict[str, list[AgainstEnd]]:
                 round=number,
                 epochs=pairs[0][0].total_epochs,
                 bits=Estimate.of([_weight_bits(r) - _weight_bits(end) for r, end in pairs]),
-                validation=_estimate([r.accuracy.validation - end.accuracy.validation for r, end in pairs]),
-                test=_estimate(tests),
+                validation=estimate([r.accuracy.validation - end.accuracy.validation for r, end in pairs]),
+                test=estimate(tests),
             )
             rows.append(row)
         answer[name] = rows
@@ -273,7 +269,15 @@ def _weight_bits(record: Record) -> float:
     return math.nan if bits is None else bits
 
 
-def _estimate(values: Sequence[float | None]) -> Estimate | None:
+def mean_costs(records: Sequence[Record]) -> dict[str, Cost]:
+    """Return the means of each cost that the first record has."""
+    return {
+        cost: Cost(value=float(np.mean([r.costs[cost].value for r in records])), unit=first.unit)
+        for cost, first in records[0].costs.items()
+    }
+
+
+def estimate(values: Sequence[float | None]) -> Estimate | None:
     """Return the estimate where every seed has a value."""
     known = [value for value in values if value is not None]
     return Estimate.of(known) if len(known) == len(values) else None

@@ -15,7 +15,7 @@ from torch import Tensor
 from impq_opt.errors import OptionError
 from impq_opt.quantize.methods.checks import Kept, exact, whole_bits
 
-__all__ = ["ActivationQuantizer", "UniformActivation", "below", "kind_of", "through"]
+__all__ = ["ActivationQuantizer", "UniformActivation", "below", "kind_of"]
 
 
 class ActivationQuantizer(Kept, ABC):
@@ -133,28 +133,6 @@ def below(values: Tensor, top: Tensor) -> Tensor:
 def kind_of(bits: int) -> torch.dtype:
     """Return the type of codes."""
     return torch.uint8 if bits <= 8 else torch.int32
-
-
-def through(taking: Tensor, rounded: Tensor) -> Tensor:
-    """Return ``rounded``, whose gradient goes to ``taking`` unchanged."""
-    passed: Tensor = _Through.apply(taking, rounded)  # type: ignore[no-untyped-call]
-    return passed
-
-
-class _Through(torch.autograd.Function):
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(taking: Tensor, rounded: Tensor) -> Tensor:
-        return rounded.clone()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.dtype = inputs[0].dtype
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return gradients[0].to(ctx.dtype), None
 
 
 class _RoundUniform(torch.autograd.Function):

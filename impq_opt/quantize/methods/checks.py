@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ __all__ = [
     "check_choice",
     "check_sizes",
     "exact",
+    "through",
     "whole_bits",
     "widths_text",
 ]
@@ -94,3 +96,25 @@ def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
 def exact(weight: Tensor) -> Tensor:
     """Return the weight in the type of the arithmetic: float32 for half precision, whose steps would not be equal."""
     return weight.to(torch.promote_types(weight.dtype, torch.float32))
+
+
+def through(taking: Tensor, rounded: Tensor) -> Tensor:
+    """Return ``rounded``, whose gradient goes to ``taking`` unchanged."""
+    passed: Tensor = _Through.apply(taking, rounded)  # type: ignore[no-untyped-call]
+    return passed
+
+
+class _Through(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(taking: Tensor, rounded: Tensor) -> Tensor:
+        return rounded.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.dtype = inputs[0].dtype
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0].to(ctx.dtype), None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from impq_opt.quantize.methods.base import Method, Moment, Quantizer, check_choice, check_sizes, exact, whole_bits
+from impq_opt.quantize.methods.checks import through
 
 __all__ = ["Codebook", "CodebookQuantizer", "StartedQuantizer", "between"]
 
@@ -143,8 +144,7 @@ class CodebookQuantizer(Quantizer):
         codes, side = self._encoded(weight)
         rounded = self.values(codes, side, weight.dtype)
         taking: Tensor = weight if self.method.straight_through else self._latent(weight, codes)
-        passed: Tensor = _Rounded.apply(taking, rounded)  # type: ignore[no-untyped-call]
-        return passed
+        return through(taking, rounded)
 
     def extra_repr(self) -> str:
         bits = self.group_bits
@@ -210,24 +210,6 @@ class StartedQuantizer(CodebookQuantizer):
             assert kept is not None
             if not bool(kept.any()):
                 kept.copy_(self.method.scales(own, bits))
-
-
-class _Rounded(torch.autograd.Function):
-    """The rounded weight, whose gradient goes to another tensor unchanged."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(taking: Tensor, rounded: Tensor) -> Tensor:
-        return rounded.clone()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return gradients[0], None
 
 
 def between(table: Tensor) -> Tensor:

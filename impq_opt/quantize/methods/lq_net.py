@@ -8,9 +8,10 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from impq_opt.quantize.methods.activation import ActivationQuantizer, below, kind_of, through
+from impq_opt.quantize.methods.activation import ActivationQuantizer, below, kind_of
 from impq_opt.quantize.methods.base import exact
 from impq_opt.quantize.methods.basis import KEPT, Basis, size, solved
+from impq_opt.quantize.methods.checks import through
 from impq_opt.quantize.methods.codebook import between
 
 __all__ = ["LQActivation", "LQNet"]

@@ -20,7 +20,7 @@ from impq_opt.errors import DataError, FileError, InputError, OptionError, neare
 from impq_opt.networks import load_network
 from impq_opt.quantize import load_method
 from impq_opt.quantize.methods import FLOAT_BITS
-from impq_opt.rounds.checkpoint import load_state, own_state
+from impq_opt.rounds.folder import trained_state
 from impq_opt.rounds.loop import Splits, rounds
 from impq_opt.rounds.measuring import surveyor
 from impq_opt.rounds.settings import Settings
@@ -41,6 +41,8 @@ __all__ = [
     "recipe_names",
     "row_settings",
     "splits_of",
+    "train_float",
+    "untrained",
 ]
 
 
@@ -300,8 +302,6 @@ def train_float(
     how: Pretraining,
     kept: Path,
     *,
-    seed: int = 0,
-    device: str = "cpu",
     report: Report | None = None,
 ) -> nn.Module:
     """Train the recipe's network in float from random weights; killed, the same call goes on.
@@ -313,20 +313,22 @@ def train_float(
     PausedError
         The report's deadline has passed.
     """
-    known = {"classes": recipe.classes, "channels": recipe.channels}
-    torch.manual_seed(mix(seed))
-    network = load_network(recipe.network, untrained=True, **known).to(device)  # type: ignore[arg-type]
-    settings = row_settings(how.table() | {"seed": seed, "leave_float": ["*"], "activation_bits": FLOAT_BITS}, "float")
+    network = untrained(recipe, 0)
+    settings = row_settings(how.table() | {"leave_float": ["*"], "activation_bits": FLOAT_BITS}, "float")
     report = report or Report()
     told = dataclasses.replace(report, show=lambda line: report.show(f"in float: {line}"))
     folder = kept.with_suffix("")
     rounds(network, dataclasses.replace(data, test=None), settings, folder, measure=surveyor(settings), report=told)
-    ended = load_state(folder)
-    assert ended is not None
-    network.load_state_dict(own_state(network, ended[0].network))
+    state = trained_state(folder)
+    network.load_state_dict(state)
     if processes()[0] == 0:
         from safetensors.torch import save
 
-        state = {name: tensor.cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
         atomic_write(kept, save(state))
     return network.eval()
+
+
+def untrained(recipe: Recipe, seed: int) -> nn.Module:
+    """Return the recipe's network with random weights."""
+    torch.manual_seed(mix(seed))
+    return load_network(recipe.network, untrained=True, classes=recipe.classes, channels=recipe.channels)
