@@ -41,8 +41,8 @@ NETWORK_NAMES = (
     "small-cnn",
 )
 METHOD_NAMES = (
-    "mid-rise", "zero", "symmetric", "normal", "bwn", "twn", "ttq", "elq", "dorefa", "pact", "lq-net", "dbq", "uniq",
-    "rq", "rq-st",
+    "mid-rise", "zero", "symmetric", "asymmetric", "normal", "bwn", "twn", "ttq", "elq", "dorefa", "pact", "lq-net",
+    "dbq", "uniq", "rq", "rq-st",
 )  # fmt: skip
 POLICY_NAMES = ("slides", "iterative", "authors-code", "haq")
 RECIPE_NAMES = (

@@ -131,10 +131,11 @@ def _check_codes(method: Method, quantizer: Quantizer, weight: Tensor, value: Te
         method.spec,
         f"side information is counted: {where}",
     )
+    ranges = max(1, side["scale"].numel() // len(value)) if "scale" in side else 1  # of a kernel
     for row, width in zip(value.flatten(1), widths.reshape(len(value), -1)[:, 0].tolist(), strict=True):
         levels = method.levels(width)
         rule(levels <= 2**width, method.spec, f"it has at most 2^{width} levels: {where}")
-        rule(len(row.unique()) <= levels, method.spec, f"a kernel has at most {levels} values: {where}")
+        rule(len(row.unique()) <= levels * ranges, method.spec, f"a range has at most {levels} values: {where}")
     half = copy.deepcopy(quantizer).to(torch.float16)
     rule(torch.equal(half.codes(weight), codes), method.spec, f"codes are the same in half precision: {where}")
 

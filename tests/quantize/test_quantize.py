@@ -162,11 +162,51 @@ def test_range_options_set_what_shares_a_scale(over: str, statistic: str) -> Non
     torch.manual_seed(1)
     weight = torch.randn(4, 6, 5)
     quantizer = WeightQuantizer(weight.shape, [3] * 24, [5] * 24, MidRise(over, statistic))
-    scale, _ = quantizer.scales(weight)
+    scale = quantizer.side(weight)["scale"]
     parts = {"kernel": weight.reshape(4, -1), "group": weight.reshape(24, -1), "tensor": weight.reshape(1, -1)}[over]
     expected = parts.abs().amax(1) if statistic == "max" else parts.square().mean(1).sqrt()
     torch.testing.assert_close(scale.flatten(), expected)
     assert len(quantizer(weight).unique()) <= 8 * scale.numel()
+
+
+@pytest.mark.parametrize("name", ["mid-rise", "zero", "symmetric", "asymmetric"])
+def test_the_range_of_least_error_has_the_least_error_of_64(name: str) -> None:
+    weight = torch.randn(3, 40, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    weight[1, 7] = 9.0  # an outlier, which is worth clipping
+    widths = [2, 3, 4]
+    plain, fitted = (WeightQuantizer(weight.shape, widths, [40] * 3, f"{name}:statistic={s}") for s in ("max", "mse"))
+    side, rounded = plain.side(weight), fitted.rounded(weight)
+    tried = []
+    for share in range(1, 65):
+        scaled = {part: tensor * share / 64 for part, tensor in side.items()}
+        step, offset = plain.grid(scaled)
+        codes = (weight / step - offset).round().clamp(plain.least, plain.most)
+        tried.append(((codes + offset) * step - weight).square().sum(1))
+    torch.testing.assert_close((rounded - weight).square().sum(1), torch.stack(tried).amin(0))
+    assert float((rounded - weight)[1].square().sum()) < float((plain.rounded(weight) - weight)[1].square().sum())
+
+
+def test_the_asymmetric_grid_has_its_ends_and_zero() -> None:
+    weight = torch.tensor([[-0.2, 0.0, 0.1, 1.0], [-1.0, -0.6, -0.3, -0.25], [0.0, 0.0, 0.0, 0.0]])
+    rounded = WeightQuantizer(weight.shape, [2], [12], "asymmetric").rounded(weight)
+    # Steps of 0.4 and 1/3; the zero points are 0 (of -low / step = 0.5, to the even one) and 3.
+    torch.testing.assert_close(rounded, torch.tensor([[0, 0, 0, 0.8], [-1, -2 / 3, -1 / 3, -1 / 3], [0, 0, 0, 0]]))
+
+
+def test_ranges_over_consecutive_weights_are_of_one_kernel() -> None:
+    weight = torch.randn(4, 6, 5, generator=torch.Generator().manual_seed(3))
+    for sizes in ([120], [30] * 4, [5] * 24, [60, 60], [31, 89]):
+        bits = [2 + place % 3 for place in range(len(sizes))]
+        quantizer = WeightQuantizer(weight.shape, bits, sizes, MidRise("10"))
+        scale = quantizer.side(weight)["scale"]
+        torch.testing.assert_close(scale.flatten(), weight.reshape(12, 10).abs().amax(1))
+        spread = torch.tensor(bits).repeat_interleave(torch.tensor(sizes)).reshape(12, 10)
+        own = quantizer.rounded(weight).reshape(12, 10)
+        for row, width in [(place, width) for place in range(12) for width in spread[place].unique().tolist()]:
+            alone = WeightQuantizer((1, 10), [width], [10]).rounded(weight.reshape(12, 10)[row : row + 1])[0]
+            assert torch.equal(own[row][spread[row] == width], alone[spread[row] == width])
+    with pytest.raises(OptionError, match="ranges over 7 weights need output kernels of a multiple of 7 weights"):
+        WeightQuantizer(weight.shape, [2], [120], MidRise("7"))
 
 
 def test_a_weight_may_be_a_group_with_a_range_of_its_own() -> None:

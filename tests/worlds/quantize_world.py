@@ -66,9 +66,8 @@ class Learned(WeightQuantizer):
         super().__init__(plain.shape, plain.group_bits, plain.group_sizes, plain.method)
         self.gain = nn.Parameter(torch.ones(()))
 
-    def scales(self, weight: Any) -> Any:
-        scale, single = super().scales(weight)
-        return scale * self.gain.detach(), single
+    def side(self, weight: Any) -> Any:
+        return {name: tensor * self.gain.detach() for name, tensor in super().side(weight).items()}
 
     def forward(self, weight: Any) -> Any:
         return super().forward(weight) + (self.gain - self.gain.detach()) * weight.detach()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -31,12 +32,13 @@ class MidRise(Uniform):
 
     Parameters
     ----------
-    over : {"kernel", "group", "tensor"}
-        The weights that share one scale: an output kernel (the authors' code), a group of the allocation, or the
-        whole tensor.
-    statistic : {"max", "normal"}
-        ``max``: the span is 2 max abs(w), as in the paper. ``normal``: the step of least squared error for normal
-        weights of the same root mean square, per precision (Max 1960); it clips outliers and pays at 3 bits and less.
+    over : {"kernel", "group", "tensor"} or a number
+        The weights that share one scale: an output kernel (the authors' code), a group of the allocation, the whole
+        tensor, or so many consecutive ones.
+    statistic : {"max", "mse", "normal"}
+        ``max``: the span is 2 max abs(w), as in the paper. ``mse``: the span of least squared error, per precision.
+        ``normal``: the step of least squared error for normal weights of the same root mean square, per precision (Max
+        1960); it clips outliers and pays at 3 bits and less.
     one_bit : {"max", "mean"}
         Levels of a group of one bit: +- max abs(w) / 2, which is the paper's formula, or +- mean abs(w) (BWN).
     """
@@ -46,13 +48,12 @@ class MidRise(Uniform):
     source = "IMPQ (Gonugondla and Shanbhag, ICASSP 2022), authors' code"
     activations = "2^B equal steps from 0 to below a given clip value"
     offset = 0.5
+    statistics = ("max", "mse", "normal")
 
-    statistic: str = "max"
     one_bit: str = "max"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("statistic", self.statistic, ("max", "normal"))
         check_choice("one_bit", self.one_bit, ("max", "mean"))
 
     def factor(self, bits: int) -> float:
@@ -61,18 +62,24 @@ class MidRise(Uniform):
         # Beyond the table the root mean square is taken to span +-4.
         return 2.0 ** (1 - bits) * (4.0 if self.statistic == "normal" else 1.0)
 
-    def scale(self, values: Tensor, shared: tuple[int, ...]) -> Tensor:
+    def ends(self, values: Tensor, shared: tuple[int, ...]) -> dict[str, Tensor]:
         if not shared:
-            return values.abs()
-        order = math.inf if self.statistic == "max" else 2
+            return {"scale": values.abs()}
+        order = 2 if self.statistic == "normal" else math.inf
         scale: Tensor = torch.linalg.vector_norm(values, order, dim=shared, keepdim=True)
-        return scale if self.statistic == "max" else scale / math.sqrt(values.numel() / scale.numel())
+        return {"scale": scale / math.sqrt(values.numel() / scale.numel()) if self.statistic == "normal" else scale}
 
-    def scale_one_bit(self, values: Tensor, shared: tuple[int, ...]) -> Tensor | None:
-        if self.one_bit != "mean":
-            return None
-        # Half the step, so that both scales are in one unit.
-        return values.abs().mean(dim=shared, keepdim=True) if shared else values.abs()
+    def side(self, values: Tensor, shared: tuple[int, ...], spread: Tensor) -> dict[str, Tensor]:
+        side = super().side(values, shared, spread)
+        if self.one_bit == "mean" and bool((spread == 1).any()):
+            # Half the step, so that both scales are in one unit.
+            side["scale_one_bit"] = values.abs().mean(dim=shared, keepdim=True) if shared else values.abs()
+        return side
+
+    def grid(self, side: Mapping[str, Tensor], factors: Tensor, spread: Tensor) -> tuple[Tensor, Tensor | float]:
+        step, offset = super().grid(side, factors, spread)
+        single = side.get("scale_one_bit")
+        return step if single is None else torch.where(spread == 1, 2 * single, step), offset
 
     def spans(self, weight: Tensor) -> Tensor | None:
-        return super().spans(weight) if self.statistic == "max" and self.one_bit == "max" else None
+        return super().spans(weight) if self.one_bit == "max" else None

@@ -17,8 +17,8 @@ class Symmetric(Uniform):
 
     Parameters
     ----------
-    over : {"kernel", "group", "tensor"}
-        The weights that share M = max |w|: an output kernel, a group of the allocation, or the whole tensor.
+    over, statistic
+        See :class:`~impq_opt.quantize.methods.uniform.Uniform`.
     """
 
     name = "symmetric"
@@ -33,8 +33,8 @@ class Symmetric(Uniform):
     def factor(self, bits: int) -> float:
         return 1 / max(1, 2 ** (bits - 1) - 1)
 
-    def scale(self, values: Tensor, shared: tuple[int, ...]) -> Tensor:
-        return values.abs().amax(dim=shared, keepdim=True) if shared else values.abs()
+    def ends(self, values: Tensor, shared: tuple[int, ...]) -> dict[str, Tensor]:
+        return {"scale": values.abs().amax(dim=shared, keepdim=True) if shared else values.abs()}
 
     def spans(self, weight: Tensor) -> Tensor | None:
         return None  # steps do not halve with each bit

@@ -21,11 +21,13 @@ from impq_opt.errors import OptionError
 from impq_opt.quantize.methods import load_method
 from impq_opt.quantize.methods.base import MOST_BITS, Method, Quantizer, check_choice, check_sizes, exact, whole_bits
 
-__all__ = ["Uniform", "WeightQuantizer"]
+__all__ = ["Uniform", "WeightQuantizer", "inverse"]
 
 _ROWS = range(MOST_BITS + 1)
 # Ranges below this are zero: 1 / step would overflow.
 _LEAST_STEP = 2.0**-120
+# Places of the outermost level that are tried where errors are made least.
+_SHARES = 64
 
 
 @dataclass(frozen=True)
@@ -34,28 +36,82 @@ class Uniform(Method):
 
     Parameters
     ----------
-    over : {"kernel", "group", "tensor"}
-        The weights that share one scale: an output kernel, a group of the allocation, or the whole tensor.
+    over : {"kernel", "group", "tensor"} or a number
+        The weights that share one scale: an output kernel, a group of the allocation, the whole tensor, or so many
+        consecutive ones of a kernel (``"32"``), as formats with blocks have it.
+    statistic : {"max", "mse"}
+        ``max``: the outermost levels are at the largest weight. ``mse``: they are where the squared error of the range
+        is least, at each precision, of 64 places between a 64th of the largest weight and itself; weights beyond are
+        clipped.
     """
 
     offset: ClassVar[float]
+    statistics: ClassVar[tuple[str, ...]] = ("max", "mse")
 
     over: str = "kernel"
+    statistic: str = "max"
 
     def __post_init__(self) -> None:
-        check_choice("over", self.over, ("kernel", "group", "tensor"))
+        if not (self.over.isdecimal() and int(self.over) > 1):
+            check_choice("over", self.over, ("kernel", "group", "tensor"))
+        check_choice("statistic", self.statistic, self.statistics)
 
     @abstractmethod
     def factor(self, bits: int) -> float:
         """Return the step at ``bits`` in units of the scale."""
 
     @abstractmethod
-    def scale(self, values: Tensor, shared: tuple[int, ...]) -> Tensor:
-        """Return the scale of each range; ``shared`` are its dimensions, which stay, none where a range is a weight."""
+    def ends(self, values: Tensor, shared: tuple[int, ...]) -> dict[str, Tensor]:
+        """Return what tells the grid of each range, ``"scale"`` at least, where nothing is clipped.
 
-    def scale_one_bit(self, values: Tensor, shared: tuple[int, ...]) -> Tensor | None:
-        """Return the scale of groups of one bit, half their step, where they have one of their own."""
-        return None
+        Parameters
+        ----------
+        values : Tensor
+        shared : tuple of int
+            The dimensions of ``values`` that a range has, which stay; none where a range is a weight.
+        """
+
+    def grid(self, side: Mapping[str, Tensor], factors: Tensor, spread: Tensor) -> tuple[Tensor, Tensor | float]:
+        """Return step and offset, broadcastable to the weights.
+
+        Parameters
+        ----------
+        side : mapping of str to Tensor
+            As of :meth:`side`.
+        factors, spread : Tensor
+            The :meth:`factor` and the precision of every weight, broadcastable.
+        """
+        return side["scale"] * factors, self.offset
+
+    def side(self, values: Tensor, shared: tuple[int, ...], spread: Tensor) -> dict[str, Tensor]:
+        """Return what tells the grid of each range; of each range at each precision where errors are made least."""
+        side = self.ends(values, shared)
+        if self.statistic != "mse":
+            return side
+        fitted: dict[str, Tensor] = {}
+        for bits in spread.unique().tolist():
+            own = self._least_error(values, shared, side, int(bits))
+            fitted = {name: torch.where(spread == bits, own[name], fitted.get(name, own[name])) for name in own}
+        return fitted
+
+    def _least_error(
+        self, values: Tensor, shared: tuple[int, ...], side: Mapping[str, Tensor], bits: int
+    ) -> dict[str, Tensor]:
+        """Return ``side`` with every range as much shorter as makes its squared error least."""
+        factors, spread = torch.tensor(self.factor(bits)).to(values), torch.tensor(bits)
+        least, most = (torch.tensor(float(end)).to(values) for end in self.limits(bits))
+        best = error = None
+        for share in torch.arange(_SHARES, 0, -1).to(values) / _SHARES:
+            step, offset = self.grid({name: share * tensor for name, tensor in side.items()}, factors, spread)
+            rounded = _codes(values, step, least, most, offset).add_(offset).mul_(step)
+            squares = rounded.sub_(values).square_()
+            total = squares.sum(dim=shared, keepdim=True) if shared else squares
+            if best is None or error is None:
+                best, error = share.expand(total.shape), total
+            else:
+                best, error = torch.where(total < error, share, best), torch.minimum(total, error)
+        assert best is not None
+        return {name: best * tensor for name, tensor in side.items()}
 
     def limits(self, bits: int) -> tuple[int, int]:
         """Return the least and the largest code at ``bits``."""
@@ -71,10 +127,10 @@ class Uniform(Method):
         return WeightQuantizer(shape, bits, sizes, self)
 
     def spans(self, weight: Tensor) -> Tensor | None:
-        """Return ``2 max abs(w)`` (out,), float64, of the range of every output kernel; None over groups."""
-        largest = weight.detach().flatten(1).abs().amax(1).double()
-        if self.over == "group":
+        """Return ``2 max abs(w)`` (out,), float64, of the range of every output kernel; None over parts of kernels."""
+        if self.statistic != "max" or self.over not in ("kernel", "tensor"):
             return None
+        largest = weight.detach().flatten(1).abs().amax(1).double()
         return 2 * (largest if self.over == "kernel" else largest.max().expand(len(largest)))
 
 
@@ -98,7 +154,7 @@ class WeightQuantizer(Quantizer):
     least: Tensor
     most: Tensor
     factors: Tensor
-    single: Tensor
+    spread: Tensor
 
     def __init__(
         self,
@@ -123,40 +179,31 @@ class WeightQuantizer(Quantizer):
         self.register_buffer("least", least, persistent=False)
         self.register_buffer("most", most, persistent=False)
         self.register_buffer("factors", factors, persistent=False)
-        self.register_buffer("single", torch.from_numpy(spread == 1), persistent=False)
-        self.has_single = bool((spread == 1).any())
+        self.register_buffer("spread", torch.from_numpy(spread), persistent=False)
 
-    def scales(self, weight: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return the scale of each range, and that of one-bit groups where they have one of their own."""
-        values = exact(weight.detach()).reshape(self.view)
-        single = self.method.scale_one_bit(values, self.shared) if self.has_single else None
-        return self.method.scale(values, self.shared), single
-
-    def steps(self, scale: Tensor, single: Tensor | None) -> Tensor:
-        """Return the step of every weight, broadcastable to ``view``."""
-        step = scale * self.factors
-        return step if single is None else torch.where(self.single, 2 * single, step)
+    def grid(self, side: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | float]:
+        """Return step and offset of every weight, broadcastable to ``view``."""
+        return self.method.grid(side, self.factors, self.spread)
 
     def codes(self, weight: Tensor) -> Tensor:
-        step = self.steps(*self.scales(weight))
+        step, offset = self.grid(self.side(weight))
         values = exact(weight.detach()).reshape(self.view)
-        signed = _codes(values, step, self.least, self.most, self.method.offset)
+        signed = _codes(values, step, self.least, self.most, offset)
         kind = torch.uint8 if float((self.most - self.least).max()) < 256 else torch.int32
         return (signed - self.least).reshape(self.shape).to(kind)
 
     def side(self, weight: Tensor) -> dict[str, Tensor]:
-        scale, single = self.scales(weight)
-        return {"scale": scale} if single is None else {"scale": scale, "scale_one_bit": single}
+        return self.method.side(exact(weight.detach()).reshape(self.view), self.shared, self.spread)
 
     def values(self, codes: Tensor, side: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> Tensor:
         scale = side["scale"]
         signed = codes.reshape(self.view).to(scale.dtype) + self.least
-        values = (signed + self.method.offset) * self.steps(scale, side.get("scale_one_bit"))
-        return values.reshape(self.shape).to(dtype or scale.dtype)
+        step, offset = self.grid(side)
+        return ((signed + offset) * step).reshape(self.shape).to(dtype or scale.dtype)
 
     def rounded(self, weight: Tensor) -> Tensor:
-        step = self.steps(*self.scales(weight))
-        rounded: Tensor = _Round.apply(weight, step, self.least, self.most, self.method.offset, self.view)  # type: ignore[no-untyped-call]
+        step, offset = self.grid(self.side(weight))
+        rounded: Tensor = _Round.apply(weight, step, self.least, self.most, offset, self.view)  # type: ignore[no-untyped-call]
         return rounded
 
     def extra_repr(self) -> str:
@@ -171,7 +218,7 @@ class _Round(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        weight: Tensor, step: Tensor, least: Tensor, most: Tensor, offset: float, view: tuple[int, ...]
+        weight: Tensor, step: Tensor, least: Tensor, most: Tensor, offset: Tensor | float, view: tuple[int, ...]
     ) -> Tensor:
         codes = _codes(exact(weight).reshape(view), step, least, most, offset)
         return codes.add_(offset).mul_(step).reshape(weight.shape).to(weight.dtype)
@@ -185,10 +232,14 @@ class _Round(torch.autograd.Function):
         return gradients[0], None, None, None, None, None
 
 
-def _codes(weight: Tensor, step: Tensor, least: Tensor, most: Tensor, offset: float) -> Tensor:
+def _codes(weight: Tensor, step: Tensor, least: Tensor, most: Tensor, offset: Tensor | float) -> Tensor:
     """Return the signed codes, as whole floats; a range whose weights are all zero has step 0 and codes 0."""
-    inverse = step.abs().clamp_(min=_LEAST_STEP).reciprocal_().copysign_(step)
-    return (weight * inverse).sub_(offset).round_().clamp_(least, most)
+    return (weight * inverse(step)).sub_(offset).round_().clamp_(least, most)
+
+
+def inverse(step: Tensor) -> Tensor:
+    """Return ``1 / step``, finite where the step is 0."""
+    return step.abs().clamp_(min=_LEAST_STEP).reciprocal_().copysign_(step)
 
 
 def _view(
@@ -208,12 +259,28 @@ def _view(
             value=over,
             hint="use kernel",
         )
+    named = not over.isdecimal()
     for leading in range(min(3, len(shape) + 1)):  # one group; a group per kernel; a group per slice
-        if even and count == math.prod(shape[:leading]):
+        if named and even and count == math.prod(shape[:leading]):
             spread = bits.reshape(*shape[:leading], *(1,) * (len(shape) - leading))
             first = {"kernel": 1, "group": leading, "tensor": 0}[over]
             return shape, tuple(range(first, len(shape))), spread
-    rows = {"kernel": shape[0], "group": count, "tensor": 1}[over]
+    rows = {"kernel": shape[0], "group": count, "tensor": 1}.get(over) or _blocks(shape, int(over))
     if even and count % rows == 0:
         return (rows, count // rows, total // count), (1, 2), bits.reshape(rows, count // rows, 1)
+    if even and rows % count == 0:
+        return (rows, 1, total // rows), (1, 2), np.repeat(bits, rows // count).reshape(rows, 1, 1)
     return (rows, total // rows, 1), (1, 2), np.repeat(bits, sizes).reshape(rows, total // rows, 1)
+
+
+def _blocks(shape: tuple[int, ...], size: int) -> int:
+    """Return how many runs of ``size`` weights a weight has; no run is of two kernels."""
+    kernel = math.prod(shape[1:])
+    if kernel % size:
+        raise OptionError(
+            f"ranges over {size} weights need output kernels of a multiple of {size} weights",
+            where="range.over",
+            value=kernel,
+            hint="use kernel for this weight",
+        )
+    return math.prod(shape) // size

@@ -26,8 +26,8 @@ class Zero(Uniform):
 
     Parameters
     ----------
-    over : {"kernel", "group", "tensor"}
-        The weights that share one scale: an output kernel, a group of the allocation, or the whole tensor.
+    over, statistic
+        See :class:`~impq_opt.quantize.methods.uniform.Uniform`.
     """
 
     name = "zero"
@@ -39,8 +39,8 @@ class Zero(Uniform):
     def factor(self, bits: int) -> float:
         return 2.0 ** (1 - bits)
 
-    def scale(self, values: Tensor, shared: tuple[int, ...]) -> Tensor:
+    def ends(self, values: Tensor, shared: tuple[int, ...]) -> dict[str, Tensor]:
         if not shared:
-            return -values
+            return {"scale": -values}
         top, bottom = values.amax(dim=shared, keepdim=True), values.amin(dim=shared, keepdim=True)
-        return -torch.where(top >= -bottom, top, bottom)
+        return {"scale": -torch.where(top >= -bottom, top, bottom)}
