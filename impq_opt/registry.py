@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from impq_opt.errors import OptionError, nearest
 
-__all__ = ["NO_OPTION", "Registry", "look_up", "option_fields"]
+__all__ = ["NO_OPTION", "Registry", "look_up", "option_fields", "spec_of"]
 
 T = TypeVar("T")
 
@@ -82,3 +82,46 @@ class Registry(Generic[T]):
                     hint=nearest(option, known) or "it has none",
                 )
         return kind(**options)
+
+    def read(self, spec: str) -> T:
+        """Return what a text names, options of its dataclass behind a colon: ``"zero"``, ``"zero:over=tensor"``.
+
+        Raises
+        ------
+        OptionError
+            Where a name or an option is unknown, or a value is of another type than the usual one.
+        """
+        name, colon, rest = spec.partition(":")
+        options: dict[str, Any] = {}
+        for part in rest.split(",") if colon else ():
+            option, equals, text = part.partition("=")
+            if not equals:
+                raise OptionError("options are written name=value", where=f"{self.noun} {name!r}", value=part)
+            options[option.strip()] = text.strip()
+        for field in option_fields(self.find(name)):
+            if field.name in options:
+                where = f"{self.noun} {name!r}: {field.name}"
+                options[field.name] = _value(options[field.name], field.default, where)
+        return self.make(name, **options)
+
+
+def spec_of(item: Any) -> str:
+    """Return what :meth:`Registry.read` makes ``item`` of: its name, and options that are not the usual ones."""
+    given = [
+        f"{option.name}={getattr(item, option.name)}"
+        for option in option_fields(type(item))
+        if getattr(item, option.name) != option.default
+    ]
+    return ":".join([item.name, ",".join(given)] if given else [item.name])
+
+
+def _value(text: str, usual: Any, where: str) -> Any:
+    """Return an option's text as a value of the type of its usual value."""
+    if isinstance(usual, bool):
+        if text not in ("True", "False"):
+            raise OptionError("must be True or False", where=where, value=text, hint=nearest(text, ("True", "False")))
+        return text == "True"
+    try:
+        return type(usual)(text)
+    except ValueError:
+        raise OptionError(f"must be of type {type(usual).__name__}", where=where, value=text) from None

@@ -151,6 +151,13 @@ COMMANDS: tuple[Command, ...] = (
         "impq-opt pack resnet20-fashion-mnist problem.toml allocation.json -o packed.safetensors",
     ),
     Command(
+        "calibrate",
+        "calibrate:calibrate",
+        "Train and ship",
+        "Bring a quantized network closer to the float one without training, step by step, and pack it.",
+        "impq-opt calibrate resnet20-fashion-mnist PROBLEM allocation.json --data fashion-mnist -o packed.safetensors",
+    ),
+    Command(
         "unpack",
         "pack:unpack",
         "Train and ship",

@@ -10,6 +10,7 @@ from typing import Any
 from cyclopts import Parameter
 
 __all__ = [
+    "CALIBRATIONS",
     "COSTS",
     "DATA",
     "ESTIMATORS",
@@ -44,6 +45,7 @@ METHOD_NAMES = (
     "mid-rise", "zero", "symmetric", "asymmetric", "normal", "bwn", "twn", "ttq", "elq", "dorefa", "pact", "lq-net",
     "dbq", "uniq", "rq", "rq-st",
 )  # fmt: skip
+CALIBRATION_NAMES = ("statistics",)
 POLICY_NAMES = ("slides", "iterative", "authors-code", "haq")
 RECIPE_NAMES = (
     "mobilenet-v1-imagenet", "mobilenet-v1-imagenet-activations", "resnet20-cifar10", "resnet20-cifar10-activations",
@@ -119,6 +121,7 @@ FORMATS, READERS, WRITERS = _asked(_formats()), _asked(_formats(reads=True)), _a
 COSTS = _asked(_costs)
 METRICS = _asked(_theirs(METRIC_NAMES, "impq_opt.metrics"), lists=True)
 METHODS = _asked(_theirs(METHOD_NAMES, "impq_opt.methods"))
+CALIBRATIONS = _asked(_theirs(CALIBRATION_NAMES, "impq_opt.calibrations"), lists=True)
 NETWORKS = choices(*NETWORK_NAMES)
 DATA = _asked(lambda: DATA_NAMES, files=True)
 GRIDS = _asked(lambda: ["auto", *_theirs(METHOD_NAMES, "impq_opt.methods")()])

@@ -38,10 +38,11 @@ from impq_opt.quantize import (
     unpack,
     unpack_into,
 )
+from impq_opt.tracing.batches import batch_size
 from impq_opt.tracing.trace import trace
 from impq_opt.types import FloatArray
 from impq_opt.validate.on_samples import OnSamples, bounds_on_samples
-from impq_opt.validate.sweep import Logits, batch_size, decide, together
+from impq_opt.validate.sweep import Logits, decide, together
 
 __all__ = ["Progress", "Reality", "Validation", "interval"]
 

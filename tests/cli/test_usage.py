@@ -132,6 +132,7 @@ def test_a_cost_without_a_unit_says_so(folder: Path, capsys: pytest.CaptureFixtu
 
 def test_names_that_complete_options_are_those_there_are() -> None:
     pytest.importorskip("torch")
+    from impq_opt import calibrate
     from impq_opt.cli import _choices
     from impq_opt.data import sources
     from impq_opt.measure import ESTIMATORS, METRICS
@@ -144,6 +145,7 @@ def test_names_that_complete_options_are_those_there_are() -> None:
     assert set(_choices.ESTIMATOR_NAMES) == set(ESTIMATORS)
     assert set(_choices.NETWORK_NAMES) == {*SHIPPED, *FACTORIES}
     assert set(_choices.METHOD_NAMES) == set(METHODS)
+    assert set(_choices.CALIBRATION_NAMES) == set(calibrate.TABLE)
     assert set(_choices.POLICY_NAMES) >= {*TABLE} - {"by-solver"}
     assert set(_choices.RECIPE_NAMES) == set(recipe_names())
     assert set(_choices.DATA_NAMES) == set(sources.DATA_NAMES)

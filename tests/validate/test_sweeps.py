@@ -21,7 +21,7 @@ from impq_opt.errors import DataError
 from impq_opt.files import save_allocation, save_problem
 from impq_opt.groups.candidates import Candidates
 from impq_opt.measure import Sampling, measure
-from impq_opt.validate import sweep
+from impq_opt.tracing.batches import batch_size
 from impq_opt.validate.reality import Validation
 
 
@@ -130,13 +130,13 @@ def chain(*shapes: Any) -> Any:
 
 
 def test_large_tensors_make_small_batches() -> None:
-    assert sweep.batch_size(chain((3, 8, 8), (10,))) == 64
+    assert batch_size(chain((3, 8, 8), (10,))) == 64
     large = chain((3, 1024, 1024), (64, 1024, 1024), (10,))
-    assert sweep.batch_size(large) == 1
+    assert batch_size(large) == 1
     skip = chain((1024, 1024), (1024, 1024), (1024, 1024), (1024, 1024), (10,))
-    alone = sweep.batch_size(skip)
+    alone = batch_size(skip)
     skip.add_edge(0, 4)  # the first tensor is held until the end
-    assert 1 < sweep.batch_size(skip) < alone <= 64
+    assert 1 < batch_size(skip) < alone <= 64
 
 
 def test_batches_change_no_decision(problem: Any, monkeypatch: pytest.MonkeyPatch) -> None:

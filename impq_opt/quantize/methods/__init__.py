@@ -7,10 +7,6 @@ keeps the rules.
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any
-
-from impq_opt.errors import OptionError, nearest
 from impq_opt.quantize.methods.activation import ActivationQuantizer
 from impq_opt.quantize.methods.base import FLOAT_BITS, MOST_BITS, Method, Quantizer, whole_bits, widths_text
 from impq_opt.registry import Registry
@@ -60,29 +56,4 @@ def load_method(spec: str | Method) -> Method:
     OptionError
         Unknown names, options or values, with near matches.
     """
-    if isinstance(spec, Method):
-        return spec
-    name, colon, rest = spec.partition(":")
-    options: dict[str, Any] = {}
-    for part in rest.split(",") if colon else ():
-        option, equals, text = part.partition("=")
-        if not equals:
-            raise OptionError("options are written name=value", where=f"method {name!r}", value=part)
-        options[option.strip()] = text.strip()
-    kind = _registry.find(name)
-    for field in dataclasses.fields(kind):  # type: ignore[arg-type]  # every method is a dataclass
-        if field.name in options:
-            options[field.name] = _value(options[field.name], field.default, f"method {name!r}: {field.name}")
-    return _registry.make(name, **options)
-
-
-def _value(text: str, usual: Any, where: str) -> Any:
-    """Return an option's text as a value of the type of its usual value."""
-    if isinstance(usual, bool):
-        if text not in ("True", "False"):
-            raise OptionError("must be True or False", where=where, value=text, hint=nearest(text, ("True", "False")))
-        return text == "True"
-    try:
-        return type(usual)(text)
-    except ValueError:
-        raise OptionError(f"must be of type {type(usual).__name__}", where=where, value=text) from None
+    return spec if isinstance(spec, Method) else _registry.read(spec)

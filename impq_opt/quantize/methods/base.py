@@ -25,6 +25,7 @@ from impq_opt.quantize.methods.checks import (
     whole_bits,
     widths_text,
 )
+from impq_opt.registry import spec_of
 from impq_opt.training import Objective
 
 __all__ = [
@@ -83,12 +84,7 @@ class Method(ABC):
     @property
     def spec(self) -> str:
         """Name and options that are not the usual ones, as :func:`load_method` reads them: ``zero:over=tensor``."""
-        given = [
-            f"{option.name}={getattr(self, option.name)}"
-            for option in dataclasses.fields(self)  # type: ignore[arg-type]  # every method is a dataclass
-            if getattr(self, option.name) != option.default
-        ]
-        return ":".join([self.name, ",".join(given)] if given else [self.name])
+        return spec_of(self)
 
     @abstractmethod
     def levels(self, bits: int) -> int:

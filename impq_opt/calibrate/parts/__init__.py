@@ -1,0 +1,30 @@
+"""The parts of calibration, one a file. Each is loaded when it is asked for.
+
+A new one is a file with a frozen dataclass that derives from :class:`~impq_opt.calibrate.part.Calibration`, and a line
+in ``TABLE``, or an entry point in the group ``impq_opt.calibrations`` of another package.
+"""
+
+from __future__ import annotations
+
+from impq_opt.calibrate.part import Calibration
+from impq_opt.registry import Registry
+
+__all__ = ["TABLE", "calibration_class", "calibration_names", "load_calibration"]
+
+TABLE: dict[str, str] = {
+    "statistics": "impq_opt.calibrate.parts.statistics:Statistics",  # batch-norms see the quantized network's tensors
+}
+
+_registry = Registry[Calibration]("calibration", TABLE, "impq_opt.calibrations")
+calibration_names, calibration_class = _registry.names, _registry.find
+
+
+def load_calibration(spec: str | Calibration) -> Calibration:
+    """Return the part that a text such as ``"statistics"`` or ``"gptq:damping=0.1"`` names.
+
+    Raises
+    ------
+    OptionError
+        Unknown names, options or values, with near matches.
+    """
+    return spec if isinstance(spec, Calibration) else _registry.read(spec)

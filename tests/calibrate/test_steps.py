@@ -1,0 +1,205 @@
+"""Steps of calibration: what each does against a plain loop, and what is kept, undone, refused or left alone."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from measure_world import Branches, Norms, noise, seeded
+from quantize_world import declared, net
+
+from impq_opt.calibrate import Calibration, Change, Closeness, Work, calibrate, calibration_names, load_calibration
+from impq_opt.calibrate.api import _drawn
+from impq_opt.calibrate.graphs import graph_of
+from impq_opt.data import Dataset
+from impq_opt.errors import DataError, OptionError
+from impq_opt.quantize import pack, quantize, quantized_weights, unpack_into
+from impq_opt.tracing.trace import trace
+
+STATISTICS = (".running_mean", ".running_var")
+SHAPES = {"net": (1, 8, 8), "norms": (2, 9, 9), "branches": (1, 8, 8)}
+
+
+def state(network: Any) -> dict[str, Any]:
+    return {name: tensor.clone() for name, tensor in network.state_dict().items()}
+
+
+def same(left: dict[str, Any], right: dict[str, Any]) -> bool:
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+def averaged(network: Any, batches: Any) -> dict[str, Any]:
+    """Return the means over batches of what batch-norms see, from the momentum that they have in training."""
+    copied = copy.deepcopy(network).eval()
+    own = {name: tensor for name, tensor in copied.state_dict().items() if name.endswith(STATISTICS)}
+    for name in own:
+        copied.get_submodule(name.rpartition(".")[0]).train()
+    total = {name: torch.zeros_like(tensor) for name, tensor in own.items()}
+    for batch in batches:
+        for tensor in own.values():
+            tensor.zero_()
+        with torch.no_grad():
+            copied(batch)
+        for name, tensor in own.items():
+            total[name] += tensor / 0.1 / len(batches)
+    return total
+
+
+class World(NamedTuple):
+    """A network with statistics of its data or others, the data, and a problem."""
+
+    network: Any
+    x: Any
+    problem: Any
+
+    def quantized(self, bits: int, *, weights_only: bool = True) -> Any:
+        widths = np.where(self.problem.weights() | (not weights_only), bits, 32)
+        return quantize(self.network, self.problem, widths)
+
+    def calibrate(self, quantized: Any, *args: Any, **options: Any) -> Any:
+        return calibrate(quantized, self.network, Dataset(self.x), *args, **options)
+
+
+@cache
+def world(name: str, *, foreign: bool = False) -> World:
+    x = noise(99, *SHAPES[name])
+    network = net() if name == "net" else seeded({"norms": Norms, "branches": Branches}[name])
+    if not foreign:
+        network.load_state_dict(network.state_dict() | averaged(network, [x]))
+    return World(network, x, declared(network, x[:4])[0])
+
+
+@pytest.mark.parametrize(("name", "weights_only"), [("net", True), ("net", False), ("norms", True)])
+def test_statistics_are_those_of_a_plain_loop(name: Any, weights_only: bool) -> None:
+    """Two batches of 33 to calibrate on, and 33 held out."""
+    found = world(name)
+    quantized = found.quantized(2, weights_only=weights_only)
+    floats, before = state(found.network), state(quantized)
+    done = found.calibrate(quantized, ["statistics"], samples=66)
+    assert [(step.name, step.outcome) for step in done.steps] == [("statistics", "kept")]
+    assert (done.samples, done.held, done.after.kl < done.before.kl) == (66, 33, True)
+    assert same(state(found.network), floats) and same(state(quantized), before)
+    rows, after = _drawn(Dataset(found.x), 66, 0)[0], state(done.network)
+    expected = averaged(quantized, [found.x[part] for part in rows.tensor_split(2)])
+    assert all(after[key].equal(before[key]) for key in before.keys() - expected)
+    for key, tensor in expected.items():
+        assert not torch.equal(after[key], before[key])
+        torch.testing.assert_close(after[key], tensor, rtol=1e-4, atol=1e-5)
+    assert {f"{norm}.running_mean" for norm in done.steps[0].changed} == {key for key in expected if "mean" in key}
+
+
+def test_statistics_are_refused_where_the_float_network_does_not_survive_them() -> None:
+    """Statistics that are not those of the data: the float network would lose more by them than by rounding."""
+    found = world("net", foreign=True)
+    (step,) = found.calibrate(found.quantized(6), ["statistics"]).steps
+    assert (step.outcome, step.kept, step.changed, step.after) == ("refused", False, (), step.before)
+    assert step.reason.startswith("the float network does not survive it on these data")
+
+
+def test_a_network_without_batch_norms_has_none() -> None:
+    found = world("branches")
+    done = found.calibrate(found.quantized(3), ["statistics"])
+    assert [(step.outcome, step.reason) for step in done.steps] == [
+        ("nothing", "the network has no batch-norm with running statistics")
+    ]
+    assert done.after == done.before
+
+
+@dataclass(frozen=True)
+class Factor(Calibration):
+    """Multiplies the bias of the last layer, and what is behind the first."""
+
+    name = "factor"
+    summary = "a factor"
+    source = "none"
+
+    by: float = 1.0
+
+    def apply(self, work: Work) -> Change:
+        work.quantized.get_submodule("fc").bias.mul_(self.by)  # type: ignore[operator]
+        work.quantized.get_submodule("bn1").running_var.mul_(self.by)  # type: ignore[operator]
+        return Change(("fc", "bn1"))
+
+
+@pytest.mark.parametrize(("by", "weights_only"), [(50.0, False), (math.nan, True)])
+def test_a_step_that_does_harm_is_undone(by: float, weights_only: bool) -> None:
+    found = world("net")
+    quantized = found.quantized(4, weights_only=weights_only)
+    done = found.calibrate(quantized, [Factor(by), Factor(1.0)], samples=66)
+    assert [step.outcome for step in done.steps] == ["undone", "kept"]
+    assert done.steps[0].name == f"factor:by={by}"
+    assert done.steps[0].reason.startswith("it took the network away from the float one: from KL ")
+    assert done.after.kl == done.steps[1].before.kl == done.before.kl
+    assert same(state(done.network), state(quantized))
+
+
+def test_what_is_worse_is_worse_beyond_two_standard_errors_of_the_paired_difference() -> None:
+    each = torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64)
+
+    def close(each: Any) -> Closeness:
+        return Closeness(float(each.mean()), 0.0, 1.0, each)
+
+    shifts = torch.tensor([1.0, -1.0, 1.0, -1.0], dtype=torch.float64)  # of standard error 0.577
+    assert close(each + 0.01).worse_than(close(each))
+    assert not close(each - 0.01).worse_than(close(each)) and not close(each).worse_than(close(each))
+    assert not close(each + shifts + 1.15).worse_than(close(each))
+    assert close(each + shifts + 1.16).worse_than(close(each))
+    lost = close(each * math.inf)
+    assert lost.worse_than(close(each)) and not close(each).worse_than(lost) and not lost.worse_than(lost)
+
+
+@pytest.mark.parametrize("weights_only", [True, False])
+def test_modes_stay_and_the_network_can_be_packed(tmp_path: Path, weights_only: bool) -> None:
+    found = world("net")
+    quantized = found.quantized(3, weights_only=weights_only)
+    quantized.train().get_submodule("bn1").eval()
+    done = found.calibrate(quantized)
+    modes = [[module.training for _, module in each.named_modules()] for each in (quantized, done.network)]
+    assert modes[0] == modes[1] and type(done.network) is type(quantized)
+    pack(done.network, tmp_path / "packed")
+    with torch.no_grad():
+        unpacked = unpack_into(found.network, tmp_path / "packed", example=found.x[:2]).eval()
+        assert torch.equal(unpacked(found.x), done.network.eval()(found.x))
+
+
+def test_the_graph_of_a_network_with_its_own_modules_is_the_network() -> None:
+    found = world("norms")
+    quantized, x = found.quantized(3), found.x
+    graph = graph_of(quantized, trace(found.network, x[:2])).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(graph(x), quantized(x))
+        for weight in quantized_weights(graph).values():
+            weight.latent.mul_(-1)
+        torch.testing.assert_close(graph(x), quantized(x))
+    assert {id(p) for p in graph.parameters()} == {id(p) for p in quantized.parameters()}
+
+
+def test_what_does_not_fit_is_told() -> None:
+    found = world("net")
+    quantized = found.quantized(3)
+    with pytest.raises(OptionError, match=r"unknown calibration, got 'statistic' \(did you mean 'statistics'"):
+        found.calibrate(quantized, ["statistic"])
+    with pytest.raises(OptionError, match=r"samples: must be at least 1, got 0"):
+        found.calibrate(quantized, samples=0)
+    with pytest.raises(OptionError, match=r"calibrate: has no quantized weight"):
+        found.calibrate(found.network)
+    with pytest.raises(DataError, match=r"data tensors: has too few samples to calibrate on, got 5"):
+        calibrate(quantized, found.network, Dataset(found.x[:5]))
+    for weights_only in (True, False):
+        of_other = world("branches").quantized(3, weights_only=weights_only)
+        with pytest.raises(DataError, match=r"is no quantized copy of the float network"):
+            found.calibrate(of_other)
+
+
+@pytest.mark.parametrize("name", calibration_names())
+def test_parts_say_what_they_are(name: str) -> None:
+    part = load_calibration(name)
+    assert (part.name, part.spec, load_calibration(part.spec)) == (name, name, part)
+    assert part.summary and part.source
