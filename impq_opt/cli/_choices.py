@@ -31,7 +31,9 @@ __all__ = [
     "choices",
 ]
 
-METRIC_NAMES = ("impq", "sakr", "impq-code", "gaussian", "measured-error", "hawq", "fit", "loss-delta")
+METRIC_NAMES = (
+    "impq", "sakr", "impq-code", "gaussian", "measured-error", "hawq", "fit", "kl", "output-error", "loss-delta",
+)  # fmt: skip
 NETWORK_NAMES = (
     "resnet20-fashion-mnist",
     "resnet20",

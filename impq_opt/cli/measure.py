@@ -35,7 +35,12 @@ def measure(
     model: NetworkOptions = NetworkOptions(),  # noqa: B008 - frozen
     groups: Annotated[str, GROUPS, Parameter(help="Weights per layer, kernel, slice, or block:N.")] = "layer",
     metric: Annotated[
-        str, METRICS, Parameter(help="impq, sakr, impq-code, gaussian, measured-error, hawq, fit, or loss-delta.")
+        str,
+        METRICS,
+        Parameter(
+            help="impq, sakr, impq-code, gaussian, measured-error, hawq, fit; or, with one group quantized at a "
+            "time, kl, output-error, loss-delta."
+        ),
     ] = "impq",
     estimator: Annotated[
         str | None,

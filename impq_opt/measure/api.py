@@ -123,7 +123,7 @@ def measure(
     survey, dataset = _surveyed(
         network, data, [metric], sampling or Sampling(), tell,
         groups=groups, estimator=estimator, bits=bits, residual=residual, grid=grid, assume_noise=assume_noise,
-        device=device,
+        device=device, weights_only=weights_only,
     )  # fmt: skip
     revision: dict[str, Any] = {"pins": pins, "weights_only": weights_only}
     if pins or weights_only:  # patterns that mean nothing are told before the work
@@ -207,6 +207,7 @@ def _measured(
     columns = chosen.columns(survey)
     grids = [method.spec for method in survey.grids.values()]
     identity = f"{metric}|{survey.grouping}|{survey.estimator}|{survey.bits}|{bf16}|{_digest(survey)}"
+    identity += "|weights" * survey.weights_only
     special = survey.assume_noise or set(grids) != {"mid-rise"}
     identity += f"|{grids}|{survey.assume_noise}" if special else ""
     result = replicate(
@@ -215,6 +216,7 @@ def _measured(
     )  # fmt: skip
     law = chosen.law(survey, result.mean, result.stderr)
     zero = zero_damages(law, Candidates((survey.bits,)))
+    zero[survey.weight_groups :] &= not survey.weights_only
     if zero.any():
         zero &= ~survey.exact  # rounding does nothing to these: no damage is known without a gradient
     unmeasured = unheard(survey, dataset, zero, seed=sampling.seed)
@@ -223,6 +225,8 @@ def _measured(
     record = _record(survey, chunks, result, metric)
     if getattr(chosen, "noise", False):
         record["noise"] = _noise(survey)
+    if hasattr(chosen, "record"):
+        record |= chosen.record(survey, result.mean)
     if zero.any():
         record["zero_damages"] = _zeros(survey, zero, unmeasured, len(dataset))
     if bf16:
@@ -246,6 +250,7 @@ def survey_of(
     residual: str = "tie",
     grid: str | Mapping[str, str] = AUTO,
     assume_noise: bool = False,
+    weights_only: bool = False,
     device: str = "cpu",
     seed: int = 0,
 ) -> Survey:
@@ -275,6 +280,7 @@ def survey_of(
         grids,
         assume_noise,
         types_of(network, traced),
+        weights_only,
     )
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from impq_opt.errors import DataError
 
-__all__ = ["Margins", "margins", "one_by_one", "random_signs", "top"]
+__all__ = ["Margins", "check_logits", "margins", "one_by_one", "random_signs", "top"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,17 @@ def margins(logits: Tensor) -> Margins:
         A logit is not a number, or all classes of a sample are masked.
     """
     logits = logits.detach().to(torch.promote_types(logits.dtype, torch.float32))
+    check_logits(logits)
+    best, predicted = logits.max(1)
+    gap = best[:, None] - logits
+    others = torch.ones_like(gap, dtype=torch.bool).scatter_(1, predicted[:, None], False)
+    tied = others & (gap == 0)
+    inverse = torch.where(others & ~tied, 1 / gap, torch.zeros(()))
+    return Margins(predicted, inverse, int(tied.sum()))
+
+
+def check_logits(logits: Tensor) -> None:
+    """Raise DataError unless logits (n, classes) are finite, or minus infinity at some of the classes of a sample."""
     wrong = ~(torch.isfinite(logits) | logits.isneginf()) | logits.isneginf().all(1, keepdim=True)
     if bool(wrong.any()):
         row = int(wrong.any(1).nonzero()[0])
@@ -57,12 +68,6 @@ def margins(logits: Tensor) -> Margins:
             value=[float(z) for z in logits[row, :4]],
             hint="check the weights and the scaling of the inputs",
         )
-    best, predicted = logits.max(1)
-    gap = best[:, None] - logits
-    others = torch.ones_like(gap, dtype=torch.bool).scatter_(1, predicted[:, None], False)
-    tied = others & (gap == 0)
-    inverse = torch.where(others & ~tied, 1 / gap, torch.zeros(()))
-    return Margins(predicted, inverse, int(tied.sum()))
 
 
 def random_signs(gaps: Margins, generator: torch.Generator) -> Tensor:

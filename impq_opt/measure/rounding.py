@@ -11,7 +11,7 @@ from torch import Tensor
 
 from impq_opt.groups.damage import DamageTable, PowerLaw
 from impq_opt.measure.estimators import Squares
-from impq_opt.measure.shifts import rounded
+from impq_opt.measure.shifts import rounded, whole_below
 from impq_opt.measure.survey import Survey
 from impq_opt.quantize import UniformActivation
 from impq_opt.tracing.nodes import Layout
@@ -19,14 +19,26 @@ from impq_opt.tracing.sites import ActivationSite, WeightSite
 from impq_opt.types import FloatArray
 
 __all__ = [
-    "activation_errors", "activation_quantizer", "as_rounded", "error_columns", "kernel_errors", "rounded_weight"
+    "activation_errors", "as_rounded", "error_columns", "kernel_errors", "rounded_activation", "rounded_weight"
 ]  # fmt: skip
 
 
 def rounded_weight(survey: Survey, site: WeightSite, bits: float) -> Tensor:
-    """Return all weights of a site at one precision, on the site's grid."""
+    """Return all weights of a site at one precision, on the site's grid.
+
+    Where it has no quantizer of that precision, with the errors of the next one below, as much smaller as steps are.
+    """
     weight, stored = survey.network.weight_tensor(site), survey.network.stored_type(site)
-    return rounded(weight, survey.grid(site), bits, survey.grouping.sizes(site), stored)
+    whole = whole_below(bits)
+    value = rounded(weight, survey.grid(site), whole, survey.grouping.sizes(site), stored)
+    return value if whole == bits else torch.lerp(weight, value, 2.0 ** (whole - bits))
+
+
+def rounded_activation(survey: Survey, site: ActivationSite, values: Tensor, bits: float) -> Tensor:
+    """Return the values of an activation at one precision; as weights are where there is no quantizer of it."""
+    over, whole = survey.ranges[site.name], whole_below(bits)
+    value = UniformActivation(whole, over.span, site.name, signed=over.signed)(values)
+    return value if whole == bits else torch.lerp(values, value, 2.0 ** (whole - bits))
 
 
 def kernel_errors(survey: Survey, site: WeightSite) -> Tensor:
@@ -89,12 +101,6 @@ def as_rounded(
     return DamageTable(values, errors)
 
 
-def activation_quantizer(survey: Survey, site: ActivationSite, bits: float) -> UniformActivation:
-    """Return the quantizer of an activation at one precision."""
-    over = survey.ranges[site.name]
-    return UniformActivation(bits, over.span, site.name, signed=over.signed)
-
-
 def activation_errors(
     survey: Survey, x: Tensor, weights: Tensor, keep: Callable[[str, Tensor], Tensor] | None = None
 ) -> tuple[Tensor, dict[str, list[float]]]:
@@ -115,7 +121,7 @@ def activation_errors(
         site, layout = sites[node], survey.network.layouts[node]
         with torch.no_grad():
             errors[site.name] = [
-                float(_per_sample(layout, activation_quantizer(survey, site, b)(out) - out, len(x)) @ share)
+                float(_per_sample(layout, rounded_activation(survey, site, out, b) - out, len(x)) @ share)
                 for b in survey.bits
             ]
         return keep(site.name, out) if keep else out

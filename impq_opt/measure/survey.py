@@ -98,6 +98,8 @@ class Survey:
         for the latent ones that will be rounded.
     types : mapping of str to str
         Kind of layer, by label, as :func:`types_of` has it.
+    weights_only : bool
+        Activations will be left out of the problem: a metric need not look at them, and their damages count nothing.
     """
 
     network: Network
@@ -108,6 +110,7 @@ class Survey:
     grids: Mapping[str, Method] = field(default_factory=dict)
     assume_noise: bool = False
     types: Mapping[str, str] = field(default_factory=dict)
+    weights_only: bool = False
 
     @cached_property
     def names(self) -> GroupNames:

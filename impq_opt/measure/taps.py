@@ -102,7 +102,7 @@ class Taps:
         layout = self.network.layouts[use.node]
         crowded = bool(use.dimensions) and layout.order != "alone"  # several pictures a sample
         fold = self._folds.get(use.node)
-        scale = None if fold is None else fold.scale
+        scale = None if fold is None else fold.scale.to(fold.weight.dtype)
 
         def hook(grad: Tensor) -> None:
             grad, inputs = grad.detach(), x.to(grad.dtype)

@@ -8,7 +8,7 @@ weights is that of the multiplied ones times the number.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, fx
@@ -23,12 +23,16 @@ _CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """What a layer takes in: the node of the batch-norm, its numbers (out,), and the layer's weight and bias then."""
+    """What a layer takes in: the node of the batch-norm, its factors (out,) in float64, and weight and bias then."""
 
     norm: str
     scale: Tensor
     weight: Tensor
     bias: Tensor
+
+    def of_weight(self, weight: Tensor) -> Fold:
+        """Return the fold of the layer with another weight (out, ...)."""
+        return replace(self, weight=_folded(weight, self.scale))
 
 
 def find_folds(nodes: Iterable[fx.Node], tensors: Mapping[str, Tensor]) -> dict[str, Fold]:
@@ -46,9 +50,7 @@ def find_folds(nodes: Iterable[fx.Node], tensors: Mapping[str, Tensor]) -> dict[
         scale = scale if gamma is None else scale * gamma.double()
         shift = ((0.0 if bias is None else bias.double()) - mean.double()) * scale
         shift = shift if beta is None else shift + beta.double()
-        wide = weight.double() * scale.reshape(-1, *[1] * (weight.ndim - 1))
-        folded = torch.empty_like(weight).copy_(wide)
-        folds[layer.name] = Fold(norm.name, scale.to(weight.dtype), folded, shift.to(weight.dtype))
+        folds[layer.name] = Fold(norm.name, scale, _folded(weight, scale), shift.to(weight.dtype))
     return folds
 
 
@@ -71,6 +73,11 @@ def folded_module(module: TracedModule, folds: Mapping[str, Fold]) -> fx.GraphMo
     folded.graph.lint()
     folded.recompile()
     return folded
+
+
+def _folded(weight: Tensor, scale: Tensor) -> Tensor:
+    wide = weight.double() * scale.reshape(-1, *[1] * (weight.ndim - 1))
+    return torch.empty_like(weight).copy_(wide)
 
 
 def _takes_in(layer: fx.Node, norm: fx.Node) -> bool:

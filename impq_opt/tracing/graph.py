@@ -38,7 +38,7 @@ from impq_opt.tracing.nodes import (
 from impq_opt.tracing.operations import IDENTITIES, SHAPES, TRANSPARENT
 from impq_opt.tracing.plain import plain
 from impq_opt.tracing.precision import HALVES, widen_graph, widened
-from impq_opt.tracing.running import Runner
+from impq_opt.tracing.running import Runner, Walk
 from impq_opt.tracing.sites import ActivationSite, WeightSite
 from impq_opt.tracing.stays import find_stays
 from impq_opt.tracing.weights import find_weights
@@ -157,6 +157,10 @@ class Network:
         """Return what :meth:`run` does, quicker: with all folds, and no node to be shown."""
         with torch.no_grad():
             return self._folded(*self._given(x))[self.place]
+
+    def walk(self, x: Tensor | Several) -> Walk:
+        """Return a pass over inputs that stops where it is told and can be finished from there many times."""
+        return Walk(self.module, self.tensors, self.folds, self._given(x))
 
     def _given(self, x: Tensor | Several) -> tuple[Tensor, ...]:
         """Return the inputs in the order of the graph's, in float32 where they are in half precision and it is not."""

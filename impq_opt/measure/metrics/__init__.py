@@ -34,7 +34,8 @@ class Metric(Protocol):
         range alone: then rounds can measure at weights that are quantized already.
 
     A metric whose damages rest on rounding errors being noise, but for those of ``survey.unlike_noise``, says so by a
-    true attribute ``noise``; what was seen of them is stored with the problem then.
+    true attribute ``noise``; what was seen of them is stored with the problem then. One that has more to tell of the
+    mean (G, C) has a method ``record(survey, mean)``, whose entries go into the problem's provenance.
     """
 
     unit: str
@@ -62,7 +63,9 @@ METRICS: dict[str, str] = {
     "measured-error": "impq_opt.measure.metrics.measured_error:MeasuredError",  # E times the rounding error as measured
     "hawq": "impq_opt.measure.metrics.hawq:Hawq",  # mean Hessian trace times squared rounding error (HAWQ-V2)
     "fit": "impq_opt.measure.metrics.fit:Fit",  # empirical Fisher trace times squared step (FIT)
-    "loss-delta": "impq_opt.measure.metrics.loss_delta:LossDelta",  # rise of the loss with one group quantized
+    "kl": "impq_opt.measure.metrics.kl:Kl",  # divergence of the decisions with one group quantized
+    "output-error": "impq_opt.measure.metrics.output_error:OutputError",  # squared shift of the logits, likewise
+    "loss-delta": "impq_opt.measure.metrics.loss_delta:LossDelta",  # rise of the loss, likewise
 }
 
 # Returns a new instance of the metric of a name; raises OptionError with near matches.

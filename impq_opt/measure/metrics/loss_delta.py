@@ -2,68 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 from torch.nn import functional
 
+from impq_opt.exchange.scores import shifted
 from impq_opt.groups.damage import DamageTable
-from impq_opt.measure.pool import Chunk
-from impq_opt.measure.rounding import activation_quantizer, rounded_weight
 from impq_opt.measure.survey import Survey
+from impq_opt.measure.sweeps import Compare, Sweep
 from impq_opt.types import FloatArray
 
 __all__ = ["LossDelta"]
 
 
-class LossDelta:
-    """Cross-entropy with group g at b bits minus that of the float network; falls count as zero.
+class LossDelta(Sweep):
+    """Cross-entropy with group g at b bits minus that of the float network.
 
-    One forward pass per group and candidate: for layers, not for kernels by the thousand.
+    A loss can fall. Then the group's damages count from its smallest, as all negative scores in this package do: no
+    comparison of allocations changes by it.
     """
 
     unit = "rise of the loss"
     labels = True
-    margins = False
 
-    def columns(self, survey: Survey) -> int:
-        return len(survey.bits)
-
-    @torch.no_grad()
-    def chunk(self, survey: Survey, part: Chunk) -> FloatArray:
-        network = survey.network
-        base = _loss(network.run(part.x), part)
-        table = np.zeros((len(survey), len(survey.bits)))
-        place = 0
-        for site in network.weights:
-            weight, groups = network.weight_tensor(site), survey.grouping.sizes(site)
-            nodes = network.weight_node(site)
-            for column, bits in enumerate(survey.bits):
-                rounded, start = rounded_weight(survey, site, bits), 0
-                for row, size in enumerate(groups.tolist(), place):
-                    changed = weight.flatten().clone()
-                    changed[start : start + size] = rounded.flatten()[start : start + size]
-                    tensors = dict.fromkeys(nodes, changed.view_as(weight))
-                    table[row, column] = _loss(network.run(part.x, tensors=tensors), part) - base
-                    start += size
-            place += len(groups)
-        for row, node in enumerate(network.activations, place):
-            for column, bits in enumerate(survey.bits):
-                quantizer = activation_quantizer(survey, node, bits)
-
-                def visit(name: str, out: Tensor, inputs: tuple[Any, ...], apply: Any = quantizer) -> Tensor:
-                    return apply(out)
-
-                table[row, column] = _loss(network.run(part.x, visit, watch=frozenset([node.node])), part) - base
-        return table
+    def against(self, logits: Tensor, labels: Tensor | None) -> Compare:
+        assert labels is not None
+        base = functional.cross_entropy(logits, labels, reduction="none")
+        return lambda changed: functional.cross_entropy(changed, labels, reduction="none") - base
 
     def law(self, survey: Survey, mean: FloatArray, stderr: FloatArray) -> DamageTable:
-        return DamageTable(np.maximum(mean, 0), stderr)
+        return DamageTable(shifted(mean, survey.names)[0], stderr)
 
-
-def _loss(logits: Tensor, part: Chunk) -> float:
-    assert part.labels is not None
-    losses = functional.cross_entropy(logits.float(), part.labels, reduction="none")
-    return float(losses.double() @ part.weights.to(losses.device))
+    def record(self, survey: Survey, mean: FloatArray) -> Mapping[str, Any]:
+        """Return what was taken off negative differences."""
+        return shifted(mean, survey.names)[1]
