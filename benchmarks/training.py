@@ -19,6 +19,10 @@ import time
 import warnings
 
 import numpy as np
+from _needs import need, skips
+
+need("torch")
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -80,6 +84,9 @@ def torchao(network: nn.Module) -> nn.Module:
     return copied
 
 
+PEERS = {"brevitas": brevitas, "torchao": torchao}
+
+
 class Stepper:
     """One network and its optimizer."""
 
@@ -108,13 +115,11 @@ def main() -> int:
     labels = torch.randint(10, (128,))
     base = load_network("resnet20", channels=1, classes=10, untrained=True).to(memory_format=torch.channels_last)
     steppers = {"float": Stepper(copy.deepcopy(base), images, labels), "impq-opt": Stepper(ours(base), images, labels)}
-    for make in (brevitas, torchao):
-        try:
+    for name, make in PEERS.items():
+        if not skips(name, name):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                steppers[make.__name__] = Stepper(make(base), images, labels)
-        except ImportError as error:
-            print(f"{make.__name__} is left out: {error}", file=sys.stderr)
+                steppers[name] = Stepper(make(base), images, labels)
     times: dict[str, list[float]] = {name: [] for name in steppers}
     for number in range(2 + (12 if options.quick else 60)):
         for name, stepper in steppers.items():
@@ -126,7 +131,7 @@ def main() -> int:
     print(f"{'training step':14}{'median [ms]':>12}{'of float':>10}   128 images, {options.threads} thread(s)")
     for name, median in medians.items():
         print(f"{name:14}{1e3 * median:12.1f}{ratios[name]:10.2f}")
-    peers = [ratios[name] for name in ("brevitas", "torchao") if name in ratios]
+    peers = [ratios[name] for name in PEERS if name in ratios]
     figures = {"quantized step": (ratios["impq-opt"], TARGET)}
     if peers:
         figures["quantized step against the slower peer"] = (ratios["impq-opt"] / max(peers), 1.0)

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from impq_opt.cli._choices import FORMATS
 from impq_opt.cli._common import JsonFlag
 from impq_opt.cli._screen import console, grid, print_json
-from impq_opt.exchange import Reader, Writer, format_names
+from impq_opt.exchange import Precision, Reader, Writer, format_names
 from impq_opt.exchange.registry import format_class
 from impq_opt.registry import option_fields
 from impq_opt.text import bits_text
@@ -62,5 +62,11 @@ def _summary(name: str) -> dict[str, Any]:
         "options": [f"{f.name}={_plain(f.default)}" for f in option_fields(kind)],
     }
     if issubclass(kind, Writer):
-        summary["precisions"] = [f"{p.name} ({bits_text(float(p.width))})" for p in kind().precisions()]
+        summary["precisions"] = [_precision(precision) for precision in kind().precisions()]
     return summary
+
+
+def _precision(precision: Precision) -> str:
+    """Return what a precision takes, in a network of each type where that differs."""
+    single, half = (float(precision.width(stored)) for stored in (32, 16))
+    return f"{precision.name} ({bits_text(half)}{'' if single == half else f', in float32 {single:g}'})"

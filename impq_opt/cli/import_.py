@@ -153,6 +153,10 @@ def _read_otherwise(provenance: Mapping[str, Any]) -> list[str]:
         lines.append(f"scores below 0 in {groups}: {note['such_as']}")
     if "size_unknown" in provenance:
         lines.append(f"nothing tells the size, which counts as 1: {provenance['size_unknown']}")
+    if "scales_added" in provenance:
+        lines.append(f"the caches count weights alone; added: {provenance['scales_added']}")
+    if "left_as_it_is" in provenance:
+        lines.append(f"the target cannot quantize these, and leaves them as they are: {provenance['left_as_it_is']}")
     if "columns" in provenance:
         lines.append(f"kept as notes, since they mean nothing here: {', '.join(provenance['columns'])}")
     return lines

@@ -32,8 +32,9 @@ class AutoRound(Reader, Writer):
     """Reads the caches of a scoring run, one file a scheme; writes ``{layer: {"bits": 4, "group_size": 128}}``.
 
     A cache holds, for each layer, all its bits in that scheme (scales and zero points counted by AutoRound) and the
-    change of the loss. Where they were left out of a run (``ignore_scale_zp_bits``), so they are here: costs are then
-    those of the weights alone. Problems that were read from caches are written with the very schemes that they hold.
+    change of the loss. A run that left scales out (``ignore_scale_zp_bits``) is known by bits in proportion to the
+    schemes'; they are added here as AutoRound counts them otherwise, and ``scales_added`` in the provenance says so.
+    Problems that were read from caches are written with the very schemes that they hold.
 
     Parameters
     ----------
@@ -91,14 +92,16 @@ class AutoRound(Reader, Writer):
         damage, note = shifted(table(losses, layers, "loss"), names)
         bare = _bare(bits, schemes)
         sizes = _sizes(bits, schemes, bare)
-        counted = "weights alone" if bare else "weights, scales, zeros"
+        if bare:
+            added = np.array([[_overhead(scheme, int(n)) for scheme in schemes] for n in sizes], dtype=np.int64)
+            bits, note = bits + added, {**note, "scales_added": _added(schemes)}
         widths = [float(w) for w in np.round(bits.sum(axis=0) / sizes.sum(), 6)]
         problem = Problem(
             names=names,
             candidates=Candidates((tuple(widths),), None, (tuple(labels),)),
             damage=DamageTable(damage),
             sizes=sizes,
-            costs=(TableCost.from_array(bits, name="bits", unit="bit", source=f"AutoRound: {counted}"),),
+            costs=(TableCost.from_array(bits, name="bits", unit="bit", source="AutoRound: weights, scales, zeros"),),
             objective={"bits": 1},
             metric="autoround",
             damage_unit="loss above the best of each layer",
@@ -111,7 +114,7 @@ class AutoRound(Reader, Writer):
     def precisions(self) -> tuple[Precision, ...]:
         size = self.group_size
         stored = [Precision(str(b), b, {"bits": b, "group_size": size}, size, 16 + b) for b in (2, 3, 4, 5, 6, 7, 8)]
-        return (*stored, Precision("16", 16, {"bits": 16}))
+        return (*stored, Precision("16", 16, {"bits": 16}, held="network"))
 
     def config(self, allocation: Allocation) -> dict[str, dict[str, Any]]:
         layers = self.layers(allocation, _schemes(allocation.problem) + self.precisions())
@@ -162,6 +165,29 @@ def _sizes(bits: Any, schemes: Sequence[Mapping[str, Any]], bare: bool) -> Any:
     return np.maximum(np.rint(bits[:, column] / total).astype(np.int64), 1)
 
 
+def _overhead(scheme: Mapping[str, Any], size: int) -> int:
+    """Return the bits of a layer's scales and zero points, as ``compute_layer_bits`` of AutoRound 0.16 counts them.
+
+    A last group that is not full counts once a layer, since rows are not known; with a scale a channel (groups of -1)
+    there is nothing to count by.
+    """
+    bits, group = int(scheme.get("bits", 16)), int(scheme.get("group_size", -1))
+    if bits >= 16 or group < 0:
+        return 0
+    groups = -(-size // group) if group else 1
+    if scheme.get("super_group_size"):
+        return int(groups * scheme.get("super_bits", 0) * 2 + -(-groups // scheme["super_group_size"]) * 32 * 2)
+    kind = str(scheme.get("data_type", "int"))
+    scale = 8 if any(name in kind for name in ("mx_fp", "nv_fp", "fp4")) else 16
+    return groups * (scale + (bits if not scheme.get("sym") or "int" in kind else 0))
+
+
+def _added(schemes: Sequence[Mapping[str, Any]]) -> str:
+    """Return in words what was added to bits that lacked scales, and where it could not be."""
+    by_channel = [_label(s) for s in schemes if s.get("bits", 16) < 16 and s.get("group_size", -1) < 0]
+    return "scales and zero points" + (f", but of {', '.join(by_channel)} (one a channel)" if by_channel else "")
+
+
 class _Scheme(msgspec.Struct):
     """The fields of a scheme that a layer_config entry takes."""
 
@@ -174,8 +200,8 @@ class _Scheme(msgspec.Struct):
     act_sym: bool | None = None
     act_data_type: str | None = None
     act_dynamic: bool | None = None
-    super_bits: int | None = None
-    super_group_size: int | None = None
+    super_bits: Annotated[int, msgspec.Meta(ge=0, le=32)] | None = None
+    super_group_size: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
 class _Cache(msgspec.Struct):

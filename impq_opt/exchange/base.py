@@ -16,16 +16,19 @@ import numpy.typing as npt
 
 from impq_opt.documents.reading import key_at, read_bytes, read_json, stated_format, value_at
 from impq_opt.documents.wording import rule_text
-from impq_opt.errors import AllocationError, FileError, InputError, MissingPackageError, first_line
+from impq_opt.errors import AllocationError, FileError, InputError, MissingPackageError, ProblemError, first_line
 from impq_opt.exchange.fused import fused_ties, layer_ties
-from impq_opt.exchange.restate import Precision, restate
+from impq_opt.exchange.modules import bare_parameters
+from impq_opt.exchange.restate import LEFT_ALONE, Precision, restate
 from impq_opt.exchange.zeros import accept_zeros as zeros_accepted
 from impq_opt.exchange.zeros import refuse_nothing_measured, unmeasured_zeros
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problem.problem import Problem
+from impq_opt.problem.unmeasured import AS_IT_IS, few
 from impq_opt.types import FloatArray
 
 __all__ = [
+    "LEFT_ALONE",
     "Format",
     "Layer",
     "Precision",
@@ -129,6 +132,7 @@ class Writer(Format):
     fused: ClassVar[bool] = False  # q/k/v and gate/up must agree
     ending: ClassVar[str] = ".json"  # of its file's name
     inputs: ClassVar[tuple[int, ...]] = ()  # bits that a layer's input may have; () where inputs are never quantized
+    unsupported: ClassVar[frozenset[str]] = frozenset()  # classes of modules whose weights it cannot quantize
 
     @abstractmethod
     def precisions(self) -> tuple[Precision, ...]:
@@ -158,7 +162,7 @@ class Writer(Format):
         ------
         AllocationError
             Where the target cannot express the allocation: kernels of one layer differ, a precision is unknown to it,
-            or an activation has a precision that it does not offer.
+            an activation has a precision that it does not offer, or a weight is no module's that it can quantize.
         """
         problem, bits = allocation.problem, np.asarray(allocation.bits, dtype=np.float64)
         activations = np.flatnonzero(~problem.weights())
@@ -180,6 +184,9 @@ class Writer(Format):
             inputs[layer] = self._read(problem, group, bits)
         table = table or self.precisions()
         stored = {said: self._precision(layer, *said, table) for layer, said in _first_of_each(chosen)}
+        for layer, what in self._left(problem).items():
+            if layer in chosen and stored[chosen[layer]].bits < AS_IT_IS:
+                raise self._refusal("leaves it as it is", layer, what, f"leave it: --pin {layer!r}=16")
         return [Layer(layer, stored[said], self._input(layer, inputs[layer])) for layer, said in chosen.items()]
 
     def _read(self, problem: Problem, group: int, bits: npt.NDArray[np.float64]) -> float | None:
@@ -221,7 +228,8 @@ class Writer(Format):
         """Return the problem as the target sees it: what it stores, at its true bits an element, fused layers tied.
 
         A candidate of B bits becomes every precision of B bits that the target stores. Damage is read at B, storage
-        costs the precision's ``width``: scales and zero points count.
+        costs the precision's ``width``: scales and zero points count. Weights that the target cannot quantize, such as
+        those of recurrent layers, are pinned to 16 bits.
 
         Raises
         ------
@@ -229,9 +237,38 @@ class Writer(Format):
             Where a group, or a pin, is left without a precision.
         """
         inputs = tuple(Precision(str(bits), bits) for bits in self.inputs)
-        prepared = restate(problem, self.precisions(), inputs, self.name)
+        prepared = self._leaving(restate(problem, self.precisions(), inputs, self.name))
         ties = layer_ties(problem) if self.layerwise else []
         return prepared.revise(ties=ties + (fused_ties(problem.names) if self.fused else []))
+
+    def _left(self, problem: Problem) -> dict[str, str]:
+        """Return by layer why its weight is one that the target cannot quantize."""
+        types = zip(problem.names.layers, map(problem.types.get, problem.names.labels), strict=True)
+        unsupported = {layer: f"is the weight of {kind}" for layer, kind in types if kind in self.unsupported}
+        return bare_parameters(problem.names, problem.types) | unsupported
+
+    def _leaving(self, prepared: Problem) -> Problem:
+        """Return the problem with weights that the target cannot quantize pinned to what is not quantized."""
+        left, names, weights = self._left(prepared), prepared.names, prepared.weights()
+        places = [k for k, layer in enumerate(names.layers) if layer in left and weights[names.offsets[k]]]
+        if not places:
+            return prepared
+        pins = {names.labels[place]: self._whole(prepared, place, left) for place in places}
+        note = {"left_as_it_is": few(names, np.flatnonzero(np.isin(names.label_of, places)))}
+        return replace(prepared.revise(pins=pins), provenance=dict(prepared.provenance) | note)
+
+    def _whole(self, prepared: Problem, place: int, left: Mapping[str, str]) -> str:
+        """Return what the unquantized candidate of a label is called."""
+        offered = prepared.candidates.labels(prepared.candidates.number_of(int(prepared.names.offsets[place])))
+        for precision in self.precisions():
+            if precision.bits >= AS_IT_IS and precision.name in offered:
+                return precision.name
+        raise ProblemError(
+            f"{left[prepared.names.layers[place]]}, which {self.name} leaves as it is, and may not have 16 bits",
+            where=f"{prepared.names.labels[place]}.bits",
+            value=list(offered),
+            hint="let it have 16 bits, or leave it out of the problem",
+        )
 
 
 def _first_of_each(chosen: Mapping[str, tuple[str, float]]) -> Iterator[tuple[str, tuple[str, float]]]:

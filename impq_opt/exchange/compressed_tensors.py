@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from impq_opt.exchange.base import Layer, Precision, Writer, need
+from impq_opt.exchange.base import LEFT_ALONE, Layer, Precision, Writer, need
 from impq_opt.problem.allocation import Allocation
 
 __all__ = ["CompressedTensors"]
@@ -18,8 +18,7 @@ class CompressedTensors(Writer):
     Parameters
     ----------
     group_size : int
-        Elements that share a symmetric scale of 16 bits, as in a model of half precision: compressed-tensors stores
-        scales as wide as the model's weights, so in a float32 model they take 32.
+        Elements that share a symmetric scale, which compressed-tensors stores as wide as the model's weights.
     """
 
     name: ClassVar[str] = "compressed-tensors"
@@ -27,8 +26,7 @@ class CompressedTensors(Writer):
     source: ClassVar[str] = "https://github.com/vllm-project/compressed-tensors (QuantizationConfig)"
     package: ClassVar[str] = "compressed-tensors"
     limits: ClassVar[str] = (
-        "one precision a layer of 4 or 8 bits, inputs of 8 bits or none, fused layers (q/k/v, gate/up) agree; "
-        "scales are counted at 16 bits and stored as wide as the model's weights"
+        "one precision a layer of 4 or 8 bits, inputs of 8 bits or none, fused layers (q/k/v, gate/up) agree"
     )
     fused: ClassVar[bool] = True
     inputs: ClassVar[tuple[int, ...]] = (8, 16)
@@ -37,8 +35,8 @@ class CompressedTensors(Writer):
 
     def precisions(self) -> tuple[Precision, ...]:
         size = self.group_size
-        stored = [Precision(str(b), b, _weights(b, size), size, 16) for b in (4, 8)]
-        return (*stored, Precision("16", 16))
+        stored = [Precision(str(b), b, _weights(b, size), size, scales=1) for b in (4, 8)]
+        return (*stored, LEFT_ALONE)
 
     def config(self, allocation: Allocation) -> dict[str, Any]:
         groups: dict[tuple[int, bool], list[Layer]] = {}

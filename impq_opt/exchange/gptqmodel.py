@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from impq_opt.exchange.base import Precision, Writer
+from impq_opt.exchange.base import LEFT_ALONE, Precision, Writer
 from impq_opt.problem.allocation import Allocation
 
 __all__ = ["GptqModel"]
@@ -33,7 +33,7 @@ class GptqModel(Writer):
     def precisions(self) -> tuple[Precision, ...]:
         size = self.group_size
         stored = [Precision(str(b), b, {"bits": b, "group_size": size}, size, 16 + b) for b in (2, 3, 4, 8)]
-        return (*stored, Precision("16", 16))
+        return (*stored, LEFT_ALONE)
 
     def config(self, allocation: Allocation) -> dict[str, Any]:
         rules = {}

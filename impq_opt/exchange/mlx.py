@@ -20,7 +20,7 @@ class Mlx(Writer):
     Parameters
     ----------
     group_size : {32, 64, 128}
-        Elements that share a scale and a bias of 16 bits each.
+        Elements that share a scale and a bias, each as wide as the model's weights.
     """
 
     name: ClassVar[str] = "mlx"
@@ -36,8 +36,8 @@ class Mlx(Writer):
 
     def precisions(self) -> tuple[Precision, ...]:
         size = self.group_size
-        stored = [Precision(str(b), b, {"group_size": size, "bits": b}, size, 32) for b in (2, 3, 4, 5, 6, 8)]
-        return (*stored, Precision("16", 16, False))
+        stored = [Precision(str(b), b, {"group_size": size, "bits": b}, size, scales=2) for b in (2, 3, 4, 5, 6, 8)]
+        return (*stored, Precision("16", 16, False, held="network"))
 
     def config(self, allocation: Allocation) -> dict[str, Any]:
         entries = {layer.name.removesuffix(".weight"): layer.weight.entry for layer in self.layers(allocation)}

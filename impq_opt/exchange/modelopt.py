@@ -16,7 +16,7 @@ import numpy as np
 from impq_opt.costs import TableCost
 from impq_opt.documents.reading import read_json
 from impq_opt.errors import AllocationError, FileError, first_line
-from impq_opt.exchange.base import Precision, Reader, Writer, need, typed, whole
+from impq_opt.exchange.base import LEFT_ALONE, Precision, Reader, Writer, need, typed, whole
 from impq_opt.exchange.scores import shifted, table
 from impq_opt.exchange.zeros import unmeasured_zeros
 from impq_opt.groups.arrays import allowed_tables
@@ -43,8 +43,13 @@ class ModelOpt(Reader, Writer):
     are ModelOpt's own: it has merged fused layers already. For allocations from elsewhere :meth:`config` writes a
     ``quant_cfg`` from nothing; the last entry that matches wins, so the first turns everything off.
 
-    ``mtq.quantize`` simulates every format. Only integers of 8 bits, FP8 and NVFP4 go on from there to a checkpoint:
-    ``export_hf_checkpoint`` takes 4 bits in blocks alone, where these have a scale a channel, and no other width.
+    Written are the formats that ``export_hf_checkpoint`` takes: ``mtq.quantize`` simulates integers of any width, and
+    goes no further with others.
+
+    Parameters
+    ----------
+    group_size : int
+        Weights of a row that share a float32 scale at 4 bits; rows are a multiple of it. At 8 bits a row has one.
     """
 
     name: ClassVar[str] = "modelopt"
@@ -52,11 +57,13 @@ class ModelOpt(Reader, Writer):
     source: ClassVar[str] = "https://github.com/NVIDIA/Model-Optimizer (torch/quantization/algorithms.py)"
     package: ClassVar[str] = "nvidia-modelopt"
     limits: ClassVar[str] = (
-        "one format a layer: 2 to 8 bits, FP8 or NVFP4, inputs of 8 or 16 bits, fused layers agree; "
-        "integers below 8 bits are simulated, and no checkpoint can be exported with them"
+        "one format a layer: 4 or 8 bits, FP8 or NVFP4, inputs of 8 or 16 bits, fused layers agree; "
+        "at 4 bits rows are a multiple of the group"
     )
     fused: ClassVar[bool] = True
     inputs: ClassVar[tuple[int, ...]] = (8, 16)
+
+    group_size: int = 128
 
     # -- in ----------------------------------------------------------------------------------------------------------
 
@@ -158,10 +165,11 @@ class ModelOpt(Reader, Writer):
 
     def precisions(self) -> tuple[Precision, ...]:
         return (
-            *(Precision(str(b), b, {"num_bits": b, "axis": 0}) for b in range(2, 9)),
+            Precision("4", 4, {"num_bits": 4, "block_sizes": {"-1": self.group_size}}, self.group_size, 32),
+            Precision("8", 8, {"num_bits": 8, "axis": 0}),
             Precision("FP8", 8, {"num_bits": [4, 3], "axis": None}),
             Precision("NVFP4", 4, {"num_bits": [2, 1], "block_sizes": _NVFP4}, 16, 8),
-            Precision("16", 16),
+            LEFT_ALONE,
         )
 
     def config(self, allocation: Allocation) -> dict[str, Any]:

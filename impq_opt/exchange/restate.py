@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ from impq_opt.groups.candidates import Candidates
 from impq_opt.groups.damage import DamageTable
 from impq_opt.problem.problem import Problem
 
-__all__ = ["Precision", "restate"]
+__all__ = ["LEFT_ALONE", "Precision", "restate"]
 
 Take = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
 
@@ -36,7 +36,11 @@ class Precision:
         Elements that share a scale (and zero point); 0 where a whole output channel or tensor shares one, which costs
         the same at every precision and is left out.
     overhead : int
-        Bits of scale and zero point for each block.
+        Bits of scale and zero point for each block, of what has the same type in every network.
+    scales : int
+        Numbers of each block that have the type of the network's weights.
+    held : {"codes", "bytes", "network"}
+        An element takes ``bits``, a whole byte whatever its bits, or as much as in the network, which is left alone.
     """
 
     name: str
@@ -44,11 +48,17 @@ class Precision:
     entry: Any = None
     block: int = 0
     overhead: int = 0
+    scales: int = 0
+    held: Literal["codes", "bytes", "network"] = "codes"
 
-    @property
-    def width(self) -> Fraction:
-        """Bits per element, scales and zero points included."""
-        return self.bits + (Fraction(self.overhead, self.block) if self.block else Fraction(0))
+    def width(self, stored: int | Fraction) -> Fraction:
+        """Return bits per element, scales and zero points included, in a network that stores a weight in ``stored``."""
+        element = {"codes": self.bits, "bytes": 8, "network": stored}[self.held]
+        return element + ((self.overhead + self.scales * Fraction(stored)) / self.block if self.block else Fraction(0))
+
+
+# A layer that the target leaves alone.
+LEFT_ALONE = Precision("16", 16, held="network")
 
 
 def restate(problem: Problem, weights: Sequence[Precision], inputs: Sequence[Precision], target: str) -> Problem:
@@ -73,7 +83,7 @@ def restate(problem: Problem, weights: Sequence[Precision], inputs: Sequence[Pre
     kept, set_of = np.unique(keys, return_inverse=True)
     rows = []
     for number, key in enumerate(kept.tolist()):
-        row = _matches(old, key // 2, inputs if key % 2 else weights)
+        row = _matches(old, key // 2, inputs if key % 2 else weights, problem.stored)
         if not row:
             group = int(np.argmax(set_of == number))
             what = ("an input of a layer may have" if inputs else "activations") if key % 2 else "it stores"
@@ -85,7 +95,7 @@ def restate(problem: Problem, weights: Sequence[Precision], inputs: Sequence[Pre
             )
         rows.append(row)
     candidates = Candidates(
-        tuple(tuple(float(precision.width) for _, precision in row) for row in rows),
+        tuple(tuple(float(precision.width(problem.stored)) for _, precision in row) for row in rows),
         None if len(rows) == 1 else set_of,
         tuple(tuple(precision.name for _, precision in row) for row in rows),
     )
@@ -105,7 +115,9 @@ def restate(problem: Problem, weights: Sequence[Precision], inputs: Sequence[Pre
     )
 
 
-def _matches(old: Candidates, number: int, table: Sequence[Precision]) -> list[tuple[int, Precision]]:
+def _matches(
+    old: Candidates, number: int, table: Sequence[Precision], stored: int | Fraction
+) -> list[tuple[int, Precision]]:
     """Return (old column, precision) for each precision that stands for a candidate of set ``number``.
 
     Of several that stand for one candidate at one width only the first is kept: nothing here tells them apart.
@@ -116,7 +128,7 @@ def _matches(old: Candidates, number: int, table: Sequence[Precision]) -> list[t
         for column, (label, bits) in enumerate(zip(labels, old.sets[number], strict=True)):
             plain = not old.formats and not old.numbered and precision.bits == bits
             if plain or precision.name.casefold() == label:
-                kept.setdefault((column, precision.width), precision)
+                kept.setdefault((column, precision.width(stored)), precision)
     return [(column, precision) for (column, _), precision in kept.items()]
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
-from impq_opt.exchange.base import Precision, Writer, need
+from impq_opt.exchange.base import LEFT_ALONE, Precision, Writer, need
 from impq_opt.problem.allocation import Allocation
 
 __all__ = ["TorchAo"]
@@ -18,13 +18,17 @@ class TorchAo(Writer):
     Modules are named in full, so torchao's order of precedence does not matter. The file holds what
     ``torchao.core.config.config_from_dict`` reads.
 
-    Bits are counted as a backend packs them, ExecuTorch's for example. torchao's own tensors keep a whole byte a weight
-    at any of these bits, so a model that is saved from Python is no smaller at 2 bits than at 8.
+    torchao's own tensors keep a whole byte a weight at any of these bits, and so it is counted: a model that is saved
+    from Python is no smaller at 2 bits than at 8. (Its one packed type on CPUs, a prototype for 4 bits, is no type that
+    ``config_from_dict`` knows, and what one processor packs another reads as other weights.)
 
     Parameters
     ----------
     group_size : int
-        Elements that share a float32 scale; 0 for one scale an output channel.
+        Elements that share a scale, which has the type of the model's weights, and a zero point of a byte; 0 for one
+        an output channel.
+    packed : bool
+        Count weights at their own bits, as a backend packs them that the model goes on to, ExecuTorch's for example.
     """
 
     name: ClassVar[str] = "torchao"
@@ -32,23 +36,31 @@ class TorchAo(Writer):
     source: ClassVar[str] = "https://docs.pytorch.org/ao/main/generated/torchao.quantization.FqnToConfig.html"
     package: ClassVar[str] = "torchao"
     limits: ClassVar[str] = (
-        "one precision a layer of 1 to 8 bits, inputs of 8 bits (linear layers only) or none, "
-        "no convolution of one input channel; torchao's own tensors take a byte a weight until a backend packs them"
+        "one precision a layer of 1 to 8 bits, each of which takes a byte a weight; inputs of 8 bits (linear layers "
+        "only) or none; no recurrent layers, MultiheadAttention, or convolutions but Conv2d of several input channels"
     )
     inputs: ClassVar[tuple[int, ...]] = (8, 16)
+    unsupported: ClassVar[frozenset[str]] = frozenset(
+        f"Conv{kind}" for kind in ("1d", "3d", "Transpose1d", "Transpose2d", "Transpose3d")
+    )
 
     group_size: int = 0
+    packed: bool = False
 
     def precisions(self) -> tuple[Precision, ...]:
-        overhead = 32 + 8 if self.group_size else 0  # float32 scale, int8 zero point
-        stored = [Precision(str(b), b, f"int{b}", self.group_size, overhead) for b in range(1, 9)]
-        return (*stored, Precision("16", 16))
+        held: Literal["codes", "bytes"] = "codes" if self.packed else "bytes"
+        zero = 8 if self.group_size else 0
+        stored = [Precision(str(b), b, f"int{b}", self.group_size, zero, scales=1, held=held) for b in range(1, 9)]
+        return (*stored, LEFT_ALONE)
 
     def config(self, allocation: Allocation) -> dict[str, Any]:
-        entries = {
-            layer.name.removesuffix(".weight"): self._entry(layer.weight.entry, layer.input_bits)
-            for layer in self.layers(allocation)
-        }
+        names, types = allocation.problem.names, allocation.problem.types
+        kinds = {layer: types.get(label) for layer, label in zip(names.layers, names.labels, strict=True)}
+        entries = {}
+        for layer in self.layers(allocation):
+            if layer.input_bits == 8 and kinds[layer.name] not in (None, "Linear"):
+                raise self._refusal("offers inputs of 8 bits to Linear alone", layer.name, f"is {kinds[layer.name]}")
+            entries[layer.name.removesuffix(".weight")] = self._entry(layer.weight.entry, layer.input_bits)
         return _tagged("FqnToConfig", 1, fqn_to_config=entries, module_fqn_to_config=entries)
 
     def native(self, allocation: Allocation) -> Any:

@@ -70,7 +70,7 @@ def _check_writer(form: Writer, problem: Problem) -> None:
     precisions = form.precisions()
     names = [precision.name.casefold() for precision in precisions]
     rule(len(set(names)) == len(names), form.name, "its precisions have no names of their own")
-    rule(all(p.width > 0 for p in precisions), form.name, "a precision takes no bits")
+    rule(all(p.width(problem.stored) > 0 for p in precisions), form.name, "a precision takes no bits")
     rule(bool(form.limits), form.name, "it does not say what it cannot express")
     try:
         prepared = form.prepare(problem)
@@ -90,7 +90,7 @@ def _check_writer(form: Writer, problem: Problem) -> None:
 
 def _check_widths(form: Writer, prepared: Problem, precisions: tuple[Precision, ...]) -> None:
     """Compare the bits that candidates of weights cost with those of the precisions that they are called by."""
-    widths = {precision.name.casefold(): precision.width for precision in precisions}
+    widths = {precision.name.casefold(): precision.width(prepared.stored) for precision in precisions}
     for number in {_set_of(prepared, group) for group in np.flatnonzero(prepared.weights()).tolist()}:
         bits = prepared.candidates.sets[number]
         for label, width in zip(prepared.candidates.labels(number), bits, strict=True):

@@ -116,7 +116,7 @@ def test_llama_cpp_patterns_match_their_own_tensor_only() -> None:
 
 
 def test_llama_cpp_widths_are_ggml_block_sizes() -> None:
-    widths = {p.name: float(p.width) for p in format_named("llama.cpp").precisions()}
+    widths = {p.name: float(p.width(16)) for p in format_named("llama.cpp").precisions()}
     # bits per weight as llama.cpp's own documentation of the types gives them
     known = {"q2_k": 2.625, "q3_k": 3.4375, "q4_k": 4.5, "q5_k": 5.5, "q6_k": 6.5625, "q8_0": 8.5, "iq4_xs": 4.25,
              "iq2_xxs": 2.0625, "iq3_xxs": 3.0625, "q4_0": 4.5, "q5_1": 6.0}  # fmt: skip
@@ -130,7 +130,7 @@ def test_prepared_costs_count_scales_and_zero_points(name: Any) -> None:
     found = solve(problem, bound=1.0)
     by_name = {precision.name: precision for precision in target.precisions()}
     labels = [problem.candidates.labels(0)[k] for k in known(found.choice)]
-    by_hand = sum(int(n) * by_name[label].width for n, label in zip(problem.sizes, labels, strict=True))
+    by_hand = sum(int(n) * by_name[label].width(problem.stored) for n, label in zip(problem.sizes, labels, strict=True))
     assert found.exact_cost == by_hand
     damage = [float(law_of(llama()).sensitivity[g]) * 4.0 ** -by_name[label].bits for g, label in enumerate(labels)]
     assert found.damage == pytest.approx(sum(damage), rel=1e-12)
@@ -205,6 +205,57 @@ def test_pins_survive_preparing() -> None:
     assert prepared.candidates.labels(0)[prepared.pins[len(LAYERS) - 1]] == "q8_0"
     with pytest.raises(ProblemError, match="pinned to a precision that compressed-tensors does not store"):
         format_named("compressed-tensors").prepare(problem.revise(pins={LAYERS[3]: 2}))
+
+
+MODULES = [name for name in WRITERS if name not in ("csv", "onnxruntime", "exllamav3")]
+BARE = ("rnn.weight_ih_l0_reverse", "cell.weight_hh", "attn.in_proj_weight", "cross.k_proj_weight", "attn.out_proj")
+
+
+def with_bare(name: str, bits: Any, types: Any = None) -> Problem:
+    size = {"size": 256, "sensitivity": 1.0, "bits": bits}
+    return replace(Problem.declare([Group("fc", **size), Group(name, **size)], bound=9.0), types=types or {})
+
+
+@pytest.mark.parametrize("name", [*MODULES, "exllamav3"])
+@pytest.mark.parametrize("bare", BARE)
+def test_parameters_that_no_module_has_as_its_own_are_not_quantized(name: Any, bare: str) -> None:
+    target = format_named(name)
+    types = {bare: "NonDynamicallyQuantizableLinear"} if bare == "attn.out_proj" else {}
+    with pytest.raises(AllocationError, match=f"{bare}: is .*, and {name} leaves it as it is .*--pin"):
+        target.dump(solve(with_bare(bare, (4,), types)))
+    with pytest.raises(ProblemError, match=rf"{bare}\.bits: is .*, which {name} leaves as it is, and may not have 16"):
+        target.prepare(with_bare(bare, (4, 8), types))
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name != "llama.cpp"])
+def test_parameters_that_no_module_has_as_its_own_are_left_where_they_may_be(name: Any) -> None:
+    target = format_named(name)
+    prepared = target.prepare(with_bare("rnn.weight_hh_l1", (4, 16), {"rnn.weight_hh_l1": "GRU"}))
+    assert prepared.provenance["left_as_it_is"] == "rnn.weight_hh_l1"
+    found = solve(prepared)
+    assert [prepared.candidates.label(group, column) for group, column in enumerate(known(found.choice))] == ["4", "16"]
+    assert target.dump(found)
+
+
+def test_torchao_refuses_modules_that_it_cannot_run() -> None:
+    target = format_named("torchao")
+    with pytest.raises(AllocationError, match="conv: is the weight of Conv1d, and torchao leaves it as it is"):
+        target.dump(solve(with_bare("conv", (4,), {"conv": "Conv1d"})))
+    assert target.dump(solve(with_bare("conv", (4,), {"conv": "Conv2d"})))
+    with pytest.raises(AllocationError, match="conv: is Conv2d, and torchao offers inputs of 8 bits to Linear alone"):
+        target.dump(solve(replace(with_activations((8,)), types={"conv": "Conv2d"})))
+
+
+@pytest.mark.parametrize("name", ["torchao", "compressed-tensors", "mlx"])
+def test_scales_are_as_wide_as_the_networks_weights(name: Any) -> None:
+    target = format_named(name, group_size=32)
+    widths = {}
+    for stored in (16, 32):
+        prepared = target.prepare(replace(llama(bits=(4, 16)), stored=stored))
+        widths[stored] = dict(zip(prepared.candidates.labels(0), prepared.candidates.sets[0], strict=True))
+    more = 2 if name == "mlx" else 1  # scale and bias
+    assert widths[32]["4"] - widths[16]["4"] == more * 16 / 32
+    assert (widths[16]["16"], widths[32]["16"]) == (16, 32)
 
 
 def test_weights_only_keeps_everything_about_the_weights() -> None:
@@ -310,22 +361,39 @@ def test_autoround_caches_in_and_layer_config_out(tmp_path: Path) -> None:
         ((4,), False),
     ],
 )
-def test_autoround_caches_that_leave_scales_out_keep_their_sizes(schemes: Any, bare: Any) -> None:
+def test_autoround_caches_that_leave_scales_out_cost_what_the_others_do(schemes: Any, bare: Any) -> None:
     sizes = {"a": 128 * 9, "b": 128 * 40}
+    full = {b: [b * s + s // 128 * (0 if b == 16 else 16 + b) for s in sizes.values()] for b in schemes}
     caches = [
         {
             "version": 1,
             "score_granularity": "per_op",
             "scheme": {"bits": b, "group_size": 128},
             "layer_scores": {
-                n: [b * s + s // 128 * (0 if bare or b == 16 else 16 + b), 1 / b] for n, s in sizes.items()
+                n: [b * s if bare else bits, 1 / b] for (n, s), bits in zip(sizes.items(), full[b], strict=True)
             },
         }
         for b in schemes
     ]
     problem = format_named("autoround").problem(caches)
     assert problem.sizes.tolist() == list(sizes.values())
-    assert problem.costs[0].source.endswith("weights alone" if bare else "weights, scales, zeros")
+    assert problem.costs[0].values.tolist() == [list(row) for row in zip(*full.values(), strict=True)]
+    assert ("scales_added" in problem.provenance) == bare
+
+
+def test_autoround_scales_a_channel_cannot_be_added_and_that_is_told() -> None:
+    caches = [
+        {
+            "version": 1,
+            "score_granularity": "per_op",
+            "scheme": {"bits": b, "group_size": group},
+            "layer_scores": {"a": [b * 4096, 1 / b]},
+        }
+        for b, group in ((2, 32), (8, -1))
+    ]
+    problem = format_named("autoround").problem(caches)
+    assert problem.costs[0].values.tolist() == [[2 * 4096 + 128 * 18, 8 * 4096]]
+    assert "W8A16-g-1" in problem.provenance["scales_added"]
 
 
 def test_modelopt_scores_as_json(tmp_path: Path) -> None:
