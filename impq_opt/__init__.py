@@ -11,6 +11,7 @@ from types import ModuleType
 from impq_opt.errors import ImpqError
 from impq_opt.groups.candidates import Candidates
 from impq_opt.groups.damage import DamageTable, PowerLaw
+from impq_opt.groups.interactions import Factors, Pairs
 from impq_opt.groups.names import GroupNames
 from impq_opt.insight.frontier import Frontier, frontier
 from impq_opt.instance.contract import Claim, Control, Solver
@@ -34,10 +35,12 @@ __all__ = [
     "DamageTable",
     "Diagnosis",
     "Enumeration",
+    "Factors",
     "Frontier",
     "Group",
     "GroupNames",
     "ImpqError",
+    "Pairs",
     "PowerLaw",
     "Problem",
     "Solver",

@@ -179,6 +179,8 @@ def _check_support(strategy: Solver, instance: Instance) -> None:
         needs.add("pairs")
     if instance.peaks:
         needs.add("peaks")
+    if instance.problem.interactions is not None:
+        needs.add("interactions")
     missing = sorted(needs - strategy.supports)
     if missing:
         able = [n for n in solver_names() if needs <= solver_class(n).supports]
@@ -187,6 +189,7 @@ def _check_support(strategy: Solver, instance: Instance) -> None:
             "budgets": "several budgets",
             "pairs": "costs that couple groups",
             "peaks": "the least of a peak",
+            "interactions": "damages that interact",
         }
         raise UnsupportedError(
             f"solver {strategy.name!r} does not handle {' and '.join(what[m] for m in missing)}; "

@@ -15,7 +15,7 @@ from functools import cached_property
 
 import numpy as np
 
-from impq_opt.exactness.sums import exact_sum, float_units
+from impq_opt.exactness.sums import float_units
 from impq_opt.instance.blocks import Block, RankOne, Tables
 from impq_opt.instance.cost_row import CostRow
 from impq_opt.instance.coupling import Coupling
@@ -212,7 +212,7 @@ class Instance:
 
     def damage_of(self, choice: IntArray) -> Fraction:
         """Return the exact damage of a choice (size,), pinned groups included."""
-        return exact_sum(self.problem.damage.chosen(self.problem.candidates, self.lift(choice)))
+        return self.problem.total_damage(self.lift(choice))
 
     def value_of(self, row: Row, choice: IntArray) -> Value:
         """Return the exact value of a row for a choice (size,), in its quanta."""

@@ -13,10 +13,11 @@ from impq_opt.errors import InputError, ProblemError
 from impq_opt.groups.arrays import KIND_NAMES, float_array, int_array, kind_array
 from impq_opt.groups.candidates import Candidates, gather_sets
 from impq_opt.groups.damage import DamageTable, PowerLaw
+from impq_opt.groups.interactions import Interactions
 from impq_opt.groups.layout import Layout
 from impq_opt.groups.names import GroupNames
 from impq_opt.problem.plain import plain
-from impq_opt.types import BoolArray
+from impq_opt.types import BoolArray, IntArray
 
 __all__ = ["Group", "from_groups", "group_at", "pin", "restrict", "tie", "without_activations"]
 
@@ -216,6 +217,7 @@ def _steps(groups: Sequence[Group]) -> Any:
 def restrict(
     layout: Layout,
     damage: PowerLaw | DamageTable,
+    interactions: Interactions | None,
     costs: tuple[CostTerm, ...],
     pins: Mapping[int, int],
     bits: Iterable[float],
@@ -246,9 +248,12 @@ def restrict(
         tuple(tuple(widths[k] for k in c) for widths, c in zip(old.formats, keep, strict=True)) if old.formats else (),
         old.numbered,
     )
-    take = _columns(candidates, keep)
+    kept_columns = _columns(candidates, keep)
+    take = _taking(candidates, kept_columns)
     if isinstance(damage, DamageTable):
         damage = DamageTable(take(damage.values), None if damage.stderr is None else take(damage.stderr))
+    if interactions is not None:
+        interactions = interactions.with_columns(kept_columns[candidates.numbers(len(layout))])
     kept_pins = {}
     for group, column in pins.items():
         kept = keep[old.number_of(group)]
@@ -256,12 +261,19 @@ def restrict(
             raise ProblemError("its pin is not among the candidates that are left", where=layout.names[group])
         kept_pins[group] = kept.index(column)
     costs = tuple(term.with_columns(take) for term in costs)
-    return {"candidates": candidates, "damage": damage, "costs": costs, "pins": kept_pins}
+    return {
+        "candidates": candidates,
+        "damage": damage,
+        "interactions": interactions,
+        "costs": costs,
+        "pins": kept_pins,
+    }
 
 
 def without_activations(
     layout: Layout,
     damage: PowerLaw | DamageTable,
+    interactions: Interactions | None,
     costs: tuple[CostTerm, ...],
     pins: Mapping[int, int],
     ties: tuple[tuple[int, ...], ...],
@@ -302,6 +314,7 @@ def without_activations(
             set_of=None if layout.candidates.set_of is None else layout.candidates.set_of[keep],
         ),
         "damage": _rows(damage, keep),
+        "interactions": None if interactions is None else interactions.of_groups(keep),
         "costs": tuple(replace(term, values=term.values[keep]) for term in costs if isinstance(term, TableCost)),
         "pins": {int(place[group]): column for group, column in pins.items() if keep[group]},
         "ties": tuple(
@@ -319,11 +332,16 @@ def _rows(damage: PowerLaw | DamageTable, keep: BoolArray) -> PowerLaw | DamageT
     return DamageTable(damage.values[keep], errors)
 
 
-def _columns(candidates: Candidates, keep: list[list[int]]) -> Callable[[Any], Any]:
-    """Return what takes the columns ``keep[s]`` of the rows (G, K) of candidate set s, out of any table."""
+def _columns(candidates: Candidates, keep: list[list[int]]) -> IntArray:
+    """Return the columns (S, K) ``keep[s]`` that are kept of candidate set s, filled up with its first."""
     columns = np.zeros((len(keep), candidates.width), dtype=np.int64)
     for row, kept in zip(columns, keep, strict=True):
         row[: len(kept)] = kept
+    return columns
+
+
+def _taking(candidates: Candidates, columns: IntArray) -> Callable[[Any], Any]:
+    """Return what takes the ``columns`` (S, K) of each candidate set out of any table (G, K)."""
 
     def take(table: Any) -> Any:
         if len(columns) == 1:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from impq_opt.costs import CostTerm, TableCost, cost_named, format_quantity
 from impq_opt.documents.numbers import number_of, read_exact
 from impq_opt.errors import ProblemError
+from impq_opt.exactness.sums import exact_sum
 from impq_opt.groups.arrays import (
     allowed_tables,
     candidate_sets,
@@ -29,6 +30,7 @@ from impq_opt.groups.arrays import (
 from impq_opt.groups.candidates import Candidates
 from impq_opt.groups.damage import DamageTable, PowerLaw
 from impq_opt.groups.held import frozen
+from impq_opt.groups.interactions import Factors, Interactions
 from impq_opt.groups.labelled import align
 from impq_opt.groups.layout import Layout
 from impq_opt.groups.names import GroupNames
@@ -39,8 +41,16 @@ from impq_opt.problem.limits import read_limit
 from impq_opt.problem.plain import finite, plain
 from impq_opt.problem.stays import STORED, Stay, Whole, check_stays, staying_lines, width
 from impq_opt.problem.unmeasured import keeping, mask, most_columns, own_pins, unmeasured_lines
-from impq_opt.problem.validation import check_damage, check_goals, check_grids, check_pins, check_tables, check_ties
-from impq_opt.types import BoolArray, Real, Table
+from impq_opt.problem.validation import (
+    check_damage,
+    check_goals,
+    check_grids,
+    check_interactions,
+    check_pins,
+    check_tables,
+    check_ties,
+)
+from impq_opt.types import BoolArray, IntArray, Real, Table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,6 +74,8 @@ class Problem(Layout):
         The groups, as in :class:`impq_opt.groups.layout.Layout`.
     damage : PowerLaw or DamageTable
         Of G groups at each of their candidates.
+    interactions : Factors or Pairs, optional
+        What pairs of groups do together, beyond ``damage``, which stays what each does alone.
     costs : tuple of CostTerm
         Declared cost terms beside the built-in ones.
     objective : mapping of str to number
@@ -109,6 +121,7 @@ class Problem(Layout):
     stays: tuple[Stay, ...] | None = None
     stored: int | Fraction = STORED
     grids: Mapping[str, str] = field(default_factory=dict)
+    interactions: Interactions | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
@@ -123,6 +136,7 @@ class Problem(Layout):
         super().__post_init__()
         check_tables(self, self.costs)
         check_damage(self, self.damage)
+        check_interactions(self, self.interactions)
         check_goals(self.costs, self.objective, self.budgets, self.bound)
         check_pins(self, self.pins, self.allowed)
         check_ties(self, self.ties, self.pins, self.allowed)
@@ -301,12 +315,15 @@ class Problem(Layout):
             }
         problem = replace(self, **changes) if changes else self
         if weights_only and not problem.weights().all():
-            rest = without_activations(problem, problem.damage, problem.costs, problem.pins, problem.ties)
+            rest = without_activations(
+                problem, problem.damage, problem.interactions, problem.costs, problem.pins, problem.ties
+            )
             labels = set(rest["names"].labels)
             grids = {label: grid for label, grid in problem.grids.items() if label in labels}
             problem = replace(problem, **rest, grids=grids)
         if bits is not None:
-            problem = replace(problem, **restrict(problem, problem.damage, problem.costs, problem.pins, bits))
+            kept = restrict(problem, problem.damage, problem.interactions, problem.costs, problem.pins, bits)
+            problem = replace(problem, **kept)
         if pins:
             problem = replace(problem, pins=pin(problem, problem.pins, pins))
         ties = tuple(ties)
@@ -324,6 +341,11 @@ class Problem(Layout):
         return None if isinstance(self.damage, PowerLaw) else self.damage.allowed(self.candidates)
 
     # -- reading -------------------------------------------------------------------------------------------------
+
+    def total_damage(self, choice: IntArray) -> Fraction:
+        """Return the exact damage of a choice (G,): what each group does alone, and what groups do together."""
+        alone = exact_sum(self.damage.chosen(self.candidates, choice))
+        return alone if self.interactions is None else alone + self.interactions.total(choice)
 
     def cost(self, name: str) -> CostTerm:
         """Return the cost term called ``name``."""
@@ -390,6 +412,11 @@ class Problem(Layout):
             yield "sensitivity", self.damage.sensitivity
         else:
             yield "damage", self.damage.values
+        if isinstance(self.interactions, Factors):
+            yield "factors", self.interactions.values
+        elif self.interactions is not None:
+            yield "interacting", self.interactions.groups
+            yield "interactions", self.interactions.values
         for name in ("sizes", "kinds", "macs", "reads"):
             yield name, getattr(self, name)
         for name in ("also_reads", "lengths", "steps"):

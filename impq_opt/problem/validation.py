@@ -13,10 +13,29 @@ from impq_opt.costs import CostTerm, TableCost, cost_named
 from impq_opt.errors import OptionError, ProblemError, nearest
 from impq_opt.groups.arrays import exact_bound, positive
 from impq_opt.groups.damage import DamageTable, PowerLaw
+from impq_opt.groups.interactions import Interactions
 from impq_opt.groups.layout import Layout
 from impq_opt.types import FloatArray, IntArray
 
-__all__ = ["check_damage", "check_goals", "check_grids", "check_pins", "check_tables", "check_ties"]
+__all__ = [
+    "check_damage",
+    "check_goals",
+    "check_grids",
+    "check_interactions",
+    "check_pins",
+    "check_tables",
+    "check_ties",
+]
+
+__all__ = [
+    "check_damage",
+    "check_goals",
+    "check_grids",
+    "check_interactions",
+    "check_pins",
+    "check_tables",
+    "check_ties",
+]
 
 
 def check_tables(layout: Layout, costs: tuple[CostTerm, ...]) -> None:
@@ -83,6 +102,15 @@ def _non_negative(
         value=float(values[place]),
         hint="a group that does no damage has 0" if most == np.inf else "inf is a candidate that is not allowed",
     )
+
+
+def check_interactions(layout: Layout, interactions: Interactions | None) -> None:
+    """Raise ProblemError unless cross terms are of the layout's groups and candidates, and finite."""
+    if interactions is None:
+        return
+    if not isinstance(interactions, Interactions):
+        raise ProblemError("must be Factors or Pairs", where="interactions", value=type(interactions).__name__)
+    interactions.check(layout.candidates, len(layout))
 
 
 def check_goals(
