@@ -179,7 +179,7 @@ def _check_support(strategy: Solver, instance: Instance) -> None:
         needs.add("pairs")
     if instance.peaks:
         needs.add("peaks")
-    if instance.problem.interactions is not None:
+    if instance.interacting:
         needs.add("interactions")
     missing = sorted(needs - strategy.supports)
     if missing:

@@ -21,6 +21,8 @@ __all__ = ["Exhaustive"]
 
 # Sums of n float64 in any order are within n 2^-53 of the exact sum; decide by exact sums what lies closer.
 _CLOSE = 1e-9
+# Assignments whose interactions are added up together.
+_CHUNK = 4096
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Exhaustive(Solver):
     name: ClassVar[str] = "exhaustive"
     summary: ClassVar[str] = "every assignment; for small problems"
     proves: ClassVar[str] = "optimal"
-    supports: ClassVar[frozenset[str]] = frozenset({"damage", "budgets", "pairs", "peaks"})
+    supports: ClassVar[frozenset[str]] = frozenset({"damage", "budgets", "pairs", "peaks", "interactions"})
 
     limit: int = 2_000_000
 
@@ -77,20 +79,38 @@ class Exhaustive(Solver):
                 control.check()
         if instance.peaks:
             cost = np.max([self._step(widths, step) for step in instance.peaks], axis=0)
+        blur = 1e-300
+        interactions = instance.problem.interactions
+        if instance.interacting and interactions is not None:
+            damage, more = damage + np.ldexp(self._together(instance, states, control), -shift), interactions.reach
+            blur += math.ldexp((more + float(instance.tables[1].max(axis=1).sum())) * _CLOSE, -shift)
         first, second = (cost, damage) if instance.objective.whole else (damage, cost)
         order = np.lexsort((np.arange(states), second, first))
         if instance.bound is not None:
             most = nearest_float((instance.bound - instance.base_damage) / 2**shift)
-            order = order[damage[order] <= most * (1 + _CLOSE) + 1e-300]
+            order = order[damage[order] <= most + abs(most) * _CLOSE + blur]
         best = Incumbent(instance)
         for number in order.tolist():
-            if best.value is not None and self._worse(first[number], best.value, instance, shift):
+            if best.value is not None and self._worse(first[number], best.value, instance, shift, blur):
                 break
             if control.expired():
                 return Claim(best.choice, stop=Stop.TIME_LIMIT)
             best.offer(np.array(np.unravel_index(number, widths), dtype=np.int64))
         lower = math.inf if best.value is None else best.value
         return Claim(best.choice, lower, enumeration=Enumeration(len(widths), states))
+
+    @staticmethod
+    def _together(instance: Instance, states: int, control: Control) -> npt.NDArray[np.float64]:
+        """Return what groups damage together in every assignment, in their order."""
+        interactions, widths = instance.problem.interactions, instance.widths.tolist()
+        assert interactions is not None
+        parts = []
+        for start in range(0, states, _CHUNK):
+            numbers = np.arange(start, min(start + _CHUNK, states))
+            choices = np.stack(np.unravel_index(numbers, widths), axis=1)
+            parts.append(interactions.totals(np.stack([instance.lift(choice) for choice in choices])))
+            control.check()
+        return np.concatenate(parts)
 
     @staticmethod
     def _step(widths: list[int], step: Row) -> npt.NDArray[np.int64]:
@@ -107,12 +127,13 @@ class Exhaustive(Solver):
         return np.tile(np.repeat(np.arange(widths[group]), inner), math.prod(widths[:group]))
 
     @staticmethod
-    def _worse(value: np.int64 | np.float64, best: int | Fraction, instance: Instance, shift: int) -> bool:
+    def _worse(value: np.int64 | np.float64, best: int | Fraction, instance: Instance, shift: int, blur: float) -> bool:
         """Return whether no later assignment can beat ``best``; for damages, beyond rounding."""
         if instance.objective.whole:
             return int(value) + instance.base_cost >= best
         damage = float(value) + nearest_float(instance.base_damage / 2**shift)
-        return damage > nearest_float(Fraction(best) / 2**shift) * (1 + _CLOSE)
+        least = nearest_float(Fraction(best) / 2**shift)
+        return damage > least + abs(least) * _CLOSE + blur
 
 
 def _shift(damage: npt.NDArray[np.float64]) -> int:

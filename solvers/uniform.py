@@ -25,7 +25,7 @@ class Uniform(Solver):
 
     name: ClassVar[str] = "uniform"
     summary: ClassVar[str] = "one precision for all groups, the best that is feasible"
-    supports: ClassVar[frozenset[str]] = frozenset({"damage", "budgets"})
+    supports: ClassVar[frozenset[str]] = frozenset({"damage", "budgets", "interactions"})
 
     def run(self, instance: Instance, control: Control) -> Claim:
         return best_feasible(instance, self._levels(instance), control)

@@ -37,6 +37,7 @@ def checked(claim: object, name: str) -> Claim:
         "multipliers": isinstance(claim.multipliers, Mapping)
         and all(isinstance(key, str) and _is_price(value) for key, value in claim.multipliers.items()),
         "enumeration": claim.enumeration is None or _counts(claim.enumeration),
+        "tangent": claim.tangent is None or _is_point(claim.tangent),
         "stop": isinstance(claim.stop, Stop),
         "statistics": isinstance(claim.statistics, Mapping),
     }
@@ -55,6 +56,7 @@ def checked(claim: object, name: str) -> Claim:
         claim.enumeration,
         claim.stop,
         statistics,
+        claim.tangent,
     )
 
 
@@ -75,6 +77,12 @@ def _is_price(value: object) -> bool:
     except OverflowError:
         return False
     return True
+
+
+def _is_point(value: object) -> bool:
+    if not isinstance(value, np.ndarray) or value.dtype != np.float64 or value.ndim != 1:
+        return False
+    return bool(np.isfinite(value).all())
 
 
 def _counts(enumeration: object) -> bool:

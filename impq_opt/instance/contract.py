@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from impq_opt.instance.instance import Instance
 from impq_opt.problem.allocation import Enumeration, Stop
-from impq_opt.types import IntArray
+from impq_opt.types import FloatArray, IntArray
 
 __all__ = ["Claim", "Control", "ExpiredError", "Solver", "clock", "listening"]
 
@@ -45,6 +45,8 @@ class Claim:
         In quanta of cost (pinned groups included), or in damage; -inf where nothing is claimed.
     multipliers : mapping
         See :func:`impq_opt.proof.bound.dual_bound`; what the lower bound can be checked with.
+    tangent : ndarray of float64 (r,), optional
+        Where damages interact by factors: the point at which the multipliers prove the bound.
     enumeration : Enumeration, optional
         Set only where ``lower_bound`` rests on a complete enumeration in exact arithmetic. A bound without
         multipliers or enumeration behind it is reported and not used.
@@ -59,6 +61,7 @@ class Claim:
     enumeration: Enumeration | None = None
     stop: Stop = Stop.COMPLETED
     statistics: Mapping[str, Any] = field(default_factory=dict)
+    tangent: FloatArray | None = None
 
 
 @dataclass(frozen=True)

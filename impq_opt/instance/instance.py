@@ -121,6 +121,12 @@ class Instance:
         rows = self.budgets if self.limit is None else (self.cost, *self.budgets)
         return {row.term or row.name: row.limit * row.quantum for row in rows if row.limit is not None}
 
+    @property
+    def interacting(self) -> bool:
+        """Whether damages that interact count: they are minimised, or have a bound."""
+        counts = self.limit is not None or self.bound is not None
+        return counts and self.problem.interactions is not None
+
     def with_bound(self, bound: Fraction) -> Instance:
         """Return the instance with another bound."""
         return replace(self, bound=bound)

@@ -26,7 +26,7 @@ from impq_opt.problem.plain import finite, fraction_text, number, plain
 from impq_opt.problem.problem import Problem
 from impq_opt.problem.stays import Whole
 from impq_opt.problem.unmeasured import unknown_groups
-from impq_opt.types import IntArray
+from impq_opt.types import FloatArray, IntArray
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,7 +78,8 @@ class Certificate(Held):
 
     ``dual_bound`` follows from ``multipliers`` alone: for any lambda >= 0 the sum over groups of
     min_k (cost + lambda damage), less lambda times the bound, is below every feasible cost (Everett 1963).
-    Anything above it rests on ``enumeration``.
+    Anything above it rests on ``enumeration``. Where damages interact by factors F it follows with ``tangent`` y: the
+    damage is then d - |F|^2 + 2 <y, F> in each group, less |y|^2 in all, which is never above it.
 
     Parameters
     ----------
@@ -90,23 +91,26 @@ class Certificate(Held):
     dual_bound : Fraction or float
         In the objective's unit, rounding accounted for; -inf where there are no multipliers.
     enumeration : Enumeration, optional
+    tangent : ndarray of float64 (r,), optional
     """
 
     multipliers: Mapping[str, float]
     quantum: Fraction
     dual_bound: Fraction | float
     enumeration: Enumeration | None = None
+    tangent: FloatArray | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON has it, what is exact as fractions."""
         found = self.enumeration
         by = {"by": found.by} if found is not None and found.by else {}
+        tangent = {} if self.tangent is None else {"tangent": self.tangent.tolist()}
         return {
             "multipliers": {name: float(value) for name, value in self.multipliers.items()},
             "quantum": str(self.quantum),
             "dual_bound": fraction_text(self.dual_bound),
             "enumeration": None if found is None else {"groups": found.groups, "states": found.states, **by},
-        }
+        } | tangent
 
 
 @dataclass(frozen=True)

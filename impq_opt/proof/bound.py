@@ -20,6 +20,7 @@ from impq_opt.instance.local import is_local
 from impq_opt.instance.row import Table
 from impq_opt.proof.check import Assessment, assess
 from impq_opt.proof.pricing import Priced, above_least, least_priced
+from impq_opt.proof.tangent import tangent_bound
 from impq_opt.types import FloatArray, IntArray
 
 __all__ = ["dual_bound", "examine"]
@@ -32,12 +33,16 @@ _CHUNK = 1 << 14
 
 
 def examine(
-    instance: Instance, choice: IntArray | None, multipliers: Mapping[str, float]
+    instance: Instance, choice: IntArray | None, multipliers: Mapping[str, float], tangent: FloatArray | None = None
 ) -> tuple[Assessment | None, Fraction | float]:
     """Return :func:`assess` of a choice, if there is one, and :func:`dual_bound`, -inf where there are no multipliers.
 
     Where groups stand alone, with one limit, both come from one pass over the tables.
     """
+    if instance.interacting:
+        _priced(instance, multipliers)
+        assessment = None if choice is None else assess(instance, choice)
+        return assessment, tangent_bound(instance, multipliers, tangent)
     plain = not (instance.ties or instance.budgets or instance.coupled or instance.peaks)
     if choice is None or not multipliers or not plain or not _is_choice(instance, choice):
         assessment = None if choice is None else assess(instance, choice)
@@ -123,6 +128,8 @@ def dual_bound(instance: Instance, multipliers: Mapping[str, float]) -> Fraction
         For multipliers that are negative or not finite, or of no limit.
     """
     priced = _priced(instance, multipliers)
+    if instance.interacting:
+        return tangent_bound(instance, multipliers, None)
     if instance.peaks:
         return _peak_bound(instance, multipliers)
     if instance.coupled or any(map(is_local, instance.budgets)):

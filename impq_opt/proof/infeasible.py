@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy.typing as npt
 
 from impq_opt.costs import format_quantity, parse_quantity
 from impq_opt.errors import ImpqError
+from impq_opt.exactness.limits import LARGEST_TOTAL
 from impq_opt.exactness.sums import ceil_float, exact_int_sum, exact_sum, floor_float
 from impq_opt.instance.instance import Instance, RankOne
 from impq_opt.instance.ties import member_damages
@@ -51,6 +53,8 @@ def diagnose(
     infeasible : bool
         Whether it is known already that nothing is feasible.
     """
+    if instance.interacting:
+        return _of_interacting(instance, ask, deadline) if infeasible else None
     parts = Parts.of(instance)
     known = _Known(parts, ask, min(deadline, time.perf_counter() + _SECONDS))
     items = frozenset(known.out_of_reach() or (parts.items if infeasible else ()))
@@ -59,6 +63,28 @@ def diagnose(
     known.certain(items)
     conflict, minimal = smallest_conflict(parts.items, items, known.conflicts)
     return _told(parts, known, conflict, minimal)
+
+
+def _of_interacting(instance: Instance, ask: Ask | None, deadline: float) -> Diagnosis | None:
+    """Return what the damage comes down to under all else, where damages interact; what conflicts is not looked for."""
+    problem = instance.problem
+    if instance.bound is None:  # costs alone are limited
+        alone = replace(instance, problem=replace(problem, interactions=None))
+        return diagnose(alone, ask, deadline=deadline, infeasible=True)
+    seconds = min(_SECONDS, deadline - time.perf_counter())
+    lower: Fraction | float = instance.bound
+    attained = False
+    if ask is not None and seconds > 0:
+        free = replace(instance, bound=None, limit=LARGEST_TOTAL)
+        with suppress(ImpqError):
+            answer = ask(free, seconds)
+            lower, attained = max(lower, answer.exact_lower_bound), answer.status is Status.OPTIMAL
+    return Diagnosis(
+        limit="damage",
+        smallest=_float_beside(lower, False),
+        allowed=_float_beside(instance.bound, True),
+        attained=attained and lower > instance.bound,
+    )
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def conclude(
         Where the claim contradicts itself, or an enumeration that is repeated finds a better answer.
     """
     claim = _with_trusted_enumeration(instance, claim, strategy.name, believed)
-    assessment, dual = examine(instance, claim.choice, claim.multipliers)
+    assessment, dual = examine(instance, claim.choice, claim.multipliers, claim.tangent)
     if assessment is not None and not assessment.feasible:
         if claim.enumeration is not None:
             raise SolverError(f"solver {strategy.name!r} claimed an answer that breaks its {assessment.broken[0]}")
@@ -130,8 +130,9 @@ def _checked_bound(
 ) -> tuple[int | Fraction | float, Certificate | None]:
     """Return the lower bound that may be believed, and what it rests on."""
     if isinstance(dual, Fraction):
-        # costs are whole, damages are not negative
-        dual = math.ceil(dual) if instance.objective.whole else Fraction(max(0.0, floor_float(dual)))
+        # Costs are whole, damages are not negative but where they interact.
+        least = -math.inf if instance.interacting else 0.0
+        dual = math.ceil(dual) if instance.objective.whole else _floored(max(least, floor_float(dual)))
     lower: int | Fraction | float = dual
     if claim.enumeration is not None and abs(claim.lower_bound) != math.inf:
         claimed = claim.lower_bound
@@ -145,9 +146,15 @@ def _checked_bound(
         )
     if dual == -math.inf and claim.enumeration is None:
         return lower, None
+    shown = claim.tangent if dual != -math.inf else None
     return lower, Certificate(
         multipliers=dict(claim.multipliers),
         quantum=instance.quantum,
         dual_bound=dual if dual == -math.inf else product(dual, instance.objective.quantum),
         enumeration=claim.enumeration if lower > dual else None,
+        tangent=shown,
     )
+
+
+def _floored(value: float) -> Fraction | float:
+    return Fraction(value) if math.isfinite(value) else -math.inf

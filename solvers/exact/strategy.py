@@ -63,7 +63,7 @@ class Exact(Solver):
     name: ClassVar[str] = "exact"
     summary: ClassVar[str] = "proves the optimum: dual bound, then dynamic programming over the open core"
     proves: ClassVar[str] = "optimal"
-    supports: ClassVar[frozenset[str]] = frozenset({"damage", "budgets", "pairs", "peaks"})
+    supports: ClassVar[frozenset[str]] = frozenset({"damage", "budgets", "pairs", "peaks", "interactions"})
     decides: ClassVar[bool] = True
 
     states: int = 5_000_000
@@ -92,7 +92,7 @@ class Exact(Solver):
         UnsupportedError
             Where damage is minimised, or the instance has further limits or costs that are no sum over single groups.
         """
-        several = instance.budgets or instance.coupled or instance.peaks
+        several = instance.budgets or instance.coupled or instance.peaks or instance.interacting
         if several or instance.objective is not instance.cost:
             raise UnsupportedError(
                 "only the least cost of single groups under one bound can be prepared for many bounds"
@@ -109,6 +109,8 @@ class Exact(Solver):
         claim = Claim(stop=Stop.TIME_LIMIT)
         with suppress(ExpiredError):
             claim = work(instance, control)
+            if instance.interacting:
+                return claim
             if instance.size <= self.tuning.last_resort_groups and not _settled(instance, claim):
                 claim = enumerated(instance, control, min(self.tuning.last_resort, self.states)) or claim
         several = instance.budgets or instance.coupled
@@ -120,11 +122,25 @@ class Exact(Solver):
         return replace(claim, multipliers=dual_prices(instance, control, FEW_STEPS))
 
     def _run(self, instance: Instance, control: Control) -> Claim:
+        if instance.interacting:
+            return self._run_interacting(instance, control)
         if instance.peaks:
             from impq_opt.solvers.exact.peak import solve_peak
 
             return solve_peak(instance, control, self._run_limited, self.tuning.enumerated)
         return self._run_limited(instance, control)
+
+    def _run_interacting(self, instance: Instance, control: Control) -> Claim:
+        if instance.peaks or instance.coupled:
+            raise UnsupportedError(
+                "damages that interact are not solved beside costs that couple groups, nor for the least of a peak; "
+                "solver exhaustive does both where there are few groups"
+            )
+        from impq_opt.solvers.exact.interacting import solve_interacting
+
+        # Objectives differ by multiples of that, so that an answer is better by one of them.
+        lattice = max(common_divisor(instance.blocks), 1) if instance.objective.whole else 1
+        return solve_interacting(instance, control, min(self.states, self.tuning.domains), lattice)
 
     def _run_limited(self, instance: Instance, control: Control, enough: int | Fraction | None = None) -> Claim:
         """Solve an instance whose objective is a sum; with ``enough``, only find out whether that can be met."""

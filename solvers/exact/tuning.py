@@ -65,6 +65,8 @@ class Tuning:
         Up to this many groups of a core it does not pay to look for equal ones.
     doubtful : int
         Assignments that rounding leaves open and exact sums settle.
+    domains : int
+        Domains of a branch and bound over damages that interact.
     most_states : int
         States that have numbers, whatever is asked for.
     """
@@ -98,4 +100,5 @@ class Tuning:
     counting: bool = True
     bundled: int = 512
     doubtful: int = 1 << 14
+    domains: int = 200_000
     most_states: int = MOST_STATES
