@@ -26,6 +26,7 @@ __all__ = ["Uniform", "WeightQuantizer", "inverse"]
 _ROWS = range(MOST_BITS + 1)
 # Ranges below this are zero: 1 / step would overflow.
 _LEAST_STEP = 2.0**-120
+_HELD = "held_"  # names of the buffers of a grid that is kept
 # Places of the outermost level that are tried where errors are made least.
 _SHARES = 64
 
@@ -181,6 +182,24 @@ class WeightQuantizer(Quantizer):
         self.register_buffer("factors", factors, persistent=False)
         self.register_buffer("spread", torch.from_numpy(spread), persistent=False)
 
+    def hold(self, side: Mapping[str, Tensor]) -> None:
+        """Keep a grid, as :meth:`side` told it of a weight, whatever the latent weight becomes.
+
+        It is part of the quantizer's state, and a quantizer that is given such a state holds its grid too.
+        """
+        for name, tensor in side.items():
+            self.register_buffer(f"{_HELD}{name}", tensor.detach().clone())
+
+    @property
+    def held(self) -> dict[str, Tensor]:
+        """The grid that is held; empty where it follows from the latent weight."""
+        return {n.removeprefix(_HELD): b for n, b in self._buffers.items() if n.startswith(_HELD) and b is not None}
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *others: Any) -> None:
+        own = prefix + _HELD
+        self.hold({name.removeprefix(own): kept for name, kept in state_dict.items() if name.startswith(own)})
+        super()._load_from_state_dict(state_dict, prefix, *others)
+
     def grid(self, side: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | float]:
         """Return step and offset of every weight, broadcastable to ``view``."""
         return self.method.grid(side, self.factors, self.spread)
@@ -193,7 +212,7 @@ class WeightQuantizer(Quantizer):
         return (signed - self.least).reshape(self.shape).to(kind)
 
     def side(self, weight: Tensor) -> dict[str, Tensor]:
-        return self.method.side(exact(weight.detach()).reshape(self.view), self.shared, self.spread)
+        return self.held or self.method.side(exact(weight.detach()).reshape(self.view), self.shared, self.spread)
 
     def values(self, codes: Tensor, side: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> Tensor:
         scale = side["scale"]
