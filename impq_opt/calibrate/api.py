@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -167,8 +167,7 @@ def _drawn(data: Dataset, samples: int, seed: int) -> tuple[Tensor, Tensor]:
 def _step(part: Calibration, work: Work) -> Step:
     """Do one step, and undo it where it did harm."""
     before = work.now
-    tensors = work.network.state_dict()
-    kept = {name: tensor.clone() for name, tensor in tensors.items()}
+    kept = {name: tensor.clone() for name, tensor in work.network.state_dict().items()}
     began = time.process_time()
     change = part.apply(work)
     seconds = time.process_time() - began
@@ -180,10 +179,19 @@ def _step(part: Calibration, work: Work) -> Step:
     if not after.worse_than(before):
         work.now = after
         return Step(part.spec, change.changed, change.notes, before, after, "kept", "", seconds)
-    for name, tensor in tensors.items():
-        tensor.copy_(kept[name])
+    _restore(work.network, kept)
     reason = (
         f"it took the network away from the float one: from KL {before.kl:.3g} to {after.kl:.3g} nat, from "
         f"{before.agreement:.1%} to {after.agreement:.1%} of held-out samples decided alike"
     )
     return Step(part.spec, change.changed, change.notes, before, after, "undone", reason, seconds)
+
+
+def _restore(network: nn.Module, kept: Mapping[str, Tensor]) -> None:
+    """Give a network its former state, without what quantizers have kept since."""
+    for name, tensor in network.state_dict().items():
+        if name in kept:
+            tensor.copy_(kept[name])
+        else:
+            path, _, own = name.rpartition(".")
+            del network.get_submodule(path)._buffers[own]

@@ -34,9 +34,9 @@ class Change:
 class Calibration(ABC):
     """One thing that is done to a quantized network: a frozen dataclass whose fields are its options.
 
-    It changes values alone, in place: of parameters and buffers, never their names, shapes or types, and nothing of the
-    float network. It reads no labels. Whether what it did stays is not its own decision:
-    :func:`~impq_opt.calibrate.calibrate` holds the network against the float network before and after.
+    It changes values alone, in place: of parameters and buffers, never their shapes or types, and nothing of the float
+    network; and it may have quantizers hold their grids. It reads no labels. Whether what it did stays is not its own
+    decision: :func:`~impq_opt.calibrate.calibrate` holds the network against the float network before and after.
 
     Attributes
     ----------

@@ -15,13 +15,14 @@ from impq_opt.calibrate.graphs import graph_of
 from impq_opt.data.batch import Several, prepare
 from impq_opt.data.calling import call, logits_of
 from impq_opt.data.dataset import Dataset
-from impq_opt.tracing.batches import batch_size
+from impq_opt.tracing.batches import batch_size, most_alive
 from impq_opt.tracing.graph import Network
 
 __all__ = ["Closeness", "Progress", "Work"]
 
 Progress = Callable[[str, int, int], None]
 
+_TOGETHER = 2 * 2**30  # bytes of tensors between layers, where all samples take each layer together
 _SIGMAS = 2.0  # standard errors of the mean difference that are noise
 
 
@@ -108,6 +109,15 @@ class Work:
         """
         rows = self.rows if samples is None else self.rows[:samples]
         yield from self._read(rows, what, passes, done)
+
+    def fitting(self, *, networks: int = 1) -> int:
+        """Return how many of the samples to calibrate on go through so many networks together, layer by layer."""
+        each = 4 * networks * most_alive(self.float.graph)
+        return min(len(self.rows), max(self.batch, _TOGETHER // each))
+
+    def told(self, rows: int) -> tuple[str, ...]:
+        """Return a sentence where not all samples went through together."""
+        return (f"on {rows} of the samples, whose tensors fit into memory together",) if rows < len(self.rows) else ()
 
     @torch.no_grad()
     def closeness(self, network: nn.Module) -> Closeness:

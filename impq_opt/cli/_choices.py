@@ -47,7 +47,7 @@ METHOD_NAMES = (
     "mid-rise", "zero", "symmetric", "asymmetric", "normal", "bwn", "twn", "ttq", "elq", "dorefa", "pact", "lq-net",
     "dbq", "uniq", "rq", "rq-st",
 )  # fmt: skip
-CALIBRATION_NAMES = ("statistics",)
+CALIBRATION_NAMES = ("statistics", "bias", "gptq", "adaround")
 POLICY_NAMES = ("slides", "iterative", "authors-code", "haq")
 RECIPE_NAMES = (
     "mobilenet-v1-imagenet", "mobilenet-v1-imagenet-activations", "resnet20-cifar10", "resnet20-cifar10-activations",

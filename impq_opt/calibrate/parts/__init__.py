@@ -12,7 +12,10 @@ from impq_opt.registry import Registry
 __all__ = ["TABLE", "calibration_class", "calibration_names", "load_calibration"]
 
 TABLE: dict[str, str] = {
-    "statistics": "impq_opt.calibrate.parts.statistics:Statistics",  # batch-norms see the quantized network's tensors
+    "statistics": "impq_opt.calibrate.parts.statistics:Statistics",  # of batch-norms
+    "bias": "impq_opt.calibrate.parts.bias:Bias",  # the mean of each output
+    "gptq": "impq_opt.calibrate.parts.gptq:GPTQ",  # codes by the error of what a layer gives
+    "adaround": "impq_opt.calibrate.parts.adaround:AdaRound",  # codes learned by it
 }
 
 _registry = Registry[Calibration]("calibration", TABLE, "impq_opt.calibrations")
