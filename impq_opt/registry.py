@@ -19,7 +19,8 @@ NO_OPTION: Mapping[str, bool] = {"option": False}
 
 def option_fields(kind: type) -> tuple[dataclasses.Field[Any], ...]:
     """Return the fields of a dataclass that are its options."""
-    return tuple(field for field in dataclasses.fields(kind) if field.metadata.get("option", True))
+    every = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
+    return tuple(field for field in every if field.metadata.get("option", True))
 
 
 def look_up(table: Mapping[str, T], name: str, noun: str, where: str = "") -> T:

@@ -94,6 +94,10 @@ def measure(
     weights_only: Annotated[
         bool, Parameter(negative="", help="Leave activations out of the problem: they stay in float.")
     ] = False,
+    interactions: Annotated[
+        bool,
+        Parameter(negative="", help="Measure what pairs of groups do together as well: with --metric kl, by layers."),
+    ] = False,
     bf16: Annotated[
         bool, Parameter(negative="", help="Propagate in bfloat16; the bias is measured and stored.")
     ] = False,
@@ -121,6 +125,7 @@ def measure(
         "bits": parse_bits(bits),
         "pins": activation_pins(activation_bits, pin or [], weights_only=weights_only),
         "weights_only": weights_only,
+        "interactions": interactions,
     }
     if not os.path.isdir(output.absolute().parent):  # before the work, not after it
         raise OptionError("is in no folder", where="--output", value=str(output), hint="make the folder first")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -56,6 +56,7 @@ def measure(
     assume_noise: bool = False,
     pins: Mapping[str, float | str] | None = None,
     weights_only: bool = False,
+    interactions: bool = False,
     device: str = "cpu",
     bf16: bool = False,
     checkpoint: Path | None = None,
@@ -96,6 +97,8 @@ def measure(
         measured.
     weights_only : bool
         Leave activations out of the problem: they stay in float.
+    interactions : bool
+        Measure what pairs of groups do together as well, by a metric that can (``kl``).
     device : str
     bf16 : bool
         Propagate in bfloat16; what that changes on the first chunk is measured and stored.
@@ -119,9 +122,12 @@ def measure(
     DataError
         A network that is not a classifier or that no gradient goes through, logits that are not numbers or never
         differ, or data that are none or do not fit the network.
+    OptionError
+        An unknown metric, or one that measures no interactions where they are wanted.
     """
+    chosen = load_metric(metric, interactions=True) if interactions else load_metric(metric)
     survey, dataset = _surveyed(
-        network, data, [metric], sampling or Sampling(), tell,
+        network, data, [chosen], sampling or Sampling(), tell,
         groups=groups, estimator=estimator, bits=bits, residual=residual, grid=grid, assume_noise=assume_noise,
         device=device, weights_only=weights_only,
     )  # fmt: skip
@@ -129,7 +135,7 @@ def measure(
     if pins or weights_only:  # patterns that mean nothing are told before the work
         assemble(survey, PowerLaw(np.ones(len(survey))), metric=metric, unit="", provenance={}).revise(**revision)
     problem = _measured(
-        survey, dataset, metric, sampling or Sampling(),
+        survey, dataset, metric, chosen, sampling or Sampling(),
         bf16=bf16, checkpoint=checkpoint, progress=progress, provenance=provenance or {},
     )  # fmt: skip
     return problem.revise(**revision)
@@ -163,25 +169,29 @@ def measure_each(
     DataError
         As :func:`measure`; what any of the metrics needs is said before the first is measured.
     """
-    survey, dataset = _surveyed(network, data, metrics, sampling or Sampling(), tell, **options)
+    chosen = {name: load_metric(name) for name in metrics}
+    survey, dataset = _surveyed(network, data, chosen.values(), sampling or Sampling(), tell, **options)
 
     def telling(metric: str) -> Progress | None:
         return None if progress is None else lambda done, total, _: progress(metric, done, total)
 
-    return {name: _measured(survey, dataset, name, sampling or Sampling(), progress=telling(name)) for name in metrics}
+    return {
+        name: _measured(survey, dataset, name, metric, sampling or Sampling(), progress=telling(name))
+        for name, metric in chosen.items()
+    }
 
 
 def _surveyed(
     network: nn.Module,
     data: Batches,
-    metrics: Sequence[str],
+    metrics: Iterable[Metric],
     sampling: Sampling,
     tell: Callable[[str], None] | None,
     **options: Any,
 ) -> tuple[Survey, Dataset]:
     """Return a survey of the network, and the data as it takes them, with the labels that a metric needs."""
     dataset = tensors(data, sampling.samples)
-    needing = next((chosen for chosen in map(load_metric, metrics) if chosen.labels), None)
+    needing = next((chosen for chosen in metrics if chosen.labels), None)
     labels = "" if needing is None else needing.unit
     dataset = fitted(network, dataset, rows=sampling.rows(dataset), labels=labels)
     if tell is not None:
@@ -194,6 +204,7 @@ def _measured(
     survey: Survey,
     dataset: Dataset,
     metric: str,
+    chosen: Metric,
     sampling: Sampling,
     *,
     bf16: bool = False,
@@ -201,8 +212,7 @@ def _measured(
     progress: Progress | None = None,
     provenance: Mapping[str, Any] = MappingProxyType({}),
 ) -> Problem:
-    """Return the problem of surveyed groups by one metric."""
-    chosen = load_metric(metric)
+    """Return the problem of surveyed groups by one metric, ``chosen``, that is called ``metric``."""
     chunks = chunks_of(survey, dataset, chosen, sampling)
     columns = chosen.columns(survey)
     grids = [method.spec for method in survey.grids.values()]
@@ -234,6 +244,7 @@ def _measured(
     problem = assemble(
         survey, law if result.chunks > 1 else replace(law, stderr=None),  # one replicate tells nothing of its error
         metric=metric, unit=chosen.unit, provenance=record | dict(provenance), unmeasured=unmeasured,
+        interactions=chosen.together(survey, result.mean, result.stderr) if hasattr(chosen, "together") else None,
     )  # fmt: skip
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)

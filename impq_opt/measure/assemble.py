@@ -11,6 +11,7 @@ import numpy as np
 
 from impq_opt.groups.candidates import Candidates
 from impq_opt.groups.damage import DamageTable, PowerLaw
+from impq_opt.groups.interactions import Interactions
 from impq_opt.measure.survey import Survey
 from impq_opt.problem.problem import Problem
 from impq_opt.tracing.sites import WeightSite
@@ -27,6 +28,7 @@ def assemble(
     unit: str,
     provenance: Mapping[str, Any],
     unmeasured: BoolArray | None = None,
+    interactions: Interactions | None = None,
 ) -> Problem:
     """Return the problem of the surveyed groups with the given damages."""
     reads, macs, also = _reads(survey)
@@ -34,6 +36,7 @@ def assemble(
         names=survey.names,
         candidates=Candidates((survey.bits,)),
         damage=damage,
+        interactions=interactions,
         sizes=survey.sizes,
         kinds=survey.kinds,
         ranges=survey.spans,

@@ -24,7 +24,7 @@ from impq_opt.tracing.running import Walk
 from impq_opt.tracing.sites import ActivationSite, WeightSite
 from impq_opt.types import FloatArray
 
-__all__ = ["Sweep", "shift", "sweep"]
+__all__ = ["Sweep", "batches", "check_table", "shift", "sweep"]
 
 Compare = Callable[[Tensor], Tensor]
 
@@ -54,15 +54,32 @@ class Sweep(ABC):
 
     def chunk(self, survey: Survey, part: Chunk) -> FloatArray:
         table = np.zeros((len(survey), len(survey.bits)))
-        size = survey.estimator.batch
-        labels = [None] * len(part.weights) if part.labels is None else part.labels.split(size)
-        for x, weights, truth in zip(part.x.split(size), part.weights.split(size), labels, strict=False):
+        for x, labels, weights in batches(part, survey.estimator.batch):
             logits, changes = sweep(survey, x)
-            compare = self.against(logits, truth)
+            compare = self.against(logits, labels)
             for group, column, changed in changes:
                 table[group, column] += float(compare(changed).cpu() @ weights)
-        _check(survey, table)
+        check_table(survey, table)
         return table
+
+
+def batches(part: Chunk, size: int) -> Iterator[tuple[Any, Tensor | None, Tensor]]:
+    """Yield inputs, labels and weights of at most ``size`` samples at a time."""
+    labels = [None] * len(part.weights) if part.labels is None else part.labels.split(size)
+    yield from zip(part.x.split(size), labels, part.weights.split(size), strict=False)
+
+
+def check_table(survey: Survey, table: FloatArray) -> None:
+    """Raise DataError where a number (G, K) is none."""
+    wrong = np.argwhere(~np.isfinite(table))
+    if len(wrong):
+        group, column = wrong[0].tolist()
+        raise DataError(
+            "with it at that precision logits are no numbers any more",
+            where=f"network: {survey.names[group]}",
+            value=f"{survey.bits[column]:g} bits",
+            hint="check the weights, or leave the candidate out",
+        )
 
 
 def shift(logits: Tensor, changed: Tensor) -> Tensor:
@@ -125,15 +142,3 @@ def _changes(survey: Survey, walk: Walk) -> Iterator[tuple[int, int, Tensor]]:
 def _logits(survey: Survey, walk: Walk, **changes: Any) -> Tensor:
     made: Tensor = walk.finish(**changes)[survey.network.place]
     return made.double()
-
-
-def _check(survey: Survey, table: FloatArray) -> None:
-    wrong = np.argwhere(~np.isfinite(table))
-    if len(wrong):
-        group, column = wrong[0].tolist()
-        raise DataError(
-            "with it at that precision logits are no numbers any more",
-            where=f"network: {survey.names[group]}",
-            value=f"{survey.bits[column]:g} bits",
-            hint="check the weights, or leave the candidate out",
-        )

@@ -16,7 +16,8 @@ from torch.nn import functional
 
 from impq_opt.data import load_data
 from impq_opt.data.batch import prepare
-from impq_opt.errors import DataError
+from impq_opt.errors import DataError, OptionError
+from impq_opt.groups.interactions import Factors
 from impq_opt.measure import Estimator, Grouping, Sampling, measure, survey_of, trace
 from impq_opt.measure.metrics import load_metric
 from impq_opt.measure.metrics.kl import divergence
@@ -89,6 +90,56 @@ def test_every_group_is_as_if_the_whole_network_ran_again(name: Any, groups: Any
         assert (wanted[:, 0] != 0).double().mean() > 0.8, "nothing to compare"
         found = load_metric(metric).chunk(survey, chunk_of(x, labels))
         np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-5 * float(wanted.max()))
+
+
+@torch.no_grad()
+def test_what_groups_do_together_is_the_product_of_their_shifts() -> None:
+    network, x = seeded(Branches), noise(8, 1, 8, 8)
+    options: dict[str, Any] = {"bits": (2, 8), "grid": "symmetric"}
+    problem = measure(
+        network, data_of(x), metric="kl", interactions=True, sampling=Sampling(chunk=8), residual="tie", **options
+    )
+    assert isinstance(problem.interactions, Factors)
+    vectors = problem.interactions.values
+    products = np.einsum("gkr,hlr->gkhl", vectors, vectors)
+    np.testing.assert_allclose(np.einsum("gkgk->gk", products), table_of(problem).values, rtol=1e-6)
+    changed, logits = by_definition(survey_of(network, data_of(x), **options), x)
+    chances = logits.softmax(1)
+    shifts = changed - logits
+    shifts -= (chances * shifts).sum(3, keepdim=True)
+    wanted = torch.einsum("gkni,hlni,ni->gkhl", shifts, shifts, chances).numpy() / 2 / len(x)
+    squares = np.einsum("gkgk->gk", wanted)
+    wanted /= np.sqrt(squares[:, :, None, None] * squares)
+    lengths = np.sqrt(table_of(problem).values)
+    np.testing.assert_allclose(products / lengths[:, :, None, None] / lengths, wanted, atol=2e-3)
+    assert vectors.shape[2] <= 16 < 2 * len(problem)  # 8 samples have no more directions
+    assert problem.interactions.stderr is None
+
+
+def test_interactions_have_the_errors_that_were_seen() -> None:
+    data = data_of(noise(64, 1, 8, 8))
+    options: dict[str, Any] = {"metric": "kl", "bits": (2, 4), "weights_only": True, "interactions": True}
+    several = [
+        measure(seeded(Branches), data, sampling=Sampling(samples=32, chunk=2, seed=k), **options) for k in (0, 1)
+    ]
+    first, second = (problem.interactions for problem in several)
+    assert first is not None
+    assert second is not None
+    for column in (0, 1):
+        choice = np.full(len(several[0]), column)
+        totals = first.total(choice), second.total(choice)
+        errors = known(first.error(choice)), known(second.error(choice))
+        assert abs(float(totals[0] - totals[1])) < 4 * math.hypot(*errors)
+        assert all(0 < error < 2 * abs(float(total)) for error, total in zip(errors, totals, strict=True))
+
+
+def test_interactions_are_refused_where_they_are_not_measured() -> None:
+    data = data_of(noise(4, 1, 8, 8))
+    with pytest.raises(OptionError, match="unknown option of metric 'impq'"):
+        measure(seeded(Branches), data, interactions=True)
+    survey = survey_of(seeded(Branches), data, groups=Grouping("block", 1), bits=range(1, 17))
+    with pytest.raises(OptionError, match="at most 2048"):
+        load_metric("kl", interactions=True).columns(survey)
 
 
 def test_a_divergence_is_told_however_small_or_large_it_is() -> None:

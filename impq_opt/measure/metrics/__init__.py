@@ -35,7 +35,8 @@ class Metric(Protocol):
 
     A metric whose damages rest on rounding errors being noise, but for those of ``survey.unlike_noise``, says so by a
     true attribute ``noise``; what was seen of them is stored with the problem then. One that has more to tell of the
-    mean (G, C) has a method ``record(survey, mean)``, whose entries go into the problem's provenance.
+    mean (G, C) has a method ``record(survey, mean)``, whose entries go into the problem's provenance, and one that
+    measures what groups do together has ``together(survey, mean, stderr)``, which returns factors or None.
     """
 
     unit: str

@@ -2,32 +2,142 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
 
+from impq_opt.errors import OptionError
 from impq_opt.groups.damage import DamageTable
+from impq_opt.groups.interactions import Factors
+from impq_opt.measure.pool import Chunk
 from impq_opt.measure.survey import Survey
-from impq_opt.measure.sweeps import Compare, Sweep, shift
+from impq_opt.measure.sweeps import Compare, Sweep, batches, check_table, shift, sweep
 from impq_opt.types import FloatArray
 
 __all__ = ["Kl", "divergence"]
 
+MOST_ROWS = 2048  # of the Gram matrix, one a group and candidate
+_HELD = 2**28  # bytes of shifts at once
+# Of the Gram matrix of shifts of length 1, what small eigenvalues may come to that are left out.
+_LOST = 1e-6
 
+
+@dataclass(frozen=True)
 class Kl(Sweep):
     """``mean_x KL(p || q)``: p the float network's softmax, q that with group g at b bits and all else in float.
 
     No label and no gradient: it holds for any grid, and for errors that no first-order score sees. A forward pass from
     the group on for each group and candidate.
+
+    Parameters
+    ----------
+    interactions : bool
+        Measure from the same passes what groups do together. To second order the divergence is
+        ``1/2 mean_x u' (diag p - p p') u`` with u the shift of the logits, and shifts of several groups nearly add up.
+        So a group has a vector of all samples and classes, ``sqrt(p / 2n) (u - p'u)``, whose square is its divergence,
+        and twice the products of vectors are what pairs do together. The vectors are told in a basis that has their
+        Gram matrix, and have the length that the divergence itself has: far from the float network the second order
+        is off, and then the angle between shifts is the better part of what it says.
     """
 
+    interactions: bool = False
     unit = "nat"
+
+    def columns(self, survey: Survey) -> int:
+        width = len(survey.bits)
+        if not self.interactions:
+            return width
+        rows = len(survey) * width
+        if rows > MOST_ROWS:
+            raise OptionError(
+                f"are measured for at most {MOST_ROWS} pairs of group and candidate",
+                where="interactions",
+                value=rows,
+                hint="measure layers, or fewer candidates",
+            )
+        return 2 * width + rows * width
 
     def against(self, logits: Tensor, labels: Tensor | None) -> Compare:
         chances = logits.softmax(1)
         return lambda changed: divergence(chances, shift(logits, changed))
 
+    def chunk(self, survey: Survey, part: Chunk) -> FloatArray:
+        """Return the divergences (G, K), and with interactions more.
+
+        Behind them are, in every row, what all groups at one candidate do together (K), and of each group the products
+        of its vectors with those of every group and candidate (K G K).
+        """
+        if not self.interactions:
+            return super().chunk(survey, part)
+        count, width = len(survey), len(survey.bits)
+        table, gram = np.zeros((count, width)), torch.zeros(count * width, count * width, dtype=torch.float64)
+        size = min(survey.estimator.batch, max(1, _HELD // (8 * count * width * survey.network.classes)))
+        for x, _, weights in batches(part, size):
+            logits, changes = sweep(survey, x)
+            vectors = torch.zeros(count, width, *logits.shape, dtype=torch.float64)
+            chances, scale = logits.softmax(1), (weights / 2).sqrt()[:, None]
+            for group, column, changed in changes:
+                shifts = shift(logits, changed)
+                table[group, column] += float(divergence(chances, shifts).cpu() @ weights)
+                vectors[group, column] = scale * (chances.sqrt() * _centred(chances, shifts)).cpu()
+            flat = vectors.flatten(2).flatten(0, 1)
+            gram += flat @ flat.T
+        check_table(survey, table)
+        products = gram.reshape(count, width, count, width)
+        alike = torch.einsum("gkhk->k", products) - torch.einsum("gkgk->k", products)
+        return np.concatenate([table, alike.expand(count, -1).numpy(), gram.reshape(count, -1).numpy()], axis=1)
+
     def law(self, survey: Survey, mean: FloatArray, stderr: FloatArray) -> DamageTable:
-        return DamageTable(mean, stderr)
+        width = len(survey.bits)
+        return DamageTable(mean[:, :width], stderr[:, :width])
+
+    def together(self, survey: Survey, mean: FloatArray, stderr: FloatArray) -> Factors | None:
+        """Return what groups do together, where it was measured.
+
+        Standard errors are a share of each number, the same at one candidate: such that what all groups do together at
+        that candidate has the error that was seen of it.
+        """
+        if not self.interactions:
+            return None
+        count, width = len(survey), len(survey.bits)
+        gram = mean[:, 2 * width :].reshape(count * width, count * width)
+        squares = gram.diagonal().reshape(count, width)
+        damage = np.maximum(mean[:, :width], 0)
+        longer = np.sqrt(np.divide(damage, squares, out=np.zeros_like(damage), where=squares > 0))
+        values = _vectors(gram).reshape(count, width, -1) * longer[:, :, None]
+        if not np.isfinite(stderr).all():  # of a single chunk
+            return Factors(values)
+        errors = np.abs(values)
+        seen = stderr[0, width : 2 * width] * damage.sum(0) / np.maximum(squares.sum(0), np.finfo(float).tiny)
+        for column, error in enumerate(seen):
+            one = Factors(values, errors).error(np.full(count, column))
+            errors[:, column] *= error / one if one else 0.0
+        return Factors(values, errors)
+
+    def record(self, survey: Survey, mean: FloatArray) -> dict[str, Any]:
+        """Return by how much the second order is off: divergences over it, both summed over groups."""
+        if not self.interactions:
+            return {}
+        width = len(survey.bits)
+        gram = mean[:, 2 * width :].reshape(len(mean) * width, -1)
+        squares = gram.diagonal().reshape(len(mean), width).sum(0)
+        ratio = np.divide(mean[:, :width].sum(0), squares, out=np.ones(width), where=squares > 0)
+        return {
+            "interactions": {"divergence_over_second_order": dict(zip(_names(survey), ratio.tolist(), strict=True))}
+        }
+
+
+def _names(survey: Survey) -> Iterator[str]:
+    return (f"{bits:g}" for bits in survey.bits)
+
+
+def _centred(chances: Tensor, shifts: Tensor) -> Tensor:
+    """Return shifts (n, classes) without their mean under the chances, which moves all logits alike."""
+    return shifts - (chances * shifts).sum(1, keepdim=True)
 
 
 def divergence(chances: Tensor, shifts: Tensor) -> Tensor:
@@ -36,7 +146,22 @@ def divergence(chances: Tensor, shifts: Tensor) -> Tensor:
     With the mean shift under p taken off it is ``log sum_i p_i exp(c_i) = log(1 + sum_i p_i (exp(c_i) - 1 - c_i))``,
     whose terms are squares for small shifts: nothing cancels, however small it is.
     """
-    centred = shifts - (chances * shifts).sum(1, keepdim=True)
+    centred = _centred(chances, shifts)
     small = (chances * (torch.expm1(centred) - centred)).sum(1).log1p()
     large = (chances.log() + centred).logsumexp(1)
     return torch.where(centred.amax(1) > 1, large, small)
+
+
+def _vectors(gram: FloatArray) -> FloatArray:
+    """Return rows (N, r) whose products are those of ``gram`` (N, N), as few columns as do.
+
+    All rows count alike, however short: 8 bits have shifts a thousandth of those of 2 bits.
+    """
+    lengths = np.sqrt(np.maximum(gram.diagonal(), 0))
+    inverse = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths > 0)
+    values, basis = np.linalg.eigh(gram * inverse[:, None] * inverse)
+    values, basis = np.maximum(values[::-1], 0), basis[:, ::-1]
+    lost = values[::-1].cumsum()[::-1] - values  # by leaving out what comes behind
+    keep = 1 + int((lost > _LOST * values.sum()).sum())
+    vectors: FloatArray = lengths[:, None] * basis[:, :keep] * np.sqrt(values[:keep])
+    return vectors
