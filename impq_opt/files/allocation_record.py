@@ -63,6 +63,7 @@ class CertificateRecord(msgspec.Struct, forbid_unknown_fields=True):
     quantum: str
     dual_bound: str | None
     enumeration: EnumerationRecord | None = None
+    tangent: list[float] | None = None
 
 
 class DiagnosisRecord(msgspec.Struct, forbid_unknown_fields=True):
@@ -242,6 +243,7 @@ def _read_certificate(record: CertificateRecord | None) -> Certificate | None:
         enumeration=None
         if record.enumeration is None
         else Enumeration(record.enumeration.groups, record.enumeration.states, record.enumeration.by),
+        tangent=None if record.tangent is None else np.array(record.tangent, dtype=np.float64),
     )
 
 
