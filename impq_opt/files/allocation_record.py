@@ -79,6 +79,14 @@ class DiagnosisRecord(msgspec.Struct, forbid_unknown_fields=True):
     without: float | None = None
 
 
+class TogetherRecord(msgspec.Struct, forbid_unknown_fields=True):
+    """What of the damage groups do together; see :attr:`impq_opt.Allocation.together`."""
+
+    damage: float | None
+    stderr: float | None
+    below_noise: bool
+
+
 class AllocationRecord(msgspec.Struct, forbid_unknown_fields=True):
     """All of an allocation file."""
 
@@ -109,6 +117,7 @@ class AllocationRecord(msgspec.Struct, forbid_unknown_fields=True):
     statistics: dict[str, Any]
     bits: dict[str, Number] | None
     whole: WholeRecord | None = None
+    together: TogetherRecord | None = None
     unknown: list[str] = []
     formats: dict[str, str] | None = None
     revision: Revision | None = None
@@ -117,6 +126,7 @@ class AllocationRecord(msgspec.Struct, forbid_unknown_fields=True):
 NESTED = {
     "effective_bits": EffectiveBits,
     "whole": WholeRecord,
+    "together": TogetherRecord,
     "exact": ExactRecord,
     "certificate": CertificateRecord,
     "enumeration": EnumerationRecord,
@@ -202,6 +212,8 @@ def _stated(record: AllocationRecord) -> dict[str, Any]:
     stated |= {f"{kind} bits": getattr(record.effective_bits, kind) for kind in ("weight", "activation")}
     if record.whole is not None:
         stated |= {f"whole {name}": value for name, value in msgspec.structs.asdict(record.whole).items()}
+    if record.together is not None:
+        stated |= {f"together {name}": value for name, value in msgspec.structs.asdict(record.together).items()}
     if record.unknown:
         stated["unknown"] = record.unknown
     return stated if record.bits is None else stated | {"bits": record.bits}
