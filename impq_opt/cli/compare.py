@@ -203,7 +203,7 @@ def _print(name: str, rows: list[_Row], best: Fraction | float) -> None:
                 f"cost, bits and ratio are of the groups; whole network by {reference.solver}: "
                 f"{whole_text(reference.allocation.whole)}"
             )
-        for line in reference.allocation.problem.notes(reference.allocation.bits):
+        for line in reference.allocation.notes():
             out.print(line)
     reasons: dict[str, list[str]] = {}
     for row in rows:

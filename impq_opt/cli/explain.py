@@ -115,6 +115,8 @@ def _print_overview(summary: Overview, answer: Allocation) -> None:
     words, out = _Words(answer), console()
     out.print(f"{counted(len(answer.problem), 'group')}, {question_text(answer)}")
     out.print(f"price: {words.price(summary.price)}")
+    if answer.together is not None and answer.exact_damage is not None:
+        out.print(answer.together.line(answer.exact_damage))
     slack = "unknown" if math.isinf(summary.slack) else words.objective(summary.slack)
     out.print(
         f"near-ties: {summary.near_ties} of {counted(summary.free_groups, 'group')} have another candidate that is "

@@ -161,7 +161,7 @@ def print_allocation(name: str, allocation: Allocation) -> None:
     for row in _facts(allocation):
         table.add_row(*row)
     out.print(table)
-    for line in allocation.problem.notes(allocation.bits):
+    for line in allocation.notes():
         out.print(line)
     if len(allocation.unknown) and not allocation.problem.free_unmeasured:
         say("--free-unmeasured lets groups of no known damage take any bits; the damage is not proved either way")

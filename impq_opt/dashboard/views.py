@@ -260,7 +260,7 @@ def answer_view(answered: Answered, *, claimed: bool = False) -> dict[str, Any]:
         "ratio": found.compression_ratio,
         "whole": "" if found.whole is None else format_quantity(found.whole.bits, "bit"),
         "wholeBits": None if found.whole is None else nearest_float(found.whole.mean),
-        "notes": problem.notes(found.bits),
+        "notes": found.notes(),
         "layers": [
             {
                 "bits": layer.bits,

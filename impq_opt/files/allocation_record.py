@@ -63,6 +63,7 @@ class CertificateRecord(msgspec.Struct, forbid_unknown_fields=True):
     quantum: str
     dual_bound: str | None
     enumeration: EnumerationRecord | None = None
+    tangent: list[float] | None = None
 
 
 class DiagnosisRecord(msgspec.Struct, forbid_unknown_fields=True):
@@ -76,6 +77,14 @@ class DiagnosisRecord(msgspec.Struct, forbid_unknown_fields=True):
     minimal: bool = True
     attained: bool = True
     without: float | None = None
+
+
+class TogetherRecord(msgspec.Struct, forbid_unknown_fields=True):
+    """What of the damage groups do together; see :attr:`impq_opt.Allocation.together`."""
+
+    damage: float | None
+    stderr: float | None
+    below_noise: bool
 
 
 class AllocationRecord(msgspec.Struct, forbid_unknown_fields=True):
@@ -108,6 +117,7 @@ class AllocationRecord(msgspec.Struct, forbid_unknown_fields=True):
     statistics: dict[str, Any]
     bits: dict[str, Number] | None
     whole: WholeRecord | None = None
+    together: TogetherRecord | None = None
     unknown: list[str] = []
     formats: dict[str, str] | None = None
     revision: Revision | None = None
@@ -116,6 +126,7 @@ class AllocationRecord(msgspec.Struct, forbid_unknown_fields=True):
 NESTED = {
     "effective_bits": EffectiveBits,
     "whole": WholeRecord,
+    "together": TogetherRecord,
     "exact": ExactRecord,
     "certificate": CertificateRecord,
     "enumeration": EnumerationRecord,
@@ -201,6 +212,8 @@ def _stated(record: AllocationRecord) -> dict[str, Any]:
     stated |= {f"{kind} bits": getattr(record.effective_bits, kind) for kind in ("weight", "activation")}
     if record.whole is not None:
         stated |= {f"whole {name}": value for name, value in msgspec.structs.asdict(record.whole).items()}
+    if record.together is not None:
+        stated |= {f"together {name}": value for name, value in msgspec.structs.asdict(record.together).items()}
     if record.unknown:
         stated["unknown"] = record.unknown
     return stated if record.bits is None else stated | {"bits": record.bits}
@@ -242,6 +255,7 @@ def _read_certificate(record: CertificateRecord | None) -> Certificate | None:
         enumeration=None
         if record.enumeration is None
         else Enumeration(record.enumeration.groups, record.enumeration.states, record.enumeration.by),
+        tangent=None if record.tangent is None else np.array(record.tangent, dtype=np.float64),
     )
 
 

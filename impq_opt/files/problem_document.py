@@ -16,6 +16,7 @@ from impq_opt.files.costs import cost_arrays, cost_head
 from impq_opt.files.problem_record import FORMAT, OPTIONAL, ProblemRecord, problem_from_record
 from impq_opt.groups.candidates import Candidates
 from impq_opt.groups.damage import PowerLaw
+from impq_opt.groups.interactions import Factors
 from impq_opt.groups.names import GroupNames
 from impq_opt.problem.problem import Problem
 from impq_opt.problem.stays import STORED, by_reason
@@ -30,7 +31,8 @@ def problem_document(problem: Problem) -> tuple[dict[str, Any], dict[str, npt.ND
     """Return the document and the arrays that stand for ``problem``; no arrays where it is written by group."""
     head = _head(problem)
     tables = all(isinstance(term, TableCost) for term in problem.costs)
-    if len(problem) <= _BY_GROUP and all(shape == () for shape in problem.names.shapes) and tables:
+    alone = tables and problem.interactions is None
+    if len(problem) <= _BY_GROUP and all(shape == () for shape in problem.names.shapes) and alone:
         record = head | _goals(problem) | _by_group(problem)
         try:
             same = problem_from_record(msgspec.convert(record, ProblemRecord), None).digest == problem.digest
@@ -196,6 +198,15 @@ def _by_array(problem: Problem) -> tuple[dict[str, Any], dict[str, npt.NDArray[A
         arrays |= {"sensitivity": problem.damage.sensitivity, "stderr": problem.damage.stderr}
     else:
         arrays |= {"damage": problem.damage.values, "damage_stderr": problem.damage.stderr}
+    if isinstance(problem.interactions, Factors):
+        arrays |= {"factors": problem.interactions.values, "factors_stderr": problem.interactions.stderr}
+    elif problem.interactions is not None:
+        pairs = problem.interactions
+        arrays |= {
+            "interacting": pairs.groups,
+            "interactions": pairs.values,
+            "interactions_stderr": pairs.stderr,
+        }
     for term in problem.costs:
         arrays |= cost_arrays(term)
     if problem.pins:

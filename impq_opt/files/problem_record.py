@@ -24,6 +24,7 @@ from impq_opt.errors import ProblemError
 from impq_opt.files.costs import CostRecord, cost_array_types, cost_from_arrays, cost_from_csv, table_cost
 from impq_opt.groups.candidates import Candidates
 from impq_opt.groups.damage import DamageTable, PowerLaw
+from impq_opt.groups.interactions import Factors, Interactions, Pairs
 from impq_opt.groups.names import GroupNames
 from impq_opt.problem.declaration import Group, from_groups
 from impq_opt.problem.problem import Problem
@@ -312,6 +313,11 @@ ARRAYS: dict[str, tuple[str, int]] = {
     "tie_members": ("int64", 1),
     "tie_starts": ("int64", 1),
     "unmeasured": ("int8", 1),
+    "factors": ("float64", 3),
+    "factors_stderr": ("float64", 3),
+    "interacting": ("int64", 2),
+    "interactions": ("float64", 3),
+    "interactions_stderr": ("float64", 3),
 }
 
 
@@ -343,11 +349,31 @@ def _from_arrays(record: ProblemRecord, arrays: Arrays) -> dict[str, Any]:
         ),
         "candidates": candidates,
         "damage": law,
+        "interactions": _interactions(arrays),
         "sizes": arrays["sizes"],
         "costs": tuple(cost_from_arrays(cost, arrays, candidates.width) for cost in record.costs if cost.csv is None),
         "pins": _pins(arrays.get("pins")),
         "ties": _ties(arrays.get("tie_members"), arrays.get("tie_starts")),
     }
+
+
+def _interactions(arrays: Arrays) -> Interactions | None:
+    """Return the cross terms that ``factors``, or ``interactions`` of ``interacting`` groups, stand for."""
+    for name, base in (
+        ("interactions", "interacting"),
+        ("interacting", "interactions"),
+        ("factors_stderr", "factors"),
+        ("interactions_stderr", "interactions"),
+    ):
+        if name in arrays and base not in arrays:
+            raise ProblemError(f"goes with {base}", where=f"arrays: {name}")
+    if "factors" in arrays and "interactions" in arrays:
+        raise ProblemError("give either factors or interactions", where="arrays: factors")
+    if "factors" in arrays:
+        return Factors(arrays["factors"], arrays.get("factors_stderr"))
+    if "interactions" not in arrays:
+        return None
+    return Pairs(arrays["interacting"], arrays["interactions"], arrays.get("interactions_stderr"))
 
 
 def _check_array(name: str, array: npt.NDArray[Any], wanted: tuple[str, int] | None) -> None:

@@ -74,6 +74,11 @@ class Factors(Held):
         sums = chosen.sum(axis=1)
         return np.asarray(np.einsum("nr,nr->n", sums, sums) - np.einsum("ngr,ngr->n", chosen, chosen))
 
+    def beside(self, choice: IntArray) -> FloatArray:
+        """Return each group's cross terms (G, K) with all others as in ``choice``, at each of its candidates."""
+        chosen = self.values[np.arange(len(choice)), choice]
+        return np.asarray(2 * np.einsum("gkr,gr->gk", self.values, chosen.sum(axis=0) - chosen))
+
     @property
     def reach(self) -> float:
         """A number that the cross terms, with no sign, never add up to more than; NaN past a group's width is 0."""
@@ -94,6 +99,9 @@ class Factors(Held):
         """Return the factors at ``columns`` (G, k) of each group alone."""
         place = np.arange(len(columns))[:, None], columns
         return Factors(self.values[place], None if self.stderr is None else self.stderr[place])
+
+    def __str__(self) -> str:
+        return f"factors in {self.values.shape[2]:,} {'direction' if self.values.shape[2] == 1 else 'directions'}"
 
     def of_groups(self, keep: BoolArray) -> Factors:
         """Return the factors of the groups ``keep`` (G,) alone."""
@@ -178,6 +186,14 @@ class Pairs(Held):
             total += table[choices[:, left], choices[:, right]]
         return total
 
+    def beside(self, choice: IntArray) -> FloatArray:
+        """Return each group's cross terms (G, K) with all others as in ``choice``, at each of its candidates."""
+        terms = np.zeros((len(choice), self.values.shape[1]))
+        (left, right), pair = self.groups.T, np.arange(len(self.values))
+        np.add.at(terms, left, self.values[pair, :, choice[right]])
+        np.add.at(terms, right, self.values[pair, choice[left], :])
+        return terms
+
     @property
     def reach(self) -> float:
         """A number that the cross terms, with no sign, never add up to more than; NaN past a group's width is 0."""
@@ -200,6 +216,9 @@ class Pairs(Held):
         left, right = columns[self.groups].transpose(1, 0, 2)
         place = np.arange(len(self.values))[:, None, None], left[:, :, None], right[:, None, :]
         return Pairs(self.groups, self.values[place], None if self.stderr is None else self.stderr[place])
+
+    def __str__(self) -> str:
+        return f"{len(self.values):,} {'pair' if len(self.values) == 1 else 'pairs'}"
 
     def of_groups(self, keep: BoolArray) -> Pairs | None:
         """Return the cross terms of the groups ``keep`` (G,) alone; None where no pair is left."""

@@ -4,7 +4,7 @@ The explanation is the Lagrangian one. The multiplier of an allocation is a pric
 damage. At that price every group by itself has a best candidate; how far another candidate is behind it is its *reduced
 cost* (never negative). The few groups whose next candidate is behind by less than the duality gap are near-ties: the
 price alone does not settle them, their combination does. Where costs couple groups, a candidate's cost is what it would
-be with all other groups as they are.
+be with all other groups as they are, and so is its damage where damages interact.
 
 What is said *by multipliers* follows from the price alone and is an estimate between points of the convex frontier;
 what is said *by solving again* is an answer of the exact strategy to the changed problem.
@@ -194,7 +194,7 @@ def _alternative(view: Priced, group: str, place: int, column: int, solve_again:
 def _changes(view: Priced, group: str, place: int, solve_again: bool) -> list[Change]:
     """Return where the group's best candidate changes as the price falls and rises."""
     instance = view.instance
-    if instance.coupled or instance.budgets or view.limit is None:
+    if instance.coupled or instance.interacting or instance.budgets or view.limit is None:
         return []  # one price does not tell
     lam = view.multiplier
     main, limited = view.table(instance.objective), view.table(view.limit)

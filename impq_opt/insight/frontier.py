@@ -206,7 +206,7 @@ def frontier(problem: Problem, minimize: str | Mapping[str, float] | None = None
     Raises
     ------
     UnsupportedError
-        Where the cost belongs to pairs of groups or is a peak: the groups' hulls do not add up then.
+        Where the cost belongs to pairs of groups or is a peak, or damages interact: the groups' hulls do not add up.
     """
     from impq_opt.solvers.lagrange.hull import descending, hull_edges, sums_along
 
@@ -215,6 +215,10 @@ def frontier(problem: Problem, minimize: str | Mapping[str, float] | None = None
     if row.coupled:
         raise UnsupportedError(
             f"the hull of {' + '.join(weights)} is not a sum over groups, since it couples them; ask for exact points"
+        )
+    if problem.interactions is not None:
+        raise UnsupportedError(
+            "the hull of damages that interact is not a sum over groups; ask for exact points at the bounds of interest"
         )
     if row.peaks:
         raise UnsupportedError(

@@ -93,10 +93,11 @@ class Priced:
             )
         choice = instance.reduce(allocation.choice)
         multipliers, dual = _prices(problem, allocation)
-        cost, damage = (_conditional(row, choice) for row in (instance.cost, instance.damage))
-        value = _conditional(instance.objective, choice)
+        cost, damage = _conditional(instance.cost, choice), _together(instance, choice)
+        value = cost if instance.objective.whole else damage
         for row in instance.limits:
-            value = value + multipliers.get(row.name, 0.0) * _conditional(row, choice)
+            table = _conditional(row, choice) if row.whole else damage
+            value = value + multipliers.get(row.name, 0.0) * table
         inside = np.arange(value.shape[1]) < instance.widths[:, None]
         value = np.where(inside, value, np.inf)
         objective = allocation.exact_objective
@@ -206,6 +207,23 @@ def _conditional(row: Row, choice: IntArray) -> FloatArray:
     np.add.at(in_pairs, pairs.left, dense[edges, :, choice[pairs.right]])
     np.add.at(in_pairs, pairs.right, dense[edges, choice[pairs.left], :])
     return table + in_pairs
+
+
+def _together(instance: Instance, choice: IntArray) -> FloatArray:
+    """Return what each candidate (size, K) damages, with what it does together with all others as chosen."""
+    interactions, table = instance.problem.interactions, _conditional(instance.damage, choice)
+    if interactions is None:
+        return table
+    beside = interactions.beside(instance.lift(choice))
+    tied = {int(group) for tie in instance.ties for group in tie.groups}
+    for column in range(table.shape[1]):
+        taken = instance.lift(np.minimum(column, instance.widths - 1))[instance.representatives]
+        table[:, column] += beside[instance.representatives, taken]
+    for place in tied:  # members move together
+        others = np.repeat(choice[None], table.shape[1], axis=0)
+        others[:, place] = np.minimum(np.arange(table.shape[1]), instance.widths[place] - 1)
+        table[place] = instance.damage.table[place] + interactions.totals(np.stack(list(map(instance.lift, others))))
+    return table
 
 
 def _prices(problem: Problem, allocation: Allocation) -> tuple[dict[str, float], Fraction | float]:

@@ -17,13 +17,14 @@ import numpy.typing as npt
 
 from impq_opt.costs import CostTerm
 from impq_opt.exactness.sums import exact_sum, nearest_float
+from impq_opt.groups.interactions import Pairs
 from impq_opt.instance.instance import Instance, Row
 from impq_opt.judge.lines import Line, lines_of
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problem.problem import Problem
 from impq_opt.types import IntArray
 
-__all__ = ["Question", "Weights", "broken_rule", "cost_of", "damage_of", "disagreement"]
+__all__ = ["Question", "Weights", "alone_damage", "broken_rule", "cost_of", "damage_of", "disagreement"]
 
 Weights = Mapping[str, Fraction | int | float]
 _Named = tuple[str, bool]
@@ -78,7 +79,31 @@ def cost_of(problem: Problem, weights: Weights, choice: IntArray) -> Fraction:
 
 
 def damage_of(problem: Problem, choice: IntArray) -> Fraction:
-    """Return the exact sum of the damages of a choice (G,).
+    """Return the exact damage of a choice (G,): what groups do alone, and what they do together."""
+    return alone_damage(problem, choice) + _together(problem, choice)
+
+
+def _together(problem: Problem, choice: IntArray) -> Fraction:
+    """Return the exact cross terms of a choice (G,), pair by pair or, of factors, as the solvers do not add them up."""
+    declared = problem.interactions
+    if declared is None:
+        return Fraction(0)
+    if isinstance(declared, Pairs):
+        ends = zip(declared.groups.tolist(), declared.values, strict=True)
+        return sum((Fraction(float(table[choice[i], choice[j]])) for (i, j), table in ends), Fraction(0))
+    total = Fraction(0)
+    before = [Fraction(0)] * declared.values.shape[2]
+    for group, column in enumerate(choice.tolist()):
+        vector = declared.values[group, column]
+        for place in np.flatnonzero(vector).tolist():
+            value = Fraction(float(vector[place]))
+            total += 2 * value * before[place]
+            before[place] += value
+    return total
+
+
+def alone_damage(problem: Problem, choice: IntArray) -> Fraction:
+    """Return the exact sum of the damages of a choice (G,), what groups do together left out.
 
     Raises
     ------
@@ -189,7 +214,7 @@ def _truths(instance: Instance, question: Question) -> dict[_Named, tuple[Fracti
     problem = instance.problem
     truths: dict[_Named, tuple[Fraction, Callable[[IntArray], Fraction]]] = {
         ("cost", False): (instance.quantum, _truth(problem, question.weights, question.step)),
-        ("damage", False): (Fraction(1), partial(damage_of, problem)),
+        ("damage", False): (Fraction(1), partial(alone_damage, problem)),
     }
     for budget in instance.budgets:
         truths[budget.name, True] = (budget.quantum, _truth(problem, question.costs[budget.term], budget.name))

@@ -8,10 +8,8 @@ all their combinations are tried here, without those that another one beats in e
 
 from __future__ import annotations
 
-import enum
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
@@ -19,9 +17,11 @@ import numpy as np
 from impq_opt.instance.instance import Instance
 from impq_opt.judge.enumeration import Bound, Enumerator, TooMany
 from impq_opt.judge.hubs import Hubs, Open
+from impq_opt.judge.interacting import prove_interacting
 from impq_opt.judge.lines import Line, lines_of
+from impq_opt.judge.outcome import Outcome, Recount
 from impq_opt.judge.prices import searched
-from impq_opt.types import IntArray
+from impq_opt.types import FloatArray, IntArray
 
 __all__ = ["Outcome", "Recount", "prove_bound", "prove_infeasible"]
 
@@ -31,26 +31,13 @@ _TRIED = 100_000
 _FEW = 4096
 
 
-class Outcome(enum.Enum):
-    """How an enumeration ended."""
-
-    PROVED = "proved"
-    REFUTED = "refuted"  # an assignment below the target was found
-    OPEN = "open"  # too many states
-
-
-@dataclass(frozen=True)
-class Recount:
-    """What was enumerated; ``better`` is an assignment (size,) below the target where there is one."""
-
-    outcome: Outcome
-    groups: int
-    states: int
-    better: IntArray | None = None
-
-
 def prove_bound(
-    instance: Instance, multipliers: Mapping[str, float], target: Fraction | int, *, states: int = 1_000_000
+    instance: Instance,
+    multipliers: Mapping[str, float],
+    target: Fraction | int,
+    *,
+    states: int = 1_000_000,
+    tangent: FloatArray | None = None,
 ) -> Recount:
     """Say whether any assignment that keeps the limits has an objective below ``target``.
 
@@ -63,7 +50,11 @@ def prove_bound(
         In quanta where cost is minimised, in damage otherwise.
     states : int
         Most partial assignments to look at; with 0 only what follows from the multipliers is proved.
+    tangent : ndarray (r,), optional
+        That of a certificate, where damages interact.
     """
+    if instance.interacting:
+        return prove_interacting(instance, multipliers, target, states, tangent)
     return _prove(instance, lines_of(instance, multipliers, target), states)
 
 
@@ -71,6 +62,8 @@ def prove_infeasible(
     instance: Instance, multipliers: Mapping[str, float] | None = None, *, states: int = 1_000_000
 ) -> Recount:
     """Say whether any assignment keeps the limits; parameters as for :func:`prove_bound`."""
+    if instance.interacting:
+        return prove_interacting(instance, {}, None, states, None)
     return _prove(instance, lines_of(instance, multipliers or {}, None), states)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from impq_opt.exactness.sums import nearest_float
+from impq_opt.judge.declared import alone_damage, damage_of
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problem.problem import Problem
 
@@ -20,7 +21,7 @@ __all__ = ["false_statements"]
 
 # Means of bits are worked out in floats by whoever writes them: a few roundings. All else is rounded once.
 _ROUNDING = 2.0**-49
-_MEANS = ("weight bits", "activation bits", "compression_ratio")
+_MEANS = ("weight bits", "activation bits", "compression_ratio", "together stderr")
 
 
 def false_statements(allocation: Allocation) -> Iterator[tuple[str, str]]:
@@ -52,6 +53,7 @@ def _expected(allocation: Allocation) -> Iterator[tuple[str, Any]]:
     yield "activation bits", _effective(allocation.problem, allocation.bits, 1) if answered else None
     yield "compression_ratio", 16 / effective if effective else None
     yield from _whole(allocation.problem, allocation.bits if answered else None)
+    yield from _together(allocation)
     yield "unknown", tuple(allocation.problem.names[g] for g in allocation.unknown.tolist()) if answered else ()
     if answered:
         yield "bits", dict(zip(allocation.problem.names, allocation.bits.tolist(), strict=True))
@@ -98,6 +100,17 @@ def _whole(problem: Problem, bits: Any) -> Iterator[tuple[str, Any]]:
     yield "whole staying", staying
     yield "whole bits_per_parameter", None if taken is None or parameters is None else taken / parameters
     yield "whole compression_ratio", stored / taken if taken else None
+
+
+def _together(allocation: Allocation) -> Iterator[tuple[str, Any]]:
+    """Yield what is true of the damage that groups do together."""
+    problem, choice = allocation.problem, allocation.choice
+    if problem.interactions is None or choice is None:
+        return
+    damage, error = damage_of(problem, choice) - alone_damage(problem, choice), problem.interactions.error(choice)
+    yield "together damage", damage
+    yield "together stderr", error
+    yield "together below_noise", error is not None and abs(damage) < error
 
 
 def _same(stated: Any, true: Any, rounding: float) -> bool:

@@ -10,20 +10,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
 
 from impq_opt.errors import AllocationError
-from impq_opt.exactness.sums import nearest_float
+from impq_opt.exactness.sums import ceil_float, floor_float, nearest_float
 from impq_opt.instance.instance import Instance
 from impq_opt.instance.question import asked
 from impq_opt.judge.check_conflict import check_conflict
 from impq_opt.judge.checks import Check, Verdict, Verification
 from impq_opt.judge.declared import Question, broken_rule, cost_of, damage_of, disagreement
-from impq_opt.judge.recount import Outcome, Recount, prove_bound
+from impq_opt.judge.recount import Outcome, Recount, prove_bound, prove_infeasible
 from impq_opt.judge.statements import false_statements
 from impq_opt.problem.allocation import Allocation, Status
 from impq_opt.problem.plain import number
@@ -278,6 +278,7 @@ def _bound_checks(
     checks: list[Check] = []
     given = dict(allocation.certificate.multipliers) if allocation.certificate else {}
     multipliers = {name: value for name, value in given.items() if 0 <= value < math.inf}
+    tangent = allocation.certificate.tangent if allocation.certificate else None
     if len(multipliers) < len(given):
         checks.append(Check("multipliers", Verdict.WRONG, "must be finite and not negative"))
     unknown = given.keys() - instance.multiplier_names
@@ -303,7 +304,9 @@ def _bound_checks(
             checks.append(Check(name, Verdict.WRONG, "is infinite, which is to say that nothing is feasible"))
             continue
         few = states if name == "lower bound" else 0
-        recount = prove_bound(instance, multipliers, Fraction(claimed) / instance.objective.quantum, states=few)
+        recount = prove_bound(
+            instance, multipliers, Fraction(claimed) / instance.objective.quantum, states=few, tangent=tangent
+        )
         checks.append(_bound_check(name, Fraction(claimed), recount, instance))
         if recount.outcome is Outcome.PROVED:
             lower = max(lower, Fraction(claimed))
@@ -314,9 +317,9 @@ def _bound_checks(
 def _bound_check(name: str, claimed: Fraction, recount: Recount, instance: Instance) -> Check:
     text = f"{nearest_float(claimed):.15g}"
     if recount.outcome is Outcome.PROVED and recount.states == 0:
-        return Check(name, Verdict.PROVED, f"{text} follows from the multipliers alone")
+        return Check(name, Verdict.PROVED, f"{text} follows from {_shown(instance)} alone")
     if name == "dual bound":
-        return Check(name, Verdict.WRONG, f"{text} does not follow from the multipliers")
+        return Check(name, Verdict.WRONG, f"{text} does not follow from {_shown(instance)}")
     where = f"a core of {recount.groups} groups, {recount.states:,} partial assignments"
     if recount.outcome is Outcome.PROVED:
         return Check(name, Verdict.PROVED, f"{text}: nothing is below it; enumerated again, {where}")
@@ -327,6 +330,10 @@ def _bound_check(name: str, claimed: Fraction, recount: Recount, instance: Insta
         value = cost_of(problem, instance.row.weights, choice) if whole else damage_of(problem, choice)
         return Check(name, Verdict.WRONG, f"{text}, and {nearest_float(value):.15g} can be reached; {where}")
     return Check(name, Verdict.CLAIMED, f"{text} rests on the solver's enumeration, too large to repeat here ({where})")
+
+
+def _shown(instance: Instance) -> str:
+    return "the multipliers and the tangent" if instance.interacting else "the multipliers"
 
 
 def _status_check(allocation: Allocation, recomputed: _Recomputed | None, lower: Fraction | float) -> Check:
@@ -364,5 +371,35 @@ def _reaches(bound: Fraction | float, objective: Fraction, exactly: bool) -> boo
 def _infeasible(instance: Instance, allocation: Allocation, states: int) -> list[Check]:
     if allocation.choice is not None:
         return [Check("status", Verdict.WRONG, "infeasible, beside a choice")]
-    findings = check_conflict(instance.problem, allocation, states)
+    problem = instance.problem
+    if instance.interacting and instance.bound is not None:
+        return list(_infeasible_together(instance, allocation, states))
+    if problem.interactions is not None:  # costs alone are limited
+        problem = replace(problem, interactions=None)
+    findings = check_conflict(problem, allocation, states)
     return [Check(finding.what, Verdict(finding.verdict), finding.text) for finding in findings]
+
+
+def _infeasible_together(instance: Instance, allocation: Allocation, states: int) -> Iterator[Check]:
+    """Yield what is known of a claim that nothing is feasible, and of its reason, where damages interact."""
+    recount = prove_infeasible(instance, states=states)
+    if recount.outcome is Outcome.REFUTED:
+        yield Check("status", Verdict.WRONG, "infeasible, and there is an answer that keeps every limit")
+    elif recount.outcome is Outcome.PROVED:
+        yield Check("status", Verdict.PROVED, f"infeasible: enumerated again, {recount.states:,} assignments")
+    else:
+        yield Check("status", Verdict.CLAIMED, "infeasible is claimed by the solver, not proved again here")
+    diagnosis, bound = allocation.diagnosis, instance.bound
+    if diagnosis is None or bound is None:
+        return
+    if diagnosis.limit != "damage" or diagnosis.conflict or diagnosis.held_by or diagnosis.without is not None:
+        yield Check("diagnosis", Verdict.WRONG, "names a conflict, which nobody looks for where damages interact")
+    elif diagnosis.allowed != ceil_float(bound):
+        yield Check("diagnosis", Verdict.WRONG, f"the limit on damage is {ceil_float(bound):.15g}")
+    elif diagnosis.smallest < floor_float(bound):
+        yield Check("diagnosis", Verdict.WRONG, f"damage of {diagnosis.smallest:.15g} is within its limit")
+    else:
+        text = (
+            f"the smallest reachable damage {diagnosis.smallest:.15g} is claimed by the solver, not proved again here"
+        )
+        yield Check("diagnosis", Verdict.CLAIMED, text)

@@ -31,7 +31,7 @@ from impq_opt.types import FloatArray, IntArray
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Allocation", "Certificate", "Diagnosis", "Enumeration", "Status", "Stop"]
+__all__ = ["Allocation", "Certificate", "Diagnosis", "Enumeration", "Status", "Stop", "Together"]
 
 
 class Status(enum.Enum):
@@ -185,6 +185,34 @@ class Diagnosis(Held):
         return text if self.minimal else f"{text}; that all of this is needed could not be shown"
 
 
+@dataclass(frozen=True)
+class Together:
+    """What of a damage groups do together, beyond what each does alone, and its standard error where that is known."""
+
+    damage: Fraction
+    stderr: float | None
+
+    @property
+    def below_noise(self) -> bool:
+        """Whether it is smaller than its standard error."""
+        return self.stderr is not None and abs(self.damage) < self.stderr
+
+    def line(self, total: Fraction) -> str:
+        """Return in words how much of a ``total`` it is."""
+        error = "" if self.stderr is None else f" +- {self.stderr:.2g}"
+        share = "" if total <= 0 else f", {100 * nearest_float(self.damage / total):.3g} % of it,"
+        told = f"of the damage {nearest_float(self.damage):.6g}{error}{share} is what groups do together"
+        return f"{told}: below the noise of its measurement" if self.below_noise else told
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        return {
+            "damage": finite(nearest_float(self.damage)),
+            "stderr": self.stderr,
+            "below_noise": self.below_noise,
+        }
+
+
 @dataclass(frozen=True, eq=False)
 class Allocation(Held):
     """One answer to one problem. Nothing in it can be written to: what was checked stays what was checked.
@@ -292,6 +320,22 @@ class Allocation(Held):
         self._need()
         assert self.exact_damage is not None
         return nearest_float(self.exact_damage)
+
+    @cached_property
+    def together(self) -> Together | None:
+        """What of the damage groups do together; None where damages do not interact."""
+        interactions = self.problem.interactions
+        if interactions is None:
+            return None
+        choice = self._need()
+        return Together(interactions.total(choice), interactions.error(choice))
+
+    def notes(self) -> list[str]:
+        """Return in words, a line each, what of the damage is interaction, and :meth:`Problem.notes` at these bits."""
+        lines = []
+        if self.together is not None and self.exact_damage is not None:
+            lines.append(self.together.line(self.exact_damage))
+        return lines + self.problem.notes(self.bits)
 
     @property
     def effective_bits(self) -> tuple[float | None, float | None]:
@@ -404,6 +448,8 @@ class Allocation(Held):
         }
         if answered and self.whole is not None:
             record["whole"] = self.whole.to_dict()
+        if answered and self.together is not None:
+            record["together"] = self.together.to_dict()
         if answered and len(self.unknown):
             record["unknown"] = [self.problem.names[g] for g in self.unknown.tolist()]
         if answered and self.problem.candidates.formats:
@@ -418,6 +464,8 @@ class Allocation(Held):
     def to_frame(self) -> pd.DataFrame:
         """Return a table of pandas, a row a group by name: layer, kind, size, bits and damage.
 
+        Where damages interact ``"together"`` is each group's half of its cross terms.
+
         Raises
         ------
         MissingPackageError
@@ -428,6 +476,8 @@ class Allocation(Held):
         if problem.candidates.formats:
             columns["format"] = self._formats()
         columns["damage"] = problem.damage.chosen(problem.candidates, choice)
+        if problem.interactions is not None:
+            columns["together"] = problem.interaction_shares(choice)
         return data_frame(columns, index="name")
 
     def _repr_html_(self) -> str:
@@ -441,6 +491,8 @@ class Allocation(Held):
             facts.append((names, format_quantity(self.cost, units.pop() if len(units) == 1 else "")))
             limit = "" if self.bound is None else f" of {nearest_float(self.bound):.6g}"
             facts.append((f"damage ({self.problem.metric})", f"{self.damage:.6g}{limit}"))
+            if self.together is not None:
+                facts.append(("together", f"{nearest_float(self.together.damage):.6g}"))
             facts.append(("gap", "unknown" if self.gap == math.inf else f"{self.gap:.3g}"))
             what = "candidate" if self.problem.candidates.numbered else "bits"
             most = max(map(max, self.problem.candidates.sets))

@@ -50,7 +50,7 @@ from impq_opt.problem.validation import (
     check_tables,
     check_ties,
 )
-from impq_opt.types import BoolArray, IntArray, Real, Table
+from impq_opt.types import BoolArray, FloatArray, IntArray, Real, Table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -347,6 +347,12 @@ class Problem(Layout):
         alone = exact_sum(self.damage.chosen(self.candidates, choice))
         return alone if self.interactions is None else alone + self.interactions.total(choice)
 
+    def interaction_shares(self, choice: IntArray) -> FloatArray:
+        """Return each group's half (G,) of its cross terms in a choice (G,): what groups do together, told apart."""
+        if self.interactions is None:
+            return np.zeros(len(self))
+        return np.asarray(self.interactions.beside(choice)[np.arange(len(self)), choice] / 2)
+
     def cost(self, name: str) -> CostTerm:
         """Return the cost term called ``name``."""
         return cost_named(name, self.costs)
@@ -470,6 +476,7 @@ class Problem(Layout):
             "ties": [[names[group] for group in tie] for tie in self.ties],
             "metric": self.metric,
             "damage_unit": self.damage_unit,
+            **({} if self.interactions is None else {"interactions": str(self.interactions)}),
             "digest": self.digest,
             "provenance": plain(self.provenance),
         }
@@ -523,6 +530,8 @@ class Problem(Layout):
         ]
         if not self.candidates.numbered:
             facts.append(("candidates", f"{widths[0]:g} to {widths[-1]:g} bits"))
+        if self.interactions is not None:
+            facts.append(("interactions", str(self.interactions)))
         facts += [(what, f"{len(of):,}") for what, of in (("pins", self.pins), ("ties", self.ties)) if of]
         sizes = self.sizes.astype(np.float64)
         return card(f"Problem of {self._counted()}", facts, list(by_layer(self, sizes, "elements", mean=False)))

@@ -45,6 +45,12 @@ def upper_limit(problem: Problem, confidence: float) -> Problem:
 def measured(problem: Problem) -> tuple[FloatArray, FloatArray]:
     """Return the damages and their standard errors; raise ProblemError where there are none."""
     damage = problem.damage
+    if problem.interactions is not None:
+        raise ProblemError(
+            "damages that interact have no confidence limits group by group",
+            where="interactions",
+            hint="an answer tells the standard error of what groups do together",
+        )
     value = damage.sensitivity if isinstance(damage, PowerLaw) else damage.values
     if damage.stderr is None:
         raise ProblemError(

@@ -224,7 +224,7 @@ def _summary(report: Report) -> str:
         f"<div><dt>{_text(name)}</dt><dd>{_text(value)}{f'<small>{_text(note)}</small>' if note else ''}</dd></div>"
         for name, value, note in tiles
     )
-    notes = "".join(f"<p>{_text(line)}.</p>" for line in answer.problem.notes(answer.bits))
+    notes = "".join(f"<p>{_text(line)}.</p>" for line in answer.notes())
     return f'<dl class="tiles">{items}</dl>{notes}'
 
 

@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from impq_opt.exactness.sums import ceil_float, exact_sum
+from impq_opt.groups.interactions import Factors, Pairs
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problem.problem import Problem
 from impq_opt.solve import solve
@@ -133,6 +134,22 @@ def _table(cost: list[list[int]], damage: list[list[float]], bound: float) -> Ca
     return lambda: (Problem.from_tables(cost, damage), bound)
 
 
+def _interacting(seed: int, by_pairs: bool) -> tuple[Problem, Fraction]:
+    """Return damages of which much is interaction, and a bound that one selection meets with equality."""
+    rng = np.random.default_rng(seed)
+    count, width = 5, 3
+    factors = rng.normal(size=(count, width, 2)) * np.exp2(-np.arange(width))[:, None]
+    damage = np.square(factors).sum(axis=2)
+    ends = np.array([(i, j) for i in range(count) for j in range(i)])
+    measured = Pairs(ends, rng.normal(size=(len(ends), width, width)) / 4)
+    problem = Problem.from_tables(
+        rng.integers(1, 20, (count, width)).cumsum(axis=1),
+        damage,
+        interactions=measured if by_pairs else Factors(factors),
+    )
+    return problem, max(problem.total_damage(np.ones(count, dtype=np.int64)), Fraction(1, 100))
+
+
 CASES: tuple[Case, ...] = (
     Case("one-group", _table([[1, 2, 3]], [[0.9, 0.5, 0.1]], 0.5)),
     Case("one-candidate", _table([[3], [4]], [[0.1], [0.2]], 0.5)),
@@ -159,5 +176,7 @@ CASES: tuple[Case, ...] = (
             0.01,
         ),
     ),
+    Case("interacting-factors", lambda: _interacting(1, False)),
+    Case("interacting-pairs", lambda: _interacting(2, True)),
     Case("infeasible", _table([[1, 2]] * 3, [[0.5, 0.4]] * 3, ceil_float(Fraction(1)))),
 )

@@ -9,9 +9,9 @@ from fractions import Fraction
 import numpy as np
 
 from impq_opt.costs import TableCost
-from impq_opt.errors import ImpqError
-from impq_opt.exactness.sums import exact_sum
+from impq_opt.errors import ImpqError, UnsupportedError
 from impq_opt.groups.damage import DamageTable, PowerLaw
+from impq_opt.groups.interactions import Factors, Interactions, Pairs
 from impq_opt.groups.names import GroupNames
 from impq_opt.instance.contract import Solver
 from impq_opt.problem.allocation import Allocation, Status
@@ -19,6 +19,7 @@ from impq_opt.problem.problem import Problem
 from impq_opt.solve import solve
 from impq_opt.testing.cases import Case
 from impq_opt.testing.rules import ConformanceError, rule
+from impq_opt.types import IntArray
 
 __all__ = ["check_strategy"]
 
@@ -30,6 +31,9 @@ def check_strategy(strategy: Solver, case: Case) -> None:
     said of optima only; INFEASIBLE only of infeasible problems; the same call gives the same answer; a
     strategy that claims to prove optima finds them, also when the groups are permuted and when the bound grows.
     """
+    if case.problem.interactions is not None and "interactions" not in strategy.supports:
+        _check_refused(strategy, case)
+        return
     answer = _solve(strategy, case, case.problem, case.bound)
     truth = case.optimum
     _check_answer(case, answer, truth)
@@ -45,6 +49,16 @@ def check_strategy(strategy: Solver, case: Case) -> None:
     rule(permuted.exact_objective == truth.exact_objective, case, "permuting the groups keeps the optimum")
     looser = _solve(strategy, case, case.problem, Fraction(case.bound) * 2)
     rule(looser.objective <= answer.objective, case, "a looser bound costs no more")
+
+
+def _check_refused(strategy: Solver, case: Case) -> None:
+    """Raise ConformanceError unless a case that needs more than the strategy supports is refused."""
+    refused = False
+    try:
+        solve(case.problem, bound=case.bound, solver=strategy)
+    except UnsupportedError:
+        refused = True
+    rule(refused, case, "damages that interact are not among what it supports, and it took them")
 
 
 def _solve(strategy: Solver, case: Case, problem: Problem, bound: float | Fraction) -> Allocation:
@@ -69,7 +83,7 @@ def _check_answer(case: Case, answer: Allocation, truth: Allocation) -> None:
         rule(answer.status is Status.UNKNOWN, case, "it has a status without an answer")
         return
     assert answer.exact_objective is not None
-    damage = exact_sum(case.problem.damage.chosen(case.problem.candidates, answer.choice))
+    damage = case.problem.total_damage(answer.choice)
     rule(damage <= Fraction(case.bound), case, f"the damage {float(damage)!r} is above the bound {case.bound!r}")
     for group, column in case.problem.pins.items():
         rule(answer.choice[group] == column, case, f"the pin of {case.problem.names[group]} is broken")
@@ -93,6 +107,7 @@ def permute(problem: Problem) -> Problem:
         damage=PowerLaw(damage.sensitivity[order])
         if isinstance(damage, PowerLaw)
         else DamageTable(damage.values[order]),
+        interactions=_permuted(problem.interactions, order),
         sizes=problem.sizes[order],
         kinds=None if problem.kinds is None else problem.kinds[order],
         costs=tuple(replace(t, values=t.values[order]) if isinstance(t, TableCost) else t for t in problem.costs),
@@ -102,6 +117,12 @@ def permute(problem: Problem) -> Problem:
         grids={},  # of labels, which are other ones now
         types={},
     )
+
+
+def _permuted(interactions: Interactions | None, order: IntArray) -> Interactions | None:
+    if isinstance(interactions, Pairs):
+        return replace(interactions, groups=len(order) - 1 - interactions.groups)
+    return None if interactions is None else Factors(interactions.values[order])
 
 
 def _moved(pins: Mapping[int, int], count: int) -> dict[int, int]:

@@ -25,6 +25,8 @@ __all__ = ["Bounds", "Curved", "curved"]
 
 _EPS = 2.0**-53
 _TINY = 1e-300
+# From so many groups on they move together, so many times a sweep.
+_MANY, _FRANK_WOLFE = 150, 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,11 +167,20 @@ class Ascent:
         return values, constants - self.rounding * size - prices @ form.errors
 
     def raised(
-        self, allowed: BoolArray, shares: FloatArray, prices: FloatArray, sweeps: int, target: float, *, step: bool
+        self,
+        allowed: BoolArray,
+        shares: FloatArray,
+        prices: FloatArray,
+        sweeps: int,
+        target: float,
+        *,
+        step: bool,
+        whole: bool = False,
     ) -> Bounds:
         """Return bounds after some sweeps; what exceeds ``target`` is of no interest.
 
-        ``step`` moves the prices too, towards the target by what the shares make of each limit (Polyak 1969).
+        ``step`` moves the prices too, towards the target by what the shares make of each limit (Polyak 1969). With
+        ``whole`` all candidates stay, so that the bounds are those of the prices and shares alone.
         """
         allowed, prices = allowed.copy(), prices.copy()
         lower = np.full(len(allowed), -np.inf)
@@ -190,6 +201,8 @@ class Ascent:
             for kept, of_now in zip(found_at, (prices, shares, values.argmin(axis=2)), strict=True):
                 kept[better] = of_now[better]
             lower = np.maximum(lower, now)
+            if whole:
+                continue
             room = (target - now) + 1e-12 * (abs(target) + np.abs(now))
             allowed &= values - least[:, :, None] <= np.maximum(room, -1e-300)[:, None, None]
             dead: BoolArray = np.asarray(lower > target) | ~np.all(allowed.any(axis=2), axis=1)
@@ -205,6 +218,9 @@ class Ascent:
         form, square = self.form, prices[:, self.form.square]
         lines = np.arange(len(shares))
         several = (allowed.sum(axis=2) > 1).any(axis=0)
+        if several.sum() > _MANY:
+            self._together(allowed, shares, points, prices)
+            return
         for group in np.flatnonzero(several).tolist():
             values = prices @ form.rows[:, group] + 2 * square[:, None] * (points @ form.factors[group].T)
             mine = shares[:, group]
@@ -217,6 +233,21 @@ class Ascent:
             mine[lines, to] += moved
             mine[lines, away] -= moved
             points += moved[:, None] * (form.factors[group, to] - form.factors[group, away])
+
+    def _together(self, allowed: BoolArray, shares: FloatArray, points: FloatArray, prices: FloatArray) -> None:
+        """Move the shares of all groups towards their best candidates at once, in place (Frank & Wolfe 1956)."""
+        groups, lines = np.arange(self.form.size), np.arange(len(shares))[:, None]
+        square = prices[:, self.form.square]
+        for _ in range(_FRANK_WOLFE):
+            values, _ = self.priced(points, prices)
+            best = np.where(allowed, values, np.inf).argmin(axis=2)
+            gain = (values * shares).sum(axis=(1, 2)) - values[lines, groups, best].sum(axis=1)
+            apart = self.form.factors[groups, best].sum(axis=1) - points
+            curvature = 2 * square * np.einsum("nr,nr->n", apart, apart)
+            length = np.clip(gain / np.maximum(curvature, _TINY), 0.0, 1.0)
+            shares *= (1 - length)[:, None, None]
+            shares[lines, groups, best] += length[:, None]
+            points += length[:, None] * apart
 
     def excess(self, shares: FloatArray, points: FloatArray) -> FloatArray:
         """Return by how much the shares exceed each room (N, m)."""

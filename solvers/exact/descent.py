@@ -12,7 +12,7 @@ __all__ = ["descend", "rounded"]
 
 # Candidates up to which two changes at once are tried.
 _PAIRS = 800
-_STEPS = 400
+_STEPS = 300
 
 
 def descend(form: Curved, choice: IntArray, control: Control) -> IntArray:
@@ -21,7 +21,7 @@ def descend(form: Curved, choice: IntArray, control: Control) -> IntArray:
     What breaks limits is first made to keep them, each step taking off most of the excess for its price.
     """
     search = _Descent(form, choice)
-    for _ in range(_STEPS + form.size):
+    for _ in range(_STEPS):
         if control.expired() or not search.step():
             break
     return search.choice

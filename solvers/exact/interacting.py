@@ -37,6 +37,10 @@ __all__ = ["solve_interacting"]
 _TRIED, _TIMES = 12, 5
 # Domains looked at together, and sweeps over their groups.
 _BATCH, _SWEEPS = 48, 3
+# Groups up to which a batch is as large.
+_BATCHED = 60
+# Shares of the root that are rounded at each time, and sweeps for the certificate.
+_ROUNDED, _CERTIFIED = 2, 30
 # Bits of the number of choices of a domain that are looked at one by one.
 _LEAF = 6
 # And of an instance that is not searched.
@@ -92,6 +96,7 @@ class _Search:
             else:
                 lower = self._root()
                 stop = self._tree()
+            self._certify()
             lower = max(lower, self._open())
         except ExpiredError:
             stop = Stop.TIME_LIMIT
@@ -185,10 +190,11 @@ class _Search:
             prices[:, 1:] = middle * 10.0**exponents
             tried = np.broadcast_to(allowed, (_TRIED, *allowed.shape))
             bounds = ascent.raised(tried, shares, prices, 6, self.target, step=spread < 1)
-            if np.isinf(bounds.lower).any():
-                return math.inf
             first = int(bounds.lower.argmax())
-            for place in np.argsort(-bounds.lower, kind="stable")[:2].tolist():
+            if np.isinf(bounds.lower[first]):
+                self.prices, self.shares = bounds.prices[first, 1:], bounds.shares[first]
+                return math.inf
+            for place in np.argsort(-bounds.lower, kind="stable")[:_ROUNDED].tolist():
                 self._improve(rounded(bounds.shares[place], allowed))
             if bounds.lower[first] > lower:
                 lower, middle = float(bounds.lower[first]), bounds.prices[first, 1:]
@@ -231,12 +237,28 @@ class _Search:
         self.columns = self.columns[groups[:, None], order]
         self.groups = self.groups[groups]
         self.ascent = Ascent(self.form)
+        self.batch = max(_BATCH * _BATCHED // max(len(groups), _BATCHED), 1)
         if not len(groups):
             self._offer(np.zeros((1, 0), dtype=np.int64))
             return
         shares = shares[groups[:, None], order]
         heapq.heappush(self.heap, _Node(lower, next(self.number), self.form.allowed, shares, prices))
         self._improve(rounded(shares, self.form.allowed))
+
+    def _certify(self) -> None:
+        """Better the prices and the point for who reads the answer: without the tree, all candidates allowed."""
+        if not isinstance(self.instance.problem.interactions, Factors):
+            return
+        form = curved(self.instance, convex_form(self.instance))
+        prices = np.concatenate([[1.0], self.prices])[None]
+        if not self.prices.all():
+            ranges = np.ptp(form.rows, axis=2).sum(axis=1)
+            prices[0, 1:] = np.where(self.prices > 0, self.prices, ranges[0] / np.maximum(ranges[1:], 1e-300))
+        shares = self.shares if self.shares.any() else form.allowed.astype(np.float64)
+        bounds = Ascent(form).raised(
+            form.allowed[None], shares[None], prices, _CERTIFIED, self.target, step=True, whole=True
+        )
+        self.prices, self.shares = bounds.prices[0, 1:], bounds.shares[0]
 
     # -- tree ---------------------------------------------------------------------------------------------------------
 
@@ -247,7 +269,7 @@ class _Search:
             if self.looked >= self.most:
                 return Stop.STATE_LIMIT
             batch: list[_Node] = []
-            while self.heap and len(batch) < _BATCH and self.heap[0].lower <= self.target:
+            while self.heap and len(batch) < self.batch and self.heap[0].lower <= self.target:
                 batch.append(heapq.heappop(self.heap))
             self.looked += len(batch)
             parts = self._split(batch)
