@@ -39,6 +39,13 @@ class Command(NamedTuple):
 # In the order of the work, which is that of the help. A command is added by a file of its own and one entry here.
 COMMANDS: tuple[Command, ...] = (
     Command(
+        "quantize",
+        "quantize:quantize",
+        "Quantize",
+        "From a trained network to the quantized network of a given size, in one command.",
+        "impq-opt quantize resnet20-fashion-mnist --data fashion-mnist --budget 100KiB -o quantized",
+    ),
+    Command(
         "measure",
         "measure:measure",
         "Measure",

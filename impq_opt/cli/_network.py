@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from impq_opt.data import Dataset
 
-__all__ = ["DataOptions", "NetworkOptions", "need_torch"]
+__all__ = ["DataOptions", "NetworkOptions", "SamplesOptions", "need_torch"]
 
 NETWORK_HELP = (
     "A shipped network (resnet20-fashion-mnist), one of resnet20, resnet8, vgg-small, mobilenet-v1, mobilenet-v1-tf "
@@ -87,22 +87,17 @@ class NetworkOptions:
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class DataOptions:
-    """Which samples."""
+class SamplesOptions:
+    """Which data, of which a command takes the parts that it needs."""
 
     data: Annotated[str, DATA, Parameter(help=DATA_HELP)]
-    split: Annotated[
-        str | None,
-        choices("train", "validation", "test", "all"),
-        Parameter(help="train, validation or test; all, of data that are one set."),
-    ] = None
     root: Annotated[Path | None, Parameter(help="Where torchvision keeps data sets.")] = None
     size: Annotated[
         int | None, WHOLE, Parameter(help="Side in pixels of the pictures of a folder; 224 unless given.")
     ] = None
 
     def load(self, split: str) -> Dataset:
-        """Return the data; ``split`` where none is named."""
+        """Return a part of the data."""
         need_torch("data")
         from impq_opt.data import load_data
 
@@ -111,4 +106,20 @@ class DataOptions:
         if self.data not in ("cifar10", "fashion-mnist"):
             refuse("--root", self.root, "goes with data sets of torchvision")
         size = 224 if self.size is None else self.size
-        return load_data(self.data, self.split or split, root=self.root, size=size)
+        return load_data(self.data, split, root=self.root, size=size)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class DataOptions(SamplesOptions):
+    """Which samples."""
+
+    split: Annotated[
+        str | None,
+        choices("train", "validation", "test", "all"),
+        Parameter(help="train, validation or test; all, of data that are one set."),
+    ] = None
+
+    def load(self, split: str) -> Dataset:
+        """Return the data; ``split`` where none is named."""
+        return super().load(self.split or split)

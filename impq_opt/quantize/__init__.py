@@ -18,7 +18,7 @@ from impq_opt.quantize.network import (
     weight_size,
 )
 from impq_opt.quantize.origin import of_other_weights
-from impq_opt.quantize.packing import PackedSize, Unpacked, pack, unpack, unpack_into
+from impq_opt.quantize.packing import PackedSize, Unpacked, pack, packed, unpack, unpack_into
 
 __all__ = [
     "METHODS",
@@ -39,6 +39,7 @@ __all__ = [
     "load_method",
     "of_other_weights",
     "pack",
+    "packed",
     "quantize",
     "quantize_traced",
     "quantized_weights",

@@ -34,7 +34,17 @@ from impq_opt.tracing.graph import Network
 from impq_opt.tracing.module import TracedModule
 from impq_opt.tracing.plain import plain
 
-__all__ = ["PackedSize", "Unpacked", "pack", "pack_codes", "unpack", "unpack_codes", "unpack_into", "unpack_traced"]
+__all__ = [
+    "PackedSize",
+    "Unpacked",
+    "pack",
+    "pack_codes",
+    "packed",
+    "unpack",
+    "unpack_codes",
+    "unpack_into",
+    "unpack_traced",
+]
 
 # Version 1 names activations as torch.fx does, version 2 as measurements do. New in it are what the network takes,
 # methods other than mid-rise, and weights in half precision. Activations of other methods say no "span", so that who
@@ -162,12 +172,25 @@ def pack(network: nn.Module, path: str | Path) -> PackedSize:
 
     Raises
     ------
+    OptionError, DataError
+        As of :func:`packed`.
+    FileError
+        The file cannot be written.
+    """
+    data, size = packed(network)
+    atomic_write(Path(path), data)
+    return size
+
+
+def packed(network: nn.Module) -> tuple[bytes, PackedSize]:
+    """Return the file that :func:`pack` writes, and where its bits go.
+
+    Raises
+    ------
     OptionError
         The network has no quantized weight.
     DataError
         It holds what a packed file cannot: a weight that is computed otherwise, or a tensor that is not dense.
-    FileError
-        The file cannot be written.
     """
     weights = quantized_weights(network)
     if not weights:
@@ -202,9 +225,8 @@ def pack(network: nn.Module, path: str | Path) -> PackedSize:
         about["input"] = network.takes
     # One entry, because safetensors writes several in random order.
     data = save(tensors | others, {"impq-opt": json.dumps(about)})
-    atomic_write(Path(path), data)
     kept = sum(t.nbytes for t in (tensors | others).values())
-    return PackedSize(
+    return data, PackedSize(
         codes=storage_bits(network),
         others=8 * sum(t.nbytes for t in others.values()),
         header=8 * (len(data) - kept),

@@ -1,0 +1,118 @@
+"""What is asked of a network, and how it is done."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from types import MappingProxyType
+from typing import Any
+
+from impq_opt.calibrate import load_calibration
+from impq_opt.calibrate.api import STEPS
+from impq_opt.errors import OptionError
+from impq_opt.measure import Grouping
+from impq_opt.measure.metrics import load_metric
+from impq_opt.quantize import load_method
+
+__all__ = ["Plan"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One goal, and the choices on the way to it. Exactly one of the first four is given.
+
+    Parameters
+    ----------
+    budget : str, optional
+        Largest size of the packed file, such as ``"100KiB"``: codes, scales, what stays in float and header.
+    bits : float, optional
+        Largest mean precision of the quantized weights, in bits; scales and what stays in float come on top.
+    accuracy_loss : float, optional
+        Largest fall of the accuracy that is accepted, as a share: 0.005 is half a point.
+    bound : float, optional
+        Largest mismatch bound p_m.
+    limits : mapping of str to str
+        Largest costs besides, by name, such as ``{"bit-operations": "2G"}``.
+    activation_bits : float, optional
+        Precision of every activation; unless given they stay in float.
+    groups, metric, grid : str
+        As :func:`impq_opt.measure.measure` takes them. The metric prices what the grid does to the network.
+    candidates : tuple of float
+        Precisions that weights may take.
+    calibration : tuple of str
+        Parts of :mod:`impq_opt.calibrate`, in the order in which they are done; none where empty.
+    samples : int
+        How many samples are measured and calibrated on.
+    seed : int
+        Of their draw.
+    confidence : float
+        Of intervals, and of what is said about a loss of accuracy.
+    """
+
+    budget: str | None = None
+    bits: float | None = None
+    accuracy_loss: float | None = None
+    bound: float | None = None
+    limits: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    activation_bits: float | None = None
+    groups: str = "layer"
+    metric: str = ""
+    grid: str = "mid-rise:one_bit=mean"
+    candidates: tuple[float, ...] = (1, 2, 3, 4, 5, 6, 7, 8)
+    calibration: tuple[str, ...] = STEPS
+    samples: int = 512
+    seed: int = 0
+    confidence: float = 0.95
+
+    def __post_init__(self) -> None:
+        goals = {name: getattr(self, name) for name in ("budget", "bits", "accuracy_loss", "bound")}
+        given = [name for name, value in goals.items() if value is not None]
+        if len(given) != 1:
+            raise OptionError(
+                "give one goal", where="quantize", value=" and ".join(given) or "none",
+                hint="a budget, bits, an accuracy loss or a bound",
+            )  # fmt: skip
+        _check(self.bits, "bits", 0, math.inf)
+        _check(self.accuracy_loss, "accuracy_loss", 0, 1)
+        _check(self.bound, "bound", 0, math.inf)
+        _check(self.confidence, "confidence", 0, 1)
+        if not self.metric:
+            # The bound is one on the mismatch, which is what ``impq`` measures.
+            object.__setattr__(self, "metric", "impq" if self.bound is not None else default_metric(self.groups))
+        load_metric(self.metric)
+        load_method(self.grid)
+        for step in self.calibration:
+            load_calibration(step)
+        if self.samples < 1:
+            raise OptionError("must be at least 1", where="samples", value=self.samples)
+
+    @property
+    def grouping(self) -> Grouping:
+        """The groups of weights.
+
+        Raises
+        ------
+        OptionError
+            A kind that is unknown, or a size that is no whole number.
+        """
+        kind, colon, size = self.groups.partition(":")
+        if colon and not size.isdecimal():
+            raise OptionError("needs a whole number behind the colon", where="groups", value=self.groups)
+        return Grouping(kind, int(size)) if colon else Grouping(kind)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        plain = {part.name: getattr(self, part.name) for part in fields(self)}
+        return plain | {"limits": dict(self.limits)}
+
+
+def default_metric(groups: str) -> str:
+    """Return what prices layers, of which a pass each can be afforded, and what prices kernels by the thousand."""
+    return "kl" if groups == "layer" else "measured-error"
+
+
+def _check(value: float | None, where: str, low: float, high: float) -> None:
+    if value is not None and not low < value < high:
+        limits = f"between {low:g} and {high:g}" if high < math.inf else f"above {low:g}"
+        raise OptionError(f"must be {limits}", where=where, value=value)

@@ -1,0 +1,110 @@
+"""What came of it, as plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from impq_opt.pipeline.differences import Difference
+from impq_opt.problem.allocation import Allocation
+
+__all__ = ["Judged", "Outcome"]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One network, on samples that nothing was measured, calibrated or chosen on.
+
+    Parameters
+    ----------
+    name : str
+        ``float``, ``allocated``, or ``uniform N``.
+    size : int
+        Bytes of its file.
+    weight_bits : float
+        Mean precision of the quantized weights.
+    agreement : float
+        Share of samples that it decides as the float network does.
+    accuracy : float, optional
+        Where there are labels.
+    loss : Difference, optional
+        By how much the float network is oftener right.
+    """
+
+    name: str
+    size: int
+    weight_bits: float
+    agreement: float
+    accuracy: float | None = None
+    loss: Difference | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The quantized network, and what is known of it.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds problem, allocation, packed network, program, report and record.
+    chosen : str
+        ``allocated``, or ``uniform N`` where that was closer to the float network on samples that calibration had not
+        seen.
+    met : bool
+        The goal is met: always where it is a size; a loss of accuracy where the data tell so.
+    reason : str
+        Why it is not; "" where it is.
+    rows : sequence of Judged
+        The float network, the allocated one, and the uniform one of at most its size.
+    ahead : Difference, optional
+        By how much the allocated network is oftener right than the uniform one; where labels are missing, decides as
+        the float network oftener.
+    samples : int
+        That judge.
+    origin : str
+        What these samples are.
+    calibration : sequence of mapping
+        What each step did to the chosen network.
+    notes : sequence of str
+    seconds : mapping of str to float
+        Processor time of each part.
+    allocation : Allocation
+    """
+
+    folder: Path
+    chosen: str
+    met: bool
+    reason: str
+    rows: Sequence[Judged]
+    ahead: Difference | None
+    samples: int
+    origin: str
+    calibration: Sequence[Mapping[str, Any]]
+    notes: Sequence[str]
+    seconds: Mapping[str, float]
+    allocation: Allocation = field(compare=False, repr=False)
+
+    def to_dict(self, confidence: float) -> dict[str, Any]:
+        """Return it as plain values, differences with their intervals."""
+
+        def told(value: Difference | None) -> dict[str, Any] | None:
+            return None if value is None else asdict(value) | {
+                "value": value.value, "interval": value.interval(confidence),
+            }  # fmt: skip
+
+        return {
+            "chosen": self.chosen,
+            "met": self.met,
+            "reason": self.reason,
+            "rows": [asdict(row) | {"loss": told(row.loss)} for row in self.rows],
+            "ahead": told(self.ahead),
+            "confidence": confidence,
+            "samples": self.samples,
+            "origin": self.origin,
+            "calibration": [dict(step) for step in self.calibration],
+            "notes": list(self.notes),
+            "seconds": dict(self.seconds),
+            "files": sorted(path.name for path in self.folder.iterdir() if path.is_file()),
+        }
