@@ -21,6 +21,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "recount": (
         "tests/judge/test_judge_exact.py",
         "tests/judge/test_judge.py",
+        "tests/judge/test_enumeration.py",
         "-k",
         "not bug and not thousand and not wall",
     ),

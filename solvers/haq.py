@@ -47,6 +47,7 @@ class Haq(Solver):
     summary: ClassVar[str] = "reinforcement learning layer by layer, brought within the limits (HAQ); needs torch"
     supports: ClassVar[frozenset[str]] = frozenset({"damage", "budgets", "pairs", "peaks"})
     slow: ClassVar[bool] = True
+    draws: ClassVar[bool] = True
 
     episodes: int = 600
     warm_up: int = 20

@@ -227,11 +227,27 @@ def check_ending(path: Path | None, *endings: str, where: str = "--output") -> N
         raise OptionError(f"writes {' or '.join(endings)}", where=where, value=str(path), hint=hint)
 
 
+def spare(output: Path | None, *read: str | Path | None) -> None:
+    """Raise OptionError where a result would be written over a file that is read for it; before the work."""
+    if output is not None and os.path.isfile(output):
+        for path in read:
+            if path is not None and os.path.isfile(path) and output.samefile(path):
+                raise OptionError("is read here, and would be lost", where="--output", value=str(output))
+
+
 def refuse(option: str, value: object, why: str) -> None:
     """Raise OptionError for an option that was given and would be ignored."""
     if value is not None and value is not False and value != []:
         shown = ... if value is True else ", ".join(map(str, value if isinstance(value, list) else [value]))
         raise OptionError(why, where=option, value=shown)
+
+
+def refuse_seed(seed: int | None, names: Iterable[str]) -> None:
+    """Raise OptionError for a seed where none of the strategies draws random numbers."""
+    draws = {name: solver_class(name).draws for name in names}
+    if not any(draws.values()):
+        none = f"{next(iter(draws))} draws no" if len(draws) == 1 else "none of these strategies draws"
+        refuse("--seed", seed, f"has no effect: {none} random numbers")
 
 
 def write_output(path: Path, write: typing.Callable[[Path], None]) -> None:

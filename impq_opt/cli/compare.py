@@ -13,7 +13,7 @@ from cyclopts import Parameter
 
 from impq_opt import problems
 from impq_opt.cli._choices import DATA, NETWORKS, SOLVERS
-from impq_opt.cli._common import WHOLE, JsonFlag, ProblemName, parse_bytes, refuse
+from impq_opt.cli._common import WHOLE, JsonFlag, ProblemName, parse_bytes, refuse, refuse_seed
 from impq_opt.cli._contest import MetricName, compare_metrics
 from impq_opt.cli._goals import (
     Goals,
@@ -63,7 +63,9 @@ def compare(
     ] = None,
     time_limit: Annotated[float | None, Parameter(help="Seconds for each strategy; 60 unless given.")] = None,
     memory_limit: Annotated[str | None, Parameter(help="Most memory of each strategy, such as 2GiB.")] = None,
-    seed: Annotated[int, WHOLE, Parameter(help="For strategies that draw random numbers.")] = 0,
+    seed: Annotated[
+        int | None, WHOLE, Parameter(help="For strategies that draw random numbers, and --metric; 0 unless given.")
+    ] = None,
     metric: MetricName = None,
     network: Annotated[
         str | None, NETWORKS, Parameter(help="With --metric: the network, as for `impq-opt measure`.")
@@ -91,7 +93,7 @@ def compare(
         for option, value in (given | dict.fromkeys(goals.given(), True)).items():
             refuse(option, value, "goes with strategies on a problem, not with --metric")
         return compare_metrics(
-            metric, network, weights, data, average_bits or "2,3,4", seed=seed, json=json,
+            metric, network, weights, data, average_bits or "2,3,4", seed=seed or 0, json=json,
             samples=1024 if samples is None else samples,
         )  # fmt: skip
     for option, value in {
@@ -101,14 +103,13 @@ def compare(
     questions = goals.questions()
     base, revised, _ = goals.load(problem)
     names = tuple(solver) if solver else tuple(name for name in solver_names() if not solver_class(name).slow)
+    refuse_seed(seed, names)
     limit = 60.0 if time_limit is None else time_limit
-    for name in names:
-        solver_class(name)
     memory = None if memory_limit is None else parse_bytes(memory_limit)
     rows = []
     for place, name in enumerate(names):
         with progress(f"running {name}, {place + 1} of {len(names)}", limit * (len(names) - place)):
-            rows.append(_run(revised, name, questions, time_limit=limit, memory_limit=memory, seed=seed))
+            rows.append(_run(revised, name, questions, time_limit=limit, memory_limit=memory, seed=seed or 0))
     goals.say_units(base, memory_limit)
     best = max((row.allocation.exact_lower_bound for row in rows if row.allocation is not None), default=-math.inf)
     if json:

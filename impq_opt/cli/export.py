@@ -9,7 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from impq_opt.cli._choices import WRITERS
-from impq_opt.cli._common import JsonFlag, Output, ProblemName, check_ending, find_problem, write_output
+from impq_opt.cli._common import JsonFlag, Output, ProblemName, check_ending, find_problem, spare, write_output
 from impq_opt.cli._goals import Many
 from impq_opt.cli._screen import print_json
 from impq_opt.cli.import_ import format_of
@@ -37,6 +37,7 @@ def export(
     if not isinstance(writer, Writer):
         raise OptionError("is not written", where="--to", value=to, hint=", ".join(format_names(writes=True)))
     check_ending(output, writer.ending)
+    spare(output, problem, allocation)
     data = writer.dump(load_allocation(allocation, find_problem(problem)))
     if output is not None:
         write_output(output, lambda path: atomic_write(path, data))

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from impq_opt.cli._choices import READERS, WRITERS
-from impq_opt.cli._common import JsonFlag, Output, check_ending, find_problem, parse_fields, refuse, write_output
+from impq_opt.cli._common import JsonFlag, Output, check_ending, find_problem, parse_fields, refuse, spare, write_output
 from impq_opt.cli._goals import Many
 from impq_opt.cli._screen import console, grid, print_json
 from impq_opt.cli._streams import say
@@ -54,6 +54,7 @@ def import_(
 ) -> int:
     """Turn another tool's scores into a problem, or a problem into one that a target can store (--for)."""
     check_ending(output, ".toml")
+    spare(output, scores, *more)
     problem = _read(scores, more, source, accept_zeros=accept_zeros)
     if weights:
         problem = problem.revise(weights_only=True)

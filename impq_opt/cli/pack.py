@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from impq_opt.cli._choices import METHODS, NETWORKS
-from impq_opt.cli._common import JsonFlag, check_ending, say, write_output
+from impq_opt.cli._common import JsonFlag, check_ending, say, spare, write_output
 from impq_opt.cli._network import NETWORK_HELP, NetworkOptions, need_torch
 from impq_opt.cli._screen import console as make_console
 from impq_opt.cli._screen import cost_text, grid, print_json
@@ -37,6 +37,7 @@ def pack(
     mid-rise:over=tensor, options behind a colon.
     """
     check_ending(output, ".safetensors")
+    spare(output, model.weights, problem, allocation)
     need_torch("impq-opt pack")
     from impq_opt.files import load_allocation, load_problem
     from impq_opt.quantize import PackedSize, load_method, of_other_weights, quantize, state_of, weight_size
@@ -81,6 +82,7 @@ def unpack(
 ) -> int:
     """Restore the float state dict with the quantized values, bit for bit what the quantized network computes with."""
     check_ending(output, ".safetensors")
+    spare(output, packed)
     need_torch("impq-opt unpack")
     from safetensors.torch import save
 

@@ -22,6 +22,7 @@ from impq_opt.cli._common import (
     check_ending,
     parse_bytes,
     parse_options,
+    refuse_seed,
     say,
     write_output,
 )
@@ -65,7 +66,9 @@ def solve(
     option: Annotated[list[str] | None, Many, Parameter(help="KEY=VALUE, an option of the strategy.")] = None,
     time_limit: Annotated[float | None, Parameter(help="Seconds; then the best answer so far, with its gap.")] = None,
     memory_limit: Annotated[str | None, Parameter(help="Most memory of the strategy, such as 2GiB.")] = None,
-    seed: Annotated[int, WHOLE, Parameter(help="For strategies that draw random numbers.")] = 0,
+    seed: Annotated[
+        int | None, WHOLE, Parameter(help="For a strategy that draws random numbers, and --stability; 0 unless given.")
+    ] = None,
     stability: Annotated[
         int,
         WHOLE,
@@ -79,6 +82,8 @@ def solve(
     questions = goals.questions()
     base, revised, revision = goals.load(problem)
     options = parse_options(solver, option or [])
+    if not stability:
+        refuse_seed(seed, [solver])
     with progress(f"solving with {solver}", time_limit):
         allocation = solve_problem(
             revised,
@@ -86,7 +91,7 @@ def solve(
             solver=solver,
             time_limit=time_limit,
             memory_limit=None if memory_limit is None else parse_bytes(memory_limit),
-            seed=seed,
+            seed=seed or 0,
             **options,
         )
     goals.say_units(base, memory_limit)
@@ -97,7 +102,7 @@ def solve(
     if stability and allocation.choice is not None:
         with progress("drawing damages again"):
             measured = msgspec.structs.replace(revision, confidence=None).apply(base)
-            held = measure_stability(measured, allocation, resamples=stability, seed=seed)
+            held = measure_stability(measured, allocation, resamples=stability, seed=seed or 0)
     if json:
         print_json(msgspec.to_builtins(record) | ({} if held is None else {"stability": asdict(held)}))
     else:

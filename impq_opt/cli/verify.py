@@ -36,7 +36,10 @@ def verify(
     states: Annotated[
         int | None,
         WHOLE,
-        Parameter(help="Most partial assignments when a solver's enumeration is repeated; 1000000 unless given."),
+        Parameter(
+            help="Most partial assignments when a solver's enumeration is repeated, bounds counted in as many as "
+            "take as long; 1000000 unless given."
+        ),
     ] = None,
     standalone: Annotated[
         Path | None,

@@ -156,7 +156,8 @@ class Solver(ABC):
     budget), ``"budgets"`` (further budgets), ``"pairs"`` (costs that couple two groups) and ``"peaks"`` (a cost that is
     the largest of several sums). A problem with any other feature is refused by name. A strategy that ``decides`` finds
     an answer or shows that there is none, so that feasibility need not be looked into before it runs. One that is
-    ``slow``, minutes where others take moments, is compared with others only where it is named.
+    ``slow``, minutes where others take moments, is compared with others only where it is named. One that ``draws``
+    random numbers takes them from the seed of its :class:`Control`; the others give one answer whatever the seed.
     """
 
     name: ClassVar[str]
@@ -165,6 +166,7 @@ class Solver(ABC):
     supports: ClassVar[frozenset[str]] = frozenset()
     decides: ClassVar[bool] = False
     slow: ClassVar[bool] = False
+    draws: ClassVar[bool] = False
 
     @abstractmethod
     def run(self, instance: Instance, control: Control) -> Claim:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -13,8 +14,9 @@ import numpy as np
 
 from impq_opt.instance.instance import Instance
 from impq_opt.judge.completion import Completion
+from impq_opt.judge.entries import Entries
 from impq_opt.judge.excess import Core, Pricing
-from impq_opt.judge.hubs import Hubs, Open, Part, Table, ToGo
+from impq_opt.judge.hubs import Open, Part, Table, ToGo
 from impq_opt.judge.lines import Line
 from impq_opt.types import IntArray
 
@@ -24,7 +26,9 @@ Key = tuple[int, ...]
 
 # Groups of a core for which the bound on what is still to come is made anew after each.
 _COMPLETED = 600
-# States of one key for which all are held against all where several lines are open.
+# Entries of the instance that are priced in the time of one state.
+_ENTRIES_A_STATE = 50
+# States of one key that all others are held against, where more than three lines are open.
 _COMPARED = 400
 
 
@@ -35,12 +39,13 @@ class TooMany(Exception):  # noqa: N818 - not an error
 class Bound:
     """The least priced sum, and how far it is below what the limits allow: ``room``, in parts of one price."""
 
-    def __init__(self, instance: Instance, lines: Sequence[Line], hubs: Hubs, open_: Open) -> None:
-        self.instance, self.lines, self.hubs, self.open = instance, list(lines), hubs, open_
+    def __init__(self, instance: Instance, lines: Sequence[Line], entries: Entries, open_: Open) -> None:
+        self.instance, self.lines, self.entries, self.open = instance, list(lines), entries, open_
+        self.hubs = hubs = entries.hubs
         prices = [Fraction(line.price) / line.unit for line in lines]
         self.scale = math.lcm(*(price.denominator for price in prices))
         weights = [int(price * self.scale) for price in prices]
-        self.pricing = Pricing(lines, weights, self.scale, hubs)
+        self.pricing = Pricing(lines, weights, self.scale, entries)
         self.most = sum(w * (line.limit - line.base) for w, line in zip(weights, lines, strict=True))
         self.alone = hubs.parts[-1]
         self.rest = self.pricing.least(self.alone, ())
@@ -51,6 +56,12 @@ class Bound:
     @property
     def room(self) -> Fraction:
         return Fraction(self.most - self.least, self.scale)
+
+    @property
+    def effort(self) -> int:
+        """How many states of an enumeration take about as long."""
+        entries = self.instance.size * int(self.instance.widths.max(initial=1))
+        return 1 + entries // _ENTRIES_A_STATE + self.to_go.effort
 
     def _tables(self) -> Iterator[Table]:
         """Yield what hubs weigh, alone, in pairs and with the best of their parts, and what they may not be."""
@@ -64,7 +75,7 @@ class Bound:
         for i, places in hubs.held.items():
             if places:
                 values = np.zeros([len(open_[place]) for place in places], dtype=object)
-                values[~hubs.kept(self.lines[i], places, open_, self.instance.size)] = never
+                values[~self.entries.kept(i, open_)] = never
                 yield Table(places, values)
 
     def excesses(self, place: int) -> dict[int, int]:
@@ -181,11 +192,11 @@ class Enumerator:
         """Return what a hub weighs with all that it completes, what is to come, and what it adds to the open lines."""
         weighs = sum(table.at(key) for table in self.bound.tables if table.scope[-1] == place)
         columns = {hub: self.bound.open[hub][k] for hub, k in key.items()}
-        group, column = int(self.hubs.groups[place]), columns[place]
-        adds = {i: line.at(group, [column])[0] for i, line in zip(self.open, self.lines, strict=True)}
+        column = columns[place]
+        adds = list(self.bound.entries.hub(place, column))
         for ends in self.hubs.pairs:
             if ends[1] == place:
-                for i, cost in self.bound.pricing.between_adds(ends, (columns[ends[0]], column)):
+                for i, cost in self.bound.entries.between(ends, (columns[ends[0]], column)):
                     adds[i] += cost
         return weighs, self.bound.to_go.at(place, key), [adds[i] for i in self.open]
 
@@ -263,19 +274,47 @@ class Enumerator:
 
 
 def _undominated(states: list[State]) -> list[State]:
-    """Drop states of one key that another one beats; with more than two open lines only where they are few."""
+    """Drop states of one key that another one beats; with more than three open lines not all of them."""
     if len(states) < 2:
         return states
     if not states[0].open:
         return states[:1]
     ordered = sorted({state.open: state for state in states}.values(), key=lambda state: state.open)
-    if len(ordered[0].open) <= 2:
-        kept: list[State] = []
-        for state in ordered:
-            if not kept or state.open[-1] < kept[-1].open[-1]:
-                kept.append(state)
-        return kept
-    if len(ordered) > _COMPARED:
-        return ordered
-    held = np.array([state.open for state in ordered], dtype=object)
-    return [s for i, s in enumerate(ordered) if not (held[:i] <= held[i]).all(axis=1).any()]
+    if len(ordered[0].open) == 1:
+        return ordered[:1]
+    if len(ordered[0].open) <= 3:
+        return _on_stairs(ordered)
+    held = np.array([_ranks(column) for column in zip(*(state.open for state in ordered), strict=True)])
+    beaten = np.zeros(len(ordered), dtype=bool)
+    for i in range(min(len(ordered), _COMPARED)):
+        if not beaten[i]:
+            beaten[i + 1 :] |= (held[:, i, None] <= held[:, i + 1 :]).all(axis=0)
+    return [state for state, worse in zip(ordered, beaten.tolist(), strict=True) if not worse]
+
+
+def _on_stairs(ordered: list[State]) -> list[State]:
+    """Return the states that no earlier one beats in the last two of two or three lines; those ahead are no worse.
+
+    What earlier ones reach in the last two lines is a staircase: one rises as the other falls (Kung, Luccio and
+    Preparata 1975).
+    """
+    kept: list[State] = []
+    rising: list[int] = []
+    falling: list[int] = []
+    for state in ordered:
+        *_, x, y = state.open
+        below = bisect_right(rising, x)
+        if below and falling[below - 1] <= y:
+            continue
+        kept.append(state)
+        first = last = bisect_left(rising, x)
+        while last < len(rising) and falling[last] >= y:
+            last += 1
+        rising[first:last], falling[first:last] = [x], [y]
+    return kept
+
+
+def _ranks(values: Sequence[int]) -> IntArray:
+    """Return whole numbers of any size as small ones in the same order."""
+    rank = {value: place for place, value in enumerate(sorted(set(values)))}
+    return np.array([rank[value] for value in values], dtype=np.int64)

@@ -7,6 +7,7 @@ added up is added up, in whole numbers.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,8 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.judge.hubs import Hubs, Part
-from impq_opt.judge.lines import Line, chunks, pair_rows, pair_tables
+from impq_opt.judge.entries import Entries
+from impq_opt.judge.hubs import Part
+from impq_opt.judge.lines import Line, chunks
 from impq_opt.types import FloatArray, IntArray
 
 __all__ = ["Core", "OpenColumn", "Pricing"]
@@ -81,36 +83,34 @@ class Pricing:
     ----------
     weights : sequence of int
         Not negative; one of them stands for a price of ``1 / scale`` for each unit of a line.
+    entries : Entries
+        Of the same lines.
     """
 
-    def __init__(self, lines: Sequence[Line], weights: Sequence[int], scale: int, hubs: Hubs) -> None:
-        self.lines, self.weights, self.scale, self.hubs = lines, weights, scale, hubs
+    def __init__(self, lines: Sequence[Line], weights: Sequence[int], scale: int, entries: Entries) -> None:
+        self.lines, self.weights, self.scale, self.entries = lines, weights, scale, entries
 
     def hub(self, place: int, columns: tuple[int, ...]) -> int:
         """Return what a hub alone weighs at a column."""
-        group = int(self.hubs.groups[place])
-        return sum(w * line.at(group, [*columns])[0] for w, line in zip(self.weights, self.lines, strict=True) if w)
+        return self._weigh(self.entries.hub(place, columns[0]))
 
     def between(self, ends: tuple[int, int], columns: tuple[int, ...]) -> int:
         """Return what the pairs of two hubs weigh."""
-        return sum(self.weights[i] * cost for i, cost in self.between_adds(ends, columns))
-
-    def between_adds(self, ends: tuple[int, int], columns: tuple[int, ...]) -> list[tuple[int, int]]:
-        """Return what the pairs of two hubs add, by line, in the line's unit."""
-        adds = []
-        for i, edge in self.hubs.pairs[ends]:
-            pairs, line = self.lines[i].pairs, self.lines[i]
-            assert pairs is not None
-            adds.append((i, int(pair_tables(pairs, np.array([edge]))[0][columns]) * line.unit))
-        return adds
+        return sum(self.weights[i] * cost for i, cost in self.entries.between(ends, columns))
 
     def least(self, part: Part, columns: tuple[int, ...]) -> int:
         """Return the least that a part weighs under hubs at ``columns``, exactly."""
+        small = self.entries.small(part, columns)
+        if small is not None:
+            return sum(min(map(self._weigh, some)) for some in small)
         total = 0
         for at in chunks(len(part.groups)):
             rows, best = self._best(part, columns, at)
             total += sum(w * adds for w, adds in zip(self.weights, self._adds(part, rows, best, at), strict=True))
         return total
+
+    def _weigh(self, adds: Sequence[int]) -> int:
+        return sum(map(operator.mul, self.weights, adds))
 
     def core(self, part: Part, columns: tuple[int, ...], room: int, most: int, held: Sequence[int]) -> Core | None:
         """Return the choices of a part that weigh at most ``room`` more than the least; None if over ``most`` groups.
@@ -145,19 +145,6 @@ class Pricing:
 
     # -- tables of a stretch of a part ---------------------------------------------------------------------------
 
-    def _rows(self, part: Part, columns: tuple[int, ...], at: slice) -> list[npt.NDArray[Any]]:
-        """Return each line's entries (n, K) of some groups of a part, their pairs with the hubs added."""
-        groups, by_line = part.groups[at], []
-        for i, line in enumerate(self.lines):
-            rows = line.rows(groups)
-            for place, column in zip(part.places, columns, strict=True):
-                edges = part.edges.get((i, place))
-                if edges is not None and line.pairs is not None and len(line.pairs):
-                    more = pair_rows(line.pairs, edges[at], groups, int(self.hubs.groups[place]), column)
-                    rows = rows + more[:, : rows.shape[1]]
-            by_line.append(rows)
-        return by_line
-
     def _values(self, part: Part, rows: list[npt.NDArray[Any]], at: slice) -> FloatArray:
         """Return the priced entries (n, K) in floats, each line's smallest taken out; inf past a group's width."""
         widths = self.lines[0].widths[part.groups[at]]
@@ -188,7 +175,7 @@ class Pricing:
 
     def _best(self, part: Part, columns: tuple[int, ...], at: slice) -> tuple[list[npt.NDArray[Any]], IntArray]:
         """Return the entries of a stretch of a part, and the column (n,) that exactly weighs least in each row."""
-        rows = self._rows(part, columns, at)
+        rows = self.entries.rows(part, columns, at)
         values = self._values(part, rows, at)
         best = values.argmin(axis=1)
         least = values[np.arange(len(values)), best][:, None]
@@ -201,20 +188,11 @@ class Pricing:
             best[row] = some[weighed.index(min(weighed))]
         return rows, best
 
-    def _exact(
-        self, part: Part, rows: list[npt.NDArray[Any]], row: int, at: slice, i: int, some: list[int]
-    ) -> list[int]:
-        """Return the exact entries of one line at some columns of a row, in the line's unit."""
-        line, group = self.lines[i], int(part.groups[at.start + row])
-        if group in line.exact or rows[i].dtype.kind == "f":
-            return line.at(group, some)
-        return [int(rows[i][row, column]) * line.unit for column in some]
-
     def _weighed(self, part: Part, rows: list[npt.NDArray[Any]], row: int, at: slice, some: list[int]) -> list[int]:
         total = [0] * len(some)
         for i, weight in enumerate(self.weights):
             if weight:
-                values = self._exact(part, rows, row, at, i, some)
+                values = self.entries.exact(part, rows, row, at, i, some)
                 total = [so_far + weight * value for so_far, value in zip(total, values, strict=True)]
         return total
 
@@ -230,7 +208,7 @@ class Pricing:
     ) -> list[OpenColumn]:
         weighed = self._weighed(part, rows, row, at, some)
         least = min(weighed)
-        added = [self._exact(part, rows, row, at, i, some) for i in held]
+        added = [self.entries.exact(part, rows, row, at, i, some) for i in held]
         return [
             OpenColumn(column, tuple(values[k] for values in added), weighed[k] - least)
             for k, column in enumerate(some)

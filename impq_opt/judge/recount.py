@@ -15,12 +15,13 @@ from fractions import Fraction
 import numpy as np
 
 from impq_opt.instance.instance import Instance
+from impq_opt.judge.entries import Entries
 from impq_opt.judge.enumeration import Bound, Enumerator, TooMany
 from impq_opt.judge.hubs import Hubs, Open
 from impq_opt.judge.interacting import prove_interacting
 from impq_opt.judge.lines import Line, lines_of
 from impq_opt.judge.outcome import Outcome, Recount
-from impq_opt.judge.prices import searched
+from impq_opt.judge.prices import is_priced, searched
 from impq_opt.types import FloatArray, IntArray
 
 __all__ = ["Outcome", "Recount", "prove_bound", "prove_infeasible"]
@@ -49,7 +50,8 @@ def prove_bound(
     target : Fraction or int
         In quanta where cost is minimised, in damage otherwise.
     states : int
-        Most partial assignments to look at; with 0 only what follows from the multipliers is proved.
+        Most partial assignments to look at, bounds of cases counted in as many as take about as long; with 0 only what
+        follows from the multipliers is proved.
     tangent : ndarray (r,), optional
         That of a certificate, where damages interact.
     """
@@ -73,29 +75,35 @@ def _prove(instance: Instance, lines: list[Line], states: int) -> Recount:
         return Recount(Outcome.PROVED, 0, 0)
     if not lines:
         return Recount(Outcome.REFUTED, 0, 1, np.zeros(instance.size, dtype=np.int64))
-    return _Branching(instance, Hubs.of(instance, lines), states).result(lines)
+    return _Branching(instance, Entries(lines, Hubs.of(instance, lines)), states).result(lines)
 
 
 class _Branching:
     """Case by case: where one enumeration would take too many states, a hub's columns are gone through one by one.
 
-    Each case has prices of its own, which leave it less room than those of the whole.
+    Each case has prices of its own, which leave it less room than those of the whole. What is ``spent`` are the partial
+    assignments that were ``looked`` at and, in as many as take about as long, the bounds.
     """
 
-    def __init__(self, instance: Instance, hubs: Hubs, states: int) -> None:
-        self.instance, self.hubs, self.states = instance, hubs, states
-        self.looked = 0
+    def __init__(self, instance: Instance, entries: Entries, states: int) -> None:
+        self.instance, self.entries, self.states = instance, entries, states
+        self.looked = self.spent = 0
         self.groups: set[int] = set()
 
     def result(self, lines: list[Line]) -> Recount:
         """Return what becomes of the statement that nothing keeps all lines."""
-        open_ = [list(range(width)) for width in self.hubs.widths]
-        bound = Bound(self.instance, lines, self.hubs, open_)
-        unpriced = sum(line.price > 0 for line in lines) < min(2, len(lines))
-        if bound.room >= 0 and unpriced and math.prod(self.instance.widths.tolist()) > _FEW and self.states:
+        open_ = [list(range(width)) for width in self.entries.hubs.widths]
+        bound = self._bound(lines, open_)
+        if (
+            bound.room >= 0
+            and not is_priced(lines, self.entries.hubs.held)
+            and math.prod(self.instance.widths.tolist()) > _FEW
+            and self.states
+        ):
             bound = self._priced(lines, open_)
         if bound.room < 0:
             return Recount(Outcome.PROVED, 0, 0)
+        self.spent = 0  # what is done once has an end
         try:
             better = self._visit(bound)
         except TooMany:
@@ -105,23 +113,26 @@ class _Branching:
 
     def _priced(self, lines: Sequence[Line], open_: Open) -> Bound:
         """Return the bound at prices that leave little room; those of ``lines`` are where the search begins."""
-        best = searched(lines, lambda priced: Bound(self.instance, priced, self.hubs, open_).room)
-        return Bound(self.instance, best, self.hubs, open_)
+        best = searched(lines, self.entries.hubs.held, lambda priced: self._bound(priced, open_).room)
+        return self._bound(best, open_)
+
+    def _bound(self, lines: Sequence[Line], open_: Open) -> Bound:
+        bound = Bound(self.instance, lines, self.entries, open_)
+        self.spent += bound.effort
+        return bound
 
     def _visit(self, bound: Bound) -> IntArray | None:
         """Return an assignment that keeps all lines, or None where there is none."""
-        # A case takes about as long as a tenth of its entries' number of states.
-        entries = self.instance.size * int(self.instance.widths.max(initial=1))
-        self.looked += 1 + entries // 10 if self.hubs.widths else 0
-        left = self.states - self.looked
-        if left <= 0:
+        if self.spent >= self.states:
             raise TooMany
+        self.spent += bound.to_go.effort * sum(map(len, bound.open))
         excesses = [bound.excesses(place) for place in range(len(bound.open))]
         if not all(excesses):  # a hub has no column left
             return None
         if any(len(some) < len(open_) for some, open_ in zip(excesses, bound.open, strict=True)):
-            bound = Bound(self.instance, bound.lines, self.hubs, list(map(sorted, excesses)))
+            bound = self._bound(bound.lines, list(map(sorted, excesses)))
         several = [place for place, some in enumerate(excesses) if len(some) > 1]
+        left = max(self.states - self.spent, 1)
         enumerator = Enumerator(bound, min(left, _TRIED) if several else left)
         try:
             return enumerator.result()
@@ -130,6 +141,7 @@ class _Branching:
                 raise
         finally:
             self.looked += enumerator.looked
+            self.spent += enumerator.looked
             self.groups |= enumerator.groups
         # The hub of which two columns are closest to each other is what the prices cannot decide.
         hub = min(several, key=lambda place: sorted(excesses[place].values())[1])

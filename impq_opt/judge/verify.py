@@ -44,7 +44,8 @@ def verify(problem: Problem, allocation: Allocation, *, states: int = 1_000_000)
     allocation : Allocation
         Fresh from :func:`impq_opt.solve`, or read from a file: what it states is not trusted.
     states : int
-        Most partial assignments to look at when an enumeration is repeated; beyond it a claim stays a claim.
+        Most partial assignments to look at when an enumeration is repeated, bounds counted in as many as take about as
+        long; beyond it a claim stays a claim.
 
     Raises
     ------

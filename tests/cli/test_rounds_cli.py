@@ -234,6 +234,12 @@ def test_packing_and_unpacking_from_the_command_line(tmp_path: Path, capsys: pyt
     expected = state_of(quantize(network, problem, allocation, scheme="pact"), latent=False)
     restored = load_file(tmp_path / "state.safetensors")
     assert all(torch.equal(restored[name], expected[name]) for name in expected)
+    before = (tmp_path / "weights.safetensors").read_bytes()
+    over = ["pack", "small-cnn", *files, *weights, "-o", tmp_path / "weights.safetensors"]
+    for command in (over, ["unpack", tmp_path / "packed", "-o", tmp_path / "packed"]):
+        status, _, err = ask(capsys, *command)
+        assert (status, err.count("\n")) == (2, 1) and "--output: is read here, and would be lost" in err
+    assert (tmp_path / "weights.safetensors").read_bytes() == before
     status, _, err = ask(capsys, *again, "pakt")
     assert (status, err.count("\n")) == (2, 1) and "did you mean 'pact'" in err
 
