@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional
 
 from impq_opt.groups.damage import DamageTable, PowerLaw
+from impq_opt.measure.estimators import Squares
 from impq_opt.measure.pool import Chunk
 from impq_opt.measure.rounding import activation_errors, as_rounded, error_columns, kernel_errors
 from impq_opt.measure.survey import Survey
@@ -31,8 +32,12 @@ class MeasuredError:
         # One for the gradients of activations, whose errors are means of their own.
         return len(survey.bits) + 1 + 2 * len(survey.bits) * bool(survey.unlike_noise)
 
+    def squares(self, survey: Survey, part: Chunk) -> Squares:
+        """Return the squared gradients that squared errors are multiplied by, summed over samples."""
+        return survey.squares(part.x, part.weights, part.generator)
+
     def chunk(self, survey: Survey, part: Chunk) -> FloatArray:
-        squares = survey.squares(part.x, part.weights, part.generator)
+        squares = self.squares(survey, part)
         with torch.no_grad():
             _, errors = activation_errors(survey, part.x, part.weights)
         table = survey.fold(
