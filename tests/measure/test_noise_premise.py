@@ -210,7 +210,11 @@ class Calls(nn.Module):
 @pytest.mark.parametrize(
     ("make", "groups", "grid"),
     [
-        *((make, groups, "mid-rise") for make in (Convolutions, Calls) for groups in ("layer", "kernel", "slice", "block")),
+        *(
+            (make, groups, "mid-rise")
+            for make in (Convolutions, Calls)
+            for groups in ("layer", "kernel", "slice", "block")
+        ),
         (Convolutions, "slice", "symmetric"),  # three levels at 2 bits
     ],
 )
