@@ -29,6 +29,7 @@ from impq_opt.measure.premise import AUTO, check_candidates, grids_of
 from impq_opt.measure.replicates import Chunks, Progress, Replicates, Sampling, replicate
 from impq_opt.measure.silent import SAMPLES, unheard
 from impq_opt.measure.survey import Survey, calibrate, types_of
+from impq_opt.measure.sweeps import Sweep
 from impq_opt.memory import kept_memory
 from impq_opt.networks.fitting import fitted
 from impq_opt.problem.problem import Problem
@@ -107,7 +108,8 @@ def measure(
     progress : callable, optional
         Told chunks done, chunks at most and the relative error, after every round.
     tell : callable, optional
-        Told at once each thing that seems wrong with the data, a sentence; all are in the provenance as ``data_notes``.
+        Told at once each thing that seems wrong with the data, a sentence, all of which are in the provenance as
+        ``data_notes``; and of very much work.
     provenance : dict, optional
         Further entries for the problem's provenance.
 
@@ -194,10 +196,14 @@ def _surveyed(
     needing = next((chosen for chosen in metrics if chosen.labels), None)
     labels = "" if needing is None else needing.unit
     dataset = fitted(network, dataset, rows=sampling.rows(dataset), labels=labels)
-    if tell is not None:
-        for note in dataset.notes:
-            tell(note)
-    return survey_of(network, dataset, seed=sampling.seed, **options), dataset
+    told = tell or (lambda _: None)
+    for note in dataset.notes:
+        told(note)
+    survey = survey_of(network, dataset, seed=sampling.seed, **options)
+    for metric in metrics:
+        if isinstance(metric, Sweep) and (work := metric.announced(survey, len(sampling.rows(dataset)))):
+            told(work)
+    return survey, dataset
 
 
 def _measured(

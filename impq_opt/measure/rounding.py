@@ -19,7 +19,7 @@ from impq_opt.tracing.sites import ActivationSite, WeightSite
 from impq_opt.types import FloatArray
 
 __all__ = [
-    "activation_errors", "as_rounded", "error_columns", "kernel_errors", "rounded_activation", "rounded_weight"
+    "activation_errors", "as_rounded", "error_columns", "rounded_activation", "rounded_weight"
 ]  # fmt: skip
 
 
@@ -39,13 +39,6 @@ def rounded_activation(survey: Survey, site: ActivationSite, values: Tensor, bit
     over, whole = survey.ranges[site.name], whole_below(bits)
     value = UniformActivation(whole, over.span, site.name, signed=over.signed)(values)
     return value if whole == bits else torch.lerp(values, value, 2.0 ** (whole - bits))
-
-
-def kernel_errors(survey: Survey, site: WeightSite) -> Tensor:
-    """Return the mean squared rounding error (out, K), float64, of every output kernel at every candidate."""
-    weight = survey.network.weight_tensor(site)
-    errors = [(rounded_weight(survey, site, b) - weight).double().flatten(1).square().mean(1) for b in survey.bits]
-    return torch.stack(errors, dim=1)
 
 
 def error_columns(survey: Survey, squares: Squares) -> FloatArray:

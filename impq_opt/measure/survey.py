@@ -200,6 +200,17 @@ class Survey:
         weight, sizes = self.network.weight_tensor(site), self.grouping.sizes(site)
         return rounding_errors(weight, self.grid(site), self.bits, sizes, self.network.stored_type(site))
 
+    @cached_property
+    def kernel_errors(self) -> dict[str, Tensor]:
+        """Mean squared rounding error (out, K), float64, of every output kernel at every candidate, by weight site.
+
+        ``step^2 / 12`` where errors are taken for noise without a look at them.
+        """
+        if not self.assume_noise:
+            return {site.name: self.errors(site).double().square().mean(2).T for site in self.network.weights}
+        steps = torch.tensor([4.0**-b / 12 for b in self.bits], dtype=torch.float64)
+        return {name: spans.square()[:, None] * steps.to(spans) for name, spans in self.kernel_spans.items()}
+
     def squares_over_noise(self, bits: FloatArray) -> FloatArray:
         """Return how many times ``step^2 / 12`` the mean squared error of each group (G,) is at its ``bits`` (G,).
 

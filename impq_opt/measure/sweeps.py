@@ -27,6 +27,7 @@ from impq_opt.types import FloatArray
 __all__ = ["Sweep", "batches", "check_table", "shift", "sweep"]
 
 Compare = Callable[[Tensor], Tensor]
+MANY = 200_000  # passes that are announced: minutes for small networks
 
 
 class Sweep(ABC):
@@ -41,6 +42,17 @@ class Sweep(ABC):
     unit: ClassVar[str]
     labels: ClassVar[bool] = False
     margins: ClassVar[bool] = False
+
+    def announced(self, survey: Survey, samples: int) -> str:
+        """Return a sentence on the work where it is much, else nothing."""
+        groups = survey.weight_groups if survey.weights_only else len(survey)
+        passes = groups * len(survey.bits) * samples // 2
+        if passes < MANY:
+            return ""
+        return (
+            f"{groups:,} groups at {len(survey.bits)} precisions on {samples:,} samples are {passes:,} passes through "
+            "the network; fewer samples, precisions or groups take less"
+        )
 
     @abstractmethod
     def against(self, logits: Tensor, labels: Tensor | None) -> Compare:

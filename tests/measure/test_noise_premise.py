@@ -207,19 +207,28 @@ class Calls(nn.Module):
         return self.out(torch.relu(self.shared(torch.relu(self.shared(x)))).flatten(1))
 
 
-@pytest.mark.parametrize("make", [Convolutions, Calls])
-@pytest.mark.parametrize("groups", ["layer", "kernel", "slice", "block"])
-def test_damages_are_the_second_moment_of_what_the_errors_do_to_the_margins(groups: str, make: Any) -> None:
+@pytest.mark.parametrize(
+    ("make", "groups", "grid"),
+    [
+        *(
+            (make, groups, "mid-rise")
+            for make in (Convolutions, Calls)
+            for groups in ("layer", "kernel", "slice", "block")
+        ),
+        (Convolutions, "slice", "symmetric"),  # three levels at 2 bits
+    ],
+)
+def test_damages_are_the_second_moment_of_what_the_errors_do_to_the_margins(make: Any, groups: str, grid: str) -> None:
     """Held against gradients of every margin of every sample, group by group, by autograd alone."""
     torch.manual_seed(0)
     network = make().eval()
     x = torch.randn(6, 1, 6, 6)
     grouping = Grouping(groups, 5)
     problem = measure(
-        network, Dataset(x, None, "x"), groups=grouping, grid="mid-rise", estimator=Estimator("exact"),
+        network, Dataset(x, None, "x"), groups=grouping, grid=grid, estimator=Estimator("exact"),
         sampling=Sampling(chunk=3), bits=(2, 5),
     )  # fmt: skip
-    survey = survey_of(network, Dataset(x, None, "x"), groups=grouping, grid="mid-rise", bits=(2, 5))
+    survey = survey_of(network, Dataset(x, None, "x"), groups=grouping, grid=grid, bits=(2, 5))
     assert len(survey.unlike_noise) >= 2
     logits, coherently = network(x), 0
     found = margins(logits)

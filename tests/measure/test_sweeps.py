@@ -23,6 +23,7 @@ from impq_opt.measure.metrics import load_metric
 from impq_opt.measure.metrics.kl import divergence
 from impq_opt.measure.pool import Chunk
 from impq_opt.measure.rounding import rounded_activation, rounded_weight
+from impq_opt.measure.sweeps import Sweep
 
 NETWORKS: dict[str, tuple[type[nn.Module], Any]] = {
     "odd": (Odd, lambda: noise(5, 3, 15, 12)),
@@ -250,6 +251,16 @@ def test_an_interrupted_sweep_resumes(tmp_path: Path) -> None:
         measure(network, data, checkpoint=tmp_path / "state", progress=stop, **options)
     again = measure(network, data, checkpoint=tmp_path / "state", **options)
     assert again.digest == whole.digest
+
+
+def test_much_work_is_announced() -> None:
+    survey = survey_of(seeded(Branches), data_of(noise(4, 1, 8, 8)), groups="slice", bits=(2, 4), weights_only=True)
+    metric = load_metric("kl")
+    assert isinstance(metric, Sweep)
+    assert metric.announced(survey, 1000) == ""
+    assert metric.announced(survey, 10_000).startswith(
+        f"{survey.weight_groups} groups at 2 precisions on 10,000 samples"
+    )
 
 
 def test_a_walk_holds_no_more_than_is_read_later() -> None:

@@ -7,8 +7,9 @@ import torch
 from torch.nn import functional
 
 from impq_opt.groups.damage import DamageTable, PowerLaw
+from impq_opt.measure.estimators import Squares
 from impq_opt.measure.pool import Chunk
-from impq_opt.measure.rounding import activation_errors, as_rounded, error_columns, kernel_errors
+from impq_opt.measure.rounding import activation_errors, as_rounded, error_columns
 from impq_opt.measure.survey import Survey
 from impq_opt.types import FloatArray
 
@@ -31,17 +32,22 @@ class MeasuredError:
         # One for the gradients of activations, whose errors are means of their own.
         return len(survey.bits) + 1 + 2 * len(survey.bits) * bool(survey.unlike_noise)
 
+    def squares(self, survey: Survey, part: Chunk) -> Squares:
+        """Return the squared gradients that squared errors are multiplied by, summed over samples."""
+        return survey.squares(part.x, part.weights, part.generator)
+
     def chunk(self, survey: Survey, part: Chunk) -> FloatArray:
-        squares = survey.squares(part.x, part.weights, part.generator)
-        with torch.no_grad():
-            _, errors = activation_errors(survey, part.x, part.weights)
+        squares = self.squares(survey, part)
         table = survey.fold(
             squares,
-            weight=lambda site: functional.pad(kernel_errors(survey, site), (0, 1)),  # nothing in the last column
+            weight=lambda site: functional.pad(survey.kernel_errors[site.name], (0, 1)),  # nothing in the last column
             activation=lambda site: [0.0] * len(survey.bits) + [1.0],
         )
-        for row, site in enumerate(survey.network.activations, survey.weight_groups):
-            table[row, :-1] = errors[site.name]
+        if not survey.weights_only:
+            with torch.no_grad():
+                _, errors = activation_errors(survey, part.x, part.weights)
+            for row, site in enumerate(survey.network.activations, survey.weight_groups):
+                table[row, :-1] = errors[site.name]
         return np.concatenate([table, error_columns(survey, squares)], axis=1) if survey.unlike_noise else table
 
     def law(self, survey: Survey, mean: FloatArray, stderr: FloatArray) -> PowerLaw | DamageTable:
