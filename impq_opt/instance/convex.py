@@ -26,6 +26,8 @@ __all__ = ["LARGEST_MATRIX", "Convex", "convex_form", "places"]
 
 # Rows of the matrix of pairs that is made positive semi-definite.
 LARGEST_MATRIX = 4000
+# And of that of factors, where it is made at all.
+_LARGEST_MADE = 700
 _EPS = 2.0**-53
 # Rounds of the barrier, each with a tenth of the weight.
 _ROUNDS, _SWEEPS = 6, 3
@@ -35,12 +37,16 @@ _LEAST = 0.05
 
 @dataclass(frozen=True, eq=False)
 class Convex:
-    """See the module. linear (size, K), factors (size, K, R); columns past a group's width repeat its last one."""
+    """See the module. linear (size, K), factors (size, K, R); columns past a group's width repeat its last one.
+
+    The square was ``made`` where it is another than that of declared factors: it can be made anew for fewer candidates.
+    """
 
     base: float
     linear: FloatArray
     factors: FloatArray
     slack: float
+    made: bool = False
 
 
 def places(instance: Instance) -> tuple[IntArray, IntArray]:
@@ -59,7 +65,13 @@ def places(instance: Instance) -> tuple[IntArray, IntArray]:
 
 
 @np.errstate(over="ignore", invalid="ignore")
-def convex_form(instance: Instance, shares: FloatArray | None = None, allowed: BoolArray | None = None) -> Convex:
+def convex_form(
+    instance: Instance,
+    shares: FloatArray | None = None,
+    allowed: BoolArray | None = None,
+    *,
+    declared: bool = False,
+) -> Convex:
     """Return the convex form of an instance whose damages interact.
 
     Parameters
@@ -69,18 +81,22 @@ def convex_form(instance: Instance, shares: FloatArray | None = None, allowed: B
         there.
     allowed : ndarray of bool (size, K), optional
         The candidates that it is good for; all where left out.
+    declared : bool
+        Of factors the square of themselves, whose tangents need no matrix to be recomputed.
     """
     interactions = instance.problem.interactions
     assert interactions is not None
     if isinstance(interactions, Factors):
-        form = _of_factors(instance, interactions)
+        form = _of_factors(instance, interactions, shares, allowed, declared)
     else:
         form = _of_pairs(instance, interactions, shares, allowed)
     finite = np.isfinite(form.slack) and np.isfinite(form.linear).all() and np.isfinite(form.factors).all()
     return form if finite else Convex(0.0, np.zeros_like(form.linear), form.factors[:, :, :0], np.inf)
 
 
-def _of_factors(instance: Instance, factors: Factors) -> Convex:
+def _of_factors(
+    instance: Instance, factors: Factors, shares: FloatArray | None, allowed: BoolArray | None, declared: bool
+) -> Convex:
     place, columns = places(instance)
     values = factors.values[np.arange(len(place))[:, None], columns]  # (G, K, r)
     squares = np.einsum("gkr,gkr->gk", values, values)
@@ -92,7 +108,8 @@ def _of_factors(instance: Instance, factors: Factors) -> Convex:
     damage = instance.tables[1]
     pinned = values[~free, 0]
     # Seen from a reference candidate of each group, so that what all candidates share is linear.
-    reference = own.argmin(axis=1)
+    kept = _inside(instance, allowed)
+    reference = np.where(kept, own, np.inf).argmin(axis=1)
     origin = vectors[np.arange(instance.size), reference]
     total = pinned.sum(axis=0) + origin.sum(axis=0)
     apart = vectors - origin[:, None]
@@ -102,6 +119,15 @@ def _of_factors(instance: Instance, factors: Factors) -> Convex:
     size = abs(nearest_float(instance.base_damage)) + np.abs(damage).max(axis=1).sum() + 4 * reach * reach
     slack = 16 * (len(place) + values.shape[2] + 16) * _EPS * float(size)
     flat = apart.reshape(-1, apart.shape[2])
+    if not declared and apart.shape[2] >= len(flat) - instance.size and len(flat) <= _LARGEST_MADE:
+        # Directions enough for every candidate: what a group does to itself may be less curved.
+        matrix = flat @ flat.T
+        slack += 16 * apart.shape[2] * _EPS * float(4 * reach * reach)
+        blocks = np.repeat(np.arange(instance.size), apart.shape[1])
+        linear = linear + np.einsum("gkr,gkr->gk", apart, apart)
+        matrix[blocks[:, None] == blocks] = 0.0
+        kept[np.arange(instance.size), reference] = False
+        return _made(instance, Convex(base, linear, apart, slack), matrix, kept, shares)
     if apart.shape[2] > len(flat):  # fewer numbers say the same but for a rotation
         turned = np.asarray(np.linalg.qr(flat.T, mode="r")).T
         slack += _apart(flat @ flat.T, turned @ turned.T, instance.size, apart.shape[2], reach)
@@ -139,9 +165,7 @@ def _of_pairs(instance: Instance, pairs: Pairs, shares: FloatArray | None, allow
     size_of = abs(base) + np.abs(instance.tables[1]).max(axis=1).sum() + np.abs(values).max(axis=(1, 2)).sum()
     slack = 64 * (len(left) + width + 16) * _EPS * float(size_of)
     group = np.arange(size)
-    kept = np.arange(width) < instance.widths[:, None]
-    if allowed is not None:
-        kept &= allowed
+    kept = _inside(instance, allowed)
     reference = np.where(kept, linear, np.inf).argmin(axis=1)
     # (i, j, a) <- P_ij[a, r_j] / 2
     to_reference = matrix[group[:, None], group[None, :], :, reference[None, :]]
@@ -151,10 +175,26 @@ def _of_pairs(instance: Instance, pairs: Pairs, shares: FloatArray | None, allow
     matrix -= to_reference[:, :, :, None] + to_reference.transpose(1, 0, 2)[:, :, None, :] - corner[:, :, None, None]
     flat = matrix.transpose(0, 2, 1, 3).reshape(size * width, size * width)
     kept[group, reference] = False
+    return _made(instance, Convex(base, linear, np.zeros((size, width, 0)), slack), flat, kept, shares)
+
+
+def _inside(instance: Instance, allowed: BoolArray | None) -> BoolArray:
+    """Return which candidates (size, K) a form is to be good for."""
+    inside = np.arange(int(instance.widths.max(initial=1))) < instance.widths[:, None]
+    return inside if allowed is None else inside & allowed
+
+
+def _made(instance: Instance, flat: Convex, matrix: FloatArray, kept: BoolArray, shares: FloatArray | None) -> Convex:
+    """Return ``flat``, of which the linear terms are taken, with a matrix of pairs made a square.
+
+    matrix (size K, size K) is zero within groups, and for candidates that are not ``kept`` (size, K): the reference.
+    """
+    size, width = kept.shape
+    linear, slack = flat.linear.copy(), flat.slack
     inside = np.flatnonzero(kept)
     factors = np.zeros((size * width, len(inside)))
     if len(inside):
-        part = flat[np.ix_(inside, inside)]
+        part = matrix[np.ix_(inside, inside)]
         weights = None if shares is None else shares.reshape(-1)[inside]
         blocks, root = _semidefinite(part, inside // width, weights)
         factors[inside] = root
@@ -163,7 +203,7 @@ def _of_pairs(instance: Instance, pairs: Pairs, shares: FloatArray | None, allow
     # Past a group's width its last candidate is repeated.
     repeated = np.minimum(np.arange(width), instance.widths[:, None] - 1)
     cubes = np.take_along_axis(factors.reshape(size, width, -1), repeated[:, :, None], axis=1)
-    return Convex(base, np.take_along_axis(linear, repeated, axis=1), cubes, slack)
+    return Convex(flat.base, np.take_along_axis(linear, repeated, axis=1), cubes, slack, made=True)
 
 
 def _residual(wanted: FloatArray, root: FloatArray, group: IntArray) -> float:

@@ -99,10 +99,12 @@ def curved(instance: Instance, convex: Convex) -> Curved:
         tables.append(table)
         rooms.append(room)
         errors.append(error)
+    # Of the instance, not of one of its forms: prices go from one to the other.
     sizes = [
-        max(float(np.abs(table).max(initial=0.0)), abs(room) if np.isfinite(room) else 0.0, _TINY)
-        for table, room in zip(tables, rooms, strict=True)
+        max(float(np.abs(row.table).max(initial=0)), abs(nearest_float(row.limit or 0)) if row.limit else 0.0, _TINY)
+        for row in (objective, *limits)
     ]
+    sizes = [size if np.isfinite(size) else 1.0 for size in sizes]
     # Powers of four, so that scaling rounds nothing and the square's factors have a power of two.
     scales = np.exp2(2 * np.round(np.log2(sizes) / 2))
     if objective.whole:

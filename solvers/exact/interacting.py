@@ -21,7 +21,7 @@ from fractions import Fraction
 import numpy as np
 
 from impq_opt.exactness.sums import nearest_float
-from impq_opt.groups.interactions import Factors, Pairs
+from impq_opt.groups.interactions import Factors
 from impq_opt.instance.contract import Claim, Control, ExpiredError
 from impq_opt.instance.convex import convex_form, places
 from impq_opt.instance.instance import Instance
@@ -45,7 +45,7 @@ _ROUNDED, _CERTIFIED = 2, 30
 _LEAF = 6
 # And of an instance that is not searched.
 _SMALL = 12
-# How often the convex form of pairs is made anew for what is left.
+# How often a convex form that was made is made anew for what is left.
 _TIGHTENED = 3
 
 
@@ -70,7 +70,8 @@ class _Search:
     def __init__(self, instance: Instance, control: Control, nodes: int, lattice: int) -> None:
         self.instance, self.control, self.most, self.lattice = instance, control, nodes, lattice
         self.best = Incumbent(instance)
-        self.form = curved(instance, convex_form(instance))
+        convex = convex_form(instance)
+        self.form, self.made = curved(instance, convex), convex.made
         # Of the groups of ``form``: which they are in the instance, and the columns of their candidates.
         self.groups = np.arange(instance.size)
         self.columns = np.tile(np.arange(self.form.rows.shape[2]), (instance.size, 1))
@@ -210,7 +211,7 @@ class _Search:
             lower = float(bounds.lower[0])
             self.prices, self.shares = bounds.prices[0, 1:], bounds.shares[0]
         self._offer(bounds.choices)
-        for _ in range(_TIGHTENED if isinstance(self.instance.problem.interactions, Pairs) else 0):
+        for _ in range(_TIGHTENED if self.made else 0):
             if np.isinf(bounds.lower[0]):
                 break
             # What is left needs less curvature, and where it is wanted is known better.
@@ -249,7 +250,7 @@ class _Search:
         """Better the prices and the point for who reads the answer: without the tree, all candidates allowed."""
         if not isinstance(self.instance.problem.interactions, Factors):
             return
-        form = curved(self.instance, convex_form(self.instance))
+        form = curved(self.instance, convex_form(self.instance, declared=True))
         prices = np.concatenate([[1.0], self.prices])[None]
         if not self.prices.all():
             ranges = np.ptp(form.rows, axis=2).sum(axis=1)
