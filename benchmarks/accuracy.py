@@ -6,8 +6,8 @@
 
 Every row is a real quantized network: layers are the groups, weights alone are rounded, nothing is retrained.
 Allocators get the same training images, solve by `exact` for the same storage, and are judged on the same test images,
-which nobody has calibrated or chosen on. A row is kept in FILE as soon as it is known; stopped, the same command goes on.
-Equal bits under the same grid and calibration are one network, judged once.
+by which nobody has calibrated or chosen. A row is kept in FILE as soon as it is known; stopped, the same command goes
+on. Equal bits under the same grid and calibration are one network, judged once.
 
 Differences are those of the default, paired over the test images, with intervals of 95 % (Agresti and Min 2005).
 `kl` runs the network with one layer quantized at a time, on 128 images; all others take all of --samples.
