@@ -212,7 +212,7 @@ def test_standard_errors_are_those_of_the_mean_over_the_distribution() -> None:
     network, digits = digits_network(), load_data("digits")
     generator = torch.Generator().manual_seed(0)
     found, errors = [], []
-    for seed in range(20):
+    for seed in range(12):
         noisy = tensor_of(digits)[torch.randint(0, len(digits), (320,), generator=generator)]
         noisy = noisy + 0.02 * torch.randn(noisy.shape, generator=generator)
         problem = measure(

@@ -64,7 +64,7 @@ def test_passes_and_narrowing_change_no_answer(name: str) -> None:
 def test_branching_on_the_largest_group_changes_no_answer() -> None:
     branching = Exact(tuning=Tuning(open_groups=2, first_core=1, tiny=0, ordinary=0.0))
     branched = 0
-    for seed in range(150):
+    for seed in range(50):
         rng = np.random.default_rng(seed)
         count = int(rng.integers(4, 8))
         cost, damage = rng.integers(0, 60, (count, 4)), rng.random((count, 4)).round(int(rng.integers(1, 17)))
@@ -82,7 +82,7 @@ def test_branching_on_the_largest_group_changes_no_answer() -> None:
         assert dual.status is dual_truth.status is Status.OPTIMAL
         assert dual.damage == dual_truth.damage, seed
         branched += ("branches" in found.statistics) + ("branches" in dual.statistics)
-    assert branched > 15
+    assert branched > 5
 
 
 @pytest.mark.parametrize("tables", [False, True])

@@ -121,7 +121,7 @@ def test_problems_of_nothing_but_tiny_damages(seed: int) -> None:
 
 
 def test_many_damages_at_the_bottom_of_float64_are_proved_in_a_small_core() -> None:
-    problem = generate("denormal", 3000, 0)
+    problem = generate("denormal", 1200, 0)
     found = solve(problem)
     assert found.status is Status.OPTIMAL
     least = solve(problem, budget=found.exact_cost)

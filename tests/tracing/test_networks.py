@@ -303,7 +303,6 @@ FAMILIES: dict[str, Any] = {
     "shufflenet_v2_x0_5": {},
     "squeezenet1_1": {},
     "swin_t": {},
-    "vit_b_16": {"image_size": 32},
 }
 
 
