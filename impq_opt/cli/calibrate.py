@@ -33,7 +33,7 @@ def calibrate(
     steps: Annotated[
         str | None,
         CALIBRATIONS,
-        Parameter(help="What is done, in this order: statistics; options behind a colon."),
+        Parameter(help="What is done, in this order: statistics, bias, gptq, adaround; options behind a colon."),
     ] = None,
     samples: Annotated[
         int,

@@ -2,7 +2,7 @@
 
 One function a kind, each raising :class:`ConformanceError` with the rule that was broken:
 :func:`check_strategy`, :func:`check_cost`, :func:`check_metric`, :func:`check_format`,
-:func:`check_method` and :func:`check_policy`. ::
+:func:`check_method`, :func:`check_policy` and :func:`check_calibration`. ::
 
     import pytest
     from impq_opt.testing import CASES, check_strategy
@@ -25,6 +25,7 @@ from impq_opt.testing.rules import ConformanceError
 from impq_opt.testing.strategies import check_strategy
 
 if TYPE_CHECKING:
+    from impq_opt.testing.calibrations import check_calibration
     from impq_opt.testing.methods import check_method
     from impq_opt.testing.metrics import check_metric
 
@@ -34,6 +35,7 @@ __all__ = [
     "Case",
     "ConformanceError",
     "PolicyCase",
+    "check_calibration",
     "check_cost",
     "check_format",
     "check_method",
@@ -44,7 +46,11 @@ __all__ = [
 ]
 
 # These need torch, which is loaded when they are asked for.
-_LATER = {"check_method": "impq_opt.testing.methods", "check_metric": "impq_opt.testing.metrics"}
+_LATER = {
+    "check_calibration": "impq_opt.testing.calibrations",
+    "check_method": "impq_opt.testing.methods",
+    "check_metric": "impq_opt.testing.metrics",
+}
 
 
 def __getattr__(name: str) -> Any:

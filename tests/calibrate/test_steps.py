@@ -11,11 +11,12 @@ import pytest
 import torch
 from calibrate_world import averaged, same, state, world
 
-from impq_opt.calibrate import Calibration, Change, Closeness, Work, calibrate, calibration_names, load_calibration
+from impq_opt.calibrate import Calibration, Change, Closeness, Work, calibrate, calibration_names
 from impq_opt.calibrate.graphs import graph_of
 from impq_opt.data import Dataset
 from impq_opt.errors import DataError, OptionError
 from impq_opt.quantize import pack, quantized_weights, unpack_into
+from impq_opt.testing import ConformanceError, check_calibration
 from impq_opt.tracing.trace import trace
 
 
@@ -141,7 +142,48 @@ def test_what_does_not_fit_is_told() -> None:
 
 
 @pytest.mark.parametrize("name", calibration_names())
-def test_parts_say_what_they_are(name: str) -> None:
-    part = load_calibration(name)
-    assert (part.name, part.spec, load_calibration(part.spec)) == (name, name, part)
-    assert part.summary and part.source
+def test_shipped_parts_keep_the_rules(name: str) -> None:
+    check_calibration(name + ":steps=20" * (name == "adaround"))
+
+
+@dataclass(frozen=True)
+class Silent(Factor):
+    """Says nothing of what it did."""
+
+    by: float = 2.0
+
+    def apply(self, work: Work) -> Change:
+        work.quantized.get_submodule("out").bias.mul_(self.by)  # type: ignore[operator]
+        return Change()
+
+
+@dataclass(frozen=True)
+class Meddling(Factor):
+    """Changes the float network."""
+
+    def apply(self, work: Work) -> Change:
+        next(iter(work.float.tensors.values())).add_(1)
+        return Change(notes=("nothing",))
+
+
+@dataclass(frozen=True)
+class Peeking(Factor):
+    """Looks at labels."""
+
+    def apply(self, work: Work) -> Change:
+        labels = work.data.rows(work.rows)[1]
+        work.quantized.get_submodule("out").bias.add_(0 if labels is None else labels.double().mean())  # type: ignore[operator]
+        return Change(("out",))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "rule"),
+    [
+        (Silent(), "it says what it changed"),
+        (Meddling(), "the float network stays as it is"),
+        (Peeking(), "whatever their labels"),
+    ],
+)
+def test_parts_that_break_a_rule(wrong: Calibration, rule: str) -> None:
+    with pytest.raises(ConformanceError, match=rule):
+        check_calibration(wrong)
