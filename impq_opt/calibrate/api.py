@@ -23,7 +23,7 @@ from impq_opt.tracing.trace import trace
 
 __all__ = ["STEPS", "Calibrated", "Step", "calibrate"]
 
-STEPS = ("statistics",)
+STEPS = ("gptq", "statistics", "bias")
 _HELD = 256  # samples that judge, at most a third of all
 _LEAST = 6  # samples: two at least to judge and to normalize by
 
@@ -118,7 +118,8 @@ def calibrate(
     data : Dataset
         Of the kind that the network was trained on; labels are not looked at.
     steps : sequence of str or Calibration
-        Names of parts, with options as in ``"gptq:damping=0.1"``, in the order in which they are done.
+        Names of parts, with options as in ``"gptq:damping=0.1"``, in the order in which they are done; compensated
+        rounding, batch-norm statistics and bias correction unless given.
     samples : int
         How many are calibrated on; up to 256 more, a third of all at most, are held out.
     seed : int

@@ -18,7 +18,9 @@ from impq_opt.tracing.module import TracedModule
 from impq_opt.tracing.nodes import batch_shape, op_of
 from impq_opt.tracing.sites import Use
 
-__all__ = ["Layer", "Walk", "layers_of"]
+__all__ = ["Layer", "Reasons", "Walk", "layers_of"]
+
+_SHOWN = 3  # names in a sentence
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,20 +55,38 @@ class Layer:
         return output.movedim(1 if self.use.dimensions else -1, 0).flatten(1)
 
 
-def layers_of(quantized: TracedModule, traced: Network) -> tuple[list[Layer], list[str]]:
-    """Return the layers in the order of their calls, and why other quantized weights are none, a sentence each."""
+class Reasons:
+    """Names by the reason why something is left alone."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, list[str]] = {}
+
+    def add(self, reason: str, name: str) -> None:
+        """Add a name."""
+        self._names.setdefault(reason, []).append(name)
+
+    def notes(self) -> tuple[str, ...]:
+        """Return a sentence for each reason, with the first names."""
+        return tuple(
+            f"{reason}: {', '.join(names[:_SHOWN])}" + (f" and {len(names) - _SHOWN} more" if names[_SHOWN:] else "")
+            for reason, names in self._names.items()
+        )
+
+
+def layers_of(quantized: TracedModule, traced: Network) -> tuple[list[Layer], Reasons]:
+    """Return the layers in the order of their calls, and which quantized weights are none, by the reason."""
     weights = {id(weight.latent): weight for weight in quantized_weights(quantized).values()}
     nodes = {node.name: node for node in quantized.traced_graph.nodes}
     norms = norms_of(quantized)
     biases = [id(bias) for bias in (_bias(quantized, node) for node in nodes.values()) if bias is not None]
-    layers, notes = [], []
+    layers: list[Layer] = []
+    left = Reasons()
     for site in traced.weights:
         weight = weights.get(id(_latent(quantized, site.parameter)))
         if weight is None:
             continue
         if len(site.uses) > 1 or site.uses[0].operand:
-            why = "is used by several calls" if len(site.uses) > 1 else "is no weight of a convolution or linear layer"
-            notes.append(f"{site.name} {why}")
+            left.add("used by several calls" if len(site.uses) > 1 else "of no convolution or linear layer", site.name)
             continue
         node = nodes[site.uses[0].node]
         bias, behind = _bias(quantized, node), {user.name: norms[user] for user in node.users if user in norms}
@@ -75,7 +95,7 @@ def layers_of(quantized: TracedModule, traced: Network) -> tuple[list[Layer], li
             bias, behind = None, {}
         bias = bias if bias is not None and biases.count(id(bias)) == 1 else None
         layers.append(Layer(site.name, weight, site.uses[0], bias, behind, len(behind) == len(node.users)))
-    return layers, notes
+    return layers, left
 
 
 def _latent(module: nn.Module, parameter: str) -> Tensor | None:

@@ -50,7 +50,7 @@ class Rounding(Calibration):
         """
 
     def apply(self, work: Work) -> Change:
-        layers, notes = layers_of(work.quantized, work.float)
+        layers, left = layers_of(work.quantized, work.float)
         rows, changed = work.fitting(networks=self.networks), []
         graphs = [work.quantized, work.float.copy().eval()][: self.networks]
         walks = [
@@ -60,7 +60,7 @@ class Rounding(Calibration):
         for layer in layers:
             quantizer, latent = layer.weight.quantizer, layer.weight.latent
             if not isinstance(quantizer, WeightQuantizer):
-                notes.append(f"{layer.name} is rounded by {quantizer.method.name}, whose levels cannot be held")
+                left.add(f"rounded by {quantizer.method.name}, whose levels cannot be held", layer.name)
                 continue
             cells = cells_of(quantizer, latent, layer.use.groups)
             weight = exact(latent.detach()).reshape(cells.step.shape)
@@ -70,7 +70,8 @@ class Rounding(Calibration):
                 quantizer.hold(quantizer.side(latent))
                 latent.copy_(torch.where(closer[..., None], choice.weight, weight).reshape(latent.shape))
                 changed.append(layer.name)
-        return Change(tuple(changed), (*notes, *work.told(rows)))
+        none = () if changed or not layers else ("no other kernel comes closer",)
+        return Change(tuple(changed), (*left.notes(), *none, *work.told(rows)))
 
 
 class Choice(NamedTuple):

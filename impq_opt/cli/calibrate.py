@@ -33,7 +33,10 @@ def calibrate(
     steps: Annotated[
         str | None,
         CALIBRATIONS,
-        Parameter(help="What is done, in this order: statistics, bias, gptq, adaround; options behind a colon."),
+        Parameter(
+            help="Of gptq, statistics, bias and adaround those that are done, in order, options behind a colon; "
+            "the first three unless given."
+        ),
     ] = None,
     samples: Annotated[
         int,

@@ -41,9 +41,9 @@ def test_a_walk_shows_what_layers_read_and_give_as_they_are_then() -> None:
     found = world("norms")
     quantized, traced = found.quantized(4), trace(found.network, found.x[:2])
     graph = traced.copy().eval()
-    layers, notes = layers_of(graph_of(quantized, traced), traced)
+    layers, left = layers_of(graph_of(quantized, traced), traced)
     assert [layer.name for layer in layers] == ["a", "b", "twice", "line", "full", "steps", "out"]
-    assert notes == ["shared is used by several calls"]
+    assert left.notes() == ("used by several calls: shared",)
     assert [(len(layer.norms), layer.alone, layer.bias is None) for layer in layers] == [
         (1, True, False), (1, True, True), (1, False, False), (1, True, False), (1, True, False), (0, False, True),
         (0, False, False),
@@ -68,8 +68,8 @@ def test_means_become_those_of_the_float_network(steps: Any) -> None:
     assert done.steps[-1].kept
     assert set(done.steps[-1].changed) == {"a", "b", "twice", "line", "full", "out"}
     assert done.steps[-1].notes == (
-        "shared is used by several calls",
-        "steps has no bias of its own and no batch-norm behind it, to take up a shift",
+        "used by several calls: shared",
+        "no bias of its own and no batch-norm behind it, to take up a shift: steps",
     )
     x = found.calibrated_on(66)
     wanted, got, before = (seen(each, x) for each in (found.network, done.network, quantized))
@@ -159,7 +159,7 @@ def test_no_kernel_of_a_network_gives_more_error_than_by_nearest_rounding(spec: 
     before = {name: one.value for name, one in quantized_weights(quantized).items()}
     done = found.calibrate(quantized, [spec], samples=66)
     (step,) = done.steps
-    assert step.notes == ("shared is used by several calls",)
+    assert step.notes == ("used by several calls: shared",)
     assert step.kept and {"a", "b"} <= set(step.changed), step
     after = {name: one.value for name, one in quantized_weights(done.network).items()}
     assert torch.equal(after["shared.weight"], before["shared.weight"])
@@ -188,3 +188,13 @@ def test_options_are_checked() -> None:
     }.items():
         with pytest.raises(OptionError, match=message):
             load_calibration(spec)
+
+
+def test_what_is_left_alone_is_told_by_the_reason() -> None:
+    found = world("norms")
+    (step,) = found.calibrate(found.quantized(2, scheme="twn"), ["gptq"]).steps
+    assert (step.outcome, step.changed) == ("nothing", ())
+    assert step.reason == (
+        "used by several calls: shared; rounded by twn, whose levels cannot be held: a, b, twice and 4 more; "
+        "no other kernel comes closer"
+    )

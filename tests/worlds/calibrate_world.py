@@ -52,9 +52,9 @@ class World(NamedTuple):
     x: Any
     problem: Any
 
-    def quantized(self, bits: int, *, weights_only: bool = True) -> Any:
+    def quantized(self, bits: int, *, weights_only: bool = True, scheme: Any = None) -> Any:
         widths = np.where(self.problem.weights() | (not weights_only), bits, 32)
-        return quantize(self.network, self.problem, widths)
+        return quantize(self.network, self.problem, widths, scheme=scheme)
 
     def calibrated_on(self, samples: int) -> Any:
         """Return the samples that ``calibrate`` draws."""

@@ -30,7 +30,7 @@ class Bias(Calibration):
     source = "Nagel et al., Data-free quantization through weight equalization and bias correction (ICCV 2019)"
 
     def apply(self, work: Work) -> Change:
-        layers, notes = layers_of(work.quantized, work.float)
+        layers, left = layers_of(work.quantized, work.float)
         rows = work.fitting(networks=2)
         floats = Walk(work.float.copy().eval(), work.batches(self.name, samples=rows, passes=2))
         rounded = Walk(work.quantized, work.batches(self.name, samples=rows, passes=2, done=1))
@@ -45,11 +45,11 @@ class Bias(Calibration):
                     output.add_(shift.reshape(-1, *[1] * (layer.use.dimensions)) if layer.use.dimensions else shift)
                 now = mean
             elif not layer.norms:
-                notes.append(f"{layer.name} has no bias of its own and no batch-norm behind it, to take up a shift")
+                left.add("no bias of its own and no batch-norm behind it, to take up a shift", layer.name)
                 continue
             self._norms(work, layer, mean, now)
             changed.append(layer.name)
-        return Change(tuple(changed), (*notes, *work.told(rows)))
+        return Change(tuple(changed), (*left.notes(), *work.told(rows)))
 
     def _norms(self, work: Work, layer: Layer, mean: Tensor, now: Tensor) -> None:
         """Let the batch-norms behind a layer give the means that the float network's give."""
