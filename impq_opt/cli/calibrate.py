@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from impq_opt.cli._choices import CALIBRATIONS, METHODS, NETWORKS
-from impq_opt.cli._common import WHOLE, JsonFlag, check_ending, say, write_output
+from impq_opt.cli._common import WHOLE, JsonFlag, check_ending, say, spare, write_output
 from impq_opt.cli._network import NETWORK_HELP, DataOptions, NetworkOptions, need_torch
 from impq_opt.cli._progress import shown
 from impq_opt.cli._screen import console, counted, grid, number, print_json
@@ -57,6 +57,7 @@ def calibrate(
     that takes them apart, by the mean Kullback-Leibler divergence and beyond its noise, is undone.
     """
     check_ending(output, ".safetensors")
+    spare(output, model.weights, problem, allocation)
     need_torch("impq-opt calibrate")
     from impq_opt.calibrate import calibrate as calibrate_network
     from impq_opt.calibrate import load_calibration
