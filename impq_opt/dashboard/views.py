@@ -210,7 +210,7 @@ def _uniform(work: Work) -> list[tuple[str, float, float]]:
         choice = np.minimum(column, counts - 1)
         if problem.pins:
             choice[list(problem.pins)] = list(problem.pins.values())
-        damage = float(problem.damage.chosen(candidates, choice).sum())
+        damage = nearest_float(problem.total_damage(choice))
         cost = nearest_float(row.quantum * row.total(candidates, choice))
         labels = {label[min(column, len(label) - 1)] for label in map(candidates.labels, range(len(candidates.sets)))}
         label = labels.pop() if len(labels) == 1 else f"candidate {column + 1}"
@@ -289,7 +289,7 @@ def groups_view(answered: Answered, layer: int, first: int, many: int) -> dict[s
         return {"total": 0, "groups": []}
     of_layer: IntArray = np.flatnonzero(index.of_group == layer)
     some = of_layer[max(first, 0) : max(first, 0) + many]
-    damage = problem.damage.chosen(problem.candidates, choice)
+    damage = problem.damage.chosen(problem.candidates, choice) + problem.interaction_shares(choice)
     total = float(damage.sum()) or 1.0
     labels = [problem.candidates.label(g, int(choice[g])) for g in some.tolist()]
     return {

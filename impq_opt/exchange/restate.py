@@ -109,6 +109,7 @@ def restate(problem: Problem, weights: Sequence[Precision], inputs: Sequence[Pre
         problem,
         candidates=candidates,
         damage=_damage(problem, take),
+        interactions=None if problem.interactions is None else problem.interactions.with_columns(index),
         costs=tuple(term.with_columns(take) for term in problem.costs),
         pins={group: _pinned(problem, group, column, index, target) for group, column in problem.pins.items()},
         free_unmeasured=free,

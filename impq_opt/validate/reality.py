@@ -243,7 +243,8 @@ class Validation:
                 value=float(widths[group]),
                 hint=f"it may take {', '.join(f'{b:g}' for b in problem.candidates.of(group))}",
             )
-        return float(problem.damage.chosen(problem.candidates, columns).sum()) + problem.conceded
+        damage = problem.damage.chosen(problem.candidates, columns) + problem.interaction_shares(columns)
+        return float(damage.sum()) + problem.conceded
 
     # -- running -------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,8 @@ import pytest
 
 from impq_opt import Factors, Pairs, Problem, Status, solve
 from impq_opt.errors import ProblemError, UnsupportedError
+from impq_opt.exchange import Precision
+from impq_opt.exchange.restate import restate
 from impq_opt.files import load_allocation, load_problem, save_allocation, save_problem
 from impq_opt.problem.uncertainty import upper_limit
 
@@ -192,3 +194,14 @@ def test_uniform_is_judged_by_the_true_damage() -> None:
     answer = solve(declared, bound=damage, solver="uniform")
     assert answer.exact_damage is not None and answer.exact_damage <= damage
     assert answer.status in (Status.FEASIBLE, Status.OPTIMAL)
+
+
+def test_targets_that_store_other_precisions_keep_the_cross_terms() -> None:
+    declared = problem(Factors(FACTORS))
+    stored = [Precision("w8", 8), Precision("w2", 2)]
+    restated = restate(declared, stored, stored, "a target")
+    columns = {2.0: 0, 8.0: 2}
+    for _ in range(3):
+        choice = RNG.integers(0, 2, COUNT)
+        before = np.array([columns[b] for b in restated.candidates.bits(choice).tolist()])
+        assert restated.total_damage(choice) == declared.total_damage(before)
