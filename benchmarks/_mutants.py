@@ -197,7 +197,7 @@ MUTANTS: tuple[Mutant, ...] = (
            "every = [*self.closed, *(self.objective.lowest(node.bound) for node in self.heap)]",
            "every = [*self.closed]"),
     Mutant("solvers/exact/coupled.py", "coupled", "a child starts above its bound",
-           "bound + max(more, 0.0), point)", "bound + 2 * max(more, 0.0) + 1, point)"),
+           "float(bounds[group][others].min()), point)", "2 * abs(float(bounds[group][others].min())) + 1, point)"),
     Mutant("solvers/exact/coupled.py", "coupled", "leaves are settled that a better answer sets otherwise",
            "gap = max(nearest_float(self.best.value) - point.value, 0.0) * (1 + 1e-9) + 2 * point.margin",
            "gap = max(nearest_float(self.best.value) - point.value, 0.0) * 0.01"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import json
@@ -104,7 +105,8 @@ def quantize_network(
     _begin(where, plan, network, seen, judging)
     began = time.process_time()
     problem = _problem(network, seen, plan, where, device, progress, tell, provenance)
-    shop = Workshop(network.to(device), problem, seen, plan, device=device, progress=progress)
+    placed = copy.deepcopy(network).to(device)
+    shop = Workshop(placed, problem, seen, plan, device=device, progress=progress)
     shop.seconds["measuring"] = time.process_time() - began
     judge = _Judge(shop, judging, progress)
     made, most, reason = _reached(shop, judge)
@@ -178,10 +180,8 @@ def _problem(
             progress=None if progress is None else lambda done, total, _: progress("measuring", done, total),
         )  # fmt: skip
         save_problem(problem, where / PROBLEM)
-    if plan.limits:
-        for name, text in plan.limits.items():
-            read_limit(problem, name, text, f"limits: {name}")
-        problem = problem.revise(budgets=dict(plan.limits))
+    for name, text in plan.limits.items():
+        read_limit(problem, name, text, f"limits: {name}")
     return problem
 
 
@@ -335,7 +335,7 @@ def _judged(name: str, made: Made | None, judge: _Judge, size: int) -> Judged:
 
 def _write(where: Path, shop: Workshop, chosen: Made, outcome: Outcome) -> None:
     """Write what was made; the record comes last, so that where it is all is there."""
-    save_allocation(chosen.allocation, where / ALLOCATION)
+    save_allocation(chosen.allocation, where / ALLOCATION, base=shop.base, revision=shop.revision or None)
     atomic_write(where / PACKED, chosen.data)
     program, why = program_bytes(shop.network, where / PACKED, shop.example)
     if program is not None:

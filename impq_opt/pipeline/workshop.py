@@ -17,6 +17,7 @@ from impq_opt.calibrate import Calibrated, calibrate
 from impq_opt.data.batch import Structure
 from impq_opt.data.dataset import Dataset
 from impq_opt.errors import AllocationError
+from impq_opt.files.revision import Revision
 from impq_opt.pipeline.plan import Plan
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problem.problem import Problem
@@ -83,6 +84,12 @@ class Workshop:
 
     Attributes
     ----------
+    base : Problem
+        The problem as it was measured.
+    revision : Revision
+        What the plan limits besides.
+    problem : Problem
+        So revised.
     seconds : mapping of str to float
         Processor time of solving and of calibrating.
     """
@@ -97,7 +104,9 @@ class Workshop:
         device: str = "cpu",
         progress: Progress | None = None,
     ) -> None:
-        self.network, self.problem, self.data, self.plan = network, problem, data, plan
+        self.network, self.base, self.data, self.plan = network, problem, data, plan
+        self.revision = Revision(budgets=dict(plan.limits))
+        self.problem = self.revision.apply(problem) if self.revision else problem
         self.device, self._progress = device, progress
         self.example: Structure = data.rows(torch.arange(min(2, len(data))))[0]
         self.seconds: dict[str, float] = defaultdict(float)

@@ -48,6 +48,8 @@ SLOW = [
 WITH_TORCH = [
     "measure small-cnn --weights {}/w.safetensors --data digits --samples 64 -o {}/again.toml",
     "validate {}/m.toml {}/m.json --network small-cnn --weights {}/w.safetensors --data digits --uniform 1",
+    "calibrate small-cnn {}/m.toml {}/m.json --weights {}/w.safetensors --data digits --samples 64 -o {}/c.safetensors",
+    "quantize small-cnn --weights {}/w.safetensors --data digits --bits 3 --metric impq --samples 64 -o {}/quantized",
     "pack small-cnn {}/m.toml {}/m.json --weights {}/w.safetensors -o {}/packed.safetensors",
     "unpack {}/packed.safetensors -o {}/state.safetensors",
 ]

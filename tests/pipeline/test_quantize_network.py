@@ -137,6 +137,16 @@ def test_the_cheapest_network_within_a_loss(network: Any, data: Any, tmp_path: P
         quantized(network, unlabelled, tmp_path / "c", accuracy_loss=0.1)
 
 
+def test_other_costs_are_limited_besides(network: Any, data: Any, tmp_path: Path) -> None:
+    outcome = quantized(network, data, tmp_path, bound=3.0, metric="impq", limits={"storage": "4bpw"})
+    problem = load_problem(tmp_path / "problem.toml")
+    answer = load_allocation(tmp_path / "allocation.json", problem)  # an answer to the problem of the file
+    assert verify(problem, answer).proved and "storage" in answer.budgets
+    assert outcome.rows[1].weight_bits <= 4
+    with pytest.raises(OptionError, match="unknown cost"):
+        quantized(network, data, tmp_path / "b", bits=3, limits={"storag": "4bpw"})
+
+
 def test_what_cannot_be_is_told(network: Any, data: Any, tmp_path: Path) -> None:
     with pytest.raises(AllocationError, match=r"the smallest file of this network has [\d,]+ bytes, [\d,]+ of them"):
         quantized(network, data, tmp_path / "a", budget="1KiB")
