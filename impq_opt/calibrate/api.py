@@ -92,7 +92,6 @@ class Calibrated:
 
 
 @kept_memory()
-@torch.no_grad()
 def calibrate(
     quantized: nn.Module,
     float_network: nn.Module,
@@ -148,9 +147,10 @@ def calibrate(
     traced.to(home)
     network = copy.deepcopy(quantized).to(home)
     modes = {module: module.training for module in network.modules()}
-    work = Work(network.eval(), traced, data, rows, held, progress)
-    first = work.now
-    done = tuple(_step(part, work) for part in parts)
+    with torch.no_grad():
+        work = Work(network.eval(), traced, data, rows, held, progress)
+        first = work.now
+        done = tuple(_step(part, work) for part in parts)
     for module, mode in modes.items():
         module.training = mode
     return Calibrated(network, done, first, work.now, len(rows), len(held), data.notes)

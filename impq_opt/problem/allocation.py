@@ -79,7 +79,7 @@ class Certificate(Held):
     ``dual_bound`` follows from ``multipliers`` alone: for any lambda >= 0 the sum over groups of
     min_k (cost + lambda damage), less lambda times the bound, is below every feasible cost (Everett 1963).
     Anything above it rests on ``enumeration``. Where damages interact by factors F it follows with ``tangent`` y: the
-    damage is then d - |F|^2 + 2 <y, F> in each group, less |y|^2 in all, which is never above it.
+    damage is then ``d - |F|^2 + 2 <y, F>`` in each group, less ``|y|^2`` in all, which is never above it.
 
     Parameters
     ----------
