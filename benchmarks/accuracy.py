@@ -116,8 +116,13 @@ def by_metric(metric: str, *, interactions: bool = False) -> Callable[..., Probl
 
 def by_size(part: Subject, grid: str, widths: Sequence[float], samples: int, seed: int) -> Problem:
     """Return damages of equal sensitivity in each layer: sizes alone decide."""
-    problem = structure_of(part[0], part[1].subset(torch.arange(64)), grid=grid, bits=widths).revise(weights_only=True)
+    problem = _structure(part, grid, widths)
     return replace(problem, damage=DamageTable(np.tile(4.0 ** -np.array(widths), (len(problem), 1))))
+
+
+def _structure(part: Subject, spec: str, widths: Sequence[float]) -> Problem:
+    """Return the problem of a grid without a measurement."""
+    return structure_of(part[0], part[1].subset(torch.arange(64)), grid=spec, bits=widths).revise(weights_only=True)
 
 
 ALLOCATORS: dict[str, Callable[..., Problem]] = {
@@ -159,15 +164,15 @@ def rows_of(name: str, part: Subject, rows: Rows, options: argparse.Namespace) -
     truth = rows.get(f"{name}|truth|{len(judged)}", lambda: _right(network, judged))
     for seed in range(options.seeds):
         for grid in options.grids:
-            spec, widths = GRIDS[grid]
+            problem = _structure(part, *GRIDS[grid])
             for allocator, budget, bits, seconds in _allocations(name, part, rows, options, grid, seed):
                 for calibration in options.calibrations:
                     told = hashlib.sha256(json.dumps(bits).encode()).hexdigest()[:16]
                     key = f"{name}|{grid}|{calibration}|{seed}|{told}|{len(judged)}"
                     made = rows.get(
                         key,
-                        lambda bits=bits, spec=spec, widths=widths, calibration=calibration, seed=seed: _network_row(
-                            part, judged, spec, widths, bits, CALIBRATIONS[calibration], options.samples, seed
+                        lambda bits=bits, problem=problem, calibration=calibration, seed=seed: _network_row(
+                            part, judged, problem, bits, CALIBRATIONS[calibration], options.samples, seed
                         ),
                     )
                     yield {
@@ -213,14 +218,12 @@ def _right(network: nn.Module, judged: Dataset) -> str:
 def _network_row(
     part: Subject,
     judged: Dataset,
-    spec: str,
-    widths: Sequence[float],
+    problem: Problem,
     bits: list[float],
     steps: tuple[str, ...],
     samples: int,
     seed: int,
 ) -> dict[str, Any]:
-    problem = structure_of(part[0], part[1].subset(torch.arange(64)), grid=spec, bits=widths).revise(weights_only=True)
     quantized = quantize(part[0], problem, np.array(bits)).eval()
     done: list[str] = []
     if steps:

@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ from impq_opt.networks.fitting import fitted
 from impq_opt.quantize import quantized_weights
 from impq_opt.tracing.trace import trace
 
-__all__ = ["STEPS", "Calibrated", "Step", "calibrate"]
+__all__ = ["STEPS", "Calibrated", "Drawn", "Step", "calibrate", "drawn"]
 
 STEPS = ("gptq", "statistics", "bias")
 _HELD = 256  # samples that judge, at most a third of all
@@ -141,7 +142,7 @@ def calibrate(
     if not quantized_weights(quantized):
         raise OptionError("has no quantized weight", where="calibrate", hint="quantize it with an allocation first")
     data = fitted(float_network, data)
-    rows, held = _drawn(data, samples, seed)
+    rows, held, _ = drawn(data, samples, seed)
     home = next(quantized.parameters()).device if device is None else torch.device(device)
     traced = trace(float_network, prepare(data.rows(rows[:2])[0], next(float_network.parameters()).device))
     traced.to(home)
@@ -156,13 +157,27 @@ def calibrate(
     return Calibrated(network, done, first, work.now, len(rows), len(held), data.notes)
 
 
-def _drawn(data: Dataset, samples: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Return the rows to calibrate on and those to be judged by, which are a third of all at most."""
+class Drawn(NamedTuple):
+    """Rows (n,) to calibrate on, those to be judged by, a third of all at most, and those that are not looked at."""
+
+    rows: Tensor
+    held: Tensor
+    rest: Tensor
+
+
+def drawn(data: Dataset, samples: int, seed: int) -> Drawn:
+    """Return which rows :func:`calibrate` takes of ``data``.
+
+    Raises
+    ------
+    DataError
+        There are too few.
+    """
     if len(data) < _LEAST:
         raise DataError("has too few samples to calibrate on", where=f"data {data.name}", value=len(data))
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
     held = min(_HELD, len(data) // 3)
-    return order[held : held + samples], order[:held]
+    return Drawn(order[held : held + samples], order[:held], order[held + samples :])
 
 
 def _step(part: Calibration, work: Work) -> Step:

@@ -191,6 +191,17 @@ def parse_fields(kind: Any, what: str, texts: Iterable[str]) -> dict[str, Any]:
     return options
 
 
+def parse_specs(text: str) -> list[str]:
+    """Read ``"statistics,gptq:damping=0.1,order=input"``: options go on behind commas."""
+    specs: list[str] = []
+    for part in text.split(","):
+        if specs and "=" in part and ":" not in part:
+            specs[-1] += f",{part.strip()}"
+        else:
+            specs.append(part.strip())
+    return specs
+
+
 def type_text(kind: Any) -> str:
     """Return in words what a value of a type is."""
     inside = [part for part in typing.get_args(kind) if part is not type(None)]

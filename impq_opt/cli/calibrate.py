@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from impq_opt.cli._choices import CALIBRATIONS, METHODS, NETWORKS
-from impq_opt.cli._common import WHOLE, JsonFlag, check_ending, say, spare, write_output
+from impq_opt.cli._common import WHOLE, JsonFlag, check_ending, parse_specs, say, spare, write_output
 from impq_opt.cli._network import NETWORK_HELP, DataOptions, NetworkOptions, need_torch
 from impq_opt.cli._progress import shown
 from impq_opt.cli._screen import console, counted, grid, number, print_json
@@ -59,14 +59,13 @@ def calibrate(
     check_ending(output, ".safetensors")
     spare(output, model.weights, problem, allocation)
     need_torch("impq-opt calibrate")
+    from impq_opt.calibrate import STEPS, load_calibration
     from impq_opt.calibrate import calibrate as calibrate_network
-    from impq_opt.calibrate import load_calibration
-    from impq_opt.calibrate.api import STEPS
     from impq_opt.files import load_allocation, load_problem
     from impq_opt.quantize import load_method, of_other_weights, pack, quantize, state_of
 
     # What is wrong with these is told before anything is loaded.
-    parts = [load_calibration(spec) for spec in (STEPS if steps is None else _specs(steps))]
+    parts = [load_calibration(spec) for spec in (STEPS if steps is None else parse_specs(steps))]
     scheme = None if method is None else load_method(method)
     if not os.path.isdir(output.absolute().parent):
         raise OptionError("is in no folder", where="--output", value=str(output), hint="make the folder first")
@@ -92,17 +91,6 @@ def calibrate(
     else:
         _print(calibrated)
     return 0
-
-
-def _specs(text: str) -> list[str]:
-    """Read ``"statistics,gptq:damping=0.1,order=input"``: options go on behind commas."""
-    specs: list[str] = []
-    for part in text.split(","):
-        if specs and "=" in part and ":" not in part:
-            specs[-1] += f",{part.strip()}"
-        else:
-            specs.append(part.strip())
-    return specs
 
 
 def _record(calibrated: Calibrated) -> dict[str, Any]:

@@ -172,8 +172,7 @@ def _refuse_ignored(
 def _groups(text: str) -> Any:
     from impq_opt.measure import Grouping
 
-    kind, colon, size = text.partition(":")
-    return Grouping(kind, _count(size, "--groups")) if colon else Grouping(kind)
+    return Grouping.read(text, "--groups")
 
 
 def _estimator(text: str) -> Any:

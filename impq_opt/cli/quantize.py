@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from impq_opt.cli import invocation
 from impq_opt.cli._choices import GRIDS, GROUPS, METRICS, NETWORKS
-from impq_opt.cli._common import WHOLE, JsonFlag, parse_assignments, parse_bits, refuse, say
+from impq_opt.cli._common import WHOLE, JsonFlag, parse_assignments, parse_bits, parse_specs, refuse, say
 from impq_opt.cli._goals import Many
 from impq_opt.cli._network import NETWORK_HELP, NetworkOptions, SamplesOptions, need_torch
 from impq_opt.cli._progress import shown
@@ -110,7 +110,7 @@ def quantize(
 
 
 def _steps(text: str) -> tuple[str, ...]:
-    return () if text == "none" else tuple(part.strip() for part in text.split(","))
+    return () if text == "none" else tuple(parse_specs(text))
 
 
 def _share(text: str) -> float:

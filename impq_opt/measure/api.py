@@ -75,7 +75,7 @@ def measure(
     data : Dataset, Tensor, mapping, torch data set, or iterable of batches
         What :func:`~impq_opt.data.batches.tensors` reads. An iterable is read until there are enough samples.
     groups : str or Grouping
-        ``"layer"``, ``"kernel"``, ``"slice"``, or ``"block"``.
+        ``"layer"``, ``"kernel"``, ``"slice"``, ``"block"``, or ``"block:32"``.
     metric : str
         A name of :data:`~impq_opt.measure.metrics.METRICS`.
     estimator : str or Estimator
@@ -290,7 +290,7 @@ def survey_of(
     batches = (prepare(data.rows(rows)[0], place) for rows in order.split(32))
     return Survey(
         traced,
-        groups if isinstance(groups, Grouping) else Grouping(groups),
+        groups if isinstance(groups, Grouping) else Grouping.read(groups),
         estimator if isinstance(estimator, Estimator) else Estimator(estimator),
         calibrate(traced, batches),
         tuple(float(b) for b in bits),

@@ -51,6 +51,21 @@ class Grouping:
         if self.size < 1:
             raise OptionError("a block holds at least one weight", where="block", value=self.size)
 
+    @classmethod
+    def read(cls, text: str, where: str = "groups") -> Grouping:
+        """Return what ``"kernel"`` or ``"block:32"`` names; ``where`` is the place, for the error.
+
+        Raises
+        ------
+        OptionError
+            A kind that is unknown, or a size that is no whole number.
+        """
+        kind, colon, size = text.partition(":")
+        try:
+            return cls(kind, int(size)) if colon else cls(kind)
+        except ValueError:
+            raise OptionError("needs a whole number behind the colon", where=where, value=size) from None
+
     @property
     def fine(self) -> bool:
         """Whether squares are needed weight by weight, not only kernel by kernel."""

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any
 
-from impq_opt.calibrate import load_calibration
-from impq_opt.calibrate.api import STEPS
+from impq_opt.calibrate import STEPS, load_calibration
 from impq_opt.errors import OptionError
 from impq_opt.measure import Grouping
 from impq_opt.measure.metrics import load_metric
@@ -82,24 +81,11 @@ class Plan:
             object.__setattr__(self, "metric", "impq" if self.bound is not None else default_metric(self.groups))
         load_metric(self.metric)
         load_method(self.grid)
+        Grouping.read(self.groups)
         for step in self.calibration:
             load_calibration(step)
         if self.samples < 1:
             raise OptionError("must be at least 1", where="samples", value=self.samples)
-
-    @property
-    def grouping(self) -> Grouping:
-        """The groups of weights.
-
-        Raises
-        ------
-        OptionError
-            A kind that is unknown, or a size that is no whole number.
-        """
-        kind, colon, size = self.groups.partition(":")
-        if colon and not size.isdecimal():
-            raise OptionError("needs a whole number behind the colon", where="groups", value=self.groups)
-        return Grouping(kind, int(size)) if colon else Grouping(kind)
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values."""

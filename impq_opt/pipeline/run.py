@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from impq_opt.calibrate import drawn
 from impq_opt.data.batch import prepare
 from impq_opt.data.batches import Batches, tensors
-from impq_opt.data.calling import call, logits_of
 from impq_opt.data.dataset import Dataset
 from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import AllocationError, FileError
@@ -35,13 +35,13 @@ from impq_opt.pipeline.loss import cheapest, crossing
 from impq_opt.pipeline.plan import Plan
 from impq_opt.pipeline.program import program_bytes
 from impq_opt.pipeline.record import Judged, Outcome
-from impq_opt.pipeline.workshop import Made, Progress, Workshop, rows_of
+from impq_opt.pipeline.workshop import Made, Workshop
 from impq_opt.problem.limits import read_limit
 from impq_opt.problem.problem import Problem
 from impq_opt.report import Report, render_page
 from impq_opt.tracing.batches import batch_size
 from impq_opt.tracing.trace import trace
-from impq_opt.validate.sweep import decide
+from impq_opt.validate.sweep import Progress, counter, decide, deciding
 
 __all__ = ["quantize_network"]
 
@@ -125,10 +125,7 @@ def quantize_network(
 def _begin(where: Path, plan: Plan, network: nn.Module, seen: Dataset, judging: Dataset) -> None:
     """Make the folder, or hold what it was made for against what is asked."""
     parts = {"network": _digest(network), "data": seen.digest(), "held_out": judging.digest()}
-    asked = json.dumps(
-        plan.to_dict() | parts,
-        default=list,
-    )
+    asked = json.dumps(plan.to_dict() | parts, default=list)
     try:
         where.mkdir(parents=True, exist_ok=True)
         known = (where / ASKED).read_text() if (where / ASKED).exists() else ""
@@ -172,7 +169,7 @@ def _problem(
     else:
         problem = measure(
             network, data,
-            groups=plan.grouping, metric=plan.metric, grid=plan.grid, bits=plan.candidates, device=device,
+            groups=plan.groups, metric=plan.metric, grid=plan.grid, bits=plan.candidates, device=device,
             sampling=_sampling(plan),
             weights_only=plan.activation_bits is None,
             pins=None if plan.activation_bits is None else {"kind:activation": plan.activation_bits},
@@ -209,15 +206,8 @@ class _Judge:
     def _decisions(self, made: Made | None, rows: bool = False) -> tuple[Tensor, Tensor | None]:
         """Return decisions (n,) and labels; of the float network where none is given, on ``rows`` of its own data."""
         data = self._own if rows else self.data
-        done = 0
-
-        def decided(some: int) -> None:
-            nonlocal done
-            done += some
-            if self._progress is not None:
-                self._progress("judging", done, len(data))
-
-        run = self._traced.run if made is None else _deciding(made.network)
+        decided = counter("judging", self._progress, len(data))
+        run = self._traced.run if made is None else deciding(made.network)
         found, labels = decide([run], data, self._place, self._batch, decided)
         return found[0], labels
 
@@ -225,7 +215,7 @@ class _Judge:
     def _own(self) -> Dataset:
         """Samples of the data that calibration has not seen, to find out roughly where a loss is reached."""
         plan, data = self.shop.plan, self.shop.data
-        rows = rows_of(data, plan.samples + 256, _CHOOSING, plan.seed)
+        rows = drawn(data, plan.samples, plan.seed).rest[:_CHOOSING]
         return data.subset(rows if len(rows) > 1 else torch.arange(len(data)))
 
     def right(self, made: Made | None, *, own: bool = False) -> Tensor:
@@ -236,10 +226,6 @@ class _Judge:
     def loss(self, made: Made, *, own: bool = False) -> Difference:
         """Return by how much the float network is oftener right."""
         return difference(self.right(None, own=own), self.right(made, own=own))
-
-
-def _deciding(network: nn.Module) -> Callable[[Any], Tensor]:
-    return lambda x: logits_of(call(network, x))
 
 
 def _reached(shop: Workshop, judge: _Judge) -> tuple[Made, int, str]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from impq_opt.calibrate import Calibrated, calibrate
 from impq_opt.data.batch import Structure
@@ -24,10 +23,9 @@ from impq_opt.problem.problem import Problem
 from impq_opt.quantize import packed, quantize, storage_bits
 from impq_opt.solve import solve
 from impq_opt.types import Real
+from impq_opt.validate.sweep import Progress
 
-__all__ = ["Made", "Progress", "Workshop"]
-
-Progress = Callable[[str, int, int], None]
+__all__ = ["Made", "Workshop"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,9 +177,3 @@ class Workshop:
             if len(packed(quantize(self.network, self.problem, allocation, example=self.example))[0]) <= most:
                 return self.make(allocation)
         return None
-
-
-def rows_of(data: Dataset, used: int, most: int, seed: int) -> Tensor:
-    """Return rows that calibration, which draws the first ``used`` with the same seed, has not seen."""
-    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
-    return order[used : used + most]

@@ -27,16 +27,6 @@ __all__ = [
     "check_ties",
 ]
 
-__all__ = [
-    "check_damage",
-    "check_goals",
-    "check_grids",
-    "check_interactions",
-    "check_pins",
-    "check_tables",
-    "check_ties",
-]
-
 
 def check_tables(layout: Layout, costs: tuple[CostTerm, ...]) -> None:
     """Raise ProblemError unless every table of costs has a row per group and a column per candidate."""

@@ -8,7 +8,7 @@ measured, with a confidence interval, and, where asked, the same bound and estim
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 
 from impq_opt.data.batch import prepare
-from impq_opt.data.calling import call, logits_of
 from impq_opt.data.dataset import Dataset
 from impq_opt.data.parts import ALL, SPLITS
 from impq_opt.errors import DataError
@@ -42,11 +41,9 @@ from impq_opt.tracing.batches import batch_size
 from impq_opt.tracing.trace import trace
 from impq_opt.types import FloatArray
 from impq_opt.validate.on_samples import OnSamples, bounds_on_samples
-from impq_opt.validate.sweep import Logits, decide, together
+from impq_opt.validate.sweep import Logits, Progress, counter, decide, deciding, together
 
 __all__ = ["Progress", "Reality", "Validation", "interval"]
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -251,10 +248,10 @@ class Validation:
     def _decisions(self, allocations: Sequence[npt.ArrayLike | Path], progress: Progress | None) -> list[Tensor]:
         """Return the decisions (n,) of each allocation's network; the float network decides in the first sweep."""
         count = together(2 * 4 * int(self.problem.sizes[self.problem.weights()].sum()))  # as they were, and rounded
-        decided = _counter("decisions", progress, len(self.data) * (len(allocations) + (self._float is None)))
+        decided = counter("decisions", progress, len(self.data) * (len(allocations) + (self._float is None)))
         decisions: list[Tensor] = []
         for start in range(0, len(allocations), count):
-            networks = [_deciding(self.quantized(some)) for some in allocations[start : start + count]]
+            networks = [deciding(self.quantized(some)) for some in allocations[start : start + count]]
             before: list[Logits] = [self._traced.run] if self._float is None else []
             made, labels = decide([*before, *networks], self.data, self.device, self._batch, decided)
             if before:
@@ -286,7 +283,7 @@ class Validation:
         survey = self._survey
         assert survey is not None
         place = np.array([self.problem.names.index_of(name) for name in survey.names])
-        looked_at = _counter("bounds on samples", progress, self.samples)
+        looked_at = counter("bounds on samples", progress, self.samples)
         ordered = [bits[place] for bits in widths]
         return bounds_on_samples(survey, self.data, torch.arange(self.samples), ordered, self.device, looked_at)
 
@@ -295,25 +292,6 @@ def _possible(problem: Problem) -> FloatArray:
     """Return precisions (G,) that the methods of a problem have: 8 bits, or their most where that is less."""
     most = [min(8.0, *load_method(problem.grid(label)).widths[-1:]) for label in problem.names.labels]
     return np.repeat(most, problem.names.counts)
-
-
-def _deciding(network: nn.Module) -> Logits:
-    return lambda x: logits_of(call(network, x))
-
-
-def _counter(what: str, progress: Progress | None, total: int) -> Callable[[int], None]:
-    """Return a function that is told of parts of a whole and tells ``progress`` how much is done."""
-    done = 0
-    if progress is not None:
-        progress(what, done, total)
-
-    def add(part: int) -> None:
-        nonlocal done
-        done += part
-        if progress is not None:
-            progress(what, done, total)
-
-    return add
 
 
 def interval(count: int, total: int, confidence: float) -> tuple[float, float]:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, device
+from torch import Tensor, device, nn
 from torch.nn.utils import parametrize
 
 from impq_opt.data.batch import Several, prepare
+from impq_opt.data.calling import call, logits_of
 from impq_opt.data.dataset import Dataset
 
-__all__ = ["Logits", "decide", "together"]
+__all__ = ["Logits", "Progress", "counter", "decide", "deciding", "together"]
 
 Logits = Callable[["Tensor | Several"], Tensor]
+Progress = Callable[[str, int, int], None]
 
 _WEIGHTS = 2 * 2**30  # bytes of quantized weights held in one sweep
 
@@ -21,6 +23,26 @@ _WEIGHTS = 2 * 2**30  # bytes of quantized weights held in one sweep
 def together(weights: int) -> int:
     """Return how many networks of so many bytes of weights go over the data in one sweep."""
     return max(1, _WEIGHTS // max(1, weights))
+
+
+def deciding(network: nn.Module) -> Logits:
+    """Return what gives the logits of a network, however it returns them."""
+    return lambda x: logits_of(call(network, x))
+
+
+def counter(what: str, progress: Progress | None, total: int) -> Callable[[int], None]:
+    """Return a function that is told of parts of a whole and tells ``progress`` how much is done."""
+    done = 0
+    if progress is not None:
+        progress(what, done, total)
+
+    def add(part: int) -> None:
+        nonlocal done
+        done += part
+        if progress is not None:
+            progress(what, done, total)
+
+    return add
 
 
 @torch.no_grad()

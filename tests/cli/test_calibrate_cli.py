@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from impq_opt import solve
 from impq_opt.calibrate.api import STEPS
 from impq_opt.cli import run
-from impq_opt.cli.calibrate import _specs
+from impq_opt.cli._common import parse_specs
 from impq_opt.files import save_allocation, save_problem
 from impq_opt.quantize import unpack
 
@@ -83,7 +83,7 @@ def test_what_is_wrong_is_told_in_a_sentence(files: Any, capsys: pytest.CaptureF
 
 
 def test_options_go_on_behind_commas() -> None:
-    assert _specs("statistics, gptq:damping=0.1,order=input,bias") == [
+    assert parse_specs("statistics, gptq:damping=0.1,order=input,bias") == [
         "statistics",
         "gptq:damping=0.1,order=input",
         "bias",

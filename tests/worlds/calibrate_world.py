@@ -12,7 +12,7 @@ from measure_world import Branches, Norms, noise, seeded
 from quantize_world import declared, net
 
 from impq_opt.calibrate import calibrate
-from impq_opt.calibrate.api import _drawn
+from impq_opt.calibrate.api import drawn
 from impq_opt.data import Dataset
 from impq_opt.quantize import quantize
 
@@ -58,7 +58,7 @@ class World(NamedTuple):
 
     def calibrated_on(self, samples: int) -> Any:
         """Return the samples that ``calibrate`` draws."""
-        return self.x[_drawn(Dataset(self.x), samples, 0)[0]]
+        return self.x[drawn(Dataset(self.x), samples, 0)[0]]
 
     def calibrate(self, quantized: Any, *args: Any, **options: Any) -> Any:
         return calibrate(quantized, self.network, Dataset(self.x), *args, **options)
