@@ -61,10 +61,13 @@ class Grouping:
             A kind that is unknown, or a size that is no whole number.
         """
         kind, colon, size = text.partition(":")
+        if not colon:
+            return cls(kind)
         try:
-            return cls(kind, int(size)) if colon else cls(kind)
+            number = int(size)
         except ValueError:
             raise OptionError("needs a whole number behind the colon", where=where, value=size) from None
+        return cls(kind, number)
 
     @property
     def fine(self) -> bool:
