@@ -102,6 +102,13 @@ COMMANDS: tuple[Command, ...] = (
         "impq-opt explain resnet20-fashion-mnist allocation.json layer1.0.conv1",
     ),
     Command(
+        "audit",
+        "audit:audit",
+        "Check",
+        "How far from the best another tool's choice is under its own scores, proved, and a better one of that size.",
+        "impq-opt audit search_state.json search_state.json --from modelopt",
+    ),
+    Command(
         "cost",
         "cost:cost",
         "Show",

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 __all__ = [
     "CALIBRATIONS",
+    "CHOOSERS",
     "COSTS",
     "DATA",
     "ESTIMATORS",
@@ -120,6 +121,7 @@ PROBLEMS = _asked(_problems, files=True)
 PROBLEMS_AND_NETWORKS = _asked(lambda: (*_problems(), *NETWORK_NAMES), files=True)
 SOLVERS = _asked(_solvers)
 FORMATS, READERS, WRITERS = _asked(_formats()), _asked(_formats(reads=True)), _asked(_formats(writes=True))
+CHOOSERS = _asked(_formats(chooses=True))
 COSTS = _asked(_costs)
 METRICS = _asked(_theirs(METRIC_NAMES, "impq_opt.metrics"), lists=True)
 METHODS = _asked(_theirs(METHOD_NAMES, "impq_opt.methods"))

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from impq_opt.cli._choices import FORMATS
 from impq_opt.cli._common import JsonFlag
 from impq_opt.cli._screen import console, grid, print_json
-from impq_opt.exchange import Precision, Reader, Writer, format_names
+from impq_opt.exchange import Chooser, Precision, Reader, Writer, format_names
 from impq_opt.exchange.registry import format_class
 from impq_opt.registry import option_fields
 from impq_opt.text import bits_text
@@ -30,9 +30,9 @@ def formats(
     if json:
         print_json(summaries if name is None else summaries[0])
     elif name is None:
-        table = grid("name", "in", "out", "what it is", "limits")
+        table = grid("name", "in", "out", "audit", "what it is", "limits")
         for summary in summaries:
-            ways = ("yes" if summary["reads"] else "-", "yes" if summary["writes"] else "-")
+            ways = ("yes" if summary[way] else "-" for way in ("reads", "writes", "audits"))
             table.add_row(summary["name"], *ways, summary["summary"], summary["limits"])
         console().print(table)
     else:
@@ -56,6 +56,7 @@ def _summary(name: str) -> dict[str, Any]:
         "summary": kind.summary,
         "reads": issubclass(kind, Reader),
         "writes": issubclass(kind, Writer),
+        "audits": issubclass(kind, Chooser),
         "limits": kind.limits if issubclass(kind, Writer) else "",
         "package": kind.package,
         "source": kind.source,

@@ -22,7 +22,7 @@ from impq_opt.exchange.registry import format_class
 from impq_opt.files import save_problem
 from impq_opt.problem.problem import Problem
 
-__all__ = ["format_of", "import_"]
+__all__ = ["format_of", "import_", "read_scores"]
 
 
 def import_(
@@ -55,7 +55,7 @@ def import_(
     """Turn another tool's scores into a problem, or a problem into one that a target can store (--for)."""
     check_ending(output, ".toml")
     spare(output, scores, *more)
-    problem = _read(scores, more, source, accept_zeros=accept_zeros)
+    problem = read_scores(scores, more, source, accept_zeros=accept_zeros)
     if weights:
         problem = problem.revise(weights_only=True)
     if target is not None:
@@ -83,7 +83,8 @@ def format_of(where: str, name: str, texts: list[str] | None = None) -> Format:
     return make_format(name, **parse_fields(kind, f"format {name!r}", texts or []))
 
 
-def _read(scores: str, more: tuple[str, ...], source: str | None, *, accept_zeros: bool) -> Problem:
+def read_scores(scores: str, more: tuple[str, ...], source: str | None, *, accept_zeros: bool) -> Problem:
+    """Return the problem that scores of format ``source`` declare, or that a problem file is."""
     if source is None:
         by_suffix = {".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
         source = by_suffix.get(Path(scores).suffix.lower())

@@ -1,12 +1,14 @@
-"""Other tools' formats: their scores in, their configuration out. One small file a format, loaded when asked for."""
+"""Other tools' formats: scores and choices in, configurations out. One small file a format, loaded when asked for."""
 
 from impq_opt.exchange.base import LEFT_ALONE, Format, Precision, Reader, Writer
+from impq_opt.exchange.choice import Chooser
 from impq_opt.exchange.fused import fused_ties
 from impq_opt.exchange.registry import TABLE, format_names, make_format
 
 __all__ = [
     "LEFT_ALONE",
     "TABLE",
+    "Chooser",
     "Format",
     "Precision",
     "Reader",

@@ -15,6 +15,7 @@ from impq_opt.costs import TableCost
 from impq_opt.documents.reading import read_json
 from impq_opt.errors import FileError
 from impq_opt.exchange.base import Layer, Precision, Reader, Writer, typed
+from impq_opt.exchange.choice import Chooser, Said
 from impq_opt.exchange.fused import fused_ties
 from impq_opt.exchange.scores import shifted, table
 from impq_opt.exchange.zeros import unmeasured_zeros
@@ -28,7 +29,7 @@ __all__ = ["AutoRound"]
 
 
 @dataclass(frozen=True)
-class AutoRound(Reader, Writer):
+class AutoRound(Reader, Writer, Chooser):
     """Reads the caches of a scoring run, one file a scheme; writes ``{layer: {"bits": 4, "group_size": 128}}``.
 
     A cache holds, for each layer, all its bits in that scheme (scales and zero points counted by AutoRound) and the
@@ -81,10 +82,7 @@ class AutoRound(Reader, Writer):
                 raise FileError(
                     "does not score the same layers as file 1", where=f"file {place + 1}", value=odd[0], hint=hint
                 )
-        schemes = [
-            {key: value for key, value in msgspec.to_builtins(cache.scheme).items() if value is not None}
-            for cache in caches
-        ]
+        schemes = [_stated(cache.scheme) for cache in caches]
         labels = [_label(scheme) for scheme in schemes]
         bits = np.array([[cache.layer_scores[layer][0] for cache in caches] for layer in layers], dtype=np.int64)
         losses = [[cache.layer_scores[layer][1] for cache in caches] for layer in layers]
@@ -120,6 +118,12 @@ class AutoRound(Reader, Writer):
         layers = self.layers(allocation, _schemes(allocation.problem) + self.precisions())
         return {layer.name.removesuffix(".weight"): _entry(layer) for layer in layers}
 
+    def choice(self, configuration: Any, problem: Problem) -> Mapping[str, Said]:
+        """Return what a layer_config says, by scheme where the problem has schemes, and else by bits."""
+        schemes = typed(configuration, dict[str, _Scheme])
+        fields = {layer: _stated(scheme) for layer, scheme in schemes.items()}
+        return {layer: (_label(scheme), str(scheme["bits"])) for layer, scheme in fields.items()}
+
 
 def _schemes(problem: Problem) -> tuple[Precision, ...]:
     """Return the schemes that the problem was read with."""
@@ -129,6 +133,10 @@ def _schemes(problem: Problem) -> tuple[Precision, ...]:
         Precision(label, int(scheme.get("bits", 16)), {key: scheme[key] for key in fields if key in scheme})
         for label, scheme in known.items()
     )
+
+
+def _stated(scheme: _Scheme) -> dict[str, Any]:
+    return {key: value for key, value in msgspec.to_builtins(scheme).items() if value is not None}
 
 
 def _entry(layer: Layer) -> dict[str, Any]:

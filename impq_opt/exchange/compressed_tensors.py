@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from impq_opt.exchange.base import LEFT_ALONE, Layer, Precision, Writer, need
+import msgspec
+
+from impq_opt.exchange.base import LEFT_ALONE, Layer, Precision, Writer, need, typed
+from impq_opt.exchange.choice import Chooser, Said, first_rules
 from impq_opt.problem.allocation import Allocation
+from impq_opt.problem.problem import Problem
 
 __all__ = ["CompressedTensors"]
 
 
 @dataclass(frozen=True)
-class CompressedTensors(Writer):
+class CompressedTensors(Writer, Chooser):
     """A ``quantization_config`` with concrete targets: no rule of precedence is left to the reader.
 
     Parameters
@@ -62,6 +68,20 @@ class CompressedTensors(Writer):
             "ignore": ignored,
         }
 
+    def choice(self, configuration: Any, problem: Problem) -> Mapping[str, Said]:
+        """Return what a quantization_config, or the config.json around it, says: what it ignores has 16 bits."""
+        config = typed(configuration, _Config)
+        config = config.quantization_config or config
+        rules: list[tuple[str, Any]] = [(_expression(target), 16) for target in config.ignore]
+        for group in config.config_groups.values():
+            bits = group.weights.num_bits if group.weights else 16
+            rules += [(_expression(target), bits) for target in group.targets]
+        modules = {layer: layer.removesuffix(".weight") for layer in problem.names.layers}
+        types = dict(zip(problem.names.layers, map(problem.types.get, problem.names.labels), strict=True))
+        found = first_rules(rules, [*modules.values(), *filter(None, types.values())], anchored=True, where="targets")
+        said = {layer: found.get(module, found.get(types[layer] or "")) for layer, module in modules.items()}
+        return {layer: (str(bits),) for layer, bits in said.items() if bits is not None}
+
     def native(self, allocation: Allocation) -> Any:
         """Return a ``compressed_tensors.quantization.QuantizationConfig``."""
         peer = need("compressed_tensors.quantization", "a QuantizationConfig", "compressed-tensors")
@@ -73,3 +93,25 @@ def _weights(bits: int, group_size: int) -> dict[str, Any]:
 
 
 _INPUT = {"num_bits": 8, "type": "int", "strategy": "token", "dynamic": True, "symmetric": True}
+
+
+def _expression(target: str) -> str:
+    """Return a target, a name or ``re:`` and an expression, as an expression."""
+    return target.removeprefix("re:") if target.startswith("re:") else f"^{re.escape(target)}$"
+
+
+class _Weights(msgspec.Struct):
+    num_bits: int = 8
+
+
+class _Group(msgspec.Struct):
+    targets: list[str]
+    weights: _Weights | None = None
+
+
+class _Config(msgspec.Struct):
+    """What is needed of a quantization_config, or of the config.json that holds it."""
+
+    config_groups: dict[str, _Group] = {}
+    ignore: list[str] = []
+    quantization_config: _Config | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import numpy as np
 from impq_opt.costs import TableCost
 from impq_opt.errors import AllocationError, FileError
 from impq_opt.exchange.base import Precision, Reader, Writer, typed, whole
+from impq_opt.exchange.choice import Chooser, Said
 from impq_opt.exchange.scores import shifted, table
 from impq_opt.exchange.zeros import unmeasured_zeros
 from impq_opt.groups.arrays import allowed_tables
@@ -28,7 +30,7 @@ __all__ = ["ExLlamaV3"]
 
 
 @dataclass(frozen=True)
-class ExLlamaV3(Reader, Writer):
+class ExLlamaV3(Reader, Writer, Chooser):
     """Groups of layers, each with its base model's version and one candidate a further model.
 
     Cost is the number of bits more than the base model's, damage the KL divergence more than the base model's. A
@@ -114,6 +116,52 @@ class ExLlamaV3(Reader, Writer):
             "overrides": [{"key": f"{layer}.*", "source": sources[folder]} for layer, folder in taken.items()],
         }
 
+    def choice(self, configuration: Any, problem: Problem) -> Mapping[str, Said]:
+        """Return the model of each group by an override spec; what it does not name is the base model's.
+
+        Raises
+        ------
+        FileError
+            Where a source is no known model, or the layers of a group come from different ones.
+        """
+        spec = typed(configuration, _Spec)
+        told = self._folders(problem)
+        sources: dict[int, Said] = {}
+        for source in spec.sources:
+            if source.model_dir not in told:
+                raise FileError(
+                    "is not the folder of a known model",
+                    where=f"sources: {source.id}",
+                    value=source.model_dir,
+                    hint=f"known are {', '.join(told)}",
+                )
+            sources[source.id] = told[source.model_dir]
+        named = {override.key.removesuffix(".*"): override.source for override in spec.overrides}
+        wild = [(override.key, override.source) for override in spec.overrides if "*" in override.key[:-1]]
+        members: Mapping[str, Sequence[str]] = problem.provenance.get("layers", {})
+        base: Said | None = ("model 0",) if problem.metric == self.name else None
+        chosen: dict[str, Said] = {}
+        for name in problem.names:
+            said: set[Said | None] = set()
+            for layer in members.get(name, [name]):
+                patterns = (source for key, source in wild if fnmatch.fnmatchcase(f"{layer}.", key))
+                number = named.get(layer, next(patterns, None))
+                if number is not None and number not in sources:
+                    raise FileError("is no source", where=f"overrides: {layer}", value=number)
+                said.add(base if number is None else sources[number])
+            if len(said) > 1:
+                raise FileError("takes its layers from different models", where=name)
+            only = said.pop()
+            if only is not None:
+                chosen[name] = only
+        return chosen
+
+    def _folders(self, problem: Problem) -> dict[str, Said]:
+        """Return by the folder of a model which candidate it is."""
+        if problem.metric == self.name:
+            return {folder: (f"model {k}",) for k, folder in enumerate(problem.provenance.get("models", []))}
+        return {self.models.replace("{bits}", str(bits)): (str(bits),) for bits in range(1, 9)}
+
     def _measured(self, allocation: Allocation) -> dict[str, str]:
         """Return the folder of each layer that is not the base model's, by the models that were measured."""
         problem = allocation.problem
@@ -171,6 +219,23 @@ class _Group(msgspec.Struct):
 class _Model(msgspec.Struct, frozen=True):
     bpw: float | None = None
     dir: str = ""
+
+
+class _Source(msgspec.Struct):
+    id: int
+    model_dir: str
+
+
+class _Override(msgspec.Struct):
+    key: str
+    source: int
+
+
+class _Spec(msgspec.Struct):
+    """An override spec of util/recompile.py."""
+
+    sources: list[_Source] = []
+    overrides: list[_Override] = []
 
 
 class _Measurement(msgspec.Struct):

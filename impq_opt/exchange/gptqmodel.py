@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from impq_opt.exchange.base import LEFT_ALONE, Precision, Writer
+import msgspec
+
+from impq_opt.exchange.base import LEFT_ALONE, Precision, Writer, typed
+from impq_opt.exchange.choice import Chooser, Said, first_rules
 from impq_opt.problem.allocation import Allocation
+from impq_opt.problem.problem import Problem
 
 __all__ = ["GptqModel"]
 
 
 @dataclass(frozen=True)
-class GptqModel(Writer):
+class GptqModel(Writer, Chooser):
     """``{"+:^layer$": {"bits": 4, "group_size": 128}, "-:^lm_head$": {}}``: a ``-`` leaves a layer as it is.
 
     Parameters
@@ -41,3 +46,22 @@ class GptqModel(Writer):
             sign = "-" if layer.weight.entry is None else "+"
             rules[f"{sign}:^{re.escape(layer.name.removesuffix('.weight'))}$"] = layer.weight.entry or {}
         return {"dynamic": rules}
+
+    def choice(self, configuration: Any, problem: Problem) -> Mapping[str, Said]:
+        """Return what a QuantizeConfig says: its rules, the first that matches, and else its own ``bits``."""
+        config = typed(configuration, _Config)
+        rules = []
+        for rule, entry in config.dynamic.items():
+            bits = 16 if rule.startswith("-:") else entry.get("bits", config.bits)
+            rules.append((rule.removeprefix("-:").removeprefix("+:"), bits))
+        modules = {layer: layer.removesuffix(".weight") for layer in dict.fromkeys(problem.names.layers)}
+        found = first_rules(rules, modules.values(), anchored=True, where="dynamic")
+        said = {layer: found.get(module, config.bits) for layer, module in modules.items()}
+        return {layer: (str(bits),) for layer, bits in said.items() if bits is not None}
+
+
+class _Config(msgspec.Struct):
+    """What is needed of a QuantizeConfig."""
+
+    dynamic: dict[str, dict[str, Any]] = {}
+    bits: int | None = None

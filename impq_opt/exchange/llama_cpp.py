@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
-from impq_opt.errors import AllocationError
-from impq_opt.exchange.base import Precision, Writer
+from impq_opt.documents.reading import read_text
+from impq_opt.errors import AllocationError, FileError
+from impq_opt.exchange.base import Precision, Writer, need
+from impq_opt.exchange.choice import Chooser, Said, first_rules
 from impq_opt.problem.allocation import Allocation
+from impq_opt.problem.problem import Problem
 
 __all__ = ["LlamaCpp"]
 
@@ -53,8 +58,11 @@ _GGUF = re.compile(r"^(blk\.\d+\.[a-z0-9_]+|token_embd|output)$")
 
 
 @dataclass(frozen=True)
-class LlamaCpp(Writer):
-    r"""One line a tensor, ``^blk\.0\.attn_q\.weight$=q4_k``: a regular expression, and the first that matches wins."""
+class LlamaCpp(Writer, Chooser):
+    r"""One line a tensor, ``^blk\.0\.attn_q\.weight$=q4_k``: a regular expression, and the first that matches wins.
+
+    What llama.cpp chose is read from such a file, or from a quantized ``.gguf``.
+    """
 
     name: ClassVar[str] = "llama.cpp"
     ending: ClassVar[str] = ".txt"
@@ -72,6 +80,42 @@ class LlamaCpp(Writer):
     def dump(self, allocation: Allocation) -> bytes:
         lines = [f"^{re.escape(name)}$={kind}\n" for name, kind in self.config(allocation).items()]
         return "".join(lines).encode()
+
+    def load_choice(self, path: Path) -> list[tuple[str, str]]:
+        """Return rules, an expression and a type each, from a tensor-type file or the tensors of a ``.gguf``.
+
+        Raises
+        ------
+        FileError
+            What is neither.
+        MissingPackageError
+            Where a ``.gguf`` is given and gguf is not installed.
+        """
+        if path.suffix.casefold() == ".gguf":
+            return _tensors(path)
+        rules = []
+        for number, entry in enumerate(read_text(path, "a tensor-type file").split(), 1):
+            expression, equals, kind = entry.rpartition("=")
+            if not (equals and expression and kind):
+                raise FileError("must be TENSOR=TYPE", where=f"{path}: entry {number}", value=entry)
+            rules.append((expression, kind))
+        return rules
+
+    def choice(self, configuration: Sequence[tuple[str, str]], problem: Problem) -> Mapping[str, Said]:
+        tensors = {layer: gguf_name(layer) for layer in dict.fromkeys(problem.names.layers)}
+        found = first_rules(configuration, tensors.values(), anchored=False, where="tensor types")
+        return {layer: (found[tensor],) for layer, tensor in tensors.items() if tensor in found}
+
+
+def _tensors(path: Path) -> list[tuple[str, str]]:
+    reader = need("gguf", "the tensors of a .gguf file", "gguf")
+    if not path.is_file():
+        raise FileError("there is no such file", where=str(path))
+    try:
+        tensors = reader.GGUFReader(path).tensors
+    except (ValueError, OSError, IndexError, KeyError) as error:
+        raise FileError("is not GGUF, or not whole", where=str(path)) from error
+    return [(f"^{re.escape(tensor.name)}$", tensor.tensor_type.name) for tensor in tensors]
 
 
 def gguf_name(layer: str) -> str:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import msgspec
+
 from impq_opt.errors import OptionError
-from impq_opt.exchange.base import Precision, Writer
+from impq_opt.exchange.base import Precision, Writer, typed
+from impq_opt.exchange.choice import Chooser, Said
 from impq_opt.problem.allocation import Allocation
+from impq_opt.problem.problem import Problem
 
 __all__ = ["Mlx"]
 
 
 @dataclass(frozen=True)
-class Mlx(Writer):
+class Mlx(Writer, Chooser):
     """Affine quantization in groups: ``{"group_size": 64, "bits": 4, "layer": {"bits": 5, "group_size": 64}}``.
 
     Parameters
@@ -45,3 +50,21 @@ class Mlx(Writer):
         common = Counter(entry["bits"] for entry in entries.values() if entry).most_common(1)
         default = {"group_size": self.group_size, "bits": common[0][0] if common else 8}
         return {"quantization": default | entries}
+
+    def choice(self, configuration: Any, problem: Problem) -> Mapping[str, Said]:
+        """Return what the section ``quantization`` of a config.json says, of layers that it does not name too."""
+        section = typed(configuration, _Config).quantization
+        common = section.get("bits")
+        chosen: dict[str, Said] = {}
+        for layer in dict.fromkeys(problem.names.layers):
+            entry = section.get(layer.removesuffix(".weight"), True)
+            bits = 16 if entry is False else entry.get("bits", common) if isinstance(entry, dict) else common
+            if bits is not None:
+                chosen[layer] = (str(bits),)
+        return chosen
+
+
+class _Config(msgspec.Struct):
+    """What is needed of a config.json."""
+
+    quantization: dict[str, Any]

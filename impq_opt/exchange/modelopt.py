@@ -17,6 +17,7 @@ from impq_opt.costs import TableCost
 from impq_opt.documents.reading import read_json
 from impq_opt.errors import AllocationError, FileError, first_line
 from impq_opt.exchange.base import LEFT_ALONE, Precision, Reader, Writer, need, typed, whole
+from impq_opt.exchange.choice import Chooser, Said
 from impq_opt.exchange.scores import shifted, table
 from impq_opt.exchange.zeros import unmeasured_zeros
 from impq_opt.groups.arrays import allowed_tables
@@ -35,7 +36,7 @@ _UNCOMPRESSED_BITS = 16
 
 
 @dataclass(frozen=True)
-class ModelOpt(Reader, Writer):
+class ModelOpt(Reader, Writer, Chooser):
     """Takes the place of the search step of ``auto_quantize``: same scores, same costs, a certified answer.
 
     Read the search state that ``auto_quantize`` returns (:meth:`problem`) or its checkpoint (:meth:`read`), solve with
@@ -163,6 +164,23 @@ class ModelOpt(Reader, Writer):
         }
         return dict(state) | {"best": best}
 
+    def load_choice(self, path: Path) -> Any:
+        return self.load([path])
+
+    def choice(self, configuration: Any, problem: Problem) -> Mapping[str, Said]:
+        """Return the best recipe of a search state.
+
+        Raises
+        ------
+        FileError
+            Where it has none.
+        """
+        best = typed(configuration, _Chosen).best
+        recipe = best.recipe if best else {}
+        if not recipe:
+            raise FileError("has no best recipe", where="best", hint="auto_quantize writes it once its search is done")
+        return {name.removesuffix(_SUFFIX): (_label(chosen),) for name, chosen in recipe.items()}
+
     def precisions(self) -> tuple[Precision, ...]:
         return (
             Precision("4", 4, {"num_bits": 4, "block_sizes": {"-1": self.group_size}}, self.group_size, 32),
@@ -229,6 +247,16 @@ class _Scores(msgspec.Struct):
     costs: list[float]
     module_names: list[str] = []
     uncompressed_cost: float | None = None
+
+
+class _Best(msgspec.Struct):
+    recipe: dict[str, Any] = {}
+
+
+class _Chosen(msgspec.Struct):
+    """What a search state says that it chose."""
+
+    best: _Best | None = None
 
 
 class _State(msgspec.Struct):

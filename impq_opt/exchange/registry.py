@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from impq_opt.exchange.base import Format, Reader, Writer
+from impq_opt.exchange.choice import Chooser
 from impq_opt.registry import Registry
 
 __all__ = ["TABLE", "format_class", "format_names", "make_format"]
@@ -29,9 +30,9 @@ _FORMATS: Registry[Format] = Registry("format", TABLE, "impq_opt.exchange")
 format_class = _FORMATS.find
 
 
-def format_names(*, reads: bool = False, writes: bool = False) -> tuple[str, ...]:
-    """Return the names of all formats, or of those that can be read or written."""
-    kinds = (Reader,) * reads + (Writer,) * writes
+def format_names(*, reads: bool = False, writes: bool = False, chooses: bool = False) -> tuple[str, ...]:
+    """Return the names of all formats, or of those whose scores or choices can be read, or that can be written."""
+    kinds: tuple[type[Format], ...] = (Reader,) * reads + (Writer,) * writes + (Chooser,) * chooses
     return tuple(name for name in _FORMATS.names() if all(issubclass(format_class(name), kind) for kind in kinds))
 
 

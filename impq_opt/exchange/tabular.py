@@ -16,6 +16,7 @@ from impq_opt.documents.numbers import read_whole
 from impq_opt.documents.tables import Columns, read_columns
 from impq_opt.errors import FileError, ProblemError
 from impq_opt.exchange.base import Precision, Reader, Writer, need, whole
+from impq_opt.exchange.choice import Chooser, Said
 from impq_opt.exchange.scores import shifted
 from impq_opt.exchange.sheet import COLUMNS, Sheet, is_infinite, meaning
 from impq_opt.exchange.zeros import unmeasured_zeros
@@ -31,11 +32,12 @@ from impq_opt.text import csv_text
 __all__ = ["Csv", "Parquet"]
 
 Rows = Mapping[str, list[int]]
+_CHOSEN = {"1", "1.0", "true", "True", "TRUE"}
 _WHOLE = re.compile(r"[0-9]{1,18}")
 
 
 @dataclass(frozen=True)
-class Csv(Reader, Writer):
+class Csv(Reader, Writer, Chooser):
     """Rows ``group,bits,damage`` with optional ``layer, kind, size, format, cost``, or ``group,size,sensitivity``.
 
     Parameters
@@ -82,6 +84,33 @@ class Csv(Reader, Writer):
                 value=list(sheet.headings.values()) + list(sheet.notes),
             )
         return unmeasured_zeros(_by_sensitivity(sheet) if law else _by_candidate(sheet))
+
+    def load_choice(self, path: Path) -> Mapping[str, Sequence[Any]]:
+        return self.load([path])
+
+    def choice(self, configuration: Mapping[str, Sequence[Any]], problem: Problem) -> Mapping[str, Said]:
+        """Return the ``format`` or ``bits`` of each group; of a table of candidates, where ``chosen`` is 1.
+
+        Raises
+        ------
+        FileError
+            Where neither column is there, or a group has several rows.
+        """
+        sheet = Sheet.of(configuration)
+        columns = sheet.columns
+        if not {"bits", "format"} & set(columns):
+            headings = list(sheet.headings.values()) + list(sheet.notes)
+            raise FileError("must have a column bits or a column format", where="columns", value=headings)
+        widths = sheet.numbers("bits") if "bits" in columns else None
+        chosen: dict[str, Said] = {}
+        for row, group in enumerate(columns["group"]):
+            if "chosen" in columns and str(columns["chosen"][row]).strip() not in _CHOSEN:
+                continue
+            if str(group) in chosen:
+                raise FileError("is chosen twice", where=sheet.place(row, "group"), value=group)
+            named = (str(columns["format"][row]).strip(),) if "format" in columns else ()
+            chosen[str(group)] = (*named, *(() if widths is None else (widths[row],)))
+        return chosen
 
     # -- out ---------------------------------------------------------------------------------------------------------
 

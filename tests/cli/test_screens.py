@@ -28,6 +28,7 @@ SCREENS = [
     "frontier {}/p.toml --exact 0.01 --exact 4.5bpw",
     "cost {}/p.toml {}/a.json --bits 8,8 --bits 4.5",
     "import {}/p.toml",
+    "audit {}/p.toml {}/p.csv --from csv",
     "problems",
     "problems {}/p.toml",
     "solvers",
@@ -83,6 +84,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     kernels = Problem.from_sensitivities(rng.integers(9, 99, 300), rng.random(300) / 100, names=names)
     files.save_problem(kernels, where / "k.toml")
     assert shown(f"solve {where}/p.toml --bound 0.01 -o {where}/a.json")[0] == 0
+    bits = [f"{name},{5 - place % 2}\n" for place, name in enumerate(problem.names)]
+    (where / "p.csv").write_text("group,bits\n" + "".join(bits))
     return where
 
 
