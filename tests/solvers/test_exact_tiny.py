@@ -128,6 +128,8 @@ def test_many_damages_at_the_bottom_of_float64_are_proved_in_a_small_core() -> N
     assert least.status is Status.OPTIMAL
     assert known(least.exact_damage) <= known(problem.bound)
     assert max(one.statistics["core_groups"] for one in (found, least)) < 500
+    problem = generate("denormal", 400, 0)
+    least = solve(problem, budget=solve(problem).exact_cost)
     assert not [one for one in verify(problem, least).checks if one.verdict.value == "wrong"]
 
 

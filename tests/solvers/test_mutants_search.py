@@ -420,7 +420,7 @@ def test_several_limits_are_searched_to_the_last_unit(
     """Costs that differ by units on top of large ones, whole damages, limits that an assignment meets exactly."""
     monkeypatch.setattr("impq_opt.instance.local._LARGEST", 0)  # limits on few groups would be branched on
     closed = 0
-    for seed in range(25):
+    for seed in range(17):
         rng = np.random.default_rng([seed, limits])
         size = 6
         cost = rng.integers(0, 10**6, (size, 3)) if large is None else large + rng.integers(0, 9, (size, 3))
@@ -433,7 +433,7 @@ def test_several_limits_are_searched_to_the_last_unit(
         ).revise(budgets={n: int(table[at].sum()) or 1 for table, n in zip(tables, names, strict=True)})
         goals = {"bound": float(damage[at].sum())} if direction == "cost" else {"budget": int(cost[at].sum())}
         closed += held_to(problem, goals)
-    assert closed >= (24 if direction == "cost" else 12)
+    assert closed >= (16 if direction == "cost" else 8)
 
 
 @pytest.mark.parametrize("goal", [{"bound": 6.0}, {"bound": 14.0}, {"bound": 20.0}])
