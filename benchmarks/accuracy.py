@@ -11,8 +11,11 @@ on. Equal bits under the same grid and calibration are one network, judged once.
 
 Differences are those of the default, paired over the test images, with intervals of 95 % (Agresti and Min 2005).
 `kl` runs the network with one layer quantized at a time, on 128 images; all others take all of --samples.
-Peers are skipped with a sentence where they are not installed: `modelopt` is ModelOpt's gradient score of the same grid
-at the same widths, from its own auto_quantize.
+Allocators of others run the tools themselves with the same grid put into them (`_rivals.py`), and are skipped with a
+sentence where they are not installed: `modelopt` and `modelopt-kl` are the scores of ModelOpt's auto_quantize, `mct`
+those of Sony's MCT, `clado` is CLADO's matrix of all pairs of layers; `hawq` is HAWQ-V3's sum of Hessian trace times
+squared error. With --pipelines whole tools run instead, each with its own grid, candidates, search and calibration
+(`_pipelines.py`): sizes of files, accuracies, and the processor seconds of all but judging.
 """
 
 from __future__ import annotations
@@ -22,26 +25,28 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from _figures import Figures
-from _needs import need
+from _needs import need, skips
 
 need("torch")
 
 import numpy as np
 import torch
+from _pipelines import PIPELINES
+from _rivals import RIVALS, SWEPT, Subject, unmeasured
 from torch import nn
 
 from impq_opt import Problem, solve
-from impq_opt.calibrate import calibrate
+from impq_opt.calibrate import STEPS, calibrate
 from impq_opt.data import Dataset, load_data
 from impq_opt.documents.writing import atomic_write
 from impq_opt.groups.damage import DamageTable
-from impq_opt.measure import Sampling, measure, structure_of
+from impq_opt.measure import Sampling, measure
 from impq_opt.memory import kept_memory
 from impq_opt.networks import load_network
 from impq_opt.pipeline.differences import Difference, difference
@@ -55,13 +60,10 @@ GRIDS = {
     "asymmetric": ("asymmetric", CANDIDATES[1:]),
     "symmetric-mse": ("symmetric:statistic=mse", CANDIDATES[1:]),
 }
-CALIBRATIONS = {"none": (), "statistics": ("statistics",), "gptq": ("gptq", "statistics")}
+CALIBRATIONS = {"none": (), "statistics": ("statistics",), "gptq": ("gptq", "statistics"), "all": STEPS}
 BUDGETS = (1.5, 2.0, 2.25, 2.5, 3.0, 3.5, 4.0)
 DEFAULT = "kl"
 _WIDE = 23  # of a column
-SWEPT = 128  # images of metrics that run the network for each layer and precision
-
-Subject = tuple[nn.Module, Dataset, Dataset]
 
 
 def subject(name: str, data: str | None) -> Subject:
@@ -116,13 +118,8 @@ def by_metric(metric: str, *, interactions: bool = False) -> Callable[..., Probl
 
 def by_size(part: Subject, grid: str, widths: Sequence[float], samples: int, seed: int) -> Problem:
     """Return damages of equal sensitivity in each layer: sizes alone decide."""
-    problem = _structure(part, grid, widths)
+    problem = unmeasured(part, grid, widths)
     return replace(problem, damage=DamageTable(np.tile(4.0 ** -np.array(widths), (len(problem), 1))))
-
-
-def _structure(part: Subject, spec: str, widths: Sequence[float]) -> Problem:
-    """Return the problem of a grid without a measurement."""
-    return structure_of(part[0], part[1].subset(torch.arange(64)), grid=spec, bits=widths).revise(weights_only=True)
 
 
 ALLOCATORS: dict[str, Callable[..., Problem]] = {
@@ -135,6 +132,7 @@ ALLOCATORS: dict[str, Callable[..., Problem]] = {
     "output-error": by_metric("output-error"),
     "kl": by_metric("kl"),
     "kl-interactions": by_metric("kl", interactions=True),
+    **{name: allocator for name, (allocator, _) in RIVALS.items()},
 }
 
 
@@ -164,7 +162,7 @@ def rows_of(name: str, part: Subject, rows: Rows, options: argparse.Namespace) -
     truth = rows.get(f"{name}|truth|{len(judged)}", lambda: _right(network, judged))
     for seed in range(options.seeds):
         for grid in options.grids:
-            problem = _structure(part, *GRIDS[grid])
+            problem = unmeasured(part, *GRIDS[grid])
             for allocator, budget, bits, seconds in _allocations(name, part, rows, options, grid, seed):
                 for calibration in options.calibrations:
                     told = hashlib.sha256(json.dumps(bits).encode()).hexdigest()[:16]
@@ -298,6 +296,36 @@ def _held(
             figures.add(f"{network} {grid} {calibration} {budget:g}: {name} ahead", 100 * seen.value, 0.0, "points")
 
 
+def _installed(names: Sequence[str], needs: Mapping[str, tuple[Any, tuple[str, ...]]]) -> list[str]:
+    return [name for name in names if name not in needs or not skips(name, *needs[name][1])]
+
+
+def pipelines_of(name: str, part: Subject, rows: Rows, options: argparse.Namespace) -> None:
+    """Run whole tools, and print a row for each."""
+    judged = part[2].subset(torch.arange(min(options.test, len(part[2]))))
+    truth = _bits(rows.get(f"{name}|truth|{len(judged)}", lambda: _right(part[0], judged)))
+    print(f"\n{name}, whole pipelines: float {truth.double().mean():.2%} on {len(truth):,} images")
+    for budget in options.budgets:
+        first = None
+        for pipeline in options.pipelines:
+            seen = []
+            for seed in range(options.seeds):
+                key = f"{name}|pipeline|{pipeline}|{budget:g}|{seed}|{len(judged)}"
+
+                def made(pipeline: str = pipeline, budget: float = budget, seed: int = seed) -> dict[str, Any]:
+                    whole = PIPELINES[pipeline][0](part, budget, options.samples, seed)
+                    return {
+                        "right": _right(whole.network, judged), "bits": whole.bits, "size": whole.size,
+                        "seconds": whole.seconds,
+                    }  # fmt: skip
+
+                seen.append(rows.get(key, made))
+            first = first or seen
+            size, bits, seconds = (np.mean([row[entry] for row in seen]) for entry in ("size", "bits", "seconds"))
+            told = f"{bits:6.3f} bits {size:9,.0f} bytes {_cell(seen, first)} {seconds:7.1f} s"
+            print(f"{budget:5g} {pipeline:14} {told}")
+
+
 def parsed() -> argparse.Namespace:
     """Return the options."""
     reader = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -312,6 +340,7 @@ def parsed() -> argparse.Namespace:
     for name, count in (("samples", 512), ("test", 10_000), ("seeds", 2), ("threads", 1)):
         reader.add_argument(f"--{name}", type=int, default=count)
     reader.add_argument("--data")
+    reader.add_argument("--pipelines", type=lambda text: text.split(","), default=[])
     reader.add_argument("-o", "--output", type=Path, default=Path("accuracy.json"))
     reader.add_argument("--quick", action="store_true")
     reader.add_argument("--json", action="store_true")
@@ -328,9 +357,14 @@ def main() -> int:
     options = parsed()
     torch.set_num_threads(options.threads)
     rows, figures = Rows(options.output), Figures()
+    options.allocators = _installed(options.allocators, RIVALS)
+    options.pipelines = _installed(options.pipelines, PIPELINES)
     found = []
     for name in options.networks:
         part = subject(name, options.data)
+        if options.pipelines:
+            pipelines_of(name, part, rows, options)
+            continue
         for row in rows_of(name, part, rows, options):
             found.append(row)
             share = float(_bits(row["right"]).double().mean())

