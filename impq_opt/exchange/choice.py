@@ -92,7 +92,7 @@ def _columns(chosen: Mapping[str, Said], problem: Problem, called: str) -> IntAr
         raise FileError(
             f"says nothing of {len(untold):,} of {len(problem):,} groups",
             where=untold[0],
-            hint=f"is it what {called} chose for this problem? --weights-only leaves out activations",
+            hint=f"is it what {called} chose for this problem? import --weights-only leaves out activations",
         )
     return columns
 

@@ -82,7 +82,7 @@ def audit(problem: Problem, choice: npt.ArrayLike, *, time_limit: float | None =
     Raises
     ------
     AllocationError
-        Where the choice is not one candidate for each group.
+        Where the choice is not one candidate for each group, or one of infinite damage.
     """
     columns = np.asarray(choice)
     if columns.shape != (len(problem),) or columns.dtype.kind not in "iu":
@@ -92,6 +92,10 @@ def audit(problem: Problem, choice: npt.ArrayLike, *, time_limit: float | None =
         group = int(outside.argmax())
         raise AllocationError("has no such candidate", where=problem.names[group], value=int(columns[group]))
     columns = columns.astype(np.int64)
+    if problem.allowed is not None and not (taken := problem.allowed[np.arange(len(columns)), columns]).all():
+        group = int(taken.argmin())
+        label = problem.candidates.label(group, int(columns[group]))
+        raise AllocationError("may not take it: its damage is infinite", where=problem.names[group], value=label)
     cost, damage = cost_of(problem, problem.objective, columns), damage_of(problem, columns)
     return Audit(
         problem=problem,

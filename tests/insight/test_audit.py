@@ -49,6 +49,8 @@ def test_what_is_no_choice_is_refused() -> None:
         audit(small(0), [0, 1])
     with pytest.raises(AllocationError, match="g1: has no such candidate, got 3"):
         audit(small(0), [0, 3, 0, 0, 0])
+    with pytest.raises(AllocationError, match="infinite"):
+        audit(Problem.from_tables([[1, 2], [1, 2]], [[3.0, 1.0], [np.inf, 1.0]]), [0, 0])
 
 
 def test_the_command_tells_what_is_overspent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
