@@ -117,7 +117,7 @@ def _print(found: Audit) -> None:
 
 
 def _sentence(found: Audit, unit: str) -> str:
-    if found.optimal:
+    if found.optimal and not found.excess_cost:
         return "no allocation of that cost has less damage: the choice is optimal, proved"
     parts = []
     if found.excess_damage is not None and found.excess_damage > 0:

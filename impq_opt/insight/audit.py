@@ -19,6 +19,10 @@ from impq_opt.types import IntArray
 __all__ = ["Audit", "audit"]
 
 
+# Limits are above 0. Nothing that float64 holds lies between 0 and this.
+_LEAST = Fraction(1, 2**1075)
+
+
 @dataclass(frozen=True, eq=False)
 class Audit(Held):
     """A choice beside the best of its own cost, and the cheapest of its own damage.
@@ -103,6 +107,6 @@ def audit(problem: Problem, choice: npt.ArrayLike, *, time_limit: float | None =
         cost=cost,
         damage=damage,
         breaks=broken_rule(problem, columns),
-        better=solve_in_passing(problem, budget=cost, time_limit=time_limit),
-        cheaper=solve_in_passing(problem, bound=damage, time_limit=time_limit),
+        better=solve_in_passing(problem, budget=cost or _LEAST, time_limit=time_limit),
+        cheaper=solve_in_passing(problem, bound=damage or _LEAST, time_limit=time_limit),
     )
