@@ -76,7 +76,7 @@ def by_metric(metric: str, *, interactions: bool = False) -> Callable[..., Probl
     """Return what measures a problem by one of this package's metrics."""
 
     def scored(part: Subject, grid: str, widths: Sequence[float], samples: int, seed: int) -> Problem:
-        swept = metric in ("kl", "output-error", "loss-delta")
+        swept = metric.partition(":")[0] in ("kl", "output-error", "loss-delta")
         conceded = metric in ("impq", "sakr", "measured-error", "impq-code")
         sampling = Sampling(
             samples=min(samples, SWEPT) if swept else samples, seed=seed, concede=0.005 if conceded else 0.0
@@ -105,6 +105,8 @@ ALLOCATORS: dict[str, Callable[..., Problem]] = {
     "output-error": by_metric("output-error"),
     "kl": by_metric("kl"),
     "kl-interactions": by_metric("kl", interactions=True),
+    "kl-after": by_metric("kl:after=statistics"),
+    "kl-after-interactions": by_metric("kl:after=statistics", interactions=True),
     **{name: allocator for name, (allocator, _) in RIVALS.items()},
 }
 

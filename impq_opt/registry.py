@@ -84,8 +84,10 @@ class Registry(Generic[T]):
                 )
         return kind(**options)
 
-    def read(self, spec: str) -> T:
+    def read(self, spec: str, **more: Any) -> T:
         """Return what a text names, options of its dataclass behind a colon: ``"zero"``, ``"zero:over=tensor"``.
+
+        Options may be given besides, as in :meth:`make`.
 
         Raises
         ------
@@ -103,7 +105,7 @@ class Registry(Generic[T]):
             if field.name in options:
                 where = f"{self.noun} {name!r}: {field.name}"
                 options[field.name] = _value(options[field.name], field.default, where)
-        return self.make(name, **options)
+        return self.make(name, **options | more)
 
 
 def spec_of(item: Any) -> str:

@@ -6,7 +6,7 @@ import copy
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -64,6 +64,20 @@ class Step:
     def kept(self) -> bool:
         """Whether the network has what the step did."""
         return self.outcome == "kept"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return {
+            "name": self.name,
+            "outcome": self.outcome,
+            "kept": self.kept,
+            "reason": self.reason,
+            "changed": list(self.changed),
+            "notes": list(self.notes),
+            "before": self.before.to_dict(),
+            "after": self.after.to_dict(),
+            "seconds": self.seconds,
+        }
 
 
 @dataclass(frozen=True, eq=False)

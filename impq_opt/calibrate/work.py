@@ -48,6 +48,10 @@ class Closeness:
     agreement: float
     each: Tensor = field(repr=False)
 
+    def to_dict(self) -> dict[str, float]:
+        """Return it as plain values, without those of each sample."""
+        return {"kl": self.kl, "stderr": self.stderr, "agreement": self.agreement}
+
     def worse_than(self, other: Closeness) -> bool:
         """Return whether the divergence is larger by more than two standard errors of the mean paired difference."""
         if not (math.isfinite(self.kl) and math.isfinite(other.kl)):

@@ -45,8 +45,8 @@ NETWORK_NAMES = (
     "small-cnn",
 )
 METHOD_NAMES = (
-    "mid-rise", "zero", "symmetric", "asymmetric", "normal", "bwn", "twn", "ttq", "elq", "dorefa", "pact", "lq-net",
-    "dbq", "uniq", "rq", "rq-st",
+    "mid-rise", "zero", "symmetric", "integer", "asymmetric", "normal", "bwn", "twn", "ttq", "elq", "dorefa", "pact",
+    "lq-net", "dbq", "uniq", "rq", "rq-st",
 )  # fmt: skip
 CALIBRATION_NAMES = ("statistics", "bias", "gptq", "adaround")
 POLICY_NAMES = ("slides", "iterative", "authors-code", "haq")

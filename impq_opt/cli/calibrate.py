@@ -16,7 +16,7 @@ from impq_opt.cli._screen import console, counted, grid, number, print_json
 from impq_opt.errors import OptionError
 
 if TYPE_CHECKING:
-    from impq_opt.calibrate import Calibrated, Closeness, Step
+    from impq_opt.calibrate import Calibrated, Step
 
 __all__ = ["calibrate"]
 
@@ -94,31 +94,13 @@ def calibrate(
 
 
 def _record(calibrated: Calibrated) -> dict[str, Any]:
-    steps = [
-        {
-            "name": step.name,
-            "outcome": step.outcome,
-            "kept": step.kept,
-            "reason": step.reason,
-            "changed": list(step.changed),
-            "notes": list(step.notes),
-            "before": _closeness(step.before),
-            "after": _closeness(step.after),
-            "seconds": step.seconds,
-        }
-        for step in calibrated.steps
-    ]
     return {
         "samples": calibrated.samples,
         "held_out": calibrated.held,
-        "before": _closeness(calibrated.before),
-        "after": _closeness(calibrated.after),
-        "steps": steps,
+        "before": calibrated.before.to_dict(),
+        "after": calibrated.after.to_dict(),
+        "steps": [step.to_dict() for step in calibrated.steps],
     }
-
-
-def _closeness(close: Closeness) -> dict[str, float]:
-    return {"kl": close.kl, "stderr": close.stderr, "agreement": close.agreement}
 
 
 _WORDS = {"kept": "kept", "undone": "undone", "refused": "refused", "nothing": "nothing to do"}

@@ -13,13 +13,14 @@ import numpy as np
 from cyclopts import Parameter
 
 from impq_opt.cli import invocation
-from impq_opt.cli._choices import ESTIMATORS, GRIDS, GROUPS, METRICS, NETWORKS, choices
+from impq_opt.cli._choices import ESTIMATORS, GRIDS, GROUPS, METRICS, NETWORKS, WRITERS, choices
 from impq_opt.cli._common import WHOLE, JsonFlag, check_ending, parse_bits, refuse, say, write_output
 from impq_opt.cli._goals import ActivationBits, Many, activation_pins
 from impq_opt.cli._network import NETWORK_HELP, DataOptions, NetworkOptions, need_torch
 from impq_opt.cli._progress import shown
 from impq_opt.cli._screen import console, counted, grid, number, print_json
 from impq_opt.errors import OptionError
+from impq_opt.exchange import writer_of
 from impq_opt.files import save_problem
 from impq_opt.problem.problem import Problem
 
@@ -70,16 +71,27 @@ def measure(
             "multiplies in it."
         ),
     ] = None,
-    bits: Annotated[str, Parameter(help="Candidates: 1:8, or 2,4,8.")] = "1:8",
+    bits: Annotated[
+        str | None, Parameter(help="Candidates, such as 2,4,8; 1:8, or what the target stores, unless given.")
+    ] = None,
+    for_: Annotated[
+        str | None,
+        WRITERS,
+        Parameter(
+            name="--for",
+            help="Tool that the network is meant for (`impq-opt formats`), options behind a colon: its grid is "
+            "measured, and the problem has what it stores.",
+        ),
+    ] = None,
     grid: Annotated[
-        str,
+        str | None,
         GRIDS,
         Parameter(
-            help="How weights are rounded: mid-rise, zero (a grid with a zero level), symmetric, asymmetric, normal, "
-            "bwn, twn, elq, lq-net, dbq, uniq, rq, rq-st (`impq-opt methods`; dorefa, pact and ttq need training), or "
-            "auto: zero where many weights are exactly 0, mid-rise elsewhere."
+            help="How weights are rounded: mid-rise, zero (a grid with a zero level), symmetric, integer, asymmetric, "
+            "normal, bwn, twn, elq, lq-net, dbq, uniq, rq, rq-st (`impq-opt methods`; dorefa, pact and ttq need "
+            "training), or auto: zero where many weights are exactly 0, mid-rise elsewhere; auto unless given."
         ),
-    ] = "auto",
+    ] = None,
     residual: Annotated[
         str,
         choices("tie", "accumulate"),
@@ -122,23 +134,32 @@ def measure(
     problem_options = {
         "groups": _groups(groups),
         "estimator": _estimator(estimator or "importance"),
-        "bits": parse_bits(bits),
+        "bits": parse_bits(bits or "1:8"),
+        "grid": grid or "auto",
         "pins": activation_pins(activation_bits, pin or [], weights_only=weights_only),
         "weights_only": weights_only,
         "interactions": interactions,
     }
+    target = None if for_ is None else writer_of(for_)
+    if target is not None:
+        refuse("--grid", grid, "goes without --for: it is the target's")
+        refuse("--activation-bits", activation_bits, "goes without --for: weights alone are measured for a target")
+        own_grid, own_bits = target.measured(groups, parse_bits(bits) if bits else ())
+        problem_options |= {"grid": own_grid, "bits": own_bits, "weights_only": True}
     if not os.path.isdir(output.absolute().parent):  # before the work, not after it
         raise OptionError("is in no folder", where="--output", value=str(output), hint="make the folder first")
     first = os.environ.get("RANK", "0") == "0"
     with _shown(f"measuring {network}") as progress, _distributed():
         problem = measure_network(
             model.load(network), data.load("train"),
-            metric=metric, sampling=sampling, residual=residual, grid=grid, device=model.device, bf16=bf16,
+            metric=metric, sampling=sampling, residual=residual, device=model.device, bf16=bf16,
             checkpoint=output.with_name(output.name + ".partial"), progress=progress, tell=say if first else None,
             provenance={"network": network, "command": invocation()}, **problem_options,
         )  # fmt: skip
     if not first:
         return 0
+    if target is not None:
+        problem = target.prepare(problem)
     write_output(output, lambda path: save_problem(problem, path))
     reached = problem.provenance.get("relative_error", {}).get("reached", 0.0)
     missed = relative_error is not None and reached > relative_error

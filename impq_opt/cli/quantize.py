@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from impq_opt.cli import invocation
-from impq_opt.cli._choices import GRIDS, GROUPS, METRICS, NETWORKS
+from impq_opt.cli._choices import GRIDS, GROUPS, METRICS, NETWORKS, WRITERS
 from impq_opt.cli._common import WHOLE, JsonFlag, parse_assignments, parse_bits, parse_specs, refuse, say
 from impq_opt.cli._goals import Many
 from impq_opt.cli._network import NETWORK_HELP, NetworkOptions, SamplesOptions, need_torch
@@ -50,10 +50,25 @@ def quantize(
     metric: Annotated[
         str | None, METRICS, Parameter(help="What prices precisions; kl for layers, measured-error for finer groups.")
     ] = None,
+    interactions: Annotated[
+        bool,
+        Parameter(negative="", help="Allocate by what pairs of layers do together as well; with --metric kl."),
+    ] = False,
     grid_: Annotated[
         str | None, GRIDS, Parameter(name="--grid", help="How weights are rounded (`impq-opt methods`).")
     ] = None,
-    candidates: Annotated[str, Parameter(help="Precisions that weights may take: 1:8, or 2,4,8.")] = "1:8",
+    candidates: Annotated[
+        str | None, Parameter(help="Precisions that weights may take, such as 2,4,8; 1:8, or what the target stores.")
+    ] = None,
+    for_: Annotated[
+        str | None,
+        WRITERS,
+        Parameter(
+            name="--for",
+            help="Tool that the network is meant for (`impq-opt formats`), options behind a colon: its grid and its "
+            "precisions are taken, and its configuration is written too.",
+        ),
+    ] = None,
     calibration: Annotated[
         str | None, Parameter(help="Steps of calibration with commas (`impq-opt calibrate --help`), or none.")
     ] = None,
@@ -90,7 +105,9 @@ def quantize(
         limits=parse_assignments([text for text in budget or () if "=" in text], "--budget"),
         activation_bits=activation_bits,
         groups=groups,
-        candidates=tuple(parse_bits(candidates, "--candidates")),
+        interactions=interactions,
+        candidates=() if candidates is None else tuple(parse_bits(candidates, "--candidates")),
+        target=for_ or "",
         samples=samples,
         seed=seed,
         confidence=confidence,
@@ -141,7 +158,8 @@ def _print(outcome: Outcome, plan: Plan) -> None:
         out.print(f"allocated ahead of {outcome.rows[2].name}: {_points(outcome.ahead, plan.confidence)} points {what}")
     for step in outcome.calibration:
         told = "" if step["outcome"] == "kept" else f" ({step['reason']})"
-        out.print(f"{step['step']}: {step['outcome']}, KL {step['kl'][0]:.3g} to {step['kl'][1]:.3g}{told}")
+        before, after = step["before"]["kl"], step["after"]["kl"]
+        out.print(f"{step['name']}: {step['outcome']}, KL {before:.3g} to {after:.3g}{told}")
     for note in outcome.notes:
         out.print(note)
     if outcome.chosen != "allocated":

@@ -3,7 +3,7 @@
 from impq_opt.exchange.base import LEFT_ALONE, Format, Precision, Reader, Writer
 from impq_opt.exchange.choice import Chooser
 from impq_opt.exchange.fused import fused_ties
-from impq_opt.exchange.registry import TABLE, format_names, make_format
+from impq_opt.exchange.registry import TABLE, format_names, make_format, writer_of
 
 __all__ = [
     "LEFT_ALONE",
@@ -16,4 +16,5 @@ __all__ = [
     "format_names",
     "fused_ties",
     "make_format",
+    "writer_of",
 ]

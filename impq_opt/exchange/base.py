@@ -16,7 +16,15 @@ import numpy.typing as npt
 
 from impq_opt.documents.reading import key_at, read_bytes, read_json, stated_format, value_at
 from impq_opt.documents.wording import rule_text
-from impq_opt.errors import AllocationError, FileError, InputError, MissingPackageError, ProblemError, first_line
+from impq_opt.errors import (
+    AllocationError,
+    FileError,
+    InputError,
+    MissingPackageError,
+    OptionError,
+    ProblemError,
+    first_line,
+)
 from impq_opt.exchange.fused import fused_ties, layer_ties
 from impq_opt.exchange.modules import bare_parameters
 from impq_opt.exchange.restate import LEFT_ALONE, Precision, restate
@@ -131,6 +139,7 @@ class Writer(Format):
     layerwise: ClassVar[bool] = True  # one precision a layer
     fused: ClassVar[bool] = False  # q/k/v and gate/up must agree
     ending: ClassVar[str] = ".json"  # of its file's name
+    rounding: ClassVar[str] = ""  # the method by which it rounds weights; "" where that is none of this package's
     inputs: ClassVar[tuple[int, ...]] = ()  # bits that a layer's input may have; () where inputs are never quantized
     unsupported: ClassVar[frozenset[str]] = frozenset()  # classes of modules whose weights it cannot quantize
 
@@ -149,6 +158,67 @@ class Writer(Format):
     def dump(self, allocation: Allocation) -> bytes:
         """Return the configuration as the bytes of a file."""
         return msgspec.json.format(msgspec.json.encode(self.config(allocation)), indent=2) + b"\n"
+
+    def measured(self, groups: str = "layer", bits: Sequence[float] = ()) -> tuple[str, tuple[float, ...]]:
+        """Return the grid that weights are rounded on, as ``Problem.grids`` names it, and the precisions they may have.
+
+        16 bits stand for what is left as it is, where the target leaves layers.
+
+        Parameters
+        ----------
+        groups : str
+            What shares a precision, as :func:`impq_opt.measure.measure` takes it.
+        bits : sequence of number
+            Those that are wanted; all that the target has where empty.
+
+        Raises
+        ------
+        OptionError
+            Where no one grid of this package is the target's, or it has not these precisions or groups.
+        """
+        if self.layerwise and groups != "layer":
+            raise OptionError(f"{self.name} stores one precision a layer", where="groups", value=groups)
+        stored = [precision for precision in self.precisions() if precision.bits < AS_IT_IS]
+        blocks = {precision.block for precision in stored}
+        if not self.rounding or len(blocks) > 1:
+            why = "in ways that depend on the bits" if self.rounding else "in a way that is none of `impq-opt methods`"
+            raise OptionError(
+                f"rounds weights {why}, so they cannot be measured as it stores them", where="for", value=self.name
+            )
+        block = blocks.pop()
+        known = dict.fromkeys(float(precision.bits) for precision in self.precisions())
+        for width in bits:
+            if width not in known:
+                offered = ", ".join(f"{one:g}" for one in known)
+                raise OptionError(f"{self.name} stores {offered}", where="bits", value=f"{width:g}")
+        return self.rounding + (f":over={block}" if block else ""), tuple(bits or known)
+
+    @property
+    def checkpoints(self) -> bool:
+        """Whether :meth:`checkpoint` says what the target's checkpoints hold of a weight."""
+        return type(self).checkpoint is not Writer.checkpoint
+
+    def checkpoint(
+        self, name: str, bits: int, codes: npt.NDArray[np.int64], steps: npt.NDArray[np.floating[Any]]
+    ) -> Mapping[str, npt.NDArray[Any]]:
+        """Return the tensors that stand for a weight in the target's checkpoints, by name.
+
+        Parameters
+        ----------
+        name : str
+            Of the parameter.
+        bits : int
+        codes : ndarray of int64 (out, inputs)
+            From 0 to 2^bits - 1.
+        steps : ndarray (out, blocks)
+            Of as many equal runs of inputs.
+
+        Raises
+        ------
+        NotImplementedError
+            Where :attr:`checkpoints` is False.
+        """
+        raise NotImplementedError
 
     def layers(self, allocation: Allocation, table: Sequence[Precision] | None = None) -> list[Layer]:
         """Return the precision of each layer with weights, in the order of the problem.

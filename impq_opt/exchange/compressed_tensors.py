@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from impq_opt.exchange.base import LEFT_ALONE, Layer, Precision, Writer, need, typed
 from impq_opt.exchange.choice import Chooser, Said, first_rules
@@ -31,6 +33,7 @@ class CompressedTensors(Writer, Chooser):
     summary: ClassVar[str] = "quantization_config with config groups, as vLLM and llm-compressor read it"
     source: ClassVar[str] = "https://github.com/vllm-project/compressed-tensors (QuantizationConfig)"
     package: ClassVar[str] = "compressed-tensors"
+    rounding: ClassVar[str] = "integer"
     limits: ClassVar[str] = (
         "one precision a layer of 4 or 8 bits, inputs of 8 bits or none, fused layers (q/k/v, gate/up) agree"
     )
@@ -81,6 +84,24 @@ class CompressedTensors(Writer, Chooser):
         found = first_rules(rules, [*modules.values(), *filter(None, types.values())], anchored=True, where="targets")
         said = {layer: found.get(module, found.get(types[layer] or "")) for layer, module in modules.items()}
         return {layer: (str(bits),) for layer, bits in said.items() if bits is not None}
+
+    def checkpoint(
+        self, name: str, bits: int, codes: npt.NDArray[np.int64], steps: npt.NDArray[np.floating[Any]]
+    ) -> Mapping[str, npt.NDArray[Any]]:
+        """Return ``weight_packed``, ``weight_scale`` and ``weight_shape`` of the format ``pack-quantized``.
+
+        Codes are in words of 32 bits, the lowest bit first, in every row anew (compressed_tensors,
+        compressors/pack_quantized).
+        """
+        spread = (codes[:, :, None] >> np.arange(bits)) & 1
+        stream = np.packbits(spread.reshape(len(codes), -1).astype(np.uint8), axis=1, bitorder="little")
+        words = np.pad(stream, ((0, 0), (0, -stream.shape[1] % 4))).view("<i4")
+        base = name.removesuffix(".weight")
+        return {
+            f"{base}.weight_packed": words.astype(np.int32),
+            f"{base}.weight_scale": steps,
+            f"{base}.weight_shape": np.array(codes.shape, dtype=np.int64),
+        }
 
     def native(self, allocation: Allocation) -> Any:
         """Return a ``compressed_tensors.quantization.QuantizationConfig``."""

@@ -30,6 +30,7 @@ class GptqModel(Writer, Chooser):
     name: ClassVar[str] = "gptqmodel"
     summary: ClassVar[str] = "dynamic field of GPTQModel's QuantizeConfig"
     source: ClassVar[str] = "https://github.com/ModelCloud/GPTQModel#dynamic-quantization"
+    rounding: ClassVar[str] = "integer"
     limits: ClassVar[str] = "one precision a layer of 2, 3, 4 or 8 bits, weights only; q/k/v and gate/up agree in vLLM"
     fused: ClassVar[bool] = True
 

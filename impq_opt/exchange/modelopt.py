@@ -57,6 +57,7 @@ class ModelOpt(Reader, Writer, Chooser):
     summary: ClassVar[str] = "auto_quantize scores in, quant_cfg for mtq.quantize out"
     source: ClassVar[str] = "https://github.com/NVIDIA/Model-Optimizer (torch/quantization/algorithms.py)"
     package: ClassVar[str] = "nvidia-modelopt"
+    rounding: ClassVar[str] = "symmetric"
     limits: ClassVar[str] = (
         "one format a layer: 4 or 8 bits, FP8 or NVFP4, inputs of 8 or 16 bits, fused layers agree; "
         "at 4 bits rows are a multiple of the group"

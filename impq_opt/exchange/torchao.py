@@ -35,6 +35,7 @@ class TorchAo(Writer):
     summary: ClassVar[str] = "FqnToConfig for torchao.quantization.quantize_"
     source: ClassVar[str] = "https://docs.pytorch.org/ao/main/generated/torchao.quantization.FqnToConfig.html"
     package: ClassVar[str] = "torchao"
+    rounding: ClassVar[str] = "integer"
     limits: ClassVar[str] = (
         "one precision a layer of 1 to 8 bits, each of which takes a byte a weight; inputs of 8 bits (linear layers "
         "only) or none; no recurrent layers, MultiheadAttention, or convolutions but Conv2d of several input channels"

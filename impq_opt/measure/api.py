@@ -127,7 +127,7 @@ def measure(
     OptionError
         An unknown metric, or one that measures no interactions where they are wanted.
     """
-    chosen = load_metric(metric, interactions=True) if interactions else load_metric(metric)
+    chosen = load_metric(metric, **({"interactions": True} if interactions else {}))
     survey, dataset = _surveyed(
         network, data, [chosen], sampling or Sampling(), tell,
         groups=groups, estimator=estimator, bits=bits, residual=residual, grid=grid, assume_noise=assume_noise,
@@ -328,7 +328,8 @@ def chunks_of(survey: Survey, data: Dataset, metric: Metric, sampling: Sampling)
         pool = look_at(survey.network, data, rows, concede=sampling.concede, bf16=sampling.look == "bfloat16")
     else:
         pool = Pool(rows, torch.empty(0), torch.zeros(len(rows), dtype=torch.bool))
-    return Chunks(data, pool, sampling, survey.estimator.draws if importance else None)
+    least = metric.least(survey, len(rows)) if isinstance(metric, Sweep) else 1
+    return Chunks(data, pool, sampling, survey.estimator.draws if importance else None, least)
 
 
 def _record(survey: Survey, chunks: Chunks, result: Replicates, metric: str) -> dict[str, Any]:

@@ -100,11 +100,13 @@ class Chunks:
     ----------
     draws : int, optional
         Samples propagated per chunk, by importance, on average; all that are not conceded unless given.
+    least : int
+        Samples of the pool per chunk at least, unless ``sampling`` says how many.
     """
 
-    def __init__(self, data: Dataset, pool: Pool, sampling: Sampling, draws: int | None = None) -> None:
+    def __init__(self, data: Dataset, pool: Pool, sampling: Sampling, draws: int | None = None, least: int = 1) -> None:
         self.data, self.pool, self.sampling = data, pool, sampling
-        size = sampling.chunk or max(1, min(256, len(pool) // 32))
+        size = sampling.chunk or max(least, min(256, len(pool) // 32))
         self._places = torch.arange(len(pool)).split(size)
         self._chance = pool.chances(len(pool) if draws is None else draws * len(self._places))
         self.count = len(self._places)

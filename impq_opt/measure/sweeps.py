@@ -8,15 +8,17 @@ more is kept than a pass holds. Weights are on the very grid of the problem, act
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from impq_opt.errors import DataError
+from impq_opt.errors import DataError, OptionError
 from impq_opt.measure.margins import check_logits
+from impq_opt.measure.norms import Renormalized
 from impq_opt.measure.pool import Chunk
 from impq_opt.measure.rounding import rounded_activation, rounded_weight
 from impq_opt.measure.survey import Survey
@@ -27,11 +29,20 @@ from impq_opt.types import FloatArray
 __all__ = ["Sweep", "batches", "check_table", "shift", "sweep"]
 
 Compare = Callable[[Tensor], Tensor]
+AFTER = ("", "statistics")
+_TOGETHER = 16  # samples of a chunk, where there are enough
 MANY = 200_000  # passes that are announced: minutes for small networks
 
 
+@dataclass(frozen=True)
 class Sweep(ABC):
     """What metrics have in common that hold logits with one group quantized against those of the float network.
+
+    Parameters
+    ----------
+    after : {"", "statistics"}
+        What is done to the network with a group quantized, as calibration does it: ``statistics`` estimates those of
+        batch-norms again (:mod:`impq_opt.measure.norms`), on the samples of a chunk, which are a batch then.
 
     Attributes
     ----------
@@ -42,6 +53,20 @@ class Sweep(ABC):
     unit: ClassVar[str]
     labels: ClassVar[bool] = False
     margins: ClassVar[bool] = False
+
+    after: str = ""
+
+    def __post_init__(self) -> None:
+        if self.after not in AFTER:
+            raise OptionError("is nothing that is done", where="after", value=self.after, hint="statistics is known")
+
+    def least(self, survey: Survey, samples: int) -> int:
+        """Return the samples that a chunk has at least, of so many.
+
+        What is estimated on a chunk needs some; and a pass over a few takes less than half as long for each as one over
+        four of them. There are eight chunks then, for standard errors.
+        """
+        return survey.estimator.batch if self.after else max(1, min(_TOGETHER, samples // 8))
 
     def announced(self, survey: Survey, samples: int) -> str:
         """Return a sentence on the work where it is much, else nothing."""
@@ -67,7 +92,7 @@ class Sweep(ABC):
     def chunk(self, survey: Survey, part: Chunk) -> FloatArray:
         table = np.zeros((len(survey), len(survey.bits)))
         for x, labels, weights in batches(part, survey.estimator.batch):
-            logits, changes = sweep(survey, x)
+            logits, changes = sweep(survey, x, self.after)
             compare = self.against(logits, labels)
             for group, column, changed in changes:
                 table[group, column] += float(compare(changed).cpu() @ weights)
@@ -100,13 +125,15 @@ def shift(logits: Tensor, changed: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def sweep(survey: Survey, x: Tensor) -> tuple[Tensor, Iterator[tuple[int, int, Tensor]]]:
+def sweep(survey: Survey, x: Tensor, after: str = "") -> tuple[Tensor, Iterator[tuple[int, int, Tensor]]]:
     """Return the float network's logits (n, classes), and an iterator over those with one group at one precision.
 
     Parameters
     ----------
     survey : Survey
     x : Tensor (n, ...) or Several
+    after : {"", "statistics"}
+        As in :class:`Sweep`.
 
     Returns
     -------
@@ -120,13 +147,14 @@ def sweep(survey: Survey, x: Tensor) -> tuple[Tensor, Iterator[tuple[int, int, T
         Logits of the float network that are not numbers.
     """
     walk = survey.network.walk(x)
-    logits = _logits(survey, walk)
+    norms = Renormalized(survey.network) if after else None
+    logits = _logits(survey, walk) if norms is None else _logits(survey, walk, visit=norms.see, watch=norms.watch)
     check_logits(logits)
-    return logits, _changes(survey, walk)
+    return logits, _changes(survey, walk, {} if norms is None else {"visit": norms.change, "watch": norms.watch})
 
 
 @torch.no_grad()
-def _changes(survey: Survey, walk: Walk) -> Iterator[tuple[int, int, Tensor]]:
+def _changes(survey: Survey, walk: Walk, norms: Mapping[str, Any]) -> Iterator[tuple[int, int, Tensor]]:
     network = survey.network
     stops: list[tuple[int, int, WeightSite | ActivationSite]] = []
     for site in network.weights:
@@ -139,7 +167,7 @@ def _changes(survey: Survey, walk: Walk) -> Iterator[tuple[int, int, Tensor]]:
             out = walk.output(stop.node)
             for column, bits in enumerate(survey.bits):
                 value = rounded_activation(survey, stop, out, bits)
-                yield row, column, _logits(survey, walk, outputs={stop.node: value})
+                yield row, column, _logits(survey, walk, outputs={stop.node: value}, **norms)
             continue
         weight, nodes = network.weight_tensor(stop), network.weight_node(stop)
         ends = np.cumsum(survey.grouping.sizes(stop)).tolist()
@@ -148,7 +176,8 @@ def _changes(survey: Survey, walk: Walk) -> Iterator[tuple[int, int, Tensor]]:
             for group, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True), row):
                 changed = weight.flatten().clone()
                 changed[start:end] = value[start:end]
-                yield group, column, _logits(survey, walk, tensors=dict.fromkeys(nodes, changed.view_as(weight)))
+                tensors = dict.fromkeys(nodes, changed.view_as(weight))
+                yield group, column, _logits(survey, walk, tensors=tensors, **norms)
 
 
 def _logits(survey: Survey, walk: Walk, **changes: Any) -> Tensor:

@@ -9,12 +9,17 @@ from types import MappingProxyType
 from typing import Any
 
 from impq_opt.calibrate import STEPS, load_calibration
+from impq_opt.costs import parse_quantity
 from impq_opt.errors import OptionError
+from impq_opt.exchange import writer_of
 from impq_opt.measure import Grouping
 from impq_opt.measure.metrics import load_metric
 from impq_opt.quantize import load_method
 
 __all__ = ["Plan"]
+
+GRID = "mid-rise:one_bit=mean"
+CANDIDATES = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
 
 
 @dataclass(frozen=True)
@@ -36,9 +41,15 @@ class Plan:
     activation_bits : float, optional
         Precision of every activation; unless given they stay in float.
     groups, metric, grid : str
-        As :func:`impq_opt.measure.measure` takes them. The metric prices what the grid does to the network.
+        As :func:`impq_opt.measure.measure` takes them. The metric prices what the grid does to the network. Where the
+        last two are empty they are the usual ones.
+    target : str, optional
+        Tool that the network is meant for, such as ``"torchao:group_size=32"``: its grid and its precisions are taken,
+        sizes are what it stores, and its configuration is written too.
+    interactions : bool
+        Measure and allocate by what pairs of layers do together as well; with a metric that can, ``kl``.
     candidates : tuple of float
-        Precisions that weights may take.
+        Precisions that weights may take; 1 to 8 bits, or what the target has, where empty.
     calibration : tuple of str
         Parts of :mod:`impq_opt.calibrate`, in the order in which they are done; none where empty.
     samples : int
@@ -57,8 +68,10 @@ class Plan:
     activation_bits: float | None = None
     groups: str = "layer"
     metric: str = ""
-    grid: str = "mid-rise:one_bit=mean"
-    candidates: tuple[float, ...] = (1, 2, 3, 4, 5, 6, 7, 8)
+    interactions: bool = False
+    grid: str = ""
+    candidates: tuple[float, ...] = ()
+    target: str = ""
     calibration: tuple[str, ...] = STEPS
     samples: int = 512
     seed: int = 0
@@ -79,6 +92,13 @@ class Plan:
         if not self.metric:
             # The bound is one on the mismatch, which is what ``impq`` measures.
             object.__setattr__(self, "metric", "impq" if self.bound is not None else default_metric(self.groups))
+        grid, candidates = self._of_target() if self.target else (GRID, CANDIDATES)
+        object.__setattr__(self, "grid", self.grid or grid)
+        object.__setattr__(self, "candidates", self.candidates or candidates)
+        if self.interactions and not hasattr(load_metric(self.metric), "interactions"):
+            raise OptionError("are measured by kl", where="interactions", value=self.metric)
+        if self.budget is not None:
+            parse_quantity(self.budget, "bit", "budget", weights=1)
         load_metric(self.metric)
         load_method(self.grid)
         Grouping.read(self.groups)
@@ -86,6 +106,13 @@ class Plan:
             load_calibration(step)
         if self.samples < 1:
             raise OptionError("must be at least 1", where="samples", value=self.samples)
+
+    def _of_target(self) -> tuple[str, tuple[float, ...]]:
+        """Return the grid and the precisions of the target."""
+        for name, value in (("grid", self.grid), ("activation_bits", self.activation_bits)):
+            if value not in ("", None):
+                raise OptionError(f"goes without a target, and {self.target} was named", where=name, value=value)
+        return writer_of(self.target).measured(self.groups, self.candidates)
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values."""

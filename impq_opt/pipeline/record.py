@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from impq_opt.documents.reading import read_json
+from impq_opt.errors import FileError
 from impq_opt.pipeline.differences import Difference
 from impq_opt.problem.allocation import Allocation
 
-__all__ = ["Judged", "Outcome"]
+__all__ = ["RESULT", "Judged", "Outcome", "read_outcome"]
+
+RESULT = "result.json"
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ class Outcome:
     allocation: Allocation = field(compare=False, repr=False)
 
     def to_dict(self, confidence: float) -> dict[str, Any]:
-        """Return it as plain values, differences with their intervals."""
+        """Return it as plain values, differences with their intervals; :func:`read_outcome` reads them."""
 
         def told(value: Difference | None) -> dict[str, Any] | None:
             return None if value is None else asdict(value) | {
@@ -108,3 +112,25 @@ class Outcome:
             "seconds": dict(self.seconds),
             "files": sorted(path.name for path in self.folder.iterdir() if path.is_file()),
         }
+
+
+def read_outcome(folder: Path, allocation: Allocation) -> Outcome:
+    """Return the outcome that the record of a folder tells.
+
+    Raises
+    ------
+    FileError
+        It is no such record.
+    """
+    told = read_json(folder / RESULT, infinite=True)
+
+    def difference(plain: Mapping[str, Any] | None) -> Difference | None:
+        return None if plain is None else Difference(*(plain[part.name] for part in fields(Difference)))
+
+    try:
+        rows = [Judged(**row | {"loss": difference(row["loss"])}) for row in told["rows"]]
+        known = {part.name: told[part.name] for part in fields(Outcome) if part.name in told}
+        others: dict[str, Any] = {"rows": rows, "ahead": difference(told["ahead"])}
+        return Outcome(**known | others, folder=folder, allocation=allocation)
+    except (KeyError, TypeError):
+        raise FileError("is no record of a run", where=str(folder / RESULT)) from None

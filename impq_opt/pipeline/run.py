@@ -24,17 +24,19 @@ from impq_opt.data.batches import Batches, tensors
 from impq_opt.data.dataset import Dataset
 from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import AllocationError, FileError
-from impq_opt.files import load_problem, save_allocation, save_problem
-from impq_opt.measure import Sampling, measure
+from impq_opt.exchange import writer_of
+from impq_opt.files import load_allocation, load_problem, save_allocation, save_problem
+from impq_opt.measure import Sampling, measure, structure_of
 from impq_opt.measure.metrics import load_metric
 from impq_opt.measure.sweeps import Sweep
 from impq_opt.memory import kept_memory
 from impq_opt.networks.fitting import fitted
+from impq_opt.pipeline.checkpoint import save_checkpoint
 from impq_opt.pipeline.differences import Difference, difference
 from impq_opt.pipeline.loss import cheapest, crossing
 from impq_opt.pipeline.plan import Plan
 from impq_opt.pipeline.program import program_bytes
-from impq_opt.pipeline.record import Judged, Outcome
+from impq_opt.pipeline.record import RESULT, Judged, Outcome, read_outcome
 from impq_opt.pipeline.workshop import Made, Workshop
 from impq_opt.problem.limits import read_limit
 from impq_opt.problem.problem import Problem
@@ -46,7 +48,7 @@ from impq_opt.validate.sweep import Progress, counter, decide, deciding
 __all__ = ["quantize_network"]
 
 PROBLEM, ALLOCATION, PACKED = "problem.toml", "allocation.json", "network.safetensors"
-PROGRAM, REPORT, RESULT, ASKED = "network.pt2", "report.html", "result.json", "asked.json"
+PROGRAM, REPORT, ASKED, CHECKPOINT = "network.pt2", "report.html", "asked.json", "checkpoint"
 _STEP = 0.25  # bits between the sizes that are tried for a loss of accuracy
 _CHOOSING = 2048  # samples that tell where such a size is likely to be
 _SWEPT = 128  # samples of metrics that run the network for each group and candidate
@@ -103,6 +105,8 @@ def quantize_network(
     labels = "" if plan.accuracy_loss is None else "a loss of accuracy"
     seen, judging = (fitted(network, tensors(part, None), labels=labels) for part in (data, held_out))
     _begin(where, plan, network, seen, judging)
+    if (where / RESULT).exists():  # the last file of all
+        return read_outcome(where, load_allocation(where / ALLOCATION, load_problem(where / PROBLEM)))
     began = time.process_time()
     problem = _problem(network, seen, plan, where, device, progress, tell, provenance)
     placed = copy.deepcopy(network).to(device)
@@ -167,19 +171,26 @@ def _problem(
     if (where / PROBLEM).exists():
         problem = load_problem(where / PROBLEM)
     else:
+        how: dict[str, Any] = {"groups": plan.groups, "grid": plan.grid, "bits": plan.candidates, "device": device}
+        if plan.limits:  # what is wrong with them is told before the work
+            _check_limits(structure_of(network, data, **how), plan)
         problem = measure(
             network, data,
-            groups=plan.groups, metric=plan.metric, grid=plan.grid, bits=plan.candidates, device=device,
-            sampling=_sampling(plan),
+            metric=plan.metric, interactions=plan.interactions, sampling=_sampling(plan), **how,
             weights_only=plan.activation_bits is None,
             pins=None if plan.activation_bits is None else {"kind:activation": plan.activation_bits},
             checkpoint=where / "problem.partial", tell=tell, provenance=provenance,
             progress=None if progress is None else lambda done, total, _: progress("measuring", done, total),
         )  # fmt: skip
+        if plan.target:
+            problem = writer_of(plan.target).prepare(problem)
         save_problem(problem, where / PROBLEM)
+    return problem
+
+
+def _check_limits(problem: Problem, plan: Plan) -> None:
     for name, text in plan.limits.items():
         read_limit(problem, name, text, f"limits: {name}")
-    return problem
 
 
 def _sampling(plan: Plan) -> Sampling:
@@ -248,8 +259,8 @@ def _reached(shop: Workshop, judge: _Judge) -> tuple[Made, int, str]:
     if allocation is None:
         raise AllocationError("no allocation keeps it", where=what, value=getattr(plan, what), hint=least)
     made = shop.make(allocation)
-    left = max(0, room - made.codes)
-    return made, made.size + -(-left // 8), ""
+    left = max(Fraction(0), room - (made.allocation.exact_cost or 0))
+    return made, made.size + math.ceil(left / 8), ""
 
 
 def _within_loss(shop: Workshop, judge: _Judge, allowed: float) -> tuple[Made, str]:
@@ -293,24 +304,17 @@ def _outcome(
     if uniform is not None:
         rows.append(_judged(_uniform_name(uniform), uniform, judge, uniform.size))
         ahead = difference(judge.right(made), judge.right(uniform))
-    steps = [
-        {
-            "step": step.name, "outcome": step.outcome, "reason": step.reason, "changed": len(step.changed),
-            "kl": [step.before.kl, step.after.kl], "agreement": [step.before.agreement, step.after.agreement],
-        }
-        for step in chosen.calibrated.steps
-    ]  # fmt: skip
     notes = [*dict.fromkeys([*shop.data.notes, *judge.data.notes, *shop.problem.notes()])]
     return Outcome(
         folder=where, chosen=name, met=not reason, reason=reason, rows=rows, ahead=ahead, samples=len(judge.data),
-        origin=judge.data.name, calibration=steps, notes=notes, seconds=dict(shop.seconds),
-        allocation=chosen.allocation,
+        origin=judge.data.name, calibration=[step.to_dict() for step in chosen.calibrated.steps], notes=notes,
+        seconds=dict(shop.seconds), allocation=chosen.allocation,
     )  # fmt: skip
 
 
 def _judged(name: str, made: Made | None, judge: _Judge, size: int) -> Judged:
     decisions, labels = judge.decisions(made, False)
-    bits = 32.0 if made is None else made.weight_bits
+    bits = float(judge.shop.problem.stored) if made is None else made.weight_bits
     return Judged(
         name, size, bits,
         agreement=float((decisions == judge.decisions(None, False)[0]).double().mean()),
@@ -323,11 +327,15 @@ def _write(where: Path, shop: Workshop, chosen: Made, outcome: Outcome) -> None:
     """Write what was made; the record comes last, so that where it is all is there."""
     save_allocation(chosen.allocation, where / ALLOCATION, base=shop.base, revision=shop.revision or None)
     atomic_write(where / PACKED, chosen.data)
+    notes: list[str] = []
+    if shop.plan.target:
+        writer = writer_of(shop.plan.target)
+        atomic_write(where / f"{writer.name}{writer.ending}", writer.dump(chosen.allocation))
+        notes.append(save_checkpoint(where / CHECKPOINT, shop.network, chosen.network, writer, chosen.allocation))
     program, why = program_bytes(shop.network, where / PACKED, shop.example)
     if program is not None:
         atomic_write(where / PROGRAM, program)
-    if why:
-        outcome = dataclasses.replace(outcome, notes=[*outcome.notes, why])
+    outcome = dataclasses.replace(outcome, notes=[*outcome.notes, *filter(None, [*notes, why])])
     name = str(shop.problem.provenance.get("network") or type(shop.network).__name__)
     page = render_page(Report(name, chosen.allocation, packed_bytes=chosen.size))
     atomic_write(where / REPORT, page.encode())

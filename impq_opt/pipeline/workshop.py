@@ -17,10 +17,11 @@ from impq_opt.data.batch import Structure
 from impq_opt.data.dataset import Dataset
 from impq_opt.errors import AllocationError
 from impq_opt.files.revision import Revision
+from impq_opt.insight.cost_at import cost_at
 from impq_opt.pipeline.plan import Plan
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problem.problem import Problem
-from impq_opt.quantize import packed, quantize, storage_bits
+from impq_opt.quantize import code_bits, packed, quantize
 from impq_opt.solve import solve
 from impq_opt.types import Real
 from impq_opt.validate.sweep import Progress
@@ -54,11 +55,6 @@ class Made:
     def size(self) -> int:
         """Bytes of its packed file."""
         return len(self.data)
-
-    @property
-    def codes(self) -> int:
-        """Bits of its codes."""
-        return storage_bits(self.network)
 
     @property
     def weight_bits(self) -> float:
@@ -148,11 +144,11 @@ class Workshop:
             The smallest file is larger.
         """
         problem = self.problem
-        least = np.array([min(problem.candidates.of(g)) for g in range(len(problem))], dtype=np.float64)
+        least = np.array([np.argmin(problem.candidates.of(g)) for g in range(len(problem))])
         for group, column in problem.kept.items():
-            least[group] = problem.candidates.of(group)[column]
-        file, sizes = packed(quantize(self.network, self.problem, least, example=self.example))
-        besides = len(file) - Fraction(sizes.codes, 8)
+            least[group] = column
+        file, _ = packed(quantize(self.network, problem, code_bits(problem, least), example=self.example))
+        besides = len(file) - cost_at(problem, problem.candidates.bits(least), "storage") / 8
         while True:
             allocation = self.within(8 * (size - besides)) if size >= besides else None
             if allocation is None:
@@ -171,6 +167,8 @@ class Workshop:
         """Return the network of one precision for all weights whose file has at most ``most`` bytes; None without."""
         widths = sorted({float(b) for g in range(len(self.problem)) for b in self.problem.candidates.of(g)})
         for width in reversed(widths):
+            if width >= self.problem.stored:  # nothing is quantized
+                continue
             allocation = self.within(math.floor(width * self.weights), solver="uniform")
             if allocation is None or allocation.effective_bits[0] != width:
                 continue

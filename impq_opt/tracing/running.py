@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -13,9 +13,10 @@ from torch.amp.autocast_mode import _enter_autocast, _exit_autocast
 from impq_opt.tracing.folding import Fold
 from impq_opt.tracing.module import TracedModule
 
+Visit = Callable[[str, Tensor, tuple[Any, ...]], Tensor]
 _DETACH = torch.ops.aten.detach.default
 
-__all__ = ["Runner", "Walk"]
+__all__ = ["Runner", "Visit", "Walk"]
 
 
 class Runner(fx.Interpreter):
@@ -24,7 +25,7 @@ class Runner(fx.Interpreter):
     def __init__(
         self,
         module: TracedModule,
-        visit: Any,
+        visit: Visit | None,
         tensors: dict[str, Tensor],
         watch: frozenset[str],
         folds: Mapping[str, Fold],
@@ -45,7 +46,7 @@ class Runner(fx.Interpreter):
             fold = self._folds[n.name]
             args = (args[0], fold.weight, fold.bias, *args[3:])
         out = args[0] if n.name in self._folded else getattr(self, n.op)(n.target, args, kwargs)
-        return self._visit(n.name, out, args) if n.name in self._watch else out
+        return self._visit(n.name, out, args) if self._visit and n.name in self._watch else out
 
 
 class Walk:
@@ -98,7 +99,11 @@ class Walk:
         return self._runner.env[self._nodes[self._order[node]]]
 
     def finish(
-        self, tensors: Mapping[str, Tensor] = MappingProxyType({}), outputs: Mapping[str, Any] = MappingProxyType({})
+        self,
+        tensors: Mapping[str, Tensor] = MappingProxyType({}),
+        outputs: Mapping[str, Any] = MappingProxyType({}),
+        visit: Visit | None = None,
+        watch: frozenset[str] = frozenset(),
     ) -> tuple[Any, ...]:
         """Return what the network puts out from here on.
 
@@ -108,19 +113,24 @@ class Walk:
             Values in place of parameters that nothing has read, by node.
         outputs : mapping of str to object
             Values in place of the outputs of calls that have been made, by node.
+        visit : callable (node, output, inputs) -> Tensor, optional
+            Called after each node named in ``watch`` that is yet to come; what it returns goes on in place of the
+            output.
         """
-        runner = self._running(tensors)
+        runner = self._running(tensors, visit, watch)
         changed = {self._nodes[self._order[name]]: value for name, value in {**tensors, **outputs}.items()}
         runner.env = self._runner.env | changed
         made: tuple[Any, ...] = self._run(runner, self._place, len(self._nodes))
         self._enter_again()
         return made
 
-    def _running(self, tensors: Mapping[str, Tensor]) -> Runner:
+    def _running(
+        self, tensors: Mapping[str, Tensor], visit: Visit | None = None, watch: frozenset[str] = frozenset()
+    ) -> Runner:
         folds = self._folds
         if tensors:
             folds = {name: self._refolded(name, fold, tensors) for name, fold in folds.items()}
-        return Runner(self._module, None, {**self._tensors, **tensors}, frozenset(), folds)
+        return Runner(self._module, visit, {**self._tensors, **tensors}, watch, folds)
 
     def _refolded(self, name: str, fold: Fold, tensors: Mapping[str, Tensor]) -> Fold:
         weight = self._nodes[self._order[name]].args[1]

@@ -16,7 +16,7 @@ from known import known, law_of
 
 from impq_opt import Group, Problem, solve
 from impq_opt.errors import AllocationError, FileError, ImpqError, OptionError, ProblemError
-from impq_opt.exchange import Reader, Writer, format_names, fused_ties
+from impq_opt.exchange import Reader, Writer, format_names, fused_ties, writer_of
 from impq_opt.exchange.registry import format_class
 
 LAYERS = [
@@ -538,6 +538,19 @@ def test_every_format_describes_itself() -> None:
             assert kind.limits
     assert set(format_names(reads=True)) | set(format_names(writes=True)) == set(format_names())
     assert all(issubclass(format_class(name), Reader) for name in format_names(reads=True))
+
+
+def test_what_a_target_stores_can_be_measured() -> None:
+    assert writer_of("torchao").measured() == ("integer", (1, 2, 3, 4, 5, 6, 7, 8, 16))
+    assert writer_of("compressed-tensors:group_size=32").measured() == ("integer:over=32", (4, 8, 16))
+    assert writer_of("gptqmodel").measured(bits=[3, 4]) == ("integer:over=128", (3, 4))
+    with pytest.raises(OptionError, match=r"bits: compressed-tensors stores 4, 8, 16, got '3'"):
+        writer_of("compressed-tensors").measured(bits=[3, 4])
+    with pytest.raises(OptionError, match="groups: torchao stores one precision a layer, got 'kernel'"):
+        writer_of("torchao").measured("kernel")
+    for name, why in (("llama.cpp", "none of `impq-opt methods`"), ("modelopt", "that depend on the bits")):
+        with pytest.raises(OptionError, match=why):
+            writer_of(name).measured()
 
 
 def test_unknown_formats_and_options_have_near_matches() -> None:

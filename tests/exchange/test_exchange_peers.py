@@ -17,6 +17,7 @@ from formats import format_named
 from known import known
 
 from impq_opt import Group, GroupNames, Problem, Status, solve
+from impq_opt.exchange import writer_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # peers warn of their own affairs
 
@@ -664,3 +665,46 @@ def test_onnxruntime_gives_activations_their_bits(resnet: Any, tmp_path: Path) -
     _, graph = quantize_onnx(path, found, batch, tmp_path)
     points = {i.name: i.data_type for i in graph.initializer if i.name.endswith("_zero_point")}
     assert 4 in points.values()  # onnx.TensorProto.UINT16
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("group", [0, 32])
+def test_weights_are_measured_on_the_grids_of_torchao_and_compressed_tensors(group: int) -> None:
+    """But for the weights of largest size, which lie half a step from two levels."""
+    torch = pytest.importorskip("torch")
+    primitives = pytest.importorskip("torchao.quantization.quant_primitives")
+    helpers = pytest.importorskip("compressed_tensors.quantization.utils.helpers")
+    arguments = pytest.importorskip("compressed_tensors.quantization").QuantizationArgs
+    from impq_opt.quantize.methods.uniform import WeightQuantizer
+
+    weight = torch.randn(6, 64, generator=torch.Generator().manual_seed(0))
+    size = group or 64
+    for bits in range(2, 9):
+        spec = f"integer:over={group}" if group else "integer"
+        ours = WeightQuantizer(weight.shape, [bits], [weight.numel()], spec).rounded(weight)
+        least, most = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+        scales, zeros = primitives.choose_qparams_affine(
+            weight, primitives.MappingType.SYMMETRIC, (1, size), torch.int8, least, most
+        )
+        parts = weight.reshape(-1, size)
+        theirs, none = helpers.calculate_qparams(
+            parts.amin(1), parts.amax(1), arguments(num_bits=bits, type="int", symmetric=True)
+        )
+        torch.testing.assert_close(scales.flatten(), theirs.flatten())
+        assert not zeros.any() and not none.any()
+        steps = theirs.reshape(-1, 1)
+        rounded = (parts / steps).round().clamp(least, most) * steps
+        inner = parts.abs() < parts.abs().amax(1, keepdim=True)
+        torch.testing.assert_close(ours.reshape(-1, size)[inner], rounded[inner])
+
+
+@pytest.mark.peer
+def test_compressed_tensors_unpacks_the_words_of_a_checkpoint() -> None:
+    torch = pytest.importorskip("torch")
+    helpers = pytest.importorskip("compressed_tensors.compressors.pack_quantized.helpers")
+    codes = np.random.default_rng(0).integers(0, 256, size=(3, 40))
+    for bits in (4, 8):
+        parts = writer_of("compressed-tensors").checkpoint("a.weight", bits, codes % 2**bits, np.ones((3, 1)))
+        words = torch.from_numpy(np.array(parts["a.weight_packed"]))
+        found = helpers.unpack_from_int32(words, bits, torch.Size(parts["a.weight_shape"]))
+        assert np.array_equal(found.numpy(), codes % 2**bits - 2 ** (bits - 1))

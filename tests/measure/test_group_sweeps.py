@@ -94,6 +94,54 @@ def test_every_group_is_as_if_the_whole_network_ran_again(name: Any, groups: Any
 
 
 @torch.no_grad()
+def test_after_statistics_a_group_is_as_if_norms_took_those_of_the_samples() -> None:
+    """Where running statistics are those of the samples, the moved ones are those that training mode normalizes by."""
+    network, x = seeded(Norms), noise(8, 2, 9, 8)
+    for module in network.modules():
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            module.register_forward_pre_hook(_take_statistics)
+    before = network.train()(x)
+    for module in network.modules():
+        module._forward_pre_hooks.clear()
+    torch.testing.assert_close(network.eval()(x), before, rtol=1e-4, atol=1e-4)
+    survey = survey_of(network, data_of(x), groups="layer", bits=(2, 4, 14), weights_only=True)
+    found = load_metric("kl:after=statistics").chunk(survey, chunk_of(x))[: survey.weight_groups]
+    plain = load_metric("kl").chunk(survey, chunk_of(x))[: survey.weight_groups]
+    logits = survey.network.run(x).double()
+    for row, site in enumerate(survey.network.weights):
+        weight = network.get_parameter(site.parameter)
+        kept, state = weight.clone(), {name: tensor.clone() for name, tensor in network.state_dict().items()}
+        for column, bits in enumerate(survey.bits):
+            weight.copy_(rounded_weight(survey, site, bits))
+            changed = network.train()(x).double()
+            wanted = float(divergence(logits.softmax(1), changed - logits).mean())
+            assert found[row, column] == pytest.approx(wanted, rel=0.02, abs=1e-9), (site.name, bits)
+            weight.copy_(kept)
+            network.load_state_dict(state)
+    assert (np.abs(found - plain) > 0.05 * plain)[:-1, 0].any()  # there is something to tell
+    assert (found[:, 2] < 1e-4 * found[:, 0]).all()  # what changes nothing moves nothing
+    with pytest.raises(OptionError, match=r"after: .*'gptq'.*statistics is known"):
+        load_metric("kl:after=gptq")
+
+
+def _take_statistics(norm: Any, given: Any) -> None:
+    """Give a batch-norm the mean and the variance, not made larger for few samples, of what it is given."""
+    dims = [0, *range(2, given[0].ndim)]
+    norm.running_var, norm.running_mean = torch.var_mean(given[0], dims, correction=0)
+    norm.momentum = 0.0
+
+
+def test_samples_go_through_together_and_statistics_are_estimated_on_a_batch() -> None:
+    data = data_of(noise(64, 1, 8, 8))
+    options: dict[str, Any] = {"bits": (2, 4), "weights_only": True, "sampling": Sampling(samples=64)}
+    chunks = {
+        metric: measure(seeded(Branches), data, metric=metric, **options).provenance["chunks"]
+        for metric in ("kl", "kl:after=statistics")
+    }
+    assert chunks == {"kl": 8, "kl:after=statistics": 2}
+
+
+@torch.no_grad()
 def test_what_groups_do_together_is_the_product_of_their_shifts() -> None:
     network, x = seeded(Branches), noise(8, 1, 8, 8)
     options: dict[str, Any] = {"bits": (2, 8), "grid": "symmetric"}

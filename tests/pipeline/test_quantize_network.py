@@ -19,6 +19,7 @@ from impq_opt.data import Dataset, load_data
 from impq_opt.errors import AllocationError, DataError, FileError, OptionError
 from impq_opt.files import load_allocation, load_problem
 from impq_opt.groups.damage import DamageTable
+from impq_opt.groups.interactions import Factors
 from impq_opt.measure import measure
 from impq_opt.pipeline import Plan, quantize_network
 from impq_opt.quantize import unpack, unpack_into
@@ -47,7 +48,9 @@ def quantized(network: Any, data: Any, folder: Path, **goal: Any) -> Any:
     return quantize_network(network, data[0], data[1], Plan(**(QUICK | goal)), folder)
 
 
-def test_a_file_of_at_most_the_size_that_was_asked_for(network: Any, data: Any, tmp_path: Path) -> None:
+def test_a_file_of_at_most_the_size_that_was_asked_for(
+    network: Any, data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     outcome = quantized(network, data, tmp_path / "a", budget="16KiB", groups="kernel")
     file = tmp_path / "a" / "network.safetensors"
     rows = {row.name.split()[0]: row for row in outcome.rows}
@@ -72,6 +75,10 @@ def test_a_file_of_at_most_the_size_that_was_asked_for(network: Any, data: Any, 
     assert told == pytest.approx(float((logits.argmax(1) == labels).double().mean()), abs=2 / len(labels))
     record = json.loads((tmp_path / "a" / "result.json").read_text())
     assert record["chosen"] == outcome.chosen and len(record["rows"]) == len(outcome.rows)
+    with monkeypatch.context() as patched:  # what is finished is told again, and nothing is done
+        patched.setattr("impq_opt.pipeline.run.Workshop", _stopping)
+        again = quantized(network, data, tmp_path / "a", budget="16KiB", groups="kernel")
+    assert again == outcome and again.allocation == outcome.allocation
 
 
 def test_stopped_anywhere_it_goes_on_to_the_same_files(
@@ -137,14 +144,39 @@ def test_the_cheapest_network_within_a_loss(network: Any, data: Any, tmp_path: P
         quantized(network, unlabelled, tmp_path / "c", accuracy_loss=0.1)
 
 
-def test_other_costs_are_limited_besides(network: Any, data: Any, tmp_path: Path) -> None:
+def test_other_costs_are_limited_besides(
+    network: Any, data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     outcome = quantized(network, data, tmp_path, bound=3.0, metric="impq", limits={"storage": "4bpw"})
     problem = load_problem(tmp_path / "problem.toml")
     answer = load_allocation(tmp_path / "allocation.json", problem)  # an answer to the problem of the file
     assert verify(problem, answer).proved and "storage" in answer.budgets
     assert outcome.rows[1].weight_bits <= 4
-    with pytest.raises(OptionError, match="unknown cost"):
-        quantized(network, data, tmp_path / "b", bits=3, limits={"storag": "4bpw"})
+    with monkeypatch.context() as patched:
+        patched.setattr("impq_opt.pipeline.run.measure", _stopping)  # it is told before the work
+        with pytest.raises(OptionError, match="unknown cost"):
+            quantized(network, data, tmp_path / "b", bits=3, limits={"storag": "4bpw"})
+
+
+def test_what_layers_do_together_is_counted(network: Any, data: Any, tmp_path: Path) -> None:
+    how: dict[str, Any] = {"metric": "kl:after=statistics", "interactions": True, "candidates": (2.0, 4.0)}
+    outcome = quantized(network, data, tmp_path, bits=3, **how)
+    problem = load_problem(tmp_path / "problem.toml")
+    assert isinstance(problem.interactions, Factors) and problem.metric == "kl:after=statistics"
+    assert load_allocation(tmp_path / "allocation.json", problem).together is not None
+    assert outcome.rows[1].weight_bits <= 3
+
+
+def test_what_a_target_stores_is_what_is_made(network: Any, data: Any, tmp_path: Path) -> None:
+    outcome = quantized(network, data, tmp_path, bits=4, target="torchao:packed=True", candidates=())
+    problem = load_problem(tmp_path / "problem.toml")
+    assert set(problem.grids.values()) == {"integer"}
+    config = json.loads((tmp_path / "torchao.json").read_text())["_data"]["fqn_to_config"]
+    held = unpack(tmp_path / "network.safetensors")
+    for name, bits in held.bits.items():
+        told = config[name.removesuffix(".weight")]["_data"]["weight_dtype"]["_data"]
+        assert {f"int{b}" for b in bits.tolist()} == {told}
+    assert sum(entry is not None for entry in config.values()) == len(held.bits) and outcome.rows[1].weight_bits <= 4
 
 
 def test_what_cannot_be_is_told(network: Any, data: Any, tmp_path: Path) -> None:
@@ -154,6 +186,13 @@ def test_what_cannot_be_is_told(network: Any, data: Any, tmp_path: Path) -> None
         Plan(bits=3, budget="1KiB")
     with pytest.raises(OptionError, match="give one goal"):
         Plan()
+    with pytest.raises(OptionError, match=r"budget: unknown unit.*'furlong'"):
+        Plan(budget="12furlong")
+    with pytest.raises(OptionError, match="interactions: are measured by kl, got 'fit'"):
+        Plan(bits=3, metric="fit", interactions=True)
+    for other in ({"grid": "zero"}, {"activation_bits": 8}, {"groups": "kernel"}, {"candidates": (9.0,)}):
+        with pytest.raises(OptionError, match=r"torchao"):
+            Plan(bits=3, target="torchao", **other)
     with pytest.raises(OptionError, match="accuracy_loss: must be between 0 and 1"):
         Plan(accuracy_loss=1.5)
 

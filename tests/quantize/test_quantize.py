@@ -169,7 +169,7 @@ def test_range_options_set_what_shares_a_scale(over: str, statistic: str) -> Non
     assert len(quantizer(weight).unique()) <= 8 * scale.numel()
 
 
-@pytest.mark.parametrize("name", ["mid-rise", "zero", "symmetric", "asymmetric"])
+@pytest.mark.parametrize("name", ["mid-rise", "zero", "symmetric", "integer", "asymmetric"])
 def test_the_range_of_least_error_has_the_least_error_of_64(name: str) -> None:
     weight = torch.randn(3, 40, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     weight[1, 7] = 9.0  # an outlier, which is worth clipping
@@ -184,6 +184,12 @@ def test_the_range_of_least_error_has_the_least_error_of_64(name: str) -> None:
         tried.append(((codes + offset) * step - weight).square().sum(1))
     torch.testing.assert_close((rounded - weight).square().sum(1), torch.stack(tried).amin(0))
     assert float((rounded - weight)[1].square().sum()) < float((plain.rounded(weight) - weight)[1].square().sum())
+
+
+def test_the_integer_grid_has_all_its_codes_and_zero() -> None:
+    weight = torch.tensor([[-1.0, 0.3, 0.1, 0.9], [0.0, 0.5, -0.1, 1.0], [0.0, 0.0, 0.0, 0.0]])
+    rounded = WeightQuantizer(weight.shape, [2], [12], "integer").rounded(weight)  # steps of 2/3
+    torch.testing.assert_close(rounded, torch.tensor([[-4 / 3, 0, 0, 2 / 3], [0, 2 / 3, 0, 2 / 3], [0, 0, 0, 0]]))
 
 
 def test_the_asymmetric_grid_has_its_ends_and_zero() -> None:

@@ -69,5 +69,6 @@ METRICS: dict[str, str] = {
     "loss-delta": "impq_opt.measure.metrics.loss_delta:LossDelta",  # rise of the loss, likewise
 }
 
-# Returns a new instance of the metric of a name; raises OptionError with near matches.
-load_metric = Registry[Metric]("metric", METRICS, "impq_opt.metrics").make
+# Returns a new instance of a metric, options behind a colon: ``kl:after=statistics``; raises OptionError with near
+# matches.
+load_metric = Registry[Metric]("metric", METRICS, "impq_opt.metrics").read

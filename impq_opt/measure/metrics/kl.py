@@ -77,7 +77,7 @@ class Kl(Sweep):
         table, gram = np.zeros((count, width)), torch.zeros(count * width, count * width, dtype=torch.float64)
         size = min(survey.estimator.batch, max(1, _HELD // (8 * count * width * survey.network.classes)))
         for x, _, weights in batches(part, size):
-            logits, changes = sweep(survey, x)
+            logits, changes = sweep(survey, x, self.after)
             vectors = torch.zeros(count, width, *logits.shape, dtype=torch.float64)
             chances, scale = logits.softmax(1), (weights / 2).sqrt()[:, None]
             for group, column, changed in changes:

@@ -29,6 +29,7 @@ METHODS: dict[str, str] = {
     "mid-rise": "impq_opt.quantize.methods.mid_rise:MidRise",  # no zero level, steps of the largest weight (IMPQ)
     "zero": "impq_opt.quantize.methods.zero:Zero",  # zero and the largest weight are levels (as llama.cpp's q4_0)
     "symmetric": "impq_opt.quantize.methods.symmetric:Symmetric",  # 2^B - 1 levels, as many integer kernels want them
+    "integer": "impq_opt.quantize.methods.integer:Integer",  # 2^B levels, 2 M / (2^B - 1) apart (torchao, GPTQ)
     "asymmetric": "impq_opt.quantize.methods.asymmetric:Asymmetric",  # from the least to the largest weight
     "normal": "impq_opt.quantize.methods.normal:Normal",  # least squared error for normal weights (Max)
     "bwn": "impq_opt.quantize.methods.bwn:BWN",  # the sign
