@@ -145,7 +145,10 @@ def _modelopt_scores(state: Mapping[str, Any]) -> dict[str, dict[float, float]]:
 
 
 def mct(part: Subject, grid: str, widths: Sequence[float], samples: int, seed: int) -> Problem:
-    """Return the distances of outputs all over the network, as MCT's mixed precision hands them to its solver."""
+    """Return the distances of outputs all over the network, as MCT's mixed precision hands them to its solver.
+
+    They are of 32 samples, as it usually takes.
+    """
     with quiet():
         torchvision_module()
         from model_compression_toolkit.core.common.mixed_precision import mixed_precision_search_manager as manager
@@ -228,9 +231,7 @@ def mct_quantized(
             copy.deepcopy(part[0]),
             lambda: ([x.numpy()] for x, _ in batches),
             target_resource_utilization=toolkit.core.ResourceUtilization(weights_memory=weights * bits / 8),
-            core_config=toolkit.core.CoreConfig(
-                mixed_precision_config=toolkit.core.MixedPrecisionQuantizationConfig(num_of_images=samples)
-            ),
+            core_config=toolkit.core.CoreConfig(mixed_precision_config=toolkit.core.MixedPrecisionQuantizationConfig()),
             target_platform_capabilities=capabilities,
         )
 

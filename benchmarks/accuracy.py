@@ -24,6 +24,7 @@ squared error. With --pipelines whole tools run instead, each with its own grid,
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import hashlib
 import json
@@ -50,7 +51,9 @@ from torch import Tensor, nn
 from impq_opt import Problem, solve
 from impq_opt.calibrate import STEPS, calibrate
 from impq_opt.data import Dataset
+from impq_opt.data.torchvision import torchvision_module
 from impq_opt.documents.writing import atomic_write
+from impq_opt.errors import MissingPackageError
 from impq_opt.groups.damage import DamageTable
 from impq_opt.measure import Sampling, measure
 from impq_opt.memory import kept_memory
@@ -257,6 +260,10 @@ def _cell(seeds: list[dict[str, Any]], default: list[dict[str, Any]] | None, by:
 
 
 def _installed(names: Sequence[str], needs: Mapping[str, tuple[Any, tuple[str, ...]]]) -> list[str]:
+    """Return the names whose tools can be imported, once a torchvision of another build than torch's is seen to."""
+    if any(name in needs and needs[name][1] for name in names):
+        with contextlib.suppress(MissingPackageError):
+            torchvision_module()
     return [name for name in names if name not in needs or not skips(name, *needs[name][1])]
 
 
