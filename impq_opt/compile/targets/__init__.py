@@ -1,0 +1,1 @@
+"""Back ends: what programs are written as, one a file."""
