@@ -1,5 +1,7 @@
 """From an allocation to code that computes in whole numbers, bit for bit."""
 
+from impq_opt.compile.api import Agreement, Rounded, agreement, rounded_by, rounded_from
+from impq_opt.compile.encoding import encoding_between, encoding_of
 from impq_opt.compile.program import (
     Add,
     Concat,
@@ -18,6 +20,7 @@ from impq_opt.compile.reference import run, trace_program
 
 __all__ = [
     "Add",
+    "Agreement",
     "Concat",
     "Encoding",
     "Flatten",
@@ -29,6 +32,12 @@ __all__ = [
     "Pool",
     "Program",
     "Rescale",
+    "Rounded",
+    "agreement",
+    "encoding_between",
+    "encoding_of",
+    "rounded_by",
+    "rounded_from",
     "run",
     "trace_program",
 ]

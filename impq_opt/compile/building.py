@@ -13,7 +13,9 @@ from impq_opt.compile.rescaling import rescale_to
 from impq_opt.errors import DataError
 from impq_opt.types import FloatArray, IntArray
 
-__all__ = ["IN_FLOAT", "Builder", "Linear", "Sums", "Value"]
+__all__ = ["IN_FLOAT", "WIDE_BITS", "Builder", "Linear", "Sums", "Value"]
+
+WIDE_BITS = 24  # of sums that are held: exact in float32
 
 IN_FLOAT = "every activation must be rounded: quantize with --activation-bits 8"
 
@@ -30,6 +32,8 @@ class Sums:
     reads : ndarray of int64 (O,)
     stride, dilation, padding
         As of :class:`~impq_opt.compile.program.Layer`.
+    shape : tuple of int
+        Of the output.
     """
 
     name: str
@@ -39,6 +43,7 @@ class Sums:
     stride: tuple[int, int] = (1, 1)
     dilation: tuple[int, int] = (1, 1)
     padding: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0))
+    shape: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,17 +137,11 @@ class Builder:
     def store(self, value: Linear, tensor: IntTensor, where: str) -> str:
         """Write an expression into a new tensor, rounded once; return its name.
 
-        Raises
-        ------
-        DataError
-            It adds the sums of a layer to something else.
+        Sums of a layer that are added to something else go through a tensor of 24 bits, as fine as an accumulator's.
         """
+        if len(value.terms) > 1:
+            value = replace(value, terms=tuple(self._held(term, own) for term, own in value.terms))
         layers = [term for term, _ in value.terms if isinstance(term, Sums)]
-        if layers and len(value.terms) > 1:
-            raise DataError(
-                "adds the sums of a layer that nothing rounds", where=where,
-                hint='problems measured with residual="tie" round both summands',
-            )  # fmt: skip
         factors = np.stack([own for _, own in value.terms])
         sizes = np.stack([self.sizes(term) for term, _ in value.terms])
         if not layers:
@@ -162,6 +161,20 @@ class Builder:
             Layer(sums.name, sums.source, target, tuple(parts), sums.stride, sums.dilation, sums.padding)
         )
         return target
+
+    def wide(self, value: Linear, name: str, bits: int = WIDE_BITS, span: float | None = None) -> IntTensor:
+        """Return a tensor of ``bits`` for an expression: as fine as its largest size, or ``span``, allows."""
+        sizes = np.sum([np.abs(own) * self.sizes(term) for term, own in value.terms], axis=0)
+        most = float((sizes + np.abs(value.constants)).max()) if span is None else span
+        return IntTensor(name, value.shape, bits, True, max(most, 2.0**-60) / (2 ** (bits - 1) - 1))
+
+    def _held(self, term: Sums | str, own: FloatArray) -> tuple[str, FloatArray]:
+        """Return a term as a tensor."""
+        if isinstance(term, str):
+            return term, own
+        alone = Linear(((term, own),), np.zeros(len(own)), term.shape)
+        name = self.store(alone, self.wide(alone, f"{term.name}.sum"), term.name)
+        return name, np.full(len(own), self.tensors[name].scale)
 
     def move(self, source: str, channels: IntArray, rows: IntArray, columns: IntArray, where: str) -> str:
         """Pick channels, rows and columns of a tensor, of a moved one those of what it was moved from."""

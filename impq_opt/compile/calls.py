@@ -86,7 +86,9 @@ def _linear(calls: Calls, node: fx.Node) -> Value:
 def _sums(calls: Calls, node: fx.Node, sums: Sums, bias: Any) -> Linear:
     added = calls.tensor(bias)
     scales = sums.weight.scales * calls.builder.tensors[sums.source].scale
-    return Linear(((sums, scales),), np.zeros(len(scales)) if added is None else added, _shape(node))
+    shape = _shape(node)
+    term = replace(sums, shape=shape)
+    return Linear(((term, scales),), np.zeros(len(scales)) if added is None else added, shape)
 
 
 def _batch_norm(calls: Calls, node: fx.Node) -> Value:
@@ -311,9 +313,19 @@ def _common(parts: list[IntTensor]) -> IntTensor:
     return IntTensor("", (), bits, signed, max(high / most, -low / (most + 1)))
 
 
+def _first(calls: Calls, node: fx.Node) -> Value:
+    """Return the values of a pool that returns their places too."""
+    source, place = node.args
+    if not isinstance(source, fx.Node) or place != 0 or source not in calls.values:
+        raise DataError("takes the places of a pool, or a part of a tensor", where=place_of(node))
+    return calls.values[source]
+
+
 def _shape(node: fx.Node) -> tuple[int, ...]:
-    """Return the shape of one sample."""
-    return tuple(int(size) for size in node.meta["val"].shape[1:])
+    """Return the shape of one sample, of the first of several outputs."""
+    value = node.meta["val"]
+    first = value[0] if isinstance(value, (tuple, list)) else value
+    return tuple(int(size) for size in first.shape[1:])
 
 
 def _size(tensor: IntTensor) -> Pair:
@@ -338,10 +350,12 @@ CALLS: dict[str, Callable[[Calls, fx.Node], Value]] = {
     "mul": _times,
     "div": _times,
     "max_pool2d": _max_pool,
+    "max_pool2d_with_indices": _max_pool,
     "avg_pool2d": _mean_pool,
     "adaptive_avg_pool2d": _adaptive("sum"),
     "adaptive_max_pool2d": _adaptive("max"),
     "mean": _mean,
+    "getitem": _first,
     "flatten": _shaped,
     "reshape": _shaped,
     "view": _shaped,

@@ -44,7 +44,7 @@ class Coded:
 
 @dataclass(frozen=True, eq=False)
 class WholeWeight:
-    """A weight ``scales[k] (factor codes[k] + offsets[k])``; O output kernels.
+    """A weight ``scales[k] (factor codes[k] + offsets[k])`` of O output kernels.
 
     Parameters
     ----------
@@ -102,7 +102,10 @@ def whole_weight(name: str, coded: Coded) -> WholeWeight:
         )
     if bits.max() > _MOST_BITS:
         raise DataError(
-            f"has weights of more than {_MOST_BITS} bits", where=name, value=int(bits.max()), hint="--candidates 1:8"
+            f"has weights of more than {_MOST_BITS} bits",
+            where=name,
+            value=int(bits.max()),
+            hint="solve with --bits 1:8",
         )
     codes = coded.codes.reshape(kernels, -1).numpy().astype(np.int64)
     values = coded.values.detach().reshape(kernels, -1).numpy().astype(np.float64)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import numpy as np
 from torch import fx
 
-from impq_opt.compile.building import IN_FLOAT, Builder, Linear, Value
+from impq_opt.compile.building import IN_FLOAT, WIDE_BITS, Builder, Linear, Value
 from impq_opt.compile.calls import CALLS, Calls
 from impq_opt.compile.levels import Coded, whole_activation
 from impq_opt.compile.order import by_precision
@@ -27,8 +27,8 @@ from impq_opt.tracing.operations import IDENTITIES
 
 __all__ = ["OUTPUT_BITS", "lower"]
 
-# Of logits unless asked otherwise: exact in float32, and finer than what activations of 8 bits leave apart.
-OUTPUT_BITS = 24
+# Of logits unless asked otherwise: finer than what activations of 8 bits leave apart.
+OUTPUT_BITS = WIDE_BITS
 _NORMALIZED_BITS = 15  # so that sums over first layers of 8-bit weights stay within 32
 
 
@@ -82,7 +82,7 @@ def lower(
             values[node] = _value(calls, node)
     result = values[output]
     if isinstance(result, Linear):
-        result = builder.store(result, _logits(builder, result, output_bits, output_span), place_of(output))
+        result = builder.store(result, builder.wide(result, "logits", output_bits, output_span), place_of(output))
     operations = builder.live(result)
     begin = next(iter(builder.tensors))
     return by_precision(Program(name, builder.tensors, operations, begin, result, encoding, tuple(builder.notes)))
@@ -135,9 +135,3 @@ def _begin(builder: Builder, node: fx.Node, encoding: Encoding) -> str:
     halvings = math.floor(math.log2((2 ** (_NORMALIZED_BITS - 1) - 1) * float(scale.min()) / largest))
     target = IntTensor("normalized", shape, _NORMALIZED_BITS, True, float(scale.min()) * 2.0**-halvings)
     return builder.store(Linear(((coded, scale),), -scale * zero, shape), target, "input")
-
-
-def _logits(builder: Builder, value: Linear, bits: int, span: float | None) -> IntTensor:
-    sizes = np.sum([np.abs(factors) * builder.sizes(term) for term, factors in value.terms], axis=0)
-    most = float((sizes + np.abs(value.constants)).max()) if span is None else span
-    return IntTensor("logits", value.shape, bits, True, max(most, 2.0**-60) / (2 ** (bits - 1) - 1))
