@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from compile_world import CC, STRICT, noise, program_of, quantized, run_c
-from every_call import every
+from compile_world import CC, STRICT, program_of, run_c, subject
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,7 +17,6 @@ from impq_opt.compile import run
 from impq_opt.compile.targets import TARGETS, load_target
 from impq_opt.compile.targets.c import packed_planes
 from impq_opt.errors import OptionError
-from impq_opt.networks import load_network
 
 compiler = pytest.mark.skipif(CC is None, reason="no C compiler")
 
@@ -26,9 +24,9 @@ compiler = pytest.mark.skipif(CC is None, reason="no C compiler")
 @compiler
 @pytest.mark.parametrize("bits", [24, 8])
 def test_every_call_is_the_reference_bit_for_bit(bits: int, tmp_path: Path) -> None:
-    network, x = every()
-    program = program_of(quantized(network, x, "asymmetric" if bits == 8 else "mid-rise"), x, output_bits=bits)
-    codes = program.encode(x.numpy())
+    own = subject("every")
+    program = program_of(own.quantized("asymmetric" if bits == 8 else "mid-rise"), own.x, output_bits=bits)
+    codes = program.encode(own.x.numpy())
     expected = run(program, codes)
     decided, logits = run_c(program, codes, tmp_path)
     np.testing.assert_array_equal(logits, expected)
@@ -37,8 +35,8 @@ def test_every_call_is_the_reference_bit_for_bit(bits: int, tmp_path: Path) -> N
 
 @compiler
 def test_bytes_are_those_that_are_told(tmp_path: Path) -> None:
-    network, x = load_network("small-cnn", untrained=True), noise(2, 1, 8, 8)
-    program = program_of(quantized(network, x), x, name="told")
+    own = subject("small-cnn")
+    program = program_of(own.quantized(), own.x, name="told")
     compiled = load_target("c")(program)
     for name, text in compiled.files.items():
         (tmp_path / name).write_bytes(text)
@@ -76,6 +74,6 @@ def test_names() -> None:
     assert tuple(TARGETS) == TARGET_NAMES
     with pytest.raises(OptionError, match="unknown target"):
         load_target("cc")
-    network, x = every()
+    own = subject("every")
     with pytest.raises(OptionError, match="letters, digits"):
-        load_target("c")(program_of(quantized(network, x), x, name="2nd"))
+        load_target("c")(program_of(own.quantized(), own.x, name="2nd"))

@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from compile_world import noise, program_of, quantized
-from every_call import every
+from compile_world import noise, program_of, subject
 from hypothesis import given
 from hypothesis import strategies as st
-from measure_world import digits_network
 from torch import nn
 
 from impq_opt.compile import Add, Encoding, IntTensor, Program, Rescale, agreement, lowering, run, trace_program
@@ -25,15 +23,14 @@ from impq_opt.compile.memory import Piece, plan
 from impq_opt.data import Dataset, load_data
 from impq_opt.errors import DataError, OptionError
 from impq_opt.measure import structure_of
-from impq_opt.networks import load_network
 from impq_opt.quantize import activation_quantizers, pack, quantize_traced
 from impq_opt.tracing.trace import trace
 
 
 @pytest.mark.parametrize("grid", ["mid-rise", "zero", "symmetric", "asymmetric"])
 def test_every_call_computes_what_the_quantized_network_does(grid: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    network, x = every()
-    rounded = quantized(network, x, grid)
+    own = subject("every")
+    x, rounded = own.x, own.quantized(grid)
     ordered = program_of(rounded, x)
     monkeypatch.setattr(lowering, "by_precision", lambda program: program)
     program = program_of(rounded, x)
@@ -54,8 +51,8 @@ def test_every_call_computes_what_the_quantized_network_does(grid: str, monkeypa
 
 
 def test_kernels_of_one_precision_lie_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    network, x = load_network("resnet8", untrained=True), noise(2, 3, 8, 8)
-    rounded = quantized(network, x)
+    own = subject("resnet8")
+    x, rounded = own.x, own.quantized()
     ordered = program_of(rounded, x)
     monkeypatch.setattr(lowering, "by_precision", lambda program: program)
     plain = program_of(rounded, x)
@@ -74,16 +71,16 @@ def test_kernels_of_one_precision_lie_together(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_decisions_on_digits_and_from_a_packed_file(tmp_path: Path) -> None:
-    network, data = digits_network(), load_data("digits", "test")
-    x, labels = data.rows(torch.arange(len(data)))
-    rounded = quantized(network, x)
+    own, data = subject("digits"), load_data("digits", "test")
+    x, rounded = own.x, own.quantized()
+    labels = data.rows(torch.arange(len(data)))[1]
     program = program_of(rounded, x)
     alike = agreement(program, rounded, x, labels)
     assert alike.samples == len(x)
     assert alike.alike / alike.samples >= 0.999
     assert alike.right == pytest.approx(alike.right_in_float, abs=1)
     pack(rounded, tmp_path / "packed.safetensors")
-    unpacked = rounded_from(network, tmp_path / "packed.safetensors").program(program.encoding)
+    unpacked = rounded_from(own.network, tmp_path / "packed.safetensors").program(program.encoding)
     np.testing.assert_array_equal(run(unpacked, program.encode(x)), run(program, program.encode(x)))
     coarse = program_of(rounded, x, output_bits=8)
     assert np.abs(
@@ -151,9 +148,9 @@ def test_a_half_is_rounded_up_and_rules_are_kept() -> None:
         run(_doubled(), [[1, 2, 200]])
     with pytest.raises(DataError, match="written by nothing"):
         replace(_doubled(), output="other")
-    network, x = every()
+    own = subject("every")
     with pytest.raises(OptionError, match="2 to 24"):
-        program_of(quantized(network, x), x, output_bits=32)
+        program_of(own.quantized(), own.x, output_bits=32)
 
 
 @given(st.lists(st.tuples(st.integers(1, 50), st.integers(0, 12), st.integers(0, 4)), max_size=14))

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from every_call import every
+from measure_world import digits_network
 
+from impq_opt import Problem
 from impq_opt.compile import Program
 from impq_opt.compile.encoding import encoding_of
 from impq_opt.compile.levels import coded_of
 from impq_opt.compile.lowering import lower
 from impq_opt.compile.targets import load_target
-from impq_opt.data import Dataset
+from impq_opt.data import Dataset, load_data
 from impq_opt.measure import structure_of
-from impq_opt.quantize import quantize
+from impq_opt.networks import load_network
+from impq_opt.quantize import quantize_traced
+from impq_opt.tracing.graph import Network
+from impq_opt.tracing.module import TracedModule
+from impq_opt.tracing.trace import trace
 
 CC = shutil.which("gcc") or shutil.which("cc")
 STRICT = ("-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror")
@@ -41,14 +50,42 @@ int main(void)
 """
 
 
-def quantized(network: Any, x: Any, grid: str = "mid-rise", seed: int = 0, activations: int = 8) -> Any:
-    """Return a network with random precisions of 1 to 8 bits a kernel, rounded activations, in eval mode."""
-    problem = structure_of(network, Dataset(x, name="noise"), grid=grid, groups="kernel")
-    random = np.random.default_rng(seed).integers(1, 9, len(problem))
-    return quantize(network, problem, np.where(problem.weights(), random, activations), example=x).eval()
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A network that was traced once, samples that are codes of 8 bits, and its problem by kernels."""
+
+    network: Any
+    x: torch.Tensor
+
+    @functools.cached_property
+    def problem(self) -> Problem:
+        return structure_of(self.network, Dataset(self.x, name="noise"), groups="kernel")
+
+    @functools.cached_property
+    def traced(self) -> Network:
+        return trace(self.network, self.x)
+
+    def quantized(self, grid: str = "mid-rise") -> TracedModule:
+        """Return it with random precisions of 1 to 8 bits a kernel and activations of 8 bits."""
+        random = np.random.default_rng(0).integers(1, 9, len(self.problem))
+        bits = np.where(self.problem.weights(), random, 8)
+        return quantize_traced(self.traced, self.problem, bits, scheme=grid).eval()
 
 
-def program_of(network: Any, x: Any, **options: Any) -> Program:
+@functools.cache
+def subject(name: str) -> Subject:
+    """Return a subject: every (call), resnet8, small-cnn, or digits, which is trained."""
+    torch.manual_seed(1)
+    if name == "every":
+        return Subject(every(), (24 * noise(6, 3, 17, 16)).round() / 24)
+    if name == "digits":
+        data = load_data("digits", "test")
+        return Subject(digits_network(), data.rows(torch.arange(len(data)))[0])
+    shape = (2, 3, 8, 8) if name == "resnet8" else (2, 1, 8, 8)
+    return Subject(load_network(name, untrained=True), (24 * noise(*shape)).round() / 24)
+
+
+def program_of(network: TracedModule, x: torch.Tensor, **options: Any) -> Program:
     """Return the program of a quantized network."""
     return lower(network, coded_of(network), encoding_of(x.numpy()), **options)
 

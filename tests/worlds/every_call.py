@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from compile_world import noise
 from torch import nn
 from torch.nn import functional
 
@@ -33,10 +32,9 @@ class Every(nn.Module):
         return self.out(y + functional.relu(y - 0.5))
 
 
-def every() -> tuple[Any, torch.Tensor]:
-    """Return the network in eval mode, and samples whose values are codes of 8 bits."""
-    torch.manual_seed(1)
+def every() -> Any:
+    """Return the network in eval mode."""
     network = Every().eval()
     network.norm.running_var.uniform_(0.5, 2)  # type: ignore[operator, union-attr]
     network.norm.weight.data.uniform_(-1, 1)
-    return network, (24 * noise(6, 3, 17, 16)).round() / 24
+    return network
