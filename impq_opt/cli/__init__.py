@@ -179,6 +179,13 @@ COMMANDS: tuple[Command, ...] = (
         "impq-opt unpack packed.safetensors -o state.safetensors",
     ),
     Command(
+        "compile",
+        "compile_:compile_",
+        "Train and ship",
+        "Write a quantized network as code in whole numbers: C99 without dependencies.",
+        "impq-opt compile resnet20-fashion-mnist quantized --data fashion-mnist --to c -o code",
+    ),
+    Command(
         "export",
         "export:export",
         "Train and ship",

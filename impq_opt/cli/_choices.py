@@ -28,6 +28,8 @@ __all__ = [
     "READERS",
     "RECIPES",
     "SOLVERS",
+    "TARGETS",
+    "TARGET_NAMES",
     "WRITERS",
     "choices",
 ]
@@ -44,6 +46,7 @@ NETWORK_NAMES = (
     "mobilenet-v1-tf",
     "small-cnn",
 )
+TARGET_NAMES = ("c",)
 METHOD_NAMES = (
     "mid-rise", "zero", "symmetric", "integer", "asymmetric", "normal", "bwn", "twn", "ttq", "elq", "dorefa", "pact",
     "lq-net", "dbq", "uniq", "rq", "rq-st",
@@ -132,4 +135,5 @@ GRIDS = _asked(lambda: ["auto", *_theirs(METHOD_NAMES, "impq_opt.methods")()])
 GROUPS = choices("layer", "kernel", "slice", "block:")
 ESTIMATORS = choices(*ESTIMATOR_NAMES)
 POLICIES = _asked(lambda: dict.fromkeys([*_theirs(POLICY_NAMES, "impq_opt.policies")(), *_solvers()]), lists=True)
+TARGETS = choices(*TARGET_NAMES)
 RECIPES = _asked(lambda: RECIPE_NAMES, files=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from impq_opt.tracing.plain import plain
 __all__ = [
     "PackedSize",
     "Unpacked",
+    "UnpackedWeight",
     "pack",
     "pack_codes",
     "packed",
@@ -90,6 +91,15 @@ class PackedSize:
 
 
 @dataclass(frozen=True, eq=False)
+class UnpackedWeight:
+    """The codes of a weight, the precision of each of its elements, and the method that they are of."""
+
+    codes: Tensor
+    bits: npt.NDArray[np.int64]
+    method: str
+
+
+@dataclass(frozen=True, eq=False)
 class Unpacked:
     """What a packed file holds.
 
@@ -104,6 +114,8 @@ class Unpacked:
         What the network takes, as :func:`~impq_opt.tracing.example.describe_input` has it.
     version : str
         Of the file.
+    weights : mapping of str to UnpackedWeight
+        The codes that quantized values were made of, of the shape of each weight.
     """
 
     state: Mapping[str, Tensor]
@@ -111,6 +123,7 @@ class Unpacked:
     activations: tuple[ActivationQuantizer, ...]
     input: Mapping[str, Any] | None = None
     version: str = _VERSIONS[-1]
+    weights: Mapping[str, UnpackedWeight] = field(default_factory=dict)
 
 
 def pack_codes(codes: npt.NDArray[Any], bits: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
@@ -389,18 +402,20 @@ def _parts(name: str, tensors: Mapping[str, Tensor]) -> list[str]:
 
 
 def _unpacked(about: Mapping[str, Any], tensors: dict[str, Tensor]) -> Unpacked:
-    state, widths = {}, {}
+    state, widths, weights = {}, {}, {}
     for entry in about["weights"]:
         name, shape = entry["name"], tuple(entry["shape"])
         method = load_method(entry["method"]) if "method" in entry else MidRise(*(entry[o] for o in _MID_RISE))
         bits = tensors.pop(f"{name}#bits").numpy()
         runs = tensors.pop(f"{name}#runs", None)
         sizes = np.full(len(bits), math.prod(shape) // len(bits)) if runs is None else runs.numpy()
-        codes = unpack_codes(tensors.pop(f"{name}#codes").numpy(), np.repeat(bits, sizes))
+        spread = np.repeat(bits, sizes)
+        codes = torch.from_numpy(unpack_codes(tensors.pop(f"{name}#codes").numpy(), spread)).reshape(shape)
         side = {part: tensors.pop(f"{name}#{part}") for part in _parts(name, tensors)}
         state[name] = method.quantizer(shape, bits, sizes).values(
-            torch.from_numpy(codes).reshape(shape), side, getattr(torch, entry["dtype"]) if "dtype" in entry else None
+            codes, side, getattr(torch, entry["dtype"]) if "dtype" in entry else None
         )
         widths[name] = bits
+        weights[name] = UnpackedWeight(codes, spread.astype(np.int64).reshape(shape), method.spec)
     activations = tuple(_activation(entry, tensors) for entry in about["activations"])
-    return Unpacked(state | tensors, widths, activations, about.get("input"), about["version"])
+    return Unpacked(state | tensors, widths, activations, about.get("input"), about["version"], weights)

@@ -53,6 +53,7 @@ WITH_TORCH = [
     "quantize small-cnn --weights {}/w.safetensors --data digits --bits 3 --metric impq --samples 64 -o {}/quantized",
     "pack small-cnn {}/m.toml {}/m.json --weights {}/w.safetensors -o {}/packed.safetensors",
     "unpack {}/packed.safetensors -o {}/state.safetensors",
+    "compile small-cnn {}/m.toml {}/m.json --weights {}/w.safetensors --data digits --samples 64 -o {}/code",
 ]
 # What is for programs, and keeps its own lines.
 DOCUMENTS = [
