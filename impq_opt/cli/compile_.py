@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from impq_opt.cli._choices import DATA, NETWORKS, TARGETS
-from impq_opt.cli._common import WHOLE, JsonFlag, refuse, say
+from impq_opt.cli._choices import DATA, NETWORKS, PROBLEMS, TARGETS
+from impq_opt.cli._common import WHOLE, JsonFlag, find_problem, refuse, say
 from impq_opt.cli._network import DATA_HELP, NETWORK_HELP, DataOptions, NetworkOptions, need_torch
 from impq_opt.cli._progress import shown
 from impq_opt.cli._screen import console, cost_text, grid, print_json
@@ -30,7 +30,8 @@ _PACKED = "network.safetensors"  # in a folder of quantize
 def compile_(
     network: Annotated[str, NETWORKS, Parameter(help=NETWORK_HELP)],
     source: Annotated[
-        Path,
+        str,
+        PROBLEMS,
         Parameter(help="The problem that was measured on it; or a packed file, or a folder of `impq-opt quantize`."),
     ],
     allocation: Annotated[Path | None, Parameter(help="An allocation of that problem.")] = None,
@@ -105,20 +106,20 @@ def _samples(options: DataOptions, most: int | None) -> tuple[Tensor, Tensor | N
 
 
 def _rounded(
-    model: NetworkOptions, network: str, source: Path, allocation: Path | None, example: Tensor | None
+    model: NetworkOptions, network: str, source: str, allocation: Path | None, example: Tensor | None
 ) -> Rounded:
     from impq_opt.compile import rounded_by, rounded_from
 
-    packed = source / _PACKED if source.is_dir() else source
+    packed = Path(source) / _PACKED if Path(source).is_dir() else Path(source)
     if packed.suffix == ".safetensors":
         refuse("ALLOCATION", allocation, "is in the packed file")
         return rounded_from(model.load(network), packed, example=example)
     if allocation is None:
         raise OptionError("is missing", where="ALLOCATION", hint="compile NETWORK PROBLEM ALLOCATION")
-    from impq_opt.files import load_allocation, load_problem
+    from impq_opt.files import load_allocation
     from impq_opt.quantize import of_other_weights
 
-    declared = load_problem(source)
+    declared = find_problem(source)
     chosen = load_allocation(allocation, declared)
     loaded = model.load(network)
     note = of_other_weights(declared, loaded.state_dict())

@@ -21,6 +21,8 @@ from impq_opt.types import FloatArray, IntArray
 
 __all__ = ["CALLS", "Calls"]
 
+_COMMON_BITS = 12  # of what had several scales: sixteen times as fine as 8 bits are, and sums stay within 32 bits
+
 
 class Calls:
     """Calls of one network, made one after the other.
@@ -294,18 +296,20 @@ def _cat(calls: Calls, node: fx.Node) -> Value:
         else:
             names.append(part.name)
     if any(name != part.name for name, part in zip(names, parts, strict=True)):
-        calls.builder.notes.append(f"{place_of(node)}: what is concatenated is brought to one scale, rounded once more")
+        calls.builder.notes.append(
+            f"{place_of(node)}: what is concatenated has several scales and is brought to one, of {common.bits} bits"
+        )
     target = calls.builder.new(common)
     calls.builder.operations.append(Concat(place_of(node), tuple(names), target))
     return target
 
 
 def _common(parts: list[IntTensor]) -> IntTensor:
-    """Return a tensor that holds the values of all."""
+    """Return a tensor that holds the values of all: of their scale, or of a finer one where they have several."""
     first = parts[0]
     if all((p.scale, p.zero, p.signed) == (first.scale, first.zero, first.signed) for p in parts):
         return max(parts, key=lambda part: part.bits)
-    bits = max(8, *(part.bits for part in parts))
+    bits = max(_COMMON_BITS, *(part.bits for part in parts))
     low = min(part.scale * (part.low - part.zero) for part in parts)
     high = max(part.scale * (part.high - part.zero) for part in parts)
     signed = low < 0

@@ -35,6 +35,6 @@ class Every(nn.Module):
 def every() -> Any:
     """Return the network in eval mode."""
     network = Every().eval()
-    network.norm.running_var.uniform_(0.5, 2)  # type: ignore[operator, union-attr]
+    network.norm.running_var.uniform_(0.5, 2)  # type: ignore[union-attr]
     network.norm.weight.data.uniform_(-1, 1)
     return network

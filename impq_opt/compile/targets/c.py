@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -420,7 +421,7 @@ def _member(kind: str) -> str:
     return f"values{_bytes(kind)}"
 
 
-_OPERATIONS = {
+_OPERATIONS: dict[type[Operation], Callable[[_Writer, int, Any], None]] = {
     Layer: _Writer.layer,
     Add: _Writer.add,
     Pool: _Writer.pool,
