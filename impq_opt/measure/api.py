@@ -77,7 +77,7 @@ def measure(
     groups : str or Grouping
         ``"layer"``, ``"kernel"``, ``"slice"``, ``"block"``, or ``"block:32"``.
     metric : str
-        A name of :data:`~impq_opt.measure.metrics.METRICS`.
+        A name of :data:`~impq_opt.measure.metrics.METRICS`, options behind a colon: ``"kl:after=statistics"``.
     estimator : str or Estimator
         A name of :data:`~impq_opt.measure.estimators.ESTIMATORS`.
     sampling : Sampling, optional
