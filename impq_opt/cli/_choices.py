@@ -46,7 +46,7 @@ NETWORK_NAMES = (
     "mobilenet-v1-tf",
     "small-cnn",
 )
-TARGET_NAMES = ("c",)
+TARGET_NAMES = ("c", "onnx", "onnx-unsplit", "onnx-qdq", "onnx-qdq-unsplit", "qonnx")
 METHOD_NAMES = (
     "mid-rise", "zero", "symmetric", "integer", "asymmetric", "normal", "bwn", "twn", "ttq", "elq", "dorefa", "pact",
     "lq-net", "dbq", "uniq", "rq", "rq-st",

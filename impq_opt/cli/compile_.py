@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,10 +21,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from impq_opt.compile import Agreement, Encoding, Program, Rounded
-    from impq_opt.compile.targets import Compiled
+    from impq_opt.compile.targets import Compiled, Ran
 
 __all__ = ["compile_"]
 
+TO_HELP = (
+    "What to write: c, one C99 file and its header; onnx, weights of 2, 4 and 8 bits, or onnx-unsplit, one type a "
+    "weight; onnx-qdq and onnx-qdq-unsplit, the same with real scales, faster, near the reference; qonnx, Quant nodes."
+)
+
+_RUN = 256  # samples that an engine runs, where one is here
 _PACKED = "network.safetensors"  # in a folder of quantize
 
 
@@ -38,7 +45,7 @@ def compile_(
     /,
     *,
     output: Annotated[Path, Parameter(name=["--output", "-o"], help="The folder to write to.")],
-    to: Annotated[str, TARGETS, Parameter(help="What to write: c, one C99 file and its header.")] = "c",
+    to: Annotated[str, TARGETS, Parameter(help=TO_HELP)] = "c",
     data: Annotated[
         str | None, DATA, Parameter(help=f"Tells the input's range, and decisions are compared on it: {DATA_HELP}")
     ] = None,
@@ -63,7 +70,7 @@ def compile_(
     """
     need_torch("impq-opt compile")
     from impq_opt.compile import agreement
-    from impq_opt.compile.targets import load_target
+    from impq_opt.compile.targets import load_target, ran
 
     write = load_target(to)
     if data is None:
@@ -78,8 +85,9 @@ def compile_(
         encoding, name=name or re.sub(r"\W", "_", Path(network).stem, flags=re.ASCII), output_bits=output_bits
     )
     compiled = write(program)
-    alike = None
+    alike, put_out = None, None
     if given is not None:
+        put_out = ran(program, compiled, given[0][:_RUN].cpu().numpy())
         with shown("comparing decisions") as progress:
             alike = agreement(
                 program, rounded.network, *given,
@@ -87,9 +95,9 @@ def compile_(
             )  # fmt: skip
     _write(output, compiled)
     if json:
-        print_json(_record(program, compiled, alike))
+        print_json(_record(program, compiled, alike, put_out))
     else:
-        _print(program, compiled, alike, output)
+        _print(program, compiled, alike, put_out, output)
     return 0
 
 
@@ -156,7 +164,7 @@ def _write(folder: Path, compiled: Compiled) -> None:
         atomic_write(folder / name, content)
 
 
-def _record(program: Program, compiled: Compiled, alike: Agreement | None) -> Mapping[str, object]:
+def _record(program: Program, compiled: Compiled, alike: Agreement | None, put_out: Ran | None) -> Mapping[str, object]:
     compared = None
     if alike is not None:
         compared = {
@@ -171,11 +179,12 @@ def _record(program: Program, compiled: Compiled, alike: Agreement | None) -> Ma
         "input": {"scale": program.encoding.scale.tolist(), "zero": program.encoding.zero.tolist()},
         "output": {"bits": program.tensors[program.output].bits, "scale": program.tensors[program.output].scale},
         "agreement": compared,
-        "notes": list(program.notes),
+        "run": None if put_out is None else asdict(put_out),
+        "notes": [*program.notes, *compiled.notes],
     }
 
 
-def _print(program: Program, compiled: Compiled, alike: Agreement | None, folder: Path) -> None:
+def _print(program: Program, compiled: Compiled, alike: Agreement | None, put_out: Ran | None, folder: Path) -> None:
     out = console()
     table = grid("", ">promised", ">real")
     for size in compiled.sizes:
@@ -194,6 +203,11 @@ def _print(program: Program, compiled: Compiled, alike: Agreement | None, folder
         if alike.right is not None and alike.right_in_float is not None:
             right, other = (count / alike.samples for count in (alike.right, alike.right_in_float))
             out.print(f"accuracy {right:.2%}, in floating point {other:.2%}")
-    for note in program.notes:
+    if put_out is not None:
+        out.print(
+            f"run here, the file puts out the reference's logits bit for bit on {put_out.equal:,} of "
+            f"{put_out.samples:,} samples, and decides alike on {put_out.alike:,}"
+        )
+    for note in (*program.notes, *compiled.notes):
         out.print(note)
     out.print(f"written to {folder}: {', '.join(compiled.files)}")

@@ -9,13 +9,18 @@ from collections.abc import Callable
 from importlib import import_module
 
 from impq_opt.compile.program import Program
-from impq_opt.compile.targets.base import Compiled, Size
+from impq_opt.compile.targets.base import Compiled, Ran, Size, ran
 from impq_opt.registry import look_up
 
-__all__ = ["TARGETS", "Compiled", "Size", "load_target"]
+__all__ = ["TARGETS", "Compiled", "Ran", "Size", "load_target", "ran"]
 
 TARGETS: dict[str, str] = {
     "c": "impq_opt.compile.targets.c:compile_c",  # C99 without dependencies
+    "onnx": "impq_opt.compile.targets.onnx:compile_onnx",  # exact; a type a precision
+    "onnx-unsplit": "impq_opt.compile.targets.onnx:compile_onnx_unsplit",  # exact; a type a weight
+    "onnx-qdq": "impq_opt.compile.targets.onnx_qdq:compile_onnx_qdq",  # real scales: fast, near the reference
+    "onnx-qdq-unsplit": "impq_opt.compile.targets.onnx_qdq:compile_onnx_qdq_unsplit",
+    "qonnx": "impq_opt.compile.targets.qonnx:compile_qonnx",  # exact; Quant nodes
 }
 
 
