@@ -374,11 +374,11 @@ def joined(parts: tuple[Part, ...]) -> Part:
         codes = np.concatenate([part.codes for part in parts])
         offsets = np.concatenate([part.offsets for part in parts])
         bits, factor = max(part.bits for part in parts), parts[0].factor
-    kind: Any = np.uint8 if bits <= 8 else np.uint16
+    narrow: npt.NDArray[np.unsignedinteger] = codes.astype(np.uint8) if bits <= 8 else codes.astype(np.uint16)
     return replace(
         parts[0],
         bits=bits,
-        codes=codes.astype(kind)[order],
+        codes=narrow[order],
         factor=factor,
         offsets=offsets[order],
         channels=np.concatenate([part.channels for part in parts])[order],
