@@ -54,7 +54,13 @@ class Calls:
         return self.builder.stored(self.values[argument], place_of(node))
 
     def weight(self, argument: Any, node: fx.Node) -> tuple[str, Coded]:
-        """Return name and codes of the weight of a layer."""
+        """Return name and codes of the weight of a layer.
+
+        Raises
+        ------
+        DataError
+            It is in float.
+        """
         name = str(argument.target) if isinstance(argument, fx.Node) and argument.op == "get_attr" else ""
         if name not in self.weights:
             raise DataError(
