@@ -141,7 +141,13 @@ class ExactWriter:
         self.values: dict[str, str] = {}
 
     def write(self) -> None:
-        """Write all operations."""
+        """Write all operations.
+
+        Raises
+        ------
+        DataError
+            Where float32 does not hold a tensor's numbers.
+        """
         for tensor in self.program.tensors.values():
             if tensor.largest >= _WHOLE:
                 raise DataError("has numbers that float32 does not hold", where=tensor.name, value=tensor.largest)
@@ -262,7 +268,13 @@ class ExactWriter:
         return (layer.parts,)
 
     def ends(self, layer: Layer) -> tuple[int, int]:
-        """Return the least and the largest code of a layer."""
+        """Return the least and the largest code of a layer.
+
+        Raises
+        ------
+        DataError
+            Where its sub-layers have different ones.
+        """
         ends = {(part.rescale.low, part.rescale.high) for part in layer.parts}
         if len(ends) > 1:
             raise DataError("has sub-layers that end at codes of their own", where=layer.name, value=sorted(ends))
@@ -281,7 +293,13 @@ class ExactWriter:
         return self.graph.gather(self.values[source], channels, 1, self.program.tensors[source].shape[0])
 
     def masks(self, layer: Layer, part: Part) -> Iterator[str]:
-        """Yield what a weight is multiplied by so that float32 holds all sums; one empty name where it does anyway."""
+        """Yield what a weight is multiplied by so that float32 holds all sums; one empty name where it does anyway.
+
+        Raises
+        ------
+        DataError
+            Where float32 does not hold a single product.
+        """
         sizes = np.abs(part.weights)
         flat = sizes.reshape(len(part), -1)
         largest = self.program.tensors[layer.source].largest

@@ -129,7 +129,13 @@ def written_onnx(writer: OnnxWriter) -> Compiled:
 
 @functools.cache
 def newest_opset() -> int:
-    """Return the newest opset of weight types that onnx has and ONNX Runtime, where it is installed, reads."""
+    """Return the newest opset of weight types that onnx has and ONNX Runtime, where it is installed, reads.
+
+    Raises
+    ------
+    OptionError
+        Where that is none.
+    """
     onnx = needed_onnx()
     for bits, opset in _OPSETS.items():
         if opset <= onnx.defs.onnx_opset_version() and (find_spec("onnxruntime") is None or _reads(onnx, bits, opset)):
