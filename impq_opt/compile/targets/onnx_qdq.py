@@ -95,9 +95,12 @@ class _QdqWriter(OnnxWriter):
         for part in parts:
             weights, steps[part.channels] = _signed(part.weights, factors[part.channels])
             width = self.held(int(weights.min()), int(weights.max()))
-            name = self.stored(weights[:, :, 0, 0] if flat else weights, width, True)
-            # Done when the file is loaded, so that integer kernels are found.
-            every.append(name if width == _WIDTH else self.graph.cast(name, np.int8))
+            # Cast from narrow types when the file is loaded, so that integer kernels are found.
+            if np.array_equal(weights, part.weights) and self.width(part.bits) < width:
+                every.append(self.graph.cast(self.whole(part, flat), np.int8))
+            else:
+                name = self.stored(weights[:, :, 0, 0] if flat else weights, width, True)
+                every.append(name if width == _WIDTH else self.graph.cast(name, np.int8))
         return self.in_order(every, np.concatenate([part.channels for part in parts]), axis=0), steps
 
     def bias(self, values: FloatArray, units: npt.NDArray[np.float32]) -> str:
