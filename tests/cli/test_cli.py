@@ -395,11 +395,11 @@ OPTIONS = ["--bound", "--budget", "--minimize", "--pin", "--tie", "--bits", "--s
            "--memory-limit", "--seed"]  # fmt: skip
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_no_value_of_any_option_ends_in_a_traceback(seed: int, layers: Any, capsys: pytest.CaptureFixture[str]) -> None:
     rng = random.Random(seed)
     statuses = set()
-    for _ in range(45):
+    for _ in range(100):
         arguments = ["solve", layers, "--bound", "0.1"] if rng.random() < 0.7 else ["solve", layers]
         for option in rng.sample(OPTIONS, rng.randint(1, 2)):
             arguments += [option, rng.choice(NASTY)]

@@ -76,7 +76,7 @@ def test_a_run_from_the_command_line_and_its_resumption(tmp_path: Path, capsys: 
 
 
 def test_a_comparison_shares_start_and_epochs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    names = ["iterative", "authors-code", "exact", "uniform"]
+    names = ["iterative", "exact", "uniform"]
     command = ["rounds", "small-cnn", "--data", "digits", "--pretrain", 3, "--rounds", 1, "-o", tmp_path, *FAST]
     command += ["--compare", ",".join(names), "--seeds", 2, "--train-samples", 400]
     status, out, _ = ask(capsys, *command)

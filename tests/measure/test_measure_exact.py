@@ -195,7 +195,7 @@ def test_taking_by_importance_is_unbiased_on_every_layer(chunk: int, look: str) 
     network, x = digits_network(), tensor_of(load_data("digits"))[:400]
     truth = exact(network, x).damage.sensitivity
     found = []
-    for seed in range(16):
+    for seed in range(10):
         sampling = Sampling(seed=seed, chunk=chunk, look=look)
         problem = measure(
             network, data_of(x), estimator=Estimator("importance", draws=8), residual="accumulate", sampling=sampling

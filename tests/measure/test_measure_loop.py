@@ -117,7 +117,7 @@ def test_processes_share_the_work_and_find_the_same_numbers(tmp_path: Path) -> N
     for count in (1, 3):
         out = tmp_path / f"{count}.toml"
         launch = ["-m", "torch.distributed.run", "--nproc-per-node", str(count), "--master-port", str(29511 + count)]
-        options = "--data digits --groups kernel --samples 150 --concede 0.02 --threads 1 --estimator importance:4"
+        options = "--data digits --groups kernel --samples 70 --concede 0.02 --threads 1 --estimator importance:4"
         network = ["small-cnn", "--weights", str(weights), *options.split(), "-o", str(out)]
         command = [sys.executable, *(launch if count > 1 else ()), "-m", "impq_opt", "measure", *network]
         environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
