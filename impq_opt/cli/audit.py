@@ -14,8 +14,7 @@ from impq_opt.cli._goals import Many, cost_unit, damage_name
 from impq_opt.cli._progress import progress
 from impq_opt.cli._screen import console, cost_text, counted, grid, number, print_json
 from impq_opt.cli._streams import say
-from impq_opt.cli.import_ import format_of, read_scores
-from impq_opt.documents.reading import stated_format
+from impq_opt.cli.import_ import AcceptZeros, format_of, names_problem, read_scores
 from impq_opt.errors import OptionError
 from impq_opt.exchange import Chooser, format_names
 from impq_opt.files import save_allocation
@@ -36,12 +35,7 @@ def audit(
         str, CHOOSERS, Parameter(name="--from", help="The format of both; of the choice alone beside a problem.")
     ],
     option: Annotated[list[str] | None, Many, Parameter(help="KEY=VALUE, an option of the format.")] = None,
-    accept_zeros: Annotated[
-        bool,
-        Parameter(
-            negative="", help="Take scores of 0 as harmless, not as unmeasured groups that keep their most bits."
-        ),
-    ] = False,
+    accept_zeros: AcceptZeros = False,
     time_limit: Annotated[float | None, Parameter(help="Seconds for each of the two questions.")] = None,
     json: JsonFlag = False,
     output: Output = None,
@@ -57,8 +51,7 @@ def audit(
         raise OptionError(
             "tells no choice that is read", where="--from", value=source, hint=", ".join(format_names(chooses=True))
         )
-    ours = Path(scores).suffix in ("", ".toml") or (Path(scores).is_file() and bool(stated_format(Path(scores))))
-    ours = ours and not Path(scores).is_dir()
+    ours = names_problem(scores) and not Path(scores).is_dir()  # scores may be a folder of files
     problem = read_scores(scores, (), None if ours else source, accept_zeros=accept_zeros)
     columns = chooser.read_choice(choice, problem)
     with progress("solving for better ones", time_limit):

@@ -22,7 +22,12 @@ from impq_opt.exchange.registry import format_class
 from impq_opt.files import save_problem
 from impq_opt.problem.problem import Problem
 
-__all__ = ["format_of", "import_", "read_scores"]
+__all__ = ["AcceptZeros", "format_of", "import_", "names_problem", "read_scores"]
+
+AcceptZeros = Annotated[
+    bool,
+    Parameter(negative="", help="Take scores of 0 as harmless, not as unmeasured groups that keep their most bits."),
+]
 
 
 def import_(
@@ -43,12 +48,7 @@ def import_(
     weights: Annotated[
         bool, Parameter(name="--weights-only", negative="", help="Leave out activations, for targets that keep them.")
     ] = False,
-    accept_zeros: Annotated[
-        bool,
-        Parameter(
-            negative="", help="Take scores of 0 as harmless, not as unmeasured groups that keep their most bits."
-        ),
-    ] = False,
+    accept_zeros: AcceptZeros = False,
     json: JsonFlag = False,
     output: Output = None,
 ) -> int:
@@ -89,10 +89,8 @@ def read_scores(scores: str, more: tuple[str, ...], source: str | None, *, accep
         by_suffix = {".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
         source = by_suffix.get(Path(scores).suffix.lower())
     if source is None:
-        path = Path(scores)
-        ours = path.suffix in ("", ".toml") or (os.path.isfile(path) and stated_format(path))
-        if not ours:
-            raise OptionError("say what the file is", where="--from", value=scores, hint=_which(path))
+        if not names_problem(scores):
+            raise OptionError("say what the file is", where="--from", value=scores, hint=_which(Path(scores)))
         refuse("--accept-zeros", accept_zeros, "goes with scores: a problem says itself what is measured")
         if more:
             raise OptionError("a problem is one file", value=", ".join(more))
@@ -101,6 +99,12 @@ def read_scores(scores: str, more: tuple[str, ...], source: str | None, *, accep
     if not isinstance(reader, Reader):
         raise OptionError("is not read", where="--from", value=source, hint=", ".join(format_names(reads=True)))
     return reader.read(scores, *more, accept_zeros=accept_zeros)
+
+
+def names_problem(text: str) -> bool:
+    """Return whether a text names a problem of this package and no scores: one of the gallery, or a file."""
+    path = Path(text)
+    return path.suffix in ("", ".toml") or (os.path.isfile(path) and bool(stated_format(path)))
 
 
 def _which(path: Path) -> str:

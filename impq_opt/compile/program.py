@@ -343,6 +343,11 @@ class Program:
         """The layers, in order."""
         return tuple(operation for operation in self.operations if isinstance(operation, Layer))
 
+    @property
+    def weight_bits(self) -> int:
+        """Bits of all codes of weights, as they are allocated."""
+        return sum(part.codes.size * part.bits for layer in self.layers for part in layer.parts)
+
     def encode(self, x: npt.ArrayLike) -> IntArray:
         """Return the codes (n, ...) of real inputs (n, ...)."""
         given = np.asarray(x, dtype=np.float64)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impq_opt.errors import AllocationError
+from impq_opt.exactness.sums import nearest_float
 from impq_opt.groups.held import Held
 from impq_opt.judge.declared import broken_rule, cost_of, damage_of
 from impq_opt.problem.allocation import Allocation, Status
@@ -63,7 +64,7 @@ class Audit(Held):
     @property
     def optimal(self) -> bool:
         """Whether it is proved that the choice is the best of its cost."""
-        return self.better.status is Status.OPTIMAL and self.better.damage == float(self.damage)
+        return self.better.status is Status.OPTIMAL and self.better.damage == nearest_float(self.damage)
 
     def differ(self, other: Allocation) -> int:
         """Return how many groups an allocation gives another candidate than the choice."""

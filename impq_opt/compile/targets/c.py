@@ -103,9 +103,8 @@ class _Writer:
         name = self.program.name
         ram = sum(size * _bytes(kind) for kind, size in (*self.arena.items(), *self.windows.items()))
         scratch = sum(size * _bytes(kind) for kind, size in self.windows.items())
-        stored = sum(part.codes.size * part.bits for layer in self.program.layers for part in layer.parts)
         sizes = (
-            Size("weights", -(-stored // 8), self.weights),
+            Size("weights", -(-self.program.weight_bits // 8), self.weights),
             Size("scales and biases", None, self.scales),
             Size("tables", None, self.tables),
             Size("activations", -(-peak_bits(self.program) // 8), ram - scratch),

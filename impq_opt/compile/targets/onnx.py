@@ -120,8 +120,7 @@ def written_onnx(writer: OnnxWriter) -> Compiled:
     writer.write()
     program = writer.program
     content = writer.graph.written(program, {"": writer.opset}, BATCH, {})
-    stored = sum(part.codes.size * part.bits for layer in program.layers for part in layer.parts)
-    sizes = (Size("weights", -(-stored // 8), writer.weight_bits // 8), Size("file", None, len(content)))
+    sizes = (Size("weights", -(-program.weight_bits // 8), writer.weight_bits // 8), Size("file", None, len(content)))
     notes = (f"ONNX opset {writer.opset}",)
     run = functools.partial(run_onnx, content) if find_spec("onnxruntime") else None
     return Compiled({f"{program.name}.onnx": content}, sizes, notes, run)

@@ -32,8 +32,10 @@ def compile_qonnx(program: Program, *, batch: int = 1) -> Compiled:
     writer = _QonnxWriter(program)
     writer.write()
     content = writer.graph.written(program, {"": _OPSET, _DOMAIN: 1}, batch, writer.shapes)
-    stored = sum(part.codes.size * part.bits for layer in program.layers for part in layer.parts)
-    sizes = (Size("weights", -(-stored // 8), -(-writer.weight_bits // 8)), Size("file", None, len(content)))
+    sizes = (
+        Size("weights", -(-program.weight_bits // 8), -(-writer.weight_bits // 8)),
+        Size("file", None, len(content)),
+    )
     notes = (f"ONNX opset {_OPSET} with {_DOMAIN}; batches of {batch}; weights are float32 before their Quant nodes",)
     return Compiled({f"{program.name}.onnx": content}, sizes, notes)
 
