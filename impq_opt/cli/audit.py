@@ -105,6 +105,8 @@ def _print(found: Audit) -> None:
         )
     out.print(table)
     out.print(_sentence(found, unit))
+    for note in found.problem.notes():
+        say(note)
     if found.breaks:
         say(f"the choice breaks what the problem asks for, which better ones keep: {found.breaks}")
 
@@ -114,7 +116,10 @@ def _sentence(found: Audit, unit: str) -> str:
         return "no allocation of that cost has less damage: the choice is optimal, proved"
     parts = []
     if found.excess_damage is not None and found.excess_damage > 0:
-        parts.append(f"{_share(found.excess_damage, found.damage)} of the damage is more than that cost needs")
+        # A share of damages that count from each group's smallest score would be one of a sum that nobody measured.
+        shifted = "damage_offset" in found.problem.provenance
+        much = f"{number(found.excess_damage)}" if shifted else _share(found.excess_damage, found.damage)
+        parts.append(f"{much} of the damage is more than that cost needs")
     if found.excess_cost is not None and found.excess_cost > 0:
         parts.append(f"{cost_text(found.excess_cost, unit)} ({_share(found.excess_cost, found.cost)}) are overspent")
     proved = found.better.status is found.cheaper.status is Status.OPTIMAL

@@ -234,8 +234,8 @@ class _Override(msgspec.Struct):
 class _Spec(msgspec.Struct):
     """An override spec of util/recompile.py."""
 
-    sources: list[_Source] = []
-    overrides: list[_Override] = []
+    sources: list[_Source]
+    overrides: list[_Override]
 
 
 class _Measurement(msgspec.Struct):

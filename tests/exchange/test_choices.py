@@ -111,7 +111,7 @@ def test_groups_of_layers_take_one_model(tmp_path: Path) -> None:
         path.write_text(json.dumps({"sources": [{"id": 0, "model_dir": "m/3"}], "overrides": overrides}))
         with pytest.raises(FileError, match=said):
             exl.read_choice(path, problem)
-    path.write_text(json.dumps({"sources": [{"id": 0, "model_dir": "m/9"}]}))
+    path.write_text(json.dumps({"sources": [{"id": 0, "model_dir": "m/9"}], "overrides": []}))
     with pytest.raises(FileError, match="known model"):
         exl.read_choice(path, problem)
     wild = [{"key": "model.layers.*.mlp.*", "source": 0}, {"key": f"{LAYERS[0]}.*", "source": 0}]
@@ -136,6 +136,7 @@ def test_groups_of_layers_take_one_model(tmp_path: Path) -> None:
         ("csv", "group,bits\nlm_head,4\nlm_head,8\n", "chosen twice"),
         ("csv", "group,size\nlm_head,4\n", "a column bits or a column format"),
         ("modelopt", "[]", "state"),
+        ("exllamav3", '{"base": {}, "groups": []}', "'sources' is missing"),
     ],
 )
 def test_what_fits_nothing_is_refused(name: str, text: str, said: str, tmp_path: Path) -> None:

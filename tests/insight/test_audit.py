@@ -62,6 +62,16 @@ def test_what_is_no_choice_is_refused() -> None:
         audit(Problem.from_tables([[1, 2], [1, 2]], [[3.0, 1.0], [np.inf, 1.0]]), [0, 0])
 
 
+def test_no_share_is_told_of_scores_that_were_shifted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scores, choice = tmp_path / "s.csv", tmp_path / "c.csv"
+    scores.write_text("group,size,damage_2,damage_4\na,10,1.5,-0.5\nb,10,8,1\n")
+    choice.write_text("group,bits\na,4\nb,2\n")
+    assert run(["audit", str(scores), str(choice), "--from", "csv"]) == 0
+    said, noted = capsys.readouterr()
+    assert "5 of the damage is more than that cost needs" in said
+    assert "-0.5 was taken off" in noted
+
+
 def test_the_command_tells_what_is_overspent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     problem = small(1).revise(pins={"g0": 4})
     save_problem(problem, tmp_path / "p.toml")
