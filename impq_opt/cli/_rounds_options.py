@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 import warnings
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from impq_opt.cli._choices import DATA, GROUPS, POLICIES, RECIPES
 from impq_opt.cli._common import WHOLE, parse_assignments, refuse, say
 from impq_opt.cli._goals import Many
 from impq_opt.cli._network import DATA_HELP
+from impq_opt.cli._processes import first_process, group_of_processes
 from impq_opt.cli._progress import watched
 from impq_opt.errors import OptionError
 
@@ -175,8 +175,10 @@ class RunningOptions:
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         deadline = float("inf") if self.minutes is None else time.monotonic() + 60 * self.minutes
-        with _distributed():
-            if os.environ.get("RANK", "0") != "0":
+        # A weight with one input channel has gradients of another layout than channels_last; they are copied, no more.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+        with group_of_processes():
+            if not first_process():
                 yield Report(deadline=deadline)
                 return
             with watched("rounds") as tell:
@@ -190,19 +192,3 @@ class RunningOptions:
     def check(self) -> None:
         """Raise OptionError for what cannot be."""
         _at_least_one("--threads", self.threads)
-
-
-@contextmanager
-def _distributed() -> Iterator[None]:
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
-        yield
-        return
-    from torch import distributed
-
-    # A weight with one input channel has gradients of another layout than channels_last; they are copied, no more.
-    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-    distributed.init_process_group("gloo")
-    try:
-        yield
-    finally:
-        distributed.destroy_process_group()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_module
-import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +14,7 @@ from impq_opt.cli._common import WHOLE, JsonFlag
 from impq_opt.cli._goals import Many
 from impq_opt.cli._methods_table import print_methods
 from impq_opt.cli._network import need_torch
+from impq_opt.cli._processes import first_process
 from impq_opt.cli._rounds_options import ExperimentOptions, RunningOptions, assigned
 from impq_opt.cli._screen import print_json
 from impq_opt.documents.writing import atomic_write
@@ -62,7 +62,7 @@ def baselines(
         told = _run(plan, rows, seeds, output, experiment, running.device, report)
     if told is None:
         return running.stopped()
-    if os.environ.get("RANK", "0") == "0":
+    if first_process():
         document = {"title": plan.title, "rows": [row.to_dict() for row in told]}
         atomic_write(output / "methods.json", json_module.dumps(document, indent=1).encode())
         if json:
@@ -89,7 +89,7 @@ def _run(
     splits = splits_of(plan, root=experiment.root)
     plan = plan.sized(splits)
     try:
-        start = pretrained(plan, output, weights=experiment.weights, root=experiment.root, report=report).to(device)
+        start = pretrained(plan, output, weights=experiment.weights, root=experiment.root, device=device, report=report)
         runs = run_methods(start, splits, rows, range(seeds), output, report=report)
     except PausedError:
         return None

@@ -17,6 +17,7 @@ from impq_opt.cli._choices import ESTIMATORS, GRIDS, GROUPS, METRICS, NETWORKS, 
 from impq_opt.cli._common import WHOLE, JsonFlag, check_ending, parse_bits, refuse, say, write_output
 from impq_opt.cli._goals import ActivationBits, Many, activation_pins
 from impq_opt.cli._network import NETWORK_HELP, DataOptions, NetworkOptions, need_torch
+from impq_opt.cli._processes import first_process, group_left
 from impq_opt.cli._progress import shown
 from impq_opt.cli._screen import console, counted, grid, number, print_json
 from impq_opt.errors import OptionError
@@ -148,8 +149,8 @@ def measure(
         problem_options |= {"grid": own_grid, "bits": own_bits, "weights_only": True}
     if not os.path.isdir(output.absolute().parent):  # before the work, not after it
         raise OptionError("is in no folder", where="--output", value=str(output), hint="make the folder first")
-    first = os.environ.get("RANK", "0") == "0"
-    with _shown(f"measuring {network}") as progress, _distributed():
+    first = first_process()
+    with _shown(f"measuring {network}") as progress, group_left():
         problem = measure_network(
             model.load(network), data.load("train"),
             metric=metric, sampling=sampling, residual=residual, device=model.device, bf16=bf16,
@@ -211,17 +212,6 @@ def _count(text: str, where: str) -> int:
         return int(text)
     except ValueError:
         raise OptionError("needs a whole number behind the colon", where=where, value=text) from None
-
-
-@contextlib.contextmanager
-def _distributed() -> Iterator[None]:
-    """Leave the group of processes, if one was joined."""
-    yield
-    if "RANK" in os.environ:
-        import torch.distributed as dist
-
-        if dist.is_initialized():
-            dist.destroy_process_group()
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_module
-import os
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +12,7 @@ from cyclopts import Parameter
 from impq_opt.cli._choices import NETWORKS
 from impq_opt.cli._common import JsonFlag, refuse, say
 from impq_opt.cli._network import NETWORK_HELP, need_torch
+from impq_opt.cli._processes import first_process
 from impq_opt.cli._rounds_options import (
     ChoosingOptions,
     ExperimentOptions,
@@ -62,7 +62,7 @@ def rounds(
         runs = _run(plan, strategies, seeds, output, experiment, choosing.start, running.device, report)
     if runs is None:
         return running.stopped()
-    if os.environ.get("RANK", "0") == "0":
+    if first_process():
         _tell(plan, runs, output, json)
     return 0
 
@@ -90,7 +90,7 @@ def _run(
     @cache
     def network() -> nn.Module:
         weights, root = experiment.weights, experiment.root
-        return pretrained(plan, output, weights=weights, root=root, report=report).to(device)
+        return pretrained(plan, output, weights=weights, root=root, device=device, report=report)
 
     try:
         if seeds is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +12,7 @@ from impq_opt.cli._common import WHOLE, JsonFlag, refuse
 from impq_opt.cli._goals import Many
 from impq_opt.cli._methods_table import print_methods
 from impq_opt.cli._network import NETWORK_HELP, need_torch
+from impq_opt.cli._processes import first_process
 from impq_opt.cli._rounds_options import ExperimentOptions, RecipeOption, RunningOptions, assigned
 from impq_opt.cli._screen import print_json
 from impq_opt.errors import OptionError
@@ -75,7 +75,7 @@ def train(
         row = _run(plan, settings, method, output, experiment, running.device, report)
     if row is None:
         return running.stopped()
-    if os.environ.get("RANK", "0") == "0":
+    if first_process():
         if json:
             print_json(row.to_dict())
         else:
@@ -135,17 +135,18 @@ def _run(
     plan = plan.sized(splits)
     try:
         if fresh:
-            start = untrained(plan, settings.seed)
+            start = untrained(plan, settings.seed).to(device)
         else:
             if experiment.weights is None and plan.pretraining is None:
                 hint = "--weights FILE, or --pretrain EPOCHS to train it in float first"
                 raise OptionError("begins with a trained network", where=f"--method {method}", hint=hint)
-            start = pretrained(plan, output, weights=experiment.weights, root=experiment.root, report=report)
-        start = start.to(device)
+            start = pretrained(
+                plan, output, weights=experiment.weights, root=experiment.root, device=device, report=report
+            )
         records = rounds(start, splits, settings, output, measure=surveyor(settings), report=report)
     except PausedError:
         return None
-    if os.environ.get("RANK", "0") == "0":
+    if first_process():
         from safetensors.torch import save
 
         atomic_write(output / "weights.safetensors", save(trained_state(output)))

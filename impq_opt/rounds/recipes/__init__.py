@@ -282,18 +282,19 @@ def pretrained(
     *,
     weights: str | Path | None = None,
     root: Path | None = None,
+    device: str = "cpu",
     report: Report | None = None,
 ) -> nn.Module:
     """Return the float network: from ``weights``, from ``folder``, or trained on all training data and kept there."""
     known = {"classes": recipe.classes, "channels": recipe.channels}
     kept = folder / "pretrained.safetensors"
     if weights is not None or os.path.exists(kept):
-        return load_network(recipe.network, weights=weights or kept, **known)  # type: ignore[arg-type]
+        return load_network(recipe.network, weights=weights or kept, **known).to(device)  # type: ignore[arg-type]
     how = recipe.pretraining
     if how is None:
-        return load_network(recipe.network, **known)  # type: ignore[arg-type]
+        return load_network(recipe.network, **known).to(device)  # type: ignore[arg-type]
     everything = splits_of(recipe.but(train_samples=None), root=root)
-    return train_float(recipe, everything, how, kept, report=report)
+    return train_float(recipe, everything, how, kept, device=device, report=report)
 
 
 def train_float(
@@ -302,6 +303,7 @@ def train_float(
     how: Pretraining,
     kept: Path,
     *,
+    device: str = "cpu",
     report: Report | None = None,
 ) -> nn.Module:
     """Train the recipe's network in float from random weights; killed, the same call goes on.
@@ -313,7 +315,7 @@ def train_float(
     PausedError
         The report's deadline has passed.
     """
-    network = untrained(recipe, 0)
+    network = untrained(recipe, 0).to(device)
     settings = row_settings(how.table() | {"leave_float": ["*"], "activation_bits": FLOAT_BITS}, "float")
     report = report or Report()
     told = dataclasses.replace(report, show=lambda line: report.show(f"in float: {line}"))
