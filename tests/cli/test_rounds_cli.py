@@ -321,7 +321,6 @@ def test_the_cifar_recipes_run_on_a_folder_of_the_same_layout(tmp_path: Path, mo
         (folder / name).write_bytes(pickle.dumps(batch))
     (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": list("abcdefghij")}))
     recipe = _short("resnet20-cifar10")
-    recipe = msgspec.structs.replace(recipe, pretraining=msgspec.structs.replace(recipe.pretraining, epochs=1, batch=4))
     strategies = {name: recipe.strategies[name] for name in ("authors-code", "exact")}
     found = _runs(msgspec.structs.replace(recipe, strategies=strategies), tmp_path / "run", root=tmp_path)
     ends = {name: runs[0][1] for name, runs in found.items()}
