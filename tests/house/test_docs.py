@@ -20,6 +20,7 @@ from impq_opt.cli import run
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md") if "_build" not in path.parts)
+OF_THE_TESTS = {"torch", "sklearn", "matplotlib"}  # in the extra ``test``
 BLOCK = re.compile(r"^```(python|console)([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -34,9 +35,9 @@ def blocks(page: Any) -> list[Any]:
 
 
 def needs(page: Any) -> Any:
-    """Return the packages that a page needs."""
+    """Return the peers that a page needs: what the tests themselves need is there, and examples run once."""
     found = re.match(r"---\nneeds: \[(.*?)\]\n---", (DOCS / page).read_text(encoding="utf-8"))
-    return [name.strip() for name in found[1].split(",")] if found else []
+    return [name for name in re.findall(r"\w+", found[1]) if name not in OF_THE_TESTS] if found else []
 
 
 @pytest.mark.filterwarnings("ignore")  # the tools that examples call warn of their own affairs
