@@ -19,6 +19,7 @@ from measure_world import Attention, Branches, Odd, data_of, digits_network, noi
 from torch import nn
 
 from impq_opt import solve
+from impq_opt.cli import run
 from impq_opt.data import Dataset, load_data
 from impq_opt.errors import DataError, FileError, OptionError, UnsupportedError
 from impq_opt.files import load_problem, save_problem
@@ -107,26 +108,31 @@ def test_standard_errors_are_those_of_a_mean_of_independent_chunks() -> None:
     np.testing.assert_allclose(unequal.mean[:, 0], np.average(values[:, :, 0], axis=0, weights=weights))
 
 
+SHARED = """
+import sys
+import torch._dynamo  # and torch: once, for all
+from processes import in_processes
+from impq_opt.cli import run
+
+raise SystemExit(in_processes(3, lambda: run(sys.argv[1:])))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 def test_processes_share_the_work_and_find_the_same_numbers(tmp_path: Path) -> None:
-    root = Path(__file__).parents[2]
+    paths = [Path(__file__).parents[2], Path(__file__).parents[1] / "worlds"]
     weights = tmp_path / "weights.safetensors"
     from safetensors.torch import save_file
 
     save_file({k: v.contiguous() for k, v in digits_network().state_dict().items()}, weights)
-    found = []
-    for count in (1, 3):
-        out = tmp_path / f"{count}.toml"
-        launch = ["-m", "torch.distributed.run", "--nproc-per-node", str(count), "--master-port", str(29511 + count)]
-        options = "--data digits --groups kernel --samples 70 --concede 0.02 --threads 1 --estimator importance:4"
-        network = ["small-cnn", "--weights", str(weights), *options.split(), "-o", str(out)]
-        command = [sys.executable, *(launch if count > 1 else ()), "-m", "impq_opt", "measure", *network]
-        environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            command, cwd=root, env=environment, capture_output=True, text=True, check=False, timeout=300
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
-        found.append(load_problem(out))
-    assert found[0].digest == found[1].digest
+    options = "--data digits --groups kernel --samples 70 --concede 0.02 --threads 1 --estimator importance:4"
+    command = ["measure", "small-cnn", "--weights", str(weights), *options.split(), "-o"]
+    assert run([*command, str(tmp_path / "one.toml")]) == 0
+    shared = [sys.executable, "-c", SHARED, *command, str(tmp_path / "three.toml")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths)), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(shared, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert load_problem(tmp_path / "one.toml").digest == load_problem(tmp_path / "three.toml").digest
 
 
 def test_conceding_leaves_out_the_smallest_margins_and_keeps_the_bound() -> None:

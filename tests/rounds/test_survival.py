@@ -29,8 +29,12 @@ KILLED = """
 import os, pathlib, signal, sys
 sys.path.insert(0, sys.argv[1])
 import torch
-from rounds_world import hyper, measure, small, splits
-from impq_opt.rounds import Report, rounds
+from rounds_world import hyper, measure, small, splits, traced_once
+from impq_opt.rounds import Report, loop, rounds
+
+data = splits()
+loop.traced_for = traced_once
+traced_once(small(), data.train.rows(torch.arange(2))[0], None)  # once for all children
 
 def child(limit):
     torch.set_num_threads(1)
@@ -56,7 +60,7 @@ def child(limit):
         event()
         return problem
     # saved after every step, so that how often does not depend on how fast the machine is
-    rounds(small(), splits(), hyper(), sys.argv[2], measure=watched, report=Report(save_every=0.0))
+    rounds(small(), data, hyper(), sys.argv[2], measure=watched, report=Report(save_every=0.0))
     os._exit(0)
 
 import random
@@ -167,25 +171,30 @@ DISTRIBUTED = """
 import sys
 sys.path.insert(0, sys.argv[1])
 import torch
-from rounds_world import Small, hyper, measure, splits, small
-from impq_opt.rounds import rounds
-torch.set_num_threads(1)
-torch.distributed.init_process_group("gloo")
-network = small()
+from processes import in_processes
+from rounds_world import hyper, measure, small, splits, traced_once
+from impq_opt.rounds import loop, rounds
+
+network, data = small(), splits()
 network.drop.p = 0.0
-rounds(network, splits(), hyper(rounds=2), sys.argv[2], measure=measure)
-torch.distributed.destroy_process_group()
+loop.traced_for = traced_once
+traced_once(network, data.train.rows(torch.arange(2))[0], None)  # once for both
+
+def train():
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo")
+    rounds(network, data, hyper(rounds=2), sys.argv[2], measure=measure)
+    torch.distributed.destroy_process_group()
+    return 0
+
+raise SystemExit(in_processes(2, train))
 """
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 def test_two_processes_train_as_one(tmp_path: Path) -> None:
-    script = tmp_path / "train.py"
-    script.write_text(DISTRIBUTED)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
-    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", str(script), str(HERE / "worlds")]
-    done = subprocess.run(
-        [*command, str(tmp_path / "two")], capture_output=True, text=True, check=False, env=_environment()
-    )
+    script = [sys.executable, "-c", DISTRIBUTED, str(HERE / "worlds"), str(tmp_path / "two")]
+    done = subprocess.run(script, capture_output=True, text=True, check=False, env=_environment())
     assert done.returncode == 0, done.stderr[-3000:]
     network = small()
     network.drop.p = 0.0
