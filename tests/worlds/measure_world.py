@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import pytest
 import torch
 from known import known
-from torch import nn
+from torch import Tensor, nn
 
 from impq_opt.data import Dataset, load_data
 from impq_opt.networks import FACTORIES
+from impq_opt.tracing.trace import trace
 from impq_opt.training import Training, train
 
 
@@ -25,6 +27,27 @@ def digits_network() -> Any:
     train(network, load_data("digits"), settings, epochs=8)
     torch.set_num_threads(threads)
     return network.eval()
+
+
+_TRACED: dict[Any, Any] = {}
+
+
+def _traced(network: Any, example: Any, **options: Any) -> Any:
+    if not isinstance(example, Tensor) or not digits_network.cache_info().currsize or network is not digits_network():
+        return trace(network, example, **options)
+    weights = tuple(part._version for part in [*network.parameters(), *network.buffers()])
+    modes = tuple(module.training for module in network.modules())
+    key = weights, modes, example.dtype, example.shape, tuple(options.items())
+    if key not in _TRACED:
+        _TRACED[key] = trace(network, example, **options)
+    return _TRACED[key]
+
+
+@pytest.fixture(autouse=True)
+def digits_traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trace :func:`digits_network` once, as long as its weights and modes stay: its graph is looked at, not changed."""
+    for module in ("measure.api", "pipeline.run", "quantize.network", "validate.reality"):
+        monkeypatch.setattr(f"impq_opt.{module}.trace", _traced)
 
 
 class Odd(nn.Module):
