@@ -67,12 +67,12 @@ def test_the_wheel_holds_every_file_of_the_package(built: Any) -> None:
     with zipfile.ZipFile(built[0]) as wheel:
         names = {name for name in wheel.namelist() if ".dist-info/" not in name}
         # Sources of compiled parts stay in the sdist.
-        expected = {name for name in tree() if not name.endswith((".c", ".h"))}
-        assert expected <= names
-        extra = {name for name in names - expected if not name.endswith((".so", ".pyd", ".c", ".h"))}
+        expected = {name: path for name, path in tree().items() if not name.endswith((".c", ".h"))}
+        assert expected.keys() <= names
+        extra = {name for name in names - expected.keys() if not name.endswith((".so", ".pyd", ".c", ".h"))}
         assert extra == set()
-        for name in expected:
-            assert wheel.read(name) == tree()[name].read_bytes()
+        for name, path in expected.items():
+            assert wheel.read(name) == path.read_bytes()
 
 
 def test_the_wheel_puts_one_name_in_site_packages(built: Any) -> None:
