@@ -13,6 +13,7 @@ import pytest
 import torch
 from known import known
 from PIL import Image
+from rounds_world import traced_once
 from safetensors.torch import load_file, save_file
 
 from impq_opt import solve
@@ -30,8 +31,25 @@ from impq_opt.rounds.comparison import Estimate, advantage, against_end, reached
 from impq_opt.rounds.measuring import measurer
 from impq_opt.rounds.recipes import load_recipe, pretrained, recipe_names, splits_of
 from impq_opt.rounds.record import Accuracy, Effective
+from impq_opt.tracing.trace import trace
 
 FAST = ["--set", "start_epochs=1", "--set", "rate=0.05", "--set", "measure_samples=64", "--threads", "1"]
+
+
+@pytest.fixture
+def one_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trace a network once for all measuring and training in a test: its weights change, not its graph."""
+    kept: dict[Any, Any] = {}
+
+    def traced(network: Any, example: Any, **options: Any) -> Any:
+        key = str(network), example.shape, tuple(options.items())
+        if key not in kept:
+            kept[key] = trace(network, example, **options)
+        kept[key].fill(network)
+        return kept[key]
+
+    monkeypatch.setattr("impq_opt.measure.api.trace", traced)
+    monkeypatch.setattr("impq_opt.rounds.loop.traced_for", traced_once)
 
 
 def ask(capsys: pytest.CaptureFixture[str], *arguments: Any) -> Any:
@@ -40,6 +58,7 @@ def ask(capsys: pytest.CaptureFixture[str], *arguments: Any) -> Any:
     return status, captured.out, captured.err
 
 
+@pytest.mark.usefixtures("one_trace")
 def test_a_run_from_the_command_line_and_its_resumption(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = [
         "rounds",
@@ -73,6 +92,7 @@ def test_a_run_from_the_command_line_and_its_resumption(tmp_path: Path, capsys: 
     assert (status, again) == (0, out)
 
 
+@pytest.mark.usefixtures("one_trace")
 def test_a_comparison_shares_start_and_epochs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = ["iterative", "exact", "uniform"]
     command = ["rounds", "small-cnn", "--data", "digits", "--pretrain", 3, "--rounds", 1, "-o", tmp_path, *FAST]
@@ -96,6 +116,7 @@ def test_a_comparison_shares_start_and_epochs(tmp_path: Path, capsys: pytest.Cap
     assert row["test"]["stderr"] == pytest.approx(np.std(values, ddof=1) / 2**0.5)
 
 
+@pytest.mark.usefixtures("one_trace")
 def test_a_recipe_compares_one_strategy_with_itself_at_other_settings(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -306,6 +327,7 @@ def _runs(recipe: Any, folder: Any, *, root: Any = None, weights: Any = None) ->
     return compare(lambda seed: network, data, hypers, [0], folder, measurer=measurer)
 
 
+@pytest.mark.usefixtures("one_trace")
 def test_the_cifar_recipes_run_on_a_folder_of_the_same_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from impq_opt.data.torchvision import torchvision_module
 
@@ -333,6 +355,7 @@ def test_the_cifar_recipes_run_on_a_folder_of_the_same_layout(tmp_path: Path, mo
     assert costs["storage"].value + costs["activation-memory"].value <= ends["exact"].budget["representational"]
 
 
+@pytest.mark.usefixtures("one_trace")
 def test_the_imagenet_recipe_runs_on_a_folder_of_the_same_layout(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for split, count in (("train", 6), ("val", 3)):
