@@ -221,6 +221,13 @@ COMMANDS: tuple[Command, ...] = (
         "impq-opt formats torchao",
     ),
     Command(
+        "encodings",
+        "encodings:encodings",
+        "Look up",
+        "How engines store weights: exact bits with scales, blocks, and the rows that can be held.",
+        "impq-opt encodings q4_k",
+    ),
+    Command(
         "completion",
         "completion:completion",
         "Look up",

@@ -14,6 +14,7 @@ __all__ = [
     "CHOOSERS",
     "COSTS",
     "DATA",
+    "ENCODINGS",
     "ESTIMATORS",
     "FORMATS",
     "GRIDS",
@@ -115,6 +116,12 @@ def _formats(**ways: bool) -> Callable[[], tuple[str, ...]]:
     return names
 
 
+def _encodings() -> tuple[str, ...]:
+    from impq_opt.encodings import encoding_names
+
+    return encoding_names()
+
+
 def _costs() -> tuple[str, ...]:
     from impq_opt.costs import cost_names
 
@@ -127,6 +134,7 @@ SOLVERS = _asked(_solvers)
 FORMATS, READERS, WRITERS = _asked(_formats()), _asked(_formats(reads=True)), _asked(_formats(writes=True))
 CHOOSERS = _asked(_formats(chooses=True))
 COSTS = _asked(_costs)
+ENCODINGS = _asked(_encodings, lists=True)
 METRICS = _asked(_theirs(METRIC_NAMES, "impq_opt.metrics"), lists=True)
 METHODS = _asked(_theirs(METHOD_NAMES, "impq_opt.methods"))
 CALIBRATIONS = _asked(_theirs(CALIBRATION_NAMES, "impq_opt.calibrations"), lists=True)

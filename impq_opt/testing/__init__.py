@@ -1,7 +1,7 @@
 """What every plug-in must keep: conformance suites, for those that ship and for those of third parties.
 
 One function a kind, each raising :class:`ConformanceError` with the rule that was broken:
-:func:`check_strategy`, :func:`check_cost`, :func:`check_metric`, :func:`check_format`,
+:func:`check_strategy`, :func:`check_cost`, :func:`check_metric`, :func:`check_format`, :func:`check_encodings`,
 :func:`check_method`, :func:`check_policy` and :func:`check_calibration`. ::
 
     import pytest
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from impq_opt.testing.cases import CASES, Case, random_case
 from impq_opt.testing.costs import check_cost
+from impq_opt.testing.encodings import check_encodings
 from impq_opt.testing.formats import check_format
 from impq_opt.testing.policies import POLICY_CASES, PolicyCase, check_policy
 from impq_opt.testing.rules import ConformanceError
@@ -37,6 +38,7 @@ __all__ = [
     "PolicyCase",
     "check_calibration",
     "check_cost",
+    "check_encodings",
     "check_format",
     "check_method",
     "check_metric",
