@@ -1,4 +1,4 @@
-"""Names and what stands behind them: strategies, formats and metrics, each class loaded when it is asked for."""
+"""Names and what stands behind them: strategies, formats and metrics, optional packages, each loaded when asked for."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, Generic, TypeVar
 
-from impq_opt.errors import OptionError, nearest
+from impq_opt.errors import MissingPackageError, OptionError, first_line, nearest
 
-__all__ = ["NO_OPTION", "Registry", "look_up", "option_fields", "spec_of"]
+__all__ = ["NO_OPTION", "Registry", "look_up", "need", "option_fields", "spec_of"]
 
 T = TypeVar("T")
 
@@ -28,6 +28,16 @@ def look_up(table: Mapping[str, T], name: str, noun: str, where: str = "") -> T:
     if name not in table:
         raise OptionError(f"unknown {noun}", where=where or noun, value=name, hint=nearest(name, table))
     return table[name]
+
+
+def need(module: str, purpose: str, install: str) -> Any:
+    """Return an optional package's module; raise MissingPackageError with the install line where it is absent."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        absent = isinstance(error, ModuleNotFoundError) and module.partition(".")[0] == error.name
+        broken = "" if absent else f" (what is installed cannot be used: {first_line(error)})"
+        raise MissingPackageError(install, f"{purpose}{broken}", install) from error
 
 
 class Registry(Generic[T]):

@@ -11,9 +11,9 @@ from cyclopts import Parameter
 from impq_opt.cli._choices import WRITERS
 from impq_opt.cli._common import JsonFlag, Output, ProblemName, check_ending, find_problem, spare, write_output
 from impq_opt.cli._goals import Many
+from impq_opt.cli._progress import watched
 from impq_opt.cli._screen import print_json
 from impq_opt.cli.import_ import format_of
-from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import OptionError
 from impq_opt.exchange import Writer, format_names
 from impq_opt.files import load_allocation
@@ -38,11 +38,16 @@ def export(
         raise OptionError("is not written", where="--to", value=to, hint=", ".join(format_names(writes=True)))
     check_ending(output, writer.ending)
     spare(output, problem, allocation)
-    data = writer.dump(load_allocation(allocation, find_problem(problem)))
-    if output is not None:
-        write_output(output, lambda path: atomic_write(path, data))
+    answer = load_allocation(allocation, find_problem(problem))
+    sizes: list[int] = []
+    with watched(f"writing {to}"):
+        if output is None:
+            data = writer.dump(answer)
+            sizes.append(len(data))
+        else:
+            write_output(output, lambda path: sizes.append(writer.write(answer, path)))
     if json:
-        print_json({"format": to, "limits": writer.limits, "bytes": len(data), "output": output and str(output)})
+        print_json({"format": to, "limits": writer.limits, "bytes": sizes[0], "output": output and str(output)})
     elif output is None:
         _print(data)
     return 0

@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from impq_opt.cli._choices import READERS, WRITERS
 from impq_opt.cli._common import JsonFlag, Output, check_ending, find_problem, parse_fields, refuse, spare, write_output
 from impq_opt.cli._goals import Many
+from impq_opt.cli._progress import watched
 from impq_opt.cli._screen import console, grid, print_json
 from impq_opt.cli._streams import say
 from impq_opt.documents.reading import stated_format
@@ -44,7 +45,9 @@ def import_(
             name="--for", help="Restate the problem for this target: its precisions at their true bits, its ties."
         ),
     ] = None,
-    option: Annotated[list[str] | None, Many, Parameter(help="KEY=VALUE, an option of the --for target.")] = None,
+    option: Annotated[
+        list[str] | None, Many, Parameter(help="KEY=VALUE, an option of the --for target, or else of the format read.")
+    ] = None,
     weights: Annotated[
         bool, Parameter(name="--weights-only", negative="", help="Leave out activations, for targets that keep them.")
     ] = False,
@@ -55,7 +58,7 @@ def import_(
     """Turn another tool's scores into a problem, or a problem into one that a target can store (--for)."""
     check_ending(output, ".toml")
     spare(output, scores, *more)
-    problem = read_scores(scores, more, source, accept_zeros=accept_zeros)
+    problem = read_scores(scores, more, source, accept_zeros=accept_zeros, options=None if target else option)
     if weights:
         problem = problem.revise(weights_only=True)
     if target is not None:
@@ -63,8 +66,6 @@ def import_(
         if not isinstance(writer, Writer):
             raise OptionError("is not written", where="--for", value=target, hint=", ".join(format_names(writes=True)))
         problem = writer.prepare(problem)
-    elif option:
-        raise OptionError("options belong to a target", where="--option", value=option, hint="name it with --for")
     if output is not None:
         write_output(output, lambda path: save_problem(problem, path))
     if json:
@@ -83,22 +84,26 @@ def format_of(where: str, name: str, texts: list[str] | None = None) -> Format:
     return make_format(name, **parse_fields(kind, f"format {name!r}", texts or []))
 
 
-def read_scores(scores: str, more: tuple[str, ...], source: str | None, *, accept_zeros: bool) -> Problem:
-    """Return the problem that scores of format ``source`` declare, or that a problem file is."""
+def read_scores(
+    scores: str, more: tuple[str, ...], source: str | None, *, accept_zeros: bool, options: list[str] | None = None
+) -> Problem:
+    """Return the problem that scores of format ``source`` declare, with its options, or that a problem file is."""
     if source is None:
-        by_suffix = {".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
+        by_suffix = {".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".gguf": "gguf"}
         source = by_suffix.get(Path(scores).suffix.lower())
     if source is None:
         if not names_problem(scores):
             raise OptionError("say what the file is", where="--from", value=scores, hint=_which(Path(scores)))
         refuse("--accept-zeros", accept_zeros, "goes with scores: a problem says itself what is measured")
+        refuse("--option", bool(options), "belongs to a target or to scores: name a target with --for")
         if more:
             raise OptionError("a problem is one file", value=", ".join(more))
         return find_problem(scores)
-    reader = format_of("--from", source)
+    reader = format_of("--from", source, options)
     if not isinstance(reader, Reader):
         raise OptionError("is not read", where="--from", value=source, hint=", ".join(format_names(reads=True)))
-    return reader.read(scores, *more, accept_zeros=accept_zeros)
+    with watched(f"reading {scores}"):
+        return reader.read(scores, *more, accept_zeros=accept_zeros)
 
 
 def names_problem(text: str) -> bool:

@@ -153,6 +153,8 @@ class TableCost(Held, CostTerm):
     rounding : float
         The largest difference, in ``unit``, between a given float and the multiple of ``quantum`` that stands for it;
         0 where the scaling is exact.
+    fixed : int
+        Units that no candidate changes, such as the header of a file; a multiple of the quantum.
     """
 
     values: IntArray
@@ -161,6 +163,7 @@ class TableCost(Held, CostTerm):
     unit: str = ""
     source: str = "given as a table"
     rounding: float = 0.0
+    fixed: int = 0
 
     @classmethod
     def from_array(
@@ -193,12 +196,26 @@ class TableCost(Held, CostTerm):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_total(largest_entry(self.values), len(self.values), f"costs.{self.name}")
+        self._check_fixed()
 
     def slope(self, layout: Layout) -> None:
         return None
 
+    def constant(self, layout: Layout) -> int:
+        return self.fixed
+
     def table(self, layout: Layout) -> tuple[IntArray, Fraction]:
         return self.values, self.quantum
+
+    def _check_fixed(self) -> None:
+        quanta = Fraction(self.fixed) / self.quantum
+        most = LARGEST_TOTAL - largest_entry(self.values) * len(self.values)
+        if self.fixed < 0 or quanta.denominator != 1 or quanta >= most:
+            raise ProblemError(
+                "must be a whole number of quanta, and small enough for exact 64-bit sums",
+                where=f"costs.{self.name}.fixed",
+                value=self.fixed,
+            )
 
     def with_columns(self, take: Callable[[IntArray], IntArray]) -> TableCost:
         return replace(self, values=take(self.values))
@@ -206,6 +223,8 @@ class TableCost(Held, CostTerm):
     def canonical(self) -> Iterator[tuple[str, object]]:
         yield "quantum", str(self.quantum)
         yield "values", self.values
+        if self.fixed:
+            yield "fixed", self.fixed
 
 
 def largest_entry(values: npt.NDArray[Any]) -> int:

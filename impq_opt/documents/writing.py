@@ -13,7 +13,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from impq_opt.errors import FileError
@@ -28,8 +28,10 @@ _A_DAY = 24 * 3600.0
 _PATIENCE = 10.0
 
 
-def atomic_write(path: str | os.PathLike[str], data: bytes | memoryview) -> None:
+def atomic_write(path: str | os.PathLike[str], data: bytes | memoryview | Iterable[bytes | memoryview]) -> None:
     """Write ``data`` to ``path`` whole or not at all; what was there before stays until the new file is on the disk.
+
+    Data that come piece by piece are written as they come; where making one fails nothing has changed.
 
     Raises
     ------
@@ -37,11 +39,12 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | memoryview) -> None
         With the reason where the file cannot be written; then nothing has changed.
     """
     target = Path(os.path.realpath(path))
+    pieces = (data,) if isinstance(data, (bytes, memoryview)) else data
     if os.path.exists(target) and not os.path.isfile(target):
         if os.path.isdir(target):
             raise FileError("is a folder, not a file", where=str(path))
-        with writing(path):  # a pipe or a terminal: nothing can be renamed onto it
-            target.write_bytes(data)
+        with writing(path), target.open("wb") as file:  # a pipe or a terminal: nothing can be renamed onto it
+            file.writelines(pieces)
         return
     with writing(path), alone(target.parent) as locked:
         between = "" if locked else f".{os.getpid()}-{secrets.token_hex(4)}"
@@ -49,7 +52,8 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | memoryview) -> None
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
             with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor has no path
-                file.write(data)
+                for piece in pieces:
+                    file.write(piece)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(target)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.errors import MissingPackageError, ProblemError
+from impq_opt.errors import ProblemError
 
-__all__ = ["Encoding", "Family", "Rows", "need_package"]
+__all__ = ["Encoding", "Family", "Rows"]
 
 Rows = npt.NDArray[np.float32]
 """Weights (rows, length) as a matrix of a network has them: one row an output, and the row is what is summed over."""
@@ -110,17 +109,3 @@ class Family(ABC):
     @abstractmethod
     def encodings(self) -> tuple[Encoding, ...]:
         """Return all of them, in the order in which they are told."""
-
-
-def need_package(module: str, purpose: str, install: str) -> Any:
-    """Return an optional package's module.
-
-    Raises
-    ------
-    MissingPackageError
-        Where it is absent, with the install line.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise MissingPackageError(install, purpose, install) from error

@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from impq_opt.encodings.base import Encoding, Family, Rows, need_package
+from impq_opt.encodings.base import Encoding, Family, Rows
 from impq_opt.encodings.minifloat import BFLOAT16
 from impq_opt.errors import ProblemError
+from impq_opt.registry import need
 
 __all__ = ["GGUF_TYPES", "GgufType", "GgufTypes"]
 
@@ -82,7 +83,7 @@ class GgufType(Encoding):
 
 
 def _reference() -> Any:
-    return need_package("libgguf", "the types of GGUF files", "libgguf")
+    return need("libgguf", "the types of GGUF files", "libgguf")
 
 
 # llama-quantize refuses these without an importance matrix (tensor_requires_imatrix in llama-quant.cpp).

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,14 +15,13 @@ import numpy.typing as npt
 
 from impq_opt.documents.reading import key_at, read_bytes, read_json, stated_format, value_at
 from impq_opt.documents.wording import rule_text
+from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import (
     AllocationError,
     FileError,
     InputError,
-    MissingPackageError,
     OptionError,
     ProblemError,
-    first_line,
 )
 from impq_opt.exchange.fused import fused_ties, layer_ties
 from impq_opt.exchange.modules import bare_parameters
@@ -33,6 +31,7 @@ from impq_opt.exchange.zeros import refuse_nothing_measured, unmeasured_zeros
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problem.problem import Problem
 from impq_opt.problem.unmeasured import AS_IT_IS, few
+from impq_opt.registry import need
 from impq_opt.types import FloatArray
 
 __all__ = [
@@ -158,6 +157,20 @@ class Writer(Format):
     def dump(self, allocation: Allocation) -> bytes:
         """Return the configuration as the bytes of a file."""
         return msgspec.json.format(msgspec.json.encode(self.config(allocation)), indent=2) + b"\n"
+
+    def write(self, allocation: Allocation, path: str | Path) -> int:
+        """Write the configuration to ``path``, whole or not at all, and return its bytes.
+
+        Raises
+        ------
+        AllocationError
+            What the target cannot express.
+        FileError
+            Where the file cannot be written.
+        """
+        data = self.dump(allocation)
+        atomic_write(path, data)
+        return len(data)
 
     def measured(self, groups: str = "layer", bits: Sequence[float] = ()) -> tuple[str, tuple[float, ...]]:
         """Return the grid that weights are rounded on, as ``Problem.grids`` names it, and the precisions they may have.
@@ -391,13 +404,3 @@ def whole(costs: FloatArray) -> FloatArray | npt.NDArray[np.int64]:
     """Return costs as integers where they are whole and exact."""
     exact = np.abs(costs).max() < 2.0**53 and bool((costs == np.rint(costs)).all())
     return costs.astype(np.int64) if exact else costs
-
-
-def need(module: str, purpose: str, install: str) -> Any:
-    """Return an optional package's module; raise MissingPackageError with the install line where it is absent."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        absent = isinstance(error, ModuleNotFoundError) and module.partition(".")[0] == error.name
-        broken = "" if absent else f" (what is installed cannot be used: {first_line(error)})"
-        raise MissingPackageError(install, f"{purpose}{broken}", install) from error

@@ -9,38 +9,15 @@ from pathlib import Path
 from typing import ClassVar
 
 from impq_opt.documents.reading import read_text
+from impq_opt.encodings.gguf import GGUF_TYPES
 from impq_opt.errors import AllocationError, FileError
-from impq_opt.exchange.base import Precision, Writer, need
+from impq_opt.exchange.base import Precision, Writer
 from impq_opt.exchange.choice import Chooser, Said, first_rules
+from impq_opt.exchange.gguf_model import gguf_reader
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problem.problem import Problem
 
 __all__ = ["LlamaCpp"]
-
-# Block sizes and bytes a block of ggml's types (ggml-common.h): scales, minima and codebooks included.
-_TYPES = (
-    # name, nominal bits, elements of a block, bytes of a block
-    ("q2_k", 2, 256, 84),
-    ("iq2_s", 2, 256, 82),
-    ("iq2_xs", 2, 256, 74),
-    ("iq2_xxs", 2, 256, 66),
-    ("q3_k", 3, 256, 110),
-    ("iq3_s", 3, 256, 110),
-    ("iq3_xxs", 3, 256, 98),
-    ("q4_k", 4, 256, 144),
-    ("iq4_xs", 4, 256, 136),
-    ("q4_0", 4, 32, 18),
-    ("q4_1", 4, 32, 20),
-    ("iq4_nl", 4, 32, 18),
-    ("q5_k", 5, 256, 176),
-    ("q5_0", 5, 32, 22),
-    ("q5_1", 5, 32, 24),
-    ("q6_k", 6, 256, 210),
-    ("q8_0", 8, 32, 34),
-    ("bf16", 16, 1, 2),
-    ("f16", 16, 1, 2),
-    ("f32", 32, 1, 4),
-)
 
 # Names of Llama-like models in Hugging Face's form, and in GGUF's (gguf-py/gguf/tensor_mapping.py).
 _BLOCK = re.compile(r"^(?:model\.)?layers\.(\d+)\.(.+)$")
@@ -71,7 +48,10 @@ class LlamaCpp(Writer, Chooser):
     limits: ClassVar[str] = "one type a tensor, weights only, rows a multiple of the block (256 for k-quants)"
 
     def precisions(self) -> tuple[Precision, ...]:
-        return tuple(Precision(name, bits, name, block, size * 8 - bits * block) for name, bits, block, size in _TYPES)
+        return tuple(
+            Precision(kind.name, kind.nominal, kind.name, kind.block, kind.block_bits - kind.nominal * kind.block)
+            for kind in GGUF_TYPES
+        )
 
     def config(self, allocation: Allocation) -> dict[str, str]:
         """Return tensor name (GGUF) to type."""
@@ -108,13 +88,7 @@ class LlamaCpp(Writer, Chooser):
 
 
 def _tensors(path: Path) -> list[tuple[str, str]]:
-    reader = need("gguf", "the tensors of a .gguf file", "gguf")
-    if not path.is_file():
-        raise FileError("there is no such file", where=str(path))
-    try:
-        tensors = reader.GGUFReader(path).tensors
-    except (ValueError, OSError, IndexError, KeyError) as error:
-        raise FileError("is not GGUF, or not whole", where=str(path)) from error
+    tensors = gguf_reader(path).tensors
     return [(f"^{re.escape(tensor.name)}$", tensor.tensor_type.name) for tensor in tensors]
 
 

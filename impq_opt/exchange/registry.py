@@ -16,6 +16,7 @@ TABLE: dict[str, str] = {
     "compressed-tensors": "impq_opt.exchange.compressed_tensors:CompressedTensors",
     "csv": "impq_opt.exchange.tabular:Csv",
     "exllamav3": "impq_opt.exchange.exllamav3:ExLlamaV3",
+    "gguf": "impq_opt.exchange.gguf:Gguf",
     "gptqmodel": "impq_opt.exchange.gptqmodel:GptqModel",
     "llama.cpp": "impq_opt.exchange.llama_cpp:LlamaCpp",
     "mlx": "impq_opt.exchange.mlx:Mlx",

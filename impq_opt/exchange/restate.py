@@ -51,6 +51,10 @@ class Precision:
     scales: int = 0
     held: Literal["codes", "bytes", "network"] = "codes"
 
+    def holds(self, length: int) -> bool:
+        """Return whether rows of ``length`` elements are a whole number of blocks; 0 is a length that nobody knows."""
+        return not self.block or length % self.block == 0
+
     def width(self, stored: int | Fraction) -> Fraction:
         """Return bits per element, scales and zero points included, in a network that stores a weight in ``stored``."""
         element = {"codes": self.bits, "bytes": 8, "network": stored}[self.held]
@@ -78,20 +82,25 @@ def restate(problem: Problem, weights: Sequence[Precision], inputs: Sequence[Pre
     """
     free, problem = problem.free_unmeasured, problem.revise(free_unmeasured=True)  # its own pins are made anew
     old = problem.candidates
-    old_sets = old.numbers(len(problem))
-    keys = old_sets * 2 + ~problem.weights()
-    kept, set_of = np.unique(keys, return_inverse=True)
+    lengths = np.zeros(len(problem), dtype=np.int64) if problem.lengths is None else problem.lengths
+    held = [lengths % block == 0 for block in sorted({p.block for p in weights if p.block})]
+    keys = np.stack([old.numbers(len(problem)), ~problem.weights(), *held], axis=1)
+    kept, set_of = np.unique(keys, axis=0, return_inverse=True)
+    set_of = set_of.reshape(-1)
     rows = []
-    for number, key in enumerate(kept.tolist()):
-        row = _matches(old, key // 2, inputs if key % 2 else weights, problem.stored)
+    for number, (old_set, is_input, *_) in enumerate(kept.tolist()):
+        group = int(np.argmax(set_of == number))
+        length = int(lengths[group])
+        table = inputs if is_input else [precision for precision in weights if precision.holds(length)]
+        row = _matches(old, old_set, table, problem.stored)
         if not row:
-            group = int(np.argmax(set_of == number))
-            what = ("an input of a layer may have" if inputs else "activations") if key % 2 else "it stores"
+            what = ("an input of a layer may have" if inputs else "activations") if is_input else "it stores"
+            offered = ", ".join(precision.name for precision in table) or "are not quantized"
             raise ProblemError(
-                f"no candidate is one that {target} can store",
+                f"no candidate is one that {target} can store" + _in_rows(len(table) < len(weights), is_input, length),
                 where=f"{problem.names[group]}.bits",
-                value=list(old.labels(key // 2)),
-                hint=f"{what} {', '.join(p.name for p in (inputs if key % 2 else weights)) or 'are not quantized'}",
+                value=list(old.labels(old_set)),
+                hint=f"{what} {offered}",
             )
         rows.append(row)
     candidates = Candidates(
@@ -114,6 +123,10 @@ def restate(problem: Problem, weights: Sequence[Precision], inputs: Sequence[Pre
         pins={group: _pinned(problem, group, column, index, target) for group, column in problem.pins.items()},
         free_unmeasured=free,
     )
+
+
+def _in_rows(fewer: bool, is_input: int, length: int) -> str:
+    return f" in rows of {length}" if fewer and not is_input else ""
 
 
 def _matches(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ class CostRecord(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True)
     source: str = ""
     quantum: str | None = None
     rounding: float = 0.0
+    fixed: int = 0
     csv: str | None = None
 
 
@@ -111,12 +113,14 @@ def table_cost(cost: CostRecord, values: npt.NDArray[Any]) -> TableCost:
     _own_name(cost)
     source, quantum = cost.source or "given as a table", _quantum(cost)
     if quantum is None:
-        return TableCost.from_array(values, name=cost.name, unit=cost.unit, source=source)
+        term = TableCost.from_array(values, name=cost.name, unit=cost.unit, source=source)
+        return replace(term, fixed=cost.fixed) if cost.fixed else term
     if values.dtype.kind != "i":
         raise ProblemError("must be whole numbers of the quantum", where=f"costs.{cost.name}", value=values.dtype.name)
     if not 0 <= cost.rounding < math.inf:
         raise ProblemError("must be finite and >= 0", where=f"costs.{cost.name}.rounding", value=cost.rounding)
-    return TableCost(values.astype(np.int64, copy=False), quantum, cost.name, cost.unit, source, cost.rounding)
+    whole = values.astype(np.int64, copy=False)
+    return TableCost(whole, quantum, cost.name, cost.unit, source, cost.rounding, cost.fixed)
 
 
 def _own_name(cost: CostRecord) -> None:
@@ -148,8 +152,9 @@ def cost_head(term: CostTerm) -> dict[str, Any]:
     if not isinstance(term, (TableCost, LookupCost)):
         raise FileError("a cost of this kind has no file form", where=f"costs.{term.name}", value=type(term).__name__)
     head: dict[str, Any] = {"name": term.name, "unit": term.unit, "source": term.source, "quantum": str(term.quantum)}
-    rounding = term.rounding if isinstance(term, TableCost) else 0.0
-    return head | ({"rounding": rounding} if rounding else {})
+    if not isinstance(term, TableCost):
+        return head
+    return head | {name: value for name in ("rounding", "fixed") if (value := getattr(term, name))}
 
 
 def cost_arrays(term: CostTerm) -> dict[str, npt.NDArray[Any]]:

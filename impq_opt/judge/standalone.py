@@ -119,7 +119,9 @@ def cost(name: str, doc: dict[str, Any], groups: list[dict[str, Any]]) -> tuple[
     declared = {term["name"]: term for term in doc.get("costs", [])}
     if name in declared and "csv" not in declared[name]:
         quantum = declared[name].get("quantum")  # without one, numbers of the unit are read as decimals
-        return [[exact(quantum) * c if quantum else decimal(c) for c in g["costs"][name]] for g in groups], pairs
+        table = [[exact(quantum) * c if quantum else decimal(c) for c in g["costs"][name]] for g in groups]
+        fixed = declared[name].get("fixed", 0)  # whatever is chosen: counted with the first group
+        return [[c + fixed for c in table[0]], *table[1:]], pairs
     table = []
     for place, group in enumerate(groups):
         weight = group.get("kind", "weight") == "weight"

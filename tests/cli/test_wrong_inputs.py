@@ -210,7 +210,10 @@ COMMANDS: list[Wrong] = [
     Wrong("import problem.toml --for mlxx", "--for: unknown format, got 'mlxx' (did you mean 'mlx'"),
     Wrong("import problem.toml --for mlx --option group_size=33", "--option group_size: must be 32, 64 or 128, got 33"),
     Wrong("import problem.toml --for mlx --option size=3", "unknown option of format 'mlx', got 'size'"),
-    Wrong("import problem.toml --option a=1", "--option: options belong to a target, got ['a=1'] (name it with --for)"),
+    Wrong(
+        "import problem.toml --option a=1",
+        "--option: belongs to a target or to scores: name a target with --for, got a=1",
+    ),
     Wrong("import problem.toml -o /nowhere/x.toml", "--output: /nowhere/x.toml: cannot be written"),
     Wrong("import problem.toml -o .", "--output: .: is a folder, not a file"),
     Wrong("export nothing.toml answer.json --to mlx", "nothing.toml: there is no such file"),

@@ -28,9 +28,10 @@ LAYERS = [
     )
 ] + ["lm_head"]  # fmt: skip
 
-WRITERS = [name for name in format_names(writes=True) if name != "parquet"]
+WRITERS = [name for name in format_names(writes=True) if name not in ("gguf", "parquet")]  # these need a package
 WEIGHTS_ONLY = ["exllamav3", "gptqmodel", "llama.cpp", "mlx"]
 PARQUET = pytest.param("parquet", marks=pytest.mark.peer("pyarrow"))
+GGUF = pytest.param("gguf", marks=pytest.mark.peer("gguf"))
 
 
 def llama(bits: Any = (2, 3, 4, 5, 6, 8), seed: int = 0) -> Problem:
@@ -504,7 +505,7 @@ def test_bad_tables_say_what_and_where(text: str, says: str, tmp_path: Path) -> 
         format_named("csv").read(path)
 
 
-@pytest.mark.parametrize("name", [n for n in format_names(reads=True) if n not in ("csv", "parquet")])
+@pytest.mark.parametrize("name", [n for n in format_names(reads=True) if n not in ("csv", "gguf", "parquet")])
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "3", "null", '{"groups": 3}', '{"candidate_stats": {"a": 1}}', '{"version": 1}',
              '{"version": 1, "score_granularity": "per_op", "layer_scores": 4}', '{"groups": [{"layers": []}]}',
@@ -518,7 +519,9 @@ def test_foreign_json_is_told_in_one_sentence(name: Any, text: str, tmp_path: Pa
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", [PARQUET if name == "parquet" else name for name in format_names(reads=True)])
+@pytest.mark.parametrize(
+    "name", [{"parquet": PARQUET, "gguf": GGUF}.get(name, name) for name in format_names(reads=True)]
+)
 def test_missing_files_are_told(name: Any, tmp_path: Path) -> None:
     with pytest.raises(FileError, match=r"no such file|cannot be read|No such file"):
         format_named(name).read(tmp_path / "nothing.json")

@@ -9,6 +9,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,8 @@ def drawn(seed: int, count: int = 12) -> Problem:
             own = {"damage": sorted((draw.random() for _ in bits), reverse=True)}
         groups.append(Group(f"g{i}", size=draw.randint(1, 300), bits=bits, **own))
     table = np.array([[draw.randint(-9, 99) / 4 for _ in range(4)] for _ in groups])
-    costs = (TableCost.from_array(table, name="time", unit="s"),) if seed % 4 == 3 else ()
+    time = replace(TableCost.from_array(table, name="time", unit="s"), fixed=seed)  # seconds that no choice changes
+    costs = (time,) if seed % 4 == 3 else ()
     problem = Problem.declare(groups, costs=costs, minimize="time" if costs else "storage")
     same = [f"g{i}" for i in range(count) if problem.candidates.of(i) == problem.candidates.of(0)]
     return problem.revise(pins={"g3": problem.candidates.of(3)[1]}, ties=[same[:3]] if len(same) > 1 else [])
