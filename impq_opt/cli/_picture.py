@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +35,10 @@ class _Cell:
 
 
 def picture(allocation: Allocation, screen: Screen) -> Text:
-    """Return bits per layer: a number and a bar for one group, mean and histogram where a layer has several."""
+    """Return bits per layer: a number and a bar for one group, mean and histogram where a layer has several.
+
+    One group is called by its format where it has one.
+    """
     problem = allocation.problem
     bits = np.asarray(allocation.bits, dtype=np.float64)
     kinds = np.zeros(len(problem), dtype=np.int8) if problem.kinds is None else problem.kinds
@@ -49,7 +52,7 @@ def picture(allocation: Allocation, screen: Screen) -> Text:
             continue
         if parts:
             parts.append(Text())
-        if len(inside) > 1 and float(np.ptp(bits[inside])) == 0:
+        if len(inside) > 1 and float(np.ptp(bits[inside])) == 0 and not problem.candidates.formats:
             parts.append(Text(f"{what} of {name} groups: {bits[inside[0]]:g} in every layer", style="bold"))
             continue
         cells = list(_cells(allocation, bits, inside, levels, glyphs))
@@ -68,7 +71,7 @@ def _cells(
     glyphs: tuple[str, str],
 ) -> Iterator[_Cell]:
     """Yield one cell for each layer with groups ``inside``, in the order of the problem."""
-    names, sizes = allocation.problem.names, allocation.problem.sizes
+    names, sizes, candidates = allocation.problem.names, allocation.problem.sizes, allocation.problem.candidates
     layer_numbers = {layer: number for number, layer in enumerate(dict.fromkeys(names.layers))}
     layer_of_label = np.array([layer_numbers[layer] for layer in names.layers])
     layer_of = layer_of_label[names.label_of[inside]]
@@ -77,7 +80,10 @@ def _cells(
     layers = list(layer_numbers)
     for part in np.split(order, starts[1:]):
         groups = inside[part]
-        yield _cell(layers[int(layer_of[part[0]])], sizes[groups], bits[groups], levels, glyphs)
+        cell = _cell(layers[int(layer_of[part[0]])], sizes[groups], bits[groups], levels, glyphs)
+        if cell.groups == 1 and candidates.formats and allocation.choice is not None:
+            cell = replace(cell, bits=f"{candidates.label(groups[0], int(allocation.choice[groups[0]]))} {cell.bits}")
+        yield cell
 
 
 def _cell(

@@ -12,16 +12,14 @@ import numpy as np
 
 from impq_opt.costs import TableCost
 from impq_opt.documents.writing import atomic_write
-from impq_opt.encodings import encoding
+from impq_opt.encodings import Encoding, encoding
 from impq_opt.encodings.gguf import GGUF_TYPES, GgufType
 from impq_opt.errors import AllocationError, FileError, OptionError, nearest
 from impq_opt.exchange.base import Precision, Reader, Writer
 from impq_opt.exchange.gguf_model import GgufModel, GgufTensor
 from impq_opt.exchange.llama_cpp import LlamaCpp, gguf_name
-from impq_opt.groups.arrays import group_names
-from impq_opt.groups.candidates import gather_sets
-from impq_opt.groups.damage import DamageTable
 from impq_opt.problem.allocation import Allocation
+from impq_opt.problem.encoded import encoded_problem
 from impq_opt.problem.problem import Problem
 from impq_opt.problem.stays import Stay
 
@@ -81,27 +79,19 @@ class Gguf(Reader, Writer):
                 if lengths
                 else "the file has no matrices of weights",
             )
-        offered = [[kind for kind in kinds if kind.holds(tensor.length)] for tensor in inside]
-        candidates = gather_sets(
-            [tuple(float(kind.bits) for kind in row) for row in offered],
-            [tuple(kind.name for kind in row) for row in offered],
-        )
-        damage, file = np.zeros((2, len(inside), candidates.width))
-        whole = file.astype(np.int64)
-        for group, (tensor, row) in enumerate(zip(inside, offered, strict=True)):
-            damage[group, : len(row)] = relative_errors(tensor, row, self.rows)
-            whole[group, : len(row)] = [8 * scores.padded(tensor, kind) for kind in row]
-        alone = {tensor.name: kind for tensor, (kind, *_) in zip(inside, offered, strict=True)}
-        fixed = 8 * scores.size(alone) - int(whole[:, 0].sum())
+        held = {tensor.name: [kind for kind in kinds if kind.holds(tensor.length)] for tensor in inside}
+        columns = max(map(len, held.values()))
+        sizes = [[8 * scores.padded(tensor, kind) for kind in held[tensor.name]] for tensor in inside]
+        whole = np.array([[*row, *row[-1:] * (columns - len(row))] for row in sizes])
+        first = {name: row[0] for name, row in held.items()}
+        fixed = 8 * scores.size(first) - int(whole[:, 0].sum())
         term = TableCost.from_array(whole, name=FILE, unit="bit", source="the .gguf file, to the byte")
         named = {tensor.name for tensor in inside}
         stored = Fraction(8 * sum(t.data.size for t in inside), sum(t.elements for t in inside))
-        return Problem(
-            names=group_names([tensor.name for tensor in inside], len(inside)),
-            candidates=candidates,
-            sizes=np.array([tensor.elements for tensor in inside]),
-            lengths=np.array([tensor.length for tensor in inside]),
-            damage=DamageTable(damage),
+        return encoded_problem(
+            {tensor.name: (tensor.rows, tensor.length) for tensor in inside},
+            kinds,
+            lambda name, row: relative_errors(scores.by_name[name], row, self.rows),
             costs=(replace(term, fixed=fixed),),
             objective={FILE: 1},
             metric="weight-error",
@@ -178,13 +168,13 @@ class Gguf(Reader, Writer):
         return kinds
 
 
-def relative_errors(tensor: GgufTensor, kinds: Sequence[GgufType], rows: int = 0) -> list[float]:
+def relative_errors(tensor: GgufTensor, kinds: Sequence[Encoding], rows: int = 0) -> list[float]:
     """Return the squared error of a tensor at each of ``kinds``, over its squared length; 0 where it is as it is.
 
     Parameters
     ----------
     tensor : GgufTensor
-    kinds : sequence of GgufType
+    kinds : sequence of Encoding
     rows : int
         So many rows are looked at, evenly spaced; all of them where 0.
 
@@ -199,7 +189,7 @@ def relative_errors(tensor: GgufTensor, kinds: Sequence[GgufType], rows: int = 0
         weights = tensor.weights(first, first + _ROWS * step)[::step]
         length += float(np.square(weights, dtype=np.float64).sum())
         for column, kind in enumerate(kinds):
-            if kind.number != tensor.number:  # what has the type already is kept, bit for bit
+            if kind is not tensor.kind:  # what has the type already is kept, bit for bit
                 lost[column] += float(np.square(kind.round(weights) - weights, dtype=np.float64).sum())
     found: list[float] = (lost / length if length else lost).tolist()
     return found

@@ -44,7 +44,7 @@ class Layout(Held):
         Further reads as (weight group, activation group, multiply-accumulates): a weight shared by several layers, a
         layer that reads several tensors. ``macs`` counts the multiply-accumulates of ``reads`` alone.
     lengths : ndarray of int64 (G,), optional
-        Length D of the dot products of a weight group; 0 where unknown.
+        Length D of the dot products of a weight group, which is that of the rows of a matrix; 0 where unknown.
     steps : ndarray of int64 (G, 2), optional
         First and last step of the execution at which an activation group is in memory; -1 for weights.
     types : mapping of str to str

@@ -36,6 +36,8 @@ class Layer:
         Shares of the total, 0 to 1.
     pinned, kept : int
         How many of its groups are pinned, and how many of no known damage are kept at their most bits.
+    formats : tuple of str
+        What its groups take, by name, each once; empty where candidates are bits alone.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Layer:
     damage: float
     pinned: int
     kept: int
+    formats: tuple[str, ...] = ()
 
 
 class LayerIndex:
@@ -139,6 +142,10 @@ def layers_of(allocation: Allocation) -> list[Layer]:
     held[1, list(problem.kept)] = 1
     pins, kept = index.sum(held[0] - held[1]), index.sum(held[1])
     levels = np.unique(bits)
+    formats: list[dict[str, None]] = [{} for _ in index.keys]
+    if problem.candidates.formats:
+        for group, (layer, column) in enumerate(zip(index.of_group.tolist(), choice.tolist(), strict=True)):
+            formats[layer][problem.candidates.label(group, column)] = None
     shares = np.array([index.sum(problem.sizes * (bits == level)) for level in levels]) / index.sizes
     return [
         Layer(
@@ -153,6 +160,7 @@ def layers_of(allocation: Allocation) -> list[Layer]:
             damage=float(damage[k]),
             pinned=int(pins[k]),
             kept=int(kept[k]),
+            formats=tuple(formats[k]),
         )
         for k, (name, kind) in enumerate(index.keys)
     ]

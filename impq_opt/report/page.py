@@ -316,9 +316,10 @@ def _layer_row(place: int, layer: Layer, most: float, digits: int) -> list[str]:
     marks = (("pinned", layer.pinned), ("no damage known", layer.kept))
     held = "".join(f" <small>({mark})</small>" for mark, groups in marks if groups)
     kind = "" if layer.kind == "weight" else ' <small class="soft">activation</small>'
+    taken = f" <small>{_text(', '.join(layer.formats))}</small>" if layer.formats else ""
     kernels = f' data-layer="{place}"' if layer.groups > 1 else ""
     return [
-        _Cell(f'<td class="name"><span{kernels}>{_text(layer.name)}</span>{kind}{held}</td>'),
+        _Cell(f'<td class="name"><span{kernels}>{_text(layer.name)}</span>{kind}{taken}{held}</td>'),
         _Cell(f'<td class="bar" data-key="{layer.bits:.17g}">{bar}</td>'),
         _Sorted(f"{layer.bits:.{digits}f}", layer.bits),
         _Sorted(f"{layer.groups:,}", layer.groups),

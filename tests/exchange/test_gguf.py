@@ -20,6 +20,7 @@ from impq_opt.encodings import encoding
 from impq_opt.errors import AllocationError, FileError, OptionError, ProblemError
 from impq_opt.exchange import make_format
 from impq_opt.exchange.gguf_model import GgufModel
+from impq_opt.exchange.llama_cpp import gguf_name
 from impq_opt.files import load_problem, save_problem
 from impq_opt.testing import check_format
 from impq_opt.testing.rules import blocks
@@ -192,13 +193,10 @@ def test_what_is_no_model_is_told(model: Path, problem: Problem, tmp_path: Path)
 
 def test_the_conformance_suite(tmp_path: Path) -> None:
     problem = blocks()
-    names = {name: make_format("llama.cpp") for name in problem.names}
-    from impq_opt.exchange.llama_cpp import gguf_name
-
     rng = np.random.default_rng(0)
     weights = {
         gguf_name(name): rng.standard_normal((int(size) // 256, 256)).astype(np.float32)
-        for name, size in zip(names, problem.sizes, strict=True)
+        for name, size in zip(problem.names, problem.sizes, strict=True)
     }
     model = tiny_llama.write(tmp_path / "blocks.gguf", weights)
     check_format(make_format("gguf", model=str(model)), model)
@@ -209,9 +207,13 @@ def test_from_a_model_to_a_smaller_one_on_the_command_line(
 ) -> None:
     declared, answer, out = (tmp_path / name for name in ("tiny.toml", "answer.json", "small.gguf"))
     assert run(["import", str(model), "--option", f"types={TYPES}", "-o", str(declared)]) == 0
+    capsys.readouterr()
     assert run(["solve", str(declared), "--budget", "500KiB", "-o", str(answer)]) == 0
+    assert re.search(r"ffn_up\.weight +q4_k 4\.5 ", capsys.readouterr().out)
+    assert run(["report", str(answer), "--problem", str(declared), "-o", str(tmp_path / "page.html")]) == 0
+    assert "<small>q4_k</small>" in (tmp_path / "page.html").read_text()
     assert run(["verify", str(declared), str(answer)]) == 0
-    assert "q4_k" in capsys.readouterr().out
+    capsys.readouterr()
     target = ["--to", "gguf", "--option", f"model={model}", "-o", str(out), "--json"]
     assert run(["export", str(declared), str(answer), *target]) == 0
     told = json.loads(capsys.readouterr().out)

@@ -59,3 +59,36 @@ def write(path: Path, weights: dict[str, Any] | None = None, *, types: bool = Tr
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def logits(weights: dict[str, Any], tokens: list[int]) -> Any:
+    """Return logits (tokens, words) of a sequence, by the definition of the network, in float64."""
+    weight = {name: values.astype(np.float64) for name, values in weights.items()}
+
+    def norm(x: Any, name: str) -> Any:
+        return x / np.sqrt(np.mean(x**2, axis=-1, keepdims=True) + 1e-5) * weight[f"{name}.weight"]
+
+    def turned(x: Any) -> Any:
+        """Rotate pairs of neighbours by their position (RoPE)."""
+        places, size = np.arange(len(x))[:, None], x.shape[-1]
+        angle = (places * 10000.0 ** (-np.arange(0, size, 2) / size))[:, None]
+        even, odd = x[..., ::2], x[..., 1::2]
+        pairs = [even * np.cos(angle) - odd * np.sin(angle), even * np.sin(angle) + odd * np.cos(angle)]
+        return np.stack(pairs, axis=-1).reshape(x.shape)
+
+    x = weight["token_embd.weight"][tokens]
+    for block in range(BLOCKS):
+        part = {name: weight[f"blk.{block}.{name}.weight"] for name in MATRICES}
+        y = norm(x, f"blk.{block}.attn_norm")
+        query, key, value = ((y @ part[f"attn_{n}"].T).reshape(len(y), -1, EMBED // HEADS) for n in "qkv")
+        query, key = turned(query), turned(key)
+        key, value = (np.repeat(z, HEADS // SHARED, axis=1) for z in (key, value))
+        scores = np.einsum("ihd,jhd->hij", query, key) / np.sqrt(EMBED // HEADS)
+        scores = np.where(np.tri(len(y), dtype=bool), scores, -np.inf)
+        scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        scores /= scores.sum(axis=-1, keepdims=True)
+        x = x + np.einsum("hij,jhd->ihd", scores, value).reshape(len(y), -1) @ part["attn_output"].T
+        y = norm(x, f"blk.{block}.ffn_norm")
+        gate = y @ part["ffn_gate"].T
+        x = x + (gate / (1 + np.exp(-gate)) * (y @ part["ffn_up"].T)) @ part["ffn_down"].T
+    return norm(x, "output_norm") @ weight["token_embd.weight"].T
