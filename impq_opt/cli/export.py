@@ -37,7 +37,7 @@ def export(
     if not isinstance(writer, Writer):
         raise OptionError("is not written", where="--to", value=to, hint=", ".join(format_names(writes=True)))
     check_ending(output, writer.ending)
-    spare(output, problem, allocation)
+    spare(output, problem, allocation, getattr(writer, "model", ""))
     answer = load_allocation(allocation, find_problem(problem))
     sizes: list[int] = []
     with watched(f"writing {to}"):

@@ -153,9 +153,8 @@ class Gguf(Reader, Writer):
                 raise AllocationError(f"is not in {model.path.name}", where=name, hint=hint)
             if tensor.elements != sizes[layer.name]:
                 raise AllocationError(
-                    f"has {tensor.elements:,} weights in {model.path.name}",
+                    f"has {tensor.elements:,} weights in {model.path.name}, and {sizes[layer.name]:,} in the problem",
                     where=name,
-                    value=sizes[layer.name],
                     hint="is it the model that the problem was made of?",
                 )
             if not kind.holds(tensor.length):

@@ -161,7 +161,7 @@ def test_types_of_other_rows_are_refused(model: Path, problem: Problem, tmp_path
     with pytest.raises(ProblemError, match="no candidate is one that gguf can store in rows of 100"):
         writer(model).prepare(Problem.declare([Group("output", size=1000, length=100, sensitivity=1.0, bits=(4,))]))
     other = Problem.declare([Group(name, size=320, sensitivity=1.0, bits=(4,))])
-    with pytest.raises(AllocationError, match=r"has 81,920 weights in tiny\.gguf, got 320 \(is it the model"):
+    with pytest.raises(AllocationError, match=r"has 81,920 weights in tiny\.gguf, and 320 in the problem \(is it"):
         writer(model).dump(solve(other, bound=1e9))
     third = Problem.declare([Group("blk.7.ffn_down.weight", size=320, sensitivity=1.0, bits=(4,))])
     with pytest.raises(AllocationError, match=r"blk\.7\.ffn_down\.weight: is not in tiny\.gguf"):
@@ -218,6 +218,9 @@ def test_from_a_model_to_a_smaller_one_on_the_command_line(
     assert run(["export", str(declared), str(answer), *target]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["bytes"] == out.stat().st_size <= 500 * 1024
+    target[-2] = str(model)
+    assert run(["export", str(declared), str(answer), *target]) == 2
+    assert "tiny.gguf" in capsys.readouterr().err
     assert 8 * told["bytes"] == json.loads(answer.read_text())["cost"]
     save_problem(load_problem(declared), tmp_path / "again.toml")
     assert load_problem(tmp_path / "again.toml") == load_problem(declared)
