@@ -25,8 +25,12 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # peers warn of their own affairs
 ]
 
-# Activations are rounded to 8 bits in blocks where weights are quantized: logits are off by half a percent or so.
-ROUNDING = 0.03
+# Where weights are quantized llama.cpp rounds activations to 8 bits in blocks; keys and values it keeps in float16.
+ROUNDING, CACHE = 0.03, 0.002
+
+
+def off(found: Any, wanted: Any) -> float:
+    return float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted))
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +118,5 @@ def test_it_computes_what_the_dequantized_model_does(
     dequantized = tiny_llama.write(tmp_path / "dequantized.gguf", plain)
     tokens = np.random.default_rng(0).integers(0, tiny_llama.WORDS, 40).tolist()
     found, wanted, before = (logits(engine, path, tokens) for path in (written, dequantized, model))
-    off = np.linalg.norm(found - wanted) / np.linalg.norm(wanted)
-    assert off < ROUNDING < np.linalg.norm(before - wanted) / np.linalg.norm(wanted)
-    np.testing.assert_allclose(wanted, tiny_llama.logits(plain, tokens), rtol=1e-3, atol=1e-3)
+    assert off(found, wanted) < ROUNDING < off(before, wanted)
+    assert off(wanted, tiny_llama.logits(plain, tokens)) < CACHE
