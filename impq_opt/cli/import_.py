@@ -95,7 +95,7 @@ def read_scores(
         if not names_problem(scores):
             raise OptionError("say what the file is", where="--from", value=scores, hint=_which(Path(scores)))
         refuse("--accept-zeros", accept_zeros, "goes with scores: a problem says itself what is measured")
-        refuse("--option", bool(options), "belongs to a target or to scores: name a target with --for")
+        refuse("--option", options or None, "belongs to a target or to scores: name a target with --for")
         if more:
             raise OptionError("a problem is one file", value=", ".join(more))
         return find_problem(scores)

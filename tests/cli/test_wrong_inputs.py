@@ -194,7 +194,7 @@ COMMANDS: list[Wrong] = [
     Wrong("import . --from csv", ".: is a folder, not a file"),
     Wrong("import s.json", "--from: say what the file is, got 's.json' (it looks like", {"s.json": modelopt()}),
     Wrong("import t.xlsx", "--from: say what the file is, got 't.xlsx' (save the sheet as CSV first)"),
-    Wrong("import t.xyz", "got 't.xyz' (one of autoround, csv, exllamav3, modelopt, parquet)"),
+    Wrong("import t.xyz", "got 't.xyz' (one of autoround, csv, exllamav3, gguf, modelopt, parquet)"),
     Wrong("import t.csv --from modelop", "--from: unknown format, got 'modelop' (did you mean 'modelopt'"),
     Wrong("import t.csv --from mlx", "--from: is not read, got 'mlx'"),
     Wrong("import problem.toml --from csv", "problem.toml: is an impq-opt problem, not scores of csv"),

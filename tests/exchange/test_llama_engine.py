@@ -21,7 +21,7 @@ from impq_opt.exchange.gguf_model import GgufModel
 from impq_opt.problem.allocation import Allocation
 
 pytestmark = [
-    pytest.mark.peer("gguf", "libgguf", "llama_cpp"),
+    pytest.mark.peer("gguf", "libgguf"),
     pytest.mark.filterwarnings("ignore"),  # peers warn of their own affairs
 ]
 
@@ -35,6 +35,7 @@ def off(found: Any, wanted: Any) -> float:
 
 @pytest.fixture(scope="module")
 def engine() -> Any:
+    pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed; it takes minutes to build")
     from llama_cpp import llama_cpp
 
     quiet = llama_cpp.llama_log_callback(lambda *_: None)
