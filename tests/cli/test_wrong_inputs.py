@@ -212,7 +212,7 @@ COMMANDS: list[Wrong] = [
     Wrong("import problem.toml --for mlx --option size=3", "unknown option of format 'mlx', got 'size'"),
     Wrong(
         "import problem.toml --option a=1",
-        "--option: belongs to a target or to scores: name a target with --for, got a=1",
+        "--option: belongs to a target or to scores: name a target with --for, got 'a=1'",
     ),
     Wrong("import problem.toml -o /nowhere/x.toml", "--output: /nowhere/x.toml: cannot be written"),
     Wrong("import problem.toml -o .", "--output: .: is a folder, not a file"),
