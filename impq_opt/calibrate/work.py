@@ -23,6 +23,7 @@ __all__ = ["Closeness", "Progress", "Work"]
 Progress = Callable[[str, int, int], None]
 
 _TOGETHER = 2 * 2**30  # bytes of tensors between layers, where all samples take each layer together
+_KEPT = 2**29  # bytes of the float network's chances that are kept
 _SIGMAS = 2.0  # standard errors of the mean difference that are noise
 
 
@@ -98,10 +99,9 @@ class Work:
         self.device = next(iter(traced.tensors.values())).device
         self.batch = batch_size(traced.graph)
         self._progress = progress
-        self._probabilities = [
-            log_softmax(self.float.logits(x).double(), 1) for x in self._read(self.held, "float network")
-        ]
-
+        # Of tens of thousands of classes at each token they are computed again whenever they are wanted.
+        size = 8 * len(held) * traced.decisions * traced.classes
+        self._kept = [self._wanted(x) for x in self._read(held, "float network")] if size <= _KEPT else None
         self.now = self.closeness(network)
 
     def batches(
@@ -128,14 +128,20 @@ class Work:
         """Return how close a network is to the float network on the held-out samples."""
         each, alike = [], []
         with parametrize.cached():  # weights are rounded once, not for every batch
-            for x, wanted in zip(self._read(self.held, "held-out samples"), self._probabilities, strict=True):
+            for place, x in enumerate(self._read(self.held, "held-out samples")):
+                wanted = self._wanted(x) if self._kept is None else self._kept[place]
                 logits = logits_of(call(network, x)).double()
                 each.append(kl_div(log_softmax(logits, 1), wanted, reduction="none", log_target=True).sum(1).cpu())
                 alike.append((logits.argmax(1) == wanted.argmax(1)).cpu())
         divergence = torch.cat(each).nan_to_num(nan=math.inf, posinf=math.inf)
+        divergence = divergence.view(-1, self.float.decisions).mean(1)  # samples are what is independent
         agreement = float(torch.cat(alike).double().mean())
         kl = float(divergence.mean())
         return Closeness(kl, _stderr(divergence) if math.isfinite(kl) else math.inf, agreement, divergence)
+
+    def _wanted(self, x: Tensor | Several) -> Tensor:
+        """Return the logarithms of the float network's chances (n, classes)."""
+        return log_softmax(self.float.logits(x).double(), 1)
 
     def _read(self, rows: Tensor, what: str, passes: int = 1, done: int = 0) -> Iterator[Tensor | Several]:
         """Yield rows in batches of nearly equal size, so that their statistics count alike."""

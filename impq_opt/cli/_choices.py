@@ -36,7 +36,8 @@ __all__ = [
 ]
 
 METRIC_NAMES = (
-    "impq", "sakr", "impq-code", "gaussian", "measured-error", "hawq", "fit", "kl", "output-error", "loss-delta",
+    "impq", "sakr", "impq-code", "gaussian", "measured-error", "hawq", "fisher", "fit", "kl", "output-error",
+    "loss-delta",
 )  # fmt: skip
 NETWORK_NAMES = (
     "resnet20-fashion-mnist",

@@ -55,8 +55,8 @@ def compare_metrics(
     with native_silence(), shown("comparing metrics") as progress:
         rows = contest(
             model.load(network),
-            source.load("train"),
-            source.load("test"),
+            source.load("train", network),
+            source.load("test", network),
             names,
             budgets,
             samples=samples,

@@ -19,17 +19,29 @@ if TYPE_CHECKING:
 
     from impq_opt.data import Dataset
 
-__all__ = ["DataOptions", "NetworkOptions", "SamplesOptions", "need_torch"]
+__all__ = ["WINDOWS", "DataOptions", "NetworkOptions", "SamplesOptions", "left_out", "need_torch"]
 
 NETWORK_HELP = (
     "A shipped network (resnet20-fashion-mnist, resnet20-cifar10), one of resnet20, resnet8, vgg-small, mobilenet-v1, "
     "mobilenet-v1-tf and small-cnn, a classifier of torchvision such as resnet18, or one's own: package.module:name or "
-    "file.py:name of a module, or of what returns one."
+    "file.py:name of a module, or of what returns one; or hf:FOLDER, a model in a folder of Hugging "
+    "Face's."
 )
 DATA_HELP = (
     "fashion-mnist, cifar10, digits, a folder with one sub-folder of pictures per class, or an .npz, .npy or "
-    ".safetensors file of arrays: images and labels, tokens, or inputs by keyword."
+    ".safetensors file of arrays: images and labels, tokens, or inputs by keyword; or a .txt for hf:FOLDER, in windows."
 )
+
+
+WINDOWS = 128  # samples of a text, unless it is said how many
+TEXT = (".txt", ".text", ".md")  # as impq_opt.data.text has them, which needs torch
+
+
+def left_out(network: nn.Module, asked: bool) -> tuple[str, ...]:
+    """Return the names of what embeds tokens, where it is to stay as it is."""
+    from impq_opt.networks.huggingface import embeddings
+
+    return embeddings(network) if asked else ()
 
 
 def need_torch(purpose: str) -> None:
@@ -80,7 +92,9 @@ class NetworkOptions:
         if name not in FACTORIES:
             refuse("--channels", self.channels, f"is known of {name}")
         network = load_network(name, weights=self.weights, classes=self.classes, channels=self.channels)
-        if self.weights is None and ":" in name:
+        if name.startswith("hf:"):
+            refuse("--weights", self.weights, f"{name} has its own")
+        elif self.weights is None and ":" in name:
             say(f"no --weights: {name} runs with those that its own code gives it")
         return network.to(self.device)
 
@@ -95,18 +109,31 @@ class SamplesOptions:
     size: Annotated[
         int | None, WHOLE, Parameter(help="Side in pixels of the pictures of a folder; 224 unless given.")
     ] = None
+    window: Annotated[
+        int | None, WHOLE, Parameter(help="Tokens of a sample of text; 256, or as many as the model takes.")
+    ] = None
 
-    def load(self, split: str) -> Dataset:
-        """Return a part of the data."""
+    @property
+    def is_text(self) -> bool:
+        """Whether the data are a text, which windows are cut from."""
+        return Path(self.data).suffix in TEXT
+
+    def load(self, split: str, network: str = "") -> Dataset:
+        """Return a part of the data, as the network of that name takes them."""
         need_torch("data")
         from impq_opt.data import load_data
+        from impq_opt.networks.huggingface import folder_of, tokens_of
 
         if not os.path.isdir(Path(self.data).expanduser()):
             refuse("--size", self.size, "goes with a folder of pictures")
         if self.data not in ("cifar10", "fashion-mnist"):
             refuse("--root", self.root, "goes with data sets of torchvision")
         size = 224 if self.size is None else self.size
-        return load_data(self.data, split, root=self.root, size=size)
+        folder = folder_of(network)
+        if not self.is_text or folder is None:
+            refuse("--window", self.window, "goes with a text and hf:FOLDER")
+        tokens = tokens_of(folder, self.window) if self.is_text and folder is not None else None
+        return load_data(self.data, split, root=self.root, size=size, tokens=tokens)
 
 
 @Parameter(name="*")
@@ -120,6 +147,6 @@ class DataOptions(SamplesOptions):
         Parameter(help="train, validation or test; all, of data that are one set."),
     ] = None
 
-    def load(self, split: str) -> Dataset:
+    def load(self, split: str, network: str = "") -> Dataset:
         """Return the data; ``split`` where none is named."""
-        return super().load(self.split or split)
+        return super().load(self.split or split, network)

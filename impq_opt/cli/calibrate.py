@@ -76,7 +76,7 @@ def calibrate(
     note = of_other_weights(declared, state_of(quantized, latent=True))
     with shown(f"calibrating on {data.data}") as progress:
         calibrated = calibrate_network(
-            quantized, float_network, data.load("train"), parts,
+            quantized, float_network, data.load("train", network), parts,
             samples=samples, seed=seed, progress=progress,
         )  # fmt: skip
     for line in filter(None, (note, *calibrated.notes)):

@@ -78,7 +78,7 @@ def compile_(
             refuse(option, value, "goes with --data")
     if (data is None) == (input_range is None):
         raise OptionError("gives the range of the input: one of both", where="--data or --input-range")
-    given = None if data is None else _samples(DataOptions(data, root, size, split), samples)
+    given = None if data is None else _samples(DataOptions(data, root, size, split=split), samples)
     rounded = _rounded(model, network, source, allocation, None if given is None else given[0][:2])
     encoding = _encoding(rounded, input_range) if given is None else _encoding_of(given[0])
     program = rounded.program(

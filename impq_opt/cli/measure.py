@@ -16,12 +16,12 @@ from impq_opt.cli import invocation
 from impq_opt.cli._choices import ESTIMATORS, GRIDS, GROUPS, METRICS, NETWORKS, WRITERS, choices
 from impq_opt.cli._common import WHOLE, JsonFlag, check_ending, parse_bits, refuse, say, write_output
 from impq_opt.cli._goals import ActivationBits, Many, activation_pins
-from impq_opt.cli._network import NETWORK_HELP, DataOptions, NetworkOptions, need_torch
+from impq_opt.cli._network import NETWORK_HELP, WINDOWS, DataOptions, NetworkOptions, left_out, need_torch
 from impq_opt.cli._processes import first_process, group_left
 from impq_opt.cli._progress import shown
 from impq_opt.cli._screen import console, counted, grid, number, print_json
 from impq_opt.errors import OptionError
-from impq_opt.exchange import writer_of
+from impq_opt.exchange import fused_ties, writer_of
 from impq_opt.files import save_problem
 from impq_opt.problem.problem import Problem
 
@@ -37,13 +37,13 @@ def measure(
     model: NetworkOptions = NetworkOptions(),  # noqa: B008 - frozen
     groups: Annotated[str, GROUPS, Parameter(help="Weights per layer, kernel, slice, or block:N.")] = "layer",
     metric: Annotated[
-        str,
+        str | None,
         METRICS,
         Parameter(
-            help="impq, sakr, impq-code, gaussian, measured-error, hawq, fit; or, with one group quantized at a "
-            "time, kl, output-error, loss-delta."
+            help="impq (unless given), sakr, impq-code, gaussian, measured-error, hawq, fisher (unless given of hf: "
+            "networks), fit; or, with one group quantized at a time, kl, output-error, loss-delta."
         ),
-    ] = "impq",
+    ] = None,
     estimator: Annotated[
         str | None,
         ESTIMATORS,
@@ -52,7 +52,9 @@ def measure(
             "margins."
         ),
     ] = None,
-    samples: Annotated[int | None, WHOLE, Parameter(help="Samples of the pool; all unless given.")] = None,
+    samples: Annotated[
+        int | None, WHOLE, Parameter(help="Samples of the pool; all unless given, of a text 128 windows.")
+    ] = None,
     relative_error: Annotated[
         float | None, Parameter(help="Stop when the standard errors are below this share of the values.")
     ] = None,
@@ -109,7 +111,22 @@ def measure(
     ] = False,
     interactions: Annotated[
         bool,
-        Parameter(negative="", help="Measure what pairs of groups do together as well: with --metric kl, by layers."),
+        Parameter(
+            negative="",
+            help="Measure what pairs of groups do together as well: with --metric kl or fisher, by layers.",
+        ),
+    ] = False,
+    embeddings: Annotated[
+        bool,
+        Parameter(
+            negative="",
+            help="Embeddings and the head of an hf: network are groups too, one where they share a weight; they stay "
+            "as they are unless given.",
+        ),
+    ] = False,
+    fused: Annotated[
+        bool,
+        Parameter(negative="", help="Layers that serving engines fuse (q, k and v; gate and up) get one precision."),
     ] = False,
     bf16: Annotated[
         bool, Parameter(negative="", help="Propagate in bfloat16; the bias is measured and stored.")
@@ -117,7 +134,10 @@ def measure(
     seed: Annotated[int, WHOLE, Parameter(help="Of samples, signs and draws.")] = 0,
     json: JsonFlag = False,
 ) -> int:
-    """Measure what each precision of each group does to a trained classifier, and write the problem.
+    """Measure what each precision of each group does to a trained network's decisions, and write the problem.
+
+    Of a language model, hf:FOLDER, each token of a text is a decision and each window a sample; activations stay in
+    float unless their bits are given.
 
     Interrupted, it resumes from the last finished chunk when called again with the same arguments. Under `torchrun
     --nproc-per-node N -m impq_opt measure ...` the processes share the work and write the same numbers as one.
@@ -127,7 +147,14 @@ def measure(
     from impq_opt.measure import Sampling
     from impq_opt.measure import measure as measure_network
 
+    language = network.startswith("hf:")
+    if not language:
+        refuse("--embeddings", embeddings, "goes with hf:FOLDER; elsewhere they are groups")
+    metric = metric or ("fisher" if language else "impq")
+    weights_only = weights_only or (language and activation_bits is None)
     _refuse_ignored(metric, relative_error, quantile, {"--estimator": estimator, "--concede": concede, "--look": look})
+    if samples is None and data.is_text:
+        samples = WINDOWS
     sampling = Sampling(
         samples=samples, relative_error=relative_error, quantile=0.95 if quantile is None else quantile,
         concede=concede or 0.0, seed=seed, look=look or "float32",
@@ -151,8 +178,9 @@ def measure(
         raise OptionError("is in no folder", where="--output", value=str(output), hint="make the folder first")
     first = first_process()
     with _shown(f"measuring {network}") as progress, group_left():
+        loaded = model.load(network)
         problem = measure_network(
-            model.load(network), data.load("train"),
+            loaded, data.load("train", network), without=left_out(loaded, language and not embeddings),
             metric=metric, sampling=sampling, residual=residual, device=model.device, bf16=bf16,
             checkpoint=output.with_name(output.name + ".partial"), progress=progress, tell=say if first else None,
             provenance={"network": network, "command": invocation()}, **problem_options,
@@ -161,6 +189,8 @@ def measure(
         return 0
     if target is not None:
         problem = target.prepare(problem)
+    if fused:
+        problem = problem.revise(ties=fused_ties(problem.names))
     write_output(output, lambda path: save_problem(problem, path))
     reached = problem.provenance.get("relative_error", {}).get("reached", 0.0)
     missed = relative_error is not None and reached > relative_error

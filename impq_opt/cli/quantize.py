@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,14 +12,15 @@ from impq_opt.cli import invocation
 from impq_opt.cli._choices import GRIDS, GROUPS, METRICS, NETWORKS, WRITERS
 from impq_opt.cli._common import WHOLE, JsonFlag, parse_assignments, parse_bits, parse_specs, refuse, say
 from impq_opt.cli._goals import Many
-from impq_opt.cli._network import NETWORK_HELP, NetworkOptions, SamplesOptions, need_torch
+from impq_opt.cli._network import NETWORK_HELP, WINDOWS, NetworkOptions, SamplesOptions, left_out, need_torch
 from impq_opt.cli._progress import shown
-from impq_opt.cli._screen import console, cost_text, grid, print_json
+from impq_opt.cli._screen import console, cost_text, grid, number, print_json
 from impq_opt.errors import OptionError
 
 if TYPE_CHECKING:
     from impq_opt.pipeline import Outcome, Plan
     from impq_opt.pipeline.differences import Difference
+    from impq_opt.validate.windows import Language
 
 __all__ = ["quantize"]
 
@@ -48,7 +50,9 @@ def quantize(
     weights_only: Annotated[bool, Parameter(negative="", help="Leave activations in float, as usual.")] = False,
     groups: Annotated[str, GROUPS, Parameter(help="Weights per layer, kernel, slice, or block:N.")] = "layer",
     metric: Annotated[
-        str | None, METRICS, Parameter(help="What prices precisions; kl for layers, measured-error for finer groups.")
+        str | None,
+        METRICS,
+        Parameter(help="What prices precisions; of layers kl, of finer groups measured-error, of hf: fisher."),
     ] = None,
     interactions: Annotated[
         bool,
@@ -70,9 +74,16 @@ def quantize(
         ),
     ] = None,
     calibration: Annotated[
-        str | None, Parameter(help="Steps of calibration with commas (`impq-opt calibrate --help`), or none.")
+        str | None,
+        Parameter(help="Steps of calibration with commas (`impq-opt calibrate --help`), or none, as of hf:."),
     ] = None,
-    samples: Annotated[int, WHOLE, Parameter(help="Samples to measure and to calibrate on.")] = 512,
+    samples: Annotated[
+        int | None, WHOLE, Parameter(help="Samples to measure and to calibrate on; 512, of a text 128, unless given.")
+    ] = None,
+    embeddings: Annotated[
+        bool,
+        Parameter(negative="", help="Quantize embeddings and the head of an hf: network too; they stay unless given."),
+    ] = False,
     seed: Annotated[int, WHOLE, Parameter(help="Of their draw.")] = 0,
     confidence: Annotated[float, Parameter(help="Of intervals, and of keeping a loss of accuracy.")] = 0.95,
     model: NetworkOptions = NetworkOptions(),  # noqa: B008 - frozen
@@ -86,13 +97,19 @@ def quantize(
     command goes on.
 
     The folder gets problem.toml, allocation.json, network.safetensors (`impq-opt unpack` and validate read it),
-    network.pt2 (torch.export.load reads it), report.html and result.json.
+    network.pt2 (torch.export.load reads it), report.html and result.json; of an hf: network, in place of the program,
+    checkpoint, which transformers load.
     """
     need_torch("impq-opt quantize")
     from impq_opt.pipeline import Plan, quantize_network
 
     if weights_only:
         refuse("--activation-bits", activation_bits, "--weights-only leaves activations in float")
+    language = network.startswith("hf:")
+    if not language:
+        refuse("--embeddings", embeddings, "goes with hf:FOLDER; elsewhere they are groups")
+    if language:
+        metric, calibration = metric or "fisher", calibration or "none"
     plain = [text for text in budget or () if "=" not in text]
     if len(plain) > 1:
         raise OptionError("more than one size", where="--budget", value=" and ".join(plain))
@@ -108,14 +125,16 @@ def quantize(
         interactions=interactions,
         candidates=() if candidates is None else tuple(parse_bits(candidates, "--candidates")),
         target=for_ or "",
-        samples=samples,
+        samples=samples if samples is not None else WINDOWS if data.is_text else 512,
         seed=seed,
         confidence=confidence,
         **{name: value for name, value in named.items() if value is not None},  # type: ignore[arg-type]
     )
     with shown(f"quantizing {network}") as progress:
+        loaded = model.load(network)
+        plan = dataclasses.replace(plan, without=left_out(loaded, language and not embeddings))
         outcome = quantize_network(
-            model.load(network), data.load("train"), data.load("test"), plan, output,
+            loaded, data.load("train", network), data.load("test", network), plan, output,
             device=model.device, progress=progress, tell=say,
             provenance={"network": network, "command": invocation()},
         )  # fmt: skip
@@ -142,17 +161,24 @@ def _share(text: str) -> float:
 def _print(outcome: Outcome, plan: Plan) -> None:
     out = console()
     labelled = outcome.rows[0].accuracy is not None
+    language = any(row.language for row in outcome.rows)
     out.print(f"judged on {outcome.samples:,} samples of {outcome.origin}; intervals of {plan.confidence:.0%}")
-    columns = (">accuracy", ">loss in points") if labelled else ()
+    columns = (">accuracy", ">loss in points") if labelled else (">KL", ">interval", ">perplexity") if language else ()
     table = grid("", ">file", ">bits a weight", *columns, ">decides alike")
     for row in outcome.rows:
         accuracy = "-" if row.accuracy is None else f"{row.accuracy:.2%}"
         loss = "-" if row.loss is None else _points(row.loss, plan.confidence)
-        shown = (accuracy, loss) if labelled else ()
+        shown = (accuracy, loss) if labelled else language_cells(row.language) if language else ()
         table.add_row(
             row.name, cost_text(8 * row.size, "bit"), f"{row.weight_bits:.3g}", *shown, f"{row.agreement:.2%}"
         )
     out.print(table)
+    if language and (compared := outcome.rows[-1].language) is not None and compared.ahead is not None:
+        more = compared.ahead
+        out.print(
+            f"KL of {outcome.rows[-1].name} less that of the allocated: {number(more.value, 2)} "
+            f"({number(more.low, 2)} .. {number(more.high, 2)}), paired over windows"
+        )
     if outcome.ahead is not None:
         what = "right" if labelled else "as the float network decides"
         out.print(f"allocated ahead of {outcome.rows[2].name}: {_points(outcome.ahead, plan.confidence)} points {what}")
@@ -167,6 +193,14 @@ def _print(outcome: Outcome, plan: Plan) -> None:
     if outcome.reason:
         out.print(f"the goal is not shown to be kept: {outcome.reason}")
     out.print(f"written to {outcome.folder}")
+
+
+def language_cells(told: Language | None) -> tuple[str, str, str]:
+    """Return divergence, its interval and perplexity; nothing of the float network."""
+    if told is None:
+        return "-", "-", "-"
+    perplexity = "-" if told.perplexity is None else number(told.perplexity, 4)
+    return number(told.kl.value, 3), f"{told.kl.low:.2g} .. {told.kl.high:.2g}", perplexity
 
 
 def _points(value: Difference, confidence: float) -> str:

@@ -107,7 +107,9 @@ def validate(
             hint="name allocation files, --uniform, --bounds or --bits",
         )
     with shown(f"validating on {data.data}") as progress:
-        held = Validation(model.load(network), asked, data.load("test"), samples=samples, confidence=confidence)
+        held = Validation(
+            model.load(network), asked, data.load("test", network), samples=samples, confidence=confidence
+        )
         for note in held.notes:
             say(note)
         realities = held.hold_all([some for _, some in wanted], progress)
@@ -200,14 +202,14 @@ def _record(problem: Problem, name: str, bits: np.ndarray, held: Reality) -> dic
         "name": name,
         "effective_bits": {"weight": weight, "activation": activation},
         **asdict(held),
-        "bound_holds": held.low <= held.bound,  # on these samples, as far as their interval tells
+        **({} if held.language else {"bound_holds": held.low <= held.bound}),  # as far as the interval tells
     }
 
 
 def _broken(rows: list[Row], confidence: float) -> Iterator[str]:
     """Yield for each row whose bound does not hold on what was seen that it does not."""
     for name, _, held in rows:
-        if held.low > held.bound:
+        if held.low > held.bound and held.language is None:
             yield (
                 f"the bound of {name} does not hold on these samples: it says {held.bound:.3g}, and "
                 f"{held.mismatch:.3g} was seen ({held.low:.3g} .. {held.high:.3g}, {confidence:.0%} confidence)"
@@ -215,8 +217,11 @@ def _broken(rows: list[Row], confidence: float) -> Iterator[str]:
 
 
 def _print(problem: Problem, rows: list[Row], origin: str, confidence: float) -> None:
-    out = console()
     first = rows[0][2]
+    if first.language is not None:
+        _print_language(problem, rows, origin, confidence)
+        return
+    out = console()
     looked = bool(first.looked_at)
     out.print(
         f"{first.samples} {origin}"
@@ -240,6 +245,40 @@ def _print(problem: Problem, rows: list[Row], origin: str, confidence: float) ->
         )
     out.print(table)
     out.print("The bound is over random rounding noise; the mismatch is of one rounding. Neither stands for the other.")
+
+
+def _print_language(problem: Problem, rows: list[Row], origin: str, confidence: float) -> None:
+    out, first = console(), rows[0][2].language
+    assert first is not None
+    out.print(
+        f"{first.windows} windows, {origin}; intervals of {confidence:.0%} over windows"
+        + ("" if first.float_perplexity is None else f"; float perplexity {number(first.float_perplexity, 4)}")
+    )
+    table = grid(
+        "",
+        ">bits w",
+        f">{problem.damage_unit}",
+        ">KL",
+        ">interval",
+        ">less the first's",
+        ">perplexity",
+        ">other tokens",
+    )
+    for name, bits, held in rows:
+        told = held.language
+        assert told is not None
+        table.add_row(
+            name,
+            f"{_effective(problem, bits)[0]:.2f}",
+            number(held.bound, 3),
+            number(told.kl.value, 3),
+            f"{told.kl.low:.2g} .. {told.kl.high:.2g}",
+            "-" if told.ahead is None else f"{told.ahead.low:+.2g} .. {told.ahead.high:+.2g}",
+            "-" if told.perplexity is None else number(told.perplexity, 4),
+            f"{held.mismatch:.2%}",
+        )
+    out.print(table)
+    out.print("KL is nat a token, from the float network; the column before it is what the problem says.")
 
 
 def _plot(problem: Problem, rows: list[Row], path: Path) -> None:

@@ -7,6 +7,7 @@
 a folder             one sub-folder of pictures per class, numbered as torchvision's ImageFolder does
 a file of arrays     ``.npz``, ``.npy`` or ``.safetensors``: ``images`` (n, ...) or what else the network takes, such as
                      ``input_ids`` and ``attention_mask``, and ``labels`` (n,); or ``images_test`` and so on
+a text               ``.txt``, in windows of the tokens of a language model
 ===================  ===============================================================================
 """
 

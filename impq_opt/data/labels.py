@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from impq_opt.data.decisions import IGNORED
 from impq_opt.errors import DataError
 
 __all__ = ["as_labels", "check_labels"]
@@ -16,13 +17,13 @@ _HINT = "give one class number per sample, counted from 0"
 
 
 def as_labels(labels: Any, where: str, names: Any = None) -> Tensor:
-    """Return class numbers (n,) int64.
+    """Return class numbers (n,) int64, or (n, decisions) of samples with several decisions.
 
     Parameters
     ----------
     labels : array
-        Whole numbers (n,), also as floats, as a column (n, 1) or as text; one-hot rows (n, classes); or names of
-        classes, where ``names`` says their order.
+        Whole numbers (n,), also as floats, as a column (n, 1) or as text; one-hot rows (n, classes); whole numbers
+        (n, decisions), some of which are neither 0 nor 1; or names of classes, where ``names`` says their order.
     where : str
         The data's name, for errors.
     names : array of str (classes,), optional
@@ -45,17 +46,24 @@ def as_labels(labels: Any, where: str, names: Any = None) -> Tensor:
         raise DataError("labels must be whole numbers (n,)", where=where, value=values.dtype.name, hint=_HINT)
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
-    if values.ndim == 2:
+    if values.ndim == 2 and not _of_decisions(values):
         values = _hot(values, where)
-    if values.ndim != 1:
+    if values.ndim > 2 or values.ndim == 0:
         raise DataError("labels must be whole numbers (n,)", where=where, value=values.shape, hint=_HINT)
     return torch.from_numpy(_whole(values, where))
 
 
 def check_labels(labels: Tensor | None, classes: int, where: str, index: Tensor | None = None) -> None:
-    """Raise DataError unless there are ``labels`` (n,), of the samples ``index`` (n,), all among the ``classes``."""
+    """Raise DataError unless there are ``labels`` (n, ...), of the samples ``index`` (n,), all among the ``classes``.
+
+    Those of decisions that do not count need not be.
+    """
     if labels is None:
         raise DataError("has no labels, which are needed", where=where)
+    if labels.ndim > 1:
+        outside = ((labels < 0) | (labels >= classes)) & (labels != IGNORED)
+        rows = outside.any(1).nonzero()[:1, 0]
+        labels, index = labels[rows, outside[rows].int().argmax(1)], rows if index is None else index[rows]
     wrong = ((labels < 0) | (labels >= classes)).nonzero()
     if len(wrong):
         raise DataError(
@@ -66,6 +74,11 @@ def check_labels(labels: Tensor | None, classes: int, where: str, index: Tensor 
             if int(labels.min()) == 1 and int(labels.max()) == classes
             else "is it the network's own data?",
         )
+
+
+def _of_decisions(values: Any) -> bool:
+    """Return whether rows hold several class numbers each, and are no one-hot or soft labels."""
+    return bool((values == np.floor(values)).all()) and bool(((values != 0) & (values != 1)).any())
 
 
 def _whole(values: Any, where: str) -> Any:

@@ -12,6 +12,7 @@ from impq_opt.data.fashion_mnist import load_fashion_mnist
 from impq_opt.data.files import SUFFIXES, load_file
 from impq_opt.data.parts import ALL, SPLITS
 from impq_opt.data.pictures import load_folder
+from impq_opt.data.text import TEXT, Tokens, load_text
 from impq_opt.data.torchvision import torchvision_module
 from impq_opt.errors import DataError, MissingPackageError, OptionError, nearest
 
@@ -23,7 +24,13 @@ CIFAR10 = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
 
 def load_data(
-    name: str, split: str | None = None, *, root: Path | None = None, size: int = 224, download: bool = True
+    name: str,
+    split: str | None = None,
+    *,
+    root: Path | None = None,
+    size: int = 224,
+    tokens: Tokens | None = None,
+    download: bool = True,
 ) -> Dataset:
     """Return a data set.
 
@@ -31,8 +38,8 @@ def load_data(
     ----------
     name : str
         One of :data:`DATA_NAMES`, a folder with one sub-folder of pictures per class
-        (:func:`~impq_opt.data.pictures.load_folder`), or a file of arrays, ``.npz``, ``.npy`` or ``.safetensors``
-        (:func:`~impq_opt.data.files.load_file`).
+        (:func:`~impq_opt.data.pictures.load_folder`), a file of arrays, ``.npz``, ``.npy`` or ``.safetensors``
+        (:func:`~impq_opt.data.files.load_file`), or a text, ``.txt`` (:func:`~impq_opt.data.text.load_text`).
     split : {"train", "validation", "test", "all"}, optional
         What a network may be trained on, what choices may be made on, and what is only reported on. A folder that has
         sub-folders ``train``, ``val`` or ``test`` is split so, and a file whose arrays are named so. Any other folder
@@ -42,6 +49,8 @@ def load_data(
         Where torchvision keeps data sets.
     size : int
         Side in pixels that pictures of a folder are resized and cropped to.
+    tokens : Tokens, optional
+        How the model takes text; needed of a text.
     download : bool
         Let torchvision download what is not there.
 
@@ -59,6 +68,12 @@ def load_data(
         return load_folder(path, split, size)
     if path.suffix in SUFFIXES:
         return load_file(path, split)
+    if path.suffix in TEXT:
+        if tokens is None:
+            raise OptionError(
+                "is text, which a model's tokenizer reads", where="data", value=name, hint="name a model: hf:FOLDER"
+            )
+        return load_text(path, tokens, split)
     split = split or "train"
     if name == "fashion-mnist":
         return Dataset(*load_fashion_mnist(split, root, download=download), name=f"fashion-mnist/{split}", classes=10)
@@ -67,7 +82,7 @@ def load_data(
     if name == "cifar10":
         return _cifar10(split, root, download=download)
     raise OptionError(
-        "neither a known data set, nor a folder of pictures, nor an .npz, .npy or .safetensors file",
+        "neither a known data set, nor a folder of pictures, nor an .npz, .npy, .safetensors or .txt file",
         where="data",
         value=name,
         hint=nearest(name, DATA_NAMES),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -16,8 +16,9 @@ from torch import nn
 import impq_opt
 from impq_opt.data.batch import prepare
 from impq_opt.data.batches import Batches, tensors
+from impq_opt.data.calling import STATES
 from impq_opt.data.dataset import Dataset
-from impq_opt.errors import DataError
+from impq_opt.errors import DataError, OptionError
 from impq_opt.groups.candidates import Candidates
 from impq_opt.groups.damage import PowerLaw, zero_damages
 from impq_opt.measure.assemble import assemble
@@ -40,6 +41,8 @@ from impq_opt.types import BoolArray
 __all__ = ["measure", "measure_each", "structure_of", "survey_of", "tensors"]
 
 CALIBRATION = 512  # samples that tell the ranges of activations
+# Decisions that go through a network together, where samples hold several: each has tens of thousands of classes.
+_DECISIONS = 1024
 
 
 @kept_memory()
@@ -57,6 +60,7 @@ def measure(
     assume_noise: bool = False,
     pins: Mapping[str, float | str] | None = None,
     weights_only: bool = False,
+    without: Collection[str] = (),
     interactions: bool = False,
     device: str = "cpu",
     bf16: bool = False,
@@ -65,13 +69,14 @@ def measure(
     tell: Callable[[str], None] | None = None,
     provenance: dict[str, Any] | None = None,
 ) -> Problem:
-    """Measure what every precision of every group does to a trained classifier, and declare the problem.
+    """Measure what every precision of every group does to a trained network's decisions, and declare the problem.
 
     Parameters
     ----------
     network : nn.Module
-        Takes a tensor (n, ...), or several by position or by keyword; returns logits (n, classes), as
-        :func:`~impq_opt.data.calling.logits_of` finds them. Measured in eval mode, left as it was.
+        Takes a tensor (n, ...), or several by position or by keyword; returns logits (n, classes), or ``logits`` of
+        several decisions a sample (n, decisions, classes), as :func:`~impq_opt.data.calling.logits_of` finds them.
+        Measured in eval mode, left as it was.
     data : Dataset, Tensor, mapping, torch data set, or iterable of batches
         What :func:`~impq_opt.data.batches.tensors` reads. An iterable is read until there are enough samples.
     groups : str or Grouping
@@ -98,6 +103,8 @@ def measure(
         measured.
     weights_only : bool
         Leave activations out of the problem: they stay in float.
+    without : collection of str
+        Names of parameters that are in no group and stay as they are, as embeddings often do.
     interactions : bool
         Measure what pairs of groups do together as well, by a metric that can (``kl``).
     device : str
@@ -131,7 +138,7 @@ def measure(
     survey, dataset = _surveyed(
         network, data, [chosen], sampling or Sampling(), tell,
         groups=groups, estimator=estimator, bits=bits, residual=residual, grid=grid, assume_noise=assume_noise,
-        device=device, weights_only=weights_only,
+        device=device, weights_only=weights_only, without=without,
     )  # fmt: skip
     revision: dict[str, Any] = {"pins": pins, "weights_only": weights_only}
     if pins or weights_only:  # patterns that mean nothing are told before the work
@@ -200,6 +207,11 @@ def _surveyed(
     for note in dataset.notes:
         told(note)
     survey = survey_of(network, dataset, seed=sampling.seed, **options)
+    if STATES in survey.network.logits_at and not all(getattr(metric, "states", False) for metric in metrics):
+        raise OptionError(
+            "goes with decisions, and the network gives states, not decisions", where="metric",
+            hint="output-error measures how far they move",
+        )  # fmt: skip
     for metric in metrics:
         if isinstance(metric, Sweep) and (work := metric.announced(survey, len(sampling.rows(dataset)))):
             told(work)
@@ -268,6 +280,7 @@ def survey_of(
     grid: str | Mapping[str, str] = AUTO,
     assume_noise: bool = False,
     weights_only: bool = False,
+    without: Collection[str] = (),
     device: str = "cpu",
     seed: int = 0,
 ) -> Survey:
@@ -281,17 +294,21 @@ def survey_of(
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:CALIBRATION]
     example, _ = data.rows(order[:2])
     home = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
-    traced = trace(network, prepare(example, home), residual=residual)
+    traced = trace(network, prepare(example, home), residual=residual, without=without)
     grids = grids_of({site.name: traced.weight_tensor(site) for site in traced.weights}, grid)
     check_candidates(grids, bits)
     place = torch.device(device)
     traced.widen()
     traced.to(place)
-    batches = (prepare(data.rows(rows)[0], place) for rows in order.split(32))
+    if weights_only:  # ranges of activations are needed by nobody
+        order = order[:2]
+    size = _together(traced.decisions, 32)
+    batches = (prepare(data.rows(rows)[0], place) for rows in order.split(size))
+    chosen = estimator if isinstance(estimator, Estimator) else Estimator(estimator)
     return Survey(
         traced,
         groups if isinstance(groups, Grouping) else Grouping.read(groups),
-        estimator if isinstance(estimator, Estimator) else Estimator(estimator),
+        replace(chosen, batch=_together(traced.decisions, chosen.batch)),
         calibrate(traced, batches),
         tuple(float(b) for b in bits),
         grids,
@@ -299,6 +316,11 @@ def survey_of(
         types_of(network, traced),
         weights_only,
     )
+
+
+def _together(decisions: int, most: int) -> int:
+    """Return how many samples of so many decisions go through the network together, at most ``most``."""
+    return most if decisions == 1 else max(1, min(most, _DECISIONS // decisions))
 
 
 def structure_of(network: nn.Module, data: Dataset, **options: Any) -> Problem:
@@ -325,7 +347,9 @@ def chunks_of(survey: Survey, data: Dataset, metric: Metric, sampling: Sampling)
     rows = sampling.rows(data)
     importance = metric.margins and survey.estimator.name == "importance"
     if importance or (metric.margins and sampling.concede):
-        pool = look_at(survey.network, data, rows, concede=sampling.concede, bf16=sampling.look == "bfloat16")
+        batch = _together(survey.network.decisions, 32)
+        half = sampling.look == "bfloat16"
+        pool = look_at(survey.network, data, rows, concede=sampling.concede, batch=batch, bf16=half)
     else:
         pool = Pool(rows, torch.empty(0), torch.zeros(len(rows), dtype=torch.bool))
     least = metric.least(survey, len(rows)) if isinstance(metric, Sweep) else 1
@@ -357,6 +381,7 @@ def _record(survey: Survey, chunks: Chunks, result: Replicates, metric: str) -> 
         "input": survey.network.module.takes,
         "signed": [site.name for site in survey.network.activations if survey.ranges[site.name].signed],
         "classes": survey.network.classes,
+        **({"decisions": survey.network.decisions} if survey.network.decisions > 1 else {}),
         "made_with": f"impq-opt {impq_opt.__version__}, torch {torch.__version__}",
     }
     if chunks.data.notes:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from impq_opt.errors import OptionError, nearest
+from impq_opt.errors import OptionError, UnsupportedError, nearest
 from impq_opt.measure.margins import Margins, margins, one_by_one, random_signs, top
 from impq_opt.measure.shifts import Shifts
 from impq_opt.measure.taps import Taps
@@ -100,13 +100,24 @@ class Estimator:
     ) -> Squares:
         """Return the sum over samples ``x`` (n, ...) of ``weights`` (n,) times the squared gradients of margins.
 
-        With ``shifts``, of squared shifts of margins as well.
+        Where samples hold several decisions, over these, of weights (n, decisions): signs of their own tell them apart
+        in one pass, so the estimates that draw no signs are of classifiers alone. With ``shifts``, of squared shifts of
+        margins as well.
+
+        Raises
+        ------
+        UnsupportedError
+            ``exact`` or ``top``, of samples with several decisions.
         """
+        if self.name in ("exact", "top") and network.decisions > 1:
+            raise UnsupportedError(
+                f"the estimator {self.name!r} takes samples of one decision, not of {network.decisions}"
+            )
         total = Squares({}, {})
         taps = Taps(network, fine=fine, whole=self.name == "batch", shifts=shifts)
         for part, factors in zip(x.split(self.batch), weights.sqrt().split(self.batch), strict=True):
             logits = taps.forward(part)
-            scale = factors.to(logits.device, torch.float32)[:, None]
+            scale = factors.to(logits.device, torch.float32).reshape(-1, 1)
             combinations = (scale * one for one in self._coefficients(margins(logits), generator))
             propagate(taps, logits, combinations, total)
         return total

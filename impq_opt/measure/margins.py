@@ -7,7 +7,7 @@ stands for ``sum_i v_i (Z_i - Z_y) / |Z_i - Z_y|`` with margins held fixed (IMPQ
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from impq_opt.errors import DataError
 
-__all__ = ["Margins", "check_logits", "margins", "one_by_one", "random_signs", "top"]
+__all__ = ["Margins", "check_logits", "margins", "one_by_one", "random_signs", "signs", "top"]
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,14 @@ def random_signs(gaps: Margins, generator: torch.Generator) -> Tensor:
     smallest = gaps.inverse.argmax(1, keepdim=True)
     share = squares.gather(1, smallest) / squares.sum(1, keepdim=True).clamp_min(torch.finfo(squares.dtype).tiny)
     alone = torch.rand(share.shape, generator=generator).to(share.device) < share
-    signs = torch.randint(0, 2, squares.shape, generator=generator, dtype=torch.int8).to(share.device) * 2 - 1
+    drawn = signs(squares.shape, generator).to(share.device)
     first = torch.zeros_like(squares).scatter_(1, smallest, 1.0)
-    return gaps.combine(torch.where(alone, first * share.rsqrt(), signs * (1 - first) * (1 - share).rsqrt()))
+    return gaps.combine(torch.where(alone, first * share.rsqrt(), drawn * (1 - first) * (1 - share).rsqrt()))
+
+
+def signs(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Return random signs, int8."""
+    return torch.randint(0, 2, tuple(shape), generator=generator, dtype=torch.int8) * 2 - 1
 
 
 def one_by_one(gaps: Margins) -> Iterator[Tensor]:

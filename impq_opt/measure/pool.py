@@ -24,6 +24,7 @@ from torch import Tensor
 
 from impq_opt.data.batch import prepare
 from impq_opt.data.dataset import Dataset
+from impq_opt.data.decisions import shares
 from impq_opt.errors import DataError, OptionError
 from impq_opt.measure.margins import margins
 from impq_opt.tracing.graph import Network
@@ -38,12 +39,19 @@ _UNIFORM = 0.2  # share of what is taken that ignores the margins: no weight exc
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
-    """Samples of one replicate: inputs (n, ...), labels (n,), weights (n,) that make sums means, random numbers."""
+    """Samples of one replicate: inputs (n, ...), labels (n,), weights (n,) that make sums means, random numbers.
+
+    Labels are (n, decisions) where a sample holds several.
+    """
 
     x: Tensor
     labels: Tensor | None
     weights: Tensor
     generator: torch.Generator
+
+    def shares(self, decisions: int) -> Tensor:
+        """Return the weights (n, decisions) of decisions; see :func:`impq_opt.data.decisions.shares`."""
+        return shares(self.weights, None if self.labels is None else self.labels.cpu(), decisions)
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,6 +136,8 @@ def look_at(
     """
     if not 0 <= concede < 1:
         raise OptionError("must be a share of the samples, at least 0 and below 1", where="concede", value=concede)
+    if concede and network.decisions > 1:
+        raise OptionError("goes with one decision a sample", where="concede", value=f"{network.decisions} a sample")
     looked = _look(network, data, rows, batch, bf16)
     if bf16:
         looked[looked[:, 2] > 0, 1] = 0.0  # what is tied in bfloat16 may not be
@@ -150,12 +160,15 @@ def _look(network: Network, data: Dataset, rows: Tensor, batch: int, bf16: bool)
     rank, processes = world()
     looked = torch.zeros(len(rows), 3, dtype=torch.float64)
     for place in range(rank * batch, len(rows), processes * batch):
-        x, _ = data.rows(rows[place : place + batch])
+        x, labels = data.rows(rows[place : place + batch])
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             logits = network.logits(prepare(x, device))
-        inverse = margins(logits).inverse.double()
-        parts = inverse.square().sum(1), 1 / inverse.amax(1), (inverse == 0).sum(1) - 1 - logits.isneginf().sum(1).cpu()
-        looked[place : place + batch] = torch.stack(parts, dim=1)
+        inverse = margins(logits).inverse.double().cpu()
+        ties = (inverse == 0).sum(1) - 1 - logits.isneginf().sum(1).cpu()
+        parts = [part.view(-1, network.decisions) for part in (inverse.square().sum(1), inverse.amax(1), ties)]
+        share = shares(torch.ones(len(parts[0]), dtype=torch.float64), labels, network.decisions)
+        tail, largest, tied = parts[0] * share, parts[1] * (share > 0), parts[2] * (share > 0)
+        looked[place : place + batch] = torch.stack([tail.sum(1), 1 / largest.amax(1), tied.sum(1)], dim=1)
     _sum(looked)
     return looked
 

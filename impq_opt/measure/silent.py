@@ -98,7 +98,9 @@ class _Probe:
         order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:SAMPLES]
         tensors = survey.network.tensors.values()
         self._place = next((tensor.device for tensor in tensors), torch.device("cpu"))
-        self._batches = [prepare(data.rows(rows)[0], self._place) for rows in order.split(_BATCH)]
+        self._batches = [
+            prepare(data.rows(rows)[0], self._place) for rows in order.split(min(_BATCH, survey.estimator.batch))
+        ]
         self._logits: list[Tensor] = []
         self._logits = [self._run(place) for place in range(len(self._batches))]
         finite = [logits[logits.isfinite()].abs() for logits in self._logits]

@@ -18,6 +18,7 @@ from impq_opt.groups.arrays import ACTIVATION, WEIGHT
 from impq_opt.groups.names import GroupNames
 from impq_opt.measure.estimators import Estimator, Squares
 from impq_opt.measure.grouping import Grouping, kernel_ranges
+from impq_opt.measure.pool import Chunk
 from impq_opt.measure.premise import Premise, examine
 from impq_opt.measure.shifts import Shifts, rounding_errors
 from impq_opt.networks.own import unwrapped
@@ -201,6 +202,11 @@ class Survey:
         return rounding_errors(weight, self.grid(site), self.bits, sizes, self.network.stored_type(site))
 
     @cached_property
+    def all_errors(self) -> dict[str, Tensor]:
+        """The rounding errors (K, out, inputs) of every weight site at every candidate."""
+        return {site.name: self.errors(site) for site in self.network.weights}
+
+    @cached_property
     def kernel_errors(self) -> dict[str, Tensor]:
         """Mean squared rounding error (out, K), float64, of every output kernel at every candidate, by weight site.
 
@@ -228,12 +234,15 @@ class Survey:
             factors[rows] = np.divide(measured, assumed, out=np.ones(len(measured)), where=assumed > 0)
         return factors
 
-    def squares(self, x: Tensor, weights: Tensor, generator: torch.Generator) -> Squares:
-        """Return the estimated sum over ``x`` (n, ...), times ``weights`` (n,), of squared gradients of the margins.
+    def squares(self, part: Chunk) -> Squares:
+        """Return the estimated sum over the samples of a chunk, times their weights, of squared gradients of margins.
 
         And of the squared shifts of margins by the rounding errors that are no noise.
         """
-        return self.estimator.estimate(self.network, x, weights, generator, fine=self.grouping.fine, shifts=self.shifts)
+        return self.estimator.estimate(
+            self.network, part.x, part.shares(self.network.decisions), part.generator,
+            fine=self.grouping.fine, shifts=self.shifts,
+        )  # fmt: skip
 
     def fold(
         self,

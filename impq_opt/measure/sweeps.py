@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from impq_opt.data.calling import flat_logits
+from impq_opt.data.decisions import by_decision
 from impq_opt.errors import DataError, OptionError
 from impq_opt.measure.margins import check_logits
 from impq_opt.measure.norms import Renormalized
@@ -81,9 +83,9 @@ class Sweep(ABC):
 
     @abstractmethod
     def against(self, logits: Tensor, labels: Tensor | None) -> Compare:
-        """Return what says of other logits (n, classes) how far each sample (n,) is from the float network's.
+        """Return what says of other logits (n, classes) how far each decision (n,) is from the float network's.
 
-        All of them are float64. Damages are means over samples.
+        All of them are float64. Damages are means over samples, of means over the decisions of each.
         """
 
     def columns(self, survey: Survey) -> int:
@@ -91,7 +93,7 @@ class Sweep(ABC):
 
     def chunk(self, survey: Survey, part: Chunk) -> FloatArray:
         table = np.zeros((len(survey), len(survey.bits)))
-        for x, labels, weights in batches(part, survey.estimator.batch):
+        for x, labels, weights in batches(part, survey.estimator.batch, survey.network.decisions):
             logits, changes = sweep(survey, x, self.after)
             compare = self.against(logits, labels)
             for group, column, changed in changes:
@@ -100,10 +102,11 @@ class Sweep(ABC):
         return table
 
 
-def batches(part: Chunk, size: int) -> Iterator[tuple[Any, Tensor | None, Tensor]]:
-    """Yield inputs, labels and weights of at most ``size`` samples at a time."""
+def batches(part: Chunk, size: int, decisions: int = 1) -> Iterator[tuple[Any, Tensor | None, Tensor]]:
+    """Yield inputs of at most ``size`` samples at a time, and labels and weights (size * decisions,) of decisions."""
     labels = [None] * len(part.weights) if part.labels is None else part.labels.split(size)
-    yield from zip(part.x.split(size), labels, part.weights.split(size), strict=False)
+    for x, own, weights in zip(part.x.split(size), labels, part.weights.split(size), strict=False):
+        yield x, *by_decision(own, weights, decisions)
 
 
 def check_table(survey: Survey, table: FloatArray) -> None:
@@ -182,4 +185,4 @@ def _changes(survey: Survey, walk: Walk, norms: Mapping[str, Any]) -> Iterator[t
 
 def _logits(survey: Survey, walk: Walk, **changes: Any) -> Tensor:
     made: Tensor = walk.finish(**changes)[survey.network.place]
-    return made.double()
+    return flat_logits(made).double()

@@ -78,6 +78,11 @@ class Taps:
         """Squares (n, groups, K) of what rounding errors do to the scalar, by weight site."""
         return {name: total.square() for name, total in self._sums.items()}
 
+    @property
+    def signed(self) -> dict[str, Tensor]:
+        """What rounding errors do to the scalar (n, groups, K), by weight site."""
+        return self._sums
+
     def _tapped(self, node: str, outputs: tuple[Any, ...], inputs: tuple[Any, ...]) -> Any:
         """Return the outputs of a call that has several, with a hook on each.
 

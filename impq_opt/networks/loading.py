@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from impq_opt.data.torchvision import torchvision_module
 from impq_opt.errors import DataError, OptionError, first_line, nearest
+from impq_opt.networks.huggingface import folder_of, load_huggingface
 from impq_opt.networks.matching import fill
 from impq_opt.networks.mobilenet import mobilenet_v1, mobilenet_v1_tf
 from impq_opt.networks.own import own_network
@@ -48,7 +49,8 @@ def load_network(
     name : str
         A trained network that ships with the package (``resnet20-fashion-mnist``), one of :data:`FACTORIES`, a
         classifier of torchvision (``resnet18``), or one's own: ``package.module:name`` or ``file.py:name`` of a module,
-        or of what returns one when called without arguments. Compiled and data-parallel ones are taken out of their
+        or of what returns one when called without arguments; or ``hf:FOLDER``, a model in a folder of Hugging Face's
+        (:mod:`~impq_opt.networks.huggingface`). Compiled and data-parallel ones are taken out of their
         wrappers.
     weights : str or Path, optional
         What :func:`~impq_opt.networks.states.read_states` reads: safetensors, a state dict, a checkpoint with one in
@@ -74,6 +76,10 @@ def load_network(
         if states:
             options = {key: value or _told(states[0].tensors, key) for key, value in options.items()}
         network = FACTORIES[name](**{key: value for key, value in options.items() if value})
+    elif (folder := folder_of(name)) is not None:
+        if states is not None:
+            raise OptionError("goes with a network without weights", where="weights", value=weights, hint=name)
+        return load_huggingface(folder)
     elif ":" in name:
         network, untrained = own_network(name), True  # its weights are its own affair
     else:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +18,9 @@ from impq_opt.networks.own import unwrapped
 from impq_opt.problem.allocation import Allocation
 from impq_opt.quantize import WeightQuantizer, quantized_weights, state_of
 
-__all__ = ["save_checkpoint"]
+__all__ = ["save_checkpoint", "save_rounded"]
 
+_BESIDE = ("tokenizer", "vocab", "merges", "special_tokens", "added_tokens", "spiece", "sentencepiece", "chat_template")
 CONFIG, MODEL = "config.json", "model.safetensors"
 
 
@@ -63,6 +66,29 @@ def save_checkpoint(
     whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
     atomic_write(folder / MODEL, save(whole, {"format": "pt"}))
     return ""
+
+
+def save_rounded(folder: Path, network: nn.Module, quantized: nn.Module) -> None:
+    """Write a model of Hugging Face's with its weights as rounded, in the types it has, which transformers load.
+
+    Its tokenizer and what else lies beside a model are copied from where it was read.
+
+    Parameters
+    ----------
+    folder : Path
+        Made where it is not there.
+    network : nn.Module
+        In float.
+    quantized : nn.Module
+    """
+    rounded = copy.deepcopy(unwrapped(network))
+    rounded.load_state_dict(state_of(quantized, latent=False))
+    rounded.config.use_cache = True  # type: ignore[union-attr]
+    rounded.save_pretrained(folder)  # type: ignore[operator]
+    origin = Path(str(getattr(network, "name_or_path", "")))
+    for file in sorted(origin.iterdir()) if str(origin) != "." and origin.is_dir() else ():
+        if file.is_file() and file.name.startswith(_BESIDE) and not (folder / file.name).exists():
+            shutil.copyfile(file, folder / file.name)
 
 
 def _tensor(array: np.ndarray[tuple[int, ...], np.dtype[np.generic]], dtype: torch.dtype) -> Tensor:

@@ -52,6 +52,8 @@ class Plan:
         Precisions that weights may take; 1 to 8 bits, or what the target has, where empty.
     calibration : tuple of str
         Parts of :mod:`impq_opt.calibrate`, in the order in which they are done; none where empty.
+    without : tuple of str
+        Names of parameters that are left alone, such as those of embeddings.
     samples : int
         How many samples are measured and calibrated on.
     seed : int
@@ -73,6 +75,7 @@ class Plan:
     candidates: tuple[float, ...] = ()
     target: str = ""
     calibration: tuple[str, ...] = STEPS
+    without: tuple[str, ...] = ()
     samples: int = 512
     seed: int = 0
     confidence: float = 0.95
@@ -96,7 +99,7 @@ class Plan:
         object.__setattr__(self, "grid", self.grid or grid)
         object.__setattr__(self, "candidates", self.candidates or candidates)
         if self.interactions and not hasattr(load_metric(self.metric), "interactions"):
-            raise OptionError("are measured by kl", where="interactions", value=self.metric)
+            raise OptionError("are measured by kl and fisher", where="interactions", value=self.metric)
         if self.budget is not None:
             parse_quantity(self.budget, "bit", "budget", weights=1)
         load_metric(self.metric)

@@ -11,6 +11,7 @@ from impq_opt.documents.reading import read_json
 from impq_opt.errors import FileError
 from impq_opt.pipeline.differences import Difference
 from impq_opt.problem.allocation import Allocation
+from impq_opt.validate.windows import Language
 
 __all__ = ["RESULT", "Judged", "Outcome", "read_outcome"]
 
@@ -35,6 +36,8 @@ class Judged:
         Where there are labels.
     loss : Difference, optional
         By how much the float network is oftener right.
+    language : Language, optional
+        Of a language model, whose agreement is by tokens: divergence and perplexity, with intervals over windows.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Judged:
     agreement: float
     accuracy: float | None = None
     loss: Difference | None = None
+    language: Language | None = None
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,10 @@ def read_outcome(folder: Path, allocation: Allocation) -> Outcome:
         return None if plain is None else Difference(*(plain[part.name] for part in fields(Difference)))
 
     try:
-        rows = [Judged(**row | {"loss": difference(row["loss"])}) for row in told["rows"]]
+        rows = [
+            Judged(**row | {"loss": difference(row["loss"]), "language": Language.read(row.get("language"))})
+            for row in told["rows"]
+        ]
         known = {part.name: told[part.name] for part in fields(Outcome) if part.name in told}
         others: dict[str, Any] = {"rows": rows, "ahead": difference(told["ahead"])}
         return Outcome(**known | others, folder=folder, allocation=allocation)

@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -23,7 +23,7 @@ from impq_opt.data.batch import prepare
 from impq_opt.data.batches import Batches, tensors
 from impq_opt.data.dataset import Dataset
 from impq_opt.documents.writing import atomic_write
-from impq_opt.errors import AllocationError, FileError
+from impq_opt.errors import AllocationError, FileError, OptionError
 from impq_opt.exchange import writer_of
 from impq_opt.files import load_allocation, load_problem, save_allocation, save_problem
 from impq_opt.measure import Sampling, measure, structure_of
@@ -31,7 +31,8 @@ from impq_opt.measure.metrics import load_metric
 from impq_opt.measure.sweeps import Sweep
 from impq_opt.memory import kept_memory
 from impq_opt.networks.fitting import fitted
-from impq_opt.pipeline.checkpoint import save_checkpoint
+from impq_opt.networks.huggingface import is_huggingface
+from impq_opt.pipeline.checkpoint import save_checkpoint, save_rounded
 from impq_opt.pipeline.differences import Difference, difference
 from impq_opt.pipeline.loss import cheapest, crossing
 from impq_opt.pipeline.plan import Plan
@@ -44,6 +45,7 @@ from impq_opt.report import Report, render_page
 from impq_opt.tracing.batches import batch_size
 from impq_opt.tracing.trace import trace
 from impq_opt.validate.sweep import Progress, counter, decide, deciding
+from impq_opt.validate.windows import Windows, held_against, language_of
 
 __all__ = ["quantize_network"]
 
@@ -177,7 +179,7 @@ def _problem(
         problem = measure(
             network, data,
             metric=plan.metric, interactions=plan.interactions, sampling=_sampling(plan), **how,
-            weights_only=plan.activation_bits is None,
+            weights_only=plan.activation_bits is None, without=plan.without,
             pins=None if plan.activation_bits is None else {"kind:activation": plan.activation_bits},
             checkpoint=where / "problem.partial", tell=tell, provenance=provenance,
             progress=None if progress is None else lambda done, total, _: progress("measuring", done, total),
@@ -213,6 +215,21 @@ class _Judge:
         self._traced = trace(shop.network, prepare(data.rows(torch.arange(min(2, len(data))))[0], place))
         self._batch = batch_size(self._traced.graph)
         self.decisions = cache(self._decisions)
+        if self.language and shop.plan.accuracy_loss is not None:
+            raise OptionError("is of samples of one decision", where="accuracy_loss", hint="give a size or bits")
+
+    @property
+    def language(self) -> bool:
+        """Whether samples hold several decisions, as windows of a text do."""
+        return self._traced.decisions > 1
+
+    def windows(self, networks: Sequence[Made]) -> tuple[Windows, list[Windows]]:
+        """Return what the float network and others do in each window."""
+        decided = counter("judging", self._progress, len(self.data) * (len(networks) + 1))
+        deciders = [deciding(made.network) for made in networks]
+        return held_against(
+            self._traced.run, deciders, self.data, self._place, self._batch, self._traced.decisions, decided
+        )
 
     def _decisions(self, made: Made | None, rows: bool = False) -> tuple[Tensor, Tensor | None]:
         """Return decisions (n,) and labels; of the float network where none is given, on ``rows`` of its own data."""
@@ -299,17 +316,31 @@ def _outcome(
     shop: Workshop, judge: _Judge, made: Made, uniform: Made | None, chosen: Made, name: str, reason: str, where: Path
 ) -> Outcome:
     float_size = sum(tensor.nbytes for tensor in shop.network.state_dict().values())
-    rows = [_judged("float", None, judge, float_size), _judged("allocated", made, judge, made.size)]
     ahead = None
-    if uniform is not None:
-        rows.append(_judged(_uniform_name(uniform), uniform, judge, uniform.size))
-        ahead = difference(judge.right(made), judge.right(uniform))
+    if judge.language:
+        rows = _language_rows(shop, judge, [made] if uniform is None else [made, uniform], float_size)
+    else:
+        rows = [_judged("float", None, judge, float_size), _judged("allocated", made, judge, made.size)]
+        if uniform is not None:
+            rows.append(_judged(_uniform_name(uniform), uniform, judge, uniform.size))
+            ahead = difference(judge.right(made), judge.right(uniform))
     notes = [*dict.fromkeys([*shop.data.notes, *judge.data.notes, *shop.problem.notes()])]
     return Outcome(
         folder=where, chosen=name, met=not reason, reason=reason, rows=rows, ahead=ahead, samples=len(judge.data),
         origin=judge.data.name, calibration=[step.to_dict() for step in chosen.calibrated.steps], notes=notes,
         seconds=dict(shop.seconds), allocation=chosen.allocation,
     )  # fmt: skip
+
+
+def _language_rows(shop: Workshop, judge: _Judge, networks: list[Made], float_size: int) -> list[Judged]:
+    """Return the float network and others, the allocated one first, as judged window by window."""
+    before, found = judge.windows(networks)
+    rows = [Judged("float", float_size, float(shop.problem.stored), agreement=1.0)]
+    for made, own in zip(networks, found, strict=True):
+        name = _uniform_name(made) if len(rows) > 1 else "allocated"
+        told = language_of(before, own, found[0], shop.plan.confidence)
+        rows.append(Judged(name, made.size, made.weight_bits, agreement=1 - float(own.wrong.mean()), language=told))
+    return rows
 
 
 def _judged(name: str, made: Made | None, judge: _Judge, size: int) -> Judged:
@@ -332,7 +363,12 @@ def _write(where: Path, shop: Workshop, chosen: Made, outcome: Outcome) -> None:
         writer = writer_of(shop.plan.target)
         atomic_write(where / f"{writer.name}{writer.ending}", writer.dump(chosen.allocation))
         notes.append(save_checkpoint(where / CHECKPOINT, shop.network, chosen.network, writer, chosen.allocation))
-    program, why = program_bytes(shop.network, where / PACKED, shop.example)
+    elif is_huggingface(shop.network):
+        save_rounded(where / CHECKPOINT, shop.network, chosen.network)
+    program: bytes | None = None
+    why = ""
+    if not is_huggingface(shop.network):  # which has a folder of its own kind
+        program, why = program_bytes(shop.network, where / PACKED, shop.example)
     if program is not None:
         atomic_write(where / PROGRAM, program)
     outcome = dataclasses.replace(outcome, notes=[*outcome.notes, *filter(None, [*notes, why])])

@@ -9,7 +9,7 @@ operations that only move or pool values; the network's own input is not among t
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -20,7 +20,7 @@ from torch import Tensor, device, fx, nn
 from torch.utils import _pytree as pytree
 
 from impq_opt.data.batch import Several
-from impq_opt.data.calling import place_of_logits
+from impq_opt.data.calling import flat_logits, place_of_logits
 from impq_opt.errors import DataError, OptionError, nearest
 from impq_opt.tracing.clips import clip_in_front, clip_of, is_rectified
 from impq_opt.tracing.export import Exported
@@ -67,6 +67,8 @@ class Network:
         The names of those that stay and have two dimensions or more, and of those that a weight norm or the like
         computes weights from, which are counted with these.
     classes : int
+    decisions : int
+        How many each sample holds: 1 of a classifier, one at each token of a language model.
     keywords : tuple of str
         Names of the inputs, where they are given by keyword, in the graph's order.
     logits_at : str
@@ -85,6 +87,7 @@ class Network:
         *,
         keywords: tuple[str, ...] = (),
         merged: Sequence[str] = (),
+        without: Collection[str] = (),
     ) -> None:
         if residual not in RESIDUAL:
             raise OptionError(
@@ -104,12 +107,17 @@ class Network:
         self.graph = self._networkx()
         self.ties: tuple[tuple[str, ...], ...] = ()
         named = dict(self.module.named_parameters(remove_duplicate=False))
-        self.weights = find_weights(self._live, self.tensors, named, self._resolve)
+        left = {_parameter(named, name).data_ptr() for name in without}
+        self.weights = tuple(
+            site
+            for site in find_weights(self._live, self.tensors, named, self._resolve)
+            if named[site.parameter].data_ptr() not in left
+        )
         if not self.weights:
             raise DataError("has no weight of two or more dimensions to measure", where="network")
         self.activations = self._find_activations(residual)
         parameters = dict(self.module.named_parameters())
-        self.stays = find_stays(parameters, map(self.weight_tensor, self.weights), self._live, self.tensors)
+        self.stays = find_stays(parameters, map(self.weight_tensor, self.weights), self._live, self.tensors, left)
         self.skipped = (*(stay.name for stay in self.stays if parameters[stay.name].ndim > 1), *merged)
 
     def _hold(self) -> None:
@@ -125,7 +133,7 @@ class Network:
         shapes = [batch_shape(output) if isinstance(output, fx.Node) else () for output in outputs]
         place = place_of_logits([path for path, _ in keys], shapes)
         self.logits_at = pytree.keystr(keys[place][0])
-        self.classes = shapes[place][1]
+        self.classes, self.decisions = shapes[place][-1], shapes[place][1] if len(shapes[place]) == 3 else 1
         if self.classes < 2:
             raise DataError("needs at least two classes", where="network", value=self.classes)
         return place
@@ -138,7 +146,7 @@ class Network:
         watch: frozenset[str] = frozenset(),
         folds: Mapping[str, Fold] = MappingProxyType({}),
     ) -> Tensor:
-        """Return the logits (n, classes) of inputs.
+        """Return the logits (n, classes) of inputs; of samples with several decisions (n * decisions, classes).
 
         Parameters
         ----------
@@ -151,12 +159,12 @@ class Network:
             Layers that take in the batch-norm behind them; of :attr:`folds`. Their outputs are the batch-norm's.
         """
         held = {**self.tensors, **(tensors or {})}
-        return Runner(self.module, visit, held, watch, folds).run(*self._given(x))[self.place]
+        return flat_logits(Runner(self.module, visit, held, watch, folds).run(*self._given(x))[self.place])
 
     def logits(self, x: Tensor | Several) -> Tensor:
         """Return what :meth:`run` does, quicker: with all folds, and no node to be shown."""
         with torch.no_grad():
-            return self._folded(*self._given(x))[self.place]
+            return flat_logits(self._folded(*self._given(x))[self.place])
 
     def walk(self, x: Tensor | Several) -> Walk:
         """Return a pass over inputs that stops where it is told and can be finished from there many times."""
@@ -330,6 +338,12 @@ class Network:
             yield user
             if op_of(user) in SHAPES | IDENTITIES or user.target is operator.getitem:
                 yield from self._readers(user)
+
+
+def _parameter(named: Mapping[str, Tensor], name: str) -> Tensor:
+    if name not in named:
+        raise DataError("no such parameter in the network", value=name, hint=nearest(name, named))
+    return named[name]
 
 
 def _picks_part(node: fx.Node) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, fx
@@ -30,6 +30,7 @@ def find_stays(
     quantized: Iterable[Tensor],
     nodes: Iterable[fx.Node],
     tensors: Mapping[str, Tensor],
+    left: Collection[int] = (),
 ) -> tuple[Stay, ...]:
     """Return the parameters that are none of the ``quantized`` tensors, in the network's order.
 
@@ -43,6 +44,8 @@ def find_stays(
         Calls that carry what is computed from the input.
     tensors : mapping of str to Tensor
         Parameters and buffers by their node in the graph.
+    left : collection of int
+        Addresses of those that are weights of layers and are left alone because somebody said so.
     """
     taken = {_place(tensor) for tensor in quantized}
     readers: dict[tuple[int, torch.Size], list[fx.Node]] = {}
@@ -50,8 +53,13 @@ def find_stays(
         for source in node.all_input_nodes:
             if source.name in tensors:
                 readers.setdefault(_place(tensors[source.name]), []).append(node)
+
+    def reason(tensor: Tensor) -> str:
+        found = _reason(tensor, readers.get(_place(tensor), []), tensors)
+        return "left out, as was asked" if tensor.data_ptr() in left and found.endswith("no layer's weight") else found
+
     return tuple(
-        Stay(name, tensor.numel(), 8 * tensor.element_size(), _reason(tensor, readers.get(_place(tensor), []), tensors))
+        Stay(name, tensor.numel(), 8 * tensor.element_size(), reason(tensor))
         for name, tensor in parameters.items()
         if _place(tensor) not in taken
     )

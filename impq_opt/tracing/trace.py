@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from impq_opt.data.batch import Several, Structure, together
-from impq_opt.data.calling import call, register
+from impq_opt.data.calling import call, flat_logits, register
 from impq_opt.errors import DataError, first_line
 from impq_opt.tracing.example import describe_input
 from impq_opt.tracing.export import export
@@ -25,8 +26,10 @@ __all__ = ["trace"]
 _TOLERANCE = {torch.float64: (1e-6, 1e-8), torch.float16: (2e-2, 2e-3), torch.bfloat16: (1e-1, 1e-2)}
 
 
-def trace(network: nn.Module, example: Structure | Several, *, residual: str = "tie") -> Network:
-    """Return the graph of a classifier, in eval mode: dropout is off and batch-norm keeps samples apart.
+def trace(
+    network: nn.Module, example: Structure | Several, *, residual: str = "tie", without: Collection[str] = ()
+) -> Network:
+    """Return the graph of a network that decides, in eval mode: dropout is off and batch-norm keeps samples apart.
 
     Parameters
     ----------
@@ -39,11 +42,14 @@ def trace(network: nn.Module, example: Structure | Several, *, residual: str = "
         What a residual addition reads. ``"tie"``: both summands are quantized, by one quantizer, as where the sum is
         computed on integers. ``"accumulate"``: sums are kept at the accumulator's precision, as in the IMPQ paper;
         only what convolutions and linear layers read is quantized.
+    without : collection of str
+        Names of parameters that are left alone, under all names of each.
 
     Raises
     ------
     DataError
-        The network cannot be traced, is not a classifier, decides by chance, or mixes the samples of a batch.
+        A name that is no parameter's; or the network cannot be traced, is not a classifier, decides by chance, or mixes
+        the samples of a batch.
     """
     copied = plain(network)
     modes = {module: module.training for module in copied.modules()}
@@ -58,7 +64,7 @@ def trace(network: nn.Module, example: Structure | Several, *, residual: str = "
         part.training = mode
     keywords = tuple(example.kwargs) if isinstance(example, Several) else ()
     merged = merged_names(network, copied)
-    traced = Network(copied, exported, residual, keywords=keywords, merged=merged)
+    traced = Network(copied, exported, residual, keywords=keywords, merged=merged, without=without)
     traced.module.takes = describe_input(example)
     _check(traced, example, outputs[traced.place], again[traced.place])
     _find_layouts(traced, example)
@@ -115,11 +121,13 @@ def _check(traced: Network, example: Tensor | Several, expected: Tensor, again: 
             hint="in eval mode its forward must draw no random numbers; dropout takes training=self.training",
         )
     logits = traced.run(example)
-    if not same(logits, expected):
+    if not same(logits, flat_logits(expected)):
         raise DataError(
             "computes something else when traced", where="network", hint="does its forward keep or change state?"
         )
-    if not all(same(traced.run(example[[row, row]])[row], logits[row]) for row in range(EXAMPLES)):
+    first = slice(traced.decisions)
+    each = logits.split(traced.decisions)
+    if not all(same(traced.run(example[[row, row]])[first], each[row]) for row in range(EXAMPLES)):
         raise DataError(
             "mixes the samples of a batch: the logits of one depend on the others",
             where="network",

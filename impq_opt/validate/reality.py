@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from impq_opt.data.batch import prepare
 from impq_opt.data.dataset import Dataset
 from impq_opt.data.parts import ALL, SPLITS
-from impq_opt.errors import DataError
+from impq_opt.errors import DataError, OptionError
 from impq_opt.measure.estimators import Estimator
 from impq_opt.measure.grouping import Grouping
 from impq_opt.measure.survey import ActivationRange, Survey
@@ -42,6 +42,7 @@ from impq_opt.tracing.trace import trace
 from impq_opt.types import FloatArray
 from impq_opt.validate.on_samples import OnSamples, bounds_on_samples
 from impq_opt.validate.sweep import Logits, Progress, counter, decide, deciding, together
+from impq_opt.validate.windows import Language, Windows, held_against, language_of, mean_of
 
 __all__ = ["Progress", "Reality", "Validation", "interval"]
 
@@ -64,6 +65,9 @@ class Reality:
         Where there are labels.
     samples, looked_at : int
         Samples for the mismatch, and for the bounds on samples.
+    language : Language, optional
+        What is told of language models, whose samples hold several decisions. Their mismatch is the share of tokens,
+        and its interval is over windows.
     """
 
     bound: float
@@ -77,6 +81,7 @@ class Reality:
     float_accuracy: float | None
     samples: int
     looked_at: int
+    language: Language | None = None
 
 
 class Validation:
@@ -119,6 +124,8 @@ class Validation:
         checked = self.quantized(_possible(problem))  # raises where the problem is not this network's
         other = of_other_weights(problem, state_of(checked, latent=True))
         self.notes = (*data.notes, *([other] if other else ()))
+        if samples and self._traced.decisions > 1:
+            raise OptionError("bounds are told of samples of one decision", where="samples", value=samples)
         self._survey = self._surveyed(checked) if samples else None
         self.samples = min(samples, len(data)) if self._survey else 0
         self._float: tuple[Tensor, Tensor | None] | None = None
@@ -172,6 +179,8 @@ class Validation:
         """
         widths = [self.bits(allocation) for allocation in allocations]
         bounds = [self._bound(bits) for bits in widths]
+        if self._traced.decisions > 1:
+            return self._by_window(allocations, bounds, progress)
         decisions = self._decisions(allocations, progress)
         looks = self._looks(widths, progress) if self.samples and widths else [None] * len(widths)
         return [self._reality(*row) for row in zip(bounds, decisions, looks, strict=True)]
@@ -258,6 +267,41 @@ class Validation:
                 self._float = made[0], labels
             decisions += made[len(before) :]
         return decisions
+
+    def _by_window(
+        self, allocations: Sequence[npt.ArrayLike | Path], bounds: list[float], progress: Progress | None
+    ) -> list[Reality]:
+        """Return what is told of language models; the float network runs in each sweep, for its logits."""
+        count = together(2 * 4 * int(self.problem.sizes[self.problem.weights()].sum()))
+        starts = range(0, len(allocations), count)
+        decided = counter("windows", progress, len(self.data) * (len(allocations) + len(starts)))
+        found: list[Windows] = []
+        for start in starts:
+            networks = [deciding(self.quantized(some)) for some in allocations[start : start + count]]
+            before, held = held_against(
+                self._traced.run, networks, self.data, self.device, self._batch, self._traced.decisions, decided
+            )
+            found += held
+        realities = []
+        for bound, own in zip(bounds, found, strict=True):
+            wrong = mean_of(own.wrong, self.confidence)
+            realities.append(
+                Reality(
+                    bound=bound,
+                    here=None,
+                    clipped=None,
+                    gaussian=None,
+                    mismatch=wrong.value,
+                    low=max(0.0, wrong.low),
+                    high=min(1.0, wrong.high),
+                    accuracy=None,
+                    float_accuracy=None,
+                    samples=len(self.data),
+                    looked_at=0,
+                    language=language_of(before, own, found[0], self.confidence),
+                )
+            )
+        return realities
 
     # -- bounds on samples ---------------------------------------------------------------------------------------
 

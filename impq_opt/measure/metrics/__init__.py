@@ -33,6 +33,10 @@ class Metric(Protocol):
         May be left out, which is False. Whether damages depend on weights through gradients and the square of their
         range alone: then rounds can measure at weights that are quantized already.
 
+    states : bool
+        May be left out, which is False. Whether it has a meaning of states, as an encoder gives them, that decide
+        nothing.
+
     A metric whose damages rest on rounding errors being noise, but for those of ``survey.unlike_noise``, says so by a
     true attribute ``noise``; what was seen of them is stored with the problem then. One that has more to tell of the
     mean (G, C) has a method ``record(survey, mean)``, whose entries go into the problem's provenance, and one that
@@ -63,6 +67,7 @@ METRICS: dict[str, str] = {
     "gaussian": "impq_opt.measure.metrics.gaussian:Gaussian",  # linearised Gaussian tail of every margin
     "measured-error": "impq_opt.measure.metrics.measured_error:MeasuredError",  # E times the rounding error as measured
     "hawq": "impq_opt.measure.metrics.hawq:Hawq",  # mean Hessian trace times squared rounding error (HAWQ-V2)
+    "fisher": "impq_opt.measure.metrics.fisher:Fisher",  # rounding errors in the Fisher information: KL to second order
     "fit": "impq_opt.measure.metrics.fit:Fit",  # empirical Fisher trace times squared step (FIT)
     "kl": "impq_opt.measure.metrics.kl:Kl",  # divergence of the decisions with one group quantized
     "output-error": "impq_opt.measure.metrics.output_error:OutputError",  # squared shift of the logits, likewise

@@ -42,6 +42,8 @@ class Gaussian:
     def chunk(self, survey: Survey, part: Chunk) -> FloatArray:
         if survey.grouping.fine:
             raise UnsupportedError("the metric 'gaussian' is measured per layer or kernel, not per slice or block")
+        if survey.network.decisions > 1:
+            raise UnsupportedError("the metric 'gaussian' takes samples of one decision, not of several")
         table = torch.zeros(len(survey), len(survey.bits), dtype=torch.float64)
         size = survey.estimator.batch
         for x, weights in zip(part.x.split(size), part.weights.split(size), strict=True):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from impq_opt.data.decisions import by_decision
 from impq_opt.groups.damage import DamageTable
 from impq_opt.measure.metrics.measured_error import error_law
 from impq_opt.measure.pool import Chunk
@@ -43,8 +44,10 @@ class Hawq:
             return seen[name]
 
         logits, errors = _run(survey, part, keep, tensors)
-        losses = functional.cross_entropy(logits.float(), part.labels, reduction="none")
-        loss = losses @ part.weights.to(losses)
+        labels, weights = by_decision(part.labels.cpu(), part.weights, network.decisions)
+        assert labels is not None
+        losses = functional.cross_entropy(logits.float(), labels.to(logits.device), reduction="none")
+        loss = losses @ weights.to(losses)
         inputs = [*held.values(), *seen.values()]
         slopes = torch.autograd.grad(loss, inputs, create_graph=True, allow_unused=True)
         pairs = [(i, g) for i, g in zip(inputs, slopes, strict=True) if g is not None and g.requires_grad]

@@ -33,7 +33,7 @@ class Impq:
         return 1 + 2 * len(survey.bits) * bool(survey.unlike_noise)
 
     def chunk(self, survey: Survey, part: Chunk) -> FloatArray:
-        squares = survey.squares(part.x, part.weights, part.generator)
+        squares = survey.squares(part)
         white = survey.fold(squares) / self.constant
         return np.concatenate([white, error_columns(survey, squares)], axis=1) if survey.unlike_noise else white
 

@@ -29,7 +29,7 @@ class ImpqCode:
         return 1
 
     def chunk(self, survey: Survey, part: Chunk) -> FloatArray:
-        squares = survey.squares(part.x, part.weights, part.generator)
+        squares = survey.squares(part)
         return survey.fold(
             squares,
             weight=lambda site: torch.ones(site.shape[0], 1, dtype=torch.float64),

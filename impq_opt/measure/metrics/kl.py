@@ -16,14 +16,12 @@ from impq_opt.groups.interactions import Factors
 from impq_opt.measure.pool import Chunk
 from impq_opt.measure.survey import Survey
 from impq_opt.measure.sweeps import Compare, Sweep, batches, check_table, shift, sweep
+from impq_opt.measure.together import factors_of, gram_columns, gram_of, width_of_gram
 from impq_opt.types import FloatArray
 
 __all__ = ["Kl", "divergence"]
 
-MOST_ROWS = 2048  # of the Gram matrix, one a group and candidate
 _HELD = 2**28  # bytes of shifts at once
-# Of the Gram matrix of shifts of length 1, what small eigenvalues may come to that are left out.
-_LOST = 1e-6
 
 
 @dataclass(frozen=True)
@@ -51,32 +49,29 @@ class Kl(Sweep):
         width = len(survey.bits)
         if not self.interactions:
             return width
-        rows = len(survey) * width
-        if rows > MOST_ROWS:
+        columns = width_of_gram(len(survey), width)
+        each = 8 * len(survey) * width * survey.network.classes * survey.network.decisions
+        if each > 4 * _HELD:
             raise OptionError(
-                f"are measured for at most {MOST_ROWS} pairs of group and candidate",
-                where="interactions",
-                value=rows,
-                hint="measure layers, or fewer candidates",
-            )
-        return 2 * width + rows * width
+                "of so many decisions and classes do not fit into memory", where="interactions",
+                value=f"{survey.network.decisions} by {survey.network.classes} a sample",
+                hint="the metric fisher measures them by random probes",
+            )  # fmt: skip
+        return columns
 
     def against(self, logits: Tensor, labels: Tensor | None) -> Compare:
         chances = logits.softmax(1)
         return lambda changed: divergence(chances, shift(logits, changed))
 
     def chunk(self, survey: Survey, part: Chunk) -> FloatArray:
-        """Return the divergences (G, K), and with interactions more.
-
-        Behind them are, in every row, what all groups at one candidate do together (K), and of each group the products
-        of its vectors with those of every group and candidate (K G K).
-        """
+        """Return the divergences (G, K), and with interactions what :mod:`impq_opt.measure.together` wants."""
         if not self.interactions:
             return super().chunk(survey, part)
         count, width = len(survey), len(survey.bits)
         table, gram = np.zeros((count, width)), torch.zeros(count * width, count * width, dtype=torch.float64)
-        size = min(survey.estimator.batch, max(1, _HELD // (8 * count * width * survey.network.classes)))
-        for x, _, weights in batches(part, size):
+        each = 8 * count * width * survey.network.classes * survey.network.decisions
+        size = min(survey.estimator.batch, max(1, _HELD // each))
+        for x, _, weights in batches(part, size, survey.network.decisions):
             logits, changes = sweep(survey, x, self.after)
             vectors = torch.zeros(count, width, *logits.shape, dtype=torch.float64)
             chances, scale = logits.softmax(1), (weights / 2).sqrt()[:, None]
@@ -87,44 +82,22 @@ class Kl(Sweep):
             flat = vectors.flatten(2).flatten(0, 1)
             gram += flat @ flat.T
         check_table(survey, table)
-        products = gram.reshape(count, width, count, width)
-        alike = torch.einsum("gkhk->k", products) - torch.einsum("gkgk->k", products)
-        return np.concatenate([table, alike.expand(count, -1).numpy(), gram.reshape(count, -1).numpy()], axis=1)
+        return gram_columns(table, gram.numpy())
 
     def law(self, survey: Survey, mean: FloatArray, stderr: FloatArray) -> DamageTable:
         width = len(survey.bits)
         return DamageTable(mean[:, :width], stderr[:, :width])
 
     def together(self, survey: Survey, mean: FloatArray, stderr: FloatArray) -> Factors | None:
-        """Return what groups do together, where it was measured.
-
-        Standard errors are a share of each number, the same at one candidate: such that what all groups do together at
-        that candidate has the error that was seen of it.
-        """
-        if not self.interactions:
-            return None
-        count, width = len(survey), len(survey.bits)
-        gram = mean[:, 2 * width :].reshape(count * width, count * width)
-        squares = gram.diagonal().reshape(count, width)
-        damage = np.maximum(mean[:, :width], 0)
-        longer = np.sqrt(np.divide(damage, squares, out=np.zeros_like(damage), where=squares > 0))
-        values = _vectors(gram).reshape(count, width, -1) * longer[:, :, None]
-        if not np.isfinite(stderr).all():  # of a single chunk
-            return Factors(values)
-        errors = np.abs(values)
-        seen = stderr[0, width : 2 * width] * damage.sum(0) / np.maximum(squares.sum(0), np.finfo(float).tiny)
-        for column, error in enumerate(seen):
-            one = Factors(values, errors).error(np.full(count, column))
-            errors[:, column] *= error / one if one else 0.0
-        return Factors(values, errors)
+        """Return what groups do together, where it was measured."""
+        return factors_of(mean, stderr, len(survey.bits)) if self.interactions else None
 
     def record(self, survey: Survey, mean: FloatArray) -> dict[str, Any]:
         """Return by how much the second order is off: divergences over it, both summed over groups."""
         if not self.interactions:
             return {}
         width = len(survey.bits)
-        gram = mean[:, 2 * width :].reshape(len(mean) * width, -1)
-        squares = gram.diagonal().reshape(len(mean), width).sum(0)
+        squares = gram_of(mean, width).diagonal().reshape(len(mean), width).sum(0)
         ratio = np.divide(mean[:, :width].sum(0), squares, out=np.ones(width), where=squares > 0)
         return {
             "interactions": {"divergence_over_second_order": dict(zip(_names(survey), ratio.tolist(), strict=True))}
@@ -150,18 +123,3 @@ def divergence(chances: Tensor, shifts: Tensor) -> Tensor:
     small = (chances * (torch.expm1(centred) - centred)).sum(1).log1p()
     large = (chances.log() + centred).logsumexp(1)
     return torch.where(centred.amax(1) > 1, large, small)
-
-
-def _vectors(gram: FloatArray) -> FloatArray:
-    """Return rows (N, r) whose products are those of ``gram`` (N, N), as few columns as do.
-
-    All rows count alike, however short: 8 bits have shifts a thousandth of those of 2 bits.
-    """
-    lengths = np.sqrt(np.maximum(gram.diagonal(), 0))
-    inverse = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths > 0)
-    values, basis = np.linalg.eigh(gram * inverse[:, None] * inverse)
-    values, basis = np.maximum(values[::-1], 0), basis[:, ::-1]
-    lost = values[::-1].cumsum()[::-1] - values  # by leaving out what comes behind
-    keep = 1 + int((lost > _LOST * values.sum()).sum())
-    vectors: FloatArray = lengths[:, None] * basis[:, :keep] * np.sqrt(values[:keep])
-    return vectors

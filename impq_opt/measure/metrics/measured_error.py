@@ -34,7 +34,7 @@ class MeasuredError:
 
     def squares(self, survey: Survey, part: Chunk) -> Squares:
         """Return the squared gradients that squared errors are multiplied by, summed over samples."""
-        return survey.squares(part.x, part.weights, part.generator)
+        return survey.squares(part)
 
     def chunk(self, survey: Survey, part: Chunk) -> FloatArray:
         squares = self.squares(survey, part)

@@ -20,6 +20,7 @@ class OutputError(Sweep):
     """
 
     unit = "squared logit"
+    states = True
 
     def against(self, logits: Tensor, labels: Tensor | None) -> Compare:
         inside = (~logits.isneginf()).to(logits)
