@@ -34,7 +34,6 @@ DATA_HELP = (
 
 
 WINDOWS = 128  # samples of a text, unless it is said how many
-TEXT = (".txt", ".text", ".md")  # as impq_opt.data.text has them, which needs torch
 
 
 def left_out(network: nn.Module, asked: bool) -> tuple[str, ...]:
@@ -116,6 +115,8 @@ class SamplesOptions:
     @property
     def is_text(self) -> bool:
         """Whether the data are a text, which windows are cut from."""
+        from impq_opt.data.text import TEXT
+
         return Path(self.data).suffix in TEXT
 
     def load(self, split: str, network: str = "") -> Dataset:

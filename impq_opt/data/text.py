@@ -103,7 +103,7 @@ def load_text(path: Path, tokens: Tokens, split: str | None = None) -> Dataset:
     if count < 1:
         raise DataError(
             f"is too short for one window of {tokens.window} tokens", where=f"{where} ({split or ALL})",
-            value=f"{len(ids)} tokens", hint="a longer text, or shorter windows",
+            value=len(ids), hint="a longer text, or shorter windows",
         )  # fmt: skip
     given = ids[: count * room].view(count, room)
     wide = [torch.tensor(part).expand(count, -1) for part in (before, behind)]

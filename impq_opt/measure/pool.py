@@ -137,7 +137,7 @@ def look_at(
     if not 0 <= concede < 1:
         raise OptionError("must be a share of the samples, at least 0 and below 1", where="concede", value=concede)
     if concede and network.decisions > 1:
-        raise OptionError("goes with one decision a sample", where="concede", value=f"{network.decisions} a sample")
+        raise OptionError("goes with one decision a sample", where="concede", value=network.decisions)
     looked = _look(network, data, rows, batch, bf16)
     if bf16:
         looked[looked[:, 2] > 0, 1] = 0.0  # what is tied in bfloat16 may not be
