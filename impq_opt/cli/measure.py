@@ -27,6 +27,8 @@ from impq_opt.problem.problem import Problem
 
 __all__ = ["measure"]
 
+FEW = 3  # weights of a grid that are told by name
+
 
 def measure(
     network: Annotated[str, NETWORKS, Parameter(help=NETWORK_HELP)],
@@ -311,7 +313,13 @@ def _print(problem: Problem) -> None:
 def _noise(problem: Problem) -> Iterator[str]:
     """Yield in a line each which grids are not mid-rise, and where rounding errors are not the noise of the bound."""
     if problem.grids:
-        yield "grids: " + ", ".join(f"{label} {grid}" for label, grid in problem.grids.items())
+        labels: dict[str, list[str]] = {}
+        for label, spec in problem.grids.items():
+            labels.setdefault(spec, []).append(label)
+        yield "grids: " + ", ".join(
+            f"{spec} at {len(some)} weights" if len(some) > FEW else ", ".join(f"{label} {spec}" for label in some)
+            for spec, some in labels.items()
+        )
     record = problem.provenance.get("noise")
     if not record:
         return

@@ -35,12 +35,20 @@ class Taps:
         The batch is one sample: gradients are summed over it before they are squared (per-batch probes).
     shifts : Shifts, optional
         Rounding errors whose effect is wanted as well.
+    squares : bool
+        Whether squared gradients are wanted, of weights and activations; without, only what errors do is told.
     """
 
     def __init__(
-        self, network: Network, *, fine: bool = False, whole: bool = False, shifts: Shifts | None = None
+        self,
+        network: Network,
+        *,
+        fine: bool = False,
+        whole: bool = False,
+        shifts: Shifts | None = None,
+        squares: bool = True,
     ) -> None:
-        self.network, self.fine, self.whole, self._errors = network, fine, whole, shifts
+        self.network, self.fine, self.whole, self._errors, self._squares = network, fine, whole, shifts, squares
         self.weights: dict[str, Tensor] = {}
         self.activations: dict[str, Tensor] = {}
         self._partial: dict[str, tuple[int, Tensor]] = {}
@@ -49,7 +57,7 @@ class Taps:
         for site in network.weights:
             for use in site.uses:
                 self._calls.setdefault(use.node, []).append((site, use))
-        self._sites = {site.node: site for site in network.activations}
+        self._sites = {site.node: site for site in network.activations if squares}
         # A layer whose own output is watched does not take in what follows.
         self._folds = {node: fold for node, fold in network.folds.items() if node not in self._sites}
         self.watch = frozenset(self._calls) | frozenset(self._sites)
@@ -124,6 +132,8 @@ class Taps:
                 return
             grad, inputs = layout.by_sample(grad, samples), layout.by_sample(inputs, samples)
             self._shift(site, gradients(grad, inputs, site.shape, use), scale)
+            if not self._squares:
+                return
             if len(site.uses) > 1:
                 self._sum_up(site, weight_gradient(grad, inputs, site.shape, use), scale)
             elif self.fine:
@@ -143,6 +153,8 @@ class Taps:
                 return
             grad = grad.detach()
             self._shift(site, self._through(site, use, inputs, grad, place))
+            if not self._squares:
+                return
             alone = len(site.uses) == 1 and place is None and not self.whole
             if alone and is_table(self.network, use):
                 layout = self.network.layouts[use.node]

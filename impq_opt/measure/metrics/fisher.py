@@ -79,7 +79,8 @@ class Fisher:
         width, weights = len(survey.bits), survey.weight_groups
         squares, slopes = np.zeros((len(survey), width)), Squares({}, {})
         pairs = np.zeros((weights * width,) * 2 if self.interactions else 0)
-        taps = Taps(survey.network, fine=survey.grouping.fine, shifts=Shifts(survey.grouping, _Errors(survey)))
+        errors = Shifts(survey.grouping, _Errors(survey))
+        taps = Taps(survey.network, fine=survey.grouping.fine, shifts=errors, squares=not survey.weights_only)
         for x, labels, shares in batches(part, survey.estimator.batch, survey.network.decisions):
             logits = taps.forward(x)
             check_logits(logits)
@@ -101,9 +102,9 @@ class Fisher:
         table[:, :-1] = squares
         if not survey.weights_only:
             with torch.no_grad():
-                _, errors = activation_errors(survey, part.x, part.weights)
+                _, squared = activation_errors(survey, part.x, part.weights)
             for row, site in enumerate(survey.network.activations, weights):
-                table[row] = [*errors[site.name], slopes.activations.get(site.name, 0.0)]
+                table[row] = [*squared[site.name], slopes.activations.get(site.name, 0.0)]
         table[:weights] *= 0.5
         table[weights:, -1] *= 0.5
         return table
@@ -145,10 +146,18 @@ class _Errors(Mapping[str, Tensor]):
         self._survey = survey
         self._sites = {site.name: site for site in survey.network.weights}
         total = len(survey.bits) * int(survey.sizes[: survey.weight_groups].sum())
-        self._kept = survey.all_errors if total <= _KEPT else {}
+        self._all = total <= _KEPT
+        self._last: tuple[str, Tensor] | None = None
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._kept[name] if name in self._kept else self._survey.errors(self._sites[name])
+        if self._all:
+            return self._survey.all_errors[name]
+        if self._last is None or self._last[0] != name:  # asked for again and again while a layer's gradient is there
+            self._last = name, self._survey.errors(self._sites[name])
+        return self._last[1]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._sites
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._sites)
