@@ -129,7 +129,7 @@ def _read(path: Path) -> str:
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise DataError("is no text in UTF-8", where=where, value=f"byte {error.start}") from None
+        raise DataError("is no text in UTF-8", where=f"{where}: byte {error.start}") from None
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}", where=where) from None
     if not text.strip():

@@ -110,5 +110,5 @@ def test_what_is_wrong_with_a_text_is_told(monkeypatch: pytest.MonkeyPatch, file
     with pytest.raises(DataError, match=r"text\.txt: is empty"):
         load_data(str(file), tokens=tokens)
     file.write_bytes(b"caf\xe9")
-    with pytest.raises(DataError, match="is no text in UTF-8, got byte 3"):
+    with pytest.raises(DataError, match=r"text\.txt: byte 3: is no text in UTF-8"):
         load_data(str(file), tokens=tokens)
