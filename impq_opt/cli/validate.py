@@ -27,6 +27,7 @@ from impq_opt.text import bits_text
 
 if TYPE_CHECKING:
     from impq_opt.validate.reality import Reality
+    from impq_opt.validate.windows import Mean
 
 __all__ = ["validate"]
 
@@ -254,16 +255,7 @@ def _print_language(problem: Problem, rows: list[Row], origin: str, confidence: 
         f"{first.windows} windows, {origin}; intervals of {confidence:.0%} over windows"
         + ("" if first.float_perplexity is None else f"; float perplexity {number(first.float_perplexity, 4)}")
     )
-    table = grid(
-        "",
-        ">bits w",
-        f">{problem.damage_unit}",
-        ">KL",
-        ">interval",
-        ">less the first's",
-        ">perplexity",
-        ">other tokens",
-    )
+    table = grid("", ">bits w", ">said", ">KL", ">above the first", ">perplexity", ">others")
     for name, bits, held in rows:
         told = held.language
         assert told is not None
@@ -271,14 +263,21 @@ def _print_language(problem: Problem, rows: list[Row], origin: str, confidence: 
             name,
             f"{_effective(problem, bits)[0]:.2f}",
             number(held.bound, 3),
-            number(told.kl.value, 3),
-            f"{told.kl.low:.2g} .. {told.kl.high:.2g}",
-            "-" if told.ahead is None else f"{told.ahead.low:+.2g} .. {told.ahead.high:+.2g}",
+            spread(told.kl),
+            "-" if told.ahead is None else spread(told.ahead),
             "-" if told.perplexity is None else number(told.perplexity, 4),
             f"{held.mismatch:.2%}",
         )
     out.print(table)
-    out.print("KL is nat a token, from the float network; the column before it is what the problem says.")
+    out.print(
+        "KL is nat a token, from the float network, and how far above that of the first row, paired. The problem said "
+        f"so much, {problem.damage_unit}. Others are tokens that are predicted otherwise."
+    )
+
+
+def spread(mean: Mean) -> str:
+    """Return a mean with half of its interval."""
+    return f"{number(mean.value, 3)} ± {number(mean.high - mean.value, 2)}"
 
 
 def _plot(problem: Problem, rows: list[Row], path: Path) -> None:
