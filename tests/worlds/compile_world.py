@@ -29,6 +29,8 @@ from impq_opt.tracing.module import TracedModule
 from impq_opt.tracing.trace import trace
 
 CC = shutil.which("gcc") or shutil.which("cc")
+ARM, BOARD = "arm-none-eabi-gcc", "qemu-system-arm"
+ARM_FLAGS = ("-mthumb", "-mcpu=cortex-m4", "-O2")
 STRICT = ("-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror")
 SANITIZERS = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
@@ -48,6 +50,16 @@ int main(void)
     return 0;
 }}
 """
+
+
+# Where a Cortex-M finds its stack and its first instruction, and where a board of ARM's (MPS2, AN386) has memory.
+_VECTORS = """
+extern void _start(void);
+__attribute__((section(".vectors"), used)) static void (*const vectors[])(void) = {(void (*)(void))0x20400000, _start};
+"""
+_LAID = ("--specs=rdimon.specs", "-Wl,--section-start=.vectors=0,--section-start=.init=0x400,-Tdata=0x20000000")
+_HALTED = ("-M", "mps2-an386", "-nographic", "-monitor", "none", "-serial", "none")
+_HOSTED = ("-semihosting-config", "enable=on,target=native", "-kernel")
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,8 +102,23 @@ def program_of(network: TracedModule, x: torch.Tensor, **options: Any) -> Progra
     return lower(network, coded_of(network), encoding_of(x.numpy()), **options)
 
 
-def run_c(program: Program, codes: Any, folder: Path, flags: tuple[str, ...] = SANITIZERS) -> tuple[Any, Any]:
+def run_c(
+    program: Program, codes: Any, folder: Path, flags: tuple[str, ...] = SANITIZERS, compiler: str = str(CC)
+) -> tuple[Any, Any]:
     """Compile what the target c writes, strictly, and return the decisions (n,) and logits (n, classes) of codes."""
+    return _ran(program, codes, folder, (compiler, *STRICT, *flags), ())
+
+
+def run_arm(program: Program, codes: Any, folder: Path) -> tuple[Any, Any]:
+    """Do the same on a Cortex-M4 that is emulated."""
+    (folder / "vectors.c").write_text(_VECTORS)
+    command = (ARM, *STRICT, *ARM_FLAGS, *_LAID, str(folder / "vectors.c"))
+    return _ran(program, codes, folder, command, (BOARD, *_HALTED, *_HOSTED))
+
+
+def _ran(
+    program: Program, codes: Any, folder: Path, command: tuple[str, ...], machine: tuple[str, ...]
+) -> tuple[Any, Any]:
     compiled = load_target("c")(program)
     for name, text in compiled.files.items():
         (folder / name).write_bytes(text)
@@ -100,12 +127,10 @@ def run_c(program: Program, codes: Any, folder: Path, flags: tuple[str, ...] = S
     main = _MAIN.format(name=program.name, inputs=entry.elements, classes=output.elements, out=f"{out.name}_t")
     (folder / "main.c").write_text(main)
     sources = [folder / "main.c", folder / f"{program.name}.c"]
-    done = subprocess.run(
-        [str(CC), *STRICT, *flags, "-o", folder / "main", *sources], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([*command, "-o", folder / "main", *sources], capture_output=True, text=True, check=False)
     assert not done.returncode, done.stderr
     last = np.moveaxis(codes, 1, -1).astype(np.int8)
-    ran = subprocess.run([folder / "main"], input=last.tobytes(), capture_output=True, check=False)
+    ran = subprocess.run([*machine, folder / "main"], input=last.tobytes(), capture_output=True, check=False)
     assert not ran.returncode, ran.stderr.decode()
     rows = np.frombuffer(ran.stdout, dtype=np.dtype([("decided", np.int32), ("logits", out, output.elements)]))
     return rows["decided"], rows["logits"]
