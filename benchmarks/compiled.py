@@ -1,14 +1,14 @@
 """What an allocation by kernels costs in time once it is compiled: ratios of one run, on one thread of the processor.
 
-    python benchmarks/compiled.py [--network resnet20|mobilenet] [--rounds 30] [--batch 1] [--seed 0] [--quick]
-                                  [--json]
+    python benchmarks/compiled.py [--network resnet20|mobilenet] [--rounds 30] [--batch 1] [--seed 0]
+                                  [--quick] [--json]
 
-The packaged ResNet-20 (Fashion-MNIST), or MobileNetV1 with ImageNet weights (docs/howto/mobilenet.md), gets precisions of
-2, 3, 4 and 8 bits, drawn kernel by kernel, and activations of 8. Its ONNX files are run by ONNX Runtime, split by
+The packaged ResNet-20 (Fashion-MNIST), or MobileNetV1 with ImageNet weights (docs/howto/mobilenet.md), gets precisions
+of 2, 3, 4 and 8 bits, drawn kernel by kernel, and activations of 8. Its ONNX files are run by ONNX Runtime, split by
 precision and with one type a weight, exact and with integer kernels, beside the float network; the C file is compiled
-with -O3 for this processor, with -O3 and with -O2 for any, beside the same loops in float, and with weights of 1, 2, 4
-and 8 bits throughout. Each round runs all of them, one after the other; printed is the median over the rounds of the
-ratios of processor time, and its quartiles. Bytes of the object for Cortex-M are printed where its compiler is.
+with -O3 for this processor, with -O3 and with -O2 for any, beside the layers in plain float loops, and with weights of
+1, 2, 4 and 8 bits throughout. Each round runs all of them, one after the other; printed is the median over the rounds
+of the ratios of processor time, and its quartiles. Bytes of the object for Cortex-M are printed where its compiler is.
 """
 
 from __future__ import annotations

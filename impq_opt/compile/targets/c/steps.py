@@ -18,7 +18,8 @@ def write_add(draft: Draft, number: int, add: Add) -> None:
     terms = []
     for place, (source, multipliers) in enumerate(zip(add.sources, rescale.multipliers, strict=True)):
         tensor = draft.program.tensors[source]
-        factor = draft.shared(f"add{number}_multipliers{place}", "int32_t", multipliers)
+        wide = bool((np.abs(multipliers) >= 2**31).any())
+        factor = draft.shared(f"add{number}_multipliers{place}", "int64_t" if wide else "int32_t", multipliers)
         value = f"x{place}[i + c]" if not tensor.zero else f"(x{place}[i + c] - ({tensor.zero}))"
         terms.append(f"{value} * (int64_t){factor}")
         draft.body.append(
