@@ -67,7 +67,7 @@ struct layer {
 
 typedef char int_has_32_bits[sizeof(int) >= sizeof(int32_t) ? 1 : -1];
 
-/* (value >> shift) towards minus infinity, within low and high; value is below 2^52 in size. */
+/* (value >> shift) towards minus infinity, within low and high; value is below 2^62 in size. */
 static int32_t rescaled(int64_t value, int shift, int32_t low, int32_t high)
 {
     const uint64_t above = UINT64_C(1) << 62;
