@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from impq_opt.compile.apart import with_additions
 from impq_opt.compile.memory import Piece, peak_bits, plan
 from impq_opt.compile.program import Add, Concat, Flatten, IntTensor, Layer, Move, Operation, Part, Pool, Program
 from impq_opt.compile.targets.base import Compiled, Size
@@ -86,7 +87,8 @@ class _Writer:
     """The C file of one program, as far as it is written."""
 
     def __init__(self, program: Program) -> None:
-        self.program = program
+        self.promised = -(-peak_bits(program) // 8)
+        self.program = with_additions(program)
         self.constants: list[str] = []
         self.body: list[str] = []
         self.kinds: dict[_Kind, None] = {}
@@ -107,7 +109,7 @@ class _Writer:
             Size("weights", -(-self.program.weight_bits // 8), self.weights),
             Size("scales and biases", None, self.scales),
             Size("tables", None, self.tables),
-            Size("activations", -(-peak_bits(self.program) // 8), ram - scratch),
+            Size("activations", self.promised, ram - scratch),
             Size("scratch", None, scratch),
         )
         files = {f"{name}.h": self._header(ram), f"{name}.c": self._source()}
@@ -322,7 +324,9 @@ class _Writer:
         terms = []
         for place, (source, multipliers) in enumerate(zip(add.sources, rescale.multipliers, strict=True)):
             tensor = self.program.tensors[source]
-            factor = self.shared(f"add{number}_multipliers{place}", "int32_t", multipliers, "scales")
+            wide = bool((np.abs(multipliers) >= 2**31).any())
+            kind_of = "int64_t" if wide else "int32_t"
+            factor = self.shared(f"add{number}_multipliers{place}", kind_of, multipliers, "scales")
             value = f"x{place}[i + c]" if not tensor.zero else f"(x{place}[i + c] - ({tensor.zero}))"
             terms.append(f"{value} * (int64_t){factor}")
             self.body.append(
