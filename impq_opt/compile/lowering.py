@@ -32,6 +32,7 @@ __all__ = ["OUTPUT_BITS", "lower"]
 OUTPUT_BITS = WIDE_BITS
 _NORMALIZED_BITS = 16  # at most: windows of them are held in so many, and products with 8-bit weights in float32
 _TOLD = 1e-5
+_SIZES = ("sym_size",)  # of a batch, which a reshape is told
 
 
 def lower(
@@ -99,7 +100,7 @@ def _needed(output: fx.Node) -> set[fx.Node]:
     front, needed = [output], set[fx.Node]()
     while front:
         node = front.pop()
-        if node in carries and node not in needed:
+        if node in carries and node not in needed and op_of(node) not in _SIZES:
             needed.add(node)
             front += node.all_input_nodes
     return needed

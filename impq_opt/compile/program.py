@@ -388,13 +388,15 @@ class Program:
         yield from ((name, first[name], last[name]) for name in first)
 
     def _check_part(self, layer: Layer, part: Part) -> None:
-        largest = self.sums(layer, part)
-        if largest >= 2 ** (ACCUMULATOR_BITS - 1):
-            raise DataError("has sums that 32 bits do not hold", where=layer.name, value=f"up to {largest:,}")
         if part.added.shape != (len(layer.added), len(part)):
             raise DataError("has other factors than tensors that it adds", where=layer.name, value=part.added.shape)
-        shifted = largest * np.abs(part.rescale.multipliers).max() + np.abs(part.rescale.addends).max()
+        sizes = np.abs(part.weights).reshape(len(part), -1).sum(1) * self.tensors[layer.source].largest
+        if sizes.max() >= 2 ** (ACCUMULATOR_BITS - 1):
+            raise DataError("has sums that 32 bits do not hold", where=layer.name, value=f"up to {sizes.max():,}")
+        shifted = sizes.astype(np.float64) * np.abs(part.rescale.multipliers) + np.abs(part.rescale.addends)
         for name, factors in zip(layer.added, part.added, strict=True):
-            shifted += self.tensors[name].largest * int(np.abs(factors).max())
-        if shifted >= 2 ** (SHIFTED_BITS - 1):
-            raise DataError("has scaled sums that 53 bits do not hold", where=layer.name, value=f"up to {shifted:,}")
+            shifted += self.tensors[name].largest * np.abs(factors).astype(np.float64)
+        if shifted.max() >= 2.0 ** (SHIFTED_BITS - 1):
+            raise DataError(
+                "has scaled sums that 53 bits do not hold", where=layer.name, value=f"up to {shifted.max():.3g}"
+            )

@@ -23,9 +23,9 @@ compiler = pytest.mark.skipif(CC is None, reason="no C compiler")
 
 
 @compiler
-@pytest.mark.parametrize("bits", [24, 8])
-def test_every_call_is_the_reference_bit_for_bit(bits: int, tmp_path: Path) -> None:
-    own = subject("every")
+@pytest.mark.parametrize(("name", "bits"), [("every", 24), ("every", 8), ("unrounded", 24)])
+def test_every_call_is_the_reference_bit_for_bit(name: str, bits: int, tmp_path: Path) -> None:
+    own = subject(name)
     program = program_of(own.quantized("asymmetric" if bits == 8 else "mid-rise"), own.x, output_bits=bits)
     codes = program.encode(own.x.numpy())
     expected = run(program, codes)

@@ -1,0 +1,121 @@
+"""Bytes of the C file that ``impq-opt compile`` writes: what it keeps in flash, and what it needs of RAM."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from impq_opt.costs.memory import lifetimes
+from impq_opt.costs.terms import CostTerm
+from impq_opt.errors import ProblemError
+from impq_opt.groups.layout import Layout
+from impq_opt.types import IntArray
+
+__all__ = ["Flash", "Ram", "code_bytes"]
+
+_BYTE = 8
+_PLANES = (8, 4, 2, 1)  # bits of a code that lie together
+# Bytes: of an output kernel a multiplier of 4, an addend and what an added tensor is multiplied by of 8, an offset,
+# its place and the first channel that it reads of 2; of a sub-layer and of a layer what says where all that is.
+_KERNEL, _PART, _LAYER = 26, 96, 64
+_WINDOW = 2  # of a value of a window
+_AT_ONCE = 8  # values of a window, which ends at a multiple of them
+
+
+@dataclass(frozen=True)
+class Flash(CostTerm):
+    """Bits of flash that a compiled network takes: codes up to the next byte a kernel, and at most so much beside.
+
+    A kernel's codes of B bits lie in planes of 8, 4, 2 and 1 bits, each up to the next byte.
+    """
+
+    name: str = "flash"
+    unit: str = "bit"
+    source: str = (
+        "impq-opt compile --to c: codes, each kernel's planes of 8, 4, 2 and 1 bits up to the next byte; at most "
+        f"{_KERNEL} bytes a kernel, {_PART} a precision of a layer, {_LAYER} a layer"
+    )
+
+    def slope(self, layout: Layout) -> None:
+        return None
+
+    def table(self, layout: Layout) -> tuple[IntArray, Fraction]:
+        groups, lengths = _weights(layout, self.name)
+        values = np.zeros((len(layout), layout.candidates.width), dtype=np.int64)
+        kernels = -(-layout.sizes[groups] // lengths)
+        sets = np.zeros(len(layout), dtype=np.int64) if layout.candidates.set_of is None else layout.candidates.set_of
+        for number, bits in enumerate(layout.candidates.sets):
+            own = sets[groups] == number
+            for column, width in enumerate(bits):
+                size = _KERNEL + code_bytes(lengths[own], width)
+                values[groups[own], column] = _BYTE * kernels[own] * size
+        return values, Fraction(1)
+
+    def constant(self, layout: Layout) -> int:
+        groups, lengths = _weights(layout, self.name)
+        labels = layout.names.label_of[groups]
+        total = 0
+        for label in np.unique(labels).tolist():
+            own = groups[labels == label]
+            widths = {width for group in own[:1].tolist() for width in layout.candidates.of(group)}
+            kernels = int((-(-layout.sizes[own] // lengths[labels == label])).sum())
+            total += _LAYER + _PART * min(len(widths) if len(own) > 1 else 1, kernels)
+        return _BYTE * total
+
+
+@dataclass(frozen=True)
+class Ram(CostTerm):
+    """Bits of RAM that a compiled network takes: the activations in memory together, a byte each, and one window.
+
+    A code of 8 bits or less takes a byte, whatever its precision, so that no allocation changes it. The picture lies
+    with the caller. What else a program holds (a picture brought to one scale, sums of pools) is not known here:
+    ``impq-opt compile`` tells it, and holds its files against the budget.
+    """
+
+    name: str = "ram"
+    unit: str = "bit"
+    source: str = (
+        "impq-opt compile --to c: the largest sum of elements over the activations alive at one step, a byte each, "
+        "and the longest dot product twice"
+    )
+
+    def slope(self, layout: Layout) -> IntArray:
+        return np.zeros(len(layout), dtype=np.int64)
+
+    def constant(self, layout: Layout) -> int:
+        groups, steps = lifetimes(layout, self.name)
+        sizes = layout.sizes[groups]
+        most = max(
+            sum(sizes[(steps[:, 0] <= step) & (step <= steps[:, 1])].tolist()) for step in np.unique(steps).tolist()
+        )
+        longest = int(_weights(layout, self.name)[1].max(initial=0))
+        return _BYTE * (most + _WINDOW * (-(-longest // _AT_ONCE) * _AT_ONCE))
+
+
+def code_bytes(lengths: IntArray, bits: float) -> IntArray:
+    """Return the bytes of the codes of kernels of ``lengths`` weights, ``bits`` each."""
+    if bits != int(bits) or bits > max(_PLANES):  # nothing that is compiled
+        return np.ceil(lengths * bits / _BYTE).astype(np.int64)
+    planes = [width for width in _PLANES if int(bits) & width]
+    return np.sum([-(-lengths * width // _BYTE) for width in planes], axis=0, dtype=np.int64) + np.zeros_like(lengths)
+
+
+def _weights(layout: Layout, cost: str) -> tuple[IntArray, IntArray]:
+    """Return the weight groups (n,) and the lengths (n,) of their kernels.
+
+    Raises
+    ------
+    ProblemError
+        Where a length is not known.
+    """
+    groups = np.flatnonzero(layout.weights())
+    lengths = np.zeros(len(groups), dtype=np.int64) if layout.lengths is None else layout.lengths[groups]
+    if len(groups) and lengths.min() < 1:
+        raise ProblemError(
+            "the number of its kernels is not known",
+            where=f"costs.{cost}: {layout.names[int(groups[lengths.argmin()])]}.length",
+            hint="declare the length of its dot products",
+        )
+    return groups, lengths

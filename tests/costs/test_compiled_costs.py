@@ -1,0 +1,62 @@
+"""What the costs named flash and ram promise, held against the C file that is written."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from compile_world import CC, STRICT, subject
+from known import known
+
+from impq_opt import solve
+from impq_opt.compile import encoding_of, rounded_by
+from impq_opt.compile.targets import load_target
+from impq_opt.compile.targets.c import packed_planes
+from impq_opt.costs import COSTS
+from impq_opt.costs.compiled import code_bytes
+from impq_opt.errors import ProblemError
+from impq_opt.insight.cost_at import cost_at
+from impq_opt.problem.problem import Problem
+from impq_opt.testing import check_cost
+
+
+@pytest.mark.parametrize("length", [1, 7, 8, 27, 576])
+def test_codes_take_the_bytes_of_their_planes(length: int) -> None:
+    for bits in range(1, 9):
+        held = packed_planes(np.zeros((3, length), dtype=np.uint8), bits)
+        assert code_bytes(np.array([length]), bits).tolist() == [held.shape[1]]
+
+
+@pytest.mark.parametrize("name", ["flash", "ram"])
+def test_conformance(name: str) -> None:
+    check_cost(COSTS[name])
+
+
+@pytest.mark.skipif(CC is None, reason="no C compiler")
+def test_the_compiled_file_is_within_its_budgets(tmp_path: Path) -> None:
+    own = subject("small-cnn")
+    problem = own.problem.revise(bits=range(1, 9), pins={"kind:activation": 8}, budgets={"ram": "3KiB"})
+    answer = solve(problem, budget="14KiB", minimize="flash")
+    program = rounded_by(own.network, problem, answer, example=own.x).program(encoding_of(own.x.numpy()), name="told")
+    compiled = load_target("c")(program)
+    for name, text in compiled.files.items():
+        (tmp_path / name).write_bytes(text)
+    subprocess.run([str(CC), *STRICT, "-O1", "-c", "told.c"], cwd=tmp_path, check=True)
+    listed = subprocess.run(["size", "-A", "told.o"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("no size of binutils")
+    sections = {name: int(size) for name, size in re.findall(r"^(\.\S+)\s+(\d+)", listed.stdout, re.MULTILINE)}
+    constants = sum(size for name, size in sections.items() if name.startswith((".rodata", ".data.rel")))
+    promised = float(cost_at(problem, known(answer.bits), "flash")) / 8
+    assert 0.7 * promised < constants <= promised <= 14 * 1024
+    assert sections[".bss"] <= 3 * 1024
+
+
+def test_kernels_that_are_not_known_are_told() -> None:
+    problem = Problem.from_sensitivities([1.0, 2.0], sizes=[4, 4])
+    for name in ("flash", "ram"):
+        with pytest.raises(ProblemError, match=rf"costs\.{name}"):
+            cost_at(problem, [4, 4], name)
