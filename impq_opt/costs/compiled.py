@@ -13,10 +13,9 @@ from impq_opt.errors import ProblemError
 from impq_opt.groups.layout import Layout
 from impq_opt.types import IntArray
 
-__all__ = ["Flash", "Ram", "code_bytes"]
+__all__ = ["Flash", "Ram"]
 
 _BYTE = 8
-_PLANES = (8, 4, 2, 1)  # bits of a code that lie together
 # Bytes: of an output kernel a multiplier of 4, an addend and what an added tensor is multiplied by of 8, an offset,
 # its place and the first channel that it reads of 2; of a sub-layer and of a layer what says where all that is.
 _KERNEL, _PART, _LAYER = 26, 96, 64
@@ -26,16 +25,13 @@ _AT_ONCE = 8  # values of a window, which ends at a multiple of them
 
 @dataclass(frozen=True)
 class Flash(CostTerm):
-    """Bits of flash that a compiled network takes: codes up to the next byte a kernel, and at most so much beside.
-
-    A kernel's codes of B bits lie in planes of 8, 4, 2 and 1 bits, each up to the next byte.
-    """
+    """Bits of flash that a compiled network takes: codes up to the next byte a kernel, and at most so much beside."""
 
     name: str = "flash"
     unit: str = "bit"
     source: str = (
-        "impq-opt compile --to c: codes, each kernel's planes of 8, 4, 2 and 1 bits up to the next byte; at most "
-        f"{_KERNEL} bytes a kernel, {_PART} a precision of a layer, {_LAYER} a layer"
+        f"impq-opt compile --to c: codes up to the next byte a kernel; at most {_KERNEL} bytes a kernel beside them, "
+        f"{_PART} a precision of a layer, {_LAYER} a layer"
     )
 
     def slope(self, layout: Layout) -> None:
@@ -49,7 +45,7 @@ class Flash(CostTerm):
         for number, bits in enumerate(layout.candidates.sets):
             own = sets[groups] == number
             for column, width in enumerate(bits):
-                size = _KERNEL + code_bytes(lengths[own], width)
+                size = _KERNEL + np.ceil(lengths[own] * width / _BYTE).astype(np.int64)
                 values[groups[own], column] = _BYTE * kernels[own] * size
         return values, Fraction(1)
 
@@ -92,14 +88,6 @@ class Ram(CostTerm):
         )
         longest = int(_weights(layout, self.name)[1].max(initial=0))
         return _BYTE * (most + _WINDOW * (-(-longest // _AT_ONCE) * _AT_ONCE))
-
-
-def code_bytes(lengths: IntArray, bits: float) -> IntArray:
-    """Return the bytes of the codes of kernels of ``lengths`` weights, ``bits`` each."""
-    if bits != int(bits) or bits > max(_PLANES):  # nothing that is compiled
-        return np.ceil(lengths * bits / _BYTE).astype(np.int64)
-    planes = [width for width in _PLANES if int(bits) & width]
-    return np.sum([-(-lengths * width // _BYTE) for width in planes], axis=0, dtype=np.int64) + np.zeros_like(lengths)
 
 
 def _weights(layout: Layout, cost: str) -> tuple[IntArray, IntArray]:

@@ -6,7 +6,6 @@ import re
 import subprocess
 from pathlib import Path
 
-import numpy as np
 import pytest
 from compile_world import CC, STRICT, subject
 from known import known
@@ -14,20 +13,11 @@ from known import known
 from impq_opt import solve
 from impq_opt.compile import encoding_of, rounded_by
 from impq_opt.compile.targets import load_target
-from impq_opt.compile.targets.c import packed_planes
 from impq_opt.costs import COSTS
-from impq_opt.costs.compiled import code_bytes
 from impq_opt.errors import ProblemError
 from impq_opt.insight.cost_at import cost_at
 from impq_opt.problem.problem import Problem
 from impq_opt.testing import check_cost
-
-
-@pytest.mark.parametrize("length", [1, 7, 8, 27, 576])
-def test_codes_take_the_bytes_of_their_planes(length: int) -> None:
-    for bits in range(1, 9):
-        held = packed_planes(np.zeros((3, length), dtype=np.uint8), bits)
-        assert code_bytes(np.array([length]), bits).tolist() == [held.shape[1]]
 
 
 @pytest.mark.parametrize("name", ["flash", "ram"])
