@@ -46,7 +46,7 @@ def test_the_compiled_file_is_within_its_budgets(tmp_path: Path) -> None:
 
 
 def test_kernels_that_are_not_known_are_told() -> None:
-    problem = Problem.from_sensitivities([1.0, 2.0], sizes=[4, 4])
+    problem = Problem.from_sensitivities(sizes=[4, 4], sensitivities=[1.0, 2.0], bits=[2, 4], bound=1.0)
     for name in ("flash", "ram"):
         with pytest.raises(ProblemError, match=rf"costs\.{name}"):
             cost_at(problem, [4, 4], name)
