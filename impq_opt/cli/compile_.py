@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from impq_opt.compile import Agreement, Encoding, Program, Rounded
     from impq_opt.compile.targets import Compiled, Ran
+    from impq_opt.problem.allocation import Allocation
 
 __all__ = ["compile_"]
 
@@ -31,6 +32,9 @@ TO_HELP = (
 )
 
 _RUN = 256  # samples that an engine runs, where one is here
+# What of the C file lies where.
+_MEMORY = {"flash": ("weights", "scales and biases", "tables"), "ram": ("activations", "scratch")}
+_WHOLE_OF = {"flash": "flash, all of it", "ram": "RAM, all of it"}
 _PACKED = "network.safetensors"  # in a folder of quantize
 
 
@@ -79,12 +83,14 @@ def compile_(
     if (data is None) == (input_range is None):
         raise OptionError("gives the range of the input: one of both", where="--data or --input-range")
     given = None if data is None else _samples(DataOptions(data, root, size, split=split), samples)
-    rounded = _rounded(model, network, source, allocation, None if given is None else given[0][:2])
+    rounded, chosen = _rounded(model, network, source, allocation, None if given is None else given[0][:2])
     encoding = _encoding(rounded, input_range) if given is None else _encoding_of(given[0])
     program = rounded.program(
         encoding, name=name or re.sub(r"\W", "_", Path(network).stem, flags=re.ASCII), output_bits=output_bits
     )
-    compiled = write(program)
+    limit = None if chosen is None or to != "c" else chosen.problem.budgets.get("ram")
+    compiled = write(program) if limit is None else write(program, ram=int(limit) // 8)
+    memory = {} if chosen is None or to != "c" else _memory(chosen, compiled)
     alike, put_out = None, None
     if given is not None:
         put_out = ran(program, compiled, given[0][:_RUN].cpu().numpy())
@@ -95,9 +101,9 @@ def compile_(
             )  # fmt: skip
     _write(output, compiled)
     if json:
-        print_json(_record(program, compiled, alike, put_out))
+        print_json(_record(program, compiled, memory, alike, put_out))
     else:
-        _print(program, compiled, alike, put_out, output)
+        _print(program, compiled, memory, alike, put_out, output)
     return 0
 
 
@@ -115,13 +121,13 @@ def _samples(options: DataOptions, most: int | None) -> tuple[Tensor, Tensor | N
 
 def _rounded(
     model: NetworkOptions, network: str, source: str, allocation: Path | None, example: Tensor | None
-) -> Rounded:
+) -> tuple[Rounded, Allocation | None]:
     from impq_opt.compile import rounded_by, rounded_from
 
     packed = Path(source) / _PACKED if Path(source).is_dir() else Path(source)
     if packed.suffix == ".safetensors":
         refuse("ALLOCATION", allocation, "is in the packed file")
-        return rounded_from(model.load(network), packed, example=example)
+        return rounded_from(model.load(network), packed, example=example), None
     if allocation is None:
         raise OptionError("is missing", where="ALLOCATION", hint="compile NETWORK PROBLEM ALLOCATION")
     from impq_opt.files import load_allocation
@@ -133,7 +139,36 @@ def _rounded(
     note = of_other_weights(declared, loaded.state_dict())
     if note:
         say(note)
-    return rounded_by(loaded, chosen.problem, chosen, example=example)
+    return rounded_by(loaded, chosen.problem, chosen, example=example), chosen
+
+
+def _memory(chosen: Allocation, compiled: Compiled) -> dict[str, tuple[int | None, int]]:
+    """Return the bytes of flash and RAM that an allocation promises, None where its problem cannot tell, and real ones.
+
+    Raises
+    ------
+    DataError
+        More than a budget of the problem allows.
+    """
+    from impq_opt.errors import DataError, ProblemError
+    from impq_opt.insight.cost_at import cost_at
+
+    real = {size.name: size.real for size in compiled.sizes}
+    found: dict[str, tuple[int | None, int]] = {}
+    for name, kinds in _MEMORY.items():
+        used = sum(real[kind] for kind in kinds)
+        try:
+            promised = int(cost_at(chosen.problem, chosen.bits, name) / 8)
+        except ProblemError:  # of a problem that does not say enough
+            promised = None
+        budget = chosen.problem.budgets.get(name)
+        if budget is not None and 8 * used > budget:
+            raise DataError(
+                f"takes {cost_text(8 * used, 'bit')}, above the budget of {cost_text(budget, 'bit')}",
+                where=f"the C file's {name}", hint="ask for a smaller one",
+            )  # fmt: skip
+        found[name] = promised, used
+    return found
 
 
 def _encoding_of(x: Tensor) -> Encoding:
@@ -164,7 +199,13 @@ def _write(folder: Path, compiled: Compiled) -> None:
         atomic_write(folder / name, content)
 
 
-def _record(program: Program, compiled: Compiled, alike: Agreement | None, put_out: Ran | None) -> Mapping[str, object]:
+def _record(
+    program: Program,
+    compiled: Compiled,
+    memory: Mapping[str, tuple[int | None, int]],
+    alike: Agreement | None,
+    put_out: Ran | None,
+) -> Mapping[str, object]:
     compared = None
     if alike is not None:
         compared = {
@@ -175,6 +216,7 @@ def _record(program: Program, compiled: Compiled, alike: Agreement | None, put_o
         "name": program.name,
         "files": {name: len(content) for name, content in compiled.files.items()},
         "bytes": {size.name: {"promised": size.promised, "real": size.real} for size in compiled.sizes},
+        "memory": {name: {"promised": promised, "real": real} for name, (promised, real) in memory.items()},
         "layers": {layer.name: {str(part.bits): len(part) for part in layer.parts} for layer in program.layers},
         "input": {"scale": program.encoding.scale.tolist(), "zero": program.encoding.zero.tolist()},
         "output": {"bits": program.tensors[program.output].bits, "scale": program.tensors[program.output].scale},
@@ -184,12 +226,19 @@ def _record(program: Program, compiled: Compiled, alike: Agreement | None, put_o
     }
 
 
-def _print(program: Program, compiled: Compiled, alike: Agreement | None, put_out: Ran | None, folder: Path) -> None:
+def _print(
+    program: Program,
+    compiled: Compiled,
+    memory: Mapping[str, tuple[int | None, int]],
+    alike: Agreement | None,
+    put_out: Ran | None,
+    folder: Path,
+) -> None:
     out = console()
     table = grid("", ">promised", ">real")
-    for size in compiled.sizes:
-        promised = "" if size.promised is None else cost_text(8 * size.promised, "bit")
-        table.add_row(size.name, promised, cost_text(8 * size.real, "bit"))
+    sizes = [(size.name, size.promised, size.real) for size in compiled.sizes]
+    for what, promised, real in [*sizes, *((_WHOLE_OF[name], *pair) for name, pair in memory.items())]:
+        table.add_row(what, "" if promised is None else cost_text(8 * promised, "bit"), cost_text(8 * real, "bit"))
     out.print(table)
     parts = sum(len(layer.parts) for layer in program.layers)
     out.print(f"{len(program.layers)} layers in {parts} parts of one precision each")

@@ -17,6 +17,7 @@ from impq_opt.compile.program import (
     Rescale,
 )
 from impq_opt.compile.reference import run, trace_program
+from impq_opt.compile.reference_torch import run_torch
 
 __all__ = [
     "Add",
@@ -39,5 +40,6 @@ __all__ = [
     "rounded_by",
     "rounded_from",
     "run",
+    "run_torch",
     "trace_program",
 ]

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
@@ -15,7 +14,7 @@ from impq_opt.compile.building import IN_FLOAT
 from impq_opt.compile.levels import Coded, coded_of, coded_of_packed
 from impq_opt.compile.lowering import OUTPUT_BITS, lower
 from impq_opt.compile.program import Encoding, Program
-from impq_opt.compile.reference import run
+from impq_opt.compile.reference_torch import run_torch
 from impq_opt.data.batch import Structure
 from impq_opt.errors import DataError
 from impq_opt.problem.allocation import Allocation
@@ -24,7 +23,6 @@ from impq_opt.quantize import quantize_traced, unpack
 from impq_opt.quantize.network import traced_for
 from impq_opt.quantize.packing import unpack_traced
 from impq_opt.tracing.module import TracedModule
-from impq_opt.types import IntArray
 
 __all__ = ["Agreement", "Rounded", "agreement", "rounded_by", "rounded_from"]
 
@@ -137,16 +135,20 @@ def agreement(
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> Agreement:
-    """Return how alike a program and the quantized network decide on inputs (n, ...), with ``labels`` (n,) if known."""
-    decided: list[IntArray] = []
+    """Return how alike a program and the quantized network decide on inputs (n, ...), with ``labels`` (n,) if known.
+
+    The program runs where the inputs are, and so must the network.
+    """
+    decided: list[Tensor] = []
     logits: list[Tensor] = []
     for start in range(0, len(x), _BATCH):
         some = x[start : start + _BATCH]
-        decided.append(run(program, program.encode(some.cpu().numpy())).argmax(1))
+        codes = torch.from_numpy(program.encode(some.cpu().numpy())).to(some.device)
+        decided.append(run_torch(program, codes).argmax(1).cpu())
         logits.append(network(some).double().cpu())
         if progress is not None:
             progress(min(len(x), start + _BATCH), len(x))
-    own, both = torch.from_numpy(np.concatenate(decided)), torch.cat(logits)
+    own, both = torch.cat(decided), torch.cat(logits)
     expected, top = both.argmax(1), both.topk(2).values
     differ = own != expected
     return Agreement(

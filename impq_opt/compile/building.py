@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from impq_opt.compile.levels import WholeWeight
-from impq_opt.compile.program import Add, IntTensor, Layer, Move, Operation, Part
-from impq_opt.compile.rescaling import rescale_to
+from impq_opt.compile.program import Add, IntTensor, Layer, Move, Operation, Part, Pool, Rescale
+from impq_opt.compile.rescaling import ends_in, rescale_to
 from impq_opt.errors import DataError
 from impq_opt.types import FloatArray, IntArray
 
-__all__ = ["IN_FLOAT", "WIDE_BITS", "Builder", "Linear", "Sums", "Value"]
+__all__ = ["IN_FLOAT", "SHIFTS_APART", "WIDE_BITS", "Builder", "Greatest", "Linear", "Sums", "Value"]
+
+Sides = tuple[tuple[int, int], tuple[int, int]]
 
 WIDE_BITS = 24  # of sums that are held: exact in float32
+SHIFTS_APART = 9  # so that what is shifted by any has at most 62 bits when it is brought to the largest
 
 IN_FLOAT = "every activation must be rounded: quantize with --activation-bits 8"
 
@@ -52,14 +56,14 @@ class Linear:
 
     Parameters
     ----------
-    terms : tuple of (Sums or str, ndarray of float64 (channels,))
-        Sums of a layer, or tensors by name, and what one unit of each stands for.
+    terms : tuple of (Sums or Greatest or str, ndarray of float64 (channels,))
+        Sums of a layer, largest values, or tensors by name, and what one unit of each stands for.
     constants : ndarray of float64 (channels,)
     shape : tuple of int
     ends : (float, float)
     """
 
-    terms: tuple[tuple[Sums | str, FloatArray], ...]
+    terms: tuple[tuple[Term, FloatArray], ...]
     constants: FloatArray
     shape: tuple[int, ...]
     ends: tuple[float, float] = (-math.inf, math.inf)
@@ -75,6 +79,31 @@ class Linear:
         return replace(self, terms=terms, constants=self.constants * factors + constants)
 
 
+@dataclass(frozen=True, eq=False)
+class Greatest:
+    """The largest values of windows of an expression, which no tensor holds; padding is left out.
+
+    Parameters
+    ----------
+    name : str
+        Of the call.
+    value : Linear
+    kernel, stride, dilation, padding
+        As of :class:`~impq_opt.compile.program.Pool`.
+    shape : tuple of int
+        Of the output.
+    """
+
+    name: str
+    value: Linear
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+    padding: tuple[tuple[int, int], tuple[int, int]]
+    shape: tuple[int, ...]
+
+
+Term = Sums | Greatest | str
 Value = Linear | str  # what a call puts out: an expression, or a tensor by name
 
 
@@ -125,23 +154,34 @@ class Builder:
             raise DataError("reads an activation in float", where=where, hint=IN_FLOAT)
         return self.tensors[value]
 
-    def sizes(self, term: Sums | str) -> FloatArray:
+    def sizes(self, term: Term) -> FloatArray:
         """Return the largest sizes (channels,) of the whole numbers of a term."""
         if isinstance(term, str):
             tensor = self.tensors[term]
             return np.full(tensor.shape[0], float(tensor.largest))
-        weight = term.weight
-        whole = weight.factor * weight.codes.astype(np.int64) + weight.offsets.reshape(-1, 1, 1, 1)
-        return np.abs(whole).sum((1, 2, 3)).astype(np.float64) * self.tensors[term.source].largest
+        if isinstance(term, Greatest):
+            return self.largest(term.value)
+        return term.weight.sizes().astype(np.float64) * self.tensors[term.source].largest
+
+    def largest(self, value: Linear) -> FloatArray:
+        """Return the largest sizes (channels,) of an expression, its ends left aside."""
+        return np.sum([np.abs(own) * self.sizes(term) for term, own in value.terms], axis=0) + np.abs(value.constants)
 
     def store(self, value: Linear, tensor: IntTensor, where: str) -> str:
         """Write an expression into a new tensor, rounded once; return its name.
 
-        Sums of a layer that are added to something else go through a tensor of 24 bits, as fine as an accumulator's.
+        A layer adds tensors to its sums before they are rounded. Sums of a second layer go through a tensor of 24 bits.
         """
-        if len(value.terms) > 1:
-            value = replace(value, terms=tuple(self._held(term, own) for term, own in value.terms))
-        layers = [term for term, _ in value.terms if isinstance(term, Sums)]
+        if isinstance(value.terms[0][0], Greatest) and len(value.terms) == 1:
+            rounded = self._rounded_before(value.terms[0][0], value, tensor, where)
+            if rounded is not None:
+                return rounded
+        terms: list[tuple[Term, FloatArray]] = [self._pooled(term, own) for term, own in value.terms]
+        layers = [place for place, (term, _) in enumerate(terms) if isinstance(term, Sums)]
+        if layers:
+            last = terms.pop(layers[-1])
+            terms = [last, *(self._held(term, own) for term, own in terms)]
+        value = replace(value, terms=tuple(terms))
         factors = np.stack([own for _, own in value.terms])
         sizes = np.stack([self.sizes(term) for term, _ in value.terms])
         if not layers:
@@ -150,26 +190,108 @@ class Builder:
             names = tuple(term for term, _ in value.terms if isinstance(term, str))
             self.operations.append(Add(where, names, target, rescale))
             return target
-        sums, weight, parts = layers[0], layers[0].weight, []
-        for bits in np.unique(weight.bits).tolist():
-            own = np.flatnonzero(weight.bits == bits)
-            rescale = rescale_to(tensor, factors[0, own], value.constants[own], sizes[0, own], value.ends, sums.name)
-            codes, offsets = weight.codes[own], weight.offsets[own]
-            parts.append(Part(bits, codes, weight.factor, offsets, own, sums.reads[own], rescale))
+        sums = value.terms[0][0]
+        assert isinstance(sums, Sums)
+        added = tuple(term for term, _ in value.terms if isinstance(term, str))
+        parts = tuple(self._parts(sums, tensor, factors, sizes, value))
         target = self.new(tensor)
         self.operations.append(
-            Layer(sums.name, sums.source, target, tuple(parts), sums.stride, sums.dilation, sums.padding)
+            Layer(sums.name, sums.source, target, parts, sums.stride, sums.dilation, sums.padding, added)
         )
         return target
 
+    def _parts(
+        self, sums: Sums, tensor: IntTensor, factors: FloatArray, sizes: FloatArray, value: Linear
+    ) -> Iterator[Part]:
+        """Yield the sub-layers of a layer, one a precision, with shifts near each other where tensors are added."""
+        weight = sums.weight
+        kernels = [np.flatnonzero(weight.bits == bits) for bits in np.unique(weight.bits)]
+
+        def rescale(own: IntArray, **most: int) -> Rescale:
+            constants = value.constants[own]
+            return rescale_to(
+                tensor, factors[:, own], constants, sizes[:, own], value.ends, sums.name, narrow=1, **most
+            )
+
+        made = [rescale(own) for own in kernels]
+        if len(value.terms) > 1:
+            most = min(one.shift for one in made) + SHIFTS_APART
+            made = [
+                one if one.shift <= most else rescale(own, most=most) for one, own in zip(made, kernels, strict=True)
+            ]
+        for own, one in zip(kernels, made, strict=True):
+            first, added = one.multipliers[0], one.multipliers[1:]
+            yield Part(
+                int(weight.bits[own[0]]), weight.codes[own], weight.factor, weight.offsets[own], own, sums.reads[own],
+                replace(one, multipliers=first), added,
+            )  # fmt: skip
+
     def wide(self, value: Linear, name: str, bits: int = WIDE_BITS, span: float | None = None) -> IntTensor:
         """Return a tensor of ``bits`` for an expression: as fine as its largest size, or ``span``, allows."""
-        sizes = np.sum([np.abs(own) * self.sizes(term) for term, own in value.terms], axis=0)
-        most = float((sizes + np.abs(value.constants)).max()) if span is None else span
+        most = float(self.largest(value).max()) if span is None else span
         return IntTensor(name, value.shape, bits, True, max(most, 2.0**-60) / (2 ** (bits - 1) - 1))
 
-    def _held(self, term: Sums | str, own: FloatArray) -> tuple[str, FloatArray]:
-        """Return a term as a tensor."""
+    def _rounded_before(self, most: Greatest, value: Linear, tensor: IntTensor, where: str) -> str | None:
+        """Write an expression of largest values as the largest codes, rounded before they are compared.
+
+        Rounding keeps the order. Where a factor is below zero the channel's codes are told from the other end, and
+        told back behind the pool. Return None where ends of rectifiers stand in the way.
+        """
+        (own,), inner = (factors for _, factors in value.terms), most.value
+        if inner.is_clamped:
+            if value.is_clamped or (own != 1).any() or value.constants.any():
+                return None
+            value = replace(value, ends=inner.ends)
+        falling = own < 0
+        if falling.any() and ends_in(tensor, value.ends) != (tensor.low, tensor.high):
+            return None
+        ends = (-math.inf, math.inf) if falling.any() else value.ends
+        signs = np.where(falling, -1.0, 1.0)
+        moved = np.where(falling, tensor.scale * (tensor.low + tensor.high - 2 * tensor.zero), 0.0)
+        rounded = replace(inner.scaled(own, value.constants).scaled(signs, moved), ends=ends)
+        before = self.store(rounded, replace(tensor, name=f"{tensor.name}.before", shape=inner.shape), where)
+        name = f"{tensor.name}.largest" if falling.any() else tensor.name
+        pooled = self._pool(most, before, replace(tensor, name=name))
+        if not falling.any():
+            return pooled
+        return self.store(Linear(((pooled, signs * tensor.scale),), moved, value.shape), tensor, where)
+
+    def _pooled(self, term: Term, own: FloatArray) -> tuple[Sums | str, FloatArray]:
+        """Return a term of largest values as the pool of a tensor of 24 bits; others as they are."""
+        if not isinstance(term, Greatest):
+            return term, own
+        wide = self.wide(term.value, f"{term.name}.held")
+        held = self.store(term.value, wide, term.name)
+        return self._pool(term, held, replace(wide, name=term.name, shape=term.shape)), own * wide.scale
+
+    def _pool(self, most: Greatest, source: str, tensor: IntTensor) -> str:
+        target = self.new(tensor)
+        self.operations.append(
+            Pool(most.name, "max", source, target, most.kernel, most.stride, most.dilation, most.padding)
+        )
+        return target
+
+    def unpadded(self, tensor: IntTensor, sides: Sides) -> tuple[IntTensor, Sides]:
+        """Return what a tensor was before rows and columns of zeros were put around it, with these as padding."""
+        move = next((op for op in self.operations if op.target == tensor.name), None)
+        if not isinstance(move, Move):
+            return tensor, sides
+        source = self.tensors[move.source]
+        places = (move.channels, move.rows, move.columns)
+        outer = []
+        for place, size in zip(places, source.shape, strict=True):
+            inside = np.flatnonzero(place >= 0)
+            if not np.array_equal(place[inside], np.arange(size)) or len(inside) != np.ptp(inside) + 1:
+                return tensor, sides
+            outer.append((int(inside[0]), len(place) - 1 - int(inside[-1])))
+        if outer[0] != (0, 0):
+            return tensor, sides
+        down, across = ((own[0] + more[0], own[1] + more[1]) for own, more in zip(sides, outer[1:], strict=True))
+        return source, (down, across)
+
+    def _held(self, term: Term, own: FloatArray) -> tuple[str, FloatArray]:
+        """Return a term, of largest values no more, as a tensor."""
+        assert not isinstance(term, Greatest)
         if isinstance(term, str):
             return term, own
         alone = Linear(((term, own),), np.zeros(len(own)), term.shape)

@@ -10,18 +10,26 @@ from typing import Any
 import numpy as np
 from torch import Tensor, fx
 
-from impq_opt.compile.building import IN_FLOAT, Builder, Linear, Sums, Value
-from impq_opt.compile.levels import Coded, whole_weight
-from impq_opt.compile.program import Concat, Flatten, IntTensor, Pool
+from impq_opt.compile.building import IN_FLOAT, WIDE_BITS, Builder, Greatest, Linear, Sums, Value
+from impq_opt.compile.levels import Coded, WholeWeight, whole_weight
+from impq_opt.compile.program import ACCUMULATOR_BITS, Concat, Flatten, IntTensor, Pool
 from impq_opt.compile.windows import Pair, Sides, arguments, padded, pair, place_of, windows_of
 from impq_opt.errors import DataError
 from impq_opt.tracing.module import TracedModule
-from impq_opt.tracing.nodes import attribute_of
+from impq_opt.tracing.nodes import attribute_of, op_of
+from impq_opt.tracing.operations import IDENTITIES
 from impq_opt.types import FloatArray, IntArray
 
 __all__ = ["CALLS", "Calls"]
 
-_COMMON_BITS = 12  # of what had several scales: sixteen times as fine as 8 bits are, and sums stay within 32 bits
+_COMMON_BITS = 16  # at most, of what had several scales: 256 times as fine as 8 bits are
+_LEAST_BITS = 12
+_MOST_BITS = 24
+_MEANS = ("avg_pool2d", "adaptive_avg_pool2d", "mean")
+_PASSING = (
+    "pad", "constant_pad_nd", "slice", "cat", "concat", "flatten", "reshape", "view", "squeeze", "getitem",
+    "max_pool2d", "max_pool2d_with_indices", "adaptive_max_pool2d",
+)  # fmt: skip
 
 
 class Calls:
@@ -41,6 +49,7 @@ class Calls:
         self, network: TracedModule, weights: Mapping[str, Coded], builder: Builder, values: dict[fx.Node, Value]
     ) -> None:
         self.network, self.weights, self.builder, self.values = network, weights, builder, values
+        self.whole: dict[str, WholeWeight] = {}
 
     def tensor(self, argument: object) -> FloatArray | None:
         """Return the parameter or buffer that an argument of a call stands for, in float64."""
@@ -49,9 +58,44 @@ class Calls:
         held: Tensor = attribute_of(self.network, str(argument.target))
         return held.detach().cpu().double().numpy()
 
+    def shape(self, argument: fx.Node) -> tuple[int, ...]:
+        """Return the shape of what a call has put out, of one sample."""
+        value = self.values[argument]
+        return value.shape if isinstance(value, Linear) else self.builder.tensors[value].shape
+
     def stored(self, argument: fx.Node, node: fx.Node) -> IntTensor:
         """Return the tensor that a call reads."""
         return self.builder.stored(self.values[argument], place_of(node))
+
+    def held(self, argument: fx.Node, node: fx.Node, spare: int = 0) -> IntTensor:
+        """Return the tensor that a pool reads: of what nothing rounds, one of 24 bits less ``spare``."""
+        value = self.values[argument]
+        if isinstance(value, Linear):
+            wide = self.builder.wide(value, f"{place_of(argument)}.held", WIDE_BITS - spare)
+            value = self.builder.store(value, wide, place_of(node))
+        return self.builder.tensors[value]
+
+    def room(self, node: fx.Node) -> int:
+        """Return the most bits, with sign, that a tensor may have so that sums of layers that read it have 32."""
+        bits = _MOST_BITS
+        for user in node.users:
+            op = op_of(user).removesuffix("_")
+            if op in ("conv2d", "linear"):
+                sums = self.whole_weight(arguments(user)["weight"], user)[1].sizes().max()
+                bits = min(bits, ((2 ** (ACCUMULATOR_BITS - 1) - 1) // max(int(sums), 1)).bit_length())
+            elif op in _MEANS:
+                count = math.prod(_shape(node)) // max(math.prod(_shape(user)), 1)
+                bits = min(bits, self.room(user) - count.bit_length())
+            elif op in _PASSING or op in IDENTITIES:
+                bits = min(bits, self.room(user))
+        return bits
+
+    def whole_weight(self, argument: Any, node: fx.Node) -> tuple[str, WholeWeight]:
+        """Return name and whole numbers of the weight of a layer."""
+        name, coded = self.weight(argument, node)
+        if name not in self.whole:
+            self.whole[name] = whole_weight(name, coded)
+        return name, self.whole[name]
 
     def weight(self, argument: Any, node: fx.Node) -> tuple[str, Coded]:
         """Return name and codes of the weight of a layer.
@@ -71,24 +115,24 @@ class Calls:
 
 def _conv(calls: Calls, node: fx.Node) -> Value:
     given = arguments(node)
-    name, coded = calls.weight(given["weight"], node)
-    weight = whole_weight(name, coded)
+    name, weight = calls.whole_weight(given["weight"], node)
     tensor = calls.stored(given["input"], node)
-    out, inputs, *kernel = coded.codes.shape
+    out, inputs, *kernel = weight.codes.shape
     stride, dilation = pair(given["stride"]), pair(given["dilation"])
     sides = padded(given["padding"], (kernel[0], kernel[1]), dilation)
+    tensor, sides = calls.builder.unpadded(tensor, sides)
     reads = np.arange(out) // (out // int(given["groups"])) * inputs
     return _sums(calls, node, Sums(name, tensor.name, weight, reads, stride, dilation, sides), given["bias"])
 
 
 def _linear(calls: Calls, node: fx.Node) -> Value:
     given = arguments(node)
-    name, coded = calls.weight(given["weight"], node)
+    name, weight = calls.whole_weight(given["weight"], node)
     tensor = calls.stored(given["input"], node)
     if len(tensor.shape) != 1:
         raise DataError("is a linear layer on more than vectors", where=name, value=tensor.shape)
-    reads = np.zeros(len(coded.codes), dtype=np.int64)
-    return _sums(calls, node, Sums(name, tensor.name, whole_weight(name, coded), reads), given["bias"])
+    reads = np.zeros(len(weight.codes), dtype=np.int64)
+    return _sums(calls, node, Sums(name, tensor.name, weight, reads), given["bias"])
 
 
 def _sums(calls: Calls, node: fx.Node, sums: Sums, bias: Any) -> Linear:
@@ -172,15 +216,21 @@ def _times(calls: Calls, node: fx.Node) -> Value:
 
 def _max_pool(calls: Calls, node: fx.Node) -> Value:
     given = arguments(node)
-    tensor, kernel, dilation = calls.stored(given["self"], node), pair(given["kernel_size"]), pair(given["dilation"])
+    kernel, dilation, value = pair(given["kernel_size"]), pair(given["dilation"]), calls.values[given["self"]]
     stride, padding = pair(given["stride"] or kernel), pair(given["padding"])
-    sides = windows_of(_size(tensor), _size_of(node), kernel, stride, dilation, padding)
+    _, *size = calls.shape(given["self"])
+    sides = windows_of((size[0], size[1]), _size_of(node), kernel, stride, dilation, padding)
+    if isinstance(value, Linear):
+        most = Greatest(place_of(node), value, kernel, stride, dilation, sides, _shape(node))
+        return Linear(((most, np.ones(most.shape[0])),), np.zeros(most.shape[0]), most.shape)
+    tensor = calls.stored(given["self"], node)
     return _pool(calls, node, tensor, "max", kernel, stride, dilation, sides)
 
 
 def _mean_pool(calls: Calls, node: fx.Node) -> Value:
     given = arguments(node)
-    tensor, kernel = calls.stored(given["self"], node), pair(given["kernel_size"])
+    kernel = pair(given["kernel_size"])
+    tensor = calls.held(given["self"], node, math.prod(kernel).bit_length())
     stride, padding = pair(given["stride"] or kernel), pair(given["padding"])
     if given["ceil_mode"] or given["divisor_override"] or (any(padding) and not given["count_include_pad"]):
         raise DataError("is a mean over windows of several sizes", where=place_of(node))
@@ -190,11 +240,12 @@ def _mean_pool(calls: Calls, node: fx.Node) -> Value:
 
 def _adaptive(kind: str) -> Callable[[Calls, fx.Node], Value]:
     def call(calls: Calls, node: fx.Node) -> Value:
-        tensor, out = calls.stored(node.all_input_nodes[0], node), _size_of(node)
-        size = _size(tensor)
+        source, out = node.all_input_nodes[0], _size_of(node)
+        size = calls.shape(source)[1:]
         if any(whole % part for whole, part in zip(size, out, strict=True)):
             raise DataError("pools over windows of several sizes", where=place_of(node), value=f"{size} to {out}")
         kernel = size[0] // out[0], size[1] // out[1]
+        tensor = calls.held(source, node, math.prod(kernel).bit_length() if kind == "sum" else 0)
         return _pool(calls, node, tensor, kind, kernel, kernel)
 
     return call
@@ -202,11 +253,11 @@ def _adaptive(kind: str) -> Callable[[Calls, fx.Node], Value]:
 
 def _mean(calls: Calls, node: fx.Node) -> Value:
     given = arguments(node)
-    tensor = calls.stored(given["self"], node)
-    dims = given["dim"]
-    if len(tensor.shape) != 3 or sorted(d % 4 for d in dims or ()) != [2, 3]:
+    shape, dims = calls.shape(given["self"]), given["dim"]
+    if len(shape) != 3 or sorted(d % 4 for d in dims or ()) != [2, 3]:
         raise DataError("is a mean over other than rows and columns", where=place_of(node))
-    kernel = _size(tensor)
+    kernel = shape[1], shape[2]
+    tensor = calls.held(given["self"], node, math.prod(kernel).bit_length())
     pooled = _pool(calls, node, tensor, "sum", kernel, kernel)
     return pooled if given["keepdim"] else _flattened(calls, node, pooled)
 
@@ -239,8 +290,7 @@ def _pool(
 def _shaped(calls: Calls, node: fx.Node) -> Value:
     """Reshape: to the same shape, or to a vector."""
     value = calls.values[node.all_input_nodes[0]]
-    shape = _shape(node)
-    own = value.shape if isinstance(value, Linear) else calls.builder.tensors[value].shape
+    shape, own = _shape(node), calls.shape(node.all_input_nodes[0])
     if shape == own:
         return value
     if len(shape) != 1 or len(own) != 3:
@@ -293,7 +343,8 @@ def _cat(calls: Calls, node: fx.Node) -> Value:
     if given["dim"] not in (1, -len(parts[0].shape)) or any(p.shape[1:] != parts[0].shape[1:] for p in parts):
         raise DataError("concatenates other than channels", where=place_of(node), value=given["dim"])
     shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
-    common = replace(_common(parts), name=place_of(node), shape=shape)
+    bits = max(min(_COMMON_BITS, calls.room(node)), _LEAST_BITS)
+    common = replace(_common(parts, bits), name=place_of(node), shape=shape)
     names = []
     for part in parts:
         if (part.scale, part.zero) != (common.scale, common.zero) or part.bits > common.bits:
@@ -310,17 +361,17 @@ def _cat(calls: Calls, node: fx.Node) -> Value:
     return target
 
 
-def _common(parts: list[IntTensor]) -> IntTensor:
+def _common(parts: list[IntTensor], bits: int) -> IntTensor:
     """Return a tensor that holds the values of all: of their scale, or of a finer one where they have several."""
     first = parts[0]
     if all((p.scale, p.zero, p.signed) == (first.scale, first.zero, first.signed) for p in parts):
         return max(parts, key=lambda part: part.bits)
-    bits = max(_COMMON_BITS, *(part.bits for part in parts))
+    bits = max(bits, *(part.bits for part in parts))
     low = min(part.scale * (part.low - part.zero) for part in parts)
     high = max(part.scale * (part.high - part.zero) for part in parts)
     signed = low < 0
-    most = 2 ** (bits - signed) - 1
-    return IntTensor("", (), bits, signed, max(high / most, -low / (most + 1)))
+    most = 2 ** (bits - 1) - 1  # with or without sign, so that whatever reads it may hold it with one
+    return IntTensor("", (), bits - (not signed), signed, max(high, -low) / most)
 
 
 def _first(calls: Calls, node: fx.Node) -> Value:

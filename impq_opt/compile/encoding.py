@@ -12,6 +12,7 @@ from impq_opt.types import FloatArray
 __all__ = ["encoding_between", "encoding_of"]
 
 _CODES = 256
+_ALIKE = 1e-6  # steps of channels that differ by no more are one: float32 tells them to about so much
 _NEAR = 0.02  # how far from a multiple of the step a value may be, in steps
 
 
@@ -51,11 +52,15 @@ def encoding_of(samples: npt.ArrayLike) -> Encoding:
     if any(step is None for step in steps):
         return encoding_between(low, high, x.shape[1])
     scale = np.array([step for step in steps if step is not None])
+    if (np.abs(scale / scale.mean() - 1) < _ALIKE).all():
+        scale = np.full(len(scale), scale.mean())
     return Encoding(*(np.broadcast_to(part, x.shape[1:2]).copy() for part in (scale, _zeros(channels, scale))))
 
 
 def _zeros(channels: FloatArray, scale: FloatArray) -> FloatArray:
-    return -128 - channels.min(1) / scale
+    zero = -128 - channels.min(1) / scale
+    whole = np.rint(zero)
+    return np.where(np.abs(zero - whole) < _ALIKE * _CODES, whole, zero)
 
 
 def _step(values: FloatArray) -> float | None:

@@ -62,6 +62,11 @@ class WholeWeight:
     offsets: IntArray
     scales: FloatArray
 
+    def sizes(self) -> IntArray:
+        """Return the sum (O,) of the sizes of the whole numbers of each kernel."""
+        whole = self.factor * self.codes.astype(np.int64) + self.offsets.reshape(-1, 1, 1, 1)
+        return np.abs(whole).reshape(len(whole), -1).sum(1)
+
 
 @torch.no_grad()
 def coded_of(network: nn.Module) -> dict[str, Coded]:

@@ -24,12 +24,15 @@ from impq_opt.quantize import ActivationQuantizer
 from impq_opt.tracing.module import TracedModule
 from impq_opt.tracing.nodes import op_of
 from impq_opt.tracing.operations import IDENTITIES
+from impq_opt.types import FloatArray
 
 __all__ = ["OUTPUT_BITS", "lower"]
 
 # Of logits unless asked otherwise: finer than what activations of 8 bits leave apart.
 OUTPUT_BITS = WIDE_BITS
-_NORMALIZED_BITS = 15  # so that sums over first layers of 8-bit weights stay within 32
+_NORMALIZED_BITS = 16  # at most: windows of them are held in so many, and products with 8-bit weights in float32
+_TOLD = 1e-5
+_SIZES = ("sym_size",)  # of a batch, which a reshape is told
 
 
 def lower(
@@ -77,7 +80,7 @@ def lower(
         if node.op == "placeholder":
             if values:
                 raise DataError("takes several inputs", where="network", hint="networks of one input can be compiled")
-            values[node] = _begin(builder, node, encoding)
+            values[node] = _begin(calls, node, encoding)
         elif node in needed and node.op in ("call_function", "call_module"):
             values[node] = _value(calls, node)
     result = values[output]
@@ -97,7 +100,7 @@ def _needed(output: fx.Node) -> set[fx.Node]:
     front, needed = [output], set[fx.Node]()
     while front:
         node = front.pop()
-        if node in carries and node not in needed:
+        if node in carries and node not in needed and op_of(node) not in _SIZES:
             needed.add(node)
             front += node.all_input_nodes
     return needed
@@ -120,9 +123,9 @@ def _value(calls: Calls, node: fx.Node) -> Value:
     return CALLS[op](calls, node)
 
 
-def _begin(builder: Builder, node: fx.Node, encoding: Encoding) -> str:
+def _begin(calls: Calls, node: fx.Node, encoding: Encoding) -> str:
     """Make the input: 8-bit codes, and behind them a wider tensor where no one scale and whole zero would do."""
-    shape = tuple(int(size) for size in node.meta["val"].shape[1:])
+    builder, shape = calls.builder, tuple(int(size) for size in node.meta["val"].shape[1:])
     if len(shape) not in (1, 3):
         raise DataError("takes samples that are neither pictures nor vectors", where="network", value=shape)
     scale, zero = (np.broadcast_to(part, shape[:1]).astype(np.float64) for part in (encoding.scale, encoding.zero))
@@ -130,8 +133,28 @@ def _begin(builder: Builder, node: fx.Node, encoding: Encoding) -> str:
     if one and -(2**7) <= zero[0] < 2**7:
         return builder.new(IntTensor("input", shape, 8, True, float(scale[0]), int(zero[0])))
     coded = builder.new(IntTensor("input", shape, 8, True, 1.0))
-    largest = float((scale * np.maximum(np.abs(-128 - zero), np.abs(127 - zero))).max())
-    # As many halvings of the finest step as leave the largest value within the bits.
-    halvings = math.floor(math.log2((2 ** (_NORMALIZED_BITS - 1) - 1) * float(scale.min()) / largest))
-    target = IntTensor("normalized", shape, _NORMALIZED_BITS, True, float(scale.min()) * 2.0**-halvings)
+    most = 2 ** (min(_NORMALIZED_BITS, calls.room(node)) - 1) - 1
+    unit = _unit(scale, zero, most)
+    bits = math.floor(_largest(scale, zero) / unit + 0.5).bit_length() + 1
+    target = IntTensor("normalized", shape, bits, True, unit)
     return builder.store(Linear(((coded, scale),), -scale * zero, shape), target, "input")
+
+
+def _largest(scale: FloatArray, zero: FloatArray) -> float:
+    """Return the largest size of what 8-bit codes stand for."""
+    return float((scale * np.maximum(np.abs(-128 - zero), np.abs(127 - zero))).max())
+
+
+def _unit(scale: FloatArray, zero: FloatArray, most: int) -> float:
+    """Return the scale that 8-bit codes of several scales, or of zeros between two codes, are brought to.
+
+    Where they have one scale, it is the part of it that the zeros are nearest to whole numbers of, mostly exactly:
+    means of pixels have few decimals. Else it is the finest that whole numbers up to ``most`` allow.
+    """
+    finest = _largest(scale, zero) / most
+    parts = np.arange(1, int(scale[0] / finest) + 1)
+    if (scale != scale[0]).any() or not len(parts):
+        return finest
+    off = np.abs(parts[:, None] * zero - np.rint(parts[:, None] * zero)).max(1) / parts
+    # The fewest parts among those that are about as near as the nearest: float32 tells zeros to 1e-5 of a step.
+    return float(scale[0]) / int(parts[np.argmax(off <= off.min() + _TOLD)])

@@ -35,6 +35,8 @@ def _orders(program: Program) -> dict[str, IntArray]:
     for op in program.operations:
         if isinstance(op, (Add, Pool)) or (isinstance(op, Move) and _keeps_channels(program, op)):
             alike.add_edges_from((source, op.target) for source in op.sources)
+        elif isinstance(op, Layer):
+            alike.add_edges_from((source, op.target) for source in op.added)
     classes = {name: min(part) for part in nx.connected_components(alike) for name in part}
     derived: dict[str, list[Concat | Flatten]] = {}
     layers: dict[str, list[Layer]] = {}
@@ -133,4 +135,5 @@ def _moved_part(part: Part, channels: int, order: IntArray, place: IntArray, tar
         channels=target[part.channels][kernels],
         reads=place[part.reads[kernels]] if inputs == 1 < channels else part.reads[kernels],
         rescale=replace(rescale, multipliers=rescale.multipliers[kernels], addends=rescale.addends[kernels]),
+        added=part.added[:, kernels],
     )

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +38,8 @@ __all__ = [
     "Rescale",
 ]
 
-# Sums of products are held in 32 bits with sign; what is shifted in 53, as a float64 has them.
+# Sums of products are held in 32 bits with sign; what is shifted in 53, as a float64 has them. Multipliers of sums have
+# 32 bits, so that tables of them are small; those of a layer's added tensors, which are codes, may have 53.
 ACCUMULATOR_BITS = 32
 SHIFTED_BITS = 53
 
@@ -110,7 +111,7 @@ class Rescale:
     Parameters
     ----------
     multipliers : ndarray of int64 (channels,)
-        Each fits in 32 bits with sign. Of :class:`Add`, (sources, channels).
+        Each of a layer fits in 32 bits with sign. Of :class:`Add`, (sources, channels).
     addends : ndarray of int64 (channels,)
         Bias, half a unit and the output's zero, in units of 2^-shift.
     shift : int
@@ -147,6 +148,8 @@ class Part:
         The first of the ``inputs`` consecutive channels of the source that each kernel reads; 0 unless the layer has
         groups.
     rescale : Rescale
+    added : ndarray of int64 (tensors, kernels)
+        What each of the layer's added tensors is multiplied by; none unless given.
     """
 
     bits: int
@@ -156,6 +159,11 @@ class Part:
     channels: IntArray
     reads: IntArray
     rescale: Rescale
+    added: IntArray = field(default_factory=lambda: np.empty((0, 0), dtype=np.int64))
+
+    def __post_init__(self) -> None:
+        if not self.added.size:
+            object.__setattr__(self, "added", np.empty((0, len(self)), dtype=np.int64))
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -170,7 +178,9 @@ class Part:
 class Layer:
     """A convolution or, with 1 x 1 kernels on (features,), a linear layer; parts together write every channel once.
 
-    A sum is ``a = sum q (x - zero)`` over the kernel's window of the source; padding counts as ``x = zero``.
+    A sum is ``a = sum q (x - zero)`` over the kernel's window of the source; padding counts as ``x = zero``. What is
+    shifted is ``multipliers[k] a + sum_j added[j, k] (y_j - zero_j) + addends[k]`` for the added tensors y, of the
+    target's shape: a residual addition is part of the layer's one rounding.
 
     Parameters
     ----------
@@ -183,6 +193,8 @@ class Layer:
         Down and across.
     padding : ((int, int), (int, int))
         Above and below, left and right.
+    added : tuple of str
+        Tensors.
     """
 
     name: str
@@ -192,11 +204,12 @@ class Layer:
     stride: tuple[int, int] = (1, 1)
     dilation: tuple[int, int] = (1, 1)
     padding: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0))
+    added: tuple[str, ...] = ()
 
     @property
     def sources(self) -> tuple[str, ...]:
         """The tensors that it reads."""
-        return (self.source,)
+        return (self.source, *self.added)
 
     @property
     def kernel(self) -> tuple[int, int]:
@@ -375,9 +388,15 @@ class Program:
         yield from ((name, first[name], last[name]) for name in first)
 
     def _check_part(self, layer: Layer, part: Part) -> None:
-        largest = self.sums(layer, part)
-        if largest >= 2 ** (ACCUMULATOR_BITS - 1):
-            raise DataError("has sums that 32 bits do not hold", where=layer.name, value=f"up to {largest:,}")
-        shifted = largest * np.abs(part.rescale.multipliers).max() + np.abs(part.rescale.addends).max()
-        if shifted >= 2 ** (SHIFTED_BITS - 1):
-            raise DataError("has scaled sums that 53 bits do not hold", where=layer.name, value=f"up to {shifted:,}")
+        if part.added.shape != (len(layer.added), len(part)):
+            raise DataError("has other factors than tensors that it adds", where=layer.name, value=part.added.shape)
+        sizes = np.abs(part.weights).reshape(len(part), -1).sum(1) * self.tensors[layer.source].largest
+        if sizes.max() >= 2 ** (ACCUMULATOR_BITS - 1):
+            raise DataError("has sums that 32 bits do not hold", where=layer.name, value=f"up to {sizes.max():,}")
+        shifted = sizes.astype(np.float64) * np.abs(part.rescale.multipliers) + np.abs(part.rescale.addends)
+        for name, factors in zip(layer.added, part.added, strict=True):
+            shifted += self.tensors[name].largest * np.abs(factors).astype(np.float64)
+        if shifted.max() >= 2.0 ** (SHIFTED_BITS - 1):
+            raise DataError(
+                "has scaled sums that 53 bits do not hold", where=layer.name, value=f"up to {shifted.max():.3g}"
+            )

@@ -81,7 +81,11 @@ def _layer(program: Program, layer: Layer, sources: list[IntArray]) -> IntArray:
     for part in layer.parts:
         sums = _sums(windows, part, program.sums(layer, part))
         multipliers = part.rescale.multipliers.reshape(-1, 1, 1)
-        made[:, part.channels] = _rescaled(sums * multipliers, part.rescale)
+        total = sums * multipliers
+        for name, y, factors in zip(layer.added, sources[1:], part.added, strict=True):
+            across = y.reshape(made.shape)[:, part.channels] - program.tensors[name].zero
+            total += across * factors.reshape(-1, 1, 1)
+        made[:, part.channels] = _rescaled(total, part.rescale)
     return made.reshape(len(x), *target.shape)
 
 

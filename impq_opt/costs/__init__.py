@@ -1,5 +1,6 @@
 """Cost terms: what a precision costs, declared by name, each with its unit and source."""
 
+from impq_opt.costs.compiled import Flash, Ram
 from impq_opt.costs.hardware import BitFusionCycles, MpicCycles
 from impq_opt.costs.lookup import LookupCost
 from impq_opt.costs.memory import PeakActivationMemory
@@ -24,11 +25,13 @@ __all__ = [
     "BitFusionCycles",
     "BitOperations",
     "CostTerm",
+    "Flash",
     "LookupCost",
     "MpicCycles",
     "PairTables",
     "Pairs",
     "PeakActivationMemory",
+    "Ram",
     "Representational",
     "Slides",
     "Storage",

@@ -45,7 +45,7 @@ class PeakActivationMemory(CostTerm):
         return tuple(rows)
 
 
-def lifetimes(layout: Layout) -> tuple[IntArray, IntArray]:
+def lifetimes(layout: Layout, cost: str = "peak-activation-memory") -> tuple[IntArray, IntArray]:
     """Return the activation groups (n,) and the first and last step (n, 2) at which each is in memory.
 
     Where the problem does not say (:attr:`Layout.steps`), layers run in the order of their groups, and a tensor
@@ -59,15 +59,13 @@ def lifetimes(layout: Layout) -> tuple[IntArray, IntArray]:
     kinds = layout.kinds
     groups = np.empty(0, dtype=np.int64) if kinds is None else np.flatnonzero(kinds == ACTIVATION)
     if len(groups) == 0:
-        raise ProblemError(
-            "the problem has no activation groups", where="costs.peak-activation-memory", hint="declare their kind"
-        )
+        raise ProblemError("the problem has no activation groups", where=f"costs.{cost}", hint="declare their kind")
     if layout.steps is not None:
         return groups, layout.steps[groups]
-    return groups, _from_order(layout, groups)
+    return groups, _from_order(layout, groups, cost)
 
 
-def _from_order(layout: Layout, groups: IntArray) -> IntArray:
+def _from_order(layout: Layout, groups: IntArray, cost: str) -> IntArray:
     weights = np.flatnonzero(layout.weights())
     layers = np.array(layout.names.layers, dtype=object)[layout.names.label_of[weights]]
     order = {layer: place + 1 for place, layer in enumerate(dict.fromkeys(layers.tolist()))}
@@ -87,7 +85,7 @@ def _from_order(layout: Layout, groups: IntArray) -> IntArray:
     if len(unread):
         raise ProblemError(
             "no weight group reads it, so when it is in memory is not known",
-            where=f"costs.peak-activation-memory: {layout.names[int(unread[0])]}",
+            where=f"costs.{cost}: {layout.names[int(unread[0])]}",
             hint="declare steps",
         )
     return np.stack([first[groups], last[groups]], axis=1)

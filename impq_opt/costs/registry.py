@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from impq_opt.costs.compiled import Flash, Ram
 from impq_opt.costs.hardware import BitFusionCycles, MpicCycles
 from impq_opt.costs.memory import PeakActivationMemory
 from impq_opt.costs.operations import Adders, BitOperations, Slides
@@ -16,6 +17,8 @@ COSTS: dict[str, CostTerm] = {
         Storage(),
         ActivationMemory(),
         PeakActivationMemory(),
+        Flash(),
+        Ram(),
         Representational(),
         BitOperations(),
         Adders(),

@@ -26,11 +26,14 @@ from impq_opt.errors import OptionError
 compiler = pytest.mark.skipif(CC is None, reason="no C compiler")
 
 
-@pytest.mark.parametrize(("name", "bits"), [("gcc", 24), ("gcc", 8), ("clang", 24)])
-def test_every_call_is_the_reference_bit_for_bit(name: str, bits: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "network", "bits"),
+    [("gcc", "every", 24), ("gcc", "every", 8), ("gcc", "unrounded", 24), ("clang", "every", 24)],
+)
+def test_every_call_is_the_reference_bit_for_bit(name: str, network: str, bits: int, tmp_path: Path) -> None:
     if not which(name):
         pytest.skip(f"{name} is not installed")
-    own = subject("every")
+    own = subject(network)
     program = program_of(own.quantized("asymmetric" if bits == 8 else "mid-rise"), own.x, output_bits=bits)
     codes = program.encode(own.x.numpy())
     expected = run(program, codes)

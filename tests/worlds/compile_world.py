@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from every_call import every
 from measure_world import digits_network
+from torch import nn
+from torch.nn import functional
 
 from impq_opt import Problem
 from impq_opt.compile import Program
@@ -68,14 +70,15 @@ class Subject:
 
     network: Any
     x: torch.Tensor
+    residual: str = "tie"
 
     @functools.cached_property
     def problem(self) -> Problem:
-        return structure_of(self.network, Dataset(self.x, name="noise"), groups="kernel")
+        return structure_of(self.network, Dataset(self.x, name="noise"), groups="kernel", residual=self.residual)
 
     @functools.cached_property
     def traced(self) -> Network:
-        return trace(self.network, self.x)
+        return trace(self.network, self.x, residual=self.residual)
 
     def quantized(self, grid: str = "mid-rise") -> TracedModule:
         """Return it with random precisions of 1 to 8 bits a kernel and activations of 8 bits."""
@@ -86,15 +89,34 @@ class Subject:
 
 @functools.cache
 def subject(name: str) -> Subject:
-    """Return a subject: every (call), resnet8, small-cnn, or digits, which is trained."""
+    """Return a subject: every (call), unrounded (sums, pools), resnet8, small-cnn, or digits, which is trained."""
     torch.manual_seed(1)
     if name == "every":
         return Subject(every(), (24 * noise(6, 3, 17, 16)).round() / 24)
+    if name == "unrounded":
+        return Subject(Unrounded().eval(), (24 * noise(6, 3, 12, 12)).round() / 24, "accumulate")
     if name == "digits":
         data = load_data("digits", "test")
         return Subject(digits_network(), data.rows(torch.arange(len(data)))[0])
     shape = (2, 3, 8, 8) if name == "resnet8" else (2, 1, 8, 8)
     return Subject(load_network(name, untrained=True), (24 * noise(*shape)).round() / 24)
+
+
+class Unrounded(nn.Module):
+    """Pools in front of the rounding, one of them behind a rectifier, and a residual sum that nothing rounds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6)
+        self.second, self.third, self.fourth = (nn.Conv2d(6, 6, 3, padding=1) for _ in range(3))
+        self.out = nn.Linear(6, 5)
+        nn.init.uniform_(self.norm.weight, -1, 1)  # so that some channels fall
+
+    def forward(self, x: Any) -> Any:
+        y = self.norm(functional.max_pool2d(self.first(x), 2)).relu()
+        y = (self.second(y) + 0.5 * y).relu()
+        y = functional.max_pool2d(self.third(y).relu(), 3, 2, padding=1)
+        return self.out(functional.avg_pool2d(self.fourth(y), 3).relu().flatten(1))
 
 
 def program_of(network: TracedModule, x: torch.Tensor, **options: Any) -> Program:

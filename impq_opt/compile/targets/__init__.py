@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import import_module
 
-from impq_opt.compile.program import Program
 from impq_opt.compile.targets.base import Compiled, Ran, Size, ran
 from impq_opt.registry import look_up
 
@@ -24,8 +23,8 @@ TARGETS: dict[str, str] = {
 }
 
 
-def load_target(name: str) -> Callable[[Program], Compiled]:
-    """Return the function that writes programs for a target.
+def load_target(name: str) -> Callable[..., Compiled]:
+    """Return the function that writes programs for a target; that of ``c`` takes bytes of ``ram``, too.
 
     Raises
     ------
@@ -33,5 +32,5 @@ def load_target(name: str) -> Callable[[Program], Compiled]:
         No such target, with near matches.
     """
     module, _, function = look_up(TARGETS, name, "target", "--to").partition(":")
-    found: Callable[[Program], Compiled] = getattr(import_module(module), function)
+    found: Callable[..., Compiled] = getattr(import_module(module), function)
     return found

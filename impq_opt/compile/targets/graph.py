@@ -217,7 +217,12 @@ class ExactWriter:
         multipliers, addends = np.zeros(target.shape[0]), np.zeros(target.shape[0])
         for part in layer.parts:
             multipliers[part.channels], addends[part.channels] = shifted(part.rescale, target.zero)
-        scaled = self.graph.node("Mul", sums, self.channels(multipliers, target))
+        terms = [self.graph.node("Mul", sums, self.channels(multipliers, target))]
+        for number, source in enumerate(layer.added):
+            factors = added_factors(layer, number, target)
+            value = self.graph.cast(self.values[source], np.float64)
+            terms.append(self.graph.node("Mul", value, self.channels(factors, target)))
+        scaled = terms[0] if len(terms) == 1 else self.graph.node("Sum", *terms)
         return self.rounded(scaled, addends, target, *self.ends(layer))
 
     def add(self, add: Add) -> str:
@@ -375,6 +380,14 @@ def shifted(rescale: Rescale, zero: int) -> tuple[FloatArray, FloatArray]:
         np.ldexp(rescale.multipliers.astype(np.float64), -rescale.shift),
         np.ldexp(moved.astype(np.float64), -rescale.shift),
     )
+
+
+def added_factors(layer: Layer, number: int, target: IntTensor) -> FloatArray:
+    """Return how many codes of a layer's target one code of the added tensor ``number`` comes to, by channel."""
+    factors = np.zeros(target.shape[0])
+    for part in layer.parts:
+        factors[part.channels] = np.ldexp(part.added[number].astype(np.float64), -part.rescale.shift)
+    return factors
 
 
 def joined(parts: tuple[Part, ...]) -> Part:

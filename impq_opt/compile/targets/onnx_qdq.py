@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from impq_opt.compile.program import Add, Concat, Flatten, IntTensor, Layer, Move, Part, Pool, Program
 from impq_opt.compile.targets.base import Compiled
-from impq_opt.compile.targets.graph import grouped, joined, shifted
+from impq_opt.compile.targets.graph import added_factors, grouped, joined, shifted
 from impq_opt.compile.targets.onnx import OnnxWriter, written_onnx
 from impq_opt.types import FloatArray, IntArray
 
@@ -87,7 +87,17 @@ class _QdqWriter(OnnxWriter):
                 else self.convolution(value, kernels, layer, groups, bias)
             )
             channels.append(own)
-        return self.coded(self.in_order(made, np.concatenate(channels)), target, low, high)
+        total = self.in_order(made, np.concatenate(channels))
+        for number, name in enumerate(layer.added):
+            total = self.graph.node("Add", total, self.scaled(name, added_factors(layer, number, target), target))
+        return self.coded(total, target, low, high)
+
+    def scaled(self, source: str, factors: FloatArray, target: IntTensor) -> str:
+        """Return a tensor whose codes come to ``factors`` codes of the target, in real numbers."""
+        real = factors * (target.scale / self.program.tensors[source].scale)
+        if (np.abs(real - 1) <= _NEAR).all():
+            return self.values[source]
+        return self.graph.node("Mul", self.values[source], self.channels(real, target, np.float32))
 
     def integers(self, parts: tuple[Part, ...], factors: FloatArray, flat: bool) -> tuple[str, npt.NDArray[np.float32]]:
         """Return the weights of a layer as integers of 8 bits, and the scale of each kernel."""
@@ -118,9 +128,7 @@ class _QdqWriter(OnnxWriter):
         target, total = self.program.tensors[add.target], ""
         multipliers, addends = shifted(add.rescale, target.zero)
         for name, factors in zip(add.sources, multipliers, strict=True):
-            value, real = self.values[name], factors * (target.scale / self.program.tensors[name].scale)
-            if (np.abs(real - 1) > _NEAR).any():
-                value = self.graph.node("Mul", value, self.channels(real, target, np.float32))
+            value = self.scaled(name, factors, target)
             total = self.graph.node("Add", total, value) if total else value
         if (np.abs(addends - 0.5) > _NEAR).any():
             biases = (addends - 0.5) * target.scale

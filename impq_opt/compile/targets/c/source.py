@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from impq_opt.compile.apart import with_additions
 from impq_opt.compile.memory import peak_bits
 from impq_opt.compile.program import Add, Concat, Flatten, Layer, Move, Operation, Pool, Program
 from impq_opt.compile.targets.base import Compiled, Size
@@ -35,8 +36,14 @@ _WRITERS: dict[type[Operation], Callable[[Draft, int, Any], None]] = {
 }
 
 
-def compile_c(program: Program) -> Compiled:
+def compile_c(program: Program, *, ram: int | None = None) -> Compiled:
     """Return NAME.c and NAME.h of a program.
+
+    Parameters
+    ----------
+    program : Program
+    ram : int, optional
+        Bytes; windows take what they may of them. Windows that are laid out together save time, one is needed.
 
     Raises
     ------
@@ -47,17 +54,21 @@ def compile_c(program: Program) -> Compiled:
     """
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", program.name):
         raise OptionError("must be letters, digits and underscores", where="name", value=program.name)
+    promised = -(-peak_bits(program) // 8)
+    program = with_additions(program)
     draft = Draft(program, places_of(program))
     for number, operation in enumerate(program.operations):
         draft.body.append(f"    /* {_said(operation.name)} */")
         _WRITERS[type(operation)](draft, number, operation)
     name, (least, usual), weights = program.name, _windows(draft), _weights(draft)
+    if ram is not None:
+        usual = max(least, min(usual, (ram - draft.places.bytes - weights) // 4 * 4))
     files = {f"{name}.h": _header(draft, least, usual, weights), f"{name}.c": _source(draft)}
     sizes = (
         Size("weights", -(-program.weight_bits // 8), sum(len(own) for _, own in draft.codes) + OVERRUN),
         Size("scales and biases", None, draft.scales),
         Size("tables", None, draft.tables),
-        Size("activations", -(-peak_bits(program) // 8), draft.places.bytes),
+        Size("activations", promised, draft.places.bytes),
         Size("scratch", None, usual + weights),
     )
     notes = (f"scratch may be down to {least + weights:,} bytes: -D{name.upper()}_WINDOW_BYTES={least}",)
