@@ -19,7 +19,7 @@ from impq_opt.data.dataset import Dataset
 from impq_opt.errors import DataError, OptionError
 from impq_opt.memory import kept_memory
 from impq_opt.networks.fitting import fitted
-from impq_opt.quantize import quantized_weights
+from impq_opt.quantize import activation_quantizers, quantized_weights
 from impq_opt.tracing.trace import trace
 
 __all__ = ["STEPS", "Calibrated", "Drawn", "Step", "calibrate", "drawn"]
@@ -198,6 +198,7 @@ def _step(part: Calibration, work: Work) -> Step:
     """Do one step, and undo it where it did harm."""
     before = work.now
     kept = {name: tensor.clone() for name, tensor in work.network.state_dict().items()}
+    spans = {label: quantizer.span for label, quantizer in activation_quantizers(work.network).items()}
     began = time.process_time()
     change = part.apply(work)
     seconds = time.process_time() - began
@@ -209,7 +210,7 @@ def _step(part: Calibration, work: Work) -> Step:
     if not after.worse_than(before):
         work.now = after
         return Step(part.spec, change.changed, change.notes, before, after, "kept", "", seconds)
-    _restore(work.network, kept)
+    _restore(work.network, kept, spans)
     reason = (
         f"it took the network away from the float one: from KL {before.kl:.3g} to {after.kl:.3g} nat, from "
         f"{before.agreement:.1%} to {after.agreement:.1%} of held-out samples decided alike"
@@ -217,8 +218,10 @@ def _step(part: Calibration, work: Work) -> Step:
     return Step(part.spec, change.changed, change.notes, before, after, "undone", reason, seconds)
 
 
-def _restore(network: nn.Module, kept: Mapping[str, Tensor]) -> None:
-    """Give a network its former state, without what quantizers have kept since."""
+def _restore(network: nn.Module, kept: Mapping[str, Tensor], spans: Mapping[str, float]) -> None:
+    """Give a network its former state and ranges of activations, without what quantizers have kept since."""
+    for label, quantizer in activation_quantizers(network).items():
+        quantizer.stretch(spans[label])
     for name, tensor in network.state_dict().items():
         if name in kept:
             tensor.copy_(kept[name])

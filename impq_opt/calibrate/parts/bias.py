@@ -36,7 +36,7 @@ class Bias(Calibration):
         rounded = Walk(work.quantized, work.batches(self.name, samples=rows, passes=2, done=1))
         changed = []
         for layer in layers:
-            wanted, got = (_output(walk, layer) for walk in (floats, rounded))
+            wanted, got = (walk.through(layer.use.node) for walk in (floats, rounded))
             mean, now = (_mean(layer, outputs) for outputs in (wanted, got))
             if layer.bias is not None and not layer.alone:
                 layer.bias.add_((mean - now).to(layer.bias.dtype))
@@ -59,12 +59,6 @@ class Bias(Calibration):
             assert before is not None and variance is not None
             stretch = ((norm.variance.double() + norm.epsilon) / (variance.double() + norm.epsilon)).sqrt()
             norm.mean.copy_(now - (mean - before.double()) * stretch)
-
-
-def _output(walk: Walk, layer: Layer) -> list[Tensor]:
-    for _ in walk.to(layer.use.node):
-        pass
-    return walk.output()
 
 
 def _mean(layer: Layer, outputs: Iterable[Tensor]) -> Tensor:
