@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from impq_opt.calibrate.part import Calibration
 from impq_opt.calibrate.parts import load_calibration
-from impq_opt.calibrate.work import Closeness, Progress, Work
+from impq_opt.calibrate.work import Closeness, Progress, Reference, Work
 from impq_opt.data.batch import prepare
 from impq_opt.data.dataset import Dataset
 from impq_opt.errors import DataError, OptionError
@@ -22,7 +22,7 @@ from impq_opt.networks.fitting import fitted
 from impq_opt.quantize import activation_quantizers, quantized_weights
 from impq_opt.tracing.trace import trace
 
-__all__ = ["STEPS", "Calibrated", "Drawn", "Step", "calibrate", "drawn"]
+__all__ = ["STEPS", "Calibrated", "Drawn", "Step", "calibrate", "drawn", "refer"]
 
 STEPS = ("gptq", "statistics", "bias")
 _HELD = 256  # samples that judge, at most a third of all
@@ -117,6 +117,7 @@ def calibrate(
     seed: int = 0,
     device: str | torch.device | None = None,
     progress: Progress | None = None,
+    reference: Reference | None = None,
 ) -> Calibrated:
     """Bring a quantized network closer to the float network without training and without labels.
 
@@ -142,6 +143,9 @@ def calibrate(
         Where to compute; where the quantized network is unless given. The calibrated one is there too.
     progress : callable, optional
         Told what is going on, how much of it is done, and how much there is.
+    reference : Reference, optional
+        As :func:`refer` makes it of the same network, data, ``samples``, ``seed`` and ``device``: what it knows of
+        the float network is not computed again, where several copies are calibrated.
 
     Raises
     ------
@@ -151,24 +155,40 @@ def calibrate(
         An unknown part or option.
     """
     parts = [load_calibration(step) for step in steps]
-    if samples < 1:
-        raise OptionError("must be at least 1", where="samples", value=samples)
     if not quantized_weights(quantized):
         raise OptionError("has no quantized weight", where="calibrate", hint="quantize it with an allocation first")
-    data = fitted(float_network, data)
-    rows, held, _ = drawn(data, samples, seed)
     home = next(quantized.parameters()).device if device is None else torch.device(device)
-    traced = trace(float_network, prepare(data.rows(rows[:2])[0], next(float_network.parameters()).device))
-    traced.to(home)
+    beside = reference or refer(float_network, data, samples=samples, seed=seed, device=home)
     network = copy.deepcopy(quantized).to(home)
     modes = {module: module.training for module in network.modules()}
     with torch.no_grad():
-        work = Work(network.eval(), traced, data, rows, held, progress)
+        work = Work(network.eval(), beside, progress)
         first = work.now
         done = tuple(_step(part, work) for part in parts)
     for module, mode in modes.items():
         module.training = mode
-    return Calibrated(network, done, first, work.now, len(rows), len(held), data.notes)
+    return Calibrated(network, done, first, work.now, len(work.rows), len(work.held), work.data.notes)
+
+
+def refer(
+    network: nn.Module, data: Dataset, *, samples: int = 512, seed: int = 0, device: str | torch.device = "cpu"
+) -> Reference:
+    """Return a float network as copies are held against it; see :func:`calibrate`.
+
+    Raises
+    ------
+    DataError
+        It does not run on the data, or there are too few of them.
+    OptionError
+        No samples.
+    """
+    if samples < 1:
+        raise OptionError("must be at least 1", where="samples", value=samples)
+    data = fitted(network, data)
+    rows, held, _ = drawn(data, samples, seed)
+    traced = trace(network, prepare(data.rows(rows[:2])[0], next(network.parameters()).device))
+    traced.to(torch.device(device))
+    return Reference(traced, data, rows, held)
 
 
 class Drawn(NamedTuple):

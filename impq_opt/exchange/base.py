@@ -190,7 +190,7 @@ class Writer(Format):
                 where="for",
                 value=self.name,
             )
-        known = dict.fromkeys(float(precision.bits) for precision in self.precisions() if precision.equal)
+        known = dict.fromkeys(float(precision.bits) for precision in self.precisions() if precision.on_grid)
         for width in bits:
             if width not in known:
                 offered = ", ".join(f"{one:g}" for one in known)
@@ -202,7 +202,7 @@ class Writer(Format):
 
         Of precisions with blocks and without, the former are those of fewest bits.
         """
-        stored = [precision for precision in self.precisions() if precision.bits < AS_IT_IS and precision.equal]
+        stored = [precision for precision in self.precisions() if precision.bits < AS_IT_IS and precision.on_grid]
         blocks = {precision.block for precision in stored if precision.block}
         if not self.rounding or len(blocks) > 1:
             return ""
@@ -349,7 +349,7 @@ class Writer(Format):
         inputs = tuple(Precision(str(bits), bits) for bits in self.inputs)
         # Damages that were measured on the target's grid say nothing of its other levels.
         measured = bool(problem.grids) and set(problem.grids.values()) == {self.grid()}
-        weights = [precision for precision in self.precisions() if precision.equal or not measured]
+        weights = [precision for precision in self.precisions() if precision.on_grid or not measured]
         prepared = self._leaving(restate(problem, weights, inputs, self.name, short=self.short, uncut=self.uncut))
         ties = layer_ties(problem) if self.layerwise else []
         return prepared.revise(ties=ties + (fused_ties(problem.names) if self.fused else []))

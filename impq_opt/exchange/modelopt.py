@@ -187,8 +187,8 @@ class ModelOpt(Reader, Writer, Chooser):
         return (
             Precision("4", 4, {"num_bits": 4, "block_sizes": {"-1": self.group_size}}, self.group_size, 32),
             Precision("8", 8, {"num_bits": 8, "axis": 0}),
-            Precision("FP8", 8, {"num_bits": [4, 3], "axis": None}, equal=False),
-            Precision("NVFP4", 4, {"num_bits": [2, 1], "block_sizes": _NVFP4}, 16, 8, equal=False),
+            Precision("FP8", 8, {"num_bits": [4, 3], "axis": None}, on_grid=False),
+            Precision("NVFP4", 4, {"num_bits": [2, 1], "block_sizes": _NVFP4}, 16, 8, on_grid=False),
             LEFT_ALONE,
         )
 

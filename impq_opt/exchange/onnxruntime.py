@@ -49,7 +49,10 @@ class OnnxRuntime(Writer):
     model: str = ""
 
     def precisions(self) -> tuple[Precision, ...]:
-        return tuple(Precision(str(bits), bits, kind) for bits, kind in _CONTAINERS.items())
+        # Without scales of ours it has other steps at 4 bits: twice the largest weight over 15.
+        return tuple(
+            Precision(str(bits), bits, kind, on_grid=bits > 4 or bool(self.model)) for bits, kind in _CONTAINERS.items()
+        )
 
     def grid(self) -> str:
         return "symmetric" if self.model else "symmetric:over=tensor"

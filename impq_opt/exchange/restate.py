@@ -41,8 +41,8 @@ class Precision:
         Numbers of each block that have the type of the network's weights.
     held : {"codes", "bytes", "network"}
         An element takes ``bits``, a whole byte whatever its bits, or as much as in the network, which is left alone.
-    equal : bool
-        Levels are equally far apart; else no method of this package rounds so.
+    on_grid : bool
+        Weights are rounded as :meth:`.base.Writer.grid` says; else damages on that grid say nothing of it.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Precision:
     overhead: int = 0
     scales: int = 0
     held: Literal["codes", "bytes", "network"] = "codes"
-    equal: bool = True
+    on_grid: bool = True
 
     def width(self, stored: int | Fraction, length: int = 0) -> Fraction:
         """Return bits per element, scales and zero points included, in a network that stores a weight in ``stored``.

@@ -11,7 +11,7 @@ import torch
 from calibrate_world import same, state, world
 from torch import nn
 
-from impq_opt.calibrate import Calibration, Change, Work
+from impq_opt.calibrate import Calibration, Change, Reference, Work
 from impq_opt.calibrate.parts.ranges import squared_gradients
 from impq_opt.data import Dataset
 from impq_opt.errors import OptionError
@@ -21,7 +21,8 @@ from impq_opt.tracing.trace import trace
 
 def _work(found: Any, quantized: Any, samples: int = 66) -> Work:
     rows = torch.arange(samples)
-    return Work(copy.deepcopy(quantized), trace(found.network, found.x[:2]), Dataset(found.x), rows, rows[:8])
+    reference = Reference(trace(found.network, found.x[:2]), Dataset(found.x), rows, rows[:8])
+    return Work(copy.deepcopy(quantized), reference)
 
 
 def test_squared_gradients_are_those_of_the_fisher_information() -> None:
@@ -32,7 +33,9 @@ def test_squared_gradients_are_those_of_the_fisher_information() -> None:
     with torch.no_grad():
         network.weight.copy_(torch.randn(4, 3, generator=generator) * torch.tensor([[0.1], [0.5], [1.0], [1.0]]))
     rows = torch.arange(4096)
-    squares = squared_gradients(Work(network, trace(network, x[:2]), Dataset(x), rows, rows[:8]), "ranges")["weight"]
+    squares = squared_gradients(Work(network, Reference(trace(network, x[:2]), Dataset(x), rows, rows[:8])), "ranges")[
+        "weight"
+    ]
     with torch.no_grad():
         chances = network(x).softmax(1)
     exact = ((chances * (1 - chances))[:, :, None] * x[:, None].square()).mean(0)

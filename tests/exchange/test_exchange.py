@@ -550,7 +550,8 @@ def test_what_a_target_stores_can_be_measured() -> None:
     with pytest.raises(OptionError, match="groups: torchao stores one precision a layer, got 'kernel'"):
         writer_of("torchao").measured("kernel")
     assert writer_of("modelopt:group_size=32").measured() == ("symmetric:over=32/4", (4, 8, 16))
-    assert writer_of("onnxruntime").measured() == ("symmetric:over=tensor", (4, 8, 16))
+    assert writer_of("onnxruntime").measured() == ("symmetric:over=tensor", (8, 16))
+    assert writer_of("onnxruntime:model=network.onnx").measured() == ("symmetric", (4, 8, 16))
     assert writer_of("mlx").measured(bits=[2, 5]) == ("affine:over=64", (2, 5))
     for name in ("llama.cpp", "exllamav3"):
         with pytest.raises(OptionError, match="none of `impq-opt methods`"):
