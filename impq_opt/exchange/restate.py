@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -58,12 +59,15 @@ class Precision:
         """Return bits per element, scales and zero points included, in a network that stores a weight in ``stored``.
 
         Of an output kernel of ``length`` elements, whose last block may be shorter, or of whole blocks where it is 0.
+        What is no finite decimal is rounded up to a 1024th of a bit, so that sums of costs stay exact.
         """
         element = {"codes": self.bits, "bytes": 8, "network": stored}[self.held]
         if not self.block:
             return Fraction(element)
         shares = Fraction(-(-length // self.block), length) if length else Fraction(1, self.block)
-        return element + (self.overhead + self.scales * Fraction(stored)) * shares
+        width = element + (self.overhead + self.scales * Fraction(stored)) * shares
+        finite = 10**9 % width.denominator == 0
+        return width if finite else Fraction(math.ceil(width * 1024), 1024)
 
     def divides(self, length: int) -> bool:
         """Return whether an output kernel of ``length`` elements is of whole blocks."""

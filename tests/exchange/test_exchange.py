@@ -584,6 +584,14 @@ def test_kernels_that_blocks_do_not_divide_keep_what_can_be_stored(target: str, 
     writer.config(solve(prepared))  # what was prepared can be written
 
 
+def test_widths_that_are_no_decimals_are_rounded_up() -> None:
+    """Nine weights of 4 bits in a block with 20 bits besides take 6 2/9 bits each."""
+    prepared = writer_of("gptqmodel:group_size=32").prepare(_of_lengths((9, 64)))
+    width = Fraction(prepared.candidates.sets[prepared.candidates.number_of(0)][0])
+    assert 0 < width - (4 + Fraction(20, 9)) < Fraction(1, 1024)
+    assert solve(prepared).choice is not None  # sums stay within 64 bits
+
+
 def test_an_allocation_that_wants_short_blocks_is_refused_by_layer_and_length() -> None:
     found = solve(_of_lengths((64, 40), bits=(4,)))
     for target in ("compressed-tensors", "mlx", "torchao", "modelopt"):
