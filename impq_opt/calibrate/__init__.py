@@ -1,9 +1,9 @@
 """Calibration: what is done to a quantized network without training or labels, in parts chosen by what they measure."""
 
-from impq_opt.calibrate.api import STEPS, Calibrated, Drawn, Step, calibrate, drawn
+from impq_opt.calibrate.api import STEPS, Calibrated, Drawn, Step, calibrate, drawn, refer
 from impq_opt.calibrate.part import Calibration, Change
 from impq_opt.calibrate.parts import TABLE, calibration_class, calibration_names, load_calibration
-from impq_opt.calibrate.work import Closeness, Work
+from impq_opt.calibrate.work import Closeness, Reference, Work
 
 __all__ = [
     "STEPS",
@@ -13,6 +13,7 @@ __all__ = [
     "Change",
     "Closeness",
     "Drawn",
+    "Reference",
     "Step",
     "Work",
     "calibrate",
@@ -20,4 +21,5 @@ __all__ = [
     "calibration_names",
     "drawn",
     "load_calibration",
+    "refer",
 ]

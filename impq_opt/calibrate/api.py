@@ -13,16 +13,16 @@ from torch import Tensor, nn
 
 from impq_opt.calibrate.part import Calibration
 from impq_opt.calibrate.parts import load_calibration
-from impq_opt.calibrate.work import Closeness, Progress, Work
+from impq_opt.calibrate.work import Closeness, Progress, Reference, Work
 from impq_opt.data.batch import prepare
 from impq_opt.data.dataset import Dataset
 from impq_opt.errors import DataError, OptionError
 from impq_opt.memory import kept_memory
 from impq_opt.networks.fitting import fitted
-from impq_opt.quantize import quantized_weights
+from impq_opt.quantize import activation_quantizers, quantized_weights
 from impq_opt.tracing.trace import trace
 
-__all__ = ["STEPS", "Calibrated", "Drawn", "Step", "calibrate", "drawn"]
+__all__ = ["STEPS", "Calibrated", "Drawn", "Step", "calibrate", "drawn", "refer"]
 
 STEPS = ("gptq", "statistics", "bias")
 _HELD = 256  # samples that judge, at most a third of all
@@ -117,6 +117,7 @@ def calibrate(
     seed: int = 0,
     device: str | torch.device | None = None,
     progress: Progress | None = None,
+    reference: Reference | None = None,
 ) -> Calibrated:
     """Bring a quantized network closer to the float network without training and without labels.
 
@@ -142,6 +143,9 @@ def calibrate(
         Where to compute; where the quantized network is unless given. The calibrated one is there too.
     progress : callable, optional
         Told what is going on, how much of it is done, and how much there is.
+    reference : Reference, optional
+        As :func:`refer` makes it of the same network, data, ``samples``, ``seed`` and ``device``: what it knows of
+        the float network is not computed again, where several copies are calibrated.
 
     Raises
     ------
@@ -151,24 +155,40 @@ def calibrate(
         An unknown part or option.
     """
     parts = [load_calibration(step) for step in steps]
-    if samples < 1:
-        raise OptionError("must be at least 1", where="samples", value=samples)
     if not quantized_weights(quantized):
         raise OptionError("has no quantized weight", where="calibrate", hint="quantize it with an allocation first")
-    data = fitted(float_network, data)
-    rows, held, _ = drawn(data, samples, seed)
     home = next(quantized.parameters()).device if device is None else torch.device(device)
-    traced = trace(float_network, prepare(data.rows(rows[:2])[0], next(float_network.parameters()).device))
-    traced.to(home)
+    beside = reference or refer(float_network, data, samples=samples, seed=seed, device=home)
     network = copy.deepcopy(quantized).to(home)
     modes = {module: module.training for module in network.modules()}
     with torch.no_grad():
-        work = Work(network.eval(), traced, data, rows, held, progress)
+        work = Work(network.eval(), beside, progress)
         first = work.now
         done = tuple(_step(part, work) for part in parts)
     for module, mode in modes.items():
         module.training = mode
-    return Calibrated(network, done, first, work.now, len(rows), len(held), data.notes)
+    return Calibrated(network, done, first, work.now, len(work.rows), len(work.held), work.data.notes)
+
+
+def refer(
+    network: nn.Module, data: Dataset, *, samples: int = 512, seed: int = 0, device: str | torch.device = "cpu"
+) -> Reference:
+    """Return a float network as copies are held against it; see :func:`calibrate`.
+
+    Raises
+    ------
+    DataError
+        It does not run on the data, or there are too few of them.
+    OptionError
+        No samples.
+    """
+    if samples < 1:
+        raise OptionError("must be at least 1", where="samples", value=samples)
+    data = fitted(network, data)
+    rows, held, _ = drawn(data, samples, seed)
+    traced = trace(network, prepare(data.rows(rows[:2])[0], next(network.parameters()).device))
+    traced.to(torch.device(device))
+    return Reference(traced, data, rows, held)
 
 
 class Drawn(NamedTuple):
@@ -198,6 +218,7 @@ def _step(part: Calibration, work: Work) -> Step:
     """Do one step, and undo it where it did harm."""
     before = work.now
     kept = {name: tensor.clone() for name, tensor in work.network.state_dict().items()}
+    spans = {label: quantizer.span for label, quantizer in activation_quantizers(work.network).items()}
     began = time.process_time()
     change = part.apply(work)
     seconds = time.process_time() - began
@@ -209,7 +230,7 @@ def _step(part: Calibration, work: Work) -> Step:
     if not after.worse_than(before):
         work.now = after
         return Step(part.spec, change.changed, change.notes, before, after, "kept", "", seconds)
-    _restore(work.network, kept)
+    _restore(work.network, kept, spans)
     reason = (
         f"it took the network away from the float one: from KL {before.kl:.3g} to {after.kl:.3g} nat, from "
         f"{before.agreement:.1%} to {after.agreement:.1%} of held-out samples decided alike"
@@ -217,8 +238,10 @@ def _step(part: Calibration, work: Work) -> Step:
     return Step(part.spec, change.changed, change.notes, before, after, "undone", reason, seconds)
 
 
-def _restore(network: nn.Module, kept: Mapping[str, Tensor]) -> None:
-    """Give a network its former state, without what quantizers have kept since."""
+def _restore(network: nn.Module, kept: Mapping[str, Tensor], spans: Mapping[str, float]) -> None:
+    """Give a network its former state and ranges of activations, without what quantizers have kept since."""
+    for label, quantizer in activation_quantizers(network).items():
+        quantizer.stretch(spans[label])
     for name, tensor in network.state_dict().items():
         if name in kept:
             tensor.copy_(kept[name])

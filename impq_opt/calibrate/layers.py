@@ -18,7 +18,7 @@ from impq_opt.tracing.module import TracedModule
 from impq_opt.tracing.nodes import batch_shape, op_of
 from impq_opt.tracing.sites import Use
 
-__all__ = ["Layer", "Reasons", "Walk", "layers_of"]
+__all__ = ["Layer", "Reasons", "Walk", "latent_of", "layers_of"]
 
 _SHOWN = 3  # names in a sentence
 
@@ -82,7 +82,7 @@ def layers_of(quantized: TracedModule, traced: Network) -> tuple[list[Layer], Re
     layers: list[Layer] = []
     left = Reasons()
     for site in traced.weights:
-        weight = weights.get(id(_latent(quantized, site.parameter)))
+        weight = weights.get(id(latent_of(quantized, site.parameter)))
         if weight is None:
             continue
         if len(site.uses) > 1 or site.uses[0].operand:
@@ -98,7 +98,7 @@ def layers_of(quantized: TracedModule, traced: Network) -> tuple[list[Layer], Re
     return layers, left
 
 
-def _latent(module: nn.Module, parameter: str) -> Tensor | None:
+def latent_of(module: nn.Module, parameter: str) -> Tensor | None:
     """Return the latent weight of a quantized parameter."""
     path, _, name = parameter.rpartition(".")
     parent = module.get_submodule(path)
@@ -133,14 +133,19 @@ class Walk:
 
     def to(self, name: str) -> Iterator[Tensor]:
         """Run all calls before that of a layer; yield what it reads, batch by batch."""
-        self.end()
-        for node in self._left:
-            if node.name == name:
-                self._at = node
-                yield from (run.env[node.all_input_nodes[0]] for run in self._runs)
-                return
-            self._do(node)
-        raise KeyError(name)
+        source = self._come_to(name).all_input_nodes[0]
+        yield from (run.env[source] for run in self._runs)
+
+    def before(self, name: str) -> list[dict[fx.Node, Any]]:
+        """Run all calls before that of a name; return what is read from there on, batch by batch."""
+        self._come_to(name)
+        return [dict(run.env) for run in self._runs]
+
+    def through(self, name: str) -> list[Tensor]:
+        """Run all calls up to that of a name, and that one; return what it gives, batch by batch."""
+        if self._at is None or self._at.name != name:
+            self._come_to(name)
+        return self.output()
 
     def output(self) -> list[Tensor]:
         """Run the layer that was come to; return what it gives, batch by batch, the tensors that go on."""
@@ -149,10 +154,16 @@ class Walk:
         self._do(node)
         return [run.env[node] for run in self._runs]
 
-    def end(self) -> None:
-        """Leave the layer that was come to."""
+    def _come_to(self, name: str) -> fx.Node:
+        """Run all calls before that of a name, and return its node."""
         if self._at is not None:
             self.output()
+        for node in self._left:
+            if node.name == name:
+                self._at = node
+                return node
+            self._do(node)
+        raise KeyError(name)
 
     def _do(self, node: fx.Node) -> None:
         if node.op in ("get_attr", "output"):

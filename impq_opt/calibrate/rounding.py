@@ -52,7 +52,7 @@ class Rounding(Calibration):
     def apply(self, work: Work) -> Change:
         layers, left = layers_of(work.quantized, work.float)
         rows, changed = work.fitting(networks=self.networks), []
-        graphs = [work.quantized, work.float.copy().eval()][: self.networks]
+        graphs = [work.quantized, *(work.float.copy().eval() for _ in range(1, self.networks))]
         walks = [
             Walk(graph, work.batches(self.name, samples=rows, passes=self.networks, done=done))
             for done, graph in enumerate(graphs)

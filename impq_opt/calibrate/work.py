@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +19,10 @@ from impq_opt.data.dataset import Dataset
 from impq_opt.tracing.batches import batch_size, most_alive
 from impq_opt.tracing.graph import Network
 
-__all__ = ["Closeness", "Progress", "Work"]
+__all__ = ["Closeness", "Progress", "Reference", "Work"]
 
 Progress = Callable[[str, int, int], None]
+Known = TypeVar("Known")
 
 _TOGETHER = 2 * 2**30  # bytes of tensors between layers, where all samples take each layer together
 _KEPT = 2**29  # bytes of the float network's chances that are kept
@@ -61,6 +63,33 @@ class Closeness:
         return float(difference.mean()) > _SIGMAS * _stderr(difference)
 
 
+class Reference:
+    """The float network on the samples: what is known of it is computed once, for all copies that are held against it.
+
+    Parameters
+    ----------
+    network : Network
+        In float.
+    data : Dataset
+        As the network takes it.
+    rows, held : Tensor (n,) int64
+        The samples to calibrate on, and those to be judged by.
+    """
+
+    def __init__(self, network: Network, data: Dataset, rows: Tensor, held: Tensor) -> None:
+        self.network, self.data, self.rows, self.held = network, data, rows, held
+        self.device = next(iter(network.tensors.values())).device
+        self.batch = batch_size(network.graph)
+        self._known: dict[str, Any] = {}
+
+    def known(self, what: str, compute: Callable[[], Known]) -> Known:
+        """Return what is computed of the float network and the samples alone, at the first call under this name."""
+        if what not in self._known:
+            self._known[what] = compute()
+        kept: Known = self._known[what]
+        return kept
+
+
 class Work:
     """A quantized network under calibration, the float network, and the samples.
 
@@ -68,41 +97,34 @@ class Work:
     ----------
     network : nn.Module
         The quantized network, in eval mode, which is changed.
-    traced : Network
-        The float network, on the same device.
-    data : Dataset
-        As the network takes it.
-    rows, held : Tensor (n,) int64
-        The samples to calibrate on, and those to be judged by.
+    reference : Reference
+        The float network, on the same device, and the samples.
     progress : callable, optional
         Told what is going on, how much of it is done, and how much there is.
 
     Attributes
     ----------
+    float : Network
+        The float network.
     quantized : TracedModule
         The quantized network as a graph: the very tensors, and the nodes of ``float`` under their names.
     now : Closeness
         Of the quantized network as it is, before the part at hand changes it.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        traced: Network,
-        data: Dataset,
-        rows: Tensor,
-        held: Tensor,
-        progress: Progress | None = None,
-    ) -> None:
-        self.network, self.float, self.data, self.rows, self.held = network, traced, data, rows, held
-        self.quantized = graph_of(network, traced).eval()
-        self.device = next(iter(traced.tensors.values())).device
-        self.batch = batch_size(traced.graph)
+    def __init__(self, network: nn.Module, reference: Reference, progress: Progress | None = None) -> None:
+        self.network, self.reference, self.float = network, reference, reference.network
+        self.data, self.rows, self.held = reference.data, reference.rows, reference.held
+        self.device, self.batch = reference.device, reference.batch
+        self.quantized = graph_of(network, self.float).eval()
         self._progress = progress
         # Of tens of thousands of classes at each token they are computed again whenever they are wanted.
-        size = 8 * len(held) * traced.decisions * traced.classes
-        self._kept = [self._wanted(x) for x in self._read(held, "float network")] if size <= _KEPT else None
+        size = 8 * len(self.held) * self.float.decisions * self.float.classes
+        self._kept = reference.known("chances", self._decided) if size <= _KEPT else None
         self.now = self.closeness(network)
+
+    def _decided(self) -> list[Tensor]:
+        return [self._wanted(x) for x in self._read(self.held, "float network")]
 
     def batches(
         self, what: str, *, samples: int | None = None, passes: int = 1, done: int = 0

@@ -51,10 +51,10 @@ NETWORK_NAMES = (
 )
 TARGET_NAMES = ("c", "onnx", "onnx-unsplit", "onnx-qdq", "onnx-qdq-unsplit", "qonnx")
 METHOD_NAMES = (
-    "mid-rise", "zero", "symmetric", "integer", "asymmetric", "normal", "bwn", "twn", "ttq", "elq", "dorefa", "pact",
-    "lq-net", "dbq", "uniq", "rq", "rq-st",
+    "mid-rise", "zero", "symmetric", "integer", "asymmetric", "affine", "normal", "bwn", "twn", "ttq", "elq", "dorefa",
+    "pact", "lq-net", "dbq", "uniq", "rq", "rq-st",
 )  # fmt: skip
-CALIBRATION_NAMES = ("statistics", "bias", "gptq", "adaround")
+CALIBRATION_NAMES = ("ranges", "clips", "statistics", "bias", "gptq", "adaround", "brecq")
 POLICY_NAMES = ("slides", "iterative", "authors-code", "haq")
 RECIPE_NAMES = (
     "mobilenet-v1-imagenet", "mobilenet-v1-imagenet-activations", "resnet20-cifar10", "resnet20-cifar10-activations",

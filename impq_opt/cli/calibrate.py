@@ -34,8 +34,8 @@ def calibrate(
         str | None,
         CALIBRATIONS,
         Parameter(
-            help="Of gptq, statistics, bias and adaround those that are done, in order, options behind a colon; "
-            "the first three unless given."
+            help="Of ranges, clips, gptq, statistics, bias, adaround and brecq those that are done, in order, options "
+            "behind a colon; gptq, statistics and bias unless given."
         ),
     ] = None,
     samples: Annotated[

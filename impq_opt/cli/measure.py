@@ -93,8 +93,8 @@ def measure(
         GRIDS,
         Parameter(
             help="How weights are rounded: mid-rise, zero (a grid with a zero level), symmetric, integer, asymmetric, "
-            "normal, bwn, twn, elq, lq-net, dbq, uniq, rq, rq-st (`impq-opt methods`; dorefa, pact and ttq need "
-            "training), or auto: zero where many weights are exactly 0, mid-rise elsewhere; auto unless given."
+            "affine, normal, bwn, twn, elq, lq-net, dbq, uniq, rq, rq-st (`impq-opt methods`; dorefa, pact and ttq "
+            "need training), or auto: zero where many weights are exactly 0, mid-rise elsewhere; auto unless given."
         ),
     ] = None,
     residual: Annotated[

@@ -21,12 +21,13 @@ from impq_opt.costs import is_mean_bits
 from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import MissingPackageError, OptionError
 from impq_opt.files import load_allocation
+from impq_opt.problem.allocation import Allocation
 from impq_opt.problem.problem import Problem
 from impq_opt.solve import solve_in_passing
 from impq_opt.text import bits_text
 
 if TYPE_CHECKING:
-    from impq_opt.validate.reality import Reality
+    from impq_opt.validate.reality import Held, Reality
     from impq_opt.validate.windows import Mean
 
 __all__ = ["validate"]
@@ -126,7 +127,7 @@ def validate(
     return 1 if missed else 0
 
 
-def _read(declared: Problem, asked: Problem, files: tuple[Path, ...]) -> Iterator[tuple[str, np.ndarray | Path]]:
+def _read(declared: Problem, asked: Problem, files: tuple[Path, ...]) -> Iterator[tuple[str, Held]]:
     """Yield what each file allocates to the groups that are asked for: all of them, or the weights."""
     stems = [file.stem for file in files]
     for file in files:
@@ -137,11 +138,10 @@ def _read(declared: Problem, asked: Problem, files: tuple[Path, ...]) -> Iterato
         loaded = load_allocation(file, declared)
         if loaded.choice is None:
             raise OptionError("holds no allocation", where=str(file), value=loaded.status.value)
-        bits = np.asarray(loaded.bits)
-        if len(bits) == len(asked):
-            yield name, bits
-        elif len(bits) == len(declared):
-            yield name, bits[declared.weights()]
+        if len(loaded.problem) == len(asked):
+            yield name, loaded
+        elif len(loaded.problem) == len(declared):
+            yield name, np.asarray(loaded.bits)[declared.weights()]
         else:
             raise OptionError("is of the weights alone", where=str(file), hint="--weights-only leaves activations out")
 
@@ -156,7 +156,7 @@ def _uniform(problem: Problem, widths: str | None, *, keep: bool) -> Iterator[tu
         yield f"all {bits_text(width)}", bits
 
 
-def _solved(problem: Problem, bounds: str | None, sizes: str | None) -> Iterator[tuple[str, np.ndarray | None]]:
+def _solved(problem: Problem, bounds: str | None, sizes: str | None) -> Iterator[tuple[str, Allocation | None]]:
     """Yield the allocation for each bound, and for each size; None, told why, where there is none."""
     goals: list[tuple[str, dict[str, Any]]] = [
         *((f"bound {bound:g}", {"bound": bound}) for bound in _numbers(bounds, "--bounds")),
@@ -171,7 +171,7 @@ def _solved(problem: Problem, bounds: str | None, sizes: str | None) -> Iterator
             say(f"{name} is left out, {answer.status.value}: {diagnosis_text(answer)}")
             yield name, None
         else:
-            yield name, np.asarray(answer.bits)
+            yield name, answer
 
 
 def _size_text(size: str) -> str:

@@ -35,6 +35,7 @@ from impq_opt.registry import need
 from impq_opt.types import FloatArray
 
 __all__ = [
+    "CONVOLUTIONS",
     "LEFT_ALONE",
     "Format",
     "Layer",
@@ -48,6 +49,8 @@ __all__ = [
 ]
 
 Shape = TypeVar("Shape")
+
+CONVOLUTIONS = frozenset(f"Conv{kind}" for kind in ("1d", "2d", "3d", "Transpose1d", "Transpose2d", "Transpose3d"))
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,8 @@ class Writer(Format):
     fused: ClassVar[bool] = False  # q/k/v and gate/up must agree
     ending: ClassVar[str] = ".json"  # of its file's name
     rounding: ClassVar[str] = ""  # the method by which it rounds weights; "" where that is none of this package's
+    short: ClassVar[bool] = False  # the last block of an output kernel may have fewer elements
+    uncut: ClassVar[frozenset[str]] = frozenset()  # classes of modules whose weights it does not cut into blocks
     inputs: ClassVar[tuple[int, ...]] = ()  # bits that a layer's input may have; () where inputs are never quantized
     unsupported: ClassVar[frozenset[str]] = frozenset()  # classes of modules whose weights it cannot quantize
 
@@ -187,24 +192,38 @@ class Writer(Format):
         Raises
         ------
         OptionError
-            Where no one grid of this package is the target's, or it has not these precisions or groups.
+            Where no grid of this package is the target's, or it has not these precisions or groups.
         """
         if self.layerwise and groups != "layer":
             raise OptionError(f"{self.name} stores one precision a layer", where="groups", value=groups)
-        stored = [precision for precision in self.precisions() if precision.bits < AS_IT_IS]
-        blocks = {precision.block for precision in stored}
-        if not self.rounding or len(blocks) > 1:
-            why = "in ways that depend on the bits" if self.rounding else "in a way that is none of `impq-opt methods`"
+        grid = self.grid()
+        if not grid:
             raise OptionError(
-                f"rounds weights {why}, so they cannot be measured as it stores them", where="for", value=self.name
+                "rounds weights in a way that is none of `impq-opt methods`, so they cannot be measured as stored",
+                where="for",
+                value=self.name,
             )
-        block = blocks.pop()
-        known = dict.fromkeys(float(precision.bits) for precision in self.precisions())
+        known = dict.fromkeys(float(precision.bits) for precision in self.precisions() if precision.on_grid)
         for width in bits:
             if width not in known:
                 offered = ", ".join(f"{one:g}" for one in known)
                 raise OptionError(f"{self.name} stores {offered}", where="bits", value=f"{width:g}")
-        return self.rounding + (f":over={block}" if block else ""), tuple(bits or known)
+        return grid, tuple(bits or known)
+
+    def grid(self) -> str:
+        """Return the grid that weights are rounded on, as ``Problem.grids`` names it; "" where it is no method's.
+
+        Of precisions with blocks and without, the former are those of fewest bits.
+        """
+        stored = [precision for precision in self.precisions() if precision.bits < AS_IT_IS and precision.on_grid]
+        blocks = {precision.block for precision in stored if precision.block}
+        if not self.rounding or len(blocks) > 1:
+            return ""
+        if not blocks:
+            return self.rounding
+        most = max(precision.bits for precision in stored if precision.block)
+        wider = any(precision.bits > most for precision in stored)
+        return f"{self.rounding}:over={blocks.pop()}" + (f"/{most}" if wider else "")
 
     @property
     def checkpoints(self) -> bool:
@@ -267,10 +286,31 @@ class Writer(Format):
             inputs[layer] = self._read(problem, group, bits)
         table = table or self.precisions()
         stored = {said: self._precision(layer, *said, table) for layer, said in _first_of_each(chosen)}
+        self._check_blocks(problem, {layer: stored[said] for layer, said in chosen.items()})
         for layer, what in self._left(problem).items():
             if layer in chosen and stored[chosen[layer]].bits < AS_IT_IS:
                 raise self._refusal("leaves it as it is", layer, what, f"leave it: --pin {layer!r}=16")
         return [Layer(layer, stored[said], self._input(layer, inputs[layer])) for layer, said in chosen.items()]
+
+    def _check_blocks(self, problem: Problem, stored: Mapping[str, Precision]) -> None:
+        """Raise AllocationError where blocks do not divide the output kernels of a layer, and would have to."""
+        for group in np.flatnonzero(problem.weights()).tolist():
+            label = int(problem.names.label_of[group])
+            layer, kind = problem.names.layers[label], problem.types.get(problem.names.labels[label])
+            precision = stored[layer]
+            length = 0 if problem.lengths is None else int(problem.lengths[group])
+            if precision.block and kind in self.uncut:
+                raise self._refusal(
+                    f"has no blocks of {precision.block} in weights of {kind}", layer, f"has {precision.name}"
+                )
+            if not self.short and not precision.holds(length):
+                raise self._refusal(
+                    f"wants output kernels of whole blocks of {precision.block}",
+                    layer,
+                    f"has kernels of {length} weights",
+                    f"leave it at 16 bits, or take another group_size: impq-opt import PROBLEM --for {self.name} -o "
+                    "prepared.toml allows each layer what can be stored",
+                )
 
     def _read(self, problem: Problem, group: int, bits: npt.NDArray[np.float64]) -> float | None:
         """Return the precision of what a weight group reads, if that is a group; several must agree."""
@@ -320,7 +360,10 @@ class Writer(Format):
             Where a group, or a pin, is left without a precision.
         """
         inputs = tuple(Precision(str(bits), bits) for bits in self.inputs)
-        prepared = self._leaving(restate(problem, self.precisions(), inputs, self.name))
+        # Damages that were measured on the target's grid say nothing of its other levels.
+        measured = bool(problem.grids) and set(problem.grids.values()) == {self.grid()}
+        weights = [precision for precision in self.precisions() if precision.on_grid or not measured]
+        prepared = self._leaving(restate(problem, weights, inputs, self.name, short=self.short, uncut=self.uncut))
         ties = layer_ties(problem) if self.layerwise else []
         return prepared.revise(ties=ties + (fused_ties(problem.names) if self.fused else []))
 

@@ -33,6 +33,7 @@ class GptqModel(Writer, Chooser):
     rounding: ClassVar[str] = "integer"
     limits: ClassVar[str] = "one precision a layer of 2, 3, 4 or 8 bits, weights only; q/k/v and gate/up agree in vLLM"
     fused: ClassVar[bool] = True
+    short: ClassVar[bool] = True  # inputs have a number of a group each, of ceil(inputs / group_size)
 
     group_size: int = 128
 

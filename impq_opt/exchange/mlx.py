@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from impq_opt.errors import OptionError
-from impq_opt.exchange.base import Precision, Writer, typed
+from impq_opt.exchange.base import CONVOLUTIONS, Precision, Writer, typed
 from impq_opt.exchange.choice import Chooser, Said
 from impq_opt.problem.allocation import Allocation
 from impq_opt.problem.problem import Problem
@@ -31,7 +31,12 @@ class Mlx(Writer, Chooser):
     name: ClassVar[str] = "mlx"
     summary: ClassVar[str] = "quantization section of an mlx-lm config.json"
     source: ClassVar[str] = "https://github.com/ml-explore/mlx-lm/blob/main/mlx_lm/utils.py"
-    limits: ClassVar[str] = "one precision a layer of 2, 3, 4, 5, 6 or 8 bits, weights only"
+    rounding: ClassVar[str] = "affine"
+    limits: ClassVar[str] = (
+        "one precision a layer of 2, 3, 4, 5, 6 or 8 bits, weights only; rows are a multiple of the group; no "
+        "convolutions"
+    )
+    unsupported: ClassVar[frozenset[str]] = CONVOLUTIONS  # mlx.nn.quantize takes linear layers and embeddings
 
     group_size: int = 64
 

@@ -16,7 +16,7 @@ import numpy as np
 from impq_opt.costs import TableCost
 from impq_opt.documents.reading import read_json
 from impq_opt.errors import AllocationError, FileError, first_line
-from impq_opt.exchange.base import LEFT_ALONE, Precision, Reader, Writer, need, typed, whole
+from impq_opt.exchange.base import CONVOLUTIONS, LEFT_ALONE, Precision, Reader, Writer, need, typed, whole
 from impq_opt.exchange.choice import Chooser, Said
 from impq_opt.exchange.scores import shifted, table
 from impq_opt.exchange.zeros import unmeasured_zeros
@@ -64,6 +64,7 @@ class ModelOpt(Reader, Writer, Chooser):
     )
     fused: ClassVar[bool] = True
     inputs: ClassVar[tuple[int, ...]] = (8, 16)
+    uncut: ClassVar[frozenset[str]] = CONVOLUTIONS  # its blocks are of rows, which are three weights long there
 
     group_size: int = 128
 
@@ -186,8 +187,8 @@ class ModelOpt(Reader, Writer, Chooser):
         return (
             Precision("4", 4, {"num_bits": 4, "block_sizes": {"-1": self.group_size}}, self.group_size, 32),
             Precision("8", 8, {"num_bits": 8, "axis": 0}),
-            Precision("FP8", 8, {"num_bits": [4, 3], "axis": None}),
-            Precision("NVFP4", 4, {"num_bits": [2, 1], "block_sizes": _NVFP4}, 16, 8),
+            Precision("FP8", 8, {"num_bits": [4, 3], "axis": None}, on_grid=False),
+            Precision("NVFP4", 4, {"num_bits": [2, 1], "block_sizes": _NVFP4}, 16, 8, on_grid=False),
             LEFT_ALONE,
         )
 

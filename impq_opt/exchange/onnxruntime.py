@@ -49,7 +49,13 @@ class OnnxRuntime(Writer):
     model: str = ""
 
     def precisions(self) -> tuple[Precision, ...]:
-        return tuple(Precision(str(bits), bits, kind) for bits, kind in _CONTAINERS.items())
+        # Without scales of ours it has other steps at 4 bits: twice the largest weight over 15.
+        return tuple(
+            Precision(str(bits), bits, kind, on_grid=bits > 4 or bool(self.model)) for bits, kind in _CONTAINERS.items()
+        )
+
+    def grid(self) -> str:
+        return "symmetric" if self.model else "symmetric:over=tensor"
 
     def config(self, allocation: Allocation) -> dict[str, Any]:
         tensors = self._tensors()
@@ -116,13 +122,11 @@ def _tensor(tensors: Mapping[str, Any], layer: str) -> Any:
 
 
 def _channels(layer: str, bits: list[float], peaks: npt.NDArray[Any]) -> list[dict[str, Any]]:
-    """Return the override of a weight tensor: one entry where one will do, or one a channel."""
+    """Return the override of a weight tensor: one entry a channel."""
     container = next((width for width in _CONTAINERS if width >= max(bits)), None)
     if container is None or min(bits) < 2 or any(b != int(b) for b in bits):
         raise AllocationError("ONNX Runtime has whole weights of 2 to 16 bits", where=layer, value=bits)
     kind = _CONTAINERS[container]
-    if set(bits) == {container}:
-        return [{"quant_type": kind, "symmetric": True}]
     if len(bits) not in (1, len(peaks)):
         raise AllocationError(f"has {len(peaks)} channels in the ONNX model", where=layer, value=len(bits))
     widths = bits * len(peaks) if len(bits) == 1 else bits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -41,6 +42,8 @@ class Precision:
         Numbers of each block that have the type of the network's weights.
     held : {"codes", "bytes", "network"}
         An element takes ``bits``, a whole byte whatever its bits, or as much as in the network, which is left alone.
+    on_grid : bool
+        Weights are rounded as :meth:`.base.Writer.grid` says; else damages on that grid say nothing of it.
     """
 
     name: str
@@ -50,22 +53,40 @@ class Precision:
     overhead: int = 0
     scales: int = 0
     held: Literal["codes", "bytes", "network"] = "codes"
+    on_grid: bool = True
+
+    def width(self, stored: int | Fraction, length: int = 0) -> Fraction:
+        """Return bits per element, scales and zero points included, in a network that stores a weight in ``stored``.
+
+        Of an output kernel of ``length`` elements, whose last block may be shorter, or of whole blocks where it is 0.
+        What is no finite decimal is rounded up to a 1024th of a bit, so that sums of costs stay exact.
+        """
+        element = {"codes": self.bits, "bytes": 8, "network": stored}[self.held]
+        if not self.block:
+            return Fraction(element)
+        shares = Fraction(-(-length // self.block), length) if length else Fraction(1, self.block)
+        width = element + (self.overhead + self.scales * Fraction(stored)) * shares
+        finite = 10**9 % width.denominator == 0
+        return width if finite else Fraction(math.ceil(width * 1024), 1024)
 
     def holds(self, length: int) -> bool:
-        """Return whether rows of ``length`` elements are a whole number of blocks; 0 is a length that nobody knows."""
-        return not self.block or length % self.block == 0
-
-    def width(self, stored: int | Fraction) -> Fraction:
-        """Return bits per element, scales and zero points included, in a network that stores a weight in ``stored``."""
-        element = {"codes": self.bits, "bytes": 8, "network": stored}[self.held]
-        return element + ((self.overhead + self.scales * Fraction(stored)) / self.block if self.block else Fraction(0))
+        """Return whether an output kernel of ``length`` elements is of whole blocks; 0 is an unknown length."""
+        return not (self.block and length % self.block)
 
 
 # A layer that the target leaves alone.
 LEFT_ALONE = Precision("16", 16, held="network")
 
 
-def restate(problem: Problem, weights: Sequence[Precision], inputs: Sequence[Precision], target: str) -> Problem:
+def restate(
+    problem: Problem,
+    weights: Sequence[Precision],
+    inputs: Sequence[Precision],
+    target: str,
+    *,
+    short: bool = False,
+    uncut: frozenset[str] = frozenset(),
+) -> Problem:
     """Return ``problem`` with each candidate replaced by the target's precisions of the same name or bits.
 
     Parameters
@@ -74,6 +95,11 @@ def restate(problem: Problem, weights: Sequence[Precision], inputs: Sequence[Pre
         What the target stores for weights and for activations.
     target : str
         For messages.
+    short : bool
+        Whether the last block of an output kernel may have fewer elements. Where it may not, precisions whose blocks do
+        not divide a kernel are none of its layer's; kernels of unknown length are taken to be of whole blocks.
+    uncut : frozenset of str
+        Kinds of layers whose weights have no precisions with blocks.
 
     Raises
     ------
@@ -82,29 +108,37 @@ def restate(problem: Problem, weights: Sequence[Precision], inputs: Sequence[Pre
     """
     free, problem = problem.free_unmeasured, problem.revise(free_unmeasured=True)  # its own pins are made anew
     old = problem.candidates
-    lengths = np.zeros(len(problem), dtype=np.int64) if problem.lengths is None else problem.lengths
-    held = [lengths % block == 0 for block in sorted({p.block for p in weights if p.block})]
-    keys = np.stack([old.numbers(len(problem)), ~problem.weights(), *held], axis=1)
+    kernels = _kernels(problem, weights)
+    whole = _uncut(problem, uncut)
+    keys = np.stack([old.numbers(len(problem)), ~problem.weights(), kernels, whole], axis=1)
     kept, set_of = np.unique(keys, axis=0, return_inverse=True)
     set_of = set_of.reshape(-1)
-    rows = []
-    for number, (old_set, is_input, *_) in enumerate(kept.tolist()):
-        group = int(np.argmax(set_of == number))
-        length = int(lengths[group])
-        table = inputs if is_input else [precision for precision in weights if precision.holds(length)]
-        row = _matches(old, old_set, table, problem.stored)
+    rows, lengths = [], kept[:, 2].tolist()
+    for number, (key, input_, length, uncut_) in enumerate(kept.tolist()):
+        stored = inputs if input_ else weights
+        offered = [p for p in stored if not p.block or ((short or p.holds(length)) and not uncut_)]
+        row = _matches(old, key, offered, problem.stored, length)
         if not row:
-            what = ("an input of a layer may have" if inputs else "activations") if is_input else "it stores"
-            offered = ", ".join(precision.name for precision in table) or "are not quantized"
+            group = int(np.argmax(set_of == number))
+            what = ("an input of a layer may have" if inputs else "activations") if input_ else "it stores"
+            hint = f"{what} {', '.join(p.name for p in offered) or 'are not quantized'}"
+            if uncut_:
+                hint += f" of {problem.types[problem.names.labels[int(problem.names.label_of[group])]]}"
+            elif len(offered) < len(stored):
+                blocks = " or ".join(sorted({str(p.block) for p in stored if not p.holds(length)}))
+                hint += f" of output kernels of {length} weights, which blocks of {blocks} do not divide"
             raise ProblemError(
-                f"no candidate is one that {target} can store" + _in_rows(len(table) < len(weights), is_input, length),
+                f"no candidate is one that {target} can store",
                 where=f"{problem.names[group]}.bits",
-                value=list(old.labels(old_set)),
-                hint=f"{what} {offered}",
+                value=list(old.labels(key)),
+                hint=hint,
             )
         rows.append(row)
     candidates = Candidates(
-        tuple(tuple(float(precision.width(problem.stored)) for _, precision in row) for row in rows),
+        tuple(
+            tuple(float(precision.width(problem.stored, length)) for _, precision in row)
+            for row, length in zip(rows, lengths, strict=True)
+        ),
         None if len(rows) == 1 else set_of,
         tuple(tuple(precision.name for _, precision in row) for row in rows),
     )
@@ -125,12 +159,24 @@ def restate(problem: Problem, weights: Sequence[Precision], inputs: Sequence[Pre
     )
 
 
-def _in_rows(fewer: bool, is_input: int, length: int) -> str:
-    return f" in rows of {length}" if fewer and not is_input else ""
+def _kernels(problem: Problem, weights: Sequence[Precision]) -> npt.NDArray[np.int64]:
+    """Return the length (G,) of the output kernels that are not of whole blocks at some precision; else 0."""
+    if problem.lengths is None:
+        return np.zeros(len(problem), dtype=np.int64)
+    cut = np.zeros(len(problem), dtype=np.bool_)
+    for block in {precision.block for precision in weights if precision.block}:
+        cut |= problem.lengths % block != 0
+    return np.where(cut & problem.weights(), problem.lengths, 0)
+
+
+def _uncut(problem: Problem, kinds: frozenset[str]) -> npt.NDArray[np.bool_]:
+    """Return which groups (G,) are of weights of such kinds of layers."""
+    labels = np.array([problem.types.get(label) in kinds for label in problem.names.labels], dtype=np.bool_)
+    return labels[problem.names.label_of] & problem.weights()
 
 
 def _matches(
-    old: Candidates, number: int, table: Sequence[Precision], stored: int | Fraction
+    old: Candidates, number: int, table: Sequence[Precision], stored: int | Fraction, length: int
 ) -> list[tuple[int, Precision]]:
     """Return (old column, precision) for each precision that stands for a candidate of set ``number``.
 
@@ -142,7 +188,7 @@ def _matches(
         for column, (label, bits) in enumerate(zip(labels, old.sets[number], strict=True)):
             plain = not old.formats and not old.numbered and precision.bits == bits
             if plain or precision.name.casefold() == label:
-                kept.setdefault((column, precision.width(stored)), precision)
+                kept.setdefault((column, precision.width(stored, length)), precision)
     return [(column, precision) for (column, _), precision in kept.items()]
 
 

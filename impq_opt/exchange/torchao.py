@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from impq_opt.exchange.base import LEFT_ALONE, Precision, Writer, need
+from impq_opt.exchange.base import CONVOLUTIONS, LEFT_ALONE, Precision, Writer, need
 from impq_opt.problem.allocation import Allocation
 
 __all__ = ["TorchAo"]
@@ -41,6 +41,7 @@ class TorchAo(Writer):
         "only) or none; no recurrent layers, MultiheadAttention, or convolutions but Conv2d of several input channels"
     )
     inputs: ClassVar[tuple[int, ...]] = (8, 16)
+    uncut: ClassVar[frozenset[str]] = CONVOLUTIONS
     unsupported: ClassVar[frozenset[str]] = frozenset(
         f"Conv{kind}" for kind in ("1d", "3d", "Transpose1d", "Transpose2d", "Transpose3d")
     )

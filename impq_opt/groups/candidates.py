@@ -13,7 +13,9 @@ from impq_opt.errors import ProblemError
 from impq_opt.groups.held import Held
 from impq_opt.types import IntArray
 
-__all__ = ["Candidates", "gather_sets"]
+__all__ = ["FLOAT_BITS", "Candidates", "gather_sets"]
+
+FLOAT_BITS = 32  # a group of so many bits stays as it is
 
 # Sets in the representation.
 _SHOWN = 3

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 
 from impq_opt.calibrate import drawn
-from impq_opt.data.batch import prepare
 from impq_opt.data.batches import Batches, tensors
 from impq_opt.data.dataset import Dataset
 from impq_opt.documents.writing import atomic_write
@@ -43,7 +42,6 @@ from impq_opt.problem.limits import read_limit
 from impq_opt.problem.problem import Problem
 from impq_opt.report import Report, render_page
 from impq_opt.tracing.batches import batch_size
-from impq_opt.tracing.trace import trace
 from impq_opt.validate.sweep import Progress, counter, decide, deciding
 from impq_opt.validate.windows import Windows, held_against, language_of
 
@@ -212,7 +210,7 @@ class _Judge:
         self.shop, self.data, self._progress = shop, data, progress
         place = torch.device(shop.device)
         self._place = place
-        self._traced = trace(shop.network, prepare(data.rows(torch.arange(min(2, len(data))))[0], place))
+        self._traced = shop.reference.network
         self._batch = batch_size(self._traced.graph)
         self.decisions = cache(self._decisions)
         if self.language and shop.plan.accuracy_loss is not None:

@@ -7,12 +7,13 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import nn
 
-from impq_opt.calibrate import Calibrated, calibrate
+from impq_opt.calibrate import Calibrated, Reference, calibrate, refer
 from impq_opt.data.batch import Structure
 from impq_opt.data.dataset import Dataset
 from impq_opt.errors import AllocationError
@@ -105,6 +106,12 @@ class Workshop:
         self.example: Structure = data.rows(torch.arange(min(2, len(data))))[0]
         self.seconds: dict[str, float] = defaultdict(float)
 
+    @cached_property
+    def reference(self) -> Reference:
+        """The float network, traced once, and what is known of it on the samples."""
+        plan = self.plan
+        return refer(self.network, self.data, samples=plan.samples, seed=plan.seed, device=self.device)
+
     @property
     def weights(self) -> int:
         """How many weights are quantized."""
@@ -128,6 +135,7 @@ class Workshop:
         calibrated = calibrate(
             quantized, self.network, self.data, self.plan.calibration,
             samples=self.plan.samples, seed=self.plan.seed, device=self.device, progress=self._progress,
+            reference=self.reference,
         )  # fmt: skip
         self.seconds["calibrating"] += time.process_time() - began
         return Made(allocation, calibrated, packed(calibrated.network)[0])
@@ -168,6 +176,8 @@ class Workshop:
         widths = sorted({float(b) for g in range(len(self.problem)) for b in self.problem.candidates.of(g)})
         for width in reversed(widths):
             if width >= self.problem.stored:  # nothing is quantized
+                continue
+            if not self.problem.candidates.formats and width * self.weights > 8 * most:  # codes alone are larger
                 continue
             allocation = self.within(math.floor(width * self.weights), solver="uniform")
             if allocation is None or allocation.effective_bits[0] != width:

@@ -1,5 +1,6 @@
 """Quantizers, quantized copies of networks from allocations, and packed integer codes."""
 
+from impq_opt.problem.coded import choice_of_codes, code_bits
 from impq_opt.quantize.hooks import HowToTrain, before_step, training_of
 from impq_opt.quantize.methods import METHODS, ActivationQuantizer, Method, Quantizer, load_method
 from impq_opt.quantize.methods.activation import UniformActivation
@@ -9,7 +10,6 @@ from impq_opt.quantize.network import (
     WeightSize,
     activation_quantizers,
     clips_by_norms,
-    code_bits,
     learned_of,
     quantize,
     quantize_traced,
@@ -35,6 +35,7 @@ __all__ = [
     "WeightSize",
     "activation_quantizers",
     "before_step",
+    "choice_of_codes",
     "clips_by_norms",
     "code_bits",
     "learned_of",

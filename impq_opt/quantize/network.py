@@ -15,8 +15,8 @@ from torch.nn.utils import parametrize
 from impq_opt.data.batch import Structure, together
 from impq_opt.errors import AllocationError, DataError
 from impq_opt.problem.allocation import Allocation
+from impq_opt.problem.coded import code_bits
 from impq_opt.problem.problem import Problem
-from impq_opt.problem.unmeasured import AS_IT_IS
 from impq_opt.quantize.methods import FLOAT_BITS, ActivationQuantizer, Method, Quantizer, load_method
 from impq_opt.quantize.methods.base import QuantizedWeight
 from impq_opt.quantize.origin import check_activations, check_weights, labels_of, weight_of
@@ -33,7 +33,6 @@ __all__ = [
     "WeightSize",
     "activation_quantizers",
     "clips_by_norms",
-    "code_bits",
     "learned_of",
     "needs_tracing",
     "quantize",
@@ -142,24 +141,6 @@ def _bits(problem: Problem, allocation: Allocation | npt.ArrayLike) -> npt.NDArr
     if bits.shape != (len(problem),):
         raise AllocationError("must have one precision per group", where="allocation", value=bits.shape)
     return bits
-
-
-def code_bits(problem: Problem, choice: IntArray) -> npt.NDArray[np.generic]:
-    """Return the bits (G,) of the codes of each group: 32 where it stays in float.
-
-    Those of a problem that was prepared for a target have bits of scales in them, and the codes' own as a name; 16 bits
-    that take as much as the network's own weights are what the target leaves alone.
-    """
-    candidates = problem.candidates
-    if not candidates.formats:
-        return candidates.bits(choice)
-    table = np.full((len(candidates.sets), candidates.width), np.nan)
-    for row, widths, names in zip(table, candidates.sets, candidates.formats, strict=True):
-        for column, (width, name) in enumerate(zip(widths, names, strict=True)):
-            left = name == f"{AS_IT_IS}" and width == problem.stored
-            row[column] = FLOAT_BITS if left else float(name) if name.isdecimal() else width
-    coded: npt.NDArray[np.float64] = table[candidates.numbers(len(choice)), choice]
-    return coded
 
 
 def _parametrize_all(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from impq_opt.data.batch import Structure
 from impq_opt.documents.writing import atomic_write
 from impq_opt.errors import DataError, FileError, OptionError, nearest
 from impq_opt.networks.matching import versioned
-from impq_opt.quantize.methods import ActivationQuantizer, Quantizer, load_method
+from impq_opt.quantize.methods import ActivationQuantizer, Method, Quantizer, load_method
 from impq_opt.quantize.methods.mid_rise import MidRise
 from impq_opt.quantize.network import (
     activation_quantizers,
@@ -48,9 +48,10 @@ __all__ = [
 ]
 
 # Version 1 names activations as torch.fx does, version 2 as measurements do. New in it are what the network takes,
-# methods other than mid-rise, and weights in half precision. Activations of other methods say no "span", so that who
-# does not know of those methods calls the file damaged, and does not take them for mid-rise.
-_FORMAT, _VERSIONS = "impq-opt packed network", ("1", "2")
+# methods other than mid-rise, and weights in half precision. Version 3 says each name once: tensors lie behind each
+# other by type, where a header of safetensors takes a hundred bytes for each.
+_FORMAT, _VERSIONS = "impq-opt packed network", ("1", "2", "3")
+_USUAL = torch.float32  # the type of tensors that say none
 _MID_RISE = ("over", "statistic", "one_bit")  # its options, as version 1 writes them
 # Elements whose bits are spread out at a time: 8 bytes each at 8 bits.
 _CHUNK = 1 << 22
@@ -208,41 +209,46 @@ def packed(network: nn.Module) -> tuple[bytes, PackedSize]:
     weights = quantized_weights(network)
     if not weights:
         raise OptionError("has no quantized weight", where="pack", hint="quantize it with an allocation first")
-    tensors: dict[str, Tensor] = {}
-    described = []
+    pools, described, methods = _Pools(), [], dict[str, int]()
     sizes = {"scales": 0, "widths": 0, "padding": 0}
     for name, weight in weights.items():
-        parts = _packed_weight(weight.latent, weight.quantizer)
-        tensors |= {f"{name}#{part}": tensor for part, tensor in parts.items()}
+        quantizer, latent = weight.quantizer, weight.latent
+        place = methods.setdefault(quantizer.method.spec, len(methods))
         described.append(
-            {"name": name, "shape": list(weight.quantizer.shape)} | _described(weight.latent, weight.quantizer)
+            {"name": name, "shape": list(quantizer.shape)}
+            | _packed_weight(latent, quantizer, pools)
+            | _some(method=place)
         )
-        sizes["scales"] += weight.quantizer.side_bits(weight.latent)
-        sizes["widths"] += 8 * sum(t.nbytes for part, t in parts.items() if part in ("bits", "runs"))
-        sizes["padding"] += 8 * parts["codes"].nbytes - int(
-            np.dot(weight.quantizer.group_bits, weight.quantizer.group_sizes)
-        )
-    others, activations = _other_state(network), []
-    for label, own in activation_quantizers(network).items():
-        activations.append(_described_activation(own))
-        for part, tensor in own.state_dict().items():
-            tensors[f"{label}@{part}"] = tensor.cpu().contiguous()
-            sizes["scales"] += 8 * tensor.nbytes
+        sizes["scales"] += quantizer.side_bits(latent)
+        bits = int(np.dot(quantizer.group_bits, quantizer.group_sizes))
+        sizes["padding"] += -bits % 8
+        sizes["widths"] += 8 * len(quantizer.group_bits) + ("runs" in described[-1]) * 64 * len(quantizer.group_sizes)
+    activations = []
+    for own in activation_quantizers(network).values():
+        state = own.state_dict()
+        learned = {part: pools.add(tensor) for part, tensor in state.items()}
+        activations.append(_described_activation(own) | _some(learned=learned))
+        sizes["scales"] += 8 * sum(tensor.nbytes for tensor in state.values())
+    others = _other_state(network)
     about: dict[str, Any] = {
         "format": _FORMAT,
         "version": _VERSIONS[-1],
+        "methods": list(methods),
         "weights": described,
-        "activations": activations,
+    }
+    about |= _some(activations=activations)
+    about["others"] = {
+        module: {own: pools.add(tensor) for own, tensor in parts.items()} for module, parts in _by_module(others)
     }
     if isinstance(network, TracedModule):
         about["input"] = network.takes
+    tensors = pools.joined()
     # One entry, because safetensors writes several in random order.
-    data = save(tensors | others, {"impq-opt": json.dumps(about)})
-    kept = sum(t.nbytes for t in (tensors | others).values())
+    data = save(tensors, {"impq-opt": json.dumps(about, separators=(",", ":"))})
     return data, PackedSize(
         codes=storage_bits(network),
         others=8 * sum(t.nbytes for t in others.values()),
-        header=8 * (len(data) - kept),
+        header=8 * (len(data) - sum(t.nbytes for t in tensors.values())),
         **sizes,
     )
 
@@ -331,24 +337,90 @@ def _fill(copied: nn.Module, unpacked: Unpacked, path: str | Path) -> None:
     copied.load_state_dict(versioned(copied, unpacked.state), strict=False)
 
 
-def _packed_weight(latent: Tensor, quantizer: Quantizer) -> dict[str, Tensor]:
+class _Pools:
+    """Tensors behind each other, each in the pool of its type; those of codes and of precisions in their own."""
+
+    def __init__(self, joined: Mapping[str, Tensor] | None = None) -> None:
+        self._parts: dict[str, list[Tensor]] = {}
+        self._left = dict(joined or {})
+
+    def add(self, tensor: Tensor, pool: str = "") -> list[Any]:
+        """Take in a tensor; return what tells it: its shape, behind the name of its type where that is no usual one."""
+        kind = str(tensor.dtype).removeprefix("torch.")
+        self._parts.setdefault(pool or kind, []).append(tensor.detach().cpu().contiguous().reshape(-1))
+        return [*([] if tensor.dtype == _USUAL else [kind]), *tensor.shape]
+
+    def joined(self) -> dict[str, Tensor]:
+        """Return the pools."""
+        return {pool: torch.cat(parts) for pool, parts in self._parts.items()}
+
+    def take(self, told: list[Any], pool: str = "") -> Tensor:
+        """Return the next tensor that :meth:`add` told so."""
+        named = bool(told) and isinstance(told[0], str)
+        shape, kind = told[named:], told[0] if named else str(_USUAL).removeprefix("torch.")
+        count, held = math.prod(shape), self._left[pool or kind]
+        if count > len(held):
+            raise FileError("is truncated", where=pool or kind, value=len(held))
+        self._left[pool or kind] = held[count:]
+        return held[:count].clone().reshape(shape)
+
+    def check_taken(self) -> None:
+        """Raise FileError where something is left."""
+        for pool, held in self._left.items():
+            if len(held):
+                raise FileError("holds more than is told of", where=pool, value=len(held))
+
+
+def _packed_weight(latent: Tensor, quantizer: Quantizer, pools: _Pools) -> dict[str, Any]:
+    """Put what stands for a weight into pools; return what tells it."""
     codes = quantizer.codes(latent).cpu().numpy().reshape(-1)
     sizes, bits = quantizer.group_sizes, quantizer.group_bits
-    parts = {
-        "codes": torch.from_numpy(pack_codes(codes, np.repeat(bits, sizes))),
-        "bits": torch.from_numpy(bits.astype(np.uint8)),
-    }
+    about: dict[str, Any] = {"groups": len(bits)}
+    pools.add(torch.from_numpy(bits.astype(np.uint8)), "bits")
     if (sizes != sizes[0]).any():
-        parts["runs"] = torch.from_numpy(sizes.copy())
-    return parts | {name: tensor.detach().cpu().contiguous() for name, tensor in quantizer.side(latent).items()}
-
-
-def _described(latent: Tensor, quantizer: Quantizer) -> dict[str, Any]:
-    """Return how codes and side information become weights."""
-    method = quantizer.method
-    about = asdict(method) if isinstance(method, MidRise) else {"method": method.spec}
+        about["runs"] = pools.add(torch.from_numpy(sizes.copy()))
+    pools.add(torch.from_numpy(pack_codes(codes, np.repeat(bits, sizes))), "codes")
+    about["side"] = {part: pools.add(tensor) for part, tensor in quantizer.side(latent).items()}
     exact = (torch.float32, torch.float64)
-    return about if latent.dtype in exact else about | {"dtype": str(latent.dtype).removeprefix("torch.")}
+    return about | ({} if latent.dtype in exact else {"dtype": str(latent.dtype).removeprefix("torch.")})
+
+
+def _named(about: Mapping[str, Any], joined: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of a file of version 3 under the names that they have in files before."""
+    for pool, held in joined.items():
+        if str(held.dtype) != f"torch.{'uint8' if pool in ('bits', 'codes') else pool}":
+            raise FileError("is of another type than its name says", where=pool, value=str(held.dtype))
+    pools, tensors = _Pools(joined), dict[str, Tensor]()
+    for entry in about["weights"]:
+        name, groups = entry["name"], entry["groups"]
+        bits = tensors[f"{name}#bits"] = pools.take(["uint8", groups], "bits")
+        runs: npt.NDArray[Any] | int = math.prod(entry["shape"]) // groups
+        if "runs" in entry:
+            tensors[f"{name}#runs"] = pools.take(entry["runs"])
+            runs = tensors[f"{name}#runs"].numpy()
+        length = -(-int((bits.numpy().astype(np.int64) * runs).sum()) // 8)
+        tensors[f"{name}#codes"] = pools.take(["uint8", length], "codes")
+        tensors |= {f"{name}#{part}": pools.take(told) for part, told in entry["side"].items()}
+    for entry in about.get("activations", ()):
+        tensors |= {f"{entry['label']}@{part}": pools.take(told) for part, told in entry.get("learned", {}).items()}
+    for module, parts in about["others"].items():
+        tensors |= {f"{module}.{part}".lstrip("."): pools.take(told) for part, told in parts.items()}
+    pools.check_taken()
+    return tensors
+
+
+def _by_module(tensors: Mapping[str, Tensor]) -> Iterable[tuple[str, dict[str, Tensor]]]:
+    """Return tensors by the module that they are of and their own names."""
+    modules: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        module, _, own = name.rpartition(".")
+        modules.setdefault(module, {})[own] = tensor
+    return modules.items()
+
+
+def _some(**entries: Any) -> dict[str, Any]:
+    """Return the entries that are not empty or 0, which readers take them for."""
+    return {name: value for name, value in entries.items() if value}
 
 
 def _described_activation(quantizer: ActivationQuantizer) -> dict[str, Any]:
@@ -396,6 +468,13 @@ def _other_state(network: nn.Module) -> dict[str, Tensor]:
     return others
 
 
+def _method(about: Mapping[str, Any], entry: Mapping[str, Any]) -> Method:
+    """Return the method that a weight is rounded by."""
+    if "methods" in about:
+        return load_method(about["methods"][entry.get("method", 0)])
+    return load_method(entry["method"]) if "method" in entry else MidRise(*(entry[o] for o in _MID_RISE))
+
+
 def _parts(name: str, tensors: Mapping[str, Tensor]) -> list[str]:
     """Return the names of the side information of a weight."""
     return [key.removeprefix(f"{name}#") for key in tensors if key.startswith(f"{name}#")]
@@ -403,9 +482,11 @@ def _parts(name: str, tensors: Mapping[str, Tensor]) -> list[str]:
 
 def _unpacked(about: Mapping[str, Any], tensors: dict[str, Tensor]) -> Unpacked:
     state, widths, weights = {}, {}, {}
+    if about["version"] == "3":
+        tensors = _named(about, tensors)
     for entry in about["weights"]:
         name, shape = entry["name"], tuple(entry["shape"])
-        method = load_method(entry["method"]) if "method" in entry else MidRise(*(entry[o] for o in _MID_RISE))
+        method = _method(about, entry)
         bits = tensors.pop(f"{name}#bits").numpy()
         runs = tensors.pop(f"{name}#runs", None)
         sizes = np.full(len(bits), math.prod(shape) // len(bits)) if runs is None else runs.numpy()
@@ -417,5 +498,5 @@ def _unpacked(about: Mapping[str, Any], tensors: dict[str, Tensor]) -> Unpacked:
         )
         widths[name] = bits
         weights[name] = UnpackedWeight(codes, spread.astype(np.int64).reshape(shape), method.spec)
-    activations = tuple(_activation(entry, tensors) for entry in about["activations"])
+    activations = tuple(_activation(entry, tensors) for entry in about.get("activations", ()))
     return Unpacked(state | tensors, widths, activations, about.get("input"), about["version"], weights)

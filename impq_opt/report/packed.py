@@ -9,7 +9,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from impq_opt.errors import FileError
+from impq_opt.groups.candidates import FLOAT_BITS
 from impq_opt.problem.allocation import Allocation
+from impq_opt.problem.coded import code_bits
 
 __all__ = ["packed_bytes"]
 
@@ -25,16 +27,23 @@ def packed_bytes(path: Path, allocation: Allocation) -> int:
     try:
         with safe_open(path, framework="numpy") as file:
             about = json.loads((file.metadata() or {}).get("impq-opt", "{}"))
-            names = [entry["name"] for entry in about.get("weights", ())]
-            held = {name.removesuffix(".weight"): file.get_tensor(f"{name}#bits") for name in names}
+            entries = about.get("weights", ())
+            if "methods" in about:
+                ends = np.cumsum([entry["groups"] for entry in entries])
+                parts = np.split(file.get_tensor("bits"), ends[:-1])
+            else:  # of versions 1 and 2
+                parts = [file.get_tensor(f"{entry['name']}#bits") for entry in entries]
+            held = {entry["name"].removesuffix(".weight"): bits for entry, bits in zip(entries, parts, strict=True)}
     except FileNotFoundError:
         raise FileError("no such file", where=str(path)) from None
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError):
         raise FileError("is not a packed network", where=str(path), hint="impq-opt pack writes them") from None
-    groups, weights, bits = allocation.problem.names, allocation.problem.weights(), np.asarray(allocation.bits)
+    groups, weights = allocation.problem.names, allocation.problem.weights()
+    bits = code_bits(allocation.problem, allocation._need())
     for place, label in enumerate(groups.labels):
         start, end = int(groups.offsets[place]), int(groups.offsets[place + 1])
-        if weights[start] and not np.array_equal(held.get(label.removesuffix(".weight"), ()), bits[start:end]):
+        own = held.get(label.removesuffix(".weight"), np.full(end - start, FLOAT_BITS))
+        if weights[start] and not np.array_equal(own, bits[start:end]):
             raise FileError(
                 "holds another allocation", where=str(path), value=label, hint="name the file packed from this one"
             )

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from impq_opt.calibrate import Calibration, Work, calibration_names, load_calibration
+from impq_opt.calibrate import Calibration, Reference, Work, calibration_names, load_calibration
 from impq_opt.data.dataset import Dataset
 from impq_opt.problem.declaration import Group
 from impq_opt.problem.problem import Problem
@@ -78,7 +78,7 @@ def _calibrated(
     floats = {name: tensor.clone() for name, tensor in traced.tensors.items()}
     given, drawn = inputs.clone(), torch.get_rng_state()
     with torch.no_grad():
-        change = part.apply(Work(copied, traced, data, torch.arange(16), torch.arange(16, len(inputs))))
+        change = part.apply(Work(copied, Reference(traced, data, torch.arange(16), torch.arange(16, len(inputs)))))
     rule(_same(traced.tensors, floats), who, "the float network stays as it is")
     rule(torch.equal(inputs, given), who, "the data stay as they are")
     rule(torch.equal(torch.get_rng_state(), drawn), who, "torch's generator stays as it is")

@@ -26,9 +26,12 @@ from impq_opt.measure.grouping import Grouping
 from impq_opt.measure.survey import ActivationRange, Survey
 from impq_opt.memory import kept_memory
 from impq_opt.networks.fitting import fitted
+from impq_opt.problem.allocation import Allocation
 from impq_opt.problem.problem import Problem
 from impq_opt.quantize import (
     activation_quantizers,
+    choice_of_codes,
+    code_bits,
     load_method,
     of_other_weights,
     quantize,
@@ -37,12 +40,15 @@ from impq_opt.quantize import (
     unpack,
     unpack_into,
 )
+from impq_opt.quantize.methods import FLOAT_BITS
 from impq_opt.tracing.batches import batch_size
 from impq_opt.tracing.trace import trace
-from impq_opt.types import FloatArray
+from impq_opt.types import FloatArray, IntArray
 from impq_opt.validate.on_samples import OnSamples, bounds_on_samples
 from impq_opt.validate.sweep import Logits, Progress, counter, decide, deciding, together
 from impq_opt.validate.windows import Language, Windows, held_against, language_of, mean_of
+
+Held = npt.ArrayLike | Path | Allocation
 
 __all__ = ["Progress", "Reality", "Validation", "interval"]
 
@@ -121,7 +127,7 @@ class Validation:
         self._example = prepare(example, self.device)
         self._traced = trace(network, self._example)
         self._batch = batch_size(self._traced.graph)
-        checked = self.quantized(_possible(problem))  # raises where the problem is not this network's
+        checked = self._made(_possible(problem))  # raises where the problem is not this network's
         other = of_other_weights(problem, state_of(checked, latent=True))
         self.notes = (*data.notes, *([other] if other else ()))
         if samples and self._traced.decisions > 1:
@@ -143,30 +149,34 @@ class Validation:
             return f"samples of {name}, which share some with {measured['data']}, where the problem was measured"
         return f"{'held-out samples' if apart else 'samples'} of {name}"
 
-    def quantized(self, allocation: npt.ArrayLike | Path) -> nn.Module:
-        """Return the network that decides for an allocation, bits (G,), or that a packed file holds, in eval mode.
+    def quantized(self, allocation: Held) -> nn.Module:
+        """Return the network that decides for an allocation, or that a packed file holds, in eval mode.
 
         It is what :func:`impq_opt.quantize.pack` writes for the allocation, or what the file was written from.
         """
-        problem = self.problem
         if isinstance(allocation, Path):
             return unpack_into(self.network, allocation, example=self._example).eval()
-        if problem.weights().all():
-            return quantize(self.network, problem, allocation).eval()
-        return quantize_traced(self._traced, problem, allocation).eval()
+        return self._made(code_bits(self.problem, self.choice(allocation)))
 
-    def hold(self, allocation: npt.ArrayLike | Path) -> Reality:
-        """Quantize as allocated, bits (G,), or take a packed file, and compare."""
+    def _made(self, codes: npt.NDArray[np.generic]) -> nn.Module:
+        """Return the network with codes of so many bits (G,), in eval mode."""
+        if self.problem.weights().all():
+            return quantize(self.network, self.problem, codes).eval()
+        return quantize_traced(self._traced, self.problem, codes).eval()
+
+    def hold(self, allocation: Held) -> Reality:
+        """Quantize as allocated, or take a packed file, and compare."""
         return self.hold_all([allocation])[0]
 
     @kept_memory()
-    def hold_all(self, allocations: Sequence[npt.ArrayLike | Path], progress: Progress | None = None) -> list[Reality]:
+    def hold_all(self, allocations: Sequence[Held], progress: Progress | None = None) -> list[Reality]:
         """Compare every allocation: the data are read once for as many networks as fit into memory.
 
         Parameters
         ----------
-        allocations : sequence of array (G,) or Path
-            Bits, or a file that :func:`impq_opt.quantize.pack` wrote, whose bits are those of its groups.
+        allocations : sequence of Allocation, array (G,) or Path
+            Of the problem's groups; bits, where they tell its candidates apart; or a file that
+            :func:`impq_opt.quantize.pack` wrote, whose bits are those of its groups.
         progress : callable, optional
             Told what is going on, how much of it is done, and how much there is.
 
@@ -177,43 +187,89 @@ class Validation:
         FileError
             A packed file that cannot be read.
         """
-        widths = [self.bits(allocation) for allocation in allocations]
-        bounds = [self._bound(bits) for bits in widths]
+        choices = [self.choice(allocation) for allocation in allocations]
+        bounds = [self._bound(choice) for choice in choices]
         if self._traced.decisions > 1:
             return self._by_window(allocations, bounds, progress)
         decisions = self._decisions(allocations, progress)
-        looks = self._looks(widths, progress) if self.samples and widths else [None] * len(widths)
+        codes = [code_bits(self.problem, choice).astype(np.float64) for choice in choices]
+        looks = self._looks(codes, progress) if self.samples and codes else [None] * len(codes)
         return [self._reality(*row) for row in zip(bounds, decisions, looks, strict=True)]
 
-    def bits(self, allocation: npt.ArrayLike | Path) -> FloatArray:
+    def bits(self, allocation: Held) -> FloatArray:
         """Return the bits (G,) of an allocation or of a packed file, in the order of the problem's groups.
+
+        They are those of candidates: of a problem that was prepared for a target with scales in them.
+
+        Raises
+        ------
+        DataError
+            As of :meth:`choice`.
+        """
+        return self.problem.candidates.bits(self.choice(allocation)).astype(np.float64)
+
+    def choice(self, allocation: Held) -> IntArray:
+        """Return the candidates (G,), by their places, of an allocation or of a packed file.
 
         Raises
         ------
         DataError
             Where there is not one precision per group, or one is no candidate.
         """
-        if not isinstance(allocation, Path):
-            return np.asarray(allocation, dtype=np.float64)
-        held = unpack(allocation)
+        problem = self.problem
+        if isinstance(allocation, Path):
+            codes = self._packed(allocation)
+            columns, said = choice_of_codes(problem, codes), codes
+        elif isinstance(allocation, Allocation):
+            columns = allocation._need()
+            said = np.asarray(allocation.bits, dtype=np.float64)
+        else:
+            said = np.asarray(allocation, dtype=np.float64)
+            columns = problem.candidates.columns(said) if said.shape == (len(problem),) else said.astype(np.int64)
+        if columns.shape != (len(problem),):
+            raise DataError("must have one precision per group", where="allocation", value=columns.shape)
+        if (columns < 0).any():
+            group = int((columns < 0).argmax())
+            offered = ", ".join(self._offered(group, codes=isinstance(allocation, Path)))
+            raise DataError(
+                "is no candidate of the group",
+                where=f"{allocation if isinstance(allocation, Path) else 'allocation'}: {problem.names[group]}",
+                value=float(said[group]),
+                hint=f"it may take {offered}",
+            )
+        return columns
+
+    def _packed(self, file: Path) -> FloatArray:
+        """Return the bits (G,) of the codes of each group in a packed file; 32 where it has a group in float."""
+        held = unpack(file)
         known = {name.removesuffix(".weight"): bits for name, bits in held.bits.items()}
         known |= {a.label: np.array([a.bits]) for a in held.activations}
         names, parts = self.problem.names, []
         for label, count in zip(names.labels, names.counts.tolist(), strict=True):
-            part = known.pop(label.removesuffix(".weight"), np.empty(0))
+            part = known.pop(label.removesuffix(".weight"), None)
+            part = np.full(count, FLOAT_BITS) if part is None else part
             if len(part) != count:
                 raise DataError(
                     "has not the groups of the problem",
-                    where=f"{allocation}: {label}",
+                    where=f"{file}: {label}",
                     value=len(part),
                     hint=f"the problem has {count} there; was it packed by another allocation's problem?",
                 )
             parts.append(part)
         if known:
             raise DataError(
-                "is quantized in the file and no group of the problem", where=str(allocation), value=next(iter(known))
+                "is quantized in the file and no group of the problem", where=str(file), value=next(iter(known))
             )
         return np.concatenate(parts).astype(np.float64)
+
+    def _offered(self, group: int, *, codes: bool) -> list[str]:
+        """Return the bits that a group may have, or those of their codes."""
+        widths = self.problem.candidates.of(group)
+        if codes:
+            places = np.zeros((len(widths), len(self.problem)), dtype=np.int64)
+            places[:, group] = np.arange(len(widths))
+            widths = tuple(float(code_bits(self.problem, place)[group]) for place in places)
+        return list(dict.fromkeys(f"{bits:g}" for bits in widths))
 
     def _reality(self, bound: float, decisions: Tensor, look: OnSamples | None) -> Reality:
         assert self._float is not None
@@ -236,25 +292,14 @@ class Validation:
             looked_at=self.samples,
         )
 
-    def _bound(self, widths: FloatArray) -> float:
+    def _bound(self, columns: IntArray) -> float:
         problem = self.problem
-        if widths.shape != (len(problem),):
-            raise DataError("must have one precision per group", where="allocation", value=widths.shape)
-        columns = problem.candidates.columns(widths)
-        if (columns < 0).any():
-            group = int((columns < 0).argmax())
-            raise DataError(
-                "is no candidate of the group",
-                where=f"allocation: {problem.names[group]}",
-                value=float(widths[group]),
-                hint=f"it may take {', '.join(f'{b:g}' for b in problem.candidates.of(group))}",
-            )
         damage = problem.damage.chosen(problem.candidates, columns) + problem.interaction_shares(columns)
         return float(damage.sum()) + problem.conceded
 
     # -- running -------------------------------------------------------------------------------------------------
 
-    def _decisions(self, allocations: Sequence[npt.ArrayLike | Path], progress: Progress | None) -> list[Tensor]:
+    def _decisions(self, allocations: Sequence[Held], progress: Progress | None) -> list[Tensor]:
         """Return the decisions (n,) of each allocation's network; the float network decides in the first sweep."""
         count = together(2 * 4 * int(self.problem.sizes[self.problem.weights()].sum()))  # as they were, and rounded
         decided = counter("decisions", progress, len(self.data) * (len(allocations) + (self._float is None)))
@@ -268,9 +313,7 @@ class Validation:
             decisions += made[len(before) :]
         return decisions
 
-    def _by_window(
-        self, allocations: Sequence[npt.ArrayLike | Path], bounds: list[float], progress: Progress | None
-    ) -> list[Reality]:
+    def _by_window(self, allocations: Sequence[Held], bounds: list[float], progress: Progress | None) -> list[Reality]:
         """Return what is told of language models; the float network runs in each sweep, for its logits."""
         count = together(2 * 4 * int(self.problem.sizes[self.problem.weights()].sum()))
         starts = range(0, len(allocations), count)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from calibrate_world import averaged, same, state, world
 
-from impq_opt.calibrate import Calibration, Change, Closeness, Work, calibrate, calibration_names
+from impq_opt.calibrate import Calibration, Change, Closeness, Work, calibrate, calibration_names, refer
 from impq_opt.calibrate.graphs import graph_of
 from impq_opt.data import Dataset
 from impq_opt.errors import DataError, OptionError
@@ -187,3 +187,27 @@ class Peeking(Factor):
 def test_parts_that_break_a_rule(wrong: Calibration, rule: str) -> None:
     with pytest.raises(ConformanceError, match=rule):
         check_calibration(wrong)
+
+
+def test_what_is_known_of_the_float_network_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And copies that are calibrated beside it come out as those that have it to themselves."""
+    found = world("net")
+    copies = [found.quantized(bits) for bits in (2, 3, 5)]
+    alone = [found.calibrate(quantized, samples=66) for quantized in copies]
+    beside = refer(found.network, Dataset(found.x), samples=66)
+    first = found.calibrate(copies[0], samples=66, reference=beside)
+    floats = beside.network.copy  # what steps run of the float network
+    ran: list[int] = []
+
+    def copied() -> Any:
+        ran.append(0)
+        return floats()
+
+    monkeypatch.setattr(beside.network, "copy", copied)
+    monkeypatch.setattr(beside.network, "logits", lambda _: ran.append(1))
+    monkeypatch.setattr("impq_opt.calibrate.api.trace", lambda *_: ran.append(2))
+    others = [found.calibrate(quantized, samples=66, reference=beside) for quantized in copies[1:]]
+    assert set(ran) <= {0} and len(ran) == len(others)  # the graph of a network with its own modules, and no more
+    for done, own in zip([first, *others], alone, strict=True):
+        assert same(state(done.network), state(own.network)) and done.after.to_dict() == own.after.to_dict()
+        assert [step.outcome for step in done.steps] == [step.outcome for step in own.steps]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from fractions import Fraction
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -551,9 +552,78 @@ def test_what_a_target_stores_can_be_measured() -> None:
         writer_of("compressed-tensors").measured(bits=[3, 4])
     with pytest.raises(OptionError, match="groups: torchao stores one precision a layer, got 'kernel'"):
         writer_of("torchao").measured("kernel")
-    for name, why in (("llama.cpp", "none of `impq-opt methods`"), ("modelopt", "that depend on the bits")):
-        with pytest.raises(OptionError, match=why):
+    assert writer_of("modelopt:group_size=32").measured() == ("symmetric:over=32/4", (4, 8, 16))
+    assert writer_of("onnxruntime").measured() == ("symmetric:over=tensor", (8, 16))
+    assert writer_of("onnxruntime:model=network.onnx").measured() == ("symmetric", (4, 8, 16))
+    assert writer_of("mlx").measured(bits=[2, 5]) == ("affine:over=64", (2, 5))
+    for name in ("llama.cpp", "exllamav3"):
+        with pytest.raises(OptionError, match="none of `impq-opt methods`"):
             writer_of(name).measured()
+
+
+def _of_lengths(lengths: Any, bits: Any = (4, 8, 16), **options: Any) -> Problem:
+    groups = [
+        Group(f"l{k}", size=10 * length, sensitivity=1.0, bits=bits, length=length) for k, length in enumerate(lengths)
+    ]
+    return replace(Problem.declare(groups, bound=1e9), **options)
+
+
+@pytest.mark.parametrize(
+    ("target", "short"),
+    [("gptqmodel:group_size=32", [Fraction(4) + Fraction(2 * 20, 40), 8 + Fraction(2 * 24, 40), 16]),
+     ("compressed-tensors:group_size=32", [16]), ("modelopt:group_size=32", [8, 16]), ("torchao:group_size=32", [16]),
+     ("mlx:group_size=32", [32])],
+)  # fmt: skip
+def test_kernels_that_blocks_do_not_divide_keep_what_can_be_stored(target: str, short: Any) -> None:
+    """Of 40 weights: two blocks of 32, of which the second is short, or none."""
+    writer = writer_of(target)
+    problem = _of_lengths((64, 40))
+    prepared = writer.prepare(problem)
+    whole, cut = (prepared.candidates.sets[prepared.candidates.number_of(g)] for g in (0, 1))
+    assert list(cut)[-1] == prepared.stored
+    expected = [prepared.stored if width == 16 else float(width) for width in short]
+    assert sorted(set(cut)) == sorted(set(expected)), (whole, cut)
+    assert len(whole) >= len(cut) and min(whole) < 10
+    writer.config(solve(prepared))  # what was prepared can be written
+
+
+def test_widths_that_are_no_decimals_are_rounded_up() -> None:
+    """Nine weights of 4 bits in a block with 20 bits besides take 6 2/9 bits each."""
+    prepared = writer_of("gptqmodel:group_size=32").prepare(_of_lengths((9, 64)))
+    width = Fraction(prepared.candidates.sets[prepared.candidates.number_of(0)][0])
+    assert 0 < width - (4 + Fraction(20, 9)) < Fraction(1, 1024)
+    assert solve(prepared).choice is not None  # sums stay within 64 bits
+
+
+def test_an_allocation_that_wants_short_blocks_is_refused_by_layer_and_length() -> None:
+    found = solve(_of_lengths((64, 40), bits=(4,)))
+    for target in ("compressed-tensors", "mlx", "torchao", "modelopt"):
+        with pytest.raises(AllocationError, match=r"l1: has kernels of 40 weights, and .* wants output kernels of"):
+            writer_of(f"{target}:group_size=32").config(found)
+    assert writer_of("gptqmodel:group_size=32").config(found)
+    with pytest.raises(ProblemError, match=r"l1.bits: .* kernels of 40 weights, which blocks of 32 do not divide"):
+        writer_of("compressed-tensors:group_size=32").prepare(_of_lengths((64, 40), bits=(4, 8)))
+
+
+def test_convolutions_have_no_blocks_where_a_tool_cuts_rows() -> None:
+    problem = _of_lengths((64, 64), types={"l1": "Conv2d"})
+    for target, left in (("modelopt", [8, 32]), ("torchao", [32]), ("mlx", [4.25, 8.25, 32])):
+        prepared = writer_of(f"{target}:group_size=64").prepare(problem)
+        assert {float(w) for w in prepared.candidates.sets[prepared.candidates.number_of(1)]} >= {32.0}
+        if target != "mlx":
+            assert list(prepared.candidates.sets[prepared.candidates.number_of(1)]) == left
+        else:
+            assert prepared.pins  # left as it is
+    found = solve(_of_lengths((64, 64), bits=(4,), types={"l1": "Conv2d"}))
+    with pytest.raises(AllocationError, match=r"l1: has 4, and modelopt has no blocks of 64 in weights of Conv2d"):
+        writer_of("modelopt:group_size=64").config(found)
+
+
+def test_damages_of_a_targets_grid_are_not_those_of_its_floating_point_formats() -> None:
+    problem = _of_lengths((128,))
+    measured = replace(problem, grids={"l0": writer_of("modelopt").grid()})
+    names = [writer_of("modelopt").prepare(each).candidates.formats[0] for each in (problem, measured)]
+    assert "NVFP4" in names[0] and names[1] == ("4", "8", "16")
 
 
 def test_unknown_formats_and_options_have_near_matches() -> None:

@@ -708,3 +708,44 @@ def test_compressed_tensors_unpacks_the_words_of_a_checkpoint() -> None:
         words = torch.from_numpy(np.array(parts["a.weight_packed"]))
         found = helpers.unpack_from_int32(words, bits, torch.Size(parts["a.weight_shape"]))
         assert np.array_equal(found.numpy(), codes % 2**bits - 2 ** (bits - 1))
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("bits", [4, 8])
+def test_weights_are_measured_on_the_grid_of_modelopt(bits: int) -> None:
+    torch = pytest.importorskip("torch")
+    quantization = pytest.importorskip("modelopt.torch.quantization")
+    from impq_opt.quantize import load_method
+
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(64, 6, bias=False))
+    weight = network[0].weight.detach().clone()
+    writer = writer_of("modelopt:group_size=32")
+    groups = [Group("0.weight", size=weight.numel(), sensitivity=1.0, bits=(bits,), length=64)]
+    found = solve(Problem.declare(groups, bound=1e9))
+    quantized = quantization.quantize(network, writer.native(found), lambda model: model(torch.ones(1, 64)))
+    theirs = quantized[0].weight_quantizer(quantized[0].weight).detach()
+    ours = load_method(writer.grid()).quantizer(weight.shape, [bits], [weight.numel()])(weight)
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    assert len(theirs[0].unique()) > 8
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("bits", [4, 8, 16])
+def test_weights_are_measured_on_the_grid_of_onnxruntime(bits: int) -> None:
+    torch = pytest.importorskip("torch")
+    helpers = pytest.importorskip("onnxruntime.quantization.quant_utils")
+    proto = pytest.importorskip("onnx").TensorProto
+    from impq_opt.quantize import load_method
+
+    weight = torch.randn(6, 64, generator=torch.Generator().manual_seed(0))
+    kind = {4: proto.INT4, 8: proto.INT8, 16: proto.INT16}[bits]
+    values = weight.numpy()
+    zero, scale = helpers.compute_data_quant_params(values.flatten(), kind, True)
+    if bits == 4:  # measured with our scales alone, of a model
+        assert 4 not in writer_of("onnxruntime").measured()[1]
+        zero, scale = np.int8(0), np.float32(np.abs(values).max() / 7)
+    codes = helpers.quantize_nparray(kind, values, scale, zero)
+    theirs = (np.asarray(codes, dtype=np.float32).reshape(values.shape) - np.float32(zero)) * np.float32(scale)
+    ours = load_method("symmetric:over=tensor").quantizer(weight.shape, [bits], [weight.numel()])(weight)
+    np.testing.assert_allclose(ours.numpy(), theirs, rtol=1e-5, atol=1e-6)

@@ -27,6 +27,7 @@ from impq_opt.testing import ConformanceError, check_method
 SPECS = (
     *METHODS, "zero:over=tensor", "zero:over=group", "mid-rise:over=group,statistic=normal,one_bit=mean",
     "mid-rise:over=tensor", "symmetric:over=2,statistic=mse", "asymmetric:over=2",
+    "mid-rise:over=7,one_bit=mean",
 )  # fmt: skip
 
 
@@ -263,3 +264,58 @@ def test_a_scheme_given_to_quantize_is_for_all_weights() -> None:
     declared = problem()
     quantized = quantize(net(), declared, np.full(len(declared), 4), scheme="zero", example=EXAMPLE)
     assert {one.quantizer.method for one in quantized_weights(quantized).values()} == {Zero()}
+
+
+@pytest.mark.parametrize("spec", ["mid-rise:over=5,one_bit=mean", "asymmetric:over=5,statistic=mse", "affine:over=32"])
+@pytest.mark.parametrize("bits", [[1], [3, 1, 2, 8]])
+def test_a_short_last_range_is_rounded_by_itself(spec: str, bits: Any) -> None:
+    """As a weight of its own would be, and its scale is counted."""
+    size = int(spec.partition("over=")[2].partition(",")[0])
+    plain = spec.replace(f"over={size}", "over=kernel")
+    weight = torch.randn(4, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    widths = np.repeat(bits, 4 // len(bits))
+    quantizer: Any = load_method(spec).quantizer(weight.shape, bits, [48 // len(bits)] * len(bits))
+    parts = [
+        load_method(plain).quantizer(part.shape, widths, [part.shape[1]] * 4)
+        for part in weight.flatten(1).split(size, 1)
+    ]
+    rounded = torch.cat([own(part) for own, part in zip(parts, weight.flatten(1).split(size, 1), strict=True)], 1)
+    assert torch.equal(quantizer(weight).flatten(1), rounded)
+    assert torch.equal(quantizer.values(quantizer.codes(weight), quantizer.side(weight)), quantizer(weight))
+    counted = sum(own.side_bits(part) for own, part in zip(parts, weight.flatten(1).split(size, 1), strict=True))
+    assert quantizer.side_bits(weight) == counted
+    with pytest.raises(OptionError, match=r"range.over: .* need groups of whole output kernels"):
+        load_method("zero:over=5").quantizer((2, 12), [2, 2, 2, 2], [6] * 4)
+
+
+def test_ranges_may_depend_on_the_bits() -> None:
+    weight = torch.randn(4, 12, generator=torch.Generator().manual_seed(0))
+    for bits, over in ((3, "4"), (4, "4"), (5, "kernel")):
+        quantizer = load_method("symmetric:over=4/4").quantizer(weight.shape, [bits], [48])
+        assert torch.equal(
+            quantizer(weight), load_method(f"symmetric:over={over}").quantizer(weight.shape, [bits], [48])(weight)
+        )
+    with pytest.raises(OptionError, match="ranges that depend on the bits need one precision a weight"):
+        load_method("symmetric:over=4/4").quantizer(weight.shape, [4, 8], [24, 24])
+    for spec in ("zero:over=4/", "zero:over=1/4", "zero:over=/4", "zero:over=4/x"):
+        with pytest.raises(OptionError, match=r"range\.over"):
+            load_method(spec)
+
+
+@given(st.integers(1, 8), st.lists(st.floats(-2, 2, width=32), min_size=1, max_size=12))
+def test_affine_ranges_are_those_of_mlx(bits: int, values: list[float]) -> None:
+    """As its documentation and its loop on processors have it, written anew."""
+    weight = torch.tensor([values])
+    w, n = np.array(values, dtype=np.float64), 2**bits - 1
+    low, high = w.min(), w.max()
+    scale = max((high - low) / n, 1e-7) * (1 if abs(low) > abs(high) else -1)
+    edge = low if abs(low) > abs(high) else high
+    zero = np.rint(edge / scale)
+    scale, bias = (edge / zero, edge) if zero else (scale, 0.0)
+    places = (w - bias) / scale
+    clear = np.abs(places - np.floor(places) - 0.5) > 1e-3  # no tie, on which rounding in float32 decides
+    firm = abs(edge / max((high - low) / n, 1e-7) % 1 - 0.5) > 1e-3 and abs(abs(low) - abs(high)) > 1e-6
+    rounded = np.clip(np.rint(places), 0, n) * scale + bias
+    ours = load_method("affine").quantizer(weight.shape, [bits], [len(values)])(weight).numpy()[0]
+    if firm:
+        np.testing.assert_allclose(ours[clear], rounded[clear], rtol=1e-5, atol=1e-6)

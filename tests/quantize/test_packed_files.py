@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 from quantize_world import LABELS, declared, learning, net
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 from impq_opt import Problem
-from impq_opt.errors import DataError
+from impq_opt.errors import DataError, FileError
 from impq_opt.quantize import pack, quantize, quantized_weights, unpack, unpack_into
 from impq_opt.tracing.trace import trace
 
@@ -62,13 +64,61 @@ def test_version_1_is_still_read(name: Any) -> None:
         unpack_into(network, path)
 
 
+def version_3() -> Any:
+    network = net()
+    problem, _ = declared(network, GRID)
+    return quantize(network, problem, 1 + np.arange(len(problem)) % 8).eval()
+
+
+def test_version_3_is_still_read_and_written_alike(tmp_path: Path) -> None:
+    path = GOLDEN / "packed-3-kernels.safetensors"
+    assert unpack(path).version == "3"
+    with torch.no_grad():
+        torch.testing.assert_close(unpack_into(net(seed=9), path).eval()(GRID), version_3()(GRID))
+    pack(version_3(), tmp_path / "packed")
+    held, again = unpack(path), unpack(tmp_path / "packed")
+    assert held.state.keys() == again.state.keys() and held.input == again.input
+    assert all(torch.equal(tensor, again.state[name]) for name, tensor in held.state.items())
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float64])
+def test_each_tensor_comes_back_under_its_name_with_its_type(kind: torch.dtype, tmp_path: Path) -> None:
+    """Names once, types alike, numbers of no dimension, nothing at all, and modules inside modules."""
+    network: Any = nn.Sequential(nn.Linear(7, 5, dtype=kind), nn.Sequential(nn.BatchNorm1d(5), nn.Linear(5, 3)))
+    network.register_parameter("gain", nn.Parameter(torch.ones(2, 3)))
+    network.register_buffer("nothing", torch.empty(0, 4, dtype=torch.int32))
+    network[1].register_buffer("flag", torch.tensor(True))
+    problem = Problem.from_sensitivities([35, 15], [1.0] * 2, names=["0.weight", "1.1.weight"])
+    quantized = quantize(network, problem, [3, 2], scheme="asymmetric:over=2").eval()
+    pack(quantized, tmp_path / "packed")
+    held = unpack(tmp_path / "packed")
+    expected = {**network.state_dict(), **{n: w.value for n, w in quantized_weights(quantized).items()}}
+    assert held.state.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert held.state[name].dtype == tensor.dtype and torch.equal(held.state[name], tensor), name
+
+
+def test_a_file_whose_tensors_and_words_differ_is_refused(tmp_path: Path) -> None:
+    """Longer, shorter, of another type, or without a pool: nothing is taken for something else."""
+    pack(version_3(), tmp_path / "packed")
+    with safe_open(tmp_path / "packed", framework="pt") as file:
+        about = file.metadata()
+        pools = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    for name, pool in pools.items():
+        for wrong in (pool[:-1], torch.cat([pool, pool[:1]]), pool.to(torch.int32), None):
+            kept = {n: t for n, t in pools.items() if n != name} | ({} if wrong is None else {name: wrong})
+            save_file(kept, tmp_path / "wrong", about)
+            with pytest.raises(FileError, match=r"wrong: .*(truncated|holds more|another type|damaged)"):
+                unpack(tmp_path / "wrong")
+
+
 def test_a_new_file_tells_what_the_network_takes_and_needs_no_example(tmp_path: Path) -> None:
     network = net()
     problem, _ = declared(network, GRID)
     quantized = quantize(network, problem, np.full(len(problem), 5)).eval()
     pack(quantized, tmp_path / "packed")
     about = unpack(tmp_path / "packed")
-    assert (about.version, about.input) == ("2", {"shape": [1, 8, 8], "dtype": "float32"})
+    assert (about.version, about.input) == ("3", {"shape": [1, 8, 8], "dtype": "float32"})
     with torch.no_grad():
         assert torch.equal(unpack_into(net(seed=3), tmp_path / "packed").eval()(GRID), quantized(GRID))
 

@@ -46,7 +46,7 @@ def _traced(network: Any, example: Any, **options: Any) -> Any:
 @pytest.fixture(autouse=True)
 def digits_traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trace :func:`digits_network` once, as long as its weights and modes stay: its graph is looked at, not changed."""
-    for module in ("measure.api", "pipeline.run", "quantize.network", "validate.reality"):
+    for module in ("measure.api", "quantize.network", "validate.reality"):
         monkeypatch.setattr(f"impq_opt.{module}.trace", _traced)
 
 

@@ -12,10 +12,13 @@ from impq_opt.registry import Registry
 __all__ = ["TABLE", "calibration_class", "calibration_names", "load_calibration"]
 
 TABLE: dict[str, str] = {
+    "ranges": "impq_opt.calibrate.parts.ranges:Ranges",  # of weights, by squared gradients times errors
+    "clips": "impq_opt.calibrate.parts.clips:Clips",  # of activations, by squared errors
     "statistics": "impq_opt.calibrate.parts.statistics:Statistics",  # of batch-norms
     "bias": "impq_opt.calibrate.parts.bias:Bias",  # the mean of each output
     "gptq": "impq_opt.calibrate.parts.gptq:GPTQ",  # codes by the error of what a layer gives
     "adaround": "impq_opt.calibrate.parts.adaround:AdaRound",  # codes learned by it
+    "brecq": "impq_opt.calibrate.parts.brecq:BRECQ",  # codes learned by what residual blocks give
 }
 
 _registry = Registry[Calibration]("calibration", TABLE, "impq_opt.calibrations")

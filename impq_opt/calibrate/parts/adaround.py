@@ -10,19 +10,14 @@ from torch import Tensor, fx
 
 from impq_opt.calibrate.layers import Layer
 from impq_opt.calibrate.rounding import Cells, Choice, Rounding, moments
+from impq_opt.calibrate.soft import RATE, Soft, exponent
 from impq_opt.calibrate.work import Work
 from impq_opt.errors import OptionError
 from impq_opt.quantize.methods.base import exact
-from impq_opt.quantize.methods.uniform import inverse
 
 __all__ = ["AdaRound"]
 
-# Of the paper: how far the sigmoid is stretched beyond 0 and 1, the exponents of the regularizer from first to last,
-# and the share of steps before it begins.
-_BELOW, _ABOVE, _SHARP, _WARM = -0.1, 1.1, (20.0, 2.0), 0.2
-_RATE, _WEIGHT = 0.02, 0.1  # of the descent and of the regularizer
-# Inside of a cell: a latent weight at its edge may round to either side.
-_INSIDE = 0.49
+_WEIGHT = 0.1  # of the regularizer
 
 
 @dataclass(frozen=True)
@@ -71,25 +66,17 @@ def _error(rounded: Tensor, own: Tensor, target: Tensor) -> Tensor:
 
 def _learned(weight: Tensor, cells: Cells, own: Tensor, target: Tensor, steps: int) -> Tensor:
     """Return weights (groups, outputs, length) that round up or down as learned."""
-    place = weight * inverse(cells.step) - cells.offset
-    low = torch.minimum(torch.maximum(place.floor(), cells.least), cells.most)
-    share = (place - low).clamp(0.01, 0.99)
-    raised = torch.logit((share - _BELOW) / (_ABOVE - _BELOW)).requires_grad_()
-    optimizer = torch.optim.Adam([raised], _RATE)
+    soft = Soft(weight, cells)
+    optimizer = torch.optim.Adam([soft.raised], RATE)
     # Errors of a kernel in units of what it could be at worst: rates and the regularizer mean the same in any layer.
     own, target = own.to(weight.dtype), target.to(weight.dtype)
     unit = (own.diagonal(dim1=1, dim2=2)[:, None] * cells.step.square()).sum(2).clamp(min=1e-30)
     for step in range(steps):
-        up = (torch.sigmoid(raised) * (_ABOVE - _BELOW) + _BELOW).clamp(0, 1)
-        values = (torch.minimum(low + up, cells.most) + cells.offset) * cells.step
+        values = soft.values()
         loss = (((values @ own - 2 * target) * values).sum(2) / unit).sum()
-        past = (step / steps - _WARM) / (1 - _WARM)
-        if past > 0:
-            exponent = _SHARP[1] + (_SHARP[0] - _SHARP[1]) * (1 - past)
-            loss = loss + _WEIGHT * (1 - (2 * up - 1).abs().pow(exponent)).mean(2).sum()
+        if sharp := exponent(step, steps):
+            loss = loss + _WEIGHT * soft.undecided(sharp).mean(2).sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    code = torch.minimum(low + (raised.detach() > 0), cells.most) + cells.offset
-    ends = ((code - _INSIDE) * cells.step, (code + _INSIDE) * cells.step)
-    return torch.maximum(torch.minimum(weight, torch.maximum(*ends)), torch.minimum(*ends))
+    return soft.decided()

@@ -32,12 +32,12 @@ class Bias(Calibration):
     def apply(self, work: Work) -> Change:
         layers, left = layers_of(work.quantized, work.float)
         rows = work.fitting(networks=2)
-        floats = Walk(work.float.copy().eval(), work.batches(self.name, samples=rows, passes=2))
         rounded = Walk(work.quantized, work.batches(self.name, samples=rows, passes=2, done=1))
+        means = self._means(work, layers, rows)
         changed = []
         for layer in layers:
-            wanted, got = (_output(walk, layer) for walk in (floats, rounded))
-            mean, now = (_mean(layer, outputs) for outputs in (wanted, got))
+            got = rounded.through(layer.use.node)
+            mean, now = means[layer.use.node], _mean(layer, got)
             if layer.bias is not None and not layer.alone:
                 layer.bias.add_((mean - now).to(layer.bias.dtype))
                 shift = (mean - now).to(got[0].dtype)
@@ -51,6 +51,15 @@ class Bias(Calibration):
             changed.append(layer.name)
         return Change(tuple(changed), (*left.notes(), *work.told(rows)))
 
+    def _means(self, work: Work, layers: Iterable[Layer], rows: int) -> dict[str, Tensor]:
+        """Return the mean of each output (out,) that the float network's layers give, by their calls."""
+        means: dict[str, Tensor] = work.reference.known(f"{self.name} {rows}", dict)
+        missing = [layer for layer in layers if layer.use.node not in means]
+        if missing:
+            walk = Walk(work.float.copy().eval(), work.batches(self.name, samples=rows, passes=2))
+            means |= {layer.use.node: _mean(layer, walk.through(layer.use.node)) for layer in missing}
+        return means
+
     def _norms(self, work: Work, layer: Layer, mean: Tensor, now: Tensor) -> None:
         """Let the batch-norms behind a layer give the means that the float network's give."""
         for node, norm in layer.norms.items():
@@ -59,12 +68,6 @@ class Bias(Calibration):
             assert before is not None and variance is not None
             stretch = ((norm.variance.double() + norm.epsilon) / (variance.double() + norm.epsilon)).sqrt()
             norm.mean.copy_(now - (mean - before.double()) * stretch)
-
-
-def _output(walk: Walk, layer: Layer) -> list[Tensor]:
-    for _ in walk.to(layer.use.node):
-        pass
-    return walk.output()
 
 
 def _mean(layer: Layer, outputs: Iterable[Tensor]) -> Tensor:

@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize
 
 from impq_opt.calibrate.graphs import Norm, inputs_of, norms_of
 from impq_opt.calibrate.part import Calibration, Change
-from impq_opt.calibrate.work import Work
+from impq_opt.calibrate.work import Closeness, Work
 from impq_opt.data.batch import Several
 from impq_opt.tracing.module import TracedModule
 
@@ -40,9 +40,7 @@ class Statistics(Calibration):
         norms = norms_of(work.quantized)
         if not norms:
             return Change(notes=("the network has no batch-norm with running statistics",))
-        floats = work.float.copy().eval()
-        reestimate(floats, work.batches(self.name, passes=2), norms_of(floats))
-        again, now = work.closeness(floats), work.now
+        again, now = work.reference.known(self.name, lambda: self._again(work)), work.now
         if not again.kl < now.kl:
             return Change(
                 refused="the float network does not survive it on these data: with statistics of them it decides as "
@@ -51,6 +49,12 @@ class Statistics(Calibration):
             )
         reestimate(work.quantized, work.batches(self.name, passes=2, done=1), norms)
         return Change(tuple(norm.name for norm in norms.values()))
+
+    def _again(self, work: Work) -> Closeness:
+        """Return how close the float network with statistics of the samples is to what it is."""
+        floats = work.float.copy().eval()
+        reestimate(floats, work.batches(self.name, passes=2), norms_of(floats))
+        return work.closeness(floats)
 
 
 def reestimate(module: TracedModule, batches: Iterable[Tensor | Several], norms: dict[fx.Node, Norm]) -> None:

@@ -31,6 +31,7 @@ METHODS: dict[str, str] = {
     "symmetric": "impq_opt.quantize.methods.symmetric:Symmetric",  # 2^B - 1 levels, as many integer kernels want them
     "integer": "impq_opt.quantize.methods.integer:Integer",  # 2^B levels, 2 M / (2^B - 1) apart (torchao, GPTQ)
     "asymmetric": "impq_opt.quantize.methods.asymmetric:Asymmetric",  # from the least to the largest weight
+    "affine": "impq_opt.quantize.methods.affine:Affine",  # the same, with the larger of them and zero hit (MLX)
     "normal": "impq_opt.quantize.methods.normal:Normal",  # least squared error for normal weights (Max)
     "bwn": "impq_opt.quantize.methods.bwn:BWN",  # the sign
     "twn": "impq_opt.quantize.methods.twn:TWN",  # three levels, one scale

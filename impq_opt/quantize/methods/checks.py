@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from impq_opt.errors import OptionError, nearest
+from impq_opt.groups.candidates import FLOAT_BITS
 
 __all__ = [
     "ALL_WIDTHS",
@@ -28,8 +29,6 @@ __all__ = [
 
 # Codes are whole numbers held in float32 while training; 16 bits leave that exact with room to spare.
 MOST_BITS = 16
-# A group of so many bits stays as it is.
-FLOAT_BITS = 32
 ALL_WIDTHS = range(1, MOST_BITS + 1)
 
 

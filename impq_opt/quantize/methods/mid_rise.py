@@ -69,11 +69,13 @@ class MidRise(Uniform):
         scale: Tensor = torch.linalg.vector_norm(values, order, dim=shared, keepdim=True)
         return {"scale": scale / math.sqrt(values.numel() / scale.numel()) if self.statistic == "normal" else scale}
 
-    def side(self, values: Tensor, shared: tuple[int, ...], spread: Tensor) -> dict[str, Tensor]:
-        side = super().side(values, shared, spread)
+    def side(
+        self, values: Tensor, shared: tuple[int, ...], spread: Tensor, importance: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        side = super().side(values, shared, spread, importance)
         if self.one_bit == "mean" and bool((spread == 1).any()):
             # Half the step, so that both scales are in one unit.
-            side["scale_one_bit"] = values.abs().mean(dim=shared, keepdim=True) if shared else values.abs()
+            side["scale_one_bit"] = _mean(values.abs(), shared, importance)
         return side
 
     def grid(self, side: Mapping[str, Tensor], factors: Tensor, spread: Tensor) -> tuple[Tensor, Tensor | float]:
@@ -83,3 +85,15 @@ class MidRise(Uniform):
 
     def spans(self, weight: Tensor) -> Tensor | None:
         return super().spans(weight) if self.one_bit == "max" else None
+
+
+def _mean(sizes: Tensor, shared: tuple[int, ...], importance: Tensor | None) -> Tensor:
+    """Return the means over ranges, weighted where weights count differently; the plain ones where none counts."""
+    if not shared:
+        return sizes
+    plain = sizes.mean(dim=shared, keepdim=True)
+    if importance is None:
+        return plain
+    total = importance.expand(sizes.shape).sum(dim=shared, keepdim=True)
+    mean = (sizes * importance).sum(dim=shared, keepdim=True) / total
+    return torch.where(total > 0, mean, plain)

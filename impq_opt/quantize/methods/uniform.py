@@ -39,7 +39,9 @@ class Uniform(Method):
     ----------
     over : {"kernel", "group", "tensor"} or a number
         The weights that share one scale: an output kernel, a group of the allocation, the whole tensor, or so many
-        consecutive ones of a kernel (``"32"``), as formats with blocks have it.
+        consecutive ones of a kernel (``"32"``), as formats with blocks have it. The last ones of a kernel have a scale
+        of their own where they are fewer; groups are whole kernels then. ``"32/4"`` says so of weights of at most 4
+        bits; wider ones have a scale a kernel, and a weight has one precision.
     statistic : {"max", "mse"}
         ``max``: the outermost levels are at the largest weight. ``mse``: they are where the squared error of the range
         is least, at each precision, of 64 places between a 64th of the largest weight and itself; weights beyond are
@@ -53,7 +55,8 @@ class Uniform(Method):
     statistic: str = "max"
 
     def __post_init__(self) -> None:
-        if not (self.over.isdecimal() and int(self.over) > 1):
+        block, _, most = self.over.partition("/")
+        if not (block.isdecimal() and int(block) > 1 and (most.isdecimal() or "/" not in self.over)):
             check_choice("over", self.over, ("kernel", "group", "tensor"))
         check_choice("statistic", self.statistic, self.statistics)
 
@@ -84,19 +87,37 @@ class Uniform(Method):
         """
         return side["scale"] * factors, self.offset
 
-    def side(self, values: Tensor, shared: tuple[int, ...], spread: Tensor) -> dict[str, Tensor]:
-        """Return what tells the grid of each range; of each range at each precision where errors are made least."""
+    def side(
+        self, values: Tensor, shared: tuple[int, ...], spread: Tensor, importance: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Return what tells the grid of each range; of each range at each precision where errors are made least.
+
+        Parameters
+        ----------
+        values, shared
+            As of :meth:`ends`.
+        spread : Tensor
+            The precision of every weight, broadcastable.
+        importance : Tensor, optional
+            What a squared error of each weight counts, broadcastable to ``values``: ranges are those of the least sum
+            of errors then, whatever the ``statistic``.
+        """
         side = self.ends(values, shared)
-        if self.statistic != "mse":
+        if self.statistic != "mse" and importance is None:
             return side
         fitted: dict[str, Tensor] = {}
         for bits in spread.unique().tolist():
-            own = self._least_error(values, shared, side, int(bits))
+            own = self._least_error(values, shared, side, int(bits), importance)
             fitted = {name: torch.where(spread == bits, own[name], fitted.get(name, own[name])) for name in own}
         return fitted
 
     def _least_error(
-        self, values: Tensor, shared: tuple[int, ...], side: Mapping[str, Tensor], bits: int
+        self,
+        values: Tensor,
+        shared: tuple[int, ...],
+        side: Mapping[str, Tensor],
+        bits: int,
+        importance: Tensor | None,
     ) -> dict[str, Tensor]:
         """Return ``side`` with every range as much shorter as makes its squared error least."""
         factors, spread = torch.tensor(self.factor(bits)).to(values), torch.tensor(bits)
@@ -106,6 +127,7 @@ class Uniform(Method):
             step, offset = self.grid({name: share * tensor for name, tensor in side.items()}, factors, spread)
             rounded = _codes(values, step, least, most, offset).add_(offset).mul_(step)
             squares = rounded.sub_(values).square_()
+            squares = squares if importance is None else squares.mul_(importance)
             total = squares.sum(dim=shared, keepdim=True) if shared else squares
             if best is None or error is None:
                 best, error = share.expand(total.shape), total
@@ -113,6 +135,24 @@ class Uniform(Method):
                 best, error = torch.where(total < error, share, best), torch.minimum(total, error)
         assert best is not None
         return {name: best * tensor for name, tensor in side.items()}
+
+    def over_at(self, bits: npt.NDArray[np.int64]) -> str:
+        """Return ``over`` for a weight whose groups have ``bits``.
+
+        Raises
+        ------
+        OptionError
+            It depends on the bits, and the groups differ.
+        """
+        block, _, most = self.over.partition("/")
+        if not most:
+            return self.over
+        few = bits <= int(most)
+        if few.any() and not few.all():
+            raise OptionError(
+                "ranges that depend on the bits need one precision a weight", where="range.over", value=self.over
+            )
+        return block if few.any() else "kernel"
 
     def limits(self, bits: int) -> tuple[int, int]:
         """Return the least and the largest code at ``bits``."""
@@ -171,7 +211,9 @@ class WeightQuantizer(Quantizer):
         widths = whole_bits(bits, chosen.widths, f"{chosen.name} has")
         runs = check_sizes(self.shape, widths, sizes)
         self.group_bits, self.group_sizes = widths, runs
-        self.view, self.shared, spread = _view(self.shape, widths, runs, chosen.over)
+        over = chosen.over_at(widths)
+        self.view, self.shared, spread = _view(self.shape, widths, runs, over)
+        self.block = _short_block(self.shape, over)
         rows = [(*chosen.limits(b), chosen.factor(b)) if b in chosen.widths else (0, 0, 0.0) for b in _ROWS]
         least, most, factors = (
             torch.tensor(column).float()[torch.from_numpy(spread)] for column in zip(*rows, strict=True)
@@ -202,6 +244,8 @@ class WeightQuantizer(Quantizer):
 
     def grid(self, side: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | float]:
         """Return step and offset of every weight, broadcastable to ``view``."""
+        if self.block:
+            side = {n: t.repeat_interleave(self.block, 1)[:, : self.view[1]] for n, t in side.items()}
         return self.method.grid(side, self.factors, self.spread)
 
     def codes(self, weight: Tensor) -> Tensor:
@@ -212,7 +256,26 @@ class WeightQuantizer(Quantizer):
         return (signed - self.least).reshape(self.shape).to(kind)
 
     def side(self, weight: Tensor) -> dict[str, Tensor]:
-        return self.held or self.method.side(exact(weight.detach()).reshape(self.view), self.shared, self.spread)
+        return self.held or self._side(exact(weight.detach()).reshape(self.view), None)
+
+    def fitted(self, weight: Tensor, importance: Tensor) -> dict[str, Tensor]:
+        """Return the grid of least squared error of a weight, an error counting as much as its ``importance`` says."""
+        values, counts = (exact(tensor.detach()).reshape(self.view) for tensor in (weight, importance))
+        return self._side(values, counts)
+
+    def _side(self, values: Tensor, importance: Tensor | None) -> dict[str, Tensor]:
+        """Return what tells the grid of each range; with a short last one, whole blocks and last ones side by side."""
+        if not self.block:
+            return self.method.side(values, self.shared, self.spread, importance)
+        length = values.shape[1]
+        whole, spread = length // self.block * self.block, self.spread[:, :, None]
+        parts = []
+        for place, size in ((slice(0, whole), self.block), (slice(whole, length), length - whole)):
+            if place.stop > place.start:
+                counts = None if importance is None else importance[:, place].unflatten(1, (-1, size))
+                own = values[:, place].unflatten(1, (-1, size))
+                parts.append(self.method.side(own, (2,), spread, counts))
+        return {name: torch.cat([part[name] for part in parts], 1)[:, :, 0] for name in parts[0]}
 
     def values(self, codes: Tensor, side: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> Tensor:
         scale = side["scale"]
@@ -284,7 +347,17 @@ def _view(
             spread = bits.reshape(*shape[:leading], *(1,) * (len(shape) - leading))
             first = {"kernel": 1, "group": leading, "tensor": 0}[over]
             return shape, tuple(range(first, len(shape))), spread
-    rows = {"kernel": shape[0], "group": count, "tensor": 1}.get(over) or _blocks(shape, int(over))
+    if _short_block(shape, over):
+        kernel = math.prod(shape[1:])
+        if (sizes % kernel).any():
+            raise OptionError(
+                f"ranges over {over} weights with a short last one need groups of whole output kernels",
+                where="range.over",
+                value=f"kernels of {kernel}",
+                hint="use kernel for this weight, or a size that divides it",
+            )
+        return (shape[0], kernel), (1,), np.repeat(bits, sizes // kernel)[:, None]
+    rows = {"kernel": shape[0], "group": count, "tensor": 1}.get(over) or total // int(over)
     if even and count % rows == 0:
         return (rows, count // rows, total // count), (1, 2), bits.reshape(rows, count // rows, 1)
     if even and rows % count == 0:
@@ -292,14 +365,6 @@ def _view(
     return (rows, total // rows, 1), (1, 2), np.repeat(bits, sizes).reshape(rows, total // rows, 1)
 
 
-def _blocks(shape: tuple[int, ...], size: int) -> int:
-    """Return how many runs of ``size`` weights a weight has; no run is of two kernels."""
-    kernel = math.prod(shape[1:])
-    if kernel % size:
-        raise OptionError(
-            f"ranges over {size} weights need output kernels of a multiple of {size} weights",
-            where="range.over",
-            value=kernel,
-            hint="use kernel for this weight",
-        )
-    return math.prod(shape) // size
+def _short_block(shape: tuple[int, ...], over: str) -> int:
+    """Return of how many weights ranges are where the last one of a kernel has fewer; else 0."""
+    return int(over) if over.isdecimal() and math.prod(shape[1:]) % int(over) else 0
