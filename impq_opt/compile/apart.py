@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -12,20 +12,31 @@ from impq_opt.compile.program import Add, IntTensor, Layer, Operation, Program, 
 __all__ = ["with_additions"]
 
 
-def with_additions(program: Program) -> Program:
+def with_additions(program: Program, adds: Callable[[Layer], bool] = lambda layer: False) -> Program:
     """Return a program of the same tensors, bit for bit, whose layers add nothing: their sums are held as they are.
 
     What an addition shifts has at most 62 bits there, and its multipliers more than 32.
+
+    Parameters
+    ----------
+    program : Program
+    adds : callable, optional
+        Whether a layer that adds stays as it is.
     """
     tensors = dict(program.tensors)
-    operations = tuple(made for operation in program.operations for made in _apart(program, operation, tensors))
+    operations = tuple(
+        made
+        for operation in program.operations
+        for made in (
+            _apart(program, operation, tensors)
+            if isinstance(operation, Layer) and operation.added and not adds(operation)
+            else (operation,)
+        )
+    )
     return replace(program, tensors=tensors, operations=operations)
 
 
-def _apart(program: Program, layer: Operation, tensors: dict[str, IntTensor]) -> Iterator[Operation]:
-    if not isinstance(layer, Layer) or not layer.added:
-        yield layer
-        return
+def _apart(program: Program, layer: Layer, tensors: dict[str, IntTensor]) -> Iterator[Operation]:
     target = tensors[layer.target]
     bits = max(program.sums(layer, part) for part in layer.parts).bit_length() + 1
     held = IntTensor(f"{layer.target}.sums", target.shape, bits, True, 1.0)

@@ -64,8 +64,18 @@ def _part(bits: int, kernels: Any, reads: Any, shape: tuple[int, ...], size: flo
     return Part(bits, codes, factor, offsets, np.array(kernels), np.array(reads), rescale)
 
 
+def _adding(part: Part, tensors: int) -> Part:
+    """Return a part that adds tensors: each moves the outcome by half of what it is."""
+    random = np.random.default_rng(part.bits)
+    signs = random.choice([-1, 1], (1, len(part)))
+    return replace(part, added=random.integers(2**25, 2**26, (tensors, len(part))) * signs)
+
+
 def _shapes() -> Program:
-    """Return layers of all loops: of wide values, a kernel a channel, kernels in groups, of 1 x 1, of two chunks."""
+    """Return layers of all loops: of wide values, a kernel a channel, kernels in groups, of 1 x 1, of two chunks.
+
+    And layers that add a tensor, or two.
+    """
     random = np.random.default_rng(5)
     channels = random.permutation(40)
     tensors = {
@@ -76,6 +86,9 @@ def _shapes() -> Program:
             IntTensor("many", (40, 11, 10), 8, False, 1.0, 120),
             IntTensor("each", (40, 6, 5), 8, False, 1.0, 125),
             IntTensor("grouped", (8, 6, 5), 8, False, 1.0, 131),
+            IntTensor("once", (8, 6, 5), 8, False, 1.0, 126),
+            IntTensor("twice", (8, 6, 5), 8, False, 1.0, 122),
+            IntTensor("thrice", (8, 6, 5), 8, False, 1.0, 127),
             IntTensor("mixed", (33, 6, 5), 8, False, 1.0, 128),
             IntTensor("logits", (5, 4, 3), 16, True, 1.0),
         )
@@ -92,6 +105,14 @@ def _shapes() -> Program:
         _part(5, (0, 2, 5), (0, 20, 0), (20, 3, 3), 2e4),
         _part(6, (1, 3, 4, 6, 7), (20, 0, 20, 0, 20), (20, 3, 3), 4e4),
     )
+    square = (
+        _part(5, (0, 3, 5), (4, 0, 4), (4, 3, 3), 5e3),
+        _part(2, (1, 2, 4, 6, 7), (0, 4, 0, 4, 0), (4, 3, 3), 3e2),
+    )
+    eight = np.arange(8)
+    depth = (_part(3, eight[::2], eight[::2], (1, 3, 3), 3e2), _part(6, eight[1::2], eight[1::2], (1, 3, 3), 3e3))
+    one, both = (tuple(_adding(part, tensors) for part in square) for tensors in (1, 2))
+    each_one = tuple(_adding(part, 1) for part in depth)
     points = (_part(2, range(30), reads[:30], (8, 1, 1), 7e2), _part(4, range(30, 33), reads[:3], (8, 1, 1), 2.4e3))
     last = (_part(3, (0, 3), (0, 0), (33, 3, 3), 1.5e4, 2), _part(6, (1, 2, 4), (0, 0, 0), (33, 3, 3), 1.4e5, 2))
     return Program(
@@ -102,7 +123,10 @@ def _shapes() -> Program:
             Layer("first", "wide", "many", first, padding=two),
             Layer("each", "many", "each", each, (2, 2), (1, 1), ((1, 1), (2, 1))),
             Layer("groups", "each", "grouped", groups, (1, 1), (2, 1), ((2, 2), (1, 1))),
-            Layer("points", "grouped", "mixed", points),
+            Layer("adds", "grouped", "once", one, padding=two, added=("grouped",)),
+            Layer("each adds", "once", "twice", each_one, padding=two, added=("once",)),
+            Layer("adds two", "twice", "thrice", both, padding=two, added=("once", "twice")),
+            Layer("points", "thrice", "mixed", points),
             Layer("last", "mixed", "logits", last),
         ),
         "input",

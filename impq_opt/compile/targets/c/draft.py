@@ -15,17 +15,18 @@ __all__ = ["Draft", "Kind"]
 
 @dataclass(frozen=True)
 class Kind:
-    """Which loops a layer runs, and on which types: of what it reads, of windows and weights, of what it writes."""
+    """Which loops a layer runs, and types: of what it reads, of windows and weights, of what it writes, and adds."""
 
     loops: str
     source: str
     inner: str
     target: str
+    added: str = ""
 
     @property
     def function(self) -> str:
         """The function's name."""
-        return f"{self.loops}_{self.source}_{self.inner}_{self.target}"
+        return "_".join(filter(None, (self.loops, self.source, self.inner, self.target, self.added)))
 
 
 @dataclass

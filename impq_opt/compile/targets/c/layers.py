@@ -13,7 +13,7 @@ from impq_opt.compile.targets.c.places import type_of
 from impq_opt.errors import DataError
 from impq_opt.types import IntArray
 
-__all__ = ["BLOCK", "write_layer"]
+__all__ = ["BLOCK", "adds", "write_layer"]
 
 _MOST = 2**16 - 1  # of sides and channels, which are held in 16 bits
 _NARROW = 2**15 - 1  # values and weights that 16 bits hold
@@ -37,10 +37,13 @@ def write_layer(draft: Draft, number: int, layer: Layer) -> None:
     for value, most in ((max(*shape, *out), _MOST), (max(height, width, *layer.stride, *layer.dilation), 255)):
         if value > most:
             raise DataError(f"has a side of more than {most:,}, which the C file's types do not hold", where=layer.name)
-    own = inputs == 1 < shape[0] and _every_channel_once(layer, shape[0])
+    own = _every_channel_once(layer, shape[0])
     largest = max(source.largest, *(int(np.abs(part.weights).max()) for part in layer.parts))
     inner = "int16_t" if largest <= _NARROW else "int32_t"
-    kind = Kind("depthwise" if own else "layer", type_of(source), inner, type_of(target))
+    added = program.tensors[layer.added[0]] if layer.added else None
+    kind = Kind(
+        "depthwise" if own else "layer", type_of(source), inner, type_of(target), type_of(added) if added else ""
+    )
     draft.kinds[kind] = None
     _count(draft, layer, kind, height * width * inputs, out[1] * out[2])
     whole = inputs == shape[0]
@@ -50,13 +53,17 @@ def write_layer(draft: Draft, number: int, layer: Layer) -> None:
     draft.constants.append("\n".join(lines))
     (above, _), (left, _) = layer.padding
     fields = (
-        f"parts{number}", source.zero, len(rows), *shape, inputs, *out, height, width, *layer.stride,
-        *layer.dilation, above, left,
+        f"parts{number}", source.zero, added.zero if added else 0, len(rows), *shape, inputs, *out, height, width,
+        *layer.stride, *layer.dilation, above, left,
     )  # fmt: skip
     draft.constants.append(f"static const struct layer layer{number} = {{{', '.join(map(str, fields))}}};")
-    draft.body.append(
-        f"    {kind.function}(&layer{number}, {draft.pointer(layer.source)}, {draft.pointer(layer.target)});"
-    )
+    pointers = ", ".join(draft.pointer(name) for name in (*layer.sources, layer.target))
+    draft.body.append(f"    {kind.function}(&layer{number}, {pointers});")
+
+
+def adds(program: Program, layer: Layer) -> bool:
+    """Return whether the loops of a layer add what it adds: one tensor, and not where a kernel reads a channel."""
+    return len(layer.added) == 1 and not _every_channel_once(layer, _three(program.tensors[layer.source])[0])
 
 
 def _three(tensor: IntTensor) -> tuple[int, ...]:
@@ -64,7 +71,9 @@ def _three(tensor: IntTensor) -> tuple[int, ...]:
 
 
 def _every_channel_once(layer: Layer, channels: int) -> bool:
-    """Return whether every channel is read by one kernel of one channel."""
+    """Return whether every one of several channels is read by one kernel of one channel."""
+    if layer.parts[0].codes.shape[1] != 1 or channels == 1:
+        return False
     reads = np.concatenate([part.reads for part in layer.parts])
     return np.array_equal(np.sort(reads), np.arange(channels))
 
@@ -79,6 +88,7 @@ def _sorted(part: Part) -> Part:
         channels=part.channels[order],
         reads=part.reads[order],
         rescale=replace(rescale, multipliers=rescale.multipliers[order], addends=rescale.addends[order]),
+        added=part.added[:, order],
     )
 
 
@@ -110,6 +120,7 @@ def _part(draft: Draft, name: str, layer: Layer, part: Part, whole: bool) -> str
         f"codes + {start}",
         draft.array(f"{name}_multipliers", "int32_t", rescale.multipliers.tolist(), "scales"),
         draft.array(f"{name}_addends", "int64_t", rescale.addends.tolist(), "scales"),
+        draft.array(f"{name}_added", "int64_t", part.added[0].tolist(), "scales") if len(part.added) else "0",
         "0" if same else draft.array(f"{name}_offsets", "int16_t", offsets.tolist(), "scales"),
         "0" if row else draft.array(f"{name}_channels", "uint16_t", channels.tolist(), "tables"),
         "0" if whole else draft.array(f"{name}_reads", "uint16_t", part.reads.tolist(), "tables"),

@@ -1,6 +1,7 @@
 """The loops over layers in the C file.
 
-``@...@`` stands for types: of what a layer reads, @T@, of unpacked weights and windows, @P@, of what it writes, @O@.
+``@...@`` stands for types: of what a layer reads, @T@, of unpacked weights and windows, @P@, of what it writes, @O@; or
+for what a layer that adds a tensor has besides, which is in ADDING.
 
 A layer lays out windows of a few positions as rows of 16-bit numbers, padded to whole runs of 16, and goes through its
 kernels: each is unpacked once for all of these positions, and four positions share a pass over it. That is the shape
@@ -9,7 +10,7 @@ which compilers turn into multiply-and-add instructions by themselves, without a
 
 from __future__ import annotations
 
-__all__ = ["CHUNK", "DEPTHWISE", "DOTS", "GATHER", "LAYER", "UNPACK"]
+__all__ = ["ADDING", "CHUNK", "DEPTHWISE", "DOTS", "GATHER", "LAYER", "UNPACK"]
 
 # Of @B@ bits; @PLANES@ says where the bytes of run r are, and @CODE@ is the code of its element i.
 CHUNK = """\
@@ -112,8 +113,17 @@ static void gather_@T@_@P@(
 }
 """
 
+ADDING = {
+    "@ARGUMENT@": " const @A@ *added,",
+    "@ITS_PLACE@": """
+                const @A@ *y = added + (to - out);""",
+    "@NEXT@": ", y += l->out_channels",
+    "@PLUS@": """
+                                + ((int64_t)*y - l->added_zero) * p->added[kernel]""",
+}
+
 LAYER = """\
-static void layer_@T@_@P@_@O@(const struct layer *l, const @T@ *in, @O@ *out)
+static void @FUNCTION@(const struct layer *l, const @T@ *in,@ARGUMENT@ @O@ *out)
 {
     @P@ *const windows = arena.windows.as_@P@, *const weights = arena.weights.as_@P@;
     const int length = l->height * l->width * l->inputs, blocks = (length + 15) / 16, step = 16 * blocks;
@@ -130,7 +140,8 @@ static void layer_@T@_@P@_@O@(const struct layer *l, const @T@ *in, @O@ *out)
             const struct part *p = l->parts + number;
             const uint8_t *codes = p->codes;
             for (kernel = 0; kernel < p->kernels; kernel++) {
-                @O@ *to = out + first * l->out_channels + (p->channels ? p->channels[kernel] : p->channel + kernel);
+                const int32_t channel = p->channels ? p->channels[kernel] : p->channel + kernel;
+                @O@ *to = out + first * l->out_channels + channel;@ITS_PLACE@
                 if (p->reads && (!kernel || p->reads[kernel] != p->reads[kernel - 1]))
                     gather_@T@_@P@(l, in, first, count, p->reads[kernel], step, windows);
                 codes = unpack_@P@(p, kernel, codes, length, weights);
@@ -141,9 +152,10 @@ static void layer_@T@_@P@_@O@(const struct layer *l, const @T@ *in, @O@ *out)
                         dots_@P@(windows + n * step, step, weights, blocks, sums);
                     else
                         sums[0] = dot_@P@(windows + n * step, weights, blocks);
-                    for (k = 0; k < some; k++, to += l->out_channels)
+                    for (k = 0; k < some; k++, to += l->out_channels@NEXT@)
                         *to = (@O@)rescaled(
-                            (int64_t)sums[k] * p->multipliers[kernel] + p->addends[kernel], p->shift, p->low, p->high);
+                            (int64_t)sums[k] * p->multipliers[kernel]@PLUS@ + p->addends[kernel],
+                            p->shift, p->low, p->high);
                 }
             }
         }
@@ -153,7 +165,7 @@ static void layer_@T@_@P@_@O@(const struct layer *l, const @T@ *in, @O@ *out)
 
 # Kernels of one channel each, every channel once; of @PARTS@ parts at most.
 DEPTHWISE = """\
-static void depthwise_@T@_@P@_@O@(const struct layer *l, const @T@ *in, @O@ *out)
+static void @FUNCTION@(const struct layer *l, const @T@ *in, @O@ *out)
 {
     @P@ *const weights = arena.weights.as_@P@, *const unpacked = weights + 32 * l->height * l->width;
     const uint8_t *codes[@PARTS@];

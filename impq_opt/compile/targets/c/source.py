@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from impq_opt.compile.apart import with_additions
@@ -13,7 +14,7 @@ from impq_opt.compile.targets.base import Compiled, Size
 from impq_opt.compile.targets.c import loops
 from impq_opt.compile.targets.c.codes import OVERRUN, code_of
 from impq_opt.compile.targets.c.draft import Draft, lines
-from impq_opt.compile.targets.c.layers import write_layer
+from impq_opt.compile.targets.c.layers import adds, write_layer
 from impq_opt.compile.targets.c.places import bytes_of, places_of, type_of
 from impq_opt.compile.targets.c.steps import write_add, write_concat, write_flatten, write_move, write_pool
 from impq_opt.compile.targets.c.text import HEADER, STRUCTS
@@ -55,7 +56,7 @@ def compile_c(program: Program, *, ram: int | None = None) -> Compiled:
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", program.name):
         raise OptionError("must be letters, digits and underscores", where="name", value=program.name)
     promised = -(-peak_bits(program) // 8)
-    program = with_additions(program)
+    program = with_additions(program, partial(adds, program))
     draft = Draft(program, places_of(program))
     for number, operation in enumerate(program.operations):
         draft.body.append(f"    /* {_said(operation.name)} */")
@@ -181,7 +182,12 @@ def _functions(draft: Draft) -> list[str]:
     made += [loops.GATHER.replace("@T@", source).replace("@P@", kind) for source, kind in windows]
     for kind in kinds:
         text = loops.LAYER if kind.loops == "layer" else loops.DEPTHWISE.replace("@PARTS@", str(draft.parts))
-        made.append(text.replace("@T@", kind.source).replace("@P@", kind.inner).replace("@O@", kind.target))
+        for mark, own in loops.ADDING.items():
+            text = text.replace(mark, own if kind.added else "")
+        types = {"@T@": kind.source, "@P@": kind.inner, "@O@": kind.target, "@A@": kind.added}
+        for mark, own in {"@FUNCTION@": kind.function, **types}.items():
+            text = text.replace(mark, own)
+        made.append(text)
     return made
 
 

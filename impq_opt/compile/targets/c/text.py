@@ -50,6 +50,7 @@ struct part {
     const uint8_t *codes;
     const int32_t *multipliers;
     const int64_t *addends;
+    const int64_t *added; /* what an added tensor is multiplied by; null: none is added */
     const int16_t *offsets; /* null: all are offset */
     const uint16_t *channels; /* null: from channel on */
     const uint16_t *reads; /* first channel that a kernel reads; null: all of them */
@@ -60,7 +61,7 @@ struct part {
 
 struct layer {
     const struct part *parts;
-    int32_t zero;
+    int32_t zero, added_zero;
     uint16_t count, channels, rows, columns, inputs, out_channels, out_rows, out_columns;
     uint8_t height, width, down, across, dilation_down, dilation_across, above, left;
 };
