@@ -82,7 +82,8 @@ def _cells(
         groups = inside[part]
         cell = _cell(layers[int(layer_of[part[0]])], sizes[groups], bits[groups], levels, glyphs)
         if cell.groups == 1 and candidates.formats and allocation.choice is not None:
-            cell = replace(cell, bits=f"{candidates.label(groups[0], int(allocation.choice[groups[0]]))} {cell.bits}")
+            label = candidates.label(groups[0], int(allocation.choice[groups[0]]))
+            cell = replace(cell, bits=f"{visible(label)} {cell.bits}")
         yield cell
 
 

@@ -37,6 +37,8 @@ SCREENS = [
     "methods twn",
     "formats",
     "formats onnxruntime",
+    "encodings",
+    "encodings q4_k",
     *(f"{command.name} --help" for command in COMMANDS),
     "--help",
     "--version",

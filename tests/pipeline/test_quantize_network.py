@@ -188,7 +188,7 @@ def test_what_cannot_be_is_told(network: Any, data: Any, tmp_path: Path) -> None
         Plan()
     with pytest.raises(OptionError, match=r"budget: unknown unit.*'furlong'"):
         Plan(budget="12furlong")
-    with pytest.raises(OptionError, match="interactions: are measured by kl, got 'fit'"):
+    with pytest.raises(OptionError, match="interactions: are measured by kl and fisher, got 'fit'"):
         Plan(bits=3, metric="fit", interactions=True)
     for other in ({"grid": "zero"}, {"activation_bits": 8}, {"groups": "kernel"}, {"candidates": (9.0,)}):
         with pytest.raises(OptionError, match=r"torchao"):
