@@ -77,7 +77,7 @@ def place_of_logits(paths: Sequence[tuple[Any, ...]], shapes: Sequence[tuple[int
             "is not a classifier: its output must be one tensor of logits (samples, classes)",
             where="network",
             value=next((shape for shape in shapes if shape), "no tensor"),
-            hint="wrap it in a module that returns the logits, or (samples, decisions, classes) under the name 'logits'",
+            hint="wrap it in a module that returns logits, or (samples, decisions, classes) under the name 'logits'",
         )
     if not called and len(flat) > 1 and not isinstance(paths[flat[0]][0], pytree.SequenceKey):
         raise DataError(
