@@ -36,6 +36,7 @@ __all__ = [
     "find_problem",
     "parse_assignments",
     "parse_bits",
+    "parse_budgets",
     "parse_bytes",
     "parse_fields",
     "parse_options",
@@ -113,6 +114,25 @@ def parse_assignments(texts: Iterable[str], where: str) -> dict[str, str]:
             raise OptionError("is given twice", where=f"{where} {name}", value=f"{assigned[name]} and {value}")
         assigned[name] = value
     return assigned
+
+
+def parse_budgets(texts: Iterable[str]) -> tuple[list[str], dict[str, str]]:
+    """Read ``SIZE``, ``NAME=VALUE`` and several of them with commas between; return the sizes, and values by name.
+
+    A name may hold commas itself: one counts as between budgets behind a size or a value, and before another name.
+    """
+    budgets: list[str] = []
+    for text in texts:
+        first, *others = text.split(",")
+        own = [first]
+        for part in others:
+            if "=" in part and ("=" in own[-1] or own[-1][:1].isdecimal()):
+                own.append(part)
+            else:
+                own[-1] += f",{part}"
+        budgets += own
+    named = [text for text in budgets if "=" in text]
+    return [text for text in budgets if "=" not in text], parse_assignments(named, "--budget")
 
 
 # A name up to a comma or the end: in double quotes, or with commas in pairs of brackets alone.

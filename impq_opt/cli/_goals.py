@@ -11,7 +11,7 @@ import numpy as np
 from cyclopts import Parameter
 
 from impq_opt.cli._choices import COSTS
-from impq_opt.cli._common import bare_units, find_problem, parse_assignments, parse_bits, parse_tie, say
+from impq_opt.cli._common import bare_units, find_problem, parse_assignments, parse_bits, parse_budgets, parse_tie, say
 from impq_opt.cli._screen import counted
 from impq_opt.costs import cost_named, format_quantity, is_bare, is_mean_bits
 from impq_opt.errors import OptionError
@@ -66,7 +66,8 @@ class Goals:
         Many,
         Parameter(
             help="Largest cost, such as 100KiB or 4.5bpw (mean bits of the weights): asks for the least damage under "
-            "it. NAME=VALUE, such as storage=2MiB, is a further budget beside a bound. May be repeated."
+            "it. NAME=VALUE, such as storage=2MiB, is a further budget beside a bound. May be repeated, or have commas "
+            "between."
         ),
     ] = field(default_factory=list)
     minimize: Annotated[
@@ -128,7 +129,7 @@ class Goals:
 
     def _named(self, base: Problem) -> dict[str, str]:
         """Return the budgets beside a bound by their costs, each looked at where its option is known."""
-        budgets = parse_assignments([text for text in self.budget if "=" in text], "--budget")
+        budgets = parse_budgets(self.budget)[1]
         for cost, text in budgets.items():
             cost_named(cost, base.costs, where="--budget")
             read_limit(base, cost, text, f"--budget {cost}")
@@ -144,7 +145,7 @@ class Goals:
         return text if is_mean_bits(text) else f"{text}bpw" if is_bare(text) else ""
 
     def _plain(self) -> list[str]:
-        plain = [text for text in self.budget if "=" not in text]
+        plain = parse_budgets(self.budget)[0]
         if len(plain) > 1:
             raise OptionError(
                 "more than one plain budget",
@@ -171,7 +172,7 @@ class Goals:
 
     def say_units(self, base: Problem, memory_limit: str | None = None) -> None:
         """Say in which unit bare numbers were taken; when all is done, so that what is refused is one sentence."""
-        named = parse_assignments([text for text in self.budget if "=" in text], "--budget")
+        named = parse_budgets(self.budget)[1]
         budgets = [(f"--budget {cost}=", text, cost_named(cost, base.costs).unit) for cost, text in named.items()]
         budgets += [("--budget ", text, _unit(base, self._minimize())) for text in self._plain()]
         for note in bare_units(budgets, memory_limit):

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from impq_opt.cli import invocation
 from impq_opt.cli._choices import GRIDS, GROUPS, METRICS, NETWORKS, WRITERS
-from impq_opt.cli._common import WHOLE, JsonFlag, parse_assignments, parse_bits, parse_specs, refuse, say
+from impq_opt.cli._common import WHOLE, JsonFlag, parse_bits, parse_budgets, parse_specs, refuse, say
 from impq_opt.cli._goals import Many
 from impq_opt.cli._network import NETWORK_HELP, WINDOWS, NetworkOptions, SamplesOptions, left_out, need_torch
 from impq_opt.cli._progress import shown
@@ -35,7 +35,8 @@ def quantize(
         list[str] | None,
         Many,
         Parameter(
-            help="Largest size of the file, all counted: 100KiB. NAME=VALUE limits another cost. May be repeated."
+            help="Largest size of the file, all counted: 100KiB. NAME=VALUE limits another cost. May be repeated, "
+            "or have commas between."
         ),
     ] = None,
     bits: Annotated[float | None, Parameter(help="Largest mean precision of the weights, such as 3 or 2.25.")] = None,
@@ -110,7 +111,7 @@ def quantize(
         refuse("--embeddings", embeddings, "goes with hf:FOLDER; elsewhere they are groups")
     if language:
         metric, calibration = metric or "fisher", calibration or "none"
-    plain = [text for text in budget or () if "=" not in text]
+    plain, limits = parse_budgets(budget or ())
     if len(plain) > 1:
         raise OptionError("more than one size", where="--budget", value=" and ".join(plain))
     named = {"metric": metric, "grid": grid_, "calibration": None if calibration is None else _steps(calibration)}
@@ -119,7 +120,7 @@ def quantize(
         bits=bits,
         accuracy_loss=None if accuracy_loss is None else _share(accuracy_loss),
         bound=bound,
-        limits=parse_assignments([text for text in budget or () if "=" in text], "--budget"),
+        limits=limits,
         activation_bits=activation_bits,
         groups=groups,
         interactions=interactions,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from quick import QUICK
 
 from impq_opt import Problem, files
 from impq_opt.cli import run
+from impq_opt.cli._common import parse_budgets
 
 D = "resnet20-fashion-mnist"
 WRONG = {
@@ -180,3 +182,28 @@ def test_options_that_are_listed_are_taken(folder: Path, capsys: pytest.CaptureF
         for option in re.findall(r"^--option (\S+)", capsys.readouterr().out, re.MULTILINE):
             line = ["solve", str(folder / "p.toml"), "--bound", "0.1", "--solver", name, "--option", option]
             assert run(line) in (0, 1), (name, option)
+
+
+@pytest.mark.parametrize(
+    ("texts", "sizes", "named"),
+    [
+        (["flash=256KiB,ram=64KiB"], [], {"flash": "256KiB", "ram": "64KiB"}),
+        (["100KiB,ram=64KiB"], ["100KiB"], {"ram": "64KiB"}),
+        (["100KiB", "ram=64KiB"], ["100KiB"], {"ram": "64KiB"}),
+        (["a,b=3,c=4"], [], {"a,b": "3", "c": "4"}),  # names may hold commas
+        (["1,000"], ["1,000"], {}),
+        (["storage=1,000"], [], {"storage": "1,000"}),
+    ],
+)
+def test_budgets_with_commas_between(texts: list[str], sizes: list[str], named: dict[str, str]) -> None:
+    assert parse_budgets(texts) == (sizes, named)
+
+
+def test_budgets_of_one_option_are_those_of_several(tmp_path: Path) -> None:
+    limits, found = ("storage=2.5bpw", "activation-memory=250KiB"), []
+    for words in (["--budget", limits[0], "--budget", limits[1]], ["--budget", ",".join(limits)]):
+        assert run(["solve", "resnet20-fashion-mnist", "--bound", "60", *words, "-o", str(tmp_path / "a.json")]) == 0
+        found.append(json.loads((tmp_path / "a.json").read_text()))
+    assert found[0]["bits"] == found[1]["bits"]
+    assert found[0]["budgets"] == found[1]["budgets"]
+    assert set(found[0]["budgets"]) == {"storage", "activation-memory"}
