@@ -526,7 +526,7 @@ def test_modelopt_keeps_a_trained_networks_accuracy() -> None:
     from modelopt.torch import quantization
 
     problem, network, images, labels, before = trained()
-    target = format_named("modelopt")
+    target = format_named("modelopt", group_size=64)  # blocks that divide the rows
     found = solve(target.prepare(problem), minimize="representational", bound=0.1)
     model = quantization.quantize(network, target.native(found), lambda m: m(images))
     bits = {g: int(b) for g, b in zip(problem.names, found.bits, strict=True)}

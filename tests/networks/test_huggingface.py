@@ -134,7 +134,7 @@ def test_masked_models_and_encoders_are_measured(tmp_path: Path, text: Path) -> 
 
 
 def test_folders_that_hold_no_whole_model_are_refused(causal: Path, text: Path, tmp_path: Path) -> None:
-    with pytest.raises(FileError, match=r"no such folder, got 'hf:.*nowhere\'"):
+    with pytest.raises(FileError, match=r"no such folder, got 'hf:"):
         load_network(f"hf:{tmp_path / 'nowhere'}")
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileError, match=r"holds no config.json"):
