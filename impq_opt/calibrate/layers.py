@@ -16,9 +16,9 @@ from impq_opt.quantize.network import quantized_weights
 from impq_opt.tracing.graph import Network
 from impq_opt.tracing.module import TracedModule
 from impq_opt.tracing.nodes import batch_shape, op_of
-from impq_opt.tracing.sites import Use
+from impq_opt.tracing.sites import Use, WeightSite
 
-__all__ = ["Layer", "Reasons", "Walk", "latent_of", "layers_of"]
+__all__ = ["Layer", "Reasons", "Walk", "layers_of", "quantized_sites"]
 
 _SHOWN = 3  # names in a sentence
 
@@ -75,16 +75,12 @@ class Reasons:
 
 def layers_of(quantized: TracedModule, traced: Network) -> tuple[list[Layer], Reasons]:
     """Return the layers in the order of their calls, and which quantized weights are none, by the reason."""
-    weights = {id(weight.latent): weight for weight in quantized_weights(quantized).values()}
     nodes = {node.name: node for node in quantized.traced_graph.nodes}
     norms = norms_of(quantized)
     biases = [id(bias) for bias in (_bias(quantized, node) for node in nodes.values()) if bias is not None]
     layers: list[Layer] = []
     left = Reasons()
-    for site in traced.weights:
-        weight = weights.get(id(latent_of(quantized, site.parameter)))
-        if weight is None:
-            continue
+    for site, weight in quantized_sites(quantized, traced):
         if len(site.uses) > 1 or site.uses[0].operand:
             left.add("used by several calls" if len(site.uses) > 1 else "of no convolution or linear layer", site.name)
             continue
@@ -98,7 +94,16 @@ def layers_of(quantized: TracedModule, traced: Network) -> tuple[list[Layer], Re
     return layers, left
 
 
-def latent_of(module: nn.Module, parameter: str) -> Tensor | None:
+def quantized_sites(quantized: nn.Module, traced: Network) -> Iterator[tuple[WeightSite, QuantizedWeight]]:
+    """Yield the sites of the float network whose weights are quantized, each with its weight."""
+    weights = {id(weight.latent): weight for weight in quantized_weights(quantized).values()}
+    for site in traced.weights:
+        weight = weights.get(id(_latent(quantized, site.parameter)))
+        if weight is not None:
+            yield site, weight
+
+
+def _latent(module: nn.Module, parameter: str) -> Tensor | None:
     """Return the latent weight of a quantized parameter."""
     path, _, name = parameter.rpartition(".")
     parent = module.get_submodule(path)

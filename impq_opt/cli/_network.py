@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from impq_opt.data import Dataset
 
-__all__ = ["WINDOWS", "DataOptions", "NetworkOptions", "SamplesOptions", "left_out", "need_torch"]
+__all__ = ["WINDOWS", "DataOptions", "NetworkOptions", "SamplesOptions", "is_language", "left_out", "need_torch"]
 
 NETWORK_HELP = (
     "A shipped network (resnet20-fashion-mnist, resnet20-cifar10), one of resnet20, resnet8, vgg-small, mobilenet-v1, "
@@ -34,6 +34,16 @@ DATA_HELP = (
 
 
 WINDOWS = 128  # samples of a text, unless it is said how many
+
+
+def is_language(network: str, *, embeddings: bool) -> bool:
+    """Return whether a network is a model in a folder, hf:FOLDER; raise OptionError for what goes with these alone."""
+    from impq_opt.networks.huggingface import folder_of
+
+    language = folder_of(network) is not None
+    if not language:
+        refuse("--embeddings", embeddings, "goes with hf:FOLDER; elsewhere they are groups")
+    return language
 
 
 def left_out(network: nn.Module, asked: bool) -> tuple[str, ...]:
@@ -76,6 +86,7 @@ class NetworkOptions:
         import torch
 
         from impq_opt.networks import FACTORIES, SHIPPED, load_network
+        from impq_opt.networks.huggingface import folder_of
 
         if self.threads is not None:
             if self.threads < 1:
@@ -90,10 +101,11 @@ class NetworkOptions:
             refuse("--classes", self.classes, f"is known of {name}")
         if name not in FACTORIES:
             refuse("--channels", self.channels, f"is known of {name}")
-        network = load_network(name, weights=self.weights, classes=self.classes, channels=self.channels)
-        if name.startswith("hf:"):
+        in_folder = folder_of(name) is not None
+        if in_folder:  # before it is read
             refuse("--weights", self.weights, f"{name} has its own")
-        elif self.weights is None and ":" in name:
+        network = load_network(name, weights=self.weights, classes=self.classes, channels=self.channels)
+        if self.weights is None and ":" in name and not in_folder:
             say(f"no --weights: {name} runs with those that its own code gives it")
         return network.to(self.device)
 

@@ -16,7 +16,7 @@ from impq_opt.cli import invocation
 from impq_opt.cli._choices import ESTIMATORS, GRIDS, GROUPS, METRICS, NETWORKS, WRITERS, choices
 from impq_opt.cli._common import WHOLE, JsonFlag, check_ending, parse_bits, refuse, say, write_output
 from impq_opt.cli._goals import ActivationBits, Many, activation_pins
-from impq_opt.cli._network import NETWORK_HELP, WINDOWS, DataOptions, NetworkOptions, left_out, need_torch
+from impq_opt.cli._network import NETWORK_HELP, WINDOWS, DataOptions, NetworkOptions, is_language, left_out, need_torch
 from impq_opt.cli._processes import first_process, group_left
 from impq_opt.cli._progress import shown
 from impq_opt.cli._screen import console, counted, grid, number, print_json
@@ -149,9 +149,7 @@ def measure(
     from impq_opt.measure import Sampling
     from impq_opt.measure import measure as measure_network
 
-    language = network.startswith("hf:")
-    if not language:
-        refuse("--embeddings", embeddings, "goes with hf:FOLDER; elsewhere they are groups")
+    language = is_language(network, embeddings=embeddings)
     metric = metric or ("fisher" if language else "impq")
     weights_only = weights_only or (language and activation_bits is None)
     _refuse_ignored(metric, relative_error, quantile, {"--estimator": estimator, "--concede": concede, "--look": look})

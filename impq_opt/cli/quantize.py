@@ -12,7 +12,15 @@ from impq_opt.cli import invocation
 from impq_opt.cli._choices import GRIDS, GROUPS, METRICS, NETWORKS, WRITERS
 from impq_opt.cli._common import WHOLE, JsonFlag, parse_bits, parse_budgets, parse_specs, refuse, say
 from impq_opt.cli._goals import Many
-from impq_opt.cli._network import NETWORK_HELP, WINDOWS, NetworkOptions, SamplesOptions, left_out, need_torch
+from impq_opt.cli._network import (
+    NETWORK_HELP,
+    WINDOWS,
+    NetworkOptions,
+    SamplesOptions,
+    is_language,
+    left_out,
+    need_torch,
+)
 from impq_opt.cli._progress import shown
 from impq_opt.cli._screen import console, cost_text, grid, number, print_json
 from impq_opt.errors import OptionError
@@ -106,9 +114,7 @@ def quantize(
 
     if weights_only:
         refuse("--activation-bits", activation_bits, "--weights-only leaves activations in float")
-    language = network.startswith("hf:")
-    if not language:
-        refuse("--embeddings", embeddings, "goes with hf:FOLDER; elsewhere they are groups")
+    language = is_language(network, embeddings=embeddings)
     if language:
         metric, calibration = metric or "fisher", calibration or "none"
     plain, limits = parse_budgets(budget or ())

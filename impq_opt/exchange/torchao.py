@@ -42,9 +42,7 @@ class TorchAo(Writer):
     )
     inputs: ClassVar[tuple[int, ...]] = (8, 16)
     uncut: ClassVar[frozenset[str]] = CONVOLUTIONS
-    unsupported: ClassVar[frozenset[str]] = frozenset(
-        f"Conv{kind}" for kind in ("1d", "3d", "Transpose1d", "Transpose2d", "Transpose3d")
-    )
+    unsupported: ClassVar[frozenset[str]] = CONVOLUTIONS - {"Conv2d"}
 
     group_size: int = 0
     packed: bool = False

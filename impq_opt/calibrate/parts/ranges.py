@@ -8,13 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from impq_opt.calibrate.layers import Reasons, latent_of
+from impq_opt.calibrate.layers import Reasons, quantized_sites
 from impq_opt.calibrate.part import Calibration, Change
 from impq_opt.calibrate.work import Work
 from impq_opt.data.calling import call, logits_of
 from impq_opt.quantize.methods.checks import check_choice
 from impq_opt.quantize.methods.uniform import WeightQuantizer
-from impq_opt.quantize.network import quantized_weights
 
 __all__ = ["Ranges", "squared_gradients"]
 
@@ -48,12 +47,8 @@ class Ranges(Calibration):
 
     def apply(self, work: Work) -> Change:
         squares = squared_gradients(work, self.name) if self.by == "fisher" else {}
-        weights = {id(weight.latent): weight for weight in quantized_weights(work.quantized).values()}
         changed, left = [], Reasons()
-        for site in work.float.weights:
-            weight = weights.get(id(latent_of(work.quantized, site.parameter)))
-            if weight is None:
-                continue
+        for site, weight in quantized_sites(work.quantized, work.float):
             quantizer, latent = weight.quantizer, weight.latent
             if not isinstance(quantizer, WeightQuantizer):
                 left.add(f"rounded by {quantizer.method.name}, which has other levels than equal steps", site.name)

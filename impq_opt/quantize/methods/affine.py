@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from impq_opt.quantize.methods.uniform import Uniform
+from impq_opt.quantize.methods.asymmetric import Asymmetric
 
 __all__ = ["Affine"]
 
@@ -16,7 +16,7 @@ _LEAST = 1e-7  # of a step, as MLX has it
 
 
 @dataclass(frozen=True)
-class Affine(Uniform):
+class Affine(Asymmetric):
     """Levels ``(code + z) step``, codes from 0 to 2^B - 1, that hit zero and the end m of the range of larger size.
 
     A step of s = (high - low) / (2^B - 1), at least 1e-7, with the sign that is not m's, puts m at z = round(m / s)
@@ -33,14 +33,6 @@ class Affine(Uniform):
     name = "affine"
     summary = "2^B equal steps from the least to the largest weight, levels at zero and at the larger end"
     source = "MLX (mlx.core.quantize)"
-    has_zero = True
-    offset = 0.0
-
-    def limits(self, bits: int) -> tuple[int, int]:
-        return 0, 2**bits - 1
-
-    def factor(self, bits: int) -> float:
-        return 1 / (2**bits - 1)
 
     def ends(self, values: Tensor, shared: tuple[int, ...]) -> dict[str, Tensor]:
         if not shared:
@@ -55,6 +47,3 @@ class Affine(Uniform):
         step = torch.where(edge < 0, step, -step)
         zero = (edge / step).round()
         return torch.where(zero != 0, edge / torch.where(zero != 0, zero, 1), step), zero
-
-    def spans(self, weight: Tensor) -> Tensor | None:
-        return None  # steps do not halve with each bit
